@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Name', 'Share', 'Positive', 'METRICS', 'BOUNDS', 'Record', 'Source', 'Column', 'Cleaning', 'Table', 'meant', 'Join',
            'Tabular', 'Interactions', 'Items', 'Recommendation', 'Time', 'utc', 'Rule', 'Success', 'Money', 'Need',
-           'Budget', 'Retrain', 'Canary', 'Problem', 'load', 'find', 'summary']
+           'Budget', 'Retrain', 'Canary', 'Problem', 'load', 'find', 'summary', 'next_revision']
 
-# %% ../nbs/10_problem.ipynb #0cf70508
+# %% ../nbs/10_problem.ipynb #ca2795cf
 import datetime as dt
 import difflib
 import math
@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from . import settings as _settings
+from . import storage
 from .errors import ProblemError
 
 # %% ../nbs/10_problem.ipynb #704bfd5f
@@ -503,3 +504,29 @@ def summary(problem: Problem):
     ]
     rows += [(f"rule: {r.name}", r.meaning, "what would be done without a model") for r in problem.rules]
     return pd.DataFrame(rows, columns=["what", "value", "meaning"]).set_index("what")
+
+# %% ../nbs/10_problem.ipynb #10a36416
+def next_revision(path: Path, gate: str, must_change: list[str]) -> Path:
+    """Open the next revision of a statement beside it: `shop.yaml` -> `shop.r2.yaml`.
+
+    Parameters
+    ----------
+    gate : str
+        Which gate said No.
+    must_change : list of str
+        What it asks for, in numbers; written as comments at the head.
+
+    Returns
+    -------
+    Path
+        The new file, or the one that was there.
+    """
+    text = path.read_text(encoding="utf-8")
+    revision = YAML(typ="safe").load(text).get("revision", 1) + 1
+    target = path.with_name(f"{re.sub(r'[.]r[0-9]+$', '', path.stem)}.r{revision}.yaml")
+    if target.exists():
+        return target
+    head = [f"# Revision {revision}, opened because the {gate} gate said No to revision {revision - 1}. What must change:"]
+    head += [f"#   - {' '.join(one.split())}" for one in must_change or ["(the gate gave no figure)"]]
+    body, found = re.subn(r"(?m)^revision:.*$", f"revision: {revision}", text, count=1)
+    return storage.write_text(target, "\n".join([*head, "#", body if found else f"revision: {revision}\n{body}"]))

@@ -138,7 +138,9 @@ def _values(path: Path) -> dict[str, dict[str, str]]:
             if key not in values.get(section, {}):
                 known = ", ".join(f"[{s}] {k}" for s, keys in DEFAULTS.items() for k in keys)
                 raise SettingsError(
-                    f"unknown setting [{section}] {key} (known: {known})", str(path), "Mend the file, then: mlloop check"
+                    f"unknown setting [{section}] {key} (known: {known})",
+                    str(path),
+                    "Mend the file, then: mlloop check",
                 )
             values[section][key] = value.strip()
     for section, keys in values.items():
@@ -164,7 +166,9 @@ def _number(values, section: str, key: str, kind):
             raise ValueError
     except ValueError as error:
         raise SettingsError(
-            f"[{section}] {key} is {text!r}, expected a number >= 0", "settings.ini", "Mend the file, then: mlloop check"
+            f"[{section}] {key} is {text!r}, expected a number >= 0",
+            "settings.ini",
+            "Mend the file, then: mlloop check",
         ) from error
     return number
 

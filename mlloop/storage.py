@@ -99,7 +99,7 @@ def write_text(path: Path | str, text: str) -> Path:
 
 def write_json(path: Path | str, value: Any) -> Path:
     """Write `value` as JSON with sorted keys, atomically. NaN and infinities become null."""
-    return write_text(path, json.dumps(_plain(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return write_text(path, json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path | str) -> Any:
@@ -118,18 +118,18 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"is not JSON: {error}", str(path), "Write it anew: mlloop run --force") from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` in JSON's own types: dataclasses, times, paths and NumPy scalars converted."""
     if hasattr(value, "model_dump"):
-        return _plain(value.model_dump(mode="json"))
+        return plain(value.model_dump(mode="json"))
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+        return [plain(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if isinstance(value, float):
@@ -144,7 +144,7 @@ def digest_bytes(content: bytes) -> str:
 
 def digest_json(value: Any) -> str:
     """SHA-256 of `value` written as canonical JSON."""
-    return digest_bytes(json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+    return digest_bytes(json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def digest_file(path: Path | str) -> str:

@@ -1,0 +1,460 @@
+"""The command line. Only what every command needs is imported here; the rest when a command runs."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlloop.errors import MlloopError, UsageError
+
+app = typer.Typer(
+    help="From a question to a model that stays right in production: a loop of literate notebooks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 a gate said No, 4 monitoring raised an alert, 5 another run holds the project.",
+)
+
+ProblemOption = Annotated[
+    str | None, typer.Option("--problem", "-p", help="A statement's name or file; default: env.yaml's.")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over env.yaml; may be repeated.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+@app.command(epilog="Example: mlloop run --problem shop --until features")
+def run(
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", "-p", help="A statement's name or file; may be repeated.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and what follows, fresh or not.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    changes: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, fresh or not.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a problem's products up to date: run what is stale, up to a gate that says No."""
+    from mlloop import runner
+
+    outcomes, settings = [], None
+    for name in problem or [None]:  # type: ignore[list-item]
+        settings, plan = runner.project(name, **_changes(changes))
+        with _watching(plan, as_json) as watch:
+            outcome = runner.run(plan, settings, start=start, until=until, force=force, watch=watch, command=_command())
+        outcomes.append(outcome)
+        if outcome.error and not as_json:
+            _complain(outcome.error)
+    assert settings is not None
+    pages = _render(settings, outcomes)
+    if as_json:
+        _print_json([_outcome(one) for one in outcomes])
+    else:
+        _sum_up(settings, outcomes, pages)
+    raise typer.Exit(max((one.exit_code for one in outcomes), default=0))
+
+
+def _changes(given: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    changes = {}
+    for one in given or []:
+        key, equals, value = one.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {one!r} is not KEY=VALUE", next_step="Example: mlloop run --set sample=0.1")
+        try:
+            changes[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(
+                f"--set {one!r} has a value that cannot be read", next_step="Example: mlloop run --set sample=0.1"
+            ) from error
+        if hasattr(changes[key.strip()], "isoformat"):
+            changes[key.strip()] = value.strip()
+    return changes
+
+
+def _command() -> str:
+    return " ".join(["mlloop", *sys.argv[1:]])
+
+
+def _watching(plan, quiet: bool):
+    from mlloop.progress import Progress, silent
+
+    return silent() if quiet else Progress(plan)
+
+
+def _render(settings, outcomes) -> list[Path]:
+    """Write the pages of what ran; an error there never hides a run's outcome."""
+    index = settings.reports / "index.html"
+    if index.exists() and not any(one.ran or one.error for one in outcomes):
+        return [index]
+    from mlloop import report
+
+    report.write(settings)
+    return [index]
+
+
+def _outcome(one) -> dict[str, Any]:
+    return {
+        "problem": one.problem,
+        "ran": one.ran,
+        "fresh": one.fresh,
+        "skipped": one.skipped,
+        "verdicts": one.verdicts,
+        "seconds": round(one.seconds, 3),
+        "error": str(one.error) if one.error else None,
+        "exit_code": one.exit_code,
+    }
+
+
+def _sum_up(settings, outcomes, pages: list[Path]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for one in outcomes:
+        console.print(
+            f"[bold]{one.problem}[/bold]: {len(one.ran)} stages run, {len(one.fresh)} up to date, {one.seconds:.1f} s"
+        )
+        for gate, verdict in one.verdicts.items():
+            console.print(f"  {gate} gate: [bold]{verdict['verdict']}[/bold]{_deciding(verdict)}")
+        model = _model(settings, one.problem)
+        if model:
+            console.print(f"  model: {model}")
+    for page in pages:
+        console.print(f"page: {os.path.relpath(page)}")
+
+
+def _deciding(verdict: dict[str, Any]) -> str:
+    named = next((e for e in verdict["evidence"] if e.get("name") == verdict.get("deciding")), None)
+    if not named or named.get("value") is None:
+        return f" ({verdict['reasons'][0]})" if verdict["reasons"] else ""
+    interval = (
+        f" [{named['low']:.4g}, {named['high']:.4g}]"
+        if named.get("low") is not None and named.get("high") is not None
+        else ""
+    )
+    threshold = f", asked for {named['threshold']:.4g}" if isinstance(named.get("threshold"), (int, float)) else ""
+    unit = f" {named['unit']}" if named.get("unit") else ""
+    return f" ({named['name']} {named['value']:.4g}{unit}{interval}{threshold})".replace("[", r"\[")
+
+
+def _model(settings, problem: str) -> str | None:
+    from mlloop import storage
+
+    path = settings.state / "products" / problem / "training.json"
+    if not path.exists():
+        return None
+    model = storage.read_json(path).get("model") or {}
+    registered = model.get("registered") or {}
+    version = f", registered as {registered.get('name')} version {registered.get('version')}" if registered else ""
+    return f"{model.get('name')} ({str(model.get('digest'))[:12]}{version})"
+
+
+@app.command(epilog="Example: mlloop gate need --problem employment")
+def gate(
+    name: Annotated[str, typer.Argument(help="need or validation")],
+    problem: ProblemOption = None,
+    changes: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Ask again even where nothing changed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask one gate, running first what it reads; exit 3 when it says No."""
+    from mlloop import runner
+
+    settings, plan = runner.project(problem, **_changes(changes))
+    stage = plan.task(name if name in plan.tasks else f"{name}_gate").name
+    with _watching(plan, as_json) as watch:
+        outcome = runner.run(
+            plan, settings, until=stage, start=stage if force else None, watch=watch, command=_command()
+        )
+    verdict = outcome.verdicts.get(plan.tasks[stage].gate)
+    if as_json:
+        _print_json(
+            {
+                "gate": plan.tasks[stage].gate,
+                "problem": plan.problem,
+                **(verdict or {}),
+                "error": str(outcome.error) if outcome.error else None,
+            }
+        )
+    elif verdict:
+        typer.echo(f"{plan.problem}: the {plan.tasks[stage].gate} gate says {verdict['verdict']}")
+        for reason in verdict["reasons"]:
+            typer.echo(f"  - {reason}")
+    if outcome.error and not as_json:
+        _complain(outcome.error)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command(epilog="Example: mlloop status --problem shop")
+def status(problem: ProblemOption = None, changes: SetOption = None, as_json: JsonOption = False) -> None:
+    """Show each stage's state: fresh, stale, waiting, missing, or behind a closed gate."""
+    from mlloop import runner
+
+    settings, plan = runner.project(problem, **_changes(changes))
+    found = runner.status(settings, plan)
+    held = runner.holder(settings.state / "run.lock")
+    busy = runner.is_held(settings)
+    if as_json:
+        return _print_json({"problem": plan.problem, "stages": found, "running": held if busy else None})
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title=f"{plan.problem}", title_justify="left")
+    for heading, side in {
+        "stage": "left",
+        "state": "left",
+        "took (s)": "right",
+        "rows": "right",
+        "finished (UTC)": "left",
+        "why": "left",
+    }.items():
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for name, one in found.items():
+        rows = f"{one['rows']:,}" if one.get("rows") is not None else ""
+        took = f"{one['seconds']:.1f}" if one.get("seconds") is not None else ""
+        why = (one["reasons"] or [""])[0] + (f" (+{len(one['reasons']) - 1} more)" if len(one["reasons"]) > 1 else "")
+        table.add_row(name, one["state"], took, rows, one.get("finished_at", ""), why)
+    console = Console(highlight=False)
+    console.print(table)
+    known = sorted(path.stem for path in settings.problems.glob("*.yaml"))
+    console.print(f"problems: {', '.join(known) or 'none'}" + (f"; running: process {held.get('pid')}" if busy else ""))
+
+
+@app.command(epilog="Example: mlloop why features --problem shop")
+def why(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="STAGE|MODEL", help="A stage's name, or a model's digest (its beginning is enough)."),
+    ],
+    problem: ProblemOption = None,
+    changes: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a stage would run again, or what was decided about a model."""
+    from mlloop import runner
+
+    settings, plan = runner.project(problem, **_changes(changes))
+    if name not in plan.tasks and len(name) >= 6 and all(c in "0123456789abcdef" for c in name):
+        return _why_model(settings, name, as_json)
+    plan.task(name)
+    found = runner.status(settings, plan)[name]
+    if as_json:
+        return _print_json({"stage": name, "problem": plan.problem, **found})
+    if not found["reasons"]:
+        return typer.echo(f"{name} is fresh: its code, inputs, parameters and dependencies are those of its product")
+    typer.echo(f"{name} is {found['state']}:")
+    for reason in found["reasons"]:
+        typer.echo(f"  - {reason}")
+
+
+def _why_model(settings, digest: str, as_json: bool) -> None:
+    from mlloop.ledger import Ledger
+
+    rows = [row for row in Ledger.open(settings).rows() if (row.model or "").startswith(digest)]
+    if not rows:
+        raise UsageError(f"the ledger knows no model {digest!r}", next_step="See what it knows: mlloop log")
+    _print_json([_row(row) for row in rows]) if as_json else _print_rows(rows)
+
+
+# ---------------------------------------------------------------------------------------------- the ledger
+
+
+def _row(row) -> dict[str, Any]:
+    from mlloop import storage
+
+    return storage.plain(row)
+
+
+@app.command(epilog="Example: mlloop log --problem employment --kind gate")
+def log(
+    problem: ProblemOption = None,
+    kind: Annotated[str | None, typer.Option(help="gate, promotion, canary, rollback, retrain or revision")] = None,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many rows, the newest.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """List what was decided, with the evidence; the newest last."""
+    from mlloop import settings as _settings
+    from mlloop.ledger import Ledger
+
+    ledger = Ledger.open(_settings.load())
+    ledger.verify()
+    rows = ledger.rows(problem=problem, kind=kind)[-last:]
+    if as_json:
+        return _print_json([_row(row) for row in rows])
+    if not rows:
+        return typer.echo("nothing was decided yet; the first decision comes with: mlloop run")
+    _print_rows(rows)
+
+
+def _print_rows(rows) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("#", "when (UTC)", "problem", "decision", "verdict", "by", "why"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "#" else "left")
+    for row in rows:
+        when = str(row.at)[:19].replace("T", " ")
+        what = f"{row.kind} {row.subject}" if row.subject else row.kind
+        table.add_row(str(row.id), when, row.problem, what, row.verdict or "", row.actor, "; ".join(row.reasons))
+    Console(highlight=False, markup=False).print(table)
+
+
+@app.command(epilog="Example: mlloop at 2026-01-31T12:00")
+def at(
+    moment: Annotated[str, typer.Argument(metavar="TIME", help="A time such as 2026-01-31 or 2026-01-31T12:00 (UTC).")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what was in production at a time, and what the gates had said."""
+    from mlloop import settings as _settings
+    from mlloop.ledger import Ledger
+    from mlloop.problem import utc
+
+    state = Ledger.open(_settings.load()).at(utc(moment))
+    if as_json:
+        return _print_json(_row(state))
+    if not state:
+        return typer.echo(f"nothing had been decided by {moment}")
+    for problem, one in _row(state).items():
+        gates = ", ".join(f"{name} gate {gate['verdict']}" for name, gate in one.get("gates", {}).items())
+        typer.echo(
+            f"{problem}: in production {one.get('champion') or 'no model'}; canary {one.get('canary') or 'none'}; {gates or 'no gate was asked'}"
+        )
+
+
+@app.command(epilog="Example: mlloop replay 2")
+def replay(
+    decision: Annotated[int, typer.Argument(help="The decision's number in mlloop log.")], as_json: JsonOption = False
+) -> None:
+    """Run a gate's notebook again on the inputs recorded with its decision, and compare."""
+    from mlloop import runner
+    from mlloop import settings as _settings
+
+    result = runner.replay(_settings.load(), decision)
+    if as_json:
+        _print_json(result)
+    else:
+        typer.echo(
+            f"decision {decision}: the {result['gate']} gate said {result['then']}, and says {result['now']} on the same inputs"
+        )
+        for one in result["differs"]:
+            typer.echo(f"  - {one}")
+    raise typer.Exit(0 if result["same"] else 1)
+
+
+# ---------------------------------------------------------------------------------------------- looking
+
+
+@app.command(epilog="Example: mlloop report --open")
+def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False) -> None:
+    """Write the pages of everything that ran; prints where they begin."""
+    from mlloop import report as pages
+    from mlloop import settings as _settings
+
+    settings = _settings.load()
+    pages.write(settings)
+    index = settings.reports / "index.html"
+    typer.echo(os.path.relpath(index))
+    if show:
+        typer.launch(index.as_uri())
+
+
+@app.command(epilog="Example: mlloop check")
+def check() -> None:
+    """Find what would fail before anything runs: settings, pipeline, statements, notebooks and their exports."""
+    from mlloop import checks
+
+    said = checks.everything()
+    for line in said:
+        typer.echo(f"ok: {line}")
+
+
+@app.command(
+    epilog="Example: mlloop lab --no-browser",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def lab(context: typer.Context) -> None:
+    """Open JupyterLab in the project with every notebook working; further options go to JupyterLab."""
+    from mlloop import laboratory
+    from mlloop import settings as _settings
+
+    raise typer.Exit(laboratory.start(_settings.load(), context.args))
+
+
+@app.command(epilog="Example: mlloop debug training --problem shop")
+def debug(
+    stage: Annotated[str, typer.Argument(help="The stage to look into.")],
+    problem: ProblemOption = None,
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open it in JupyterLab.")] = True,
+) -> None:
+    """Open a stage's notebook with its true inputs filled in, to run it cell by cell."""
+    from mlloop import laboratory, runner
+
+    settings, plan = runner.project(problem)
+    path = laboratory.with_inputs(settings, plan, plan.task(stage))
+    typer.echo(os.path.relpath(path))
+    if show:
+        raise typer.Exit(laboratory.start(settings, [str(path)]))
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+def _print_json(value: Any) -> None:
+    from mlloop import storage
+
+    typer.echo(json.dumps(storage.plain(value), indent=1, ensure_ascii=False))
+
+
+def _complain(error: MlloopError) -> None:
+    typer.secho(str(error), fg=typer.colors.RED, err=True)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is told in a line, a fault of ours with its log's path."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except MlloopError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; finished stages are kept and the next mlloop run goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        sys.exit(_fault(error))
+
+
+def _fault(error: Exception) -> int:
+    import tempfile
+    import traceback
+
+    state = Path(".mlloop")
+    folder = state if state.is_dir() and os.access(state, os.W_OK) else Path(tempfile.mkdtemp(prefix="mlloop-"))
+    path = folder / f"fault-{time.strftime('%Y%m%dT%H%M%S')}.txt"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    typer.secho(
+        f"a fault of mlloop itself: {type(error).__name__}: {error}\nDetails, for a report: {path}",
+        fg=typer.colors.RED,
+        err=True,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    main()
