@@ -22,7 +22,7 @@ run: setup  ## Run both shipped problems from question to gated model, and write
 	@$(BIN)/mlloop run --problem shop --problem employment
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest
-	@$(BIN)/nbdev-test --n_workers 2 --do_print
+	@$(BIN)/nbdev-test --n-workers 2 --do-print
 	@$(BIN)/python -m pytest
 
 check: setup  ## Clean, export, no diff; lint, types, import layers
