@@ -8,7 +8,6 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -75,7 +74,7 @@ _GUARDS = {
     ],
     "postgresql": [
         "CREATE OR REPLACE FUNCTION decisions_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'the ledger is append-only: % refused', TG_OP; END $$",
+        "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'the ledger is append-only: ' || TG_OP || ' refused'; END $$",
         "CREATE TRIGGER decisions_no_change BEFORE UPDATE OR DELETE ON decisions "
         "FOR EACH ROW EXECUTE FUNCTION decisions_refuse()",
         "CREATE TRIGGER decisions_no_truncate BEFORE TRUNCATE ON decisions "
@@ -228,7 +227,9 @@ class Ledger:
             A value that cannot be meant, a key used for another decision, or a ledger that cannot be written.
         """
         if kind in ("promotion", "rollback", "canary"):
-            raise LedgerError(f"a {kind} is not recorded by hand", self.where, "Use promote, rollback, start_canary or end_canary")
+            raise LedgerError(
+                f"a {kind} is not recorded by hand", self.where, "Use promote, rollback, start_canary or end_canary"
+            )
         given = dict(
             kind=kind, problem=problem, subject=subject, verdict=verdict, reasons=reasons, evidence=evidence,
             digests=digests, actor=actor, model=model, details=details, key=key,
@@ -308,7 +309,9 @@ class Ledger:
             earlier = _reigns(self._select(connection, problem=problem, kind=_SWAPS))[:-1]
             if not earlier or (to is not None and to not in earlier):
                 had = ", ".join(repr(name) for name in earlier) or "none"
-                raise self._refused(f"{to or 'nothing'!r} to go back to for {problem!r} (earlier champions: {had})")
+                raise self._refused(
+                    f"{problem!r} cannot go back to {to or 'an earlier champion'} (earlier champions: {had})"
+                )
             row["model"] = to or earlier[-1]
             row["details"] = {**row["details"], **self._ends_canary(connection, problem), "was": expect}
             return self._append(connection, row)
@@ -343,9 +346,13 @@ class Ledger:
                 return known
             champion = self._expected(connection, problem, expect)
             if champion is None:
-                raise self._refused(f"{problem!r} has no champion to compare a canary with", "Promote it: mlloop promote")
+                raise self._refused(
+                    f"{problem!r} has no champion to compare a canary with", "Promote it: mlloop promote"
+                )
             if champion.model == model:
-                raise self._refused(f"{model!r} is champion of {problem!r} already, since {champion.at:%Y-%m-%d %H:%M:%S}")
+                raise self._refused(
+                    f"{model!r} is champion of {problem!r} already, since {champion.at:%Y-%m-%d %H:%M:%S}"
+                )
             if on := self._canary(connection, problem):
                 raise self._refused(f"{on.model!r} is canary of {problem!r} since {on.at:%Y-%m-%d %H:%M:%S}")
             self._validated(connection, row)
@@ -396,7 +403,9 @@ class Ledger:
                 raise self._refused(f"{model!r} is not canary of {problem!r} ({on.model if on else None!r} is)")
             ended = self._append(connection, row)
             if outcome == "promoted":
-                self._swap(connection, {**row, "kind": "promotion", "subject": model, "key": None}, on.details["champion"])
+                self._swap(
+                    connection, {**row, "kind": "promotion", "subject": model, "key": None}, on.details["champion"]
+                )
             return ended
 
     # reading
@@ -412,7 +421,9 @@ class Ledger:
     ) -> list[Row]:
         """The rows in the order they were written, of [since, until)."""
         with self._reading() as connection:
-            return self._select(connection, problem=problem, kind=kind, since=since, until=until, subject=subject, model=model)
+            return self._select(
+                connection, problem=problem, kind=kind, since=since, until=until, subject=subject, model=model
+            )
 
     def row(self, number: int) -> Row:
         """The row with that id.
@@ -552,8 +563,6 @@ class Ledger:
             yield
         except MlloopError:
             raise
-        except ModuleNotFoundError as error:
-            raise LedgerError(f"needs {error.name}", self.where, "Install it: pip install 'mlloop[postgres]'") from error
         except sa.exc.SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
             said = " ".join(str(cause).split())
@@ -565,9 +574,9 @@ class Ledger:
         """Make the tables and their guards once, whoever comes first."""
         if self._ready:
             return
+        if self._sqlite:
+            Path(self.where).parent.mkdir(parents=True, exist_ok=True)
         if not sa.inspect(self._engine).has_table(head.name):
-            if self._sqlite:
-                Path(self.where).parent.mkdir(parents=True, exist_ok=True)
             with self._engine.connect().execution_options(mlloop_write=True) as connection, connection.begin():
                 if not self._sqlite:
                     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7316170812)")
@@ -631,7 +640,9 @@ class Ledger:
         gate = self._last(connection, problem=problem, kind="gate", subject="validation", model=model)
         if gate is None or gate.verdict != "yes":
             said = f"said {gate.verdict} (row {gate.id})" if gate else "has not been asked"
-            raise self._refused(f"the validation gate of {problem!r} {said} of {model!r}", "Ask it: mlloop gate validation")
+            raise self._refused(
+                f"the validation gate of {problem!r} {said} of {model!r}", "Ask it: mlloop gate validation"
+            )
         judged, given = gate.digests.get("model"), row["digests"].get("model")
         if judged and given and judged != given:
             raise self._refused(
@@ -660,7 +671,7 @@ class Ledger:
         found = connection.execute(newest).mappings().one_or_none()
         return self._row(found) if found else None
 
-    def _row(self, found: Mapping[str, Any]) -> Row:
+    def _row(self, found: Mapping[Any, Any]) -> Row:
         try:
             values = {name: json.loads(found[name]) if name in _JSON else found[name] for name in _ROW}
             return Row(**{**values, "at": dt.datetime.fromisoformat(values["at"])})
@@ -671,7 +682,9 @@ class Ledger:
         return PromotionRefused(what, self.where, next_step)
 
     def _damaged(self, what: str) -> LedgerError:
-        return LedgerError(f"the ledger is damaged: {what}", self.where, "Put back a copy of it; nothing was changed now")
+        return LedgerError(
+            f"the ledger is damaged: {what}", self.where, "Put back a copy of it; nothing was changed now"
+        )
 
 
 _ROW = tuple(field.name for field in fields(Row))
@@ -681,14 +694,21 @@ def _engine(url: str) -> sa.Engine:
     try:
         made = sa.make_url(url)
     except sa.exc.ArgumentError as error:
-        raise LedgerError(f"cannot be read as a URL: {error}", "settings.ini [ledger] url", "Mend it, then: mlloop check") from error
+        raise LedgerError(
+            f"cannot be read as a URL: {error}", "settings.ini [ledger] url", "Mend it, then: mlloop check"
+        ) from error
     kind = made.get_backend_name()
     if kind not in _GUARDS or (kind == "sqlite" and made.database in (None, "", ":memory:")):
         raise LedgerError(
-            f"is {str(made)!r}, expected sqlite:///FILE or postgresql://...", "settings.ini [ledger] url", "Mend it, then: mlloop check"
+            f"is {str(made)!r}, expected sqlite:///FILE or postgresql://...",
+            "settings.ini [ledger] url",
+            "Mend it, then: mlloop check",
         )
     if kind == "postgresql":
-        return sa.create_engine(made.set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
+        try:
+            return sa.create_engine(made.set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
+        except ModuleNotFoundError as error:
+            raise LedgerError(f"needs {error.name}", str(made), "Install it: pip install 'mlloop[postgres]'") from error
     engine = sa.create_engine(made, poolclass=sa.pool.NullPool, connect_args={"timeout": WAIT_S})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
@@ -756,7 +776,7 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=repr)
 
 
-def _hash(row: Mapping[str, Any]) -> str:
+def _hash(row: Mapping[Any, Any]) -> str:
     """SHA-256 of the row as it is stored, `previous` included; a column without a value does not take part."""
     content = {name: value for name, value in row.items() if name != "hash" and value is not None}
     return hashlib.sha256(_canonical(content).encode()).hexdigest()
@@ -802,7 +822,9 @@ def _figure(given: Any, where: str) -> dict[str, Any]:
     for key in ("value", "low", "high", "threshold"):
         if not isinstance(figure.get(key), (int, float, type(None))):
             raise _bad(f"evidence {figure['name']!r} {key}", figure[key], "a number", where)
-    if not isinstance(figure.get("unit"), (str, type(None))) or not isinstance(figure.get("passed"), (bool, type(None))):
+    if not isinstance(figure.get("unit"), (str, type(None))) or not isinstance(
+        figure.get("passed"), (bool, type(None))
+    ):
         raise _bad(f"evidence {figure['name']!r}", figure, "unit as text and passed as true or false", where)
     return {key: figure.get(key) for key in EVIDENCE}
 
