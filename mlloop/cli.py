@@ -336,10 +336,10 @@ def replay(
     decision: Annotated[int, typer.Argument(help="The decision's number in mlloop log.")], as_json: JsonOption = False
 ) -> None:
     """Run a gate's notebook again on the inputs recorded with its decision, and compare."""
-    from mlloop import runner
     from mlloop import settings as _settings
+    from mlloop.replay import replay as again
 
-    result = runner.replay(_settings.load(), decision)
+    result = again(_settings.load(), decision)
     if as_json:
         _print_json(result)
     else:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mlloop import storage
+from mlloop import objects, storage
 from mlloop.plan import Task
 from mlloop.settings import Settings
 
@@ -261,7 +261,7 @@ class Freshness:
     def _damaged(self, task: Task) -> list[str]:
         """What the product cites and is not there: versions of tables, files with a digest."""
         wrong = []
-        for cited in _cited(storage.read_json(task.products["data"])):
+        for cited in objects.cited(storage.read_json(task.products["data"])):
             if "version" in cited and "://" not in str(cited["uri"]):
                 log = Path(cited["uri"]) / "_delta_log"
                 if not (log / f"{int(cited['version']):020d}.json").exists():
@@ -271,13 +271,6 @@ class Freshness:
                 if self.digests.of(path) != cited["digest"]:
                     wrong.append(f"file {self._short(path)}")
         return wrong
-
-
-def _cited(node: Any) -> list[dict]:
-    if isinstance(node, dict):
-        mine = [node] if {"uri", "version"} <= set(node) or {"path", "digest"} <= set(node) else []
-        return mine + [found for value in node.values() for found in _cited(value)]
-    return [found for value in node for found in _cited(value)] if isinstance(node, list) else []
 
 
 def _run_code(notebook: Path) -> list[str]:

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlloop import objects, storage
 from mlloop import plan as plans
 from mlloop import problem as problems
 from mlloop import settings as _settings
-from mlloop import storage
 from mlloop.errors import GateClosed, InputChanged, MlloopError, ParameterError, ProjectBusy, StageFailed
 from mlloop.freshness import Freshness, Record, is_run_cell
 from mlloop.plan import Plan, Task
@@ -111,6 +111,19 @@ def holder(path: Path) -> dict[str, Any]:
         return {**held, "alive": not here or Path(f"/proc/{held['pid']}").exists() or _is_alive(held["pid"])}
     except (OSError, ValueError, KeyError):
         return {}
+
+
+def is_held(settings: Settings) -> bool:
+    """Whether a run holds the project now."""
+    path = settings.state / "run.lock"
+    if not path.exists():
+        return False
+    with path.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def _is_alive(pid: int) -> bool:
@@ -517,6 +530,8 @@ class _Work:
     def _into_ledger(self, task: Task, parts, products: dict[str, str], content: dict) -> None:
         from mlloop.ledger import Ledger
 
+        for name in task.upstream:
+            objects.keep(self.settings, self.plan.tasks[name].products["data"])
         verdict = plans.read_verdict(task.products["data"])
         statement = problems.load(statement_file(self.settings, self.plan))
         model = (content.get("model") or {}).get("digest") if isinstance(content.get("model"), dict) else None
@@ -545,7 +560,7 @@ class _Work:
                 "products": self.plan.problem,
                 "run": self.run_id,
             },
-            key=storage.digest_json([self.plan.problem, task.name, parts.key, products["data"]]),
+            key=storage.digest_json([self.plan.problem, task.name, parts.key, products["data"], products["nb"]]),
         )
 
 
@@ -596,23 +611,3 @@ def _tidy(path: Path) -> None:
     for cell in content["cells"]:
         cell["metadata"] = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}
     storage.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def is_held(settings: Settings) -> bool:
-    """Whether a run holds the project now."""
-    try:
-        with hold_nothing(settings.state / "run.lock"):
-            return False
-    except OSError:
-        return True
-
-
-@contextlib.contextmanager
-def hold_nothing(path: Path) -> Iterator[None]:
-    """Try the lock at `path` for an instant without leaving a name in it; OSError where it is held."""
-    if not path.exists():
-        yield
-        return
-    with path.open("rb") as handle:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
