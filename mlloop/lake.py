@@ -173,7 +173,7 @@ class Lake:
 
     def history(self, name: str) -> list[dict[str, Any]]:
         """The versions of a table, newest first: version, time (epoch, ms), operation, batches, notes."""
-        return [_told(entry) for entry in self._open(name).history()]
+        return [_told(entry) for entry in _history(self._open(name))]
 
     def read(self, table: TableRef | Mapping[str, Any] | str, version: int | None = None):
         """A version of a table, as an Ibis table on the engine.
@@ -279,7 +279,9 @@ class Lake:
         except CommitFailedError as error:
             if mode == "append" and batches and all(has_batch(self._open(name), one) for one in batches):
                 return
-            raise LakeError(f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop run") from error
+            raise LakeError(
+                f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop run"
+            ) from error
         except (DeltaError, DeltaProtocolError, OSError) as error:
             raise LakeError(f"cannot be written: {_said(error)}", self.where(name), _room(error)) from error
 
@@ -295,7 +297,9 @@ class Lake:
                 latest = DeltaTable(uri, storage_options=storage_options()).version()
                 told = f"table {name!r} has no version {version} (versions: 0 to {latest})"
                 raise LakeError(told, uri, "See which were written: mlloop log") from error
-            raise LakeError(f"table {name!r} cannot be opened: {_said(error)}", uri, "Write it anew: mlloop run") from error
+            raise LakeError(
+                f"table {name!r} cannot be opened: {_said(error)}", uri, "Write it anew: mlloop run"
+            ) from error
         if "deletionVectors" in (table.protocol().reader_features or []):
             raise LakeError("uses deletion vectors, which are not read here", uri, "Rewrite it without them.")
         return table
@@ -313,12 +317,16 @@ class Lake:
             return self.con.read_parquet(files, table_name=label, **extra)
         except Exception as error:
             told = f"version {table.version()} cannot be read: {_said(error)}"
-            raise LakeError(told, str(table.table_uri), "If its files were removed, write it anew: mlloop run --force") from error
+            raise LakeError(
+                told, str(table.table_uri), "If its files were removed, write it anew: mlloop run --force"
+            ) from error
 
     def _sums(self, table: DeltaTable) -> "Sums":
         """The sums of a version: those its commits noted, or, where another program wrote, computed from its rows."""
         total = Sums(0, 0, 0)
-        for entry in table.history():
+        for entry in _history(table):
+            if entry["version"] > table.version():
+                continue
             note = _note(entry)
             if note is None and entry["operation"] in ("WRITE", "MERGE", "DELETE", "UPDATE", "RESTORE"):
                 break
@@ -429,7 +437,9 @@ def _stored(table: str, column: str, kind: pa.DataType) -> pa.DataType:
         return pa.float32()
     if pa.types.is_duration(kind) or pa.types.is_time(kind) or pa.types.is_interval(kind):
         raise LakeError(
-            f"column {column!r} is of type {kind}, which Delta cannot keep", table, "Store it as a number with its unit in the name."
+            f"column {column!r} is of type {kind}, which Delta cannot keep",
+            table,
+            "Store it as a number with its unit in the name.",
         )
     return kind
 
@@ -502,7 +512,14 @@ def _must_fit(name: str, table: DeltaTable, schema: pa.Schema) -> None:
     if not wrong and list(there) != list(new):
         wrong = [f"columns are in another order: {', '.join(new)}; the table has {', '.join(there)}"]
     if wrong:
-        raise LakeError("; ".join(wrong), name, "Bring the rows to the table's schema, or write the table whole: mlloop run")
+        raise LakeError(
+            "; ".join(wrong), name, "Bring the rows to the table's schema, or write the table whole: mlloop run"
+        )
+
+
+def _history(table: DeltaTable) -> list[dict[str, Any]]:
+    """Every commit up to the latest, newest first; deltalake 1.6 numbers them wrongly from a table opened at an older version."""
+    return DeltaTable(table.table_uri, storage_options=storage_options()).history()
 
 
 def _note(entry: Mapping[str, Any]) -> dict[str, Any] | None:
