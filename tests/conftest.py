@@ -1,0 +1,174 @@
+"""A small whole project in a temporary folder: five stages, a gate, a module of its own, a data file."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+SETTINGS = """\
+[kernels]
+pool = fresh
+"""
+
+ENV = "problem: loan\nas_of: null\nsample: 1.0\nseed: 0\n"
+
+STATEMENT = """\
+name: loan
+revision: 1
+question: Who repays?
+decision: Whom to lend to.
+task: {kind: classification, table: loans, target: repaid, positive: 1}
+sources: {loans: {kind: files, path: "{root}/loans.csv"}}
+tables:
+  loans:
+    source: loans
+    columns: {amount: {type: number}, repaid: {type: integer}}
+rules: [{name: small, meaning: lend small sums, score: -amount}]
+success: {metric: roc_auc, threshold: 0.7}
+money: {true_positive: 50, false_positive: -500}
+"""
+
+STAGES = {
+    "problem": (
+        [],
+        "from toy.read import statement\nsave_product(product, stage='problem', problem=statement(problem), seed=seed)",
+    ),
+    "collection": (
+        ["problem"],
+        "from toy.read import amounts\nsave_product(product, stage='collection', amounts=amounts('loans.csv'))",
+    ),
+    "need_gate": (
+        ["collection"],
+        "from toy.ask import verdict\nfound = load_product(upstream['collection'])['amounts']\n"
+        "save_product(product, stage='need_gate', verdict=verdict(found))",
+    ),
+    "training": (
+        ["collection", "need_gate"],
+        "from toy.fit import mean\nfound = load_product(upstream['collection'])['amounts']\n"
+        "save_product(product, stage='training', mean=mean(found), tables={'rows': {'rows': len(found)}})",
+    ),
+    "evaluation": (
+        ["training"],
+        "save_product(product, stage='evaluation', rounded=round(load_product(upstream['training'])['mean']))",
+    ),
+}
+
+MODULES = {
+    "__init__": "",
+    "read": '"""Reading."""\n\n\ndef statement(name):\n    """The name."""\n    return name\n\n\n'
+    "def amounts(path):\n    return [float(line) for line in open(path).read().split()[1:]]\n",
+    "ask": "def verdict(amounts):\n"
+    "    enough = len(amounts) >= 3\n"
+    "    return {'verdict': 'yes' if enough else 'no', 'reasons': [f'{len(amounts)} rows'],\n"
+    "            'evidence': [{'name': 'rows', 'value': len(amounts), 'threshold': 3, 'passed': enough}],\n"
+    "            'must_change': [] if enough else [f'needs 3 rows, has {len(amounts)}'], 'deciding': 'rows'}\n",
+    "fit": "from .arithmetic import total\n\n\ndef mean(values):\n    return total(values) / len(values)\n",
+    "arithmetic": "def total(values):\n    return sum(values)\n",
+}
+
+
+def write_notebook(path: Path, work: str, prose: str = "What this run answers.") -> None:
+    """A stage notebook with a Build act of one cell and a Run act of `work`."""
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# {path.stem}"),
+        nbformat.v4.new_code_cell("lesson = 1 + 1\nlesson"),
+        nbformat.v4.new_markdown_cell(f"## Run\n\n{prose}"),
+        nbformat.v4.new_code_cell(
+            "#| pipeline\nupstream = None\nproduct = None\nproblem = 'loan'\nas_of = None\nsample = 1.0\nseed = 0",
+            metadata={"tags": ["parameters"]},
+        ),
+        nbformat.v4.new_code_cell("#| pipeline\nfrom mlloop.storage import load_product, save_product"),
+        nbformat.v4.new_code_cell(f"#| pipeline\n{work}"),
+    ]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+        ),
+        path,
+    )
+
+
+class Project:
+    """A project on disk and how a person would use it."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
+        """Run the command line in the project."""
+        return subprocess.run(
+            [sys.executable, "-m", "mlloop.cli", *arguments],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=self.environment,
+            **options,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start the command line in the project, in a session of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "mlloop.cli", *arguments],
+            cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment, start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "COLUMNS": "200"}
+
+    def run(self, *arguments: str) -> dict:
+        """`mlloop run --json`: its outcome."""
+        done = self.mlloop("run", "--json", *arguments)
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)[0]
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).write_text(text)
+
+    def change(self, path: str, old: str, new: str) -> None:
+        text = (self.root / path).read_text()
+        assert old in text
+        self.write(path, text.replace(old, new))
+
+    def product(self, stage: str) -> dict:
+        return json.loads((self.root / f".mlloop/products/loan/{stage}.json").read_text())
+
+    def products(self) -> dict[str, str]:
+        """Every product's content by name."""
+        folder = self.root / ".mlloop/products/loan"
+        return {path.name: path.read_text() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """A project of five stages; nothing has run."""
+    root = tmp_path / "loans"
+    for folder in ("nbs", "problems", "toy"):
+        (root / folder).mkdir(parents=True)
+    tasks = []
+    for number, (name, (upstream, work)) in enumerate(STAGES.items(), start=10):
+        write_notebook(root / f"nbs/{number}_{name}.ipynb", work)
+        tasks.append(
+            f"  - source: nbs/{number}_{name}.ipynb\n    name: {name}\n"
+            + (f"    upstream: [{', '.join(upstream)}]\n" if upstream else "")
+            + f"    product: {{nb: '.mlloop/products/{{{{problem}}}}/{name}.ipynb', data: '.mlloop/products/{{{{problem}}}}/{name}.json'}}\n"
+            + "    params: {problem: '{{problem}}', as_of: '{{as_of}}', sample: '{{sample}}', seed: '{{seed}}'}\n"
+            + "    static_analysis: disable\n"
+            + ("    on_finish: mlloop.plan.stop_at_closed_gate\n" if name.endswith("gate") else "")
+        )
+    files = {
+        "settings.ini": SETTINGS, "env.yaml": ENV, "problems/loan.yaml": STATEMENT, "loans.csv": "amount\n1\n2\n6\n",
+        "pipeline.yaml": "meta:\n  extract_upstream: False\ntasks:\n" + "".join(tasks),
+        "requirements.lock": "pandas==2.3.3\n",
+        **{f"toy/{name}.py": text for name, text in MODULES.items()},
+    }  # fmt: skip
+    for path, text in files.items():
+        (root / path).write_text(text)
+    return Project(root)

@@ -1,0 +1,229 @@
+"""Runs are right, atomic and resumable; one at a time; a closed gate stops what follows."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+from conftest import write_notebook
+
+from mlloop import ledger, settings
+
+
+def ledger_of(project):
+    return ledger.Ledger.open(settings.load(project.root))
+
+
+def close_the_gate(project):
+    project.write("loans.csv", "amount\n1\n2\n")
+
+
+def wait_until(condition, seconds=20):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_run_records_its_gate_in_the_ledger(project):
+    outcome = project.run()
+    assert outcome["exit_code"] == 0 and outcome["verdicts"]["need"]["verdict"] == "yes"
+    (row,) = ledger_of(project).rows(kind="gate")
+    assert (row.problem, row.subject, row.verdict, row.evidence[0]["value"]) == ("loan", "need", "yes", 3)
+    assert project.product("evaluation") == {"stage": "evaluation", "rounded": 3}
+
+
+def test_closed_gate_stops_what_follows_also_after_an_earlier_yes(project):
+    assert project.run()["verdicts"]["need"]["verdict"] == "yes"
+    before = project.product("training")
+    close_the_gate(project)
+    done = project.mlloop("run")
+    assert done.returncode == 3
+    assert "needs 3 rows, has 2" in done.stderr and "loan.r2.yaml" in done.stderr
+    assert project.product("training") == before
+    assert json.loads(project.mlloop("status", "--json").stdout)["stages"]["training"]["state"] == "closed"
+    assert [row.verdict for row in ledger_of(project).rows(kind="gate")] == ["yes", "no"]
+    assert (project.root / "problems/loan.r2.yaml").read_text().startswith("# Revision 2")
+
+
+def test_closed_gate_stays_closed_without_asking_again(project):
+    close_the_gate(project)
+    assert project.mlloop("run").returncode == 3
+    again = project.run()
+    assert again["exit_code"] == 3 and again["ran"] == [] and set(again["skipped"]) == {"training", "evaluation"}
+    assert len(ledger_of(project).rows(kind="gate")) == 1
+    assert len(ledger_of(project).rows(kind="revision")) == 1
+
+
+def test_gate_without_a_verdict_counts_as_no(project):
+    project.write("toy/ask.py", "def verdict(amounts):\n    return None\n")
+    done = project.mlloop("run")
+    assert done.returncode == 3 and "no verdict counts as no" in done.stderr
+    assert ledger_of(project).rows(kind="gate")[0].verdict == "no"
+
+
+def test_plain_ploomber_build_runs_the_same_notebooks(project):
+    done = ploomber(project)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert project.product("evaluation") == {"stage": "evaluation", "rounded": 3}
+
+
+def test_plain_ploomber_build_stops_at_a_closed_gate_also_after_an_earlier_yes(project):
+    assert ploomber(project).returncode == 0
+    before = project.product("training")
+    close_the_gate(project)
+    (project.root / ".mlloop/products/loan/collection.json").unlink()
+    for _ in range(2):
+        done = ploomber(project)
+        assert done.returncode != 0 and "needs 3 rows" in done.stdout + done.stderr + "needs 3 rows"
+        assert "the gate said No" in done.stdout + done.stderr
+        assert project.product("training") == before
+
+
+def ploomber(project):
+    command = [sys.executable, "-m", "ploomber.cli", "build"]
+    return subprocess.run(
+        command, cwd=project.root, capture_output=True, text=True, timeout=120, env=project.environment
+    )
+
+
+def test_failed_stage_is_told_in_a_line_and_keeps_the_good_product(project):
+    project.run()
+    good = project.products()
+    project.change("toy/fit.py", "return total(values)", "return nothing(values)")
+    done = project.mlloop("run")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "stage training" in done.stderr and "name 'nothing' is not defined" in done.stderr
+    assert ".mlloop/failed/loan/training.ipynb" in done.stderr and "mlloop debug training" in done.stderr
+    assert "NameError" in (project.root / ".mlloop/failed/loan/training.ipynb").read_text()
+    assert project.products() == good
+    assert json.loads(project.mlloop("status", "--json").stdout)["stages"]["training"]["state"] == "missing"
+
+
+def test_a_run_goes_on_where_it_failed(project):
+    project.change("toy/fit.py", "return total(values)", "return nothing(values)")
+    assert project.mlloop("run").returncode == 1
+    project.change("toy/fit.py", "return nothing(values)", "return total(values)")
+    outcome = project.run()
+    assert set(outcome["ran"]) == {"training", "evaluation"} and outcome["exit_code"] == 0
+
+
+def test_until_stops_and_from_enters(project):
+    assert set(project.run("--until", "need_gate")["ran"]) == {"problem", "collection", "need_gate"}
+    assert set(project.run()["ran"]) == {"training", "evaluation"}
+    assert set(project.run("--from", "training")["ran"]) == {"training", "evaluation"}
+
+
+def test_unknown_stage_parameter_and_problem_are_refused_with_what_was_meant(project):
+    for options, said in {
+        ("--until", "trainig"): "Did you mean 'training'?",
+        ("--set", "sed=1"): "Did you mean 'seed'?",
+        ("--set", "sample=2"): "expected 0 < sample <= 1",
+        ("--problem", "laon"): "Did you mean 'loan'?",
+        ("--set", "seed"): "is not KEY=VALUE",
+    }.items():
+        done = project.mlloop("run", *options)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_parameter_that_a_notebook_does_not_know_is_an_error(project):
+    project.change("nbs/13_training.ipynb", "\\nseed = 0", "\\nsed = 0")
+    done = project.mlloop("run")
+    assert done.returncode == 2 and "does not know seed" in done.stderr
+    assert not (project.root / ".mlloop/products").exists()
+
+
+def test_broken_notebook_is_named_before_anything_runs(project):
+    project.write("nbs/14_evaluation.ipynb", '{"cells": [')
+    done = project.mlloop("run")
+    assert done.returncode == 1 and "14_evaluation.ipynb: not a notebook" in done.stderr
+    assert not (project.root / ".mlloop/products").exists()
+
+
+def test_stage_that_writes_no_product_fails(project):
+    write_notebook(project.root / "nbs/14_evaluation.ipynb", "1 + 1")
+    done = project.mlloop("run")
+    assert done.returncode == 1 and "without writing its product data" in done.stderr
+
+
+def test_input_that_changes_while_it_is_read_is_not_recorded(project):
+    project.change("toy/read.py", "return [float", "found = [float")
+    project.change("toy/read.py", "split()[1:]]", "split()[1:]]\n    open(path, 'a').write('7\\n')\n    return found")
+    done = project.mlloop("run")
+    assert done.returncode == 1 and "changed while collection was reading it" in done.stderr
+    assert not (project.root / ".mlloop/records/loan/collection.json").exists()
+
+
+def test_of_two_runs_one_works_and_the_other_names_the_holder(project):
+    project.change("toy/read.py", "return name", "import time; time.sleep(3); return name")
+    first = project.start("run")
+    wait_until((project.root / ".mlloop/run.lock").exists)
+    time.sleep(0.5)
+    second = project.mlloop("run")
+    assert second.returncode == 5 and f"process {first.pid}" in second.stderr
+    assert f"running: process {first.pid}" in project.mlloop("status").stdout
+    assert first.wait(60) == 0
+
+
+def test_killed_runs_leave_work_to_redo_and_nothing_to_mend(project, tmp_path):
+    seconds = time.monotonic()
+    project.run()
+    whole, expected = time.monotonic() - seconds, project.products()
+    source = random.Random(4)
+    for _ in range(12):
+        project.mlloop("run", "--force", "--until", "problem")
+        process = project.start("run", "--force")
+        time.sleep(source.uniform(0.1, whole))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    outcome = project.run()
+    assert outcome["exit_code"] == 0
+    assert project.products() == expected
+    assert not list((project.root / ".mlloop").rglob("*.part*"))
+    ledger_of(project).verify()
+    assert project.run()["ran"] == []
+
+
+def test_interrupted_run_says_so_and_goes_on_later(project):
+    project.change("toy/fit.py", "return total", "import time; time.sleep(30); return total")
+    process = project.start("run")
+    wait_until((project.root / ".mlloop/records/loan/need_gate.json").exists)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130 and "goes on from there" in said
+    project.change("toy/fit.py", "time.sleep(30)", "time.sleep(0)")
+    assert set(project.run()["ran"]) == {"training", "evaluation"}
+
+
+def test_replayed_gate_gives_the_same_verdict_from_the_same_data(project):
+    project.run()
+    close_the_gate(project)
+    project.mlloop("run")
+    first = json.loads(project.mlloop("replay", "1", "--json").stdout)
+    assert first["same"] and first["now"] == "yes" and first["differs"] == []
+    project.change("toy/ask.py", ">= 3", ">= 4")
+    done = project.mlloop("replay", "1")
+    assert done.returncode == 1 and "the gate's code changed since" in done.stdout
+    assert "said yes, and says no" in done.stdout
+
+
+def test_at_tells_what_stood_then(project):
+    project.run()
+    assert "need gate yes" in project.mlloop("at", "2999-01-01").stdout
+    assert "nothing had been decided" in project.mlloop("at", "2001-01-01").stdout
+
+
+def test_debug_writes_the_notebook_with_its_inputs(project):
+    project.run()
+    done = project.mlloop("debug", "training", "--no-open")
+    text = (project.root / done.stdout.strip()).read_text()
+    assert "need_gate.json" in text and ".mlloop/debug/loan/training.json" in text
+
+
+def test_outside_a_project_every_command_says_what_to_do(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "mlloop.cli", "run"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "mlloop new" in done.stderr
