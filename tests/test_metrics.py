@@ -166,6 +166,7 @@ def test_a_gain_is_positive_when_we_are_better_whichever_way_the_metric_runs():
     assert metrics.metric("mae").gain(1, 3) == 2 and metrics.metric("r2").gain(0.5, 0.4) == pytest.approx(0.1)
     assert metrics.metric("mae").meets(1, 2) and not metrics.metric("mae").meets(3, 2)
     assert not metrics.metric("mae").meets(float("nan"), 2)
+    assert not metrics.metric("r2").meets(float("inf"), 0.5)
 
 
 def test_two_models_of_equal_truth_differ_by_chance_in_five_of_a_hundred():
@@ -202,6 +203,13 @@ def test_ranking_by_hand():
     assert found["map"] == pytest.approx([(1 / 2 + 2 / 4) / 2, 0.0])
     assert found["recall"].tolist() == [1.0, 0.0] and found["hit_rate"].tolist() == [1.0, 0.0]
     assert found["hits"].tolist() == [2.0, 0.0]
+
+
+def test_more_wanted_than_places_is_judged_by_the_places():
+    found = metrics.ranking_values(np.array([[4, 3, 2, 1.0]]), np.array([[1, 0, 1, 1]], dtype=bool), k=2)
+    # best list of two: 1 + 1/log2(3) = 1.63093; ours: 1; average precision 1/1 over min(3, 2) wanted
+    assert found["ndcg"] == pytest.approx([1 / 1.6309298], abs=1e-6) and found["map"] == pytest.approx([0.5])
+    assert found["recall"] == pytest.approx([1 / 3])
 
 
 def test_ndcg_equals_that_of_scikit_learn():
