@@ -311,7 +311,7 @@ class Canary(Record):
     deadline_days: Positive = 14
     max_loss: Annotated[float, Field(ge=0)] = 0.0
 
-# %% ../nbs/10_problem.ipynb #a5dfba03
+# %% ../nbs/10_problem.ipynb #febe797a
 class Problem(Record):
     """A problem statement, whole and consistent."""
 
@@ -357,7 +357,7 @@ def _wrong_names(p: Problem) -> list[str]:
 def _wrong_task(p: Problem) -> list[str]:
     task, wrong = p.task, []
     if isinstance(task, Tabular) and task.table in p.tables:
-        columns = dict(p.tables[task.table].columns) | dict.fromkeys(task.derive)
+        columns: dict[str, Any] = dict(p.tables[task.table].columns) | dict.fromkeys(task.derive)
         for join in task.joins:
             columns |= dict(p.tables[join.table].columns) if join.table in p.tables else {}
         wanted = {"target": task.target, "entity": task.entity, "time.column": p.time.column}
@@ -389,7 +389,7 @@ def _wrong_success(p: Problem) -> list[str]:
         return [f"success.threshold {p.success.threshold:g} can never be met: {metric} lies between {low:g} and {high:g}"]
     return []
 
-# %% ../nbs/10_problem.ipynb #cf3d81ec
+# %% ../nbs/10_problem.ipynb #5fd3c06a
 def load(path: Path | str) -> Problem:
     """Read and check a problem statement.
 
@@ -425,16 +425,9 @@ def _plain(node):
     return [_plain(value) for value in node] if isinstance(node, list) else node
 
 
-def _told(path: Path, content, error) -> str:
+def _told(path: Path, content: Any, error: Any) -> str:
     keys = [k for k in error["loc"] if k not in ("classification", "regression", "recommendation")]
-    node, line = content, 1
-    for key in keys:
-        if hasattr(node, "lc") and (key in node if isinstance(node, dict) else isinstance(key, int) and key < len(node)):
-            line = (node.lc.key(key) if isinstance(node, dict) else node.lc.item(key))[0] + 1
-            node = node[key]
-        elif hasattr(node, "lc"):
-            line = node.lc.line + 1
-            break
+    line = _line(content, keys)
     where = ".".join(str(k) for k in keys)
     got = "" if isinstance(error.get("input"), (dict, list)) or error["type"] == "missing" else f", got {error.get('input')!r}"
     said = re.sub("^Value error, ", "", error["msg"])
@@ -442,6 +435,20 @@ def _told(path: Path, content, error) -> str:
         said = f"unknown key {str(keys[-1])!r}" + meant(str(keys[-1]), _allowed(keys[:-1]))
         got = ""
     return f"{path}:{line}: {where + ': ' if where else ''}{said}{got}"
+
+
+def _line(node: Any, keys: list[Any]) -> int:
+    """The line of the deepest of `keys` that is there."""
+    line = 1
+    for key in keys:
+        mark = getattr(node, "lc", None)
+        if mark is None:
+            break
+        if not (key in node if isinstance(node, dict) else isinstance(key, int) and key < len(node)):
+            return mark.line + 1
+        line = (mark.key(key) if isinstance(node, dict) else mark.item(key))[0] + 1
+        node = node[key]
+    return line
 
 
 def _allowed(keys) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from typing import Any
 
 from mlloop.plan import Plan
 from mlloop.runner import Event
@@ -23,7 +24,7 @@ class Progress:
         self.console = Console(highlight=False, stderr=False, soft_wrap=True)
         self.running: dict[str, Event] = {}
         self.began: dict[str, float] = {}
-        self.live = None
+        self.live: Any = None
 
     def __enter__(self):
         if self.console.is_terminal:

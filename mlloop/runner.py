@@ -184,7 +184,8 @@ def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
     dict
         stage -> {state, reasons, seconds, finished_at, rows}
     """
-    fresh, found, blocked = freshness(settings, plan), {}, ""
+    fresh, blocked = freshness(settings, plan), ""
+    found: dict[str, dict[str, Any]] = {}
     for task in plan.tasks.values():
         record, state = fresh.record(task.name), "fresh"
         reasons = (
@@ -362,7 +363,8 @@ class _Work:
 
     def all(self, chosen: list[str], forced: set[str], outcome: Outcome) -> None:
         """Run the stages in the plan's order, two at a time where the graph allows."""
-        waiting, running = list(chosen), {}
+        waiting = list(chosen)
+        running: dict[Future, str] = {}
         done: set[str] = set()
         with ThreadPoolExecutor(max_workers=_at_once()) as threads:
             try:
@@ -570,8 +572,8 @@ def _at_once() -> int:
 
 def _rows(content: dict) -> int | None:
     tables = content.get("tables") or {}
-    counts = [
-        table.get("rows") for table in tables.values() if isinstance(table, dict) and table.get("rows") is not None
+    counts: list[int] = [
+        table["rows"] for table in tables.values() if isinstance(table, dict) and table.get("rows") is not None
     ]
     return sum(counts) if counts else None
 
