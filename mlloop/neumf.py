@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['Network', 'Negatives', 'NeuMF', 'run_epoch', 'ranking']
 
-# %% ../nbs/08_neumf.ipynb #069e4bf9
+# %% ../nbs/08_neumf.ipynb #8c31c9f6
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from .perceptron import device_of, epoch_generator, train
 from .recommenders import Recommender
 from .storage import digest_json
 
-# %% ../nbs/08_neumf.ipynb #91055ee6
+# %% ../nbs/08_neumf.ipynb #1f87d6e6
 class Network(nn.Module):
     """Logits of user-item pairs.
 
@@ -48,7 +50,7 @@ class Network(nn.Module):
             self.user_vectors, self.item_vectors = table(users, half), table(items, half)
             self.from_user, self.from_item = linear(hidden[0], half), linear(hidden[0], half)
             widths = [*hidden, 1]
-            self.depth = nn.ParameterList([linear(o, i) for i, o in zip(widths[:-1], widths[1:], strict=True)])
+            self.depth = nn.ParameterList([linear(o, i) for i, o in pairwise(widths)])
             self.shift = nn.ParameterList([nn.Parameter(torch.zeros(w)) for w in hidden])
         self.form = form
 

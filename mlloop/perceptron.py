@@ -6,7 +6,8 @@
 __all__ = ['device_of', 'epoch_generator', 'save_checkpoint', 'load_checkpoint', 'train', 'has_stalled', 'Perceptron', 'layers',
            'PerceptronClassifier', 'PerceptronRegressor']
 
-# %% ../nbs/07_perceptron.ipynb #74a5f986
+# %% ../nbs/07_perceptron.ipynb #9111dcad
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def has_stalled(losses: list[float], patience: int) -> bool:
     """Whether the best of `losses` is more than `patience` epochs old."""
     return len(losses) > 0 and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
-# %% ../nbs/07_perceptron.ipynb #63f663a8
+# %% ../nbs/07_perceptron.ipynb #431d89ae
 class Perceptron(BaseEstimator):
     """What the classifier and the regressor below share.
 
@@ -182,7 +183,7 @@ def layers(sizes: list[int], seed: int):
     import torch
 
     generator, modules = epoch_generator(seed, -1), []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         linear = torch.nn.Linear(inputs, outputs)
         torch.nn.init.xavier_uniform_(linear.weight, generator=generator)
         torch.nn.init.zeros_(linear.bias)

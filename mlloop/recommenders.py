@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from .errors import ModelError
 
-# %% ../nbs/06_recommenders.ipynb #828a4633
+# %% ../nbs/06_recommenders.ipynb #37166fcc
 def event_weights(events: pd.DataFrame, target_kind: str, other_weight: float, half_life_days: float | None) -> np.ndarray:
     """The weight of each event, (n_events,): 1 for a fresh event of the target's kind.
 
@@ -40,7 +40,7 @@ def event_weights(events: pd.DataFrame, target_kind: str, other_weight: float, h
 
 def matrix(events: pd.DataFrame, users: pd.Index, items: pd.Index, weights: np.ndarray) -> sparse.csr_matrix:
     """Damped sums of weights as a sparse matrix (n_users, n_items); events of unknown users or items are left out."""
-    rows, columns = users.get_indexer(events["user"]), items.get_indexer(events["item"])
+    rows, columns = users.get_indexer(pd.Index(events["user"])), items.get_indexer(pd.Index(events["item"]))
     keep = (rows >= 0) & (columns >= 0) & (weights > 0)
     shape = (len(users), len(items))
     sums = sparse.coo_matrix((weights[keep], (rows[keep], columns[keep])), shape=shape).tocsr()
@@ -166,10 +166,10 @@ def top(scores: np.ndarray, popular: np.ndarray, k: int) -> np.ndarray:
     order = np.argsort(-scores[:, by_popularity], axis=1, kind="stable")
     return by_popularity[order[:, :k]]
 
-# %% ../nbs/06_recommenders.ipynb #979a1df2
+# %% ../nbs/06_recommenders.ipynb #59978206
 def popularity(events: pd.DataFrame, items: pd.Index, weights: np.ndarray, days: float | None) -> np.ndarray:
     """Sums of `weights` in the last `days` for each item, (n_items,); older events only break ties."""
-    positions = items.get_indexer(events["item"])
+    positions = items.get_indexer(pd.Index(events["item"]))
     recent = np.ones(len(events), dtype=bool)
     if days is not None:
         recent = (events["time"] > events["time"].max() - pd.Timedelta(days=days)).to_numpy()
