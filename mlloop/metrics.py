@@ -110,7 +110,7 @@ class Estimate:
     confidence : float
         Of the two-sided interval.
     method : str
-        'bootstrap', 'DeLong' or 'folds'.
+        'bootstrap', 't', 'DeLong' or 'folds'.
     """
 
     value: float
@@ -340,13 +340,32 @@ def compare(
 def estimate_mean(
     values: ArrayLike, *, groups: ArrayLike | None = None, confidence: float = 0.95, draws: int = 1000, seed: int = 0
 ) -> Estimate:
-    """The mean of one value a row (a user's NDCG, a decision's worth, a paired difference) with its interval."""
+    """The mean of one value a row (a user's NDCG, a decision's worth, a paired difference) with its interval.
+
+    `draws` 0 gives the t interval instead of the bootstrap: the same for many rows, and at once.
+    """
     values = np.asarray(values, dtype=float).ravel()
     if not len(values):
         raise DataError("there are no values to average", "mean", WIDER)
     if not np.isfinite(values).all():
         raise DataError(f"{(~np.isfinite(values)).sum()} of {len(values)} values are missing", "mean")
+    if not draws:
+        return _t_interval(values, groups, confidence)
     return _bootstrap(mean_of(values), len(values), groups, confidence, draws, seed)
+
+
+def _t_interval(values: np.ndarray, groups: ArrayLike | None, confidence: float) -> Estimate:
+    from scipy.stats import t
+
+    n, mean = len(values), float(values.mean())
+    off = values - mean
+    if groups is not None:  # groups of unequal size: the linearised ratio of sums
+        who = np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+        off = np.bincount(who, weights=off).astype(float)
+    k = len(off)
+    error = float(np.sqrt(k / (k - 1) * (off**2).sum()) / n) if k > 1 else np.inf
+    reach = error * float(t.ppf(0.5 + confidence / 2, max(k - 1, 1)))
+    return Estimate(mean, mean - reach, mean + reach, n, confidence, "t")
 
 
 def _bootstrap(figure: Weighted, n: int, groups: ArrayLike | None, confidence: float, draws: int, seed: int):
@@ -557,6 +576,21 @@ def best_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> float
     return float((ranked[best - 1] + ranked[best]) / 2)
 
 
+def best_cut(name: str, y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """The score from which accuracy or F1 (`name`) is best on these rows: rows of training folds, never of the test."""
+    y, s = _checked("accuracy", y_true, y_score)
+    order = np.argsort(-s, kind="stable")
+    ranked, found = s[order], np.r_[0.0, np.cumsum(y[order])]
+    shown = np.arange(len(y) + 1)
+    right = found + (len(y) - y.sum()) - (shown - found)
+    figure = right if name == "accuracy" else _ratio(2 * found, shown + y.sum())
+    cut = np.r_[0, np.flatnonzero(np.diff(ranked)) + 1, len(ranked)]
+    best = cut[np.nanargmax(figure[cut])]
+    if best == 0 or best == len(ranked):
+        return np.inf if best == 0 else -np.inf
+    return float((ranked[best - 1] + ranked[best]) / 2)
+
+
 def worth_of_decisions(y_true: ArrayLike, y_score: ArrayLike, threshold: float, money: Worth) -> np.ndarray:
     """What each row's decision is worth when rows scoring at least `threshold` are taken as positive.
 
@@ -586,7 +620,8 @@ def worth_of_hits(hits: ArrayLike, money: Worth) -> np.ndarray:
 
 
 def per_period(
-    values: ArrayLike, money: Worth, *, groups: ArrayLike | None = None, confidence: float = 0.95, seed: int = 0
+    values: ArrayLike, money: Worth, *, groups: ArrayLike | None = None, confidence: float = 0.95
 ) -> Estimate:
-    """The worth of a period: the mean worth of a decision times the decisions of a period, with its interval."""
-    return estimate_mean(values, groups=groups, confidence=confidence, seed=seed).scaled(money.decisions_per_period)
+    """The worth of a period: the mean worth of a decision times the decisions of a period, with its t interval."""
+    mean = estimate_mean(values, groups=groups, confidence=confidence, draws=0)
+    return mean.scaled(money.decisions_per_period)

@@ -136,6 +136,25 @@ def test_mean_interval_is_the_normal_one_for_many_rows():
     assert (found.low, found.high) == (pytest.approx(low, abs=0.008), pytest.approx(high, abs=0.008))
 
 
+def test_t_interval_equals_that_of_scipy_and_with_groups_that_of_statsmodels():
+    import statsmodels.api as sm
+
+    values = np.random.default_rng(8).exponential(3, 40)
+    found = metrics.estimate_mean(values, draws=0)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 39, values.mean(), stats.sem(values)))
+    person = np.random.default_rng(9).integers(0, 12, 40)
+    clustered = sm.OLS(values, np.ones(40)).fit(cov_type="cluster", cov_kwds={"groups": person}, use_t=True)
+    grouped = metrics.estimate_mean(values, groups=person, draws=0)
+    assert (grouped.low, grouped.high) == pytest.approx(tuple(clustered.conf_int()[0]), rel=1e-9)
+
+
+def test_best_cut_is_the_best_by_trying_all():
+    y, s = draw(200)
+    for name in ("accuracy", "f1"):
+        tried = [metrics.measure(name, y, s, t) for t in [-9, 9, *(np.unique(s) - 0.01)]]
+        assert metrics.measure(name, y, s, metrics.best_cut(name, y, s)) == pytest.approx(max(tried))
+
+
 def test_rows_of_one_person_count_as_one():
     rng = np.random.default_rng(4)
     person = np.repeat(np.arange(100), 20)

@@ -1,0 +1,111 @@
+"""What a gate says: yes, maybe or no, on figures, with what would have to change.
+
+A verdict is worked out from its checks alone: one that failed makes it No, one that is open makes it Maybe, and a
+figure that is missing fails its check. So the same figures give the same verdict, whoever reads them again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = {True: "yes", False: "no", None: "open"}
+COLUMNS = ("name", "value", "unit", "low", "high", "threshold", "passed")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question a gate asks, its figure, and how it went.
+
+    Attributes
+    ----------
+    name : str
+        What was asked, in a reader's words.
+    passed : bool or None
+        None: the figures leave it open.
+    reason : str
+        One sentence with the figures in it.
+    value, low, high, threshold : float or None
+    unit : str
+    must_change : str
+        What would make it pass, in numbers; empty where it passed.
+    """
+
+    name: str
+    passed: bool | None
+    reason: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    threshold: float | None = None
+    unit: str = ""
+    must_change: str = ""
+
+    def evidence(self) -> dict[str, Any]:
+        """The figure as the ledger keeps it; what is not a finite number is None."""
+        kept = {key: asdict(self)[key] for key in COLUMNS}
+        for key in ("value", "low", "high", "threshold"):
+            kept[key] = None if kept[key] is None or not math.isfinite(kept[key]) else float(kept[key])
+        return kept
+
+
+def conclude(gate: str, checks: Iterable[Check]) -> dict[str, Any]:
+    """The verdict of a gate.
+
+    Parameters
+    ----------
+    gate : str
+        'need' or 'validation'.
+    checks : iterable of Check
+        In order of weight: the first that failed decides, else the first left open, else the last asked.
+
+    Returns
+    -------
+    dict
+        gate, verdict ('yes', 'maybe', 'no'), deciding (name of a check), reasons, evidence, must_change.
+    """
+    asked = list(checks)
+    failed = [c for c in asked if c.passed is False]
+    unclear = [c for c in asked if c.passed is None]
+    verdict = "no" if failed or not asked else "maybe" if unclear else "yes"
+    ordered = failed + unclear + [c for c in asked if c.passed]
+    return {
+        "gate": gate,
+        "verdict": verdict,
+        "deciding": (failed or unclear or asked)[0].name if asked else "",
+        "reasons": [c.reason for c in ordered if c.reason],
+        "evidence": [c.evidence() for c in asked],
+        "must_change": [c.must_change for c in failed + unclear if c.must_change],
+    }
+
+
+def table(verdict: Mapping[str, Any]) -> pd.DataFrame:
+    """A verdict's figures for a page: figure, unit, interval, threshold, verdict (one row a check)."""
+    import pandas as pd
+
+    rows = [
+        {
+            "check": e["name"],
+            "figure": number(e["value"]),
+            "unit": e["unit"],
+            "interval": f"{number(e['low'])} to {number(e['high'])}" if e["low"] is not None else "",
+            "threshold": number(e["threshold"]),
+            "verdict": WORDS[e["passed"]],
+        }
+        for e in verdict["evidence"]
+    ]
+    return pd.DataFrame(rows, columns=["check", "figure", "unit", "interval", "threshold", "verdict"]).set_index("check")
+
+
+def number(value: float | None) -> str:
+    """A figure as a reader wants it: 3 significant digits, thousands apart, nothing for a missing one."""
+    if value is None or not math.isfinite(value):
+        return ""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.3g}".rstrip()
