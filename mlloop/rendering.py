@@ -1,0 +1,320 @@
+"""Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
+
+Text is escaped, HTML made by a library (a DataFrame's table) passes an allow-list, pictures are embedded as data.
+Links, styles and scripts in an output are dropped; prose that was written in the notebook may link.
+"""
+
+import base64
+import binascii
+import html
+import io
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import nh3
+from markupsafe import Markup, escape
+
+TEXT_TAGS = {
+    "p",
+    "br",
+    "hr",
+    "em",
+    "strong",
+    "s",
+    "code",
+    "pre",
+    "blockquote",
+    "ul",
+    "ol",
+    "li",
+    "h2",
+    "h3",
+    "h4",
+    "sub",
+    "sup",
+}
+TABLE_TAGS = {"table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption"}
+PROSE_TAGS = TEXT_TAGS | TABLE_TAGS | {"a"}
+OUTPUT_TAGS = TEXT_TAGS | TABLE_TAGS | {"b", "i", "span", "div", "dl", "dt", "dd", "details", "summary"}
+SPANS = {"colspan", "rowspan"}
+PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+NUMBER = re.compile(r"[-+−]?(\d[\d,_ ]*\.?\d*|\.\d+)(e[-+]?\d+)?\s?(%|[A-Za-z€$£µ/]{1,4})?|nan|inf|–", re.IGNORECASE)
+MISSING = {"NaN", "NaT", "None", "<NA>"}
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[@-_]")
+BARE_REPR = re.compile(r"^<[\w.]+[^\n]*>$|^\[<[\w.]+ .*>\]$", re.DOTALL)
+MAX_TEXT, MAX_ROWS = 20_000, 200
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a page: `kind` is 'prose', 'output', 'error' or 'code'."""
+
+    kind: str
+    shown: Markup
+
+
+def run_act(notebook: dict[str, Any], source: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The cells of a notebook's Run act, without the parameters.
+
+    Parameters
+    ----------
+    notebook : dict
+        An executed notebook, whole or only its Run act.
+    source : dict, optional
+        The notebook as it is now: where its code is the one that ran, its prose is taken, so that
+        a corrected sentence shows without running anything.
+    """
+    ran = _from_heading(notebook.get("cells", []))
+    if source is None:
+        return ran
+    now = _from_heading(source.get("cells", []))
+    codes = [c for c in ran if c.get("cell_type") == "code"]
+    now_codes = [c for c in now if c.get("cell_type") == "code"]
+    if not codes or [_text(c.get("source")) for c in codes] != [_text(c.get("source")) for c in now_codes]:
+        return ran
+    executed = iter(codes)
+    return [next(executed) if cell.get("cell_type") == "code" else cell for cell in now]
+
+
+def _from_heading(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    starts = [
+        i
+        for i, c in enumerate(cells)
+        if c.get("cell_type") == "markdown" and re.match(r"##\s+Run\b", _text(c.get("source")))
+    ]
+    hidden = {"parameters", "injected-parameters"}
+    return [c for c in cells[starts[-1] if starts else 0 :] if not hidden & set(c.get("metadata", {}).get("tags", []))]
+
+
+def _text(source: Any) -> str:
+    return ("".join(map(str, source)) if isinstance(source, list) else str(source or "")).strip()
+
+
+def title(notebook: dict[str, Any]) -> str:
+    """The notebook's first heading; '' where it has none."""
+    for cell in notebook.get("cells", []):
+        found = re.match(r"#\s+(.+)", _text(cell.get("source"))) if cell.get("cell_type") == "markdown" else None
+        if found:
+            return found.group(1).strip()
+    return ""
+
+
+def blocks(cells: Iterable[dict[str, Any]]) -> list[Block]:
+    """Prose, outputs and code of `cells` in reading order; code that shows nothing joins the next that does."""
+    found: list[Block] = []
+    code: list[str] = []
+    said = ""
+    for cell in cells:
+        if cell.get("cell_type") == "markdown":
+            text = re.sub(r"\A##\s+Run\b[^\n]*\n?", "", _text(cell.get("source"))).strip()
+            said = text or said
+            found += [Block("prose", prose(text))] if text else []
+        elif cell.get("cell_type") == "code":
+            code.append(re.sub(r"\A#\s*\|\s*pipeline[^\n]*\n?", "", _text(cell.get("source"))))
+            shown = [block for one in cell.get("outputs", []) for block in output(one, plain_text(said))]
+            if shown:
+                found += shown + _code(code)
+                code = []
+    return found + _code(code)
+
+
+def _code(cells: list[str]) -> list[Block]:
+    text = "\n\n".join(cell for cell in cells if cell.strip())
+    return [Block("code", escape(text))] if text else []
+
+
+@cache
+def _markdown():
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
+
+
+def _tokens(text: str) -> str:
+    parser = _markdown()
+    tokens = parser.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = {"h1": "h2", "h2": "h2", "h3": "h3"}.get(token.tag, "h4")
+    return parser.renderer.render(tokens, parser.options, {})
+
+
+def prose(text: str) -> Markup:
+    """Markdown that was written in the notebook, as HTML; raw HTML in it is shown as text."""
+    cleaned = nh3.clean(
+        _tokens(text), tags=PROSE_TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https", "mailto"}
+    )
+    return _with_tables(cleaned, "Table")
+
+
+def plain_text(text: str, limit: int = 160) -> str:
+    """The words of a piece of Markdown, cut at `limit` characters; for the description of a picture."""
+    words = " ".join(html.unescape(nh3.clean(_tokens(text), tags=set())).split())
+    return words if len(words) <= limit else words[: limit - 1].rsplit(" ", 1)[0] + "…"
+
+
+def output(one: dict[str, Any], about: str = "") -> list[Block]:
+    """One output of a cell; `about` is what the prose before it says, and describes a picture."""
+    kind = one.get("output_type")
+    if kind == "error":
+        return [Block("error", error(one))]
+    if kind == "stream":
+        return [Block("output", _pre(_text(one.get("text"))))] if one.get("name") == "stdout" else []
+    data, metadata = one.get("data") or {}, one.get("metadata") or {}
+    for form in ("image/svg+xml", "image/png", "image/jpeg"):
+        if form in data and (shown := picture(form, data[form], metadata.get(form) or {}, about)):
+            return [Block("output", shown)]
+    if "text/html" in data and (shown := library_html(_raw(data["text/html"]), about)):
+        return [Block("output", shown)]
+    if "text/markdown" in data:
+        cleaned = nh3.clean(_tokens(_raw(data["text/markdown"])), tags=OUTPUT_TAGS, attributes={})
+        return [Block("output", _with_tables(cleaned, about))]
+    text = _raw(data.get("text/plain"))
+    return [] if not text.strip() or BARE_REPR.match(text.strip()) else [Block("output", _pre(text))]
+
+
+def _raw(value: Any) -> str:
+    return "".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
+def error(one: dict[str, Any]) -> Markup:
+    """A cell's error: its name and message; the traceback folded."""
+    trace = ANSI.sub("", "\n".join(map(str, one.get("traceback") or [])))
+    folded = Markup("<details><summary>Traceback</summary>{}</details>").format(_pre(trace)) if trace else Markup()
+    said = ANSI.sub("", f"{one.get('ename', 'Error')}: {one.get('evalue', '')}")
+    return Markup("<p><strong>{}</strong></p>{}").format(said[:2000], folded)
+
+
+def _pre(text: str) -> Markup:
+    text = re.sub(r"[^\n]*\r(?!\n)", "", ANSI.sub("", text))
+    cut = f"\n… {len(text) - MAX_TEXT:,} more characters" if len(text) > MAX_TEXT else ""
+    return (
+        Markup('<div class="scroll"><pre tabindex="0">{}{}</pre></div>').format(text[:MAX_TEXT], cut)
+        if text.strip()
+        else Markup()
+    )
+
+
+def picture(form: str, data: Any, metadata: dict[str, Any], about: str) -> Markup:
+    """A picture as `<img>` with its data inside; empty where the data are not what `form` says."""
+    if form == "image/svg+xml":
+        content, width, height = _raw(data).encode(), None, None
+        if b"<svg" not in content:
+            return Markup()
+    else:
+        try:
+            content = base64.b64decode(_raw(data), validate=False)
+        except (binascii.Error, ValueError):
+            return Markup()
+        if not content.startswith(PICTURES[form]):
+            return Markup()
+        form, content = _smaller(form, content)
+        width, height = metadata.get("width"), metadata.get("height")
+        if not (isinstance(width, int) and isinstance(height, int)):
+            width, height = _size(form, content)
+    size = Markup(' width="{}" height="{}"').format(width, height) if width and height else Markup()
+    described = str(metadata.get("alt") or about or "Figure")
+    return Markup('<figure><img src="data:{};base64,{}" alt="{}"{}></figure>').format(
+        form, base64.b64encode(content).decode(), described, size
+    )
+
+
+def _size(form: str, content: bytes) -> tuple[int | None, int | None]:
+    return struct.unpack(">II", content[16:24]) if form == "image/png" and len(content) >= 24 else (None, None)
+
+
+def _smaller(form: str, content: bytes, enough: int = 60_000) -> tuple[str, bytes]:
+    """A large picture with a palette of 128 colours, which a chart does not miss."""
+    if len(content) <= enough:
+        return form, content
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            reduced = image.convert("RGBA").quantize(128, method=Image.Quantize.FASTOCTREE)
+            written = io.BytesIO()
+            reduced.save(written, "PNG", optimize=True)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return form, content
+    return ("image/png", written.getvalue()) if written.tell() < len(content) else (form, content)
+
+
+def library_html(made: str, about: str = "") -> Markup:
+    """HTML that a library made of data, reduced to tables and text; empty where nothing is left."""
+    cleaned = nh3.clean(
+        made,
+        tags=OUTPUT_TAGS,
+        attributes={"td": SPANS, "th": SPANS},
+        clean_content_tags={"script", "style", "template"},
+    )
+    return _with_tables(cleaned, about) if cleaned.strip() else Markup()
+
+
+def _with_tables(cleaned: str, about: str) -> Markup:
+    """`cleaned` with its tables made readable; only for HTML that came out of the allow-list."""
+    if "<table" not in cleaned:
+        return Markup(cleaned)
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(cleaned, "html.parser")
+    for table in soup.find_all("table"):
+        _one_header_row(table)
+        _cut(soup, table)
+        _align(table)
+        columns = max((len(row.find_all(["td", "th"])) for row in table.find_all("tr")), default=0)
+        around = soup.new_tag("div", attrs={"class": "scroll"})
+        if columns > 3:
+            around.attrs |= {"tabindex": "0", "role": "region", "aria-label": about or "Table"}
+        table.wrap(around)
+    return Markup(str(soup))
+
+
+def _one_header_row(table) -> None:
+    """Join the two header rows that pandas writes for an index with a name."""
+    rows = table.thead.find_all("tr") if table.thead else []
+    if len(rows) != 2:
+        return
+    above, below = (row.find_all("th") for row in rows)
+    plain = not any(cell.attrs for cell in above + below) and len(above) == len(below)
+    if plain and all(
+        not (a.get_text(strip=True) and b.get_text(strip=True)) for a, b in zip(above, below, strict=True)
+    ):
+        for upper, lower in zip(above, below, strict=True):
+            if not upper.get_text(strip=True):
+                upper.replace_with(lower)
+        rows[1].decompose()
+
+
+def _cut(soup, table) -> None:
+    rows = (table.tbody or table).find_all("tr")
+    for row in rows[MAX_ROWS:]:
+        row.decompose()
+    if len(rows) > MAX_ROWS:
+        caption = table.caption or soup.new_tag("caption")
+        caption.append(f"The first {MAX_ROWS} of {len(rows):,} rows.")
+        table.insert(0, caption)
+
+
+def _align(table) -> None:
+    """Numbers to the right, by column counted from the right; headers get their scope."""
+    body = [row.find_all("td") for row in (table.tbody or table).find_all("tr")]
+    for cell in (cell for row in body for cell in row):
+        if cell.get_text(strip=True) in MISSING:
+            cell.string = "–"
+    width = max((len(row) for row in body), default=0)
+    for place in range(1, width + 1):
+        cells = [row[-place] for row in body if len(row) >= place]
+        texts = [cell.get_text(strip=True) for cell in cells]
+        if any(t not in ("", "–") for t in texts) and all(
+            t == "" or (len(t) < 40 and NUMBER.fullmatch(t)) for t in texts
+        ):
+            head = [row.find_all("th") for row in (table.thead.find_all("tr") if table.thead else [])]
+            for cell in cells + [row[-place] for row in head if len(row) >= place]:
+                cell["class"] = "n"
+    for row in table.find_all("tr"):
+        for cell in row.find_all("th"):
+            cell["scope"] = "col" if cell.find_parent("thead") else "row"

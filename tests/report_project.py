@@ -1,0 +1,209 @@
+"""A small project whose stages have run, for tests of its pages; every text in it goes through `say`."""
+
+import base64
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from mlloop import settings, storage
+from mlloop.ledger import Ledger
+
+HERE = Path(__file__).parent.parent
+
+
+def png(width: int = 40, height: int = 20, noise: bool = False) -> bytes:
+    """A picture of its own making: grey, or noise that does not compress."""
+    import random
+
+    row = (
+        (lambda: b"\x00" + random.Random(7).randbytes(width * 3)) if noise else (lambda: b"\x00" + b"\x80" * width * 3)
+    )
+    part = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = random.Random(11).randbytes((width * 3 + 1) * height) if noise else row() * height
+    if noise:
+        rows = b"".join(b"\x00" + rows[i * width * 3 : (i + 1) * width * 3] for i in range(height))
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+
+
+def markdown(text: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def code(source: str, *outputs: dict, tags: tuple[str, ...] = ()) -> dict:
+    return {
+        "cell_type": "code",
+        "metadata": {"tags": list(tags)} if tags else {},
+        "source": source,
+        "execution_count": None,
+        "outputs": list(outputs),
+    }
+
+
+def shown(**forms) -> dict:
+    named = {form.replace("__", "+").replace("_", "/", 1): value for form, value in forms.items()}
+    return {"output_type": "display_data", "metadata": {}, "data": named}
+
+
+def notebook(*cells: dict) -> dict:
+    return {"cells": list(cells), "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def table(*rows: tuple, columns: tuple[str, ...] = ("name", "value")) -> str:
+    """A table as pandas writes one."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(columns)).set_index(columns[0]).to_html()
+
+
+def run_cells(say: Callable[[str], str]) -> list[dict]:
+    """A Run act with every form of output."""
+    picture = base64.b64encode(png()).decode()
+    raw = say("words")
+    return [
+        markdown("## Run\n\nWhat this run answers."),
+        code("#| pipeline\nproblem = 'shop'", tags=("parameters",)),
+        code("problem = '/somewhere/secret'", tags=("injected-parameters",)),
+        code("#| pipeline\nfrom mlloop.analysis import describe"),
+        markdown("Which columns say something? " + say("prose")),
+        code(
+            "#| pipeline\ndescribe(rows)  # " + say("comment"),
+            shown(text_html=table(("price_eur", 1234.5), (raw, 0.25), columns=("name", raw)), text_plain="a table"),
+            shown(text_html=f"<table><tr><td onclick='document.title=1'>{raw}</td></tr></table>"),
+            shown(text_markdown=f"**{raw}** [a link](javascript:document.title=1) ![p](https://example.org/p.png)"),
+            shown(image_png=picture, text_plain="<Figure size 640x480 with 1 Axes>"),
+            shown(
+                image_svg__xml=f"<svg xmlns='http://www.w3.org/2000/svg' width='40' height='20'><title>{raw}</title></svg>"
+            ),
+            shown(text_plain=raw),
+            {"output_type": "stream", "name": "stdout", "text": raw + "\n"},
+            {"output_type": "error", "ename": "DataError", "evalue": raw, "traceback": ["\x1b[31m" + raw + "\x1b[0m"]},
+        ),
+    ]
+
+
+def products(say: Callable[[str], str]) -> dict[str, dict]:
+    """What each stage's product holds, in the form the stages write it."""
+    statement = {
+        "name": "shop",
+        "revision": 2,
+        "question": say("Which ten products?"),
+        "decision": say("What to show."),
+        "owner": say("Sales"),
+        "task": {"kind": say("recommendation")},
+        "time": {"holdout_days": 14, "label_delay_days": 7},
+        "success": {"min_slice_rows": 100},
+    }
+    found = [
+        {
+            "name": say("ndcg"),
+            "value": 0.134,
+            "unit": say("share"),
+            "low": 0.12,
+            "high": 0.15,
+            "threshold": 0.1,
+            "passed": True,
+        },
+        {"name": "latency", "value": 80, "unit": "ms", "low": None, "high": None, "threshold": 50, "passed": False},
+    ]
+    verdict = lambda gate, word: {
+        "gate": gate,
+        "verdict": word,
+        "reasons": [say("it pays")],
+        "must_change": [say("a threshold")],
+        "evidence": found,
+        "deciding": say("ndcg"),
+    }
+    tables = {say("rows"): {"name": say("shop/rows"), "uri": "u", "version": 3, "rows": 1200, "digest": say("ab") * 3}}
+    cited = {
+        "candidates": [{"name": say("knn"), "mean": 0.13, "low": 0.12, "high": 0.14}],
+        "chosen": {"name": say("knn")},
+    }
+    figure = [{"name": say("ndcg"), "value": 0.134, "low": 0.12, "high": 0.15, "n": 1820, "unit": say("share")}]
+    return {
+        "problem": {"stage": "problem", "problem": statement, "as_of": "2025-06-30T00:00:00"},
+        "collection": {"stage": "collection", "batches": {say("clicks"): [{"rows": 1200}]}},
+        "ingestion": {
+            "stage": "ingestion",
+            "tables": tables,
+            "counts": {say("clicks"): {"read": 1200, "kept": 1100, "rejected": 90, "duplicates": 10}},
+        },
+        "transformation": {
+            "stage": "transformation",
+            "windows": {
+                "from": "2025-03-03T00:00:00",
+                "train_until": "2025-06-16T00:00:00",
+                "holdout_from": "2025-06-16T00:00:00",
+                "holdout_until": "2025-06-30T00:00:00",
+            },
+        },
+        "analysis": {"stage": "analysis", "finding": say("Weekends differ.")},
+        "visualization": {"stage": "visualization"},
+        "need_gate": {"stage": "need_gate", "verdict": verdict("need", "yes")},
+        "features": {
+            "stage": "features",
+            "tables": tables,
+            "catalogue": [{"name": say("age"), "meaning": say("age"), "unit": "d"}],
+        },
+        "exploration": {"stage": "exploration", **cited},
+        "building": {"stage": "building", "estimator": {"name": say("knn"), "params": {say("k"): say("50")}}},
+        "training": {
+            "stage": "training",
+            "model": {
+                "name": say("knn"),
+                "digest": "9f" * 32,
+                "form": say("skops"),
+                "registered": {say("name"): say("shop")},
+            },
+            "trained": {"rows": 1100, "from": "2025-03-03T00:00:00", "until": "2025-06-16T00:00:00"},
+        },
+        "evaluation": {
+            "stage": "evaluation",
+            "metrics": figure,
+            "slices": [{say("slice"): say("new"), "value": 0.1}],
+            "baselines": figure,
+        },
+        "validation_gate": {"stage": "validation_gate", "verdict": verdict("validation", "maybe")},
+    }
+
+
+def empty(root: Path) -> settings.Settings:
+    """A project with its settings and pipeline, and no problem."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("settings.ini", "pipeline.yaml", "env.yaml"):
+        shutil.copy(HERE / name, root / name)
+    (root / "problems").mkdir(exist_ok=True)
+    (root / "nbs").mkdir(exist_ok=True)
+    return settings.load(root)
+
+
+def run(
+    root: Path, say: Callable[[str], str] = str, until: str = "validation_gate", problem: str = "shop"
+) -> settings.Settings:
+    """A project whose stages ran up to `until`, and whose gates are in its ledger."""
+    places = empty(root)
+    shutil.copy(HERE / "problems" / "shop.yaml", root / "problems" / f"{problem}.yaml")
+    made = products(say)
+    for stage, product in made.items():
+        folder = places.state / "products" / problem
+        storage.write_json(folder / f"{stage}.json", product)
+        storage.write_json(folder / f"{stage}.ipynb", notebook(*run_cells(say)))
+        record = {"stage": stage, "seconds": 1.25, "finished_at": "2026-11-23T14:05:09", "rows": 1200}
+        storage.write_json(places.state / "records" / problem / f"{stage}.json", record)
+        if stage.endswith("_gate"):
+            verdict = product["verdict"]
+            Ledger.open(places).record(
+                "gate",
+                problem,
+                subject=stage.removesuffix("_gate"),
+                verdict=verdict["verdict"],
+                reasons=verdict["reasons"],
+                evidence=verdict["evidence"],
+                actor=say("policy"),
+                details={"deciding": verdict["deciding"]},
+            )
+        if stage == until:
+            break
+    return places

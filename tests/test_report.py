@@ -1,0 +1,311 @@
+"""The pages of a run: whole, safe, small, readable, and the same for the same input."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import report_project as made
+from browser import PROGRAM, Browser
+from bs4 import BeautifulSoup
+
+from mlloop import drawing, rendering, report, storage
+
+HOSTILE = (
+    "</title></style></script></textarea></table>\"'><script>document.title='ran'</script>"
+    "<img src=x onerror=\"document.title='ran'\"><svg onload=\"document.title='ran'\"></svg>"
+    "<a href=\"javascript:document.title='ran'\">x</a><iframe srcdoc='<script>top.document.title=1</script>'></iframe>"
+    "{{ 7 * 7 }}{% raw %} ]]> --> `x` [x](javascript:alert(1)) <math><mtext></table><mglyph><style><img src=x onerror=alert(1)>"
+)
+NEEDS_BROWSER = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine to open the pages in")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    places = made.run(tmp_path_factory.mktemp("whole") / "project")
+    report.write(places)
+    return places
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    places = made.run(tmp_path_factory.mktemp("hostile") / "project", say=lambda text: text + HOSTILE)
+    report.write(places)
+    return places
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+def pages(places) -> list[Path]:
+    return sorted(places.reports.rglob("*.html"))
+
+
+def soup(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+# ---------------------------------------------------------------------------------------------- what is written
+
+
+def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
+    stages = [stage.name for stage in report.stages(whole, "shop")]
+    assert [page.stem for page in pages(whole) if page.parent.name == "shop"] == sorted([*stages, "model"])
+    words = soup(whole.reports / "index.html").get_text(" ")
+    assert (
+        "A model is needed, and this one may solve it: ndcg 0.134 share (0.120 to 0.150) against 0.100 asked." in words
+    )
+    assert "1,200 rows read: 1,100 kept, 90 rejected with a reason, 10 duplicates." in words
+
+
+def test_the_run_act_is_shown_without_parameters_and_with_code_folded(whole):
+    page = soup(whole.reports / "shop" / "analysis.html")
+    words = page.get_text(" ")
+    assert "Which columns say something?" in words and "secret" not in words and "Figure size" not in words
+    assert all(block.find_parent("details") for block in page.find_all("pre") if "describe(rows)" in block.text)
+    assert "## Run" not in words and page.find("h1").text == "Analysis"
+
+
+def test_a_whole_notebook_shows_only_its_run_act():
+    cells = [made.markdown("# Analysis"), made.code("1 / 0", made.shown(text_plain="lesson")), *made.run_cells(str)]
+    words = " ".join(block.shown for block in rendering.blocks(rendering.run_act(made.notebook(*cells))))
+    assert "lesson" not in words and "What this run answers." in words
+
+
+def test_corrected_prose_is_shown_without_a_run_and_changed_code_is_not():
+    executed = made.notebook(*made.run_cells(str))
+    source = json.loads(json.dumps(executed))
+    source["cells"][4]["source"] = "Which column is *best*?"
+    source["cells"][5]["outputs"] = []
+    shown = lambda: "".join(block.shown for block in rendering.blocks(rendering.run_act(executed, source)))
+    assert "<em>best</em>" in shown() and "1234.5" in shown()
+    source["cells"][5]["source"] = "#| pipeline\nsomething_else()"
+    assert "best" not in shown() and "1234.5" in shown() and "something_else" not in shown()
+
+
+def test_tables_align_numbers_and_name_their_headers():
+    html = rendering.library_html(
+        made.table(("a", "1,234", "x"), ("b", float("nan"), "y"), columns=("name", "rows", "word"))
+    )
+    table = BeautifulSoup(html, "html.parser").table
+    assert [cell.get("class") for cell in table.tbody.tr.find_all("td")] == [["n"], None]
+    assert [(cell.text, cell["scope"]) for cell in table.thead.find_all("th")] == [
+        ("name", "col"),
+        ("rows", "col"),
+        ("word", "col"),
+    ]
+    assert [cell.text for cell in table.tbody.find_all("td")] == ["1,234", "x", "–", "y"]
+
+
+def test_long_outputs_are_cut_and_say_so():
+    rows = [(str(i), i) for i in range(500)]
+    html = rendering.library_html(made.table(*rows))
+    assert html.count("<tr>") == 201 and "The first 200 of 500 rows." in html
+    text = rendering.output({"output_type": "stream", "name": "stdout", "text": "x" * 30_000})[0].shown
+    assert "10,000 more characters" in text
+
+
+def test_a_failed_stage_shows_its_error(tmp_path):
+    places = made.run(tmp_path, until="analysis")
+    failed = places.state / "failed" / "shop" / "visualization.ipynb"
+    storage.write_json(failed, made.notebook(*made.run_cells(str)))
+    report.write(places)
+    assert "DataError: words" in soup(places.reports / "shop" / "visualization.html").get_text(" ")
+    words = soup(places.reports / "index.html").get_text(" ")
+    assert "The run failed at visualization" in words
+
+
+def test_states_of_the_runner_are_shown_with_their_reasons(tmp_path):
+    places = made.run(tmp_path)
+    states = {
+        "shop": {
+            "features": {"state": "stale", "reasons": ["module mlloop.features changed"]},
+            "training": {"state": "waiting"},
+        }
+    }
+    report.write(places, states=states)
+    words = soup(places.reports / "index.html").get_text(" ")
+    assert "module mlloop.features changed" in words and "waits for a stale stage" in words
+
+
+def test_a_gate_that_says_nothing_is_shown_as_no(tmp_path):
+    places = made.run(tmp_path, until="need_gate")
+    storage.write_json(
+        places.state / "products" / "shop" / "need_gate.json", {"stage": "need_gate", "verdict": "perhaps"}
+    )
+    report.write(places)
+    page = soup(places.reports / "shop" / "need_gate.html")
+    assert page.select_one(".verdict .word").get_text(strip=True) == "No" and "counts as No" in page.get_text(" ")
+
+
+def test_figures_that_differ_never_read_the_same():
+    shown = report.evidence(
+        {"name": "auc", "value": 0.84996, "threshold": 0.85, "low": None, "high": None, "passed": False}
+    )
+    assert (shown["value"], shown["threshold"]) == ("0.84996", "0.85000")
+
+
+def test_numbers_read_as_a_person_writes_them():
+    given = [None, True, 0, 12345, 12345.6, 0.13421, 0.0134, 0.00000123, 12.34, -3.456, "knn"]
+    assert [report.number(v) for v in given] == [
+        "–",
+        "yes",
+        "0",
+        "12,345",
+        "12,346",
+        "0.134",
+        "0.0134",
+        "1.23e−06",
+        "12.3",
+        "−3.46",
+        "knn",
+    ]
+
+
+def test_an_interval_is_drawn_in_proportion():
+    line = drawing.interval(0.5, 0.0, 1.0, 0.25)
+    assert (line.low, line.threshold, line.value, line.high) == (6, 28, 50, 94)
+    assert drawing.interval(0.5, None, None, None) is None
+
+
+def test_every_stage_has_its_place_in_both_drawings(whole):
+    stages = report.stages(whole, "shop")
+    for drawn in (drawing.wide(stages, lambda s: s.is_gate), drawing.narrow(stages, lambda s: s.is_gate)):
+        places = {(node.x, node.y) for node in drawn.nodes}
+        assert len(places) == len(stages) == 13
+        assert all(node.x + node.w <= drawn.width and node.y + node.h <= drawn.height for node in drawn.nodes)
+
+
+# ---------------------------------------------------------------------------------------------- what may be missing
+
+
+def test_a_project_without_problems_has_an_index_that_says_what_to_do(tmp_path):
+    places = made.empty(tmp_path)
+    assert "There is no problem statement yet." in soup(report.write(places)).get_text(" ")
+
+
+def test_a_half_run_project_has_pages_of_what_ran(tmp_path):
+    places = made.run(tmp_path, until="ingestion")
+    words = soup(report.write(places)).get_text(" ")
+    assert "Has run as far as ingestion; neither gate has been asked." in words and "not run" in words
+    assert [page.stem for page in pages(places)] == ["index", "collection", "ingestion", "problem"]
+
+
+def test_a_statement_that_never_ran_is_listed_with_its_question(tmp_path):
+    places = made.empty(tmp_path)
+    for name in ("shop", "broken"):
+        text = (made.HERE / "problems" / "shop.yaml").read_text(encoding="utf-8")
+        (places.problems / f"{name}.yaml").write_text(
+            text if name == "shop" else text.replace("metric: ndcg", "metric: ndgc")
+        )
+    words = soup(report.write(places)).get_text(" ")
+    assert (
+        "Which ten products should XYZShopSmart show" in words and "does not hold together" in words and "ndgc" in words
+    )
+
+
+def test_damaged_products_and_ledger_do_not_hide_the_rest(tmp_path):
+    places = made.run(tmp_path)
+    (places.state / "products" / "shop" / "training.json").write_text("{")
+    (places.state / "products" / "shop" / "evaluation.json").write_text('{"metrics": 3, "slices": [1, null]}')
+    (places.state / "ledger.db").write_bytes(b"not a database, and long enough to be looked at" * 40)
+    words = soup(report.write(places)).get_text(" ")
+    assert "The ledger cannot be read" in words and "this one may solve it" in words
+
+
+# ---------------------------------------------------------------------------------------------- whole, small, the same
+
+
+def test_links_lead_to_pages_that_are_there(whole):
+    for page in pages(whole):
+        for link in soup(page).find_all("a", href=True):
+            target = urlsplit(link["href"])
+            assert not target.scheme and not target.netloc and not target.path.startswith("/")
+            other = (page.parent / unquote(target.path)).resolve() if target.path else page
+            assert other.is_file(), (page, link["href"])
+            if target.fragment:
+                assert soup(other).find(id=unquote(target.fragment)), (page, link["href"])
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path, whole):
+    again = made.run(tmp_path)
+    report.write(again)
+    strip = lambda page: re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC</span>", b"", page.read_bytes())
+    digest = lambda page: re.sub(rb'content="[0-9a-f]{64}"', b"", strip(page))
+    assert [digest(a) for a in pages(again)] == [digest(b) for b in pages(whole)]
+
+
+def test_unchanged_pages_are_left_alone_and_changed_ones_are_not(tmp_path):
+    places = made.run(tmp_path)
+    report.write(places)
+    before = {page: page.stat().st_mtime_ns for page in pages(places)}
+    report.write(places)
+    assert {page: page.stat().st_mtime_ns for page in pages(places)} == before
+    path = places.state / "products" / "shop" / "analysis.ipynb"
+    storage.write_json(path, made.notebook(made.markdown("## Run\n\nAnother answer.")))
+    report.write(places)
+    changed = {page.name for page in pages(places) if page.stat().st_mtime_ns != before[page]}
+    assert changed == {"analysis.html"}
+    assert not list(places.reports.rglob(".*"))
+
+
+def test_a_page_stays_under_a_megabyte(tmp_path):
+    places = made.run(tmp_path, until="analysis")
+    picture = base64.b64encode(made.png(700, 500, noise=True)).decode()
+    cells = [made.code(f"plot({i})", made.shown(image_png=picture)) for i in range(8)]
+    storage.write_json(places.state / "products" / "shop" / "analysis.ipynb", made.notebook(*cells))
+    report.write(places)
+    page = places.reports / "shop" / "analysis.html"
+    assert page.stat().st_size < report.MAX_BYTES
+    assert "too large for this page" in page.read_text(encoding="utf-8")
+    assert max(p.stat().st_size for p in pages(places)) < report.MAX_BYTES
+
+
+# ---------------------------------------------------------------------------------------------- hostile strings
+
+
+def test_hostile_strings_leave_the_structure_alone(hostile, whole):
+    for page in pages(hostile):
+        parsed = soup(page)
+        assert len(parsed.find_all("main")) == len(parsed.find_all("h1")) == len(parsed.find_all("footer")) == 1
+        assert not parsed.find_all(["script", "iframe", "object", "embed", "form", "base", "link"]), page
+        assert all(image["src"].startswith("data:image/") for image in parsed.find_all("img"))
+        for tag in parsed.find_all(True):
+            assert not [name for name in tag.attrs if name.startswith("on")], (page, tag.name)
+            assert not str(tag.get("href", "")).startswith(("javascript:", "http", "data:")), (page, tag)
+        assert "49" not in parsed.get_text().split("{{")[0][-3:]
+        twin = soup(whole.reports / page.relative_to(hostile.reports))
+        assert [len(parsed.find_all(tag)) for tag in ("section", "nav", "figure")] == [
+            len(twin.find_all(tag)) for tag in ("section", "nav", "figure")
+        ]
+
+
+@NEEDS_BROWSER
+@pytest.mark.parametrize("guard", ["with its policy", "without its policy"])
+def test_hostile_strings_run_nothing_in_a_browser(hostile, browser, tmp_path, guard):
+    for page in pages(hostile):
+        target = page
+        if guard == "without its policy":
+            target = tmp_path / page.name
+            target.write_text(
+                re.sub(r"<meta http-equiv=[^>]*>", "", page.read_text(encoding="utf-8")), encoding="utf-8"
+            )
+        browser.open(target)
+        assert browser.opened == 0
+        assert browser.run("document.title").endswith("mlloop")
+        assert browser.run("document.querySelectorAll('script, iframe, [onerror], [onload], [onclick]').length") == 0
+        assert browser.run("document.querySelectorAll('main').length") == 1
+
+
+@NEEDS_BROWSER
+def test_pages_ask_for_nothing_but_themselves(whole, hostile, browser):
+    for places in (whole, hostile):
+        for page in pages(places):
+            browser.open(page)
+            asked = [url for url in browser.requests if not url.startswith("data:image/")]
+            assert asked == [page.as_uri()]
