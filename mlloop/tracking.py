@@ -46,6 +46,8 @@ TRUSTED_TYPES = (
     "lightgbm.sklearn.LGBMClassifier",
     "lightgbm.sklearn.LGBMRegressor",
     "lightgbm.sklearn.LGBMRanker",
+    "mlloop.perceptron.PerceptronClassifier",  # ours: restored as plain attributes, arrays of weights among them
+    "mlloop.perceptron.PerceptronRegressor",
 )
 
 
