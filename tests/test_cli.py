@@ -1,0 +1,72 @@
+"""The command line: help with an example for every command, light imports, errors without tracebacks."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from mlloop.cli import app
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_of_itself(command):
+    done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0
+    assert f"Example: mlloop {command}" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_example_has_only_options_that_its_command_knows(command):
+    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    words = found.epilog.removeprefix(f"Example: mlloop {command}").split()
+    known = {option for parameter in found.params for option in parameter.opts}
+    free = found.context_settings.get("ignore_unknown_options", False)
+    assert free or {word.split("=")[0] for word in words if word.startswith("--")} <= known
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from mlloop import cli; print([m for m in ('pandas','torch','mlflow','ploomber','papermill','ibis',"
+    code += "'sqlalchemy','sklearn','nbformat','pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_command_and_option_are_usage_errors():
+    for words in (["rnu"], ["run", "--untill", "features"]):
+        done = subprocess.run([sys.executable, "-m", "mlloop.cli", *words], capture_output=True, text=True)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_check_names_a_misspelt_key_with_its_line(project):
+    project.change("problems/loan.yaml", "threshold: 0.7", "treshold: 0.7")
+    done = project.mlloop("check")
+    assert done.returncode == 2 and "loan.yaml:12: success.treshold" in done.stderr and "Did you mean 'threshold'?" in done.stderr
+
+
+def test_check_passes_on_a_sound_project(project):
+    done = project.mlloop("check")
+    assert done.returncode == 0 and "5 stages, gates: need_gate" in done.stdout
+
+
+def test_broken_settings_and_pipeline_are_told_with_the_file(project):
+    project.write("settings.ini", "[kernels]\npol = warm\n")
+    done = project.mlloop("run")
+    assert done.returncode == 2 and "unknown setting [kernels] pol" in done.stderr
+    project.write("settings.ini", "[kernels]\npool = fresh\n")
+    project.change("pipeline.yaml", "upstream: [training]", "upstream: [trainin]")
+    done = project.mlloop("run")
+    assert done.returncode == 2 and "pipeline.yaml" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_status_before_the_first_run_lists_every_stage_as_missing(project):
+    stages = json.loads(project.mlloop("status", "--json").stdout)["stages"]
+    assert {one["state"] for one in stages.values()} == {"missing"} and len(stages) == 5
+
+
+def test_log_before_the_first_decision_says_how_to_get_one(project):
+    assert "mlloop run" in project.mlloop("log").stdout
