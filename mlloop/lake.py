@@ -246,9 +246,9 @@ class Lake:
         old = self._open(name, version)
         table = self._open(name)
         if table.version() != version:
-            sums = self._sums(old)
-            note = {NOTE: json.dumps({"whole": True, **asdict(sums), "restored": version})}
-            table.restore(version, commit_properties=CommitProperties(custom_metadata=note))
+            notes = next(entry["notes"] for entry in self.history(name) if entry["version"] == version)
+            note = {"whole": True, **asdict(self._sums(old)), "restored": version, "notes": notes}
+            table.restore(version, commit_properties=CommitProperties(custom_metadata={NOTE: json.dumps(note)}))
         return self.ref(name)
 
     def _is_there(self, present: DeltaTable, mode: str, schema: pa.Schema, sums: "Sums", batches) -> bool:

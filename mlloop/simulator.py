@@ -33,7 +33,8 @@ CATEGORIES = {
     "electronics": (["headphones", "charger", "speaker", "lamp", "power bank"], 55.0, 0.35, 335),
 }
 STAPLES = ("groceries", "drinks", "household", "beauty", "pets")
-BRANDS = ["Alba", "Borea", "Cedro", "Dalia", "Elmo", "Fjord", "Gallo", "Hanami", "Istria", "Juno", "Kappel", "Lumen", "Mistral", "Nordlys", "Opal", "Pomona", "Quill", "Rialto", "Sorrel", "Tamar", "Umbra", "Vesper", "Wicker", "Yarrow"]  # fmt: skip
+BRANDS = """Alba Borea Cedro Dalia Elmo Fjord Gallo Hanami Istria Juno Kappel Lumen
+Mistral Nordlys Opal Pomona Quill Rialto Sorrel Tamar Umbra Vesper Wicker Yarrow""".split()  # noqa: SIM905
 FEEL = ["classic", "organic", "mini", "deluxe", "everyday", "soft", "fresh", "compact", "original", "extra"]
 DEVICES = ["phone", "desktop", "tablet"]
 WEEKDAY = np.array([0.95, 0.90, 0.92, 1.00, 1.12, 1.18, 0.93])
