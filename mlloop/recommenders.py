@@ -47,7 +47,7 @@ def matrix(events: pd.DataFrame, users: pd.Index, items: pd.Index, weights: np.n
     sums.data = np.log2(1 + sums.data)
     return sums
 
-# %% ../nbs/06_recommenders.ipynb #29e9a6f1
+# %% ../nbs/06_recommenders.ipynb #36ec5760
 class Recommender(BaseEstimator):
     """Ranks every item for a user; subclasses give `_fit(events, items)` and `_score(rows)`.
 
@@ -60,7 +60,7 @@ class Recommender(BaseEstimator):
     half_life_days : float or None
         Days after which an event counts half.
     repeat_weight : float
-        Weight of the user's own history in the scores, in standard deviations of the model's scores, >= 0.
+        Weight of the user's own purchases in the scores, in standard deviations of the model's scores, >= 0.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ class Recommender(BaseEstimator):
     def _with_repeats(self, scores, rows):
         if not self.repeat_weight:
             return scores
-        own = self.history_[rows].toarray()
+        own = self.seen_[rows].toarray()
         own /= np.maximum(own.max(axis=1, keepdims=True), 1e-9)
         return standardised(scores) + self.repeat_weight * own.astype(np.float32)
 

@@ -37,6 +37,7 @@ LOCK_S = 300
 # evaluates text or opens a file when it is restored. A new kind of model is added here by hand, with its reason.
 TRUSTED_TYPES = (
     "numpy.dtype",  # the types of a column transformer's columns
+    "sklearn.compose._column_transformer.make_column_selector",  # three patterns; picks columns by their type
     "sklearn.tree._tree.Tree",  # arrays of nodes; bounds are checked by scikit-learn on restoring
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",  # the same for histogram boosting
     "sklearn.calibration._CalibratedClassifier",  # an estimator and its calibrators
@@ -173,10 +174,11 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _speaking(settings: _settings.Settings) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         where = settings.tracking_url.rsplit("@", 1)[-1]
         said = " ".join(str(error).split())[:300]
         raise ModelError(f"MLflow cannot use its database: {said}", where, "Check it: mlloop check") from error
@@ -358,7 +360,8 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
 def save_estimator(estimator: Any, path: Path | str) -> str:
     """Write a fitted scikit-learn estimator as skops, without pickle; returns the file's digest.
 
-    The same estimator gives the same bytes: what skops takes from the clock and from memory addresses is numbered anew.
+    The same estimator gives the same bytes: what skops takes from the clock, from memory addresses and from unused
+    memory between the fields of a tree's nodes does not get into the file.
 
     Raises
     ------
@@ -377,7 +380,7 @@ def save_estimator(estimator: Any, path: Path | str) -> str:
         with zipfile.ZipFile(beside, "w") as file:
             for old, new in names.items():
                 if old in made.namelist():
-                    file.writestr(zipfile.ZipInfo(new), made.read(old))
+                    file.writestr(zipfile.ZipInfo(new), _without_padding(made.read(old)))
             file.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema))
     return storage.digest_file(path)
 
@@ -405,6 +408,25 @@ def _renumbered(schema: dict[str, Any]) -> dict[str, str]:
         elif isinstance(node, list):
             waiting += reversed(node)
     return files
+
+
+def _without_padding(content: bytes) -> bytes:
+    """A .npy file with zeros between the fields of its records, where NumPy keeps whatever was in memory."""
+    import io
+
+    import numpy as np
+
+    if not content.startswith(b"\x93NUMPY"):
+        return content
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.dtype.names is None:
+        return content
+    clean = np.zeros(array.shape, array.dtype)  # zeros_like would keep the padding
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    file = io.BytesIO()
+    np.save(file, clean, allow_pickle=False)
+    return file.getvalue()
 
 
 def load_estimator(path: Path | str, digest: str | None = None) -> Any:
