@@ -46,6 +46,7 @@ NUMBER = re.compile(r"[-+−]?(\d[\d,_ ]*\.?\d*|\.\d+)(e[-+]?\d+)?\s?(%|[A-Za-z�
 MISSING = {"NaN", "NaT", "None", "<NA>"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[@-_]")
 BARE_REPR = re.compile(r"^<[\w.]+[^\n]*>$|^\[<[\w.]+ .*>\]$", re.DOTALL)
+MOMENT = re.compile(r"\Adatetime\.datetime\((\d+), (\d+), (\d+), (\d+), (\d+)(?:, \d+)*\)\Z")
 MAX_TEXT, MAX_ROWS = 20_000, 200
 
 
@@ -104,7 +105,10 @@ def title(notebook: dict[str, Any]) -> str:
 
 
 def blocks(cells: Iterable[dict[str, Any]]) -> list[Block]:
-    """Prose, outputs and code of `cells` in reading order; code that shows nothing joins the next that does."""
+    """Prose, outputs and code of `cells` in reading order; code that shows nothing joins the next that does.
+
+    After a cell that raised there is nothing: what follows it did not run.
+    """
     found: list[Block] = []
     code: list[str] = []
     said = ""
@@ -119,6 +123,8 @@ def blocks(cells: Iterable[dict[str, Any]]) -> list[Block]:
             if shown:
                 found += shown + _code(code)
                 code = []
+            if any(block.kind == "error" for block in shown):
+                break
     return found + _code(code)
 
 
@@ -173,20 +179,34 @@ def output(one: dict[str, Any], about: str = "") -> list[Block]:
     if "text/markdown" in data:
         cleaned = nh3.clean(_tokens(_raw(data["text/markdown"])), tags=OUTPUT_TAGS, attributes={})
         return [Block("output", _with_tables(cleaned, about))]
-    text = _raw(data.get("text/plain"))
+    text = MOMENT.sub(_iso, _raw(data.get("text/plain")))
     return [] if not text.strip() or BARE_REPR.match(text.strip()) else [Block("output", _pre(text))]
+
+
+def _iso(found: re.Match) -> str:
+    year, month, day, hour, minute = (int(part) for part in found.groups())
+    return f"{year:04}-{month:02}-{day:02}" + (f" {hour:02}:{minute:02}" if hour or minute else "")
 
 
 def _raw(value: Any) -> str:
     return "".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
+def raised(notebook: dict[str, Any]) -> str:
+    """The name and the message of the error in an executed notebook; '' where there is none."""
+    outputs = [one for cell in notebook.get("cells", []) for one in cell.get("outputs", [])]
+    return next((_named(one) for one in outputs if one.get("output_type") == "error"), "")
+
+
+def _named(one: dict[str, Any]) -> str:
+    return ANSI.sub("", f"{one.get('ename', 'Error')}: {one.get('evalue', '')}")[:2000]
+
+
 def error(one: dict[str, Any]) -> Markup:
     """A cell's error: its name and message; the traceback folded."""
     trace = ANSI.sub("", "\n".join(map(str, one.get("traceback") or [])))
     folded = Markup("<details><summary>Traceback</summary>{}</details>").format(_pre(trace)) if trace else Markup()
-    said = ANSI.sub("", f"{one.get('ename', 'Error')}: {one.get('evalue', '')}")
-    return Markup("<p><strong>{}</strong></p>{}").format(said[:2000], folded)
+    return Markup("<p><strong>{}</strong></p>{}").format(_named(one), folded)
 
 
 def _pre(text: str) -> Markup:
@@ -293,9 +313,10 @@ def _cut(soup, table) -> None:
     rows = (table.tbody or table).find_all("tr")
     for row in rows[MAX_ROWS:]:
         row.decompose()
-    if len(rows) > MAX_ROWS:
+    said = f"The first {MAX_ROWS} of {len(rows):,} rows." if len(rows) > MAX_ROWS else "" if rows else "No rows."
+    if said:
         caption = table.caption or soup.new_tag("caption")
-        caption.append(f"The first {MAX_ROWS} of {len(rows):,} rows.")
+        caption.append(said)
         table.insert(0, caption)
 
 
@@ -315,6 +336,9 @@ def _align(table) -> None:
             head = [row.find_all("th") for row in (table.thead.find_all("tr") if table.thead else [])]
             for cell in cells + [row[-place] for row in head if len(row) >= place]:
                 cell["class"] = "n"
+            for cell in cells:
+                if re.fullmatch(r"[-−]?\d{5,15}", cell.get_text(strip=True)):
+                    cell.string = f"{int(cell.get_text(strip=True).replace('−', '-')):,}"
     for row in table.find_all("tr"):
         for cell in row.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"

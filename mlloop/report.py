@@ -80,6 +80,11 @@ class Stage:
         return {"ran": "fresh"}.get(self.state, self.state if self.state in STATES else "missing")
 
     @property
+    def decided(self) -> dict[str, Any] | None:
+        """The verdict of a gate that ran to its end, ready to show."""
+        return verdict(self.product) if self.is_gate and self.state != "failed" else None
+
+    @property
     def seconds(self) -> float | None:
         return self.record.get("seconds")
 
@@ -143,7 +148,7 @@ def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, A
                 state=state,
                 reasons=[str(reason) for reason in told.get("reasons") or []],
                 record=record,
-                product=product or ({"stage": name} if state == "failed" else {}),
+                product={"stage": name, "finding": rendering.raised(_json(failed))} if state == "failed" else product,
             )
         )
     return found
@@ -187,24 +192,30 @@ def stage_page(
     """
     executed, around = Path(executed), stages or [stage]
     seen = [storage.digest_file(path) for path in (executed, stage.notebook) if path.exists()]
-    return _page(
-        Path(out),
-        "stage.html",
-        [seen, _known(stage), [_known(s) for s in around], problem],
-        lambda: {
-            "blocks": _fit(rendering.blocks(rendering.run_act(_json(executed), _json(stage.notebook) or None))),
+
+    def view() -> dict[str, Any]:
+        blocks = _fit(rendering.blocks(rendering.run_act(_json(executed), _json(stage.notebook) or None)))
+        said = str(rendering.escape(stage.finding))
+        return {
+            "blocks": blocks,
+            "finding": "" if any(said in block.shown for block in blocks) else stage.finding,
             "stage": stage,
             "stages": around,
             "problem": problem,
             "heading": rendering.title(_json(stage.notebook)) or stage.title,
-            "verdict": verdict(stage.product) if stage.is_gate and stage.state != "failed" else None,
+            "verdict": stage.decided,
             "statement": _statement(around),
             "tables": _tables(stage.product),
             "before": _beside(around, stage, -1),
             "after": _beside(around, stage, +1),
-            "has_card": any(s.name == "training" and s.shown for s in around),
-        },
-    )
+            "has_card": _has_card(around),
+        }
+
+    return _page(Path(out), "stage.html", [seen, _known(stage), [_known(s) for s in around], problem], view)
+
+
+def _has_card(found: list[Stage]) -> bool:
+    return any(s.name == "training" and s.shown and s.state != "failed" for s in found)
 
 
 def _known(stage: Stage) -> list[Any]:
@@ -235,9 +246,9 @@ def _fit(found: list[rendering.Block]) -> list[rendering.Block]:
 def write_card(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
     """Write the model card of `problem`; None where no model was trained."""
     found = found or stages(settings, problem)
-    by_name = {s.name: s for s in found}
-    if not (by_name.get("training") and by_name["training"].shown):
+    if not _has_card(found):
         return None
+    by_name = {s.name: s for s in found}
     decisions = _Decisions(settings)
     production = decisions.production(problem)
     read = {name: s.product for name, s in by_name.items()}
@@ -256,8 +267,8 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
             "evaluation": read.get("evaluation", {}),
             "features": _records(read.get("features", {}).get("catalogue")),
             "windows": read.get("transformation", {}).get("windows") or {},
-            "need": verdict(read.get("need_gate", {})),
-            "validation": verdict(read.get("validation_gate", {})),
+            "need": _decided(by_name.get("need_gate")),
+            "validation": _decided(by_name.get("validation_gate")),
             "tables": _tables(read.get("features", {})),
         },
     )
@@ -285,24 +296,28 @@ def _overview(settings: Settings, problem: str, states, decisions: "_Decisions")
     statement, wrong = _statement(found), ""
     if not statement:
         statement, wrong = _stated(settings, problem)
-    gate = lambda name: verdict(read[name]) if read.get(name) and by_name[name].state != "failed" else None
     view = {
         "name": problem,
         "statement": statement,
         "wrong": wrong,
         "stages": found,
-        "need": gate("need_gate"),
-        "validation": gate("validation_gate"),
+        "need": _decided(by_name.get("need_gate")),
+        "validation": _decided(by_name.get("validation_gate")),
         "model": _model(read.get("training", {})),
         "production": decisions.production(problem),
         "timeline": decisions.timeline(problem),
         "as_of": read.get("problem", {}).get("as_of"),
+        "has_card": _has_card(found),
         "counts": _counts(read.get("ingestion", {})),
         "seconds": sum(s.seconds or 0 for s in found),
         "wide": drawing.wide(found, lambda s: s.is_gate),
         "narrow": drawing.narrow(found, lambda s: s.is_gate),
     }
     return view | {"headline": headline(view)}
+
+
+def _decided(stage: Stage | None) -> dict[str, Any] | None:
+    return stage.decided if stage else None
 
 
 def headline(view: Mapping[str, Any]) -> str:

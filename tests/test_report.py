@@ -102,6 +102,18 @@ def test_tables_align_numbers_and_name_their_headers():
     assert [cell.text for cell in table.tbody.find_all("td")] == ["1,234", "x", "–", "y"]
 
 
+def test_large_counts_get_separators_and_an_empty_table_says_so():
+    counts = BeautifulSoup(rendering.library_html(made.table(("kept", 68785), ("rejected", 12))), "html.parser")
+    assert [cell.text for cell in counts.find_all("td")] == ["68,785", "12"]
+    assert "No rows." in rendering.library_html(made.table())
+
+
+def test_html_in_prose_is_shown_as_text_and_a_moment_as_a_date():
+    assert "&lt;b&gt;bold&lt;/b&gt;" in rendering.prose("a <b>bold</b> <script>1</script> word")
+    shown = rendering.output(made.shown(text_plain="datetime.datetime(2016, 1, 1, 0, 0)"))[0].shown
+    assert "2016-01-01" in shown and "datetime" not in shown
+
+
 def test_long_outputs_are_cut_and_say_so():
     rows = [(str(i), i) for i in range(500)]
     html = rendering.library_html(made.table(*rows))
@@ -113,11 +125,13 @@ def test_long_outputs_are_cut_and_say_so():
 def test_a_failed_stage_shows_its_error(tmp_path):
     places = made.run(tmp_path, until="analysis")
     failed = places.state / "failed" / "shop" / "visualization.ipynb"
-    storage.write_json(failed, made.notebook(*made.run_cells(str)))
+    storage.write_json(failed, made.notebook(*made.run_cells(str), made.markdown("What never came.")))
     report.write(places)
-    assert "DataError: words" in soup(places.reports / "shop" / "visualization.html").get_text(" ")
+    words = soup(places.reports / "shop" / "visualization.html").get_text(" ")
+    assert "DataError: words" in words and "mlloop debug visualization --problem shop" in words
+    assert "What never came." not in words
     words = soup(places.reports / "index.html").get_text(" ")
-    assert "The run failed at visualization" in words
+    assert "The run failed at visualization" in words and "DataError: words" in words
 
 
 def test_states_of_the_runner_are_shown_with_their_reasons(tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from itertools import pairwise
 
 import pytest
 import report_project as made
@@ -165,7 +166,7 @@ def test_headings_go_down_one_level_at_a_time(whole, browser):
         browser.open(page)
         levels = browser.run("[...document.querySelectorAll('h1, h2, h3, h4')].map(h => +h.tagName[1])")
         assert levels[0] == 1 and levels.count(1) == 1
-        assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False)), (page, levels)
+        assert all(b - a <= 1 for a, b in pairwise(levels)), (page, levels)
 
 
 def test_pictures_are_described(whole, browser):
