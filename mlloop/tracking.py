@@ -128,8 +128,8 @@ def connect(settings: _settings.Settings | None = None) -> "mlflow.MlflowClient"
     _create(settings)
     mlflow.set_tracking_uri(settings.tracking_url)
     mlflow.set_registry_uri(settings.tracking_url)
-    client = mlflow.MlflowClient(settings.tracking_url, settings.tracking_url)
     with _speaking(settings):
+        client = mlflow.MlflowClient(settings.tracking_url, settings.tracking_url)
         _close_dead_runs(client)
     return client
 
