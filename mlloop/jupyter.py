@@ -217,7 +217,7 @@ class LoopClient(PapermillNotebookClient):
             self.start_kernel()
             self.connect()
             self.papermill_execute_cells()
-            info = self.wait_for_reply(self.kc.kernel_info())  # type: ignore[union-attr]
+            info = self.wait_for_reply(self.kc.kernel_info())
             self.nb.metadata["language_info"] = info["content"]["language_info"]
             self.set_widgets_metadata()
         except BaseException:
@@ -251,7 +251,7 @@ class LoopClient(PapermillNotebookClient):
             with suppress(Empty):
                 await client.iopub_channel.get_msg(timeout=1)
                 return
-            if not await self.km.is_alive() or time.monotonic() > until:  # type: ignore[misc]
+            if not await self.km.is_alive() or time.monotonic() > until:
                 raise DeadKernelError("the kernel died, or did not answer, before its first cell")
 
     connect = run_sync(_connect)

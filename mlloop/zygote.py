@@ -8,6 +8,7 @@ A kernel belongs to the connection that asked for it. When the client closes it,
 this process dies, the kernel dies with it.
 """
 
+import contextlib
 import ctypes
 import gc
 import hashlib
@@ -25,17 +26,21 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = """
-    ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell debugpy pydantic yaml ruamel.yaml nbformat
-    numpy pandas pyarrow pyarrow.parquet pyarrow.dataset duckdb sqlglot ibis ibis.backends.duckdb deltalake
-    sqlalchemy.dialects.sqlite pandera.ibis matplotlib.pyplot matplotlib.dates seaborn scipy.stats
-    sklearn.compose sklearn.ensemble sklearn.linear_model sklearn.metrics sklearn.model_selection sklearn.neighbors
-    sklearn.pipeline sklearn.preprocessing torch mlflow mlflow.sklearn mlflow.models skops.io safetensors.torch
-    lightgbm rapidfuzz httpx optuna statsmodels.api
-""".split()
+# fmt: off
+LIBRARIES = (
+    "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "debugpy", "pydantic", "yaml", "ruamel.yaml",
+    "nbformat", "numpy", "pandas", "pyarrow", "pyarrow.parquet", "pyarrow.dataset", "duckdb", "sqlglot", "ibis",
+    "ibis.backends.duckdb", "deltalake", "sqlalchemy.dialects.sqlite", "pandera.ibis", "matplotlib.pyplot",
+    "matplotlib.dates", "seaborn", "scipy.stats", "sklearn.compose", "sklearn.ensemble", "sklearn.linear_model",
+    "sklearn.metrics", "sklearn.model_selection", "sklearn.neighbors", "sklearn.pipeline", "sklearn.preprocessing",
+    "torch", "mlflow", "mlflow.sklearn", "mlflow.models", "skops.io", "safetensors.torch", "lightgbm", "rapidfuzz",
+    "httpx", "optuna", "statsmodels.api",
+)
+# fmt: on
 """What is imported before the fork, in the order of need. onnxruntime is not: its import starts a thread."""
 
 QUIET = {
@@ -64,7 +69,7 @@ def fingerprint(root: Path | str, env: dict[str, str]) -> str:
         sys.version,
         hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
-        sorted((place, os.stat(place).st_mtime_ns) for place in places if Path(place).is_dir()),
+        sorted((place, Path(place).stat().st_mtime_ns) for place in places if Path(place).is_dir()),
         sorted((name, value) for name, value in env.items() if name.startswith(READ_AT_IMPORT)),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -140,7 +145,7 @@ class Zygote:
         self.kernels: dict[int, tuple[int, int, Path]] = {}
         self.later: list[tuple[socket.socket, dict[str, Any]]] = []
         self.waiting = list(LIBRARIES)
-        self.generators: list[Any] = []
+        self.generators: list[random.Random] | None = None
         self.forks, self.leaving, self.busy_at = 0, False, time.monotonic()
         self.libc = ctypes.CDLL(None, use_errno=True)
 
@@ -161,12 +166,13 @@ class Zygote:
         while self.waiting and not self.leaving:
             self.serve(0)
             self.bring_in(self.waiting.pop(0))
+            self.leaving = self.leaving or self.should_leave()
         self.settle()
-        ticked = 0.0
+        looked_at = 0.0
         while not (self.leaving and not self.kernels):
             self.serve(TICK_S)
-            if time.monotonic() - ticked > TICK_S:
-                self.leaving, ticked = self.leaving or self.should_leave(), time.monotonic()
+            if time.monotonic() - looked_at > TICK_S:
+                self.leaving, looked_at = self.leaving or self.should_leave(), time.monotonic()
 
     def bring_in(self, name: str) -> None:
         """Import one library; one that is missing or fails is left to the kernels."""
@@ -184,7 +190,7 @@ class Zygote:
     def settle(self) -> None:
         """After the imports: find the random generators, keep pages shared, start the kernels asked for ahead."""
         gc.collect()
-        self.generators = [one for one in gc.get_objects() if type(one) is random.Random]
+        self.generators = generators()
         gc.freeze()
         later, self.later = self.later, []
         for connection, request in later:
@@ -335,7 +341,10 @@ class Zygote:
             end(code)
 
     def cut_loose(self, connection: socket.socket) -> None:
-        """Let go of everything that is the zygote's: descriptors, signal handlers, session, random state."""
+        """Let go of everything that is the zygote's: descriptors, signal handlers, session, random state.
+
+        What the imports want finalized at exit is the zygote's too: a kernel neither removes it nor waits for it.
+        """
         parent = os.getppid()
         os.setsid()
         self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -350,7 +359,9 @@ class Zygote:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        for generator in self.generators:
+        for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+            finalizer.atexit = False
+        for generator in generators() if self.generators is None else self.generators:
             generator.seed()
         reseed()
         use_all_cores(self.env)
@@ -368,10 +379,13 @@ def still() -> list[str]:
 def kill(pid: int) -> None:
     """Kill a kernel and what it started; the kernel itself even where it is not yet the leader of its group."""
     for send_signal in (os.killpg, os.kill):
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             send_signal(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+
+
+def generators() -> list[random.Random]:
+    """The random generators that libraries keep for themselves."""
+    return [one for one in gc.get_objects() if type(one) is random.Random]
 
 
 def reseed() -> None:
