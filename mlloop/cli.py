@@ -152,7 +152,9 @@ def _model(settings, problem: str) -> str | None:
     path = settings.state / "products" / problem / "training.json"
     if not path.exists():
         return None
-    model = storage.read_json(path).get("model") or {}
+    model = storage.read_json(path).get("model")
+    if not model:
+        return None
     registered = model.get("registered") or {}
     version = f", registered as {registered.get('name')} version {registered.get('version')}" if registered else ""
     return f"{model.get('name')} ({str(model.get('digest'))[:12]}{version})"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from conftest import write_notebook
 
@@ -78,13 +79,13 @@ def test_plain_ploomber_build_stops_at_a_closed_gate_also_after_an_earlier_yes(p
     (project.root / ".mlloop/products/loan/collection.json").unlink()
     for _ in range(2):
         done = ploomber(project)
-        assert done.returncode != 0 and "needs 3 rows" in done.stdout + done.stderr + "needs 3 rows"
+        assert done.returncode != 0
         assert "the gate said No" in done.stdout + done.stderr
         assert project.product("training") == before
 
 
 def ploomber(project):
-    command = [sys.executable, "-m", "ploomber.cli", "build"]
+    command = [str(Path(sys.executable).with_name("ploomber")), "build"]
     return subprocess.run(
         command, cwd=project.root, capture_output=True, text=True, timeout=120, env=project.environment
     )
@@ -174,7 +175,6 @@ def test_killed_runs_leave_work_to_redo_and_nothing_to_mend(project, tmp_path):
     whole, expected = time.monotonic() - seconds, project.products()
     source = random.Random(4)
     for _ in range(12):
-        project.mlloop("run", "--force", "--until", "problem")
         process = project.start("run", "--force")
         time.sleep(source.uniform(0.1, whole))
         os.kill(process.pid, signal.SIGKILL)
