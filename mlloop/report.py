@@ -6,6 +6,7 @@ inputs did not change is left as it is, so writing all of them after each stage 
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -118,8 +119,8 @@ def write(
 
 
 def names(settings: Settings) -> list[str]:
-    """The problems that have a statement or a product, sorted."""
-    stated = {path.stem for path in settings.problems.glob("*.yaml")}
+    """The problems that have a statement or a product, sorted; a revision counts once it has run."""
+    stated = {path.stem for path in settings.problems.glob("*.yaml") if not re.search(r"\.r\d+$", path.stem)}
     made = {path.name for path in (settings.state / "products").glob("*") if path.is_dir() and any(path.glob("*.json"))}
     return sorted(stated | made)
 
@@ -250,7 +251,7 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
         return None
     by_name = {s.name: s for s in found}
     decisions = _Decisions(settings)
-    production = decisions.production(problem)
+    production = decisions.production(_statement(found).get("name") or problem)
     read = {name: s.product for name, s in by_name.items()}
     return _page(
         settings.reports / problem / "model.html",
@@ -304,8 +305,9 @@ def _overview(settings: Settings, problem: str, states, decisions: "_Decisions")
         "need": _decided(by_name.get("need_gate")),
         "validation": _decided(by_name.get("validation_gate")),
         "model": _model(read.get("training", {})),
-        "production": decisions.production(problem),
-        "timeline": decisions.timeline(problem),
+        "production": decisions.production(statement.get("name") or problem),
+        "timeline": decisions.timeline(statement.get("name") or problem),
+        "revision": _next_revision(settings, problem, statement),
         "as_of": read.get("problem", {}).get("as_of"),
         "has_card": _has_card(found),
         "counts": _counts(read.get("ingestion", {})),
@@ -561,6 +563,13 @@ def _stated(settings: Settings, problem: str) -> tuple[dict[str, Any], str]:
         return {}, str(error)
 
 
+def _next_revision(settings: Settings, problem: str, statement: Mapping[str, Any]) -> str:
+    """The file of the next revision that a closed gate opened, relative to the project; '' where there is none."""
+    number, base = statement.get("revision"), re.sub(r"\.r\d+$", "", problem)
+    path = settings.problems / f"{base}.r{(number if isinstance(number, int) else 1) + 1}.yaml"
+    return path.relative_to(settings.root).as_posix() if path.exists() and path.is_relative_to(settings.root) else ""
+
+
 def _model(training: Mapping[str, Any]) -> dict[str, Any]:
     """Name, digest, form and registration of the trained model; {} where there is none."""
     model = training.get("model")
@@ -681,5 +690,5 @@ def _decision(row) -> dict[str, Any]:
         "deciding": next((e["sentence"] for e in found if e["name"] == deciding), ""),
         "actor": row.actor,
         "model": row.model,
-        "hash": row.hash,
+        "revision": details.get("revision"),
     }

@@ -157,6 +157,18 @@ def test_a_gate_that_says_nothing_is_shown_as_no(tmp_path):
     assert page.select_one(".verdict .word").get_text(strip=True) == "No" and "counts as No" in page.get_text(" ")
 
 
+def test_a_closed_gate_names_what_must_change_and_the_next_revision(tmp_path):
+    places = made.run(tmp_path, until="need_gate")
+    product = made.products(str)["need_gate"]
+    product["verdict"]["verdict"] = "no"
+    storage.write_json(places.state / "products" / "shop" / "need_gate.json", product)
+    (places.problems / "shop.r3.yaml").write_text("revision: 3\n")
+    index = soup(report.write(places))
+    words = index.get_text(" ")
+    assert "No machine learning is needed" in words and "What must change: a threshold" in " ".join(words.split())
+    assert "mlloop run --problem problems/shop.r3.yaml" in words and len(index.find_all("section")) == 1
+
+
 def test_figures_that_differ_never_read_the_same():
     shown = report.evidence(
         {"name": "auc", "value": 0.84996, "threshold": 0.85, "low": None, "high": None, "passed": False}
