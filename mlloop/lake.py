@@ -171,9 +171,14 @@ class Lake:
         sums = self._sums(table)
         return TableRef(name, self.where(name), table.version(), sums.rows, _digest(_columns(table), sums))
 
-    def history(self, name: str) -> list[dict[str, Any]]:
-        """The versions of a table, newest first: version, time (epoch, ms), operation, batches, notes."""
-        return [_told(entry) for entry in _history(self._open(name))]
+    def history(self, name: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The newest `limit` versions of a table (default: all), newest first: version, time (epoch, ms), operation,
+        batches, notes."""
+        return [_told(entry) for entry in self._open(name).history(limit)]
+
+    def has_batch(self, name: str, batch: str) -> bool:
+        """Whether `batch` was ever committed to table `name`."""
+        return self.exists(name) and _has(self._open(name), batch)
 
     def read(self, table: TableRef | Mapping[str, Any] | str, version: int | None = None):
         """A version of a table, as an Ibis table on the engine.
@@ -231,7 +236,7 @@ class Lake:
         if mode not in ("overwrite", "append"):
             raise LakeError(f"mode is {mode!r}, expected 'overwrite' or 'append'", name, "Mend the call.")
         present = self._open(name) if self.exists(name) else None
-        if present is not None and mode == "append" and batches and all(has_batch(present, one) for one in batches):
+        if present is not None and mode == "append" and batches and all(_has(present, one) for one in batches):
             return self.ref(name)
         with _prepared(name, data) as (schema, stream, sums):
             if present is not None and mode == "append":
@@ -254,12 +259,18 @@ class Lake:
     def _is_there(self, present: DeltaTable, mode: str, schema: pa.Schema, sums: "Sums", batches) -> bool:
         if mode == "append":
             return sums.rows == 0 and not batches
-        if _columns_of(schema) != _columns(present) or any(not has_batch(present, one) for one in batches):
+        if _columns_of(schema) != _columns(present) or any(not _has(present, one) for one in batches):
             return False
         return _digest(_columns(present), self._sums(present)) == _digest(_columns_of(schema), sums)
 
     def _commit(self, name, present, schema, stream, mode, sums, batches, notes) -> None:
-        note = {"whole": mode == "overwrite" or present is None, **asdict(sums), "batches": list(batches)}
+        note: dict[str, Any] = {
+            "whole": mode == "overwrite" or present is None,
+            **asdict(sums),
+            "batches": list(batches),
+        }
+        if not note["whole"]:
+            note |= {"base": present.version(), "before": asdict(self._sums(present))}
         if notes:
             note["notes"] = dict(notes)
         properties = CommitProperties(
@@ -277,7 +288,7 @@ class Lake:
                 commit_properties=properties,
             )
         except CommitFailedError as error:
-            if mode == "append" and batches and all(has_batch(self._open(name), one) for one in batches):
+            if mode == "append" and batches and all(_has(self._open(name), one) for one in batches):
                 return
             raise LakeError(
                 f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop run"
@@ -324,14 +335,14 @@ class Lake:
     def _sums(self, table: DeltaTable) -> "Sums":
         """The sums of a version: those its commits noted, or, where another program wrote, computed from its rows."""
         total = Sums(0, 0, 0)
-        for entry in _history(table):
-            if entry["version"] > table.version():
-                continue
+        for entry in _commits(table):
             note = _note(entry)
             if note is None and entry["operation"] in ("WRITE", "MERGE", "DELETE", "UPDATE", "RESTORE"):
                 break
             if note is None:
                 continue
+            if note.get("base") == entry["version"] - 1:
+                return total + Sums(note["rows"], int(note["low"]), int(note["high"])) + Sums(**note["before"])
             total += Sums(note["rows"], int(note["low"]), int(note["high"]))
             if note["whole"]:
                 return total
@@ -352,8 +363,7 @@ class Sums:
         return Sums(self.rows + other.rows, self.low + other.low, self.high + other.high)
 
 
-def has_batch(table: DeltaTable, batch: str) -> bool:
-    """Whether `batch` was committed to the table, in this version or before."""
+def _has(table: DeltaTable, batch: str) -> bool:
     return table.transaction_version(batch) is not None
 
 
@@ -517,9 +527,16 @@ def _must_fit(name: str, table: DeltaTable, schema: pa.Schema) -> None:
         )
 
 
-def _history(table: DeltaTable) -> list[dict[str, Any]]:
-    """Every commit up to the latest, newest first; deltalake 1.6 numbers them wrongly from a table opened at an older version."""
-    return DeltaTable(table.table_uri, storage_options=storage_options()).history()
+def _commits(table: DeltaTable) -> Iterator[dict[str, Any]]:
+    """The commits that made a version, newest first; the first is read alone, since it mostly suffices.
+
+    deltalake 1.6 numbers them wrongly when a table was opened at an older version, so the latest is opened for it.
+    """
+    latest = DeltaTable(table.table_uri, storage_options=storage_options())
+    near = latest.version() - table.version() + 1
+    for limit in (near, None):
+        found = latest.history(limit)
+        yield from found[near - 1 if limit else near :]
 
 
 def _note(entry: Mapping[str, Any]) -> dict[str, Any] | None:
