@@ -32,13 +32,15 @@ from typing import Any
 
 # fmt: off
 LIBRARIES = (
-    "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "debugpy", "pydantic", "yaml", "ruamel.yaml",
-    "nbformat", "numpy", "pandas", "pyarrow", "pyarrow.parquet", "pyarrow.dataset", "duckdb", "sqlglot", "ibis",
-    "ibis.backends.duckdb", "deltalake", "sqlalchemy.dialects.sqlite", "pandera.ibis", "matplotlib.pyplot",
-    "matplotlib.dates", "seaborn", "scipy.stats", "sklearn.compose", "sklearn.ensemble", "sklearn.linear_model",
-    "sklearn.metrics", "sklearn.model_selection", "sklearn.neighbors", "sklearn.pipeline", "sklearn.preprocessing",
-    "torch", "mlflow", "mlflow.sklearn", "mlflow.models", "skops.io", "safetensors.torch", "lightgbm", "rapidfuzz",
-    "httpx", "optuna", "statsmodels.api",
+    "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "ipykernel.debugger",
+    "tornado.platform.asyncio", "tornado.queues", "IPython.core.debugger", "IPython.core.completerlib",
+    "IPython.core.logger", "IPython.extensions.storemagic", "pydantic", "yaml", "ruamel.yaml", "nbformat", "numpy",
+    "pandas", "pyarrow", "pyarrow.parquet", "pyarrow.dataset", "duckdb", "sqlglot", "ibis", "ibis.backends.duckdb",
+    "deltalake", "sqlalchemy.dialects.sqlite", "pandera.ibis", "matplotlib.pyplot", "matplotlib.dates", "seaborn",
+    "scipy.stats", "sklearn.compose", "sklearn.ensemble", "sklearn.linear_model", "sklearn.metrics",
+    "sklearn.model_selection", "sklearn.neighbors", "sklearn.pipeline", "sklearn.preprocessing", "torch", "mlflow",
+    "mlflow.sklearn", "mlflow.models", "skops.io", "safetensors.torch", "lightgbm", "rapidfuzz", "httpx", "optuna",
+    "statsmodels.api",
 )
 # fmt: on
 """What is imported before the fork, in the order of need. onnxruntime is not: its import starts a thread."""

@@ -177,7 +177,7 @@ def test_module_of_the_folder_goes_before_an_imported_library(shared, tmp_path):
 
 
 def test_unknown_parameter_is_refused(shared):
-    with pytest.raises(ParameterError, match="no parameter 'y'.*it has: x"):
+    with pytest.raises(ParameterError, match=r"no parameter 'y'.*it has: x"):
         execute(shared, "print(x)", defaults="x = 1", parameters={"y": 2})
 
 
@@ -245,7 +245,7 @@ def is_free(path: Path) -> bool:
 
 def test_killed_run_takes_its_kernels_and_its_lock_with_it(shared):
     client, pids = begin_client(shared)
-    kernel_fds = [os.readlink(link) for link in Path(f"/proc/{pids[0]}/fd").iterdir() if link.exists()]
+    kernel_fds = [str(link.readlink()) for link in Path(f"/proc/{pids[0]}/fd").iterdir() if link.exists()]
     assert str(shared.root / "run.lock") in kernel_fds
     client.send_signal(signal.SIGKILL)
     client.wait()
