@@ -428,11 +428,11 @@ def delong(
     return Estimate(value, max(floor, value - reach), min(1.0, value + reach), m + n, confidence, "DeLong")
 
 
-def over_folds(estimates: list[Estimate]) -> Estimate:
+def over_folds(estimates: list[Estimate], low: float = -np.inf, high: float = np.inf) -> Estimate:
     """The mean of a figure over folds, with its interval.
 
     Two things make a fold's figure differ from the truth: which rows it drew (its own interval says how much) and
-    which period it was (the spread of the folds beyond that). The interval holds both.
+    which period it was (the spread of the folds beyond that). The interval holds both, within [low, high].
 
     References
     ----------
@@ -447,7 +447,8 @@ def over_folds(estimates: list[Estimate]) -> Estimate:
     between = float(np.std([e.value for e in estimates], ddof=1) / np.sqrt(k)) if k > 1 else 0.0
     excess = max(0.0, between**2 - own**2)
     reach = float(np.sqrt((z * own) ** 2 + (t.ppf(0.5 + confidence / 2, max(k - 1, 1)) ** 2) * excess))
-    return Estimate(value, value - reach, value + reach, sum(e.n for e in estimates), confidence, "folds")
+    ends = max(low, value - reach), min(high, value + reach)
+    return Estimate(value, *ends, sum(e.n for e in estimates), confidence, "folds")
 
 
 # ---- ranking -------------------------------------------------------------------------------------------------------
@@ -574,6 +575,32 @@ def best_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> float
     if best == 0 or best == len(ranked):
         return np.inf if best == 0 else -np.inf
     return float((ranked[best - 1] + ranked[best]) / 2)
+
+
+def paying_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> float:
+    """The probability from which acting pays, for probabilities that are first set right on these rows.
+
+    `best_threshold` follows every chance peak of the rows it sees; this one fits two numbers (how far the
+    probabilities are off, in logits) and takes the threshold from the worths, so a few hundred rows are enough.
+
+    References
+    ----------
+    Elkan (2001), The foundations of cost-sensitive learning, IJCAI, eq. 2; Platt (1999) for setting right.
+    """
+    from scipy.special import expit, logit
+    from sklearn.linear_model import LogisticRegression
+
+    y, s = _checked("brier", y_true, y_score)
+    on_positive, on_negative = money.true_positive - money.false_negative, money.false_positive - money.true_negative
+    if not on_positive > 0 > on_negative or len(np.unique(y)) < 2:
+        return best_threshold(y, s, money)
+    asked = -on_negative / (on_positive - on_negative)
+    logits = logit(np.clip(s, 1e-6, 1 - 1e-6))
+    fitted = LogisticRegression(C=100.0).fit(logits[:, None], y)
+    slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 1e-6:
+        return best_threshold(y, s, money)
+    return float(expit((logit(asked) - offset) / slope))
 
 
 def best_cut(name: str, y_true: ArrayLike, y_score: ArrayLike) -> float:

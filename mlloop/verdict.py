@@ -54,7 +54,7 @@ class Check:
         return kept
 
 
-def conclude(gate: str, checks: Iterable[Check]) -> dict[str, Any]:
+def conclude(gate: str, checks: Iterable[Check], main: str = "") -> dict[str, Any]:
     """The verdict of a gate.
 
     Parameters
@@ -62,7 +62,9 @@ def conclude(gate: str, checks: Iterable[Check]) -> dict[str, Any]:
     gate : str
         'need' or 'validation'.
     checks : iterable of Check
-        In order of weight: the first that failed decides, else the first left open, else the last asked.
+        In order of weight: the first that failed decides, else the first left open, else `main`.
+    main : str
+        Name of the check that a Yes rests on; default: the first.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def conclude(gate: str, checks: Iterable[Check]) -> dict[str, Any]:
     return {
         "gate": gate,
         "verdict": verdict,
-        "deciding": (failed or unclear or asked)[0].name if asked else "",
+        "deciding": (failed or unclear or [c for c in asked if c.name == main] or asked)[0].name if asked else "",
         "reasons": [c.reason for c in ordered if c.reason],
         "evidence": [c.evidence() for c in asked],
         "must_change": [c.must_change for c in failed + unclear if c.must_change],
@@ -90,7 +92,7 @@ def table(verdict: Mapping[str, Any]) -> pd.DataFrame:
 
     rows = [
         {
-            "check": e["name"],
+            "question": e["name"],
             "figure": number(e["value"]),
             "unit": e["unit"],
             "interval": f"{number(e['low'])} to {number(e['high'])}" if e["low"] is not None else "",
@@ -99,7 +101,7 @@ def table(verdict: Mapping[str, Any]) -> pd.DataFrame:
         }
         for e in verdict["evidence"]
     ]
-    return pd.DataFrame(rows, columns=["check", "figure", "unit", "interval", "threshold", "verdict"]).set_index("check")
+    return pd.DataFrame(rows, columns=["question", "figure", "unit", "interval", "threshold", "verdict"]).set_index("question")
 
 
 def number(value: float | None) -> str:
@@ -108,4 +110,4 @@ def number(value: float | None) -> str:
         return ""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 1 else f"{value:.3g}".rstrip()
+    return f"{value:.3f}" if 0.1 <= abs(value) < 1 else f"{value:.3g}"

@@ -148,6 +148,17 @@ def test_t_interval_equals_that_of_scipy_and_with_groups_that_of_statsmodels():
     assert (grouped.low, grouped.high) == pytest.approx(tuple(clustered.conf_int()[0]), rel=1e-9)
 
 
+def test_paying_threshold_is_where_acting_breaks_even_also_for_probabilities_that_are_off():
+    rng = np.random.default_rng(10)
+    p = rng.random(20_000)
+    y = rng.random(20_000) < p
+    # act where p * (10 + 1) > (1 - p) * (4 + 0.5): p > 4.5 / 15.5 = 0.2903
+    assert metrics.paying_threshold(y, p, MONEY) == pytest.approx(0.2903, abs=0.01)
+    overconfident = p**3 / (p**3 + (1 - p) ** 3)  # logits times three
+    found = metrics.paying_threshold(y, overconfident, MONEY)
+    assert found == pytest.approx(0.2903**3 / (0.2903**3 + 0.7097**3), abs=0.01)
+
+
 def test_best_cut_is_the_best_by_trying_all():
     y, s = draw(200)
     for name in ("accuracy", "f1"):
