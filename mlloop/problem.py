@@ -67,7 +67,7 @@ class Source(Record):
             raise ValueError("a source of kind 'sql' needs either table or query")
         return self
 
-# %% ../nbs/10_problem.ipynb #769bb5f5
+# %% ../nbs/10_problem.ipynb #2ce84dfb
 class Column(Record):
     """One column's contract: type, range, allowed values, meaning and unit."""
 
@@ -79,6 +79,9 @@ class Column(Record):
     max: float | None = None
     values: list[str] | None = None
     pattern: str | None = None
+    format: str | list[str] | None = None
+    decimal: Literal[".", ","] = "."
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
     known: Literal["before", "after"] = "before"
     feature: bool = True
 
@@ -86,6 +89,8 @@ class Column(Record):
     def _range_is_possible(self):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value could pass")
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}: no number could be read")
         return self
 
 
