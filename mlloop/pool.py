@@ -45,6 +45,7 @@ class Kernel:
         self.pid: int = message["pid"]
         self.connection: dict[str, Any] = message["connection"]
         self._exit: int | None = None
+        self._mutex = threading.Lock()
 
     def take_over(self, env: dict[str, str], cwd: Path | str, fds: tuple[int, ...] = ()) -> None:
         """Give it its environment, its folder and descriptors to hold while it lives.
@@ -75,7 +76,7 @@ class Kernel:
         return self._exit
 
     def send_signal(self, signum: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signum)
 
     def wait(self, timeout_s: float) -> bool:
@@ -84,12 +85,14 @@ class Kernel:
 
     def close(self) -> None:
         """Kill it, with all that it started, and forget it."""
-        if self._pidfd >= 0:
-            self.send_signal(signal.SIGKILL)
-            self._link.close()
-            os.close(self._pidfd)
+        with self._mutex:
+            pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             self._exit = -signal.SIGKILL if self._exit is None else self._exit
-            self._pidfd = -1
+            self._link.close()
+            os.close(pidfd)
 
 
 def _readable(fd: int, timeout_s: float) -> bool:
@@ -263,7 +266,10 @@ class Pool:
             try:
                 kernel = self._ready() or self._fork(env, cwd)
                 kernel.take_over(env, cwd, fds)
-                self._leased = [one for one in self._leased if one.is_alive()] + [kernel]
+                with self._mutex:
+                    self._leased = [one for one in self._leased if one.is_alive()] + [kernel]
+                if self._closed:
+                    kernel.close()
                 with contextlib.suppress(OSError):
                     self._refill()
                 return kernel
@@ -287,7 +293,8 @@ class Pool:
             for link in self._idle:
                 link.close()
             self._idle.clear()
-        for kernel in self._leased:
+            leased = list(self._leased)
+        for kernel in leased:
             kernel.close()
         if self._hold:
             self._hold.close()
