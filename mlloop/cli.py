@@ -128,6 +128,9 @@ def _sum_up(settings, outcomes, pages: list[Path]) -> None:
         model = _model(settings, one.problem)
         if model:
             console.print(f"  model: {model}")
+        if one.took:
+            slowest = sorted(one.took.items(), key=lambda pair: -pair[1])[:4]
+            console.print("  time: " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in slowest))
     for page in pages:
         console.print(f"page: {os.path.relpath(page)}")
 

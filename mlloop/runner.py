@@ -54,6 +54,7 @@ class Outcome:
     verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: MlloopError | None = None
     seconds: float = 0.0
+    took: dict[str, float] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -406,7 +407,7 @@ class _Work:
             outcome.fresh.append(task.name)
             self.watch(Event("fresh", self.plan.problem, task.name))
         else:
-            self._execute(task, before)
+            outcome.took[task.name] = self._execute(task, before)
             outcome.ran.append(task.name)
         if task.is_gate:
             verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
@@ -436,7 +437,7 @@ class _Work:
         )
         return shown
 
-    def _execute(self, task: Task, before) -> None:
+    def _execute(self, task: Task, before) -> float:
         self.fresh.forget(task.name)
         began = time.monotonic()
         cells: list[dict] = []
@@ -480,6 +481,7 @@ class _Work:
             )
         )
         self.watch(Event("done", self.plan.problem, task.name, seconds=seconds, rows=_rows(content)))
+        return seconds
 
     def _notebook(self, task: Task, cells: list[dict]) -> None:
         from mlloop import kernels
