@@ -335,3 +335,12 @@ def test_pages_ask_for_nothing_but_themselves(whole, hostile, browser):
             browser.open(page)
             asked = [url for url in browser.requests if not url.startswith("data:image/")]
             assert asked == [page.as_uri()]
+
+
+@NEEDS_BROWSER
+def test_a_page_forbids_scripts_even_where_one_got_in(whole, browser, tmp_path):
+    script = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
+    page = tmp_path / "page.html"
+    text = (whole.reports / "index.html").read_text(encoding="utf-8").replace("</main>", script + "</main>")
+    page.write_text(text, encoding="utf-8")
+    assert browser.open(page).run("document.title") == "What the loop found · mlloop"

@@ -1,0 +1,66 @@
+"""MkDocs: the notebooks become pages of the site, without their export directives and without scripts from elsewhere."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
+
+prepared = Path(tempfile.mkdtemp(prefix="mlloop-docs-"))
+
+
+def _notebooks(config):
+    return sorted((Path(config.config_file_path).parent / "nbs").glob("[0-9]*.ipynb"))
+
+
+def _readable(notebook):
+    """The notebook's cells as a reader wants them: no `#|` lines, no cell that held nothing else."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code":
+            cell["source"] = re.sub(r"(?m)^#\s*\|.*\n?", "", "".join(cell["source"])).strip()
+    content["cells"] = [cell for cell in content["cells"] if cell["source"]]
+    return content
+
+
+def on_config(config):
+    """Add the notebooks to the navigation, in their order, before the reference."""
+    if not any("The notebooks" in one for one in config.nav):
+        title = lambda path: path.stem.split("_", 1)[1].replace("_", " ").capitalize()
+        pages = [{title(notebook): f"nbs/{notebook.name}"} for notebook in _notebooks(config)]
+        config.nav.insert(-1, {"The notebooks": pages})
+    return config
+
+
+@event_priority(100)
+def on_files(files, config):
+    """Add the notebooks to the files, before the plugin that renders them looks."""
+    (prepared / "nbs").mkdir(exist_ok=True)
+    for notebook in _notebooks(config):
+        (prepared / "nbs" / notebook.name).write_text(json.dumps(_readable(notebook)), encoding="utf-8")
+        files.append(File(f"nbs/{notebook.name}", str(prepared), config.site_dir, config.use_directory_urls))
+    return files
+
+
+def _at_home(output, url):
+    """A page that fetches nothing from the network: its search shim from here, notebook scripts left out."""
+    shim = get_relative_url("assets/iframe-worker.js", url)
+    output = output.replace("https://unpkg.com/iframe-worker/shim", shim)
+    outside = r'<script type="module">(?:(?!</script>).)*?https://(?:(?!</script>).)*</script>'
+    return re.sub(outside, "", output, flags=re.DOTALL)
+
+
+def on_post_page(output, page, config):
+    return _at_home(output, page.url)
+
+
+def on_post_template(output_content, template_name, config):
+    return _at_home(output_content, template_name) if template_name.endswith(".html") else output_content
+
+
+def on_post_build(config):
+    shutil.rmtree(prepared, ignore_errors=True)
