@@ -43,7 +43,7 @@ LIBRARIES = (
     "statsmodels.api",
 )
 # fmt: on
-"""What is imported before the fork, in the order of need. onnxruntime is not: its import starts a thread."""
+"""What is imported before the fork, in the order of need. onnxruntime is not: it may start a thread and is quick."""
 
 QUIET = {
     "OPENBLAS_NUM_THREADS": "1",
