@@ -317,7 +317,7 @@ def _first(table: ir.Table, column: str, where: str) -> dt.datetime:
         raise DataError("no row is left before as_of", where, "See what became of the rows: mlloop report --open")
     return first
 
-# %% ../nbs/13_transformation.ipynb #3b462b8d
+# %% ../nbs/13_transformation.ipynb #c640b82e
 EVENT = {
     "user": "string",
     "item": "string",
@@ -357,6 +357,7 @@ def events_of(
                 int(found["unknown"] or 0),
                 "dropped",
                 "an event without customer, product or time",
+                False,
             )
         )
         changes.append(
