@@ -157,10 +157,26 @@ def prose(text: str) -> Markup:
     return _with_tables(cleaned, "Table")
 
 
-def plain_text(text: str, limit: int = 160) -> str:
+def plain_text(text: str, limit: int = 160, is_markdown: bool = True) -> str:
     """The words of a piece of Markdown, cut at `limit` characters; for the description of a picture."""
-    words = " ".join(html.unescape(nh3.clean(_tokens(text), tags=set())).split())
+    words = " ".join((html.unescape(nh3.clean(_tokens(text), tags=set())) if is_markdown else text).split())
     return words if len(words) <= limit else words[: limit - 1].rsplit(" ", 1)[0] + "…"
+
+
+def words(shown: str) -> str:
+    """The text of HTML, on one line."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", shown)).split())
+
+
+def stressed(notebook: dict[str, Any]) -> str:
+    """The first words that a Markdown output of the Run act stresses (`**so**`): its finding; '' where there are none."""
+    for cell in _from_heading(notebook.get("cells", [])):
+        for one in cell.get("outputs", []):
+            said = _raw((one.get("data") or {}).get("text/markdown"))
+            found = re.search(r"<strong>(.+?)</strong>", _tokens(said), re.DOTALL) if "**" in said else None
+            if found:
+                return plain_text(html.unescape(re.sub(r"<[^>]+>", "", found.group(1))), 400, is_markdown=False)
+    return ""
 
 
 def output(one: dict[str, Any], about: str = "") -> list[Block]:

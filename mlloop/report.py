@@ -91,7 +91,11 @@ class Stage:
 
     @property
     def finding(self) -> str:
-        return finding(self.name, self.product)
+        """What it found, in a sentence: the product's own, the notebook's stressed words, or one made of its figures."""
+        own = self.product.get("finding")
+        return str(
+            own or (rendering.stressed(_json(self.executed)) if self.shown else "") or finding(self.name, self.product)
+        )
 
 
 def write(
@@ -196,15 +200,18 @@ def stage_page(
 
     def view() -> dict[str, Any]:
         blocks = _fit(rendering.blocks(rendering.run_act(_json(executed), _json(stage.notebook) or None)))
-        said = str(rendering.escape(stage.finding))
+        words = " ".join(rendering.words(block.shown) for block in blocks)
+        decided = stage.decided
         return {
             "blocks": blocks,
-            "finding": "" if any(said in block.shown for block in blocks) else stage.finding,
+            "finding": "" if stage.finding in words else stage.finding,
+            "reasons": [reason for reason in (decided or {}).get("reasons", []) if reason not in words],
+            "must_change": [one for one in (decided or {}).get("must_change", []) if one not in words],
             "stage": stage,
             "stages": around,
             "problem": problem,
             "heading": rendering.title(_json(stage.notebook)) or stage.title,
-            "verdict": stage.decided,
+            "verdict": decided,
             "statement": _statement(around),
             "tables": _tables(stage.product),
             "before": _beside(around, stage, -1),
@@ -398,7 +405,7 @@ def number(value: Any, unit: str = "") -> str:
     if isinstance(value, str):
         return value
     size = abs(value)
-    if isinstance(value, int) or size >= 100:
+    if isinstance(value, int) or size >= 100 or (size >= 2 and value == int(value)):
         text = f"{value:,.0f}"
     elif size == 0:
         text = "0"
@@ -481,9 +488,9 @@ def verdict(product: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def finding(stage: str, product: Mapping[str, Any]) -> str:
-    """What a stage found, in a sentence: its product's own `finding`, or one made of its figures, or ''."""
+    """A sentence made of the figures in a stage's product; '' where they are not there."""
     try:
-        return str(product.get("finding") or _FINDINGS.get(stage, lambda p: "")(product))
+        return str(_FINDINGS.get(stage, lambda p: "")(product))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return ""
 

@@ -72,7 +72,7 @@ def run_cells(say: Callable[[str], str]) -> list[dict]:
             "#| pipeline\ndescribe(rows)  # " + say("comment"),
             shown(text_html=table(("price_eur", 1234.5), (raw, 0.25), columns=("name", raw)), text_plain="a table"),
             shown(text_html=f"<table><tr><td onclick='document.title=1'>{raw}</td></tr></table>"),
-            shown(text_markdown=f"**{raw}** [a link](javascript:document.title=1) ![p](https://example.org/p.png)"),
+            shown(text_markdown=f"*{raw}* [a link](javascript:document.title=1) ![p](https://example.org/p.png)"),
             shown(image_png=picture, text_plain="<Figure size 640x480 with 1 Axes>"),
             shown(
                 image_svg__xml=f"<svg xmlns='http://www.w3.org/2000/svg' width='40' height='20'><title>{raw}</title></svg>"

@@ -88,6 +88,18 @@ def test_corrected_prose_is_shown_without_a_run_and_changed_code_is_not():
     assert "best" not in shown() and "1234.5" in shown() and "something_else" not in shown()
 
 
+def test_what_a_notebook_stresses_is_its_finding_and_is_said_once(tmp_path):
+    places = made.run(tmp_path, until="visualization")
+    cells = [
+        made.markdown("## Run"),
+        made.code("f()", made.shown(text_markdown="- **All 7 rows & more *kept***; the rest is not")),
+    ]
+    storage.write_json(places.state / "products" / "shop" / "visualization.ipynb", made.notebook(*cells))
+    report.write(places)
+    assert "All 7 rows & more kept" in soup(places.reports / "index.html").get_text(" ")
+    assert soup(places.reports / "shop" / "visualization.html").get_text(" ").count("All 7 rows") == 1
+
+
 def test_tables_align_numbers_and_name_their_headers():
     html = rendering.library_html(
         made.table(("a", "1,234", "x"), ("b", float("nan"), "y"), columns=("name", "rows", "word"))
@@ -177,7 +189,7 @@ def test_figures_that_differ_never_read_the_same():
 
 
 def test_numbers_read_as_a_person_writes_them():
-    given = [None, True, 0, 12345, 12345.6, 0.13421, 0.0134, 0.00000123, 12.34, -3.456, "knn"]
+    given = [None, True, 0, 12345, 12345.6, 0.13421, 0.0134, 0.00000123, 12.34, -3.456, 4.0, 1.0, "knn"]
     assert [report.number(v) for v in given] == [
         "–",
         "yes",
@@ -189,6 +201,8 @@ def test_numbers_read_as_a_person_writes_them():
         "1.23e−06",
         "12.3",
         "−3.46",
+        "4",
+        "1.00",
         "knn",
     ]
 
