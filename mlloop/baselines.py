@@ -21,7 +21,7 @@ from . import metrics, recommenders
 from .errors import DataError, ProblemError
 from .problem import Problem, Rule
 
-# %% ../nbs/09_baselines.ipynb #347fcc12
+# %% ../nbs/09_baselines.ipynb #84e2fc8e
 def usable_columns(statement: Problem, columns, suspects=()) -> tuple[list[str], list[dict[str, str]]]:
     """Columns a prediction may use, and those left out with the reason.
 
@@ -31,8 +31,8 @@ def usable_columns(statement: Problem, columns, suspects=()) -> tuple[list[str],
         Of a tabular task.
     columns : iterable of str
         Those of the table.
-    suspects : iterable of str
-        Columns the analysis suspects to leak the target.
+    suspects : iterable of str, or dict of str to str
+        Columns the analysis suspects to leak the target; a dict says by what sign.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def usable_columns(statement: Problem, columns, suspects=()) -> tuple[list[str],
         column, why.
     """
     task: Any = statement.task
-    suspects = set(suspects)
+    suspects = suspects if isinstance(suspects, dict) else dict.fromkeys(suspects, "")
     declared = {name: c for table in reversed(statement.tables) for name, c in statement.tables[table].columns.items()}
     declared |= dict(statement.tables[task.table].columns)
     used, left_out = [], []
@@ -58,7 +58,7 @@ def _why_not(name, column, task, time, suspects) -> str | None:
     if name == task.target:
         return "the target"
     if name in suspects:
-        return "suspected to leak the target"
+        return "suspected to leak the target" + (f": {suspects[name]}" if suspects[name] else "")
     if column is not None and column.known == "after":
         return "known only after the fact"
     if name in task.drop:

@@ -577,6 +577,19 @@ def best_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> float
     return float((ranked[best - 1] + ranked[best]) / 2)
 
 
+def breakeven(money: Worth) -> float:
+    """The probability from which taking a row as positive is worth more than not; inf: never, -inf: always.
+
+    References
+    ----------
+    Elkan (2001), The foundations of cost-sensitive learning, IJCAI, eq. 2.
+    """
+    on_positive, on_negative = money.true_positive - money.false_negative, money.false_positive - money.true_negative
+    if on_positive > 0 > on_negative:
+        return -on_negative / (on_positive - on_negative)
+    return -np.inf if on_positive + on_negative > 0 else np.inf
+
+
 def paying_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> float:
     """The probability from which acting pays, for probabilities that are first set right on these rows.
 
@@ -585,16 +598,15 @@ def paying_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> flo
 
     References
     ----------
-    Elkan (2001), The foundations of cost-sensitive learning, IJCAI, eq. 2; Platt (1999) for setting right.
+    Elkan (2001) as in `breakeven`; Platt (1999), Probabilistic outputs for support vector machines, for setting right.
     """
     from scipy.special import expit, logit
     from sklearn.linear_model import LogisticRegression
 
     y, s = _checked("brier", y_true, y_score)
-    on_positive, on_negative = money.true_positive - money.false_negative, money.false_positive - money.true_negative
-    if not on_positive > 0 > on_negative or len(np.unique(y)) < 2:
+    asked = breakeven(money)
+    if not np.isfinite(asked) or len(np.unique(y)) < 2:
         return best_threshold(y, s, money)
-    asked = -on_negative / (on_positive - on_negative)
     logits = logit(np.clip(s, 1e-6, 1 - 1e-6))
     fitted = LogisticRegression(C=100.0).fit(logits[:, None], y)
     slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

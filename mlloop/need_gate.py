@@ -66,7 +66,7 @@ def figures(
 def _plain(e: Estimate) -> dict[str, float]:
     return {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
 
-# %% ../nbs/16_need_gate.ipynb #758c84ec
+# %% ../nbs/16_need_gate.ipynb #888fb3ea
 def decide(found: dict[str, Any], statement: Problem) -> dict[str, Any]:
     """The verdict of the need gate, from its figures alone.
 
@@ -204,23 +204,22 @@ def _stable(found: dict[str, Any]) -> Check:
 
 def _caveats(found: dict[str, Any]) -> list[Check]:
     checks = []
-    leaks = [row["column"] for row in found["left_out"] if row["why"] == "suspected to leak the target"]
+    leaks = [row["column"] for row in found["left_out"] if row["why"].startswith("suspected")]
     if leaks:
-        said = f"Left out, since it predicts the target too well to be known beforehand: {', '.join(leaks)}."
+        said = f"Left out, suspected to know the answer: {', '.join(leaks)}."
         checks.append(Check("columns left out as leaks", True, said, len(leaks), unit="columns"))
     if found["timeless"]:
         said = "The rows have no time: folds were cut by chance, and the figures say nothing about how long a model stays right."
         checks.append(Check("tested on later days", True, said, 0, unit="folds forward in time"))
     return checks
 
-# %% ../nbs/16_need_gate.ipynb #19e907ed
+# %% ../nbs/16_need_gate.ipynb #769b6d36
 MAX_ROWS = 60_000
 
 
-def suspects(analysis: dict[str, Any]) -> list[str]:
-    """Names of the columns that the analysis suspects to leak the target."""
-    listed = analysis.get("facts", {}).get("suspects", [])
-    return [entry["column"] if isinstance(entry, dict) else entry for entry in listed]
+def suspects(analysis: dict[str, Any]) -> dict[str, str]:
+    """Columns that the analysis suspects to leak the target, each with the sign that gave it away."""
+    return {entry["column"]: entry.get("sign", "") for entry in analysis.get("facts", {}).get("suspects", [])}
 
 
 def before_holdout(table, time: str | None, windows: dict[str, Any] | None, seed: int = 0) -> pd.DataFrame:
