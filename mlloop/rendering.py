@@ -157,10 +157,10 @@ def prose(text: str) -> Markup:
     return _with_tables(cleaned, "Table")
 
 
-def plain_text(text: str, limit: int = 160, is_markdown: bool = True) -> str:
+def plain_text(text: str, limit: int = 160) -> str:
     """The words of a piece of Markdown, cut at `limit` characters; for the description of a picture."""
-    words = " ".join((html.unescape(nh3.clean(_tokens(text), tags=set())) if is_markdown else text).split())
-    return words if len(words) <= limit else words[: limit - 1].rsplit(" ", 1)[0] + "…"
+    said = words(nh3.clean(_tokens(text), tags=set()))
+    return said if len(said) <= limit else said[: limit - 1].rsplit(" ", 1)[0] + "…"
 
 
 def words(shown: str) -> str:
@@ -169,14 +169,13 @@ def words(shown: str) -> str:
 
 
 def stressed(notebook: dict[str, Any]) -> str:
-    """The first words that a Markdown output of the Run act stresses (`**so**`): its finding; '' where there are none."""
-    for cell in _from_heading(notebook.get("cells", [])):
-        for one in cell.get("outputs", []):
-            said = _raw((one.get("data") or {}).get("text/markdown"))
-            found = re.search(r"<strong>(.+?)</strong>", _tokens(said), re.DOTALL) if "**" in said else None
-            if found:
-                return plain_text(html.unescape(re.sub(r"<[^>]+>", "", found.group(1))), 400, is_markdown=False)
-    return ""
+    """What the first Markdown output of the Run act stresses or has as its heading: its finding, or ''."""
+    outputs = [
+        one.get("data") or {} for cell in _from_heading(notebook.get("cells", [])) for one in cell.get("outputs", [])
+    ]
+    said = next((_raw(data["text/markdown"]) for data in outputs if "text/markdown" in data), "")
+    found = re.search(r"<(strong|h[2-4])>(.+?)</\1>", _tokens(said), re.DOTALL) if said else None
+    return words(found.group(2)) if found else ""
 
 
 def output(one: dict[str, Any], about: str = "") -> list[Block]:

@@ -93,9 +93,8 @@ class Stage:
     def finding(self) -> str:
         """What it found, in a sentence: the product's own, the notebook's stressed words, or one made of its figures."""
         own = self.product.get("finding")
-        return str(
-            own or (rendering.stressed(_json(self.executed)) if self.shown else "") or finding(self.name, self.product)
-        )
+        stressed = rendering.stressed(_json(self.executed)) if self.shown and not self.is_gate else ""
+        return str(own or stressed or finding(self.name, self.product))
 
 
 def write(
@@ -206,6 +205,7 @@ def stage_page(
             "blocks": blocks,
             "finding": "" if stage.finding in words else stage.finding,
             "reasons": [reason for reason in (decided or {}).get("reasons", []) if reason not in words],
+            "is_evidence_told": all(one["name"] in words for one in (decided or {}).get("evidence", [])),
             "must_change": [one for one in (decided or {}).get("must_change", []) if one not in words],
             "stage": stage,
             "stages": around,
