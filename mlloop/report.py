@@ -6,6 +6,7 @@ inputs did not change is left as it is, so writing all of them after each stage 
 
 import datetime as dt
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from mlloop import drawing, rendering, storage
@@ -118,7 +118,25 @@ def write(
             if stage.shown:
                 write_stage(settings, problem, stage.name, found)
         write_card(settings, problem, found)
-    return write_index(settings, states)
+    index = write_index(settings, states)
+    os.utime(index)
+    return index
+
+
+def is_current(settings: Settings) -> bool:
+    """Whether the pages were written after everything they show: notebooks, statements, records, decisions."""
+    index = settings.reports / "index.html"
+    if not index.exists():
+        return False
+    shown = [*settings.notebooks.glob("*.ipynb"), *settings.problems.glob("*.yaml"), *_ledger_files(settings)]
+    shown += [path for kind in ("records", "failed") for path in (settings.state / kind).glob("*/*")]
+    written = index.stat().st_mtime_ns
+    return all(path.stat().st_mtime_ns <= written for path in shown)
+
+
+def _ledger_files(settings: Settings) -> list[Path]:
+    url = settings.ledger_url.removeprefix("sqlite:///")
+    return [Path(url)] if url != settings.ledger_url and Path(url).exists() else []
 
 
 def names(settings: Settings) -> list[str]:
@@ -374,7 +392,9 @@ def _templates_digest() -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment():
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -652,12 +672,11 @@ class _Decisions:
 
     def __init__(self, settings: Settings):
         self.wrong, self._ledger = "", None
-        url = settings.ledger_url
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        if settings.ledger_url.startswith("sqlite:///") and not _ledger_files(settings):
             return
         from mlloop.ledger import Ledger
 
-        self._ledger = Ledger(url)
+        self._ledger = Ledger.open(settings)
 
     def _ask(self, question, otherwise):
         if self._ledger is None or self.wrong:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -283,15 +284,32 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, whole):
 def test_unchanged_pages_are_left_alone_and_changed_ones_are_not(tmp_path):
     places = made.run(tmp_path)
     report.write(places)
-    before = {page: page.stat().st_mtime_ns for page in pages(places)}
+    before = {page: page.stat().st_ino for page in pages(places)}
     report.write(places)
-    assert {page: page.stat().st_mtime_ns for page in pages(places)} == before
+    assert {page: page.stat().st_ino for page in pages(places)} == before
     path = places.state / "products" / "shop" / "analysis.ipynb"
     storage.write_json(path, made.notebook(made.markdown("## Run\n\nAnother answer.")))
     report.write(places)
-    changed = {page.name for page in pages(places) if page.stat().st_mtime_ns != before[page]}
+    changed = {page.name for page in pages(places) if page.stat().st_ino != before[page]}
     assert changed == {"analysis.html"}
     assert not list(places.reports.rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    "what", ["nbs/14_analysis.ipynb", "problems/shop.yaml", ".mlloop/records/shop/analysis.json", ".mlloop/ledger.db"]
+)
+def test_pages_are_out_of_date_when_something_they_show_is_newer(tmp_path, what):
+    places = made.run(tmp_path)
+    assert not report.is_current(places)
+    storage.write_json(places.notebooks / "14_analysis.ipynb", made.notebook(*made.run_cells(str)))
+    report.write(places)
+    assert report.is_current(places)
+    later = (places.reports / "index.html").stat().st_mtime + 1
+    os.utime(places.root / what, (later, later))
+    assert not report.is_current(places)
+    report.write(places)
+    os.utime(places.reports / "index.html", (later, later))
+    assert report.is_current(places)
 
 
 def test_a_page_stays_under_a_megabyte(tmp_path):
