@@ -325,14 +325,15 @@ def test_writers_killed_at_random_lose_nothing_that_was_acknowledged(url):
         for writer in writers:
             writer.start()
         os.close(write)
-        time.sleep(chance.uniform(0.01, 0.12))
-        for writer in writers:
-            os.kill(writer.pid, signal.SIGKILL)
-            writer.join()
         with os.fdopen(read) as told:
+            acknowledged.add(int(told.readline()))
+            time.sleep(chance.uniform(0, 0.06))
+            for writer in writers:
+                os.kill(writer.pid, signal.SIGKILL)
+                writer.join()
             acknowledged |= {int(line) for line in told.read().split()}
         ledger.verify()
-    assert len(acknowledged) > 50
+    assert len(acknowledged) >= 25
     assert acknowledged <= {row.id for row in ledger.rows()}
 
 

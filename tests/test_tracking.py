@@ -53,7 +53,16 @@ def project(place, fresh_database):
 
 # Processes with MLflow imported already, each forked from one that has done nothing else.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["mlloop.tracking", "mlflow.store.tracking.sqlalchemy_store", "alembic.command"])
+processes.set_forkserver_preload(
+    [
+        "mlloop.tracking",
+        "mlflow.store.tracking.sqlalchemy_workspace_store",
+        "mlflow.tracing.processor.otel",
+        "alembic.command",
+        "git",
+        "IPython",
+    ]
+)
 
 
 def start(target, *arguments):
@@ -78,7 +87,7 @@ def parent_of(run) -> str | None:
 
 def track(place, together) -> None:
     os.environ["MLLOOP_RUN"] = "run-1"
-    together.wait(60)
+    together.wait(200)
     with tracking.stage_run("shop", "training", settings=place) as run:
         run.log({"rows": 1})
 
@@ -87,7 +96,7 @@ def test_eight_processes_make_one_database_at_once(place):
     together = processes.Barrier(8)
     workers = [start(track, place, together) for _ in range(8)]
     for worker in workers:
-        worker.join(100)
+        worker.join(250)
     assert [worker.exitcode for worker in workers] == [0] * 8
     client = tracking.connect(place)
     found = client.search_runs([client.get_experiment_by_name("shop").experiment_id])
@@ -110,7 +119,7 @@ def make_and_die(place) -> None:
 
 def test_a_database_half_made_by_a_kill_is_not_there(place):
     worker = start(make_and_die, place)
-    worker.join(100)
+    worker.join(250)
     assert worker.exitcode == -signal.SIGKILL
     assert not (place.state / "mlflow.db").exists() and list(place.state.glob(".mlflow*.part.db"))
     with tracking.stage_run("shop", "training", settings=place) as run:
@@ -201,7 +210,7 @@ def test_a_killed_process_has_its_runs_closed_and_a_living_one_does_not(project)
     opened = [processes.Event(), processes.Event()]
     dead, living = (start(stay, project, f"run-{n}", event) for n, event in enumerate(opened, start=1))
     try:
-        assert all(event.wait(60) for event in opened)
+        assert all(event.wait(200) for event in opened)
         assert {run.info.status for run in runs(project).values()} == {"RUNNING"}
         dead.kill()
         dead.join(30)
