@@ -356,6 +356,167 @@ def replay(
     raise typer.Exit(0 if result["same"] else 1)
 
 
+# ---------------------------------------------------------------------------------------------- in production
+
+ActorOption = Annotated[str | None, typer.Option("--by", help="Who decides; default: you.")]
+ReasonOption = Annotated[list[str] | None, typer.Option("--reason", help="Why; goes into the ledger.")]
+
+
+def _person(given: str | None) -> str:
+    import getpass
+
+    return given or getpass.getuser()
+
+
+def _statement(name: str | None):
+    from mlloop import plan as plans
+    from mlloop import problem as problems
+    from mlloop import settings as _settings
+
+    settings = _settings.load()
+    chosen = name or str(plans.parameters(settings)["problem"])
+    return settings, problems.load(problems.find(chosen, settings.problems))
+
+
+def _stands(settings, problem: str) -> dict[str, Any]:
+    from mlloop.ledger import Ledger
+
+    ledger = Ledger.open(settings)
+    champion, canary = ledger.champion(problem), ledger.canary(problem)
+    return {
+        "problem": problem,
+        "champion": champion.model if champion else None,
+        "canary": canary.model if canary else None,
+        "until": canary.details.get("deadline") if canary else None,
+        "previous": ledger.previous_champion(problem),
+    }
+
+
+def _say_stands(settings, problem: str, as_json: bool) -> None:
+    stands = _stands(settings, problem)
+    if as_json:
+        return _print_json(stands)
+    short = lambda digest: digest[:12] if digest else "no model"
+    canary = f"; canary {short(stands['canary'])} until {stands['until'][:16]}" if stands["canary"] else ""
+    typer.echo(f"{problem}: in production {short(stands['champion'])}{canary}; before {short(stands['previous'])}")
+
+
+@app.command(epilog="Example: mlloop promote --problem employment --reason 'agreed with the owner'")
+def promote(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's digest (its beginning is enough); default: the one trained last.")
+    ] = None,
+    problem: ProblemOption = None,
+    on_trial: Annotated[bool, typer.Option("--canary", help="On a share of the requests, beside the champion.")] = False,
+    reason: ReasonOption = None,
+    by: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a model that its gate let pass into production."""
+    from mlloop import deployment
+    from mlloop.ledger import Ledger
+
+    settings, statement = _statement(problem)
+    ledger = Ledger.open(settings)
+    deployment.put(
+        settings, ledger, statement, model, on_trial=on_trial, actor=_person(by), reasons=tuple(reason or ())
+    )
+    _say_stands(settings, statement.name, as_json)
+
+
+@app.command(epilog="Example: mlloop rollback --problem employment --reason 'complaints since Monday'")
+def rollback(
+    problem: ProblemOption = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="An earlier champion; default: the one before.")
+    ] = None,
+    canary: Annotated[bool, typer.Option("--canary", help="Only end the canary.")] = False,
+    reason: ReasonOption = None,
+    by: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to an earlier champion, or end a canary."""
+    from mlloop import deployment
+    from mlloop.ledger import Ledger
+
+    settings, statement = _statement(problem)
+    ledger, why = Ledger.open(settings), tuple(reason or ())
+    if canary:
+        deployment.stop_canary(settings, ledger, statement.name, _person(by), why)
+    else:
+        chosen = deployment.known_model(ledger, statement.name, to) if to else None
+        deployment.rollback(settings, ledger, statement.name, chosen, _person(by), why)
+    _say_stands(settings, statement.name, as_json)
+
+
+@app.command(epilog="Example: mlloop serve --problem shop --problem employment --port 8000")
+def serve(
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all that have a champion.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="File with the token; default: MLLOOP_TOKEN.")
+    ] = None,
+    max_body: Annotated[int, typer.Option(min=100, help="Bytes of a request, at most.")] = 1024 * 1024,
+    poll_s: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at the ledger.")] = 0.5,
+    durable: Annotated[
+        str, typer.Option(help="disk: a prediction is on disk before it is acknowledged; process: the system has it.")
+    ] = "disk",
+) -> None:
+    """Answer over HTTP with the models in production: /predict, /recommend, /docs, /metrics, /health, /ready."""
+    from mlloop import service
+    from mlloop import settings as _settings
+
+    if durable not in ("disk", "process"):
+        raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
+    options = service.Options(
+        host, port, service.token_from(file=token_file), max_body, poll_s, sync=durable == "disk"
+    )
+    settings = _settings.load()
+    _mend_aliases(settings)
+    service.serve(
+        settings, problem, options, ready=lambda address: typer.echo(f"answering at {address} (/docs)")
+    )
+
+
+def _mend_aliases(settings) -> None:
+    """Let MLflow's aliases follow the ledger, in a process of its own: MLflow is heavy, and a service lives long."""
+    import subprocess
+
+    work = "from mlloop import deployment, ledger, settings; s = settings.load(); deployment.follow(s, ledger.Ledger.open(s))"
+    subprocess.Popen(
+        [sys.executable, "-c", work], cwd=settings.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+@app.command(epilog="Example: mlloop predict people.csv --problem employment --out scored.parquet")
+def predict(
+    table: Annotated[
+        str, typer.Argument(help="A CSV, Parquet or JSON-lines file, or a table of the lake: lake:employment/holdout")
+    ],
+    problem: ProblemOption = None,
+    out: Annotated[Path | None, typer.Option(help="A CSV or Parquet file; default: a few rows on the terminal.")] = None,
+    log: Annotated[bool, typer.Option("--log/--no-log", help="Keep the answers in the prediction log.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer for every row of a file or table, with the code that answers requests."""
+    from mlloop import batch
+
+    settings, statement = _statement(problem)
+    done = batch.score(settings, statement.name, table, out, log)
+    if as_json:
+        _print_json(done.summary)
+    else:
+        if out is None:
+            typer.echo(done.answered.head(20).to_string())
+        typer.echo(f"{statement.name}: {done.summary['answered']:,} of {done.summary['rows']:,} rows answered")
+        for reason, count in done.summary["refused"].items():
+            typer.echo(f"  - {count:,} refused: {reason}")
+    raise typer.Exit(0 if done.summary["answered"] or not done.summary["rows"] else 1)
+
+
 # ---------------------------------------------------------------------------------------------- looking
 
 

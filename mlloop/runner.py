@@ -538,7 +538,8 @@ class _Work:
             objects.keep(self.settings, self.plan.tasks[name].products["data"])
         verdict = plans.read_verdict(task.products["data"])
         statement = problems.load(statement_file(self.settings, self.plan))
-        model = (content.get("model") or {}).get("digest") if isinstance(content.get("model"), dict) else None
+        model = content.get("model")
+        model = model.get("digest") if isinstance(model, dict) else model
         Ledger.open(self.settings).record(
             "gate",
             statement.name,
