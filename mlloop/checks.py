@@ -37,7 +37,15 @@ def everything(root: Path | str | None = None) -> list[str]:
     wrong = [one for one in exported if one]
     if wrong:
         raise StageFailed("; ".join(wrong), str(settings.notebooks), "Export them: nbdev-export")
-    return [*said, "notebooks: their modules are what they export"]
+    said.append("notebooks: their modules are what they export")
+    return [*said, *_ledger(settings)]
+
+
+def _ledger(settings: Settings) -> list[str]:
+    from mlloop.ledger import Ledger
+
+    head = Ledger.open(settings).verify()
+    return [f"ledger: {head.id} decisions, the chain holds"]
 
 
 def out_of_step(notebook: Path, settings: Settings) -> str | None:
