@@ -43,7 +43,7 @@ class Batch:
         """What identifies the batch: its content and the window it stands for."""
         return digest_json([self.digest, self.origin, self.since, self.watermark])[:16]
 
-# %% ../nbs/11_collection.ipynb #e4232ef2
+# %% ../nbs/11_collection.ipynb #b3a6e595
 def place(text: str, settings: Settings, problem: str = "") -> str:
     """A path or URL of a statement with ``{state}``, ``{root}`` and ``{problem}`` filled in, and made absolute."""
     text = text.replace("{state}", str(settings.state)).replace("{root}", str(settings.root)).replace("{problem}", problem)
@@ -55,7 +55,8 @@ def place(text: str, settings: Settings, problem: str = "") -> str:
 
 def matching(source: Source, settings: Settings, problem: str = "") -> list[Path]:
     """The files that the glob of a source of kind 'files' names, sorted by name."""
-    return sorted(Path(p) for p in glob.glob(place(source.path or "", settings, problem), recursive=True) if Path(p).is_file())
+    found = glob.glob(place(source.path or "", settings, problem), recursive=True)  # noqa: PTH207 (an absolute pattern)
+    return sorted(Path(p) for p in found if Path(p).is_file())
 
 
 def external_files(problem: Problem, settings: Settings) -> list[Path]:
@@ -132,7 +133,7 @@ class Store:
         there = batches is not None and all((self.state / b.path).exists() for b in batches)
         return batches if there else None
 
-# %% ../nbs/11_collection.ipynb #8b39c1b7
+# %% ../nbs/11_collection.ipynb #581e7852
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -184,9 +185,13 @@ def fetch_files(source: Source, store: Store, as_of: dt.datetime, settings: Sett
     return batches
 
 
-def _copied(path: Path, source: Source, store: Store) -> Batch:
+def _copy(path: Path, to: Path) -> None:
     import shutil
 
+    shutil.copyfile(path, to)
+
+
+def _copied(path: Path, source: Source, store: Store) -> Batch:
     try:
         form, status = file_format(path, source), path.stat()
         mark = [status.st_size, status.st_mtime_ns]
@@ -195,7 +200,7 @@ def _copied(path: Path, source: Source, store: Store) -> Batch:
             return store.batches[known[1]]
         suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
         batch = store.take(
-            suffix, lambda to: shutil.copyfile(path, to), rows=count_rows(path, form), format=form, origin=path.name
+            suffix, lambda to: _copy(path, to), rows=count_rows(path, form), format=form, origin=path.name
         )
     except PermissionError as error:
         raise SourceError("may not be read: no permission", str(path), "Give permission (chmod u+r), then: mlloop run") from error
@@ -441,17 +446,19 @@ def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
     except ValueError as error:
         raise SourceError("the answer is not JSON", url, "Check the address of the source, then: mlloop run") from error
 
-# %% ../nbs/11_collection.ipynb #41265cb7
+# %% ../nbs/11_collection.ipynb #d252b0d8
 NANNYML = {
-    "us_census_ma_employment": (["employment_MA_reference.pq"], ["employment_MA_analysis.pq"], "employment_MA_analysis_target.pq", "id"),
-    "synthetic_car_loan": (["synthetic_car_loan_reference.csv"], ["synthetic_car_loan_analysis.csv"], "synthetic_car_loan_analysis_target.csv", "id"),
-    "synthetic_car_loan_data_quality": (["synthetic_car_loan_dq_reference.csv"], ["synthetic_car_loan_dq_analysis.csv"], "synthetic_car_loan_analysis_target.csv", "id"),
-    "synthetic_car_price": (["regression_synthetic_reference.csv"], ["regression_synthetic_analysis.csv"], "regression_synthetic_analysis_targets.csv", "id"),
-    "synthetic_binary_classification": (["synthetic_sample_reference.csv"], ["synthetic_sample_analysis.csv"], "synthetic_sample_analysis_gt.csv", "id"),
-    "synthetic_multiclass_classification": (["mc_reference.csv"], ["mc_analysis.csv"], "mc_analysis_gt.csv", "id"),
-    "modified_california_housing": (["california_housing_reference.csv"], ["california_housing_analysis.csv"], "california_housing_analysis_gt.csv", "id"),
-    "titanic": (["titanic_reference.csv"], ["titanic_analysis.csv"], "titanic_target.csv", "PassengerId"),
-}
+    "us_census_ma_employment": ("employment_MA_reference.pq", "employment_MA_analysis.pq", "employment_MA_analysis_target.pq"),
+    "synthetic_car_loan": (*[f"synthetic_car_loan_{part}.csv" for part in ("reference", "analysis", "analysis_target")],),
+    "synthetic_car_loan_data_quality": (
+        "synthetic_car_loan_dq_reference.csv", "synthetic_car_loan_dq_analysis.csv", "synthetic_car_loan_analysis_target.csv",
+    ),
+    "synthetic_car_price": (*[f"regression_synthetic_{part}.csv" for part in ("reference", "analysis", "analysis_targets")],),
+    "synthetic_binary_classification": (*[f"synthetic_sample_{part}.csv" for part in ("reference", "analysis", "analysis_gt")],),
+    "synthetic_multiclass_classification": (*[f"mc_{part}.csv" for part in ("reference", "analysis", "analysis_gt")],),
+    "modified_california_housing": (*[f"california_housing_{part}.csv" for part in ("reference", "analysis", "analysis_gt")],),
+    "titanic": (*[f"titanic_{part}.csv" for part in ("reference", "analysis", "target")],),
+}  # fmt: skip
 
 
 def nannyml_history(dataset: str):
@@ -472,9 +479,10 @@ def nannyml_history(dataset: str):
         raise SourceError(told, "nannyml", "Mend sources in the statement, then: mlloop check")
     folder = Path((found.submodule_search_locations or [""])[0], "datasets", "data")
     read = lambda name: pd.read_parquet(folder / name) if name.endswith(".pq") else pd.read_csv(folder / name)
-    reference, analysis, targets, key = NANNYML[dataset]
-    later = read(analysis[0]).merge(read(targets).drop_duplicates(key), on=key, how="left", validate="1:1")
-    history = pd.concat([read(reference[0]), later], ignore_index=True)
+    reference, analysis, targets = (read(name) for name in NANNYML[dataset])
+    key = targets.columns[0]
+    later = analysis.merge(targets.drop_duplicates(key), on=key, how="left", validate="1:1")
+    history = pd.concat([reference, later], ignore_index=True)
     if "year" in history and "timestamp" not in history:
         history["observed_at"] = spread_over_year(history["year"])
     return history
