@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NBSP', 'RULES', 'MEND', 'MISSING_WORDS', 'ORDER', 'Step', 'Change', 'Context', 'rule', 'clean', 'as_view', 'text',
-           'missing_words', 'finite', 'one_spelling', 'fingerprint', 'spelling', 'nearest', 'value_counts', 'replace',
-           'recode', 'number', 'date', 'fill', 'drop_missing', 'duplicates', 'near_duplicates', 'outliers', 'returns',
-           'standard_rules']
+           'missing_words', 'finite', 'one_spelling', 'fingerprint', 'spelling', 'misspelt', 'nearest', 'value_counts',
+           'replace', 'recode', 'number', 'date', 'fill', 'drop_missing', 'duplicates', 'near_duplicates', 'dependency',
+           'words', 'shape', 'spill', 'outliers', 'returns', 'standard_rules']
 
 # %% ../nbs/04_cleaning.ipynb #3e22ee70
 import datetime as dt
@@ -306,7 +306,7 @@ def finite(table: ir.Table, columns: Sequence[str], context: Context) -> Step:
         {c: ibis.ifelse(strange(table[c]).fill_null(False), ibis.null(table[c].type()), table[c]) for c in floats},
     )
 
-# %% ../nbs/04_cleaning.ipynb #5b9fe09c
+# %% ../nbs/04_cleaning.ipynb #624ca175
 @rule
 def one_spelling(table: ir.Table, columns: Sequence[str], context: Context, *, limit: int = 5000) -> Step:
     """Unify values that differ only by case, spaces, accents' form or punctuation."""
@@ -347,13 +347,22 @@ def spelling(
     def repair(counts: Mapping[str, int], column: str) -> dict[str, str]:
         declared = values or getattr(context.columns.get(column), "values", None)
         known = {str(v): float("inf") for v in declared} if declared else dict(counts)
-        return {
-            v: to
-            for v in counts
-            if v not in (declared or ()) and (to := nearest(v, counts[v], known, max_edits, ratio, min_length))
-        }
+        rare = (v for v in counts if v not in (declared or ()))
+        return misspelt({v: counts[v] for v in rare}, known, max_edits, ratio, min_length)
 
     return _mapped(table, columns, repair, context, limit)
+
+
+def misspelt(
+    counts: Mapping[str, int], known: Mapping[str, float], max_edits: int = 2, ratio: float = 10.0, min_length: int = 4
+) -> dict[str, str]:
+    """Which of the rare values `counts` are probably misspellings, and of which of the `known` ones."""
+    support: dict[str, int] = {}
+    for value in {**counts, **known}:
+        for word in set(_tokens(value)):
+            support[word] = support.get(word, 0) + 1
+    found = {v: nearest(v, n, known, max_edits, ratio, min_length) for v, n in counts.items()}
+    return {v: to for v, to in found.items() if to is not None and _is_slip(v, to, support)}
 
 
 def nearest(
@@ -370,6 +379,22 @@ def nearest(
     if not found or (len(found) > 1 and found[0][1] == found[1][1]):
         return None
     return found[0][0] if _same_numbers(value, found[0][0]) else None
+
+
+def _is_slip(value: str, to: str, support: Mapping[str, int]) -> bool:
+    """Whether each word that differs is a slip of the pen rather than another word.
+
+    A word that three different values of the column contain is a word; one that differs by more than 40% is another.
+    """
+    one, other = _tokens(value), _tokens(to)
+    if len(one) != len(other):
+        return OSA.distance(value, to) <= 0.25 * len(to)
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    return all(support.get(a, 0) < 3 and OSA.distance(a, b) <= max(1, 0.4 * len(b)) for a, b in pairs)
+
+
+def _tokens(value: str) -> list[str]:
+    return re.findall(r"[^\W_]+", value)
 
 
 def _same_numbers(one: str, other: str) -> bool:
@@ -582,7 +607,141 @@ def near_duplicates(
 def _print(value: ir.Value) -> ir.Value:
     return value.lower().re_replace(r"[^a-z0-9+%]", "") if value.type().is_string() else value
 
-# %% ../nbs/04_cleaning.ipynb #d3b33069
+# %% ../nbs/04_cleaning.ipynb #2faa26dd
+@rule
+def dependency(
+    table: ir.Table,
+    columns: Sequence[str],
+    context: Context,
+    *,
+    by: Sequence[str],
+    least_share: float = 0.6,
+    least_rows: int = 3,
+    fill: bool = True,
+) -> Step:
+    """Repair cells of a column against the majority of their groups by other columns."""
+    if len(columns) != 1 or not by or columns[0] in by:
+        raise ProblemError(
+            "names one column, and under `by` others that determine it", "cleaning rule 'dependency'", MEND
+        )
+    target, state, votes = columns[0], table, []
+    for k, other in enumerate(c for c in by if c in table.columns):
+        state = _voted(state, context.known(table), other, target, k, least_share, least_rows)
+        votes.append(k)
+    weight = {
+        k: sum(
+            (ibis.ifelse(state[f"__m{j}"] == state[f"__m{k}"], state[f"__w{j}"], 0.0).fill_null(0.0) for j in votes),
+            ibis.literal(0.0),
+        )
+        for k in votes
+    }
+    best, most = ibis.null(table[target].type()), ibis.literal(0.0)
+    for k in votes:
+        wins = (weight[k] > most).fill_null(False)
+        best, most = ibis.ifelse(wins, state[f"__m{k}"], best), ibis.ifelse(wins, weight[k], most)
+    value = state[target]
+    # a value that its groups hold repeatedly is a second truth
+    repeated = ibis.or_(
+        *((state[f"__c{k}"] > ibis.greatest(ibis.literal(1.0), 0.2 * state[f"__t{k}"])).fill_null(False) for k in votes)
+    )
+    similar = (_edits(value, best) <= 0.4 * best.cast("string").length()).fill_null(False)
+    wrong = value.notnull() & (value != best) & ~repeated & (similar | (most >= 1.5))
+    missing = value.isnull() & ibis.literal(fill)
+    return Step(state, {target: ibis.ifelse((wrong | missing) & best.notnull(), best, value)}, costly=True)
+
+
+def _voted(state: ir.Table, known: ir.Table, other: str, target: str, k: int, share: float, rows: int) -> ir.Table:
+    """The table with the majority of each row's group by `other`, its weight, and how often the group holds the row's value."""
+    counted = (
+        known.filter(known[other].notnull() & known[target].notnull())
+        .group_by([other, target])
+        .aggregate(n=lambda t: t.count())
+    )
+    group = ibis.window(group_by=other)
+    ranked = counted.mutate(
+        total=counted.n.sum().over(group),
+        place=ibis.row_number().over(ibis.window(group_by=other, order_by=[ibis.desc(counted.n), counted[target]])),
+    )
+    top = ranked.filter((ranked.place == 0) & (ranked.total >= rows) & (ranked.n >= share * ranked.total))
+    top = top.select(
+        **{f"__k{k}": top[other], f"__m{k}": top[target], f"__w{k}": top.n / top.total, f"__t{k}": top.total}
+    )
+    held = counted.select(**{f"__o{k}": counted[other], f"__v{k}": counted[target], f"__c{k}": counted.n})
+    state = state.left_join(top, [state[other] == top[f"__k{k}"]])
+    return state.left_join(held, [state[other] == held[f"__o{k}"], state[target] == held[f"__v{k}"]])
+
+
+def _edits(one: ir.Value, other: ir.Value) -> ir.IntegerValue:
+    return one.cast("string").levenshtein(other.cast("string"))
+
+# %% ../nbs/04_cleaning.ipynb #16eacc34
+@rule
+def words(
+    table: ir.Table,
+    columns: Sequence[str],
+    context: Context,
+    *,
+    max_edits: int = 2,
+    ratio: float = 5.0,
+    least: int = 5,
+    limit: int = 20_000,
+) -> Step:
+    """Repair rare words within `max_edits` of a word of the same column that occurs at least `least` and `ratio` times as often."""
+
+    def repair(counts: Mapping[str, int], column: str) -> dict[str, str]:
+        seen: dict[str, int] = {}
+        for value, n in counts.items():
+            for word in _words(value):
+                seen[word] = seen.get(word, 0) + n
+        often = {word: n for word, n in seen.items() if n >= least}
+        better = {w: to for w, n in seen.items() if (to := nearest(w, n, often, max_edits, ratio, 4))}
+        return {
+            value: "".join(better.get(part, part) for part in re.split(r"([A-Za-z]{4,})", value)) for value in counts
+        }
+
+    return _mapped(table, columns, repair, context, limit)
+
+
+def _words(value: str) -> list[str]:
+    return re.findall(r"[A-Za-z]{4,}", value)
+
+
+@rule
+def shape(table: ir.Table, columns: Sequence[str], context: Context, *, template: str, limit: int = 20_000) -> Step:
+    """Bring values back to a `template` such as '{n} patients' or '{n}%' where only what surrounds the number is wrong."""
+    if template.count("{n}") != 1:
+        raise ProblemError(f"option template is {template!r}, expected one {{n}} in it", "cleaning rule 'shape'", MEND)
+    before, after = template.split("{n}")
+    allowed = max(1, (len(before) + len(after)) // 4)
+
+    def repair(counts: Mapping[str, int], column: str) -> dict[str, str]:
+        repaired = {}
+        for value in counts:
+            found = re.fullmatch(r"(\D*)(\d[\d.,]*)(\D*)", value)
+            # of other length, it is a digit that was lost, and which one nobody knows
+            if found and (len(found[1]), len(found[3])) != (len(before), len(after)):
+                continue
+            if found and OSA.distance(found[1], before) + OSA.distance(found[3], after) <= allowed:
+                repaired[value] = template.replace("{n}", found[2])
+        return repaired
+
+    return _mapped(table, columns, repair, context, limit)
+
+
+@rule
+def spill(table: ir.Table, columns: Sequence[str], context: Context, *, limit: int = 5000) -> Step:
+    """Move the last word of the first column into the second where it is a known value of that and the second is empty."""
+    if len(columns) != 2:
+        raise ProblemError("names two columns, [from, to]", "cleaning rule 'spill'", MEND)
+    first, second = columns
+    known = sorted(v for v in value_counts(table, [second], limit)[second] if v.strip())
+    last = table[first].re_extract(r"(?:^|\s)(\S+)$", 1)
+    spilt = (table[second].isnull() | (table[second].strip() == "")) & last.isin(known) & (last != table[first])
+    spilt = spilt.fill_null(False) if known else ibis.literal(False)
+    rest = table[first].re_replace(r"\s+\S+$", "")
+    return Step(table, {first: ibis.ifelse(spilt, rest, table[first]), second: ibis.ifelse(spilt, last, table[second])})
+
+# %% ../nbs/04_cleaning.ipynb #100166ba
 @rule
 def outliers(
     table: ir.Table,
@@ -629,7 +788,7 @@ def _fences(known: ir.Table, column: str, k: float) -> tuple[float | None, float
     reach = k * (row["b"] - row["a"])
     return float(row["a"] - reach), float(row["b"] + reach)
 
-# %% ../nbs/04_cleaning.ipynb #0484249f
+# %% ../nbs/04_cleaning.ipynb #63f4bb62
 @rule
 def returns(
     table: ir.Table, columns: Sequence[str], context: Context, *, how: str = "drop", by: Sequence[str] = ()
@@ -656,7 +815,7 @@ def returns(
     left = ibis.ifelse(bought, left, walked[quantity]).cast(table[quantity].type())
     return Step(walked, {quantity: left}, keep=(bought & (left > 0)) | walked[quantity].isnull(), costly=True)
 
-# %% ../nbs/04_cleaning.ipynb #dd87f804
+# %% ../nbs/04_cleaning.ipynb #855c647d
 def standard_rules(table: ir.Table, columns: Mapping[str, Column], key: Sequence[str] = ()) -> list[Cleaning]:
     """The rules every table gets, by the types of its columns."""
     kinds = table.schema()
