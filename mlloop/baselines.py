@@ -8,14 +8,13 @@ __all__ = ['LEVELS', 'LEARNT_ROWS', 'MODEL', 'MANY_ITEMS', 'USERS_AT_ONCE', 'usa
            'tabular_contenders', 'fold_scores', 'tuning_rows', 'Answer', 'answer', 'calibrated', 'fold_rows',
            'BoughtBefore', 'recommendation_contenders', 'wanted', 'user_values']
 
-# %% ../nbs/09_baselines.ipynb #22380eb9
+# %% ../nbs/09_baselines.ipynb #3ab8374b
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from . import metrics, recommenders
 from .errors import DataError, ProblemError
@@ -115,7 +114,7 @@ def rule_scores(rows: pd.DataFrame, rule: Rule) -> np.ndarray:
     known = scores[np.isfinite(scores)]
     return np.where(np.isfinite(scores), scores, np.median(known) if len(known) else 0.0)
 
-# %% ../nbs/09_baselines.ipynb #36aaab9a
+# %% ../nbs/09_baselines.ipynb #47102cc6
 def last_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, delay_days: float = 0) -> np.ndarray:
     """The last known target before each row, of the same entity where there is one, (n_rows,); NaN: none yet.
 
@@ -129,8 +128,9 @@ def last_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, delay_
         A label is known this long after its row, and never to rows of the same moment.
     """
     who = np.zeros(len(y), dtype=int) if entity is None else pd.factorize(entity)[0]
-    left = pd.DataFrame({"who": who, "at": time.to_numpy() - pd.Timedelta(days=delay_days), "row": np.arange(len(y))})
-    right = pd.DataFrame({"who": who, "at": time.to_numpy(), "last": y})
+    at = time.to_numpy().astype("datetime64[us]")
+    left = pd.DataFrame({"who": who, "at": at - np.timedelta64(round(delay_days * 86_400e6), "us"), "row": np.arange(len(y))})
+    right = pd.DataFrame({"who": who, "at": at, "last": y})
     joined = pd.merge_asof(
         left.sort_values("at", kind="stable"), right.sort_values("at", kind="stable"),
         on="at", by="who", allow_exact_matches=False,
@@ -206,34 +206,34 @@ def target(values: pd.Series, task) -> np.ndarray:
         return (values.astype(float) == float(task.positive)).to_numpy(dtype=float)
     return (values.astype(str) == str(task.positive)).to_numpy(dtype=float)
 
-# %% ../nbs/09_baselines.ipynb #49c2d74c
+# %% ../nbs/09_baselines.ipynb #62553162
 LEARNT_ROWS = 20_000
 
 
 def cheap_model(kind: str, metric: str, seed: int = 0):
-    """Histogram gradient boosting with settings that need no tuning, unfitted."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    """Gradient-boosted trees with settings that need no tuning, unfitted."""
+    from lightgbm import LGBMClassifier, LGBMRegressor
 
-    how = dict(
-        max_iter=120, learning_rate=0.08, max_leaf_nodes=24, min_samples_leaf=20, l2_regularization=1.0,
-        categorical_features="from_dtype", early_stopping=False, random_state=seed,
+    how: dict[str, Any] = dict(
+        n_estimators=120, learning_rate=0.08, num_leaves=24, min_child_samples=20, reg_lambda=1.0,
+        n_jobs=1, deterministic=True, force_row_wise=True, random_state=seed, verbosity=-1,
     )  # fmt: skip
     if kind == "classification":
-        return HistGradientBoostingClassifier(**how)
-    return HistGradientBoostingRegressor(loss="absolute_error" if metric in ("mae", "mape") else "squared_error", **how)
+        return LGBMClassifier(**how)
+    return LGBMRegressor(objective="l1" if metric in ("mae", "mape") else "l2", **how)
 
 
 def one_split(kind: str, metric: str, seed: int = 0):
     """The best question with two answers on one column, unfitted."""
     model = cheap_model(kind, metric, seed)
-    return model.set_params(max_iter=1, max_leaf_nodes=2, learning_rate=1.0, l2_regularization=0.0)
+    return model.set_params(n_estimators=1, num_leaves=2, learning_rate=1.0, reg_lambda=0.0)
 
 
 def answers(model, X: pd.DataFrame) -> np.ndarray:
     """A fitted model's scores of the positive class, or its numbers, (n_rows,)."""
     return model.predict_proba(X)[:, 1] if hasattr(model, "predict_proba") else model.predict(X)
 
-# %% ../nbs/09_baselines.ipynb #400e08ad
+# %% ../nbs/09_baselines.ipynb #e86fc261
 @dataclass(frozen=True)
 class Contender:
     """Who answers: its name, kind ('rule', 'statistic' or 'model') and what it does in words."""
@@ -283,17 +283,17 @@ def fold_scores(rows: Rows, train: np.ndarray, test: np.ndarray, seed: int = 0) 
 
 
 def _learnt(build, rows, train, tuning, test, seed):
-    scores = []
-    for fitted_on, asked in ((train[: -len(tuning)], tuning), (train, test)):
+    X, scores = rows.X.set_axis([f"f{i}" for i in range(rows.X.shape[1])], axis=1), []
+    parts = [(train[: -len(tuning)], tuning), (train, test)]
+    for fitted_on, asked in parts if rows.kind == "classification" else parts[1:]:
         fitted_on = fitted_on[-LEARNT_ROWS:]
         y = rows.y[fitted_on]
-        if len(np.unique(y)) < 2 or not rows.X.shape[1]:
+        if len(np.unique(y)) < 2 or not X.shape[1]:
             scores.append(np.full(len(asked), y.mean()))
             continue
-        with threadpool_limits(1):
-            model = build(rows.kind, rows.metric, seed).fit(rows.X.iloc[fitted_on], y)
-            scores.append(answers(model, rows.X.iloc[asked]))
-    return scores[0], scores[1]
+        model = build(rows.kind, rows.metric, seed).fit(X.iloc[fitted_on], y)
+        scores.append(answers(model, X.iloc[asked]))
+    return scores[0], scores[-1]
 
 
 def tuning_rows(train: np.ndarray) -> np.ndarray:
