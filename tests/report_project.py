@@ -121,6 +121,10 @@ def products(say: Callable[[str], str]) -> dict[str, dict]:
         "candidates": [{"name": say("knn"), "mean": 0.13, "low": 0.12, "high": 0.14}],
         "chosen": {"name": say("knn")},
     }
+    spread = {"value": 0.02, "low": 0.01, "high": 0.03, "n": 1820}
+    against = [
+        {"name": say("best_sellers"), "kind": say("rule"), "meaning": say("x"), "metric": spread, "gain": spread}
+    ]
     figure = [{"name": say("ndcg"), "value": 0.134, "low": 0.12, "high": 0.15, "n": 1820, "unit": say("share")}]
     return {
         "problem": {"stage": "problem", "problem": statement, "as_of": "2025-06-30T00:00:00"},
@@ -162,8 +166,11 @@ def products(say: Callable[[str], str]) -> dict[str, dict]:
         "evaluation": {
             "stage": "evaluation",
             "metrics": figure,
-            "slices": [{say("slice"): say("new"), "value": 0.1}],
-            "baselines": figure,
+            "slices": [
+                {"slice": say("activity"), "group": say("new"), "value": 0.1, "low": None, "high": None, "n": 9}
+            ],
+            "contenders": against,
+            "latency": {"p99_below_ms": 20},
         },
         "validation_gate": {"stage": "validation_gate", "verdict": verdict("validation", "maybe")},
     }

@@ -13,7 +13,7 @@ from browser import PROGRAM, Browser
 from bs4 import BeautifulSoup
 from ruamel.yaml import YAML
 
-from mlloop import drawing, rendering, report, storage
+from mlloop import drawing, overview, rendering, report, storage, wording
 
 HOSTILE = (
     "</title></style></script></textarea></table>\"'><script>document.title='ran'</script>"
@@ -56,7 +56,7 @@ def soup(page: Path) -> BeautifulSoup:
 
 
 def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
-    stages = [stage.name for stage in report.stages(whole, "shop")]
+    stages = [stage.name for stage in overview.stages(whole, "shop")]
     assert [page.stem for page in pages(whole) if page.parent.name == "shop"] == sorted([*stages, "model"])
     words = soup(whole.reports / "index.html").get_text(" ")
     assert (
@@ -184,7 +184,7 @@ def test_a_closed_gate_names_what_must_change_and_the_next_revision(tmp_path):
 
 
 def test_figures_that_differ_never_read_the_same():
-    shown = report.evidence(
+    shown = wording.evidence(
         {"name": "auc", "value": 0.84996, "threshold": 0.85, "low": None, "high": None, "passed": False}
     )
     assert (shown["value"], shown["threshold"]) == ("0.84996", "0.85000")
@@ -192,7 +192,7 @@ def test_figures_that_differ_never_read_the_same():
 
 def test_numbers_read_as_a_person_writes_them():
     given = [None, True, 0, 12345, 12345.6, 0.13421, 0.0134, 0.00000123, 12.34, -3.456, 4.0, 1.0, "knn"]
-    assert [report.number(v) for v in given] == [
+    assert [wording.number(v) for v in given] == [
         "–",
         "yes",
         "0",
@@ -209,6 +209,21 @@ def test_numbers_read_as_a_person_writes_them():
     ]
 
 
+def test_the_model_card_says_what_it_is_how_well_it_does_and_where_it_ends(whole):
+    words = " ".join(soup(whole.reports / "shop" / "model.html").get_text(" ").split())
+    for said in (
+        "Model card: knn",
+        "1,100",
+        "2025-03-03 up to, not including, 2025-06-16",
+        "99 of 100 answers take at most 20 ms",
+        "best_sellers rule 0.0200 0.0100 to 0.0300 0.0200 (0.0100 to 0.0300)",
+        "activity new 0.100 9",
+        "It knows nothing of what happened from 2025-06-16 on.",
+        "there is nothing to roll back",
+    ):
+        assert said in words, said
+
+
 def test_an_interval_is_drawn_in_proportion():
     line = drawing.interval(0.5, 0.0, 1.0, 0.25)
     assert (line.low, line.threshold, line.value, line.high) == (6, 28, 50, 94)
@@ -216,7 +231,7 @@ def test_an_interval_is_drawn_in_proportion():
 
 
 def test_every_stage_has_its_place_in_both_drawings(whole):
-    stages = report.stages(whole, "shop")
+    stages = overview.stages(whole, "shop")
     for drawn in (drawing.wide(stages, lambda s: s.is_gate), drawing.narrow(stages, lambda s: s.is_gate)):
         places = {(node.x, node.y) for node in drawn.nodes}
         assert len(places) == len(stages) == 13
@@ -293,6 +308,15 @@ def test_unchanged_pages_are_left_alone_and_changed_ones_are_not(tmp_path):
     changed = {page.name for page in pages(places) if page.stat().st_ino != before[page]}
     assert changed == {"analysis.html"}
     assert not list(places.reports.rglob(".*"))
+
+
+def test_a_page_goes_when_its_product_does(tmp_path):
+    places = made.run(tmp_path)
+    report.write(places)
+    for stage in ("training", "validation_gate"):
+        (places.state / "products" / "shop" / f"{stage}.json").unlink()
+    report.write(places)
+    assert {"training", "validation_gate", "model"}.isdisjoint(page.stem for page in pages(places))
 
 
 @pytest.mark.parametrize(

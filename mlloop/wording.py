@@ -1,0 +1,250 @@
+"""Figures, verdicts and findings as people read them, made of what products hold; tolerant of what is missing."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+from mlloop import drawing
+
+GAIN = "the model's gain over it"
+FIRST = ["name", "column", "slice", "group", "level", "metric", "value", "interval", "unit", "n"]
+
+
+def number(value: Any, unit: str = "") -> str:
+    """A figure as it is read: three significant digits, thousands separated; '–' where there is none."""
+    if value is None or isinstance(value, (dict, list)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    size = abs(value)
+    if isinstance(value, int) or size >= 100 or (size >= 2 and value == int(value)):
+        text = f"{value:,.0f}"
+    elif size == 0:
+        text = "0"
+    elif size < 1e-4:
+        text = f"{value:.2e}"
+    else:
+        text = f"{value:.{1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4}f}"
+    return f"{text.replace('-', '−')} {unit}".strip()
+
+
+def _apart(value: Any, threshold: Any) -> tuple[str, str]:
+    """Two figures in as many digits as it takes to tell them apart."""
+    a, b = number(value), number(threshold)
+    if a == b and isinstance(value, (int, float)) and isinstance(threshold, (int, float)) and value != threshold:
+        digits = next(d for d in range(4, 18) if f"{value:.{d}f}" != f"{threshold:.{d}f}" or d == 17)
+        return f"{value:,.{digits}f}", f"{threshold:,.{digits}f}"
+    return a, b
+
+
+def seconds(value: Any) -> str:
+    """A time taken, to a tenth of a second; '–' where it is not known."""
+    return f"{value:,.1f}" if isinstance(value, (int, float)) else "–"
+
+
+def moment(value: Any) -> str:
+    """A time to the minute, UTC; a date where the time is midnight."""
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return value
+    if not isinstance(value, dt.datetime):
+        return "–" if value is None else str(value)
+    return f"{value:%Y-%m-%d}" if value.time() == dt.time() else f"{value:%Y-%m-%d %H:%M}"
+
+
+def within(row: Mapping[str, Any]) -> str:
+    low, high = row.get("low"), row.get("high")
+    return f"{number(low)} to {number(high)}" if low is not None and high is not None else "–"
+
+
+def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
+    """One piece of evidence, ready to show: the texts of its figures and where they lie."""
+    real = lambda key: (
+        given.get(key) if isinstance(given.get(key), (int, float)) and not isinstance(given.get(key), bool) else None
+    )
+    value, low, high, threshold = (real(key) for key in ("value", "low", "high", "threshold"))
+    shown, asked = _apart(given.get("value"), given.get("threshold"))
+    span = within({"low": low, "high": high})
+    unit, name = str(given.get("unit") or ""), str(given.get("name") or "")
+    passed = given.get("passed")
+    said = f"{name.replace('_', ' ')} {shown}{' ' + unit if unit and unit != name else ''}"
+    said += f" ({span})" if span != "–" else ""
+    said += f" against {asked} asked" if threshold is not None else ""
+    return {
+        "name": name.replace("_", " "),
+        "value": shown,
+        "unit": unit,
+        "within": span,
+        "threshold": asked,
+        "passed": passed if isinstance(passed, bool) else None,
+        "line": drawing.interval(value, low, high, threshold),
+        "sentence": said,
+    }
+
+
+def verdict(product: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A gate's verdict, ready to show; None where the gate has not run, 'no' where it said nothing."""
+    if not product:
+        return None
+    said = product.get("verdict")
+    said = said if isinstance(said, dict) else {}
+    listed = lambda key: [str(one) for one in said.get(key) or []]
+    found = [evidence(one) for one in said.get("evidence") or [] if isinstance(one, dict)]
+    deciding = said.get("deciding") or product.get("deciding")
+    word = said.get("verdict") if said.get("verdict") in ("yes", "maybe", "no") else "no"
+    return {
+        "gate": str(said.get("gate") or str(product.get("stage", "")).removesuffix("_gate")),
+        "verdict": word,
+        "reasons": listed("reasons") or ([] if said else ["The gate's notebook said nothing, which counts as No."]),
+        "must_change": listed("must_change"),
+        "evidence": found,
+        "deciding": next((e for e in found if e["name"] == str(deciding).replace("_", " ")), None),
+    }
+
+
+def finding(stage: str, product: Mapping[str, Any]) -> str:
+    """A sentence made of the figures in a stage's product; '' where they are not there."""
+    try:
+        return str(_FINDINGS.get(stage, lambda p: "")(product))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return ""
+
+
+def _collected(p) -> str:
+    rows = sum(batch["rows"] for source in p["batches"].values() for batch in source)
+    return f"{rows:,} raw rows from {len(p['batches'])} source{'s' if len(p['batches']) != 1 else ''}."
+
+
+def _ingested(p) -> str:
+    total = {
+        key: sum(count.get(key, 0) for count in p["counts"].values())
+        for key in ("read", "kept", "rejected", "duplicates")
+    }
+    return "{read:,} rows read: {kept:,} kept, {rejected:,} rejected with a reason, {duplicates:,} duplicates.".format(
+        **total
+    )
+
+
+def _explored(p) -> str:
+    chosen = p["chosen"]["name"]
+    best = next(c for c in p["candidates"] if c["name"] == chosen)
+    return f"{chosen} is chosen out of {len(p['candidates'])}: {number(best['mean'])} ({within(best)})."
+
+
+def _trained(p) -> str:
+    t = p["trained"]
+    return f"{p['model']['name']} learned from {t['rows']:,} rows, {moment(t['from'])} to {moment(t['until'])}."
+
+
+def _evaluated(p) -> str:
+    first = p["metrics"][0]
+    within = f" ({number(first['low'])} to {number(first['high'])})" if first.get("low") is not None else ""
+    return f"{first['name'].replace('_', ' ')} {number(first['value'])}{within} on the held-out period."
+
+
+def _windows(p) -> str:
+    start, end, held, until = (
+        moment(p["windows"][key]) for key in ("from", "train_until", "holdout_from", "holdout_until")
+    )
+    return f"Learn from {start} until {end}; {held} until {until} is held out."
+
+
+def _said(p) -> str:
+    said = verdict(p)
+    return said["reasons"][0] if said and said["reasons"] else ""
+
+
+_FINDINGS = {
+    "problem": lambda p: p["problem"]["question"],
+    "collection": _collected,
+    "ingestion": _ingested,
+    "transformation": _windows,
+    "need_gate": _said,
+    "features": lambda p: f"{len(p['catalogue']):,} features, each known before the moment it is used.",
+    "exploration": _explored,
+    "building": lambda p: f"{p['estimator']['name']}, not yet trained.",
+    "training": _trained,
+    "evaluation": _evaluated,
+    "validation_gate": _said,
+}
+
+
+def counts(ingestion: Mapping[str, Any]) -> list[dict[str, Any]]:
+    counts = ingestion.get("counts")
+    rows = []
+    for table, count in (counts if isinstance(counts, dict) else {}).items():
+        if isinstance(count, dict):
+            whole = {key: int(count.get(key) or 0) for key in ("read", "kept", "rejected", "duplicates")}
+            rows.append(
+                {
+                    "table": table,
+                    **whole,
+                    "adds_up": whole["read"] == whole["kept"] + whole["rejected"] + whole["duplicates"],
+                }
+            )
+    return rows
+
+
+def tables(product: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The versions of tables that a product cites."""
+    tables = product.get("tables")
+    cited = tables.items() if isinstance(tables, dict) else []
+    return [
+        {"name": str(t.get("name") or name), **{k: t.get(k) for k in ("version", "rows", "digest")}}
+        for name, t in cited
+        if isinstance(t, dict)
+    ]
+
+
+def records(rows: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def judged(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the held-out period showed, as tables: metrics, slices, contenders and the latency's figure."""
+    named = [{**row, "name": row.get("label") or row.get("name")} for row in records(evaluation.get("metrics"))]
+    against = []
+    for row in records(evaluation.get("contenders")) or records(evaluation.get("baselines")):
+        figure, gain = mapping(row.get("metric")) or row, mapping(row.get("gain"))
+        figures = {key: figure.get(key) for key in ("value", "low", "high")}
+        told = f"{number(gain['value'])} ({within(gain)})" if gain.get("value") is not None else ""
+        against.append({"name": row.get("name"), "kind": row.get("kind"), **figures, GAIN: told})
+    return {
+        "metrics": [{key: row.get(key) for key in ("name", "value", "low", "high", "unit", "n")} for row in named],
+        "slices": records(evaluation.get("slices")),
+        "contenders": against,
+        "latency_ms": mapping(evaluation.get("latency")).get("p99_below_ms"),
+    }
+
+
+def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of a product as a table: what is named first, then its figure, the interval as one column, the rest.
+
+    Returns
+    -------
+    dict
+        'columns' (name, whether it holds numbers) and 'rows' (texts).
+    """
+    spans = [row for row in rows if row.get("low") is not None and row.get("high") is not None]
+    if spans:
+        rows = [{k: v for k, v in row.items() if k not in ("low", "high")} | {"interval": within(row)} for row in rows]
+    found: dict[str, bool] = {}
+    for row in rows:
+        for key, value in row.items():
+            if not isinstance(value, (dict, list)) and value not in (None, ""):
+                found[key] = found.get(key, False) or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    is_figure = lambda key: found[key] or key in ("interval", "unit", GAIN)
+    place = lambda key: (is_figure(key), FIRST.index(key) if key in FIRST else len(FIRST), list(found).index(key))
+    names = sorted(found, key=place)
+    return {
+        "columns": [(name.replace("_", " "), found[name] or name in ("interval", GAIN)) for name in names],
+        "rows": [[number(row.get(name)) for name in names] for row in rows],
+    }
