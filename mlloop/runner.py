@@ -378,6 +378,8 @@ class _Work:
                     if not running:
                         break
                     self._collect(running, done, outcome)
+            except MlloopError:
+                raise  # what runs beside it may end well: the executor waits for it
             except BaseException:
                 self._stop()
                 raise
