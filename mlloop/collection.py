@@ -8,13 +8,15 @@ __all__ = ['FORMATS', 'CHUNK_ROWS', 'NANNYML', 'FETCH', 'Batch', 'place', 'match
            'fetch_http', 'nannyml_history', 'spread_over_year', 'fetch_nannyml', 'collect', 'summary', 'plot_feed',
            'feeds']
 
-# %% ../nbs/11_collection.ipynb #9d691e75
+# %% ../nbs/11_collection.ipynb #0fe9df77
 import datetime as dt
 import glob
+import gzip
 import importlib.util
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -133,7 +135,7 @@ class Store:
         there = batches is not None and all((self.state / b.path).exists() for b in batches)
         return batches if there else None
 
-# %% ../nbs/11_collection.ipynb #581e7852
+# %% ../nbs/11_collection.ipynb #704d17d1
 FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -156,8 +158,6 @@ def count_rows(path: Path, form: str) -> int:
         import pyarrow.parquet as pq
 
         return pq.ParquetFile(path).metadata.num_rows
-    import gzip
-
     with (gzip.open(path) if path.name.endswith(".gz") else path.open("rb")) as handle:
         lines, last = 0, b"\n"
         while block := handle.read(1 << 20):
@@ -192,8 +192,8 @@ def _copy(path: Path, to: Path) -> None:
 
 
 def _copied(path: Path, source: Source, store: Store) -> Batch:
+    form, status = file_format(path, source), path.stat()
     try:
-        form, status = file_format(path, source), path.stat()
         mark = [status.st_size, status.st_mtime_ns]
         known = store.known.get(str(path))
         if known and known[0] == mark and known[1] in store.batches and (store.state / store.batches[known[1]].path).exists():
@@ -206,6 +206,9 @@ def _copied(path: Path, source: Source, store: Store) -> Batch:
         raise SourceError("may not be read: no permission", str(path), "Give permission (chmod u+r), then: mlloop run") from error
     except EOFError as error:
         raise SourceError(f"is cut short: {error}", str(path), "Fetch it again from where it comes, then: mlloop run") from error
+    except (gzip.BadGzipFile, zlib.error, ValueError) as error:
+        told = f"is not what its name says ({form}{', gz' if path.name.endswith('.gz') else ''}): {error}"
+        raise SourceError(told, str(path), "Rename it or declare its format, then: mlloop run") from error
     store.known[str(path)] = [mark, batch.name()]
     store.batches[batch.name()] = batch
     return batch

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import UsageError
-from .storage import atomic_path, read_json, write_json, write_text
+from .storage import atomic_path, read_json, sweep, write_json, write_text
 
 CATEGORIES = {
     "groceries": (["pasta", "coffee", "olive oil", "muesli", "tea"], 6.0, 0.10, 0),
@@ -481,6 +481,7 @@ def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **given)
     p, folder = parameters(**given), Path(folder)
     until = _date(as_of)
     _claim(folder, p)
+    sweep(folder)
     world = _World(_truth(p))
     days = range(max(0, (until - p.start).days))
     paths = {day: folder / "clicks" / f"{p.start + dt.timedelta(days=day)}.jsonl" for day in days}
