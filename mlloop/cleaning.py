@@ -24,16 +24,20 @@ from rapidfuzz.distance import OSA
 from .errors import ProblemError
 from .problem import Cleaning, Column, meant
 
-# %% ../nbs/04_cleaning.ipynb #032ef49b
+# %% ../nbs/04_cleaning.ipynb #fbb71999
 @dataclass(frozen=True)
 class Step:
-    """What one rule does: `values` replace columns, `added` are new ones, rows where `keep` is not true leave."""
+    """What one rule does to `table`: `values` replace columns, `added` are new ones, rows where `keep` is not true leave.
+
+    Rows that have left `table` already are in `gone`. A `costly` step is computed once and kept at hand.
+    """
 
     table: ir.Table
     values: Mapping[str, ir.Value] = field(default_factory=dict)
     added: Mapping[str, ir.Value] = field(default_factory=dict)
     keep: ir.BooleanValue | None = None
     costly: bool = False
+    gone: ir.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Context:
 
 NBSP = "\u00a0"
 
-# %% ../nbs/04_cleaning.ipynb #05390068
+# %% ../nbs/04_cleaning.ipynb #8df73831
 RULES: dict[str, Callable[..., Step]] = {}
 
 
@@ -179,7 +183,10 @@ def _done(table: ir.Table, step: Step, changes: Sequence[Change]) -> ir.Table:
     """The table with what the step really changes, as a view of the engine."""
     columns = {c for change in changes if change.rows for c in change.columns}
     values = {c: v for c, v in step.values.items() if c in columns or v.type() != table[c].type()}
-    drops = step.keep is not None and any(change.kind == "dropped" and change.rows for change in changes)
+    gone = any(change.kind == "dropped" and change.rows for change in changes)
+    if step.gone is not None:
+        return as_view(step.table.select(*table.columns)) if gone else table
+    drops = step.keep is not None and gone
     if not (values or step.added or drops):
         return table
     done = step.table.filter(step.keep.fill_null(False)) if drops and step.keep is not None else step.table
@@ -207,6 +214,11 @@ def _changes(step: Step, one: Cleaning, name: str, declared: bool) -> list[Chang
     if step.keep is not None:
         shown = one.columns or [c for c in table.columns if not c.startswith("__")][:6]
         sums |= _sums(len(kinds), ~step.keep.fill_null(False), _row_text(table, shown), None)
+        kinds.append(("dropped", list(one.columns)))
+    if step.gone is not None:
+        table, shown = step.gone, one.columns or list(step.gone.columns[:6])
+        told = _row_text(table, shown)
+        sums |= _sums(len(kinds), told.notnull(), told, None)
         kinds.append(("dropped", list(one.columns)))
     if not kinds:
         return [Change(name, one.rule, list(one.columns), 0, "changed", one.reason, declared)]
@@ -573,16 +585,20 @@ def drop_missing(table: ir.Table, columns: Sequence[str], context: Context) -> S
     """Drop rows that miss a value of `columns`."""
     return Step(table, keep=ibis.and_(*(table[c].notnull() for c in columns or table.columns)))
 
-# %% ../nbs/04_cleaning.ipynb #c7cbd879
+# %% ../nbs/04_cleaning.ipynb #c4032361
 @rule
 def duplicates(table: ir.Table, columns: Sequence[str], context: Context) -> Step:
     """Drop rows that repeat `columns` (default: all); of those alike the earliest stays."""
     columns = list(columns) or list(table.columns)
     rest = [c for c in table.columns if c not in columns]
-    order = sorted(rest, key=lambda c: c != context.time)
-    window = ibis.window(group_by=columns, order_by=order or None)
-    ranked = table.mutate(__copy=ibis.row_number().over(window))
-    return Step(ranked, keep=ranked["__copy"] == 0, costly=True)
+    # few rows have a double: only those are ranked, all others pass by a small table of repeated keys
+    repeated = _computed(table.group_by(columns).aggregate(__n=lambda t: t.count()).filter(lambda t: t["__n"] > 1))
+    alike = [table[c].identical_to(repeated[c]) for c in columns]
+    several = _computed(table.semi_join(repeated, alike))
+    window = ibis.window(group_by=columns, order_by=sorted(rest, key=lambda c: c != context.time) or None)
+    ranked = several.mutate(__copy=ibis.row_number().over(window))
+    first, gone = (ranked.filter(side).drop("__copy") for side in (ranked["__copy"] == 0, ranked["__copy"] > 0))
+    return Step(ibis.union(table.anti_join(repeated, alike), first), gone=gone)
 
 
 @rule
