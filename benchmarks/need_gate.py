@@ -114,10 +114,10 @@ def too_few_rows(rng):
 
 
 def leak(rng):
-    """The target is a coin, and one column was written after it."""
+    """The target is a coin, and one column was written after it: a reason, of which no single question tells much."""
     rows = table(rng)
     rows["y"] = coin(rng, np.zeros(len(rows)))
-    rows["written_after"] = np.where(rows["y"] == 1, rng.integers(1, 9, len(rows)), 0) + rng.normal(0, 0.1, len(rows))
+    rows["written_after"] = 2 * rng.integers(0, 10, len(rows)) + rows["y"]
     return statement(declared(rows)), rows
 
 

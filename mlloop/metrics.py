@@ -432,21 +432,22 @@ def over_folds(estimates: list[Estimate], low: float = -np.inf, high: float = np
     """The mean of a figure over folds, with its interval.
 
     Two things make a fold's figure differ from the truth: which rows it drew (its own interval says how much) and
-    which period it was (the spread of the folds beyond that). The interval holds both, within [low, high].
+    which period it was (the spread of the folds beyond that). The interval holds whichever is larger, within
+    [low, high].
 
     References
     ----------
-    Higgins, Thompson and Spiegelhalter (2009), J. R. Stat. Soc. A 172: a random-effects mean and its interval.
+    DerSimonian and Laird (1986), Meta-analysis in clinical trials, with equal weights: the error of the mean is the
+    square root of (own variance + variance between periods) / k, and the latter is what the spread shows beyond the former.
     """
-    from scipy.stats import norm, t
+    from scipy.stats import norm
 
     k, confidence = len(estimates), estimates[0].confidence
     z = norm.ppf(0.5 + confidence / 2)
     value = float(np.mean([e.value for e in estimates]))
     own = float(np.sqrt(np.sum([((e.high - e.low) / (2 * z)) ** 2 for e in estimates]))) / k
     between = float(np.std([e.value for e in estimates], ddof=1) / np.sqrt(k)) if k > 1 else 0.0
-    excess = max(0.0, between**2 - own**2)
-    reach = float(np.sqrt((z * own) ** 2 + (t.ppf(0.5 + confidence / 2, max(k - 1, 1)) ** 2) * excess))
+    reach = float(z * max(own, between))
     ends = max(low, value - reach), min(high, value + reach)
     return Estimate(value, *ends, sum(e.n for e in estimates), confidence, "folds")
 

@@ -215,10 +215,11 @@ def test_folds_add_the_spread_between_periods():
     moving = [metrics.Estimate(v, v - 0.02, v + 0.02, 500) for v in (0.7, 0.77, 0.83, 0.9)]
     steady, unsteady = metrics.over_folds(same), metrics.over_folds(moving)
     assert steady.high - steady.value == pytest.approx(0.02 / np.sqrt(4))  # four independent folds halve the error
-    low, high = stats.t.interval(0.95, 3, 0.8, stats.sem([0.7, 0.77, 0.83, 0.9]))
     assert unsteady.value == pytest.approx(0.8) and unsteady.n == 2000
-    # beyond the t interval only by what the folds' own errors add (0.005 of 0.13)
-    assert (unsteady.low, unsteady.high) == (pytest.approx(low, abs=0.005), pytest.approx(high, abs=0.005))
+    expected = stats.norm.interval(0.95, 0.8, stats.sem([0.7, 0.77, 0.83, 0.9]))
+    assert (unsteady.low, unsteady.high) == pytest.approx(expected)
+    bounded = metrics.over_folds(moving, 0.75, 0.82)
+    assert (bounded.low, bounded.high) == (0.75, 0.82)
 
 
 # ---- ranking
