@@ -136,7 +136,7 @@ def contract(table: Table) -> pa_ibis.DataFrameSchema:
         columns[name] = pa_ibis.Column(types.dtype(LAKE_TYPES[column.type]), checks, nullable=not column.required)
     return pa_ibis.DataFrameSchema(columns)
 
-# %% ../nbs/12_ingestion.ipynb #6330a03e
+# %% ../nbs/12_ingestion.ipynb #f8a9d159
 @dataclass(frozen=True)
 class Raw:
     """A raw file to read: where it lies, its format, the name it had, and how to read it."""
@@ -170,9 +170,9 @@ AGAIN = "Fetch it again, or declare its format, then: mlloop run"
 DECLARE = "Declare its encoding in the statement (encoding: latin-1, cp1252, utf-16 ...), then: mlloop run"
 
 
-def _open(raw: Raw, encoding: str):
-    gz = raw.path.name.endswith(".gz")
-    return gzip.open(raw.path, "rt", encoding=encoding, newline="") if gz else raw.path.open(encoding=encoding, newline="")
+def _open(raw: Raw, encoding: str, errors: str = "strict"):
+    opened = gzip.open if raw.path.name.endswith(".gz") else open
+    return opened(raw.path, "rt", encoding=encoding, errors=errors, newline="")
 
 
 def separator(raw: Raw) -> str:
@@ -194,12 +194,12 @@ def header(raw: Raw) -> list[str]:
         elif raw.format == "jsonl":
             names = _keys(raw)
         else:
-            with _open(raw, "utf-8-sig") as handle:
+            with _open(raw, "utf-8-sig", "surrogateescape") as handle:
                 names = next(csv.reader(handle, delimiter=separator(raw)), [])
-    except UnicodeDecodeError as error:
-        raise SourceError(f"is not {raw.source.encoding}: {error}", raw.origin, DECLARE) from error
     except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
         raise SourceError(f"cannot be read as {raw.format}: {error}", raw.origin, AGAIN) from error
+    if any(re.search("[\udc80-\udcff\0]", name) for name in names):
+        raise SourceError(f"is not UTF-8: its header reads {','.join(names)[:80]!r}", raw.origin, DECLARE)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceError(f"has the column {twice[0]!r} twice", raw.origin, "Rename one in the file, then: mlloop run")
@@ -215,12 +215,13 @@ def _keys(raw: Raw, lines: int = 200) -> list[str]:
                 keys |= dict.fromkeys(row) if isinstance(row, dict) else {}
     return list(keys)
 
-# %% ../nbs/12_ingestion.ipynb #22add18a
+# %% ../nbs/12_ingestion.ipynb #007bea1d
 LINE_BYTES, RAW_CHARS = 8_000_000, 10_000
 UNREAD = {
     "MISSING COLUMNS": "line has fewer columns than the header", "TOO MANY COLUMNS": "line has more columns than the header",
     "UNQUOTED VALUE": "line opens a quote that is never closed; what follows is part of it",
-    "LINE SIZE OVER MAXIMUM": f"line is longer than {LINE_BYTES // 1_000_000} MB", "INVALID ENCODING": "line is not UTF-8 (is another encoding to be declared?)",
+    "LINE SIZE OVER MAXIMUM": f"line is longer than {LINE_BYTES // 1_000_000} MB",
+    "INVALID ENCODING": "line is not UTF-8 (is another encoding to be declared?)",
 }  # fmt: skip
 
 
@@ -449,7 +450,7 @@ def entity_of(problem: Problem, name: str) -> str | None:
         return next((use.user for use in problem.task.interactions if use.table == name), None)
     return problem.task.entity
 
-# %% ../nbs/12_ingestion.ipynb #a710da55
+# %% ../nbs/12_ingestion.ipynb #ffda5cc6
 def ingest_table(
     lake: Lake, name: str, table: Table, raws: Sequence[Raw], batches: Sequence[str], as_of: dt.datetime,
     entity: str | None = None, sample: float = 1.0,
@@ -503,14 +504,15 @@ def _sorted(lake, table, raws, before, notes, as_of, entity, sample) -> tuple[tu
     counts["rejected"] += int(unread.count().execute())
     last = max([t for t in (notes.get("latest"), found["latest"] and found["latest"].isoformat()) if t], default=None)
     cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None
-    return (done, unread, raws), {"counts": {"read": sum(counts.values())} | counts, "latest": last, "cut_at": cut_at}
+    return (done, unread, raws), {"counts": {"read": sum(counts.values())} | counts, "latest": last, "cut_at": cut_at, "new": found["kept"]}
 
 
 def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) -> None:
     """Append, or write whole, the rejected rows and then the kept ones; both carry the state that they lead to."""
     done, unread, raws = sorted_rows
     kept = done.filter(done._place == "kept")
-    _must_fit(kept.select(*table.columns), table, name)
+    if notes["new"]:
+        _must_fit(kept.select(*table.columns), table, name)
     mark, notes = digest_json([chain[-1], notes["cut_at"]]), notes | {"state": chain[-1]}
     other, mode = f"{name}__rejected", "append" if before else "overwrite"
     if before:
