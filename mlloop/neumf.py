@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Network', 'Negatives', 'NeuMF', 'run_epoch', 'ranking']
 
-# %% ../nbs/08_neumf.ipynb #8c31c9f6
+# %% ../nbs/08_neumf.ipynb #82c965fe
 from itertools import pairwise
 
 import numpy as np
@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .perceptron import device_of, epoch_generator, train
+from .perceptron import device_of, epoch_generator, one_thread, train
 from .recommenders import Recommender
 from .storage import digest_json
 
-# %% ../nbs/08_neumf.ipynb #1f87d6e6
+# %% ../nbs/08_neumf.ipynb #e371b3b4
 class Network(nn.Module):
     """Logits of user-item pairs.
 
@@ -41,7 +41,7 @@ class Network(nn.Module):
         generator = epoch_generator(seed, -1)
         table = lambda rows, width: nn.Parameter(torch.empty(rows, width).normal_(0, 0.01, generator=generator))
         linear = lambda width, inputs: nn.Parameter(torch.empty(width, inputs).uniform_(-1, 1, generator=generator) * (3 / inputs) ** 0.5)
-        self.bias = nn.Parameter(torch.zeros(items))
+        self.bias = nn.Parameter(torch.zeros(items, 1))
         if form != "mlp":
             self.user_factors, self.item_factors = table(users, factors), table(items, factors)
             self.product = nn.Parameter(torch.ones(factors))
@@ -56,19 +56,19 @@ class Network(nn.Module):
 
     def forward(self, users, items):
         """Logits (B, K) of `users` (B,) with `items` (B, K)."""
-        logits = self.bias[items]
+        logits = functional.embedding(items, self.bias)[..., 0]
         if self.form != "mlp":
-            weighed = self.user_factors[users] * self.product  # (B, F)
-            logits = logits + torch.einsum("bf,bkf->bk", weighed, functional.embedding(items, self.item_factors))
+            weighed = functional.embedding(users, self.user_factors) * self.product  # (B, F)
+            logits = logits + (functional.embedding(items, self.item_factors) @ weighed[:, :, None])[..., 0]
         if self.form != "gmf":
-            first = (self.user_vectors[users] @ self.from_user.T)[:, None]  # (B, 1, H)
+            first = (functional.embedding(users, self.user_vectors) @ self.from_user.T)[:, None]  # (B, 1, H)
             second = functional.embedding(items, self.item_vectors) @ self.from_item.T  # (B, K, H)
             logits = logits + self._deep(first + second)
         return logits
 
     def every_item(self, users):
         """Logits (B, n_items) of `users` (B,) with all items."""
-        logits = self.bias[None]
+        logits = self.bias.T
         if self.form != "mlp":
             logits = logits + (self.user_factors[users] * self.product) @ self.item_factors.T
         if self.form != "gmf":
@@ -116,7 +116,7 @@ class Negatives:
             hits = (hits[0][still], hits[1][still])
         return drawn
 
-# %% ../nbs/08_neumf.ipynb #ab0385bc
+# %% ../nbs/08_neumf.ipynb #20ad72ee
 class NeuMF(Recommender):
     """Neural collaborative filtering: `form` 'gmf', 'mlp' or 'neumf' (both).
 
@@ -134,10 +134,10 @@ class NeuMF(Recommender):
         Share of the positives, the latest, put aside to decide when to stop; 0: all `epochs` are run.
     device : {'auto', 'cpu', 'cuda'}
     checkpoint : path, optional
-        File to save to after each epoch and to resume from (".all" is added for the second training).
+        File to save to after each epoch and to resume from (".all" is added for what is learned from everything).
     """
 
-    def __init__(self, form="neumf", factors=16, hidden=(32, 16), negatives=4, epochs=30, patience=3, batch_size=512,
+    def __init__(self, form="neumf", factors=16, hidden=(32, 16), negatives=4, epochs=30, patience=2, batch_size=512,
                  learning_rate=0.005, weight_decay=1e-6, validation_share=0.1, device="auto", checkpoint=None, seed=0,
                  target_kind="purchase", other_weight=0.3, half_life_days=None, repeat_weight=0.0):
         super().__init__(target_kind, other_weight, half_life_days, repeat_weight)
@@ -159,13 +159,14 @@ class NeuMF(Recommender):
         rows, columns = self.history_.nonzero()
         weights = self.history_.data
         late = self._latest(events, rows, columns)
-        epochs = self.epochs
+        network = Network(len(self.users_), len(self.items_), self.form, self.factors, list(self.hidden), self.seed).to(device_of(self.device))
+        self.validation_, more = [], self.epochs
         if late.any():
-            losses, _ = self._train(rows[~late], columns[~late], weights[~late], epochs, (rows[late], columns[late]), "")
-            epochs = int(np.argmin(losses)) + 1
+            losses = self._train(network, rows[~late], columns[~late], weights[~late], self.epochs, (rows[late], columns[late]), "")
             self.validation_ = [1 - loss for loss in losses]
-        _, network = self._train(rows, columns, weights, epochs, None, ".all")
-        self.epochs_ = epochs
+            more = -(-(int(np.argmin(losses)) + 1) // 4)
+        self._train(network, rows, columns, weights, more, None, ".all")
+        self.epochs_ = len(self.validation_) + more
         self.weights_ = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
 
     def _latest(self, events, rows, columns):
@@ -178,27 +179,25 @@ class NeuMF(Recommender):
         late[np.argsort(first.to_numpy(), kind="stable")[len(rows) - count :]] = True
         return late
 
-    def _train(self, rows, columns, weights, epochs, held, suffix):
-        device = device_of(self.device)
+    def _train(self, network, rows, columns, weights, epochs, held, suffix):
+        device = network.bias.device
         on = lambda values, kind: torch.as_tensor(np.asarray(values), dtype=kind, device=device)
         rows, columns, weights = on(rows, torch.int64), on(columns, torch.int64), on(weights, torch.float32)
-        network = Network(len(self.users_), len(self.items_), self.form, self.factors, list(self.hidden), self.seed).to(device)
         negatives = Negatives(rows, columns, len(self.items_))
 
         def one_epoch(optimiser, epoch):
             run_epoch(network, optimiser, negatives, rows, columns, weights, self.negatives, self.batch_size,
-                      epoch_generator(self.seed, epoch, device))
+                      epoch_generator(self.seed, epoch + (0 if held else 10_000), device))
 
         validate = None
         if held:
             held_rows, held_columns = (on(part[:: max(1, len(part) // 5000)], torch.int64) for part in held)
             drawn = negatives.draw(held_rows, 99, epoch_generator(self.seed, -2, device))
             validate = lambda: 1 - ranking(network, held_rows, held_columns, drawn)
-        losses = train(
+        return train(
             network, one_epoch, validate, epochs=epochs, patience=self.patience, learning_rate=self.learning_rate,
             weight_decay=self.weight_decay, checkpoint=f"{self.checkpoint}{suffix}" if self.checkpoint else None,
             key=self._key(rows, columns, weights, epochs))
-        return losses, network
 
     def _key(self, rows, columns, weights, epochs):
         if not self.checkpoint:
@@ -211,7 +210,7 @@ class NeuMF(Recommender):
         network = Network(len(self.users_), len(self.items_), self.form, self.factors, list(self.hidden), self.seed)
         network.load_state_dict({name: torch.as_tensor(value) for name, value in self.weights_.items()})
         chunk = max(1, 20_000_000 // (len(self.items_) * max(self.hidden)))
-        with torch.no_grad():
+        with torch.no_grad(), one_thread("cpu"):
             return np.vstack([network.every_item(part).numpy() for part in torch.as_tensor(rows).split(chunk)])
 
 

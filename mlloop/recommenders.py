@@ -47,7 +47,7 @@ def matrix(events: pd.DataFrame, users: pd.Index, items: pd.Index, weights: np.n
     sums.data = np.log2(1 + sums.data)
     return sums
 
-# %% ../nbs/06_recommenders.ipynb #36ec5760
+# %% ../nbs/06_recommenders.ipynb #1efeba61
 class Recommender(BaseEstimator):
     """Ranks every item for a user; subclasses give `_fit(events, items)` and `_score(rows)`.
 
@@ -82,7 +82,7 @@ class Recommender(BaseEstimator):
         self.half_life_days = half_life_days
         self.repeat_weight = repeat_weight
 
-    def fit(self, events, items=None, user_features=None, item_features=None):
+    def fit(self, events, items=None, user_features=None, item_features=None, pair_features=None, taste_features=None):
         """Learn from `events`.
 
         Parameters
@@ -91,8 +91,8 @@ class Recommender(BaseEstimator):
             Columns user, item, time; kind and quantity where there are such.
         items : DataFrame, optional
             The catalogue: column item, and what describes an item.
-        user_features, item_features : DataFrame, optional
-            What the stage `features` made; only hybrids read them.
+        user_features, item_features, pair_features, taste_features : DataFrame, optional
+            What the stage `features` made, as of one or several cutoffs; only hybrids read them.
 
         Raises
         ------
@@ -108,9 +108,9 @@ class Recommender(BaseEstimator):
         target = event_weights(events, self.target_kind, 0.0, None)
         self.seen_ = matrix(events, self.users_, self.items_, target)
         self.popular_ = popularity(events, self.items_, target, self.popular_days)
-        self.features_ = {"users": user_features, "items": item_features}
+        self._given = {"user": user_features, "item": item_features, "pair": pair_features, "taste": taste_features}
         self._fit(events, items)
-        del self.features_
+        del self._given
         return self
 
     def _checked(self, events):
