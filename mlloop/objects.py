@@ -22,15 +22,20 @@ def cited(content: Any) -> Iterator[dict]:
             yield from cited(value)
 
 
+def place(settings: Settings, product: Path, path: str) -> Path:
+    """Where a file is that a product cites: absolute, beside the product, or in the state folder."""
+    return next((p for p in (product.parent / path, settings.state / path) if p.exists()), product.parent / path)
+
+
 def keep(settings: Settings, product: Path) -> str:
     """Keep a product and the files it cites; returns its digest. What is kept already is not written again."""
     digest = storage.digest_file(product)
-    place = settings.state / "objects" / f"{digest}.json"
-    if not place.exists():
+    kept = settings.state / "objects" / f"{digest}.json"
+    if not kept.exists():
         for entry in cited(storage.read_json(product)):
             if "path" in entry:
-                _copy(settings.root / entry["path"], settings.state / "objects" / entry["digest"])
-        _copy(product, place)
+                _copy(place(settings, product, entry["path"]), settings.state / "objects" / entry["digest"])
+        _copy(product, kept)
     return digest
 
 
@@ -49,14 +54,14 @@ def restore(settings: Settings, digest: str, target: Path) -> Path:
     DataError
         It was not kept, or has been removed since.
     """
-    place = settings.state / "objects" / f"{digest}.json"
-    if not place.exists():
+    found = settings.state / "objects" / f"{digest}.json"
+    if not found.exists():
         raise DataError(
             f"the product {digest[:12]} is no longer kept",
-            str(place.parent),
+            str(found.parent),
             "It cannot be replayed; ask the gate anew: mlloop gate need",
         )
-    content = storage.read_json(place)
+    content = storage.read_json(found)
     for entry in cited(content):
         kept = settings.state / "objects" / str(entry["digest"])
         if "path" in entry and kept.exists():
