@@ -303,7 +303,7 @@ class Lake:
         except TableNotFoundError as error:
             there = ", ".join(self.names(name.split("/")[0])) or "none"
             raise LakeError(f"there is no table {name!r} (there are: {there})", uri, "Write it: mlloop run") from error
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError, OverflowError) as error:
             if version is not None and self.exists(name):
                 latest = DeltaTable(uri, storage_options=storage_options()).version()
                 told = f"table {name!r} has no version {version} (versions: 0 to {latest})"

@@ -318,6 +318,10 @@ def test_a_kill_at_any_moment_is_finished_by_the_next_run(feed, seconds):
     assert done.counts == whole.counts and done.table.digest == whole.table.digest == digest(feed.lake.read(done.table))
 
 
+def test_the_example_statement_holds_together():
+    assert load(Path(__file__).parent.parent / "docs/examples/online_retail.yaml").name == "online_retail"
+
+
 RETAIL = Path(os.environ.get("MLLOOP_TEST_DATA", "/nonexistent"), "online_retail")
 
 

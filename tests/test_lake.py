@@ -197,6 +197,7 @@ def test_awkward_types_are_stored_as_what_delta_has(lake):
     [
         (lambda lake: lake.read("p/tt"), r"no table 'p/tt' \(there are: p/t\)"),
         (lambda lake: lake.read("p/t", 7), r"has no version 7 \(versions: 0 to 0\)"),
+        (lambda lake: lake.read("p/t", -1), r"has no version -1 \(versions: 0 to 0\)"),
         (lambda lake: lake.write("p/t", ROWS.drop(["name"]), mode="append"), "column 'name' is missing"),
         (lambda lake: lake.write("p/t", ROWS.append_column("new", ROWS["id"]), mode="append"), "column 'new' is not in the table"),
         (lambda lake: lake.write("p/t", ROWS.set_column(0, "id", pa.array(["1", "2", "3"])), mode="append"), "'id' is string, the table has int64"),
