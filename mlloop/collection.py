@@ -552,7 +552,7 @@ def collect(problem: Problem, as_of: dt.datetime, settings: Settings) -> dict[st
         fetched[name] = batches
     return fetched
 
-# %% ../nbs/11_collection.ipynb #25a89e8b
+# %% ../nbs/11_collection.ipynb #4b2718ca
 def summary(batches: dict[str, list[Batch]], problem: Problem):
     """One row for each source: kind, where from, batches, rows, the last moment fetched (pandas.DataFrame)."""
     import pandas as pd
@@ -569,6 +569,8 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
 
 def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     """Rows of each file of a feed, in the order they came; returns ax. Its title says whether a day is missing."""
+    from matplotlib.dates import ConciseDateFormatter
+
     days = [re.search(r"\d{4}-\d{2}-\d{2}", batch.origin) for batch in batches]
     dated = [dt.date.fromisoformat(day[0]) for day in days if day]
     rows = [batch.rows for batch, day in zip(batches, days, strict=True) if day]
@@ -579,6 +581,7 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     ax.set_title(f"{name}: {found}, {sum(rows) / len(rows):,.0f} rows a file")
     ax.set_ylabel("rows per file")
     ax.set_xlabel(f"day in the file's name (n = {len(rows)} files)")
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
