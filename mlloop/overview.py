@@ -118,7 +118,10 @@ def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, A
                 state=state,
                 reasons=[str(reason) for reason in told.get("reasons") or []],
                 record=record,
-                product={"stage": name, "finding": rendering.raised(read_or_empty(failed))}
+                product={
+                    "stage": name,
+                    "finding": rendering.raised(read_or_empty(failed)).replace(f"{settings.root}/", ""),
+                }
                 if state == "failed"
                 else product,
             )

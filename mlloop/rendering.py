@@ -345,7 +345,10 @@ def _align(table) -> None:
     for place in range(1, width + 1):
         cells = [row[-place] for row in body if len(row) >= place]
         texts = [cell.get_text(strip=True) for cell in cells]
-        if any(t not in ("", "–") for t in texts) and all(
+        if max(map(len, texts), default=0) > 28:
+            for cell in cells:
+                cell["class"] = "wide"
+        elif any(t not in ("", "–") for t in texts) and all(
             t == "" or (len(t) < 40 and NUMBER.fullmatch(t)) for t in texts
         ):
             head = [row.find_all("th") for row in (table.thead.find_all("tr") if table.thead else [])]

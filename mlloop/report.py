@@ -172,9 +172,14 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
             "windows": read.get("transformation", {}).get("windows") or {},
             "need": decided(by_name.get("need_gate")),
             "validation": decided(by_name.get("validation_gate")),
-            "tables": wording.tables(read.get("features", {})),
+            "tables": _trained_on(wording.tables(read.get("features", {}))),
         },
     )
+
+
+def _trained_on(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tables a model learned from; all of them where none is named so."""
+    return [table for table in tables if table["name"].endswith("/train")] or tables
 
 
 def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None) -> Path:

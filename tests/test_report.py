@@ -128,6 +128,12 @@ def test_html_in_prose_is_shown_as_text_and_a_moment_as_a_date():
     assert "2016-01-01" in shown and "datetime" not in shown
 
 
+def test_long_texts_keep_room_beside_numbers():
+    html = rendering.library_html(made.table(("a", 1, "words " * 9), columns=("name", "n", "why")))
+    cells = BeautifulSoup(html, "html.parser").table.tbody.find_all("td")
+    assert [cell.get("class") for cell in cells] == [["n"], ["wide"]]
+
+
 def test_long_outputs_are_cut_and_say_so():
     rows = [(str(i), i) for i in range(500)]
     html = rendering.library_html(made.table(*rows))
