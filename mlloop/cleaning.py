@@ -757,7 +757,7 @@ def spill(table: ir.Table, columns: Sequence[str], context: Context, *, limit: i
     rest = table[first].re_replace(r"\s+\S+$", "")
     return Step(table, {first: ibis.ifelse(spilt, rest, table[first]), second: ibis.ifelse(spilt, last, table[second])})
 
-# %% ../nbs/04_cleaning.ipynb #100166ba
+# %% ../nbs/04_cleaning.ipynb #65b8205b
 @rule
 def outliers(
     table: ir.Table,
@@ -787,7 +787,13 @@ def outliers(
         return Step(table, keep=ibis.and_(*(~flag for flag in out.values())))
     if action == "missing":
         return Step(table, {c: ibis.ifelse(flag, ibis.null(table[c].type()), table[c]) for c, flag in out.items()})
-    return Step(table, {c: table[c].clip(*bounds[c]).cast(table[c].type()) for c in out if bounds[c] != (None, None)})
+    return Step(table, {c: _clipped(table[c], *bounds[c]) for c in out if bounds[c] != (None, None)})
+
+
+def _clipped(value: ir.NumericValue, low: float | None, high: float | None) -> ir.Value:
+    # least() and greatest() pass over missing values on Spark and would make a missing value the bound
+    kept = value if low is None else ibis.ifelse(value < low, ibis.literal(low).cast(value.type()), value)
+    return kept if high is None else ibis.ifelse(value > high, ibis.literal(high).cast(value.type()), kept)
 
 
 def _outside(value: ir.NumericValue, low: float | None, high: float | None) -> ir.BooleanValue:

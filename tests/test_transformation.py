@@ -1,0 +1,284 @@
+"""Transformation and cleaning: what happens to bad rows, that nothing is lost uncounted, that engines agree."""
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlloop.cleaning import Context, clean
+from mlloop.errors import DataError, ProblemError
+from mlloop.problem import Cleaning, Interactions, Join, Problem, Time
+from mlloop.profiling import suggest_cleaning
+from mlloop.transformation import derived, events_of, joined, rows_of, time_windows, transform
+
+AS_OF = dt.datetime(2025, 3, 1)
+DAYS = pd.date_range("2025-01-01", periods=60)
+
+
+@pytest.fixture
+def con():
+    return ibis.duckdb.connect()
+
+
+def statement(**changes) -> Problem:
+    columns = {"at": {"type": "time"}, "town": {"type": "category"}, "amount": {"type": "number"}, "repaid": {"type": "integer"}}
+    content = {
+        "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",
+        "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
+        "time": {"column": "at", "holdout_days": 10, "folds": 2, "fold_days": 10},
+        "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
+        "tables": {"loans": {"source": "loans", "time": "at", "columns": columns}},
+        "rules": [{"name": "small", "meaning": "lend small sums", "score": "-amount"}],
+        "success": {"metric": "roc_auc", "threshold": 0.7}, "money": {},
+    }
+    return Problem.model_validate(content | changes)
+
+
+def loans(**columns) -> pd.DataFrame:
+    return pd.DataFrame({"at": DAYS, "town": "Bend", "amount": 1.0, "repaid": [0, 1] * 30} | columns)
+
+
+def run(con, frame: pd.DataFrame, **changes):
+    return rows_of(statement(**changes), {"loans": con.create_table(ibis.util.gen_name("loans"), frame)}, AS_OF)
+
+
+def rule(name, columns=(), **options) -> Cleaning:
+    return Cleaning(rule=name, columns=list(columns), options=options)
+
+
+def cleaned(con, frame, *rules, **context):
+    table, changes = clean(con.create_table(ibis.util.gen_name("toy"), pd.DataFrame(frame)), rules, context=Context(**context))
+    return table.to_pandas(), changes
+
+
+def test_nothing_at_or_after_as_of_reaches_the_rows(con):
+    rows = run(con, loans()).tables["rows"].to_pandas()
+    assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
+
+
+def test_windows_meet_without_gap_or_overlap():
+    found = time_windows(Time(holdout_days=14, folds=3, fold_days=7, label_delay_days=3), AS_OF, DAYS[0].to_pydatetime())
+    edges = [fold["test_from"] for fold in found["folds"]] + [found["holdout_from"]]
+    assert edges == [fold["test_from"] for fold in found["folds"][:1]] + [fold["test_until"] for fold in found["folds"]]
+    assert found["holdout_until"] == "2025-02-26T00:00:00" and found["train_until"] == "2025-02-12T00:00:00"
+
+
+def test_fewer_folds_where_history_is_short_and_a_refusal_below_two():
+    plan = Time(holdout_days=10, folds=4, fold_days=10)
+    assert len(time_windows(plan, AS_OF, dt.datetime(2025, 1, 15))["folds"]) == 3
+    with pytest.raises(DataError, match="Shorten holdout_days or fold_days"):
+        time_windows(plan, AS_OF, dt.datetime(2025, 2, 5))
+
+
+def test_a_target_of_one_value_is_refused(con):
+    with pytest.raises(DataError, match="one value only"):
+        run(con, loans(repaid=1))
+
+
+def test_a_target_that_is_not_there_is_refused_with_what_was_meant(con):
+    with pytest.raises(DataError, match="Did you mean 'repaid_at'"):
+        run(con, loans().rename(columns={"repaid": "repaid_at"}))
+
+
+def test_a_column_of_one_value_passes_and_infinities_become_missing(con):
+    amount = [np.inf, -np.inf, np.nan] + [5.0] * 57
+    result = run(con, loans(amount=amount))
+    assert result.tables["rows"].to_pandas()["amount"].isna().sum() == 3
+    assert [c.rule for c in result.changes] == ["finite"]
+
+
+def test_rows_without_a_target_are_counted_out(con):
+    result = run(con, loans(repaid=[0, 1] * 29 + [None, 1]))
+    dropped = [c for c in result.changes if c.rule == "target"]
+    assert dropped[0].rows == 1 and result.tables["rows"].count().to_pyarrow().as_py() == 58
+
+
+def test_mixed_date_formats_are_read_in_the_order_declared(con):
+    days = ["31/12/2024", "2024-12-31", "12.31.24", "30/02/2025", "yesterday", None]
+    rows, changes = cleaned(con, {"day": days}, rule("date", ["day"], formats=["%d/%m/%Y", "%Y-%m-%d", "%m.%d.%y"]))
+    assert rows["day"].isna().tolist() == [False, False, False, True, True, True]
+    assert set(rows["day"].dropna()) == {pd.Timestamp("2024-12-31")}
+
+
+def test_a_ten_megabyte_cell_neither_stops_cleaning_nor_reaches_the_product(con):
+    rows, changes = cleaned(con, {"note": ["  x" * 3_500_000, "short"]}, rule("text", ["note"]))
+    assert changes[0].rows == 1 and len(rows["note"].iloc[0]) == 2 * 3_500_000 - 1
+    assert all(len(text) <= 80 for text in changes[0].examples[0].values())
+
+
+def test_counts_add_up_over_dropping_rules(con):
+    frame = {"id": [1, 1, 2, 3, 4], "who": ["a", "a", None, "c", "d"], "n": [1.0, 1.0, 2.0, 900.0, 3.0]}
+    rows, changes = cleaned(
+        con, frame, rule("duplicates"), rule("drop_missing", ["who"]), rule("outliers", ["n"], high=100, action="drop")
+    )
+    assert len(rows) + sum(c.rows for c in changes) == 5 and [c.rows for c in changes] == [1, 1, 1]
+
+
+def test_duplicates_keep_the_earliest_and_treat_missing_as_alike(con):
+    frame = {"id": ["x", "x", None, None], "at": pd.to_datetime(["2025-01-02", "2025-01-01", "2025-01-04", "2025-01-03"])}
+    rows, changes = cleaned(con, frame, rule("duplicates", ["id"]), time="at")
+    assert sorted(rows["at"].dt.day) == [1, 3] and changes[0].rows == 2
+
+
+def test_a_second_submission_within_seconds_is_a_near_duplicate(con):
+    at = pd.to_datetime(["2025-01-01 10:00:00", "2025-01-01 10:00:04", "2025-01-01 10:05:00"])
+    rows, changes = cleaned(con, {"who": ["Ann", "ANN ", "ann"], "at": at}, rule("near_duplicates", ["who"], within_s=10), time="at")
+    assert len(rows) == 2 and changes[0].rows == 1
+
+
+def test_statistics_are_learnt_before_the_held_out_days_only(con):
+    at = pd.to_datetime(["2025-01-01", "2025-01-02", "2025-06-01", "2025-06-02"])
+    rows, _ = cleaned(con, {"at": at, "n": [1.0, 3.0, 500.0, None]}, rule("fill", ["n"], by="mean"), time="at", until=AS_OF)
+    assert rows.sort_values("at")["n"].tolist()[-1] == 2.0
+
+
+def test_clipping_leaves_missing_values_missing(con):
+    rows, changes = cleaned(con, {"n": [None, -5.0, 500.0]}, rule("outliers", ["n"], low=0, high=100, action="clip"))
+    assert rows["n"].fillna(-1).tolist() == [-1.0, 0.0, 100.0] and changes[0].rows == 2
+
+
+def test_spelling_repairs_slips_and_leaves_other_words(con):
+    style = ["American Pale Ale"] * 40 + ["Americxn Pale Ale", "American Dark Ale", "size 12", "size 13"] + ["size 12"] * 20
+    rows, _ = cleaned(con, {"style": style}, rule("spelling", ["style"], max_edits=6, ratio=5))
+    assert set(rows["style"]) == {"American Pale Ale", "American Dark Ale", "size 12", "size 13"}
+
+
+def test_a_second_truth_is_not_repaired_by_the_majority(con):
+    frame = {"town": ["a"] * 20, "code": ["111"] * 13 + ["222"] * 6 + ["11x"]}
+    rows, _ = cleaned(con, frame, rule("dependency", ["code"], by=["town"]))
+    assert rows["code"].value_counts().to_dict() == {"111": 14, "222": 6}
+
+
+def test_returns_are_netted_against_earlier_purchases_only(con):
+    at = pd.to_datetime(["2025-01-01", "2025-01-02", "2025-01-03"])
+    frame = {"who": "a", "what": "mug", "n": [-2, 3, -1], "at": at}
+    rows, _ = cleaned(con, frame, rule("returns", ["n"], how="net", by=["who", "what"]), time="at")
+    assert rows["n"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (rule("splling", ["town"]), "Did you mean 'spelling'"), (rule("text", ["twon"]), "Did you mean 'town'"),
+        (rule("text", ["town"], case="loud"), "expected lower, upper or title"), (rule("text", ["town"], caze="lower"), "caze"),
+        (rule("replace", ["town"], pattern="("), "no regular expression"), (rule("outliers", ["n"], action="hide"), "expected flag"),
+        (rule("date", ["town"], formats=["%Q"]), "not understood"), (rule("near_duplicates", ["town"], within_s=1), "time column"),
+        (rule("dependency", ["town"], by=[]), "others that determine it"), (rule("shape", ["town"], template="x"), "{n}"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_told(con, wrong, said):
+    with pytest.raises(ProblemError) as told:
+        cleaned(con, {"town": ["a"], "n": [1.0]}, wrong)
+    assert said in str(told.value)
+
+
+def test_a_join_never_multiplies_rows(con):
+    left = con.create_table("l", pd.DataFrame({"k": ["a", "b", None], "n": [1, 2, 3]}))
+    twice = con.create_table("r", pd.DataFrame({"k": ["a", "a"], "v": [1, 2]}))
+    with pytest.raises(DataError, match="would multiply rows"):
+        joined(left, twice, Join(table="r", on=["k"]))
+    rows, _ = joined(left, con.create_table("r1", pd.DataFrame({"k": ["a"], "n": [9]})), Join(table="r1", on=["k"]))
+    assert rows.to_pandas().sort_values("n")["n_r1"].tolist()[0] == 9 and rows.count().to_pyarrow().as_py() == 3
+
+
+def test_a_join_as_of_takes_the_latest_entry_before_the_row(con):
+    left = con.create_table("o", pd.DataFrame({"k": ["a", "a"], "at": pd.to_datetime(["2025-01-05", "2024-12-31"])}))
+    right = con.create_table("p", pd.DataFrame({"k": ["a", "a"], "since": pd.to_datetime(["2025-01-01", "2025-01-06"]), "price": [5.0, 6.0]}))
+    rows, _ = joined(left, right, Join(table="p", on=["k"]), time="at", right_time="since")
+    shown = rows.to_pandas().sort_values("at")
+    assert shown["price"].tolist()[1] == 5.0 and np.isnan(shown["price"].tolist()[0])
+
+
+def test_derived_columns_build_on_each_other_and_errors_name_the_expression(con):
+    table = con.create_table("d", pd.DataFrame({"n": [2]}))
+    assert derived(table, {"a": "n * 2", "b": "a + 1"}).to_pandas()["b"].tolist() == [5]
+    with pytest.raises(DataError, match=r"task\.derive: c"):
+        derived(table, {"c": "no_such + 1"})
+
+
+def test_events_of_unknown_visitors_leave_and_are_counted(con):
+    clicks = con.create_table("c", pd.DataFrame({"u": ["a", None], "i": ["x", "y"], "t": DAYS[:2], "e": ["view", "view"]}))
+    events, changes = events_of([Interactions(table="c", user="u", item="i", time="t", kind_column="e")], {"c": clicks})
+    assert events.count().to_pyarrow().as_py() == 1 and [(c.rule, c.rows) for c in changes] == [("unknown visitor", 1)]
+    assert list(events.schema().items())[:4] == [(n, events.schema()[n]) for n in ("user", "item", "time", "kind")]
+
+
+def test_the_same_input_gives_the_same_rows_and_changes(con):
+    frame = loans(town=["Bend ", "bend", "Gary"] * 20)
+    runs = [run(con, frame.sample(frac=1, random_state=seed)) for seed in (1, 2)]
+    one, other = (r.tables["rows"].to_pandas() for r in runs)
+    pd.testing.assert_frame_equal(one, other)
+    assert runs[0].changes == runs[1].changes
+
+
+def test_a_shop_without_catalogue_gets_its_items_from_events(con):
+    task = {"kind": "recommendation", "interactions": [{"table": "sales", "user": "u", "item": "i", "time": "t", "kind": "purchase", "price": "p"}]}
+    columns = {"u": {"type": "text"}, "i": {"type": "text"}, "t": {"type": "time"}, "p": {"type": "number"}}
+    asked = statement(
+        task=task, tables={"sales": {"source": "loans", "time": "t", "columns": columns}}, success={"metric": "ndcg", "threshold": 0.1},
+        rules=[{"name": "best", "meaning": "best-sellers", "popular_days": 30}], time={"holdout_days": 10, "folds": 2, "fold_days": 10},
+    )
+    sales = con.create_table("sales", pd.DataFrame({"u": "a", "i": ["x", "y"] * 30, "t": DAYS, "p": [1.0, 3.0] * 30}))
+    result = transform(asked, {"sales": sales}, AS_OF)
+    assert result.tables["items"].to_pandas()[["item", "price_eur"]].to_numpy().tolist() == [["x", 1.0], ["y", 3.0]]
+
+
+def test_proposed_rules_repair_injected_errors_with_high_precision(con):
+    rng = np.random.default_rng(3)
+    towns = pd.DataFrame({"town": [f"{a}ville" for a in ("ash", "birch", "cedar", "elder", "maple", "willow")], "code": [f"{n}0{n}7" for n in range(1, 7)]})
+    truth = towns.sample(600, replace=True, random_state=1, ignore_index=True)
+    dirty = truth.copy()
+    wrong = rng.choice(600, 40, replace=False)
+    for i in wrong[:20]:
+        dirty.loc[i, "town"] = dirty.loc[i, "town"][:-1] + "q"
+    for i in wrong[20:]:
+        dirty.loc[i, "code"] = "x" + dirty.loc[i, "code"][1:]
+    table = con.create_table("dirty", dirty.assign(row=range(600)))
+    repaired, _ = clean(table, suggest_cleaning(table))
+    repaired = repaired.order_by("row").to_pandas()[["town", "code"]]
+    changed = repaired != dirty
+    assert (repaired == truth)[changed].stack().mean() > 0.95 and (repaired != truth).sum().sum() <= 4
+
+
+@pytest.mark.parametrize(("name", "precision", "recall"), [("hospital", 0.95, 0.9), ("beers", 0.99, 0.99)])
+def test_public_dirty_tables_are_repaired(name, precision, recall):
+    data = os.environ.get("MLLOOP_TEST_DATA")
+    if not data or not Path(data, "dirty", name).is_dir():
+        pytest.skip("name the folder that holds dirty/hospital and dirty/beers by MLLOOP_TEST_DATA")
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("cleaning_benchmark", Path(__file__).parent.parent / "benchmarks" / "cleaning.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    found = {row["rule"]: row for row in benchmark.measure(Path(data, "dirty", name))}["all"]
+    assert found["precision"] >= precision and found["recall"] >= recall
+
+
+@pytest.fixture(scope="module")
+def spark():
+    pytest.importorskip("pyspark", reason="engine spark is an extra: pip install 'mlloop[spark]'")
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+    session = session.config("spark.sql.session.timeZone", "UTC").config("spark.sql.shuffle.partitions", "2").getOrCreate()
+    yield ibis.pyspark.connect(session)
+    session.stop()
+
+
+def test_spark_gives_the_same_rows_and_changes(con, spark, tmp_path):
+    frame = loans(town=["Bend ", "bend", "Gary", None] * 15, amount=[1.0, 2.0, 900.0, np.inf] * 15)
+    loans_path = tmp_path / "loans.parquet"
+    frame.astype({"at": "datetime64[us]"}).to_parquet(loans_path)
+    declared = [{"rule": "outliers", "columns": ["amount"], "options": {"low": 0, "high": 100, "action": "clip"}}, {"rule": "duplicates", "columns": ["at", "town"]}]
+    columns = statement().tables["loans"].model_dump() | {"cleaning": declared}
+    asked = statement(tables={"loans": columns})
+    found = []
+    for engine in (con, spark):
+        result = rows_of(asked, {"loans": engine.read_parquet(str(loans_path))}, AS_OF)
+        found.append((result.tables["rows"].to_pandas(), [(c.rule, c.columns, c.rows) for c in result.changes]))
+    pd.testing.assert_frame_equal(found[0][0], found[1][0], check_dtype=False)
+    assert found[0][1] == found[1][1]
