@@ -176,7 +176,7 @@ def _lists(model, users: pd.Index, wants: pd.DataFrame, task) -> pd.DataFrame:
     table["wanted"] = pd.MultiIndex.from_frame(table[["user", "item"]]).isin(pd.MultiIndex.from_frame(wants[["user", "item"]]))
     return table
 
-# %% ../nbs/09_heldout.ipynb #f13ff0cd
+# %% ../nbs/09_heldout.ipynb #e03e4e86
 @dataclass(frozen=True)
 class Champion:
     """The model in production: digest, the model itself, and the moment (ISO) until which it learnt."""
@@ -211,7 +211,7 @@ def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
     if version is None:
         raise ModelError(f"the champion {row.model[:12]} is not in the registry", problem, "See who it is: mlloop log")
     path, registered = tracking.fetch(problem, version)
-    until = tracking.connect().get_model_version(problem, str(version)).tags.get("trained_until")
+    until = tracking.connect().get_model_version(problem, str(version)).tags.get("trained_until") or None
     said = f"The champion is {row.model[:12]}, in production since {row.at:%Y-%m-%d}."
     return Champion(row.model, candidates.load(path, row.model), until), said
 
@@ -225,5 +225,5 @@ def unseen_from(windows: dict[str, Any] | None, champion: Champion) -> str | Non
         return ""
     if champion.until is None:
         return None
-    later = max(windows["holdout_from"], champion.until)
-    return later if later < windows["holdout_until"] else None
+    later = max(pd.Timestamp(windows["holdout_from"]), pd.Timestamp(champion.until))
+    return later.isoformat() if later < pd.Timestamp(windows["holdout_until"]) else None

@@ -305,7 +305,7 @@ def estimate(
     y, s = _checked(name, y_true, y_score)
     if name == "roc_auc" and groups is None:
         return delong(y, s, confidence=confidence)
-    return _bootstrap(_weighted(name, y, s, threshold), len(y), groups, confidence, draws, seed)
+    return _bootstrap(_weighted(name, y, s, threshold), len(y), groups, confidence, draws, seed, centred=name == "ece")
 
 
 def compare(
@@ -368,11 +368,15 @@ def _t_interval(values: np.ndarray, groups: ArrayLike | None, confidence: float)
     return Estimate(mean, mean - reach, mean + reach, n, confidence, "t")
 
 
-def _bootstrap(figure: Weighted, n: int, groups: ArrayLike | None, confidence: float, draws: int, seed: int):
+def _bootstrap(
+    figure: Weighted, n: int, groups: ArrayLike | None, confidence: float, draws: int, seed: int, centred: bool = False
+) -> Estimate:
     value = float(figure(np.ones((1, n)))[0])
     drawn = np.concatenate([figure(w) for w in resampled(n, groups, draws, seed)])
     tail = (1 - confidence) / 2
     drawn = drawn[np.isfinite(drawn)]
+    if centred and len(drawn):  # a sum of absolute gaps only grows by resampling: take that growth off again
+        drawn = np.maximum(drawn - (np.median(drawn) - value), 0.0)
     low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (np.nan, np.nan)
     return Estimate(value, float(low), float(high), n, confidence, "bootstrap")
 
@@ -423,7 +427,7 @@ def delong(
     sign = np.array([1.0, -1.0][: len(scores)])
     value = float(sign @ [a.mean() for a in above])
     variance = np.var(sign @ np.array(above), ddof=1) / m + np.var(sign @ np.array(below), ddof=1) / n
-    reach = norm.ppf(0.5 + confidence / 2) * float(np.sqrt(variance))
+    reach = float(norm.ppf(0.5 + confidence / 2) * np.sqrt(variance))
     floor = 0.0 if theirs is None else -1.0
     return Estimate(value, max(floor, value - reach), min(1.0, value + reach), m + n, confidence, "DeLong")
 

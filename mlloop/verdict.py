@@ -46,6 +46,10 @@ class Check:
     unit: str = ""
     must_change: str = ""
 
+    def __post_init__(self):
+        if self.passed is not None:  # a NumPy False is not `False`
+            object.__setattr__(self, "passed", bool(self.passed))
+
     def evidence(self) -> dict[str, Any]:
         """The figure as the ledger keeps it; what is not a finite number is None."""
         kept = {key: asdict(self)[key] for key in COLUMNS}
@@ -72,8 +76,8 @@ def conclude(gate: str, checks: Iterable[Check], main: str = "") -> dict[str, An
         gate, verdict ('yes', 'maybe', 'no'), deciding (name of a check), reasons, evidence, must_change.
     """
     asked = list(checks)
-    failed = [c for c in asked if c.passed is False]
     unclear = [c for c in asked if c.passed is None]
+    failed = [c for c in asked if c.passed is not None and not c.passed]
     verdict = "no" if failed or not asked else "maybe" if unclear else "yes"
     ordered = failed + unclear + [c for c in asked if c.passed]
     return {

@@ -81,6 +81,13 @@ def test_calibration_error_by_hand():
     assert metrics.measure("ece", [0, 1, 1, 1], [0.05, 0.05, 0.95, 0.95]) == pytest.approx((0.45 * 2 + 0.05 * 2) / 4)
 
 
+def test_calibration_error_lies_within_its_interval():
+    rng = np.random.default_rng(12)
+    p = rng.random(3000)
+    found = metrics.estimate("ece", (rng.random(3000) < p).astype(int), p)
+    assert 0 <= found.low < found.value < found.high < 0.05
+
+
 def test_auc_is_the_mann_whitney_statistic_of_scipy():
     y, s = draw()
     u = stats.mannwhitneyu(s[y == 1], s[y == 0]).statistic
