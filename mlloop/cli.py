@@ -1,5 +1,6 @@
 """The command line. Only what every command needs is imported here; the rest when a command runs."""
 
+import contextlib
 import json
 import os
 import sys
@@ -92,14 +93,27 @@ def _watching(plan, quiet: bool):
 
 
 def _render(settings, outcomes) -> list[Path]:
-    """Write the pages of what ran; an error there never hides a run's outcome."""
-    index = settings.reports / "index.html"
-    if index.exists() and not any(one.ran or one.error for one in outcomes):
-        return [index]
+    """Write the pages of what ran; an error there is told and never hides a run's outcome."""
     from mlloop import report
 
-    report.write(settings)
-    return [index]
+    index = settings.reports / "index.html"
+    if not any(one.ran or one.error for one in outcomes) and report.is_current(settings):
+        return [index]
+    try:
+        return [report.write(settings, states=_states(settings))]
+    except MlloopError as error:
+        _complain(error)
+        return []
+
+
+def _states(settings) -> dict[str, Any]:
+    from mlloop import overview, runner
+
+    found = {}
+    for name in overview.names(settings):
+        with contextlib.suppress(MlloopError):
+            found[name] = runner.status(*runner.project(name, settings.root))
+    return found
 
 
 def _outcome(one) -> dict[str, Any]:
@@ -329,11 +343,11 @@ def at(
         return _print_json(_row(state))
     if not state:
         return typer.echo(f"nothing had been decided by {moment}")
-    for problem, one in _row(state).items():
-        gates = ", ".join(f"{name} gate {gate['verdict']}" for name, gate in one.get("gates", {}).items())
-        typer.echo(
-            f"{problem}: in production {one.get('champion') or 'no model'}; canary {one.get('canary') or 'none'}; {gates or 'no gate was asked'}"
-        )
+    for problem, one in state.items():
+        champion = f"{one.champion.model[:12]} since {one.champion.at:%Y-%m-%d %H:%M}" if one.champion else "no model"
+        canary = f"; canary {one.canary.model[:12]}" if one.canary else ""
+        gates = ", ".join(f"{name} gate {gate.verdict}" for name, gate in one.gates.items())
+        typer.echo(f"{problem}: in production {champion}{canary}; {gates or 'no gate was asked'}")
 
 
 @app.command(epilog="Example: mlloop replay 2")
@@ -407,7 +421,9 @@ def promote(
         str | None, typer.Argument(help="A model's digest (its beginning is enough); default: the one trained last.")
     ] = None,
     problem: ProblemOption = None,
-    on_trial: Annotated[bool, typer.Option("--canary", help="On a share of the requests, beside the champion.")] = False,
+    on_trial: Annotated[
+        bool, typer.Option("--canary", help="On a share of the requests, beside the champion.")
+    ] = False,
     reason: ReasonOption = None,
     by: ActorOption = None,
     as_json: JsonOption = False,
@@ -471,14 +487,10 @@ def serve(
 
     if durable not in ("disk", "process"):
         raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
-    options = service.Options(
-        host, port, service.token_from(file=token_file), max_body, poll_s, sync=durable == "disk"
-    )
+    options = service.Options(host, port, service.token_from(file=token_file), max_body, poll_s, sync=durable == "disk")
     settings = _settings.load()
     _mend_aliases(settings)
-    service.serve(
-        settings, problem, options, ready=lambda address: typer.echo(f"answering at {address} (/docs)")
-    )
+    service.serve(settings, problem, options, ready=lambda address: typer.echo(f"answering at {address} (/docs)"))
 
 
 def _mend_aliases(settings) -> None:
@@ -497,7 +509,9 @@ def predict(
         str, typer.Argument(help="A CSV, Parquet or JSON-lines file, or a table of the lake: lake:employment/holdout")
     ],
     problem: ProblemOption = None,
-    out: Annotated[Path | None, typer.Option(help="A CSV or Parquet file; default: a few rows on the terminal.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A CSV or Parquet file; default: a few rows on the terminal.")
+    ] = None,
     log: Annotated[bool, typer.Option("--log/--no-log", help="Keep the answers in the prediction log.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -527,8 +541,7 @@ def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a
     from mlloop import settings as _settings
 
     settings = _settings.load()
-    pages.write(settings)
-    index = settings.reports / "index.html"
+    index = pages.write(settings, states=_states(settings))
     typer.echo(os.path.relpath(index))
     if show:
         typer.launch(index.as_uri())
