@@ -23,8 +23,9 @@ def cited(content: Any) -> Iterator[dict]:
 
 
 def place(settings: Settings, product: Path, path: str) -> Path:
-    """Where a file is that a product cites: absolute, beside the product, or in the state folder."""
-    return next((p for p in (product.parent / path, settings.state / path) if p.exists()), product.parent / path)
+    """Where a file is that a product cites: absolute, or told from the project, its state folder or the product's."""
+    places = [folder / path for folder in (settings.root, settings.state, product.parent)]
+    return next((found for found in places if found.exists()), places[0])
 
 
 def keep(settings: Settings, product: Path) -> str:
