@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CANDIDATES', 'NUMBERS', 'TEXTS', 'BOTH', 'RANKING', 'HISTORY', 'MANY_ROWS', 'Candidate', 'candidate', 'of_kind',
            'build', 'recipe', 'from_recipe', 'suggest', 'safe_name', 'spread', 'ranked', 'linear', 'lightgbm',
-           'perceptron', 'repeats', 'random', 'popularity', 'item_knn', 'ease', 'neumf', 'rule', 'recommender_types',
-           'threads', 'save', 'load']
+           'perceptron', 'repeats', 'random', 'popularity', 'item_knn', 'ease', 'content', 'ials', 'hybrid', 'neumf',
+           'rule', 'recommender_types', 'threads', 'save', 'load']
 
 # %% ../nbs/09_candidates.ipynb #7ce28215
 import contextlib
@@ -215,7 +215,7 @@ def perceptron(task, seed, hidden=(64, 32), learning_rate=0.002, alpha=1e-5, epo
                  checkpoint=checkpoint, random_state=seed)
     return Pipeline([("columns", spread()), ("model", last)])
 
-# %% ../nbs/09_candidates.ipynb #9a233d34
+# %% ../nbs/09_candidates.ipynb #9b4c6191
 RANKING = ["recommendation"]
 HISTORY = {
     "other_weight": [0.1, 0.3, 1.0], "half_life_days": [None, 30, 60], "repeat_weight": [0.0, 2.0, 4.0, 8.0],
@@ -252,6 +252,34 @@ def ease(task, seed, l2=100.0, other_weight=0.3, half_life_days=None, repeat_wei
     return EASE(l2, task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight))
 
 
+@candidate("content", RANKING, complexity=2, space=dict(HISTORY))
+def content(task, seed, other_weight=0.3, half_life_days=None, repeat_weight=4.0):
+    """Products made of the same words, in the same price range."""
+    from mlloop.factors import ContentBased
+
+    return ContentBased(task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight))
+
+
+@candidate("ials", RANKING, complexity=4, space={
+    "factors": [16, 32, 64], "alpha": {"low": 1.0, "high": 40.0, "log": True}, "l2": {"low": 1.0, "high": 100.0, "log": True}, **HISTORY})
+def ials(task, seed, factors=32, alpha=10.0, l2=10.0, rounds=8, other_weight=0.3, half_life_days=None, repeat_weight=4.0):
+    """Vectors of customers and products by alternating least squares."""
+    from mlloop.factors import IALS
+
+    return IALS(factors, alpha, l2, rounds, seed, task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight))
+
+
+@candidate("hybrid", RANKING, complexity=5, space={
+    "l2": {"low": 10.0, "high": 1000.0, "log": True}, "num_leaves": [7, 15, 31], "n_estimators": [40, 60, 120],
+    "learning_rate": {"low": 0.03, "high": 0.2, "log": True}, "other_weight": [0.1, 0.3, 1.0]})
+def hybrid(task, seed, l2=100.0, num_leaves=15, n_estimators=60, learning_rate=0.1, other_weight=0.3):
+    """Several recommenders propose, and a ranker decides by what is known of customer and product."""
+    from mlloop.hybrid import Hybrid
+
+    return Hybrid(l2, num_leaves=num_leaves, n_estimators=n_estimators, learning_rate=learning_rate, seed=seed,
+                  target_kind=task.target_kind, other_weight=other_weight)
+
+
 @candidate("neumf", RANKING, complexity=6, space={
     "form": ["gmf", "mlp", "neumf"], "factors": [8, 16, 32], "learning_rate": {"low": 0.003, "high": 0.03, "log": True}, **HISTORY})
 def neumf(task, seed, form="neumf", factors=8, learning_rate=0.02, epochs=20, negatives=3, other_weight=0.3,
@@ -268,10 +296,12 @@ def rule(stated: Rule, task: Recommendation) -> Recommender:
     """The business rule of a problem statement as a recommender: best-sellers, over all or by favourite category."""
     return Popularity(stated.popular_days, stated.by, task.target_kind)
 
-# %% ../nbs/09_candidates.ipynb #bd5ebcef
+# %% ../nbs/09_candidates.ipynb #b8cc26be
 def recommender_types() -> dict[str, type]:
     """The recommenders that may be made while loading, by name: every one whose module is imported by us or by the user."""
-    import mlloop.neumf  # noqa: F401  registers its class
+    import mlloop.factors
+    import mlloop.hybrid
+    import mlloop.neumf  # noqa: F401  these define theirs
 
     found: dict[str, type] = {}
     waiting: list[type] = [Recommender]

@@ -24,7 +24,7 @@ from .errors import DataError, ModelError
 from .metrics import Estimate
 from .problem import Problem, Recommendation, Rule
 
-# %% ../nbs/18_exploration.ipynb #d78c28d3
+# %% ../nbs/18_exploration.ipynb #a38d5d66
 @dataclass(frozen=True)
 class RowsJudge:
     """Folds of a tabular problem.
@@ -58,6 +58,10 @@ class RowsJudge:
         if self.statement.success.metric == "f1":
             cut = metrics.best_cut("f1", self.y[train], baselines.answers(model, self.X.iloc[train]))
         return Answer(baselines.answers(model, self.X.iloc[test]), cut, np.zeros(len(test)))
+
+    def learns_from_all(self, fold: int, rows: int | None) -> bool:
+        """Whether the last `rows` are all there are to learn from."""
+        return rows is None or len(self.folds[fold][0]) <= rows
 
     def rule(self, rule: Rule, fold: int) -> Answer:
         """A rule's answers; where the metric wants probabilities, its score is calibrated on the training rows."""
@@ -103,6 +107,10 @@ class UsersJudge:
         task: Any = self.statement.task
         return baselines.user_values(model, wants, task.k, task.repeats)
 
+    def learns_from_all(self, fold: int, rows: int | None) -> bool:
+        """Recommenders always learn from all events."""
+        return True
+
     def rule(self, rule: Rule, fold: int) -> pd.DataFrame:
         """Each user's figures by a rule."""
         return self.said(candidates.rule(rule, self.statement.task), fold)
@@ -117,14 +125,18 @@ def features_until(features: dict[str, pd.DataFrame], until: pd.Timestamp) -> di
     """The feature tables with cutoffs up to `until`, as a recommender's `fit` takes them."""
     return {name: table[table["cutoff"] <= until] for name, table in features.items()}
 
-# %% ../nbs/18_exploration.ipynb #c5b52252
+# %% ../nbs/18_exploration.ipynb #5fdf7941
 @dataclass(frozen=True)
 class Trial:
-    """One set of parameters and its figures on the folds it was shown, latest first."""
+    """One set of parameters and its figures on the folds it was shown, latest first.
+
+    `said` keeps its answers by fold, where it had learned from all rows: the comparison need not ask again.
+    """
 
     params: dict[str, Any]
     values: list[float]
     is_pruned: bool
+    said: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -200,6 +212,7 @@ def _as_drawn(candidate: Candidate) -> dict[str, Any]:
 
 def _tried(candidate, params, asked, judge, budget, seed) -> Trial:
     values: list[float] = []
+    kept: dict[int, Any] = {}
     folds = list(range(len(judge.folds)))[::-1][: budget.folds]
     for step, fold in enumerate(folds):
         model = candidate.make(judge.statement.task, seed, **params)
@@ -209,11 +222,12 @@ def _tried(candidate, params, asked, judge, budget, seed) -> Trial:
             if not asked.number:
                 raise ModelError(f"cannot be fitted: {error}", f"candidate {candidate.name!r}", "Leave it out (budget.candidates), then: mlloop run") from error
             return Trial(params, values or [float("nan")], True)
+        kept |= {fold: said} if judge.learns_from_all(fold, budget.rows) else {}
         values.append(judge.judged({candidate.name: said}, fold).figure(candidate.name).value)
         asked.report(values[-1], step)
         if step < len(folds) - 1 and asked.should_prune():
             return Trial(params, values, True)
-    return Trial(params, values, False)
+    return Trial(params, values, False, kept)
 
 
 def best_of(trials: list[Trial], metric: str) -> Trial:
@@ -221,7 +235,7 @@ def best_of(trials: list[Trial], metric: str) -> Trial:
     sign = 1 if metrics.metric(metric).higher_is_better else -1
     return max((t for t in trials if not t.is_pruned), key=lambda t: sign * float(np.mean(t.values)))
 
-# %% ../nbs/18_exploration.ipynb #ecdaa6e4
+# %% ../nbs/18_exploration.ipynb #7b76fdea
 @dataclass(frozen=True)
 class Contestant:
     """One line of the comparison.
@@ -267,12 +281,13 @@ class Explored:
 def compared(judge: RowsJudge | UsersJudge, tuned: dict[str, tuple[Candidate, list[Trial]]], seed: int = 0) -> list[Contestant]:
     """Every tuned candidate and every rule on all folds, best first."""
     metric, rules = judge.statement.success.metric, {r.name: r for r in judge.statement.rules}
-    best = {name: best_of(trials, metric).params for name, (_, trials) in tuned.items()}
+    best = {name: best_of(trials, metric) for name, (_, trials) in tuned.items()}
     folds = []
     for number in range(len(judge.folds)):
         said: dict[str, Any] = {name: judge.rule(rule, number) for name, rule in rules.items()}
         for name, (candidate, _) in tuned.items():
-            said[name] = judge.said(candidate.make(judge.statement.task, seed, **best[name]), number)
+            again = lambda c=candidate, p=best[name].params, n=number: judge.said(c.make(judge.statement.task, seed, **p), n)
+            said[name] = best[name].said[number] if number in best[name].said else again()
         folds.append(judge.judged(said, number))
     better = metrics.metric(metric)
     figures = {name: [fold.figure(name) for fold in folds] for name in [*rules, *tuned]}
@@ -281,7 +296,7 @@ def compared(judge: RowsJudge | UsersJudge, tuned: dict[str, tuple[Candidate, li
     first = max(models, key=lambda name: better.gain(over[name].value, 0.0))
     made = [
         Contestant(
-            name, *_kind(name, rules, tuned), best.get(name, {}), tuned[name][1] if name in tuned else [],
+            name, *_kind(name, rules, tuned), best[name].params if name in best else {}, tuned[name][1] if name in tuned else [],
             [one.value for one in figures[name]], over[name], metrics.over_folds([fold.gain(first, name) for fold in folds]))
         for name in over
     ]
@@ -307,7 +322,7 @@ def standard_error(estimate: Estimate) -> float:
 
     return float((estimate.high - estimate.low) / 2 / norm.ppf(0.5 + estimate.confidence / 2))
 
-# %% ../nbs/18_exploration.ipynb #d050e1be
+# %% ../nbs/18_exploration.ipynb #c91d2a6b
 def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., Any] | None = None) -> Explored:
     """Search, compare, choose.
 
@@ -317,7 +332,7 @@ def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., A
         Where each candidate's figures are written; default: nowhere.
     """
     spent, statement = time.monotonic(), judge.statement
-    budget = Budget(statement.budget.trials, spent + statement.budget.seconds, rows=20_000)
+    budget = Budget(statement.budget.trials, spent + statement.budget.seconds, rows=15_000)
     tuned, stopped, seconds = {}, [], {}
     for candidate in candidates.of_kind(statement.task.kind, statement.budget.candidates):
         began = time.monotonic()
@@ -362,7 +377,7 @@ def judge_of(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
     folds = baselines.fold_rows(held, windows["folds"] if windows else statement.time.folds, seed)
     return RowsJudge(statement, rows[product["features"]], y, folds, groups, rules)
 
-# %% ../nbs/18_exploration.ipynb #0f7f47f7
+# %% ../nbs/18_exploration.ipynb #b43a5373
 def shown(explored: Explored) -> pd.DataFrame:
     """name, value, low, high and group of each contestant, for `plot_intervals`."""
     groups = {"model": "candidate", "rule": "business rule", "chance": "chance"}
@@ -417,4 +432,4 @@ def summary(explored: Explored, statement: Problem) -> dict[str, Any]:
 
 def trials_of(explored: Explored) -> list[dict[str, Any]]:
     """Every trial of every candidate, losers too: candidate, params, values, is_pruned."""
-    return [{"candidate": c.name, **t.__dict__} for c in explored.contestants for t in c.trials]
+    return [{"candidate": c.name, "params": t.params, "values": t.values, "is_pruned": t.is_pruned} for c in explored.contestants for t in c.trials]
