@@ -66,15 +66,23 @@ def _figures(table: str, kind: str, changed: int, right: int, wrong: int) -> dic
     precision, recall = right / changed, right / wrong
     f1 = 2 * precision * recall / (precision + recall) if right else 0.0
     return {
-        "table": table, "rule": kind, "wrong": wrong, "changed": changed, "right": right,
-        "precision": round(precision, 3), "recall": round(recall, 3), "f1": round(f1, 3),
+        "table": table,
+        "rule": kind,
+        "wrong": wrong,
+        "changed": changed,
+        "right": right,
+        "precision": round(precision, 3),
+        "recall": round(recall, 3),
+        "f1": round(f1, 3),
     }
 
 
 def main() -> int:
     data = os.environ.get("MLLOOP_TEST_DATA")
     if not data:
-        print("Name the folder that holds dirty/hospital and dirty/beers: MLLOOP_TEST_DATA=... python benchmarks/cleaning.py")
+        print(
+            "Name the folder that holds dirty/hospital and dirty/beers: MLLOOP_TEST_DATA=... python benchmarks/cleaning.py"
+        )
         return 2
     rows = [row for name in TABLES for row in measure(Path(data, "dirty", name))]
     print(pd.DataFrame(rows).to_string(index=False))

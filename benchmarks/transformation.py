@@ -34,7 +34,9 @@ def simulate(folder: Path, events: int) -> None:
                CASE WHEN hash(i // 1.001, 2) % 20 = 0 THEN NULL ELSE 'u' || (hash(i // 1.001, 3) % {USERS}) END AS customer_id,
                'p' || (hash(i // 1.001, 4) % {ITEMS}) AS product_id,
                CASE WHEN hash(i // 1.001, 5) % 10 = 0 THEN 'cart' ELSE 'view' END AS event,
-               ['phone', 'desktop', 'tablet', ' Phone', 'DESKTOP', 'n/a'][1 + (CASE WHEN hash(i // 1.001, 6) % 50 < 3 THEN 3 + hash(i // 1.001, 6) % 50 ELSE hash(i // 1.001, 6) % 3 END)::INT] AS device,
+               ['phone', 'desktop', 'tablet', ' Phone', 'DESKTOP', 'n/a'][1 + (
+                   CASE WHEN hash(i // 1.001, 6) % 50 < 3 THEN 3 + hash(i // 1.001, 6) % 50
+                        ELSE hash(i // 1.001, 6) % 3 END)::INT] AS device,
                CASE WHEN hash(i // 1.001, 7) % 1000 = 0 THEN 99999.0 ELSE (hash(i // 1.001, 8) % 3000) / 10.0 END AS dwell_s
         FROM range({clicks}) t(i)) TO '{folder}/clicks.parquet'""")
     con.execute(f"""COPY (
@@ -68,7 +70,13 @@ def ours(folder: Path, memory: str) -> dict:
     uses = [
         Interactions(table="clicks", user="customer_id", item="product_id", time="event_time", kind_column="event"),
         Interactions(
-            table="purchases", user="customer_id", item="product_id", time="purchased_at", kind="purchase", quantity="quantity", price="price_eur"
+            table="purchases",
+            user="customer_id",
+            item="product_id",
+            time="purchased_at",
+            kind="purchase",
+            quantity="quantity",
+            price="price_eur",
         ),
     ]
     events, more = events_of(uses, tables)
@@ -89,7 +97,8 @@ CLEAN = """
         SELECT customer_id, product_id, purchased_at, CASE WHEN quantity < 0 THEN 'return' ELSE 'purchase' END, quantity, price_eur
         FROM '{folder}/purchases.parquet')
 """
-WRITE = "COPY ({clean} SELECT * FROM merged WHERE user IS NOT NULL AND item IS NOT NULL AND time IS NOT NULL ORDER BY time, user, item, kind, quantity) TO '{folder}/{name}.parquet'"
+WRITE = """COPY ({clean} SELECT * FROM merged WHERE user IS NOT NULL AND item IS NOT NULL AND time IS NOT NULL
+    ORDER BY time, user, item, kind, quantity) TO '{folder}/{name}.parquet'"""
 COUNT = """{clean} SELECT (SELECT count(*) FROM '{folder}/clicks.parquet') - (SELECT count(*) FROM once),
     (SELECT count_if(device IS DISTINCT FROM d) FROM tidy), (SELECT count_if(event IS DISTINCT FROM e) FROM tidy),
     (SELECT count_if(d IN ('n/a', 'null', 'nan')) FROM tidy), (SELECT count_if(dwell_s > 3600 OR dwell_s < 0) FROM once),
@@ -140,20 +149,30 @@ def once(way: str, folder: Path, memory: str) -> dict:
     duckdb.connect().close()
     start = time.perf_counter()
     counts = {
-        "ours": lambda: ours(folder, memory), "sql": lambda: sql(folder, memory), "sql_counting": lambda: sql(folder, memory, counting=True),
+        "ours": lambda: ours(folder, memory),
+        "sql": lambda: sql(folder, memory),
+        "sql_counting": lambda: sql(folder, memory, counting=True),
         "pandas": lambda: with_pandas(folder),
     }[way]()
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "imports_mb": base, "counts": counts}
+    return {
+        "seconds": seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "imports_mb": base,
+        "counts": counts,
+    }
 
 
 def digest(folder: Path, name: str) -> str:
     """Rows and a digest of a result, whatever the order of equal rows."""
     import duckdb
 
-    return str(duckdb.sql(
-        f"SELECT count(*), sum(hash(user, item, time::TIMESTAMP, kind, quantity::DOUBLE, price_eur::DOUBLE) % 1000000007) FROM '{folder}/{name}.parquet'"
-    ).fetchone())
+    return str(
+        duckdb.sql(
+            f"""SELECT count(*), sum(hash(user, item, time::TIMESTAMP, kind, quantity::DOUBLE, price_eur::DOUBLE) % 1000000007)
+            FROM '{folder}/{name}.parquet'"""
+        ).fetchone()
+    )
 
 
 def main() -> int:
@@ -175,7 +194,11 @@ def main() -> int:
         for _ in range(given.rounds):
             for way in ways:
                 command = [sys.executable, __file__, "--once", way, str(folder), "--memory", given.memory]
-                runs[way].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+                runs[way].append(
+                    json.loads(
+                        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+                    )
+                )
         results = {way: digest(folder, way) for way in ways}
     print(report(given.events, given.memory, runs, results))
     return 0 if len(set(results.values())) == 1 else 1
@@ -186,11 +209,16 @@ def report(events: int, memory: str, runs: dict[str, list[dict]], results: dict[
     import statistics
 
     middle = {way: statistics.median(run["seconds"] for run in found) for way, found in runs.items()}
-    lines = [f"{events:,} events, DuckDB held to {memory}, {len(next(iter(runs.values())))} rounds", "way            seconds  SQL's speed  peak MB (imports)  same rows"]
+    lines = [
+        f"{events:,} events, DuckDB held to {memory}, {len(next(iter(runs.values())))} rounds",
+        "way            seconds  SQL's speed  peak MB (imports)  same rows",
+    ]
     for way, found in runs.items():
         peak, base = max(run["peak_mb"] for run in found), max(run["imports_mb"] for run in found)
         same = "yes" if results[way] == results.get("sql", results[way]) else "NO"
-        lines.append(f"{way:13} {middle[way]:8.1f} {middle.get('sql', middle[way]) / middle[way]:12.2f} {peak:11,.0f} ({base:,.0f}) {same:>10}")
+        lines.append(
+            f"{way:13} {middle[way]:8.1f} {middle.get('sql', middle[way]) / middle[way]:12.2f} {peak:11,.0f} ({base:,.0f}) {same:>10}"
+        )
     counts = runs.get("ours", [{}])[0].get("counts")
     return "\n".join([*lines, f"counted: {counts}"])
 

@@ -6,8 +6,23 @@ import pandas as pd
 import pytest
 from scipy.stats.contingency import association as scipy_association
 
-from mlloop.analysis import association, column_facts, concentration, cramers_v, forward_score, gaps, grouped, loyalty, newcomers, sample, season
-from mlloop.analysis import segments, sessions, training_rows, trend
+from mlloop.analysis import (
+    association,
+    column_facts,
+    concentration,
+    cramers_v,
+    forward_score,
+    gaps,
+    grouped,
+    loyalty,
+    newcomers,
+    sample,
+    season,
+    segments,
+    sessions,
+    training_rows,
+    trend,
+)
 from mlloop.problem import Column
 
 RNG = np.random.default_rng(5)
@@ -19,7 +34,9 @@ AT = pd.date_range("2025-01-01", periods=N, freq="h")
 def test_held_out_rows_are_not_seen():
     table = ibis.memtable({"at": AT, "y": Y})
     windows = {"from": "2025-01-01T00:00:00", "train_until": "2025-02-01T00:00:00"}
-    assert training_rows(table, windows, "at").at.max().to_pyarrow().as_py().replace(tzinfo=None) < pd.Timestamp("2025-02-01")
+    assert training_rows(table, windows, "at").at.max().to_pyarrow().as_py().replace(tzinfo=None) < pd.Timestamp(
+        "2025-02-01"
+    )
 
 
 def test_the_sample_is_the_same_whatever_the_order():
@@ -31,12 +48,19 @@ def test_the_sample_is_the_same_whatever_the_order():
 
 def test_column_facts_count_missing_and_distinct():
     facts = {f["column"]: f for f in column_facts(ibis.memtable({"a": ["x", None, "x"], "n": [1.0, 2.0, 6.0]}))}
-    assert facts["a"]["missing"] == 1 and facts["a"]["distinct"] == 1 and facts["n"]["mean"] == 3.0 and facts["n"]["median"] == 2.0
+    assert (
+        facts["a"]["missing"] == 1
+        and facts["a"]["distinct"] == 1
+        and facts["n"]["mean"] == 3.0
+        and facts["n"]["median"] == 2.0
+    )
 
 
 def test_cramers_v_is_near_scipys_on_many_rows_and_below_it_on_few():
     counts = np.array([[3000, 1000], [1000, 3000], [2000, 2000]])
-    assert cramers_v(counts) == pytest.approx(scipy_association(counts, method="cramer"), abs=0.005)  # the correction is O(1/n)
+    assert cramers_v(counts) == pytest.approx(
+        scipy_association(counts, method="cramer"), abs=0.005
+    )  # the correction is O(1/n)
     few = np.array([[3, 2], [2, 3], [3, 2], [1, 2]])
     assert cramers_v(few) < scipy_association(few, method="cramer")
 
@@ -44,9 +68,13 @@ def test_cramers_v_is_near_scipys_on_many_rows_and_below_it_on_few():
 @pytest.mark.parametrize(
     ("values", "sign"),
     [
-        (Y.to_numpy() * 3 + 1, "copy of the target"), (np.where(Y == 1, RNG.integers(1, 9, N), 0), "alone tells"),
-        (pd.Series(RNG.normal(size=N)).where(Y == 1), "alone tells"), ([f"no {i}" for i in range(N)], "names rows"),
-        (RNG.normal(size=N) + Y, ""), (RNG.normal(size=N), ""), (RNG.integers(0, 4, N), ""),
+        (Y.to_numpy() * 3 + 1, "copy of the target"),
+        (np.where(Y == 1, RNG.integers(1, 9, N), 0), "alone tells"),
+        (pd.Series(RNG.normal(size=N)).where(Y == 1), "alone tells"),
+        ([f"no {i}" for i in range(N)], "names rows"),
+        (RNG.normal(size=N) + Y, ""),
+        (RNG.normal(size=N), ""),
+        (RNG.integers(0, 4, N), ""),
     ],
     ids=["copy", "known-after", "missing-tells", "identifier", "honest", "noise", "noise-category"],
 )
@@ -56,7 +84,13 @@ def test_a_leak_is_named_and_an_honest_column_is_not(values, sign):
 
 
 def test_a_column_declared_known_after_is_suspect():
-    found = association(pd.DataFrame({"at": AT, "x": RNG.normal(size=N)}), Y, "at", "classification", {"x": Column(type="number", known="after")})
+    found = association(
+        pd.DataFrame({"at": AT, "x": RNG.normal(size=N)}),
+        Y,
+        "at",
+        "classification",
+        {"x": Column(type="number", known="after")},
+    )
     assert "declared" in found["sign"][0]
 
 
@@ -71,7 +105,9 @@ def test_forward_score_is_sklearns_auc():
 
 def test_noise_of_many_values_has_no_forward_score():
     codes = pd.Series(RNG.integers(0, 500, N))
-    assert abs(forward_score(codes, Y, np.arange(N) >= N // 2, "classification") - 0.5) < 0.06  # 1000 rows: standard error 0.018
+    assert (
+        abs(forward_score(codes, Y, np.arange(N) >= N // 2, "classification") - 0.5) < 0.06
+    )  # 1000 rows: standard error 0.018
 
 
 def test_missing_values_are_a_group_of_their_own():
@@ -80,9 +116,15 @@ def test_missing_values_are_a_group_of_their_own():
 
 def test_segments_put_the_surest_difference_first():
     group = np.where(np.arange(N) < 60, "few", np.where(np.arange(N) < 1000, "many", "rest"))
-    y = pd.Series(np.where(group == "few", RNG.random(N) < 0.62, np.where(group == "many", RNG.random(N) < 0.7, RNG.random(N) < 0.45)).astype(float))
+    y = pd.Series(
+        np.where(
+            group == "few", RNG.random(N) < 0.62, np.where(group == "many", RNG.random(N) < 0.7, RNG.random(N) < 0.45)
+        ).astype(float)
+    )
     found = segments(pd.DataFrame({"g": group}), y, "classification", ["g"], least=20)
-    assert found["group"][0] in ("many", "rest") and found.set_index("group").loc["few", "apart"] == found["apart"].min()
+    assert (
+        found["group"][0] in ("many", "rest") and found.set_index("group").loc["few", "apart"] == found["apart"].min()
+    )
 
 
 def test_a_trend_needs_more_than_one_wild_week():
@@ -100,15 +142,29 @@ def test_a_weekday_effect_is_found_and_noise_is_not():
 
 
 def test_facts_of_purchases_by_hand():
-    bought = pd.DataFrame({
-        "user": ["a", "a", "a", "b"], "item": ["mug", "mug", "pen", "mug"],
-        "time": pd.to_datetime(["2025-01-01 10:00", "2025-01-05 10:00", "2025-01-05 10:20", "2025-01-06 09:00"]),
-    })
-    assert loyalty(bought)["repeat_share"] == 0.25 and loyalty(bought)["one_event_users"] == 0.5 and gaps(bought).tolist() == [4]
+    bought = pd.DataFrame(
+        {
+            "user": ["a", "a", "a", "b"],
+            "item": ["mug", "mug", "pen", "mug"],
+            "time": pd.to_datetime(["2025-01-01 10:00", "2025-01-05 10:00", "2025-01-05 10:20", "2025-01-06 09:00"]),
+        }
+    )
+    assert (
+        loyalty(bought)["repeat_share"] == 0.25
+        and loyalty(bought)["one_event_users"] == 0.5
+        and gaps(bought).tolist() == [4]
+    )
     assert sessions(bought)["count"] == 3
-    assert newcomers(bought, pd.Timestamp("2025-01-05")) == {"items": pytest.approx(1 / 3), "users": pytest.approx(1 / 3), "events": 3}
+    assert newcomers(bought, pd.Timestamp("2025-01-05")) == {
+        "items": pytest.approx(1 / 3),
+        "users": pytest.approx(1 / 3),
+        "events": 3,
+    }
 
 
 def test_concentration_of_equal_and_of_one():
-    assert concentration(pd.Series([5] * 10))["gini"] == pytest.approx(0) and concentration(pd.Series([5] * 10))["share_for_80"] == 0.8
+    assert (
+        concentration(pd.Series([5] * 10))["gini"] == pytest.approx(0)
+        and concentration(pd.Series([5] * 10))["share_for_80"] == 0.8
+    )
     assert concentration(pd.Series([0] * 99 + [100]))["gini"] == pytest.approx(0.99)

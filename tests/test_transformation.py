@@ -25,15 +25,23 @@ def con():
 
 
 def statement(**changes) -> Problem:
-    columns = {"at": {"type": "time"}, "town": {"type": "category"}, "amount": {"type": "number"}, "repaid": {"type": "integer"}}
+    columns = {
+        "at": {"type": "time"},
+        "town": {"type": "category"},
+        "amount": {"type": "number"},
+        "repaid": {"type": "integer"},
+    }
     content = {
-        "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",
+        "name": "loan",
+        "question": "Who repays?",
+        "decision": "Whom to lend to.",
         "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
         "time": {"column": "at", "holdout_days": 10, "folds": 2, "fold_days": 10},
         "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
         "tables": {"loans": {"source": "loans", "time": "at", "columns": columns}},
         "rules": [{"name": "small", "meaning": "lend small sums", "score": "-amount"}],
-        "success": {"metric": "roc_auc", "threshold": 0.7}, "money": {},
+        "success": {"metric": "roc_auc", "threshold": 0.7},
+        "money": {},
     }
     return Problem.model_validate(content | changes)
 
@@ -51,7 +59,9 @@ def rule(name, columns=(), **options) -> Cleaning:
 
 
 def cleaned(con, frame, *rules, **context):
-    table, changes = clean(con.create_table(ibis.util.gen_name("toy"), pd.DataFrame(frame)), rules, context=Context(**context))
+    table, changes = clean(
+        con.create_table(ibis.util.gen_name("toy"), pd.DataFrame(frame)), rules, context=Context(**context)
+    )
     return table.to_pandas(), changes
 
 
@@ -61,7 +71,9 @@ def test_nothing_at_or_after_as_of_reaches_the_rows(con):
 
 
 def test_windows_meet_without_gap_or_overlap():
-    found = time_windows(Time(holdout_days=14, folds=3, fold_days=7, label_delay_days=3), AS_OF, DAYS[0].to_pydatetime())
+    found = time_windows(
+        Time(holdout_days=14, folds=3, fold_days=7, label_delay_days=3), AS_OF, DAYS[0].to_pydatetime()
+    )
     edges = [fold["test_from"] for fold in found["folds"]] + [found["holdout_from"]]
     assert edges == [fold["test_from"] for fold in found["folds"][:1]] + [fold["test_until"] for fold in found["folds"]]
     assert found["holdout_until"] == "2025-02-26T00:00:00" and found["train_until"] == "2025-02-12T00:00:00"
@@ -99,7 +111,7 @@ def test_rows_without_a_target_are_counted_out(con):
 
 def test_mixed_date_formats_are_read_in_the_order_declared(con):
     days = ["31/12/2024", "2024-12-31", "12.31.24", "30/02/2025", "yesterday", None]
-    rows, changes = cleaned(con, {"day": days}, rule("date", ["day"], formats=["%d/%m/%Y", "%Y-%m-%d", "%m.%d.%y"]))
+    rows, _ = cleaned(con, {"day": days}, rule("date", ["day"], formats=["%d/%m/%Y", "%Y-%m-%d", "%m.%d.%y"]))
     assert rows["day"].isna().tolist() == [False, False, False, True, True, True]
     assert set(rows["day"].dropna()) == {pd.Timestamp("2024-12-31")}
 
@@ -119,20 +131,27 @@ def test_counts_add_up_over_dropping_rules(con):
 
 
 def test_duplicates_keep_the_earliest_and_treat_missing_as_alike(con):
-    frame = {"id": ["x", "x", None, None], "at": pd.to_datetime(["2025-01-02", "2025-01-01", "2025-01-04", "2025-01-03"])}
+    frame = {
+        "id": ["x", "x", None, None],
+        "at": pd.to_datetime(["2025-01-02", "2025-01-01", "2025-01-04", "2025-01-03"]),
+    }
     rows, changes = cleaned(con, frame, rule("duplicates", ["id"]), time="at")
     assert sorted(rows["at"].dt.day) == [1, 3] and changes[0].rows == 2
 
 
 def test_a_second_submission_within_seconds_is_a_near_duplicate(con):
     at = pd.to_datetime(["2025-01-01 10:00:00", "2025-01-01 10:00:04", "2025-01-01 10:05:00"])
-    rows, changes = cleaned(con, {"who": ["Ann", "ANN ", "ann"], "at": at}, rule("near_duplicates", ["who"], within_s=10), time="at")
+    rows, changes = cleaned(
+        con, {"who": ["Ann", "ANN ", "ann"], "at": at}, rule("near_duplicates", ["who"], within_s=10), time="at"
+    )
     assert len(rows) == 2 and changes[0].rows == 1
 
 
 def test_statistics_are_learnt_before_the_held_out_days_only(con):
     at = pd.to_datetime(["2025-01-01", "2025-01-02", "2025-06-01", "2025-06-02"])
-    rows, _ = cleaned(con, {"at": at, "n": [1.0, 3.0, 500.0, None]}, rule("fill", ["n"], by="mean"), time="at", until=AS_OF)
+    rows, _ = cleaned(
+        con, {"at": at, "n": [1.0, 3.0, 500.0, None]}, rule("fill", ["n"], by="mean"), time="at", until=AS_OF
+    )
     assert rows.sort_values("at")["n"].tolist()[-1] == 2.0
 
 
@@ -142,7 +161,9 @@ def test_clipping_leaves_missing_values_missing(con):
 
 
 def test_spelling_repairs_slips_and_leaves_other_words(con):
-    style = ["American Pale Ale"] * 40 + ["Americxn Pale Ale", "American Dark Ale", "size 12", "size 13"] + ["size 12"] * 20
+    style = (
+        ["American Pale Ale"] * 40 + ["Americxn Pale Ale", "American Dark Ale", "size 12", "size 13"] + ["size 12"] * 20
+    )
     rows, _ = cleaned(con, {"style": style}, rule("spelling", ["style"], max_edits=6, ratio=5))
     assert set(rows["style"]) == {"American Pale Ale", "American Dark Ale", "size 12", "size 13"}
 
@@ -163,11 +184,16 @@ def test_returns_are_netted_against_earlier_purchases_only(con):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (rule("splling", ["town"]), "Did you mean 'spelling'"), (rule("text", ["twon"]), "Did you mean 'town'"),
-        (rule("text", ["town"], case="loud"), "expected lower, upper or title"), (rule("text", ["town"], caze="lower"), "caze"),
-        (rule("replace", ["town"], pattern="("), "no regular expression"), (rule("outliers", ["n"], action="hide"), "expected flag"),
-        (rule("date", ["town"], formats=["%Q"]), "not understood"), (rule("near_duplicates", ["town"], within_s=1), "time column"),
-        (rule("dependency", ["town"], by=[]), "others that determine it"), (rule("shape", ["town"], template="x"), "{n}"),
+        (rule("splling", ["town"]), "Did you mean 'spelling'"),
+        (rule("text", ["twon"]), "Did you mean 'town'"),
+        (rule("text", ["town"], case="loud"), "expected lower, upper or title"),
+        (rule("text", ["town"], caze="lower"), "caze"),
+        (rule("replace", ["town"], pattern="("), "no regular expression"),
+        (rule("outliers", ["n"], action="hide"), "expected flag"),
+        (rule("date", ["town"], formats=["%Q"]), "not understood"),
+        (rule("near_duplicates", ["town"], within_s=1), "time column"),
+        (rule("dependency", ["town"], by=[]), "others that determine it"),
+        (rule("shape", ["town"], template="x"), "{n}"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_told(con, wrong, said):
@@ -187,7 +213,9 @@ def test_a_join_never_multiplies_rows(con):
 
 def test_a_join_as_of_takes_the_latest_entry_before_the_row(con):
     left = con.create_table("o", pd.DataFrame({"k": ["a", "a"], "at": pd.to_datetime(["2025-01-05", "2024-12-31"])}))
-    right = con.create_table("p", pd.DataFrame({"k": ["a", "a"], "since": pd.to_datetime(["2025-01-01", "2025-01-06"]), "price": [5.0, 6.0]}))
+    right = con.create_table(
+        "p", pd.DataFrame({"k": ["a", "a"], "since": pd.to_datetime(["2025-01-01", "2025-01-06"]), "price": [5.0, 6.0]})
+    )
     rows, _ = joined(left, right, Join(table="p", on=["k"]), time="at", right_time="since")
     shown = rows.to_pandas().sort_values("at")
     assert shown["price"].tolist()[1] == 5.0 and np.isnan(shown["price"].tolist()[0])
@@ -201,7 +229,9 @@ def test_derived_columns_build_on_each_other_and_errors_name_the_expression(con)
 
 
 def test_events_of_unknown_visitors_leave_and_are_counted(con):
-    clicks = con.create_table("c", pd.DataFrame({"u": ["a", None], "i": ["x", "y"], "t": DAYS[:2], "e": ["view", "view"]}))
+    clicks = con.create_table(
+        "c", pd.DataFrame({"u": ["a", None], "i": ["x", "y"], "t": DAYS[:2], "e": ["view", "view"]})
+    )
     events, changes = events_of([Interactions(table="c", user="u", item="i", time="t", kind_column="e")], {"c": clicks})
     assert events.count().to_pyarrow().as_py() == 1 and [(c.rule, c.rows) for c in changes] == [("unknown visitor", 1)]
     assert list(events.schema().items())[:4] == [(n, events.schema()[n]) for n in ("user", "item", "time", "kind")]
@@ -216,11 +246,17 @@ def test_the_same_input_gives_the_same_rows_and_changes(con):
 
 
 def test_a_shop_without_catalogue_gets_its_items_from_events(con):
-    task = {"kind": "recommendation", "interactions": [{"table": "sales", "user": "u", "item": "i", "time": "t", "kind": "purchase", "price": "p"}]}
+    task = {
+        "kind": "recommendation",
+        "interactions": [{"table": "sales", "user": "u", "item": "i", "time": "t", "kind": "purchase", "price": "p"}],
+    }
     columns = {"u": {"type": "text"}, "i": {"type": "text"}, "t": {"type": "time"}, "p": {"type": "number"}}
     asked = statement(
-        task=task, tables={"sales": {"source": "loans", "time": "t", "columns": columns}}, success={"metric": "ndcg", "threshold": 0.1},
-        rules=[{"name": "best", "meaning": "best-sellers", "popular_days": 30}], time={"holdout_days": 10, "folds": 2, "fold_days": 10},
+        task=task,
+        tables={"sales": {"source": "loans", "time": "t", "columns": columns}},
+        success={"metric": "ndcg", "threshold": 0.1},
+        rules=[{"name": "best", "meaning": "best-sellers", "popular_days": 30}],
+        time={"holdout_days": 10, "folds": 2, "fold_days": 10},
     )
     sales = con.create_table("sales", pd.DataFrame({"u": "a", "i": ["x", "y"] * 30, "t": DAYS, "p": [1.0, 3.0] * 30}))
     result = transform(asked, {"sales": sales}, AS_OF)
@@ -229,7 +265,12 @@ def test_a_shop_without_catalogue_gets_its_items_from_events(con):
 
 def test_proposed_rules_repair_injected_errors_with_high_precision(con):
     rng = np.random.default_rng(3)
-    towns = pd.DataFrame({"town": [f"{a}ville" for a in ("ash", "birch", "cedar", "elder", "maple", "willow")], "code": [f"{n}0{n}7" for n in range(1, 7)]})
+    towns = pd.DataFrame(
+        {
+            "town": [f"{a}ville" for a in ("ash", "birch", "cedar", "elder", "maple", "willow")],
+            "code": [f"{n}0{n}7" for n in range(1, 7)],
+        }
+    )
     truth = towns.sample(600, replace=True, random_state=1, ignore_index=True)
     dirty = truth.copy()
     wrong = rng.choice(600, 40, replace=False)
@@ -251,7 +292,9 @@ def test_public_dirty_tables_are_repaired(name, precision, recall):
         pytest.skip("name the folder that holds dirty/hospital and dirty/beers by MLLOOP_TEST_DATA")
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("cleaning_benchmark", Path(__file__).parent.parent / "benchmarks" / "cleaning.py")
+    spec = importlib.util.spec_from_file_location(
+        "cleaning_benchmark", Path(__file__).parent.parent / "benchmarks" / "cleaning.py"
+    )
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     found = {row["rule"]: row for row in benchmark.measure(Path(data, "dirty", name))}["all"]
@@ -264,7 +307,9 @@ def spark():
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    session = session.config("spark.sql.session.timeZone", "UTC").config("spark.sql.shuffle.partitions", "2").getOrCreate()
+    session = (
+        session.config("spark.sql.session.timeZone", "UTC").config("spark.sql.shuffle.partitions", "2").getOrCreate()
+    )
     yield ibis.pyspark.connect(session)
     session.stop()
 
@@ -273,7 +318,10 @@ def test_spark_gives_the_same_rows_and_changes(con, spark, tmp_path):
     frame = loans(town=["Bend ", "bend", "Gary", None] * 15, amount=[1.0, 2.0, 900.0, np.inf] * 15)
     loans_path = tmp_path / "loans.parquet"
     frame.astype({"at": "datetime64[us]"}).to_parquet(loans_path)
-    declared = [{"rule": "outliers", "columns": ["amount"], "options": {"low": 0, "high": 100, "action": "clip"}}, {"rule": "duplicates", "columns": ["at", "town"]}]
+    declared = [
+        {"rule": "outliers", "columns": ["amount"], "options": {"low": 0, "high": 100, "action": "clip"}},
+        {"rule": "duplicates", "columns": ["at", "town"]},
+    ]
     columns = statement().tables["loans"].model_dump() | {"cleaning": declared}
     asked = statement(tables={"loans": columns})
     found = []

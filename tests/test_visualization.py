@@ -11,27 +11,57 @@ import pytest
 from mlloop import visualization as v
 
 WINDOWS = {
-    "from": "2025-01-01", "train_until": "2025-02-15", "holdout_from": "2025-02-15", "holdout_until": "2025-03-01", "as_of": "2025-03-02",
+    "from": "2025-01-01",
+    "train_until": "2025-02-15",
+    "holdout_from": "2025-02-15",
+    "holdout_until": "2025-03-01",
+    "as_of": "2025-03-02",
     "folds": [{"train_until": "2025-02-01", "test_from": "2025-02-01", "test_until": "2025-02-15"}],
 }
 DAYS = pd.date_range("2025-01-01", periods=30)
-NAMED = pd.DataFrame({"name": ["a $ b", "rule"], "value": [0.8, 0.7], "low": [0.75, 0.65], "high": [0.85, 0.75], "group": ["model", "rule"]})
+NAMED = pd.DataFrame(
+    {
+        "name": ["a $ b", "rule"],
+        "value": [0.8, 0.7],
+        "low": [0.75, 0.65],
+        "high": [0.85, 0.75],
+        "group": ["model", "rule"],
+    }
+)
 
 DRAWN = {
     "intervals": lambda ax: v.plot_intervals(NAMED, ax, thresholds={"asked for": 0.78}, unit="AUC"),
     "money": lambda ax: v.plot_money(NAMED, ax, currency="EUR", period="each week"),
-    "time": lambda ax: v.plot_time_series(pd.DataFrame({"time": DAYS, "value": range(30)}), ax, label="orders", windows=WINDOWS),
+    "time": lambda ax: v.plot_time_series(
+        pd.DataFrame({"time": DAYS, "value": range(30)}), ax, label="orders", windows=WINDOWS
+    ),
     "folds": lambda ax: v.plot_folds(WINDOWS, ax),
     "number": lambda ax: v.plot_distribution(pd.Series([1.0, np.inf, np.nan, *range(50)], name="n"), ax),
     "category": lambda ax: v.plot_distribution(pd.Series(["<b>$x</b>", None], name="c"), ax),
     "missing": lambda ax: v.plot_missing(pd.DataFrame({"column": ["a"], "share": [0.5], "n": [10]}), ax),
-    "association": lambda ax: v.plot_association(pd.DataFrame({"column": ["a"], "value": [0.5], "low": [0.4], "high": [0.6], "suspect": [True]}), ax, suspicious=0.45),
+    "association": lambda ax: v.plot_association(
+        pd.DataFrame({"column": ["a"], "value": [0.5], "low": [0.4], "high": [0.6], "suspect": [True]}),
+        ax,
+        suspicious=0.45,
+    ),
     "heatmap": lambda ax: v.plot_heatmap(pd.DataFrame([[1.0]], index=["a"], columns=["b"]), ax, title="One cell"),
-    "rate": lambda ax: v.plot_rate(pd.DataFrame({"group": ["a"], "value": [0.5], "low": [0.4], "high": [0.6], "n": [9]}), ax, label="share", overall=0.4),
+    "rate": lambda ax: v.plot_rate(
+        pd.DataFrame({"group": ["a"], "value": [0.5], "low": [0.4], "high": [0.6], "n": [9]}),
+        ax,
+        label="share",
+        overall=0.4,
+    ),
     "concentration": lambda ax: v.plot_concentration(pd.Series([5, 1]), ax),
-    "counts": lambda ax: v.plot_counts(pd.DataFrame({"table": ["t"], "read": [10], "kept": [8], "rejected": [1], "duplicates": [1]}), ax),
+    "counts": lambda ax: v.plot_counts(
+        pd.DataFrame({"table": ["t"], "read": [10], "kept": [8], "rejected": [1], "duplicates": [1]}), ax
+    ),
     "calibration": lambda ax: v.plot_calibration(pd.DataFrame({"predicted": [0.5], "observed": [0.4], "n": [10]}), ax),
-    "performance": lambda ax: v.plot_performance(pd.DataFrame({"time": DAYS[:2], "estimated": [0.8, 0.7], "realised": [0.8, np.nan], "alert": [False, True]}), ax, label="AUC", threshold=0.75),
+    "performance": lambda ax: v.plot_performance(
+        pd.DataFrame({"time": DAYS[:2], "estimated": [0.8, 0.7], "realised": [0.8, np.nan], "alert": [False, True]}),
+        ax,
+        label="AUC",
+        threshold=0.75,
+    ),
     "drift": lambda ax: v.plot_drift(pd.DataFrame({"column": ["a"], "value": [0.2]}), ax, threshold=0.1),
 }
 
@@ -46,14 +76,14 @@ def test_a_figure_has_a_finding_and_returns_its_axes(name):
 
 
 def test_the_best_interval_is_on_top_and_the_threshold_is_named():
-    fig, (ax,) = v.panels()
+    _, (ax,) = v.panels()
     v.plot_intervals(NAMED, ax, thresholds={"asked for": 0.78})
     assert [t.get_text() for t in ax.get_yticklabels()] == ["rule", r"a \$ b"]
     assert any("asked for 0.78" in t.get_text() for t in ax.texts)
 
 
 def test_a_metric_of_errors_has_its_best_at_the_top():
-    fig, (ax,) = v.panels()
+    _, (ax,) = v.panels()
     v.plot_intervals(NAMED, ax, higher_is_better=False)
     assert [t.get_text() for t in ax.get_yticklabels()][-1] == "rule"
 
