@@ -610,7 +610,7 @@ def _other_type(rejected: ibis.Table, rows: Mapping[str, int]) -> list[tuple[str
             told.append((one["origin"], "other type", column, f"{one['n']:,} of {of:,} values: {said}, as in {one['example'][:80]}"))
     return told
 
-# %% ../nbs/12_ingestion.ipynb #15ea24bf
+# %% ../nbs/12_ingestion.ipynb #0624297f
 def ingest(
     problem: Problem, batches: Mapping[str, Sequence[Mapping[str, Any]]], as_of: dt.datetime, settings: Settings,
     sample: float = 1.0, lake: Lake | None = None,
@@ -634,7 +634,7 @@ def ingest(
     ContractError
         Not one row of a table fits its contract.
     """
-    lake, done = lake or Lake(settings), {}
+    lake, done = (lake or Lake(settings)).on_duckdb(), {}
     for name, table in problem.tables.items():
         raws, names = _raws(problem, table, batches, settings), [batch["digest"] for batch in batches[table.source]]
         done[name] = ingest_table(lake, f"{problem.name}/{name}", table, raws, names, as_of, entity_of(problem, name), sample)

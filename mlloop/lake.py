@@ -146,6 +146,12 @@ class Lake:
             self._con = connect(self._settings) if self._settings else ibis.duckdb.connect()
         return self._con
 
+    def on_duckdb(self) -> "Lake":
+        """The same lake, read by DuckDB: for rows that lie in files of this machine, whatever the engine."""
+        if self.con.name == "duckdb":
+            return self
+        return Lake(self.uri, _duckdb(self._settings) if self._settings else None)
+
     def where(self, name: str) -> str:
         """The address of table `name`."""
         return f"{self.uri.rstrip('/')}/{name}"
@@ -319,13 +325,15 @@ class Lake:
         files = table.file_uris()
         label = f"delta_{uuid.uuid4().hex[:12]}"
         if not files:
-            empty = pa.schema(table.schema()).empty_table()
-            return self.con.create_table(label, schema=ibis.Schema.from_pyarrow(empty.schema), temp=True)
+            return _empty(self.con, label, ibis.Schema.from_pyarrow(pa.schema(table.schema())))
         try:
             if self.con.name == "duckdb" and "://" in files[0]:
                 return self.con.read_in_memory(table.to_pyarrow_dataset(), table_name=label)
-            extra = {"union_by_name": True} if self.con.name == "duckdb" else {"mergeSchema": True}
-            return self.con.read_parquet(files, table_name=label, **extra)
+            if self.con.name == "pyspark":
+                rows = self.con._session.read.option("mergeSchema", "true").parquet(*files)
+                rows.createOrReplaceTempView(label)
+                return self.con.table(label)
+            return self.con.read_parquet(files, table_name=label, union_by_name=True)
         except Exception as error:
             told = f"version {table.version()} cannot be read: {_said(error)}"
             raise LakeError(
@@ -349,6 +357,15 @@ class Lake:
         schema = pa.schema(table.schema())
         rows = self._scan(table).to_pyarrow_batches(chunk_size=BATCH_ROWS)
         return _sum(_memory(), pa.RecordBatchReader.from_batches(schema, (one.cast(schema) for one in rows)), schema)
+
+
+def _empty(con, label: str, schema: ibis.Schema):
+    if con.name != "pyspark":
+        return con.create_table(label, schema=schema, temp=True)
+    from ibis.backends.pyspark.datatypes import PySparkSchema
+
+    con._session.createDataFrame([], schema=PySparkSchema.from_ibis(schema)).createOrReplaceTempView(label)
+    return con.table(label)
 
 
 @dataclass(frozen=True)
