@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROUNDS', 'CALLS', 'plain', 'all_metrics', 'contenders', 'slice_figures', 'part_of', 'calibration', 'latency',
            'step_above', 'examples', 'questions', 'load_model', 'hold', 'against_champion', 'headline', 'judge',
-           'forest', 'worths', 'slice_table', 'closing']
+           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import time
@@ -247,7 +247,7 @@ def against_champion(statement: Problem, features: dict[str, Any], read, model, 
     row = next(c for c in contenders(held) if c["kind"] == "champion")
     return found | {"since": since, "n": row["gain"]["n"], **{key: row[key] for key in ("metric", "gain", "more_worth")}}
 
-# %% ../nbs/21_evaluation.ipynb #bdc3a486
+# %% ../nbs/21_evaluation.ipynb #85e98599
 def headline(statement: Problem, figures: dict[str, Any]) -> str:
     """The main figure, its interval, and the best rule beside it, as Markdown."""
     main, better = figures["main"], metrics.metric(statement.success.metric)
@@ -257,7 +257,7 @@ def headline(statement: Problem, figures: dict[str, Any]) -> str:
         f"### {better.label} {number(main['value'])} on the held-out period\n\n"
         f"Between {number(main['low'])} and {number(main['high'])} ({statement.success.confidence:.0%} interval, n = {main['n']:,}); "
         f"that {meets} the {number(statement.success.threshold)} asked for. "
-        f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: the model is better by {number(rule['gain']['value'])} "
+        f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: a gain of {number(rule['gain']['value'])} "
         f"[{number(rule['gain']['low'])}, {number(rule['gain']['high'])}]."
     )
     return f"{said}\n\n{figures['champion']['said']}"
@@ -292,6 +292,24 @@ def slice_table(figures: dict[str, Any]) -> pd.DataFrame:
     """Groups for `plot_intervals`: name, group, value, low, high; those that could not be measured are left out."""
     rows = [{"name": f"{s['slice']} {s['group']} (n = {s['n']:,})", "group": s["slice"], **s} for s in figures["slices"] if s["value"] is not None]
     return pd.DataFrame([{key: row[key] for key in ("name", "value", "low", "high")} | {"group": row["slice"]} for row in rows])
+
+
+def forest_title(statement: Problem, figures: dict[str, Any]) -> str:
+    """What the model and the best rule give, in words."""
+    rule, label = figures["contenders"][figures["best_rule"]], metrics.metric(statement.success.metric).label
+    given = f"the best rule '{rule['name']}' {number(rule['metric']['value'])}"
+    return f"{label}: the model gives {number(figures['main']['value'])}, {given}"
+
+
+def slice_title(statement: Problem, figures: dict[str, Any]) -> str:
+    """How far the worst group of those with enough rows is behind, in words."""
+    least = statement.success.min_slice_rows
+    judged = [s for s in figures["slices"] if s["gap"] is not None and s["n"] >= least]
+    if not judged:
+        return f"No group has {least:,} rows: none can be judged"
+    worst = max(judged, key=lambda s: s["gap"])
+    behind = f"is {number(worst['gap'])} behind everybody; {number(statement.success.max_slice_gap)} is allowed"
+    return f"Of groups with {least:,} rows the worst, {worst['slice']} {worst['group']}, {behind}"
 
 
 def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:

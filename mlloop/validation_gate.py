@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', 'better_than_rule', 'better_than_champion',
            'right_for_everybody', 'quick_enough', 'can_be_asked', 'decide', 'ask_afresh', 'answer', 'is_same',
-           'headline', 'reasons', 'losers']
+           'headline', 'reasons', 'contest_title', 'losers']
 
 # %% ../nbs/22_validation_gate.ipynb #bd2e387c
 import math
@@ -213,7 +213,7 @@ def is_same(ours, theirs) -> bool:
         return ours == theirs
     return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-6)
 
-# %% ../nbs/22_validation_gate.ipynb #775af021
+# %% ../nbs/22_validation_gate.ipynb #9fe749fe
 HEADLINES = {
     "yes": "Yes: the model solves the problem.",
     "maybe": "Maybe: the figures leave it open whether the model solves the problem.",
@@ -239,6 +239,16 @@ def reasons(verdict: dict[str, Any]) -> str:
     said = "\n".join(f"- {reason}" for reason in verdict["reasons"])
     change = "\n".join(f"- {line}" for line in verdict["must_change"])
     return said + (f"\n\n**What would have to change**\n\n{change}" if change else "")
+
+
+def contest_title(figures: dict[str, Any], statement: Problem) -> str:
+    """What the model and the best rule give on the held-out period, in words."""
+    label = metrics.metric(statement.success.metric).label
+    said = f"{label}: the model gives {number(figures['main']['value'])}"
+    if figures.get("best_rule") is None:
+        return said
+    rule = figures["contenders"][figures["best_rule"]]
+    return f"{said}, the best rule '{rule['name']}' {number(rule['metric']['value'])}"
 
 
 def losers(exploration: dict[str, Any]):

@@ -1,0 +1,257 @@
+"""The evaluation: figures on the held-out period against other libraries, slices, latency, and the champion."""
+
+import datetime as dt
+import time
+
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics as sk
+from statsmodels.stats.proportion import proportion_confint
+
+from mlloop import candidates, evaluation, heldout, tracking
+from mlloop.errors import DataError, ModelError
+from mlloop.ledger import Ledger
+from mlloop.problem import Problem
+from mlloop.recommenders import Popularity
+
+WINDOWS = {
+    "from": "2025-01-01T00:00:00", "train_until": "2025-02-01T00:00:00", "holdout_from": "2025-02-01T00:00:00",
+    "holdout_until": "2025-02-20T00:00:00", "as_of": "2025-02-20T00:00:00", "folds": [],
+}  # fmt: skip
+STATEMENT = Problem.model_validate({
+    "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.", "time": {"column": "at"},
+    "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
+    "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
+    "tables": {"loans": {"source": "loans", "columns": {
+        "at": {"type": "time"}, "age": {"type": "number"}, "branch": {"type": "category"}, "repaid": {"type": "integer"}}}},
+    "rules": [{"name": "old", "meaning": "lend to the old", "score": "CASE WHEN age > 40 THEN 1 ELSE 0 END"}],
+    "success": {"metric": "roc_auc", "threshold": 0.7, "slices": ["branch"], "min_slice_rows": 50},
+    "money": {"true_positive": 50, "false_positive": -50, "decisions_per_period": 10},
+})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def loans():
+    rng = np.random.default_rng(0)
+    at = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(1200), unit="h")
+    rows = pd.DataFrame({"at": at, "age": rng.integers(20, 70, 1200).astype(float), "branch": rng.choice(["north", "south"], 1200)})
+    rows["rule_old"] = (rows["age"] > 40).astype(float)
+    rows["repaid"] = (rng.random(1200) < (rows["age"] - 20) / 50).astype(int)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def parts(loans):
+    early = loans["at"] < pd.Timestamp(WINDOWS["train_until"])
+    return loans[early], loans[~early & (loans["at"] < pd.Timestamp(WINDOWS["holdout_until"]))]
+
+
+@pytest.fixture(scope="module")
+def model(parts):
+    return candidates.build("linear", STATEMENT.task).fit(parts[0][["age", "branch"]], parts[0]["repaid"])
+
+
+@pytest.fixture(scope="module")
+def held(parts, model):
+    return evaluation.held_rows(STATEMENT, model, *parts, ["age", "branch"])
+
+
+def read(tables):
+    return lambda name: ibis.memtable(tables[name].reset_index(drop=True))
+
+
+def product(parts):
+    tables = {"train": parts[0], "holdout": parts[1]}
+    return {"tables": {name: name for name in tables}, "windows": WINDOWS, "features": ["age", "branch"]}, read(tables)
+
+
+def test_every_metric_is_that_of_scikit_learn_on_the_held_out_rows(parts, model, held):
+    y, p = parts[1]["repaid"], model.predict_proba(parts[1][["age", "branch"]])[:, 1]
+    expected = {
+        "roc_auc": sk.roc_auc_score(y, p), "average_precision": sk.average_precision_score(y, p), "accuracy": sk.accuracy_score(y, p >= 0.5),
+        "f1": sk.f1_score(y, p >= 0.5), "log_loss": sk.log_loss(y, p), "brier": sk.brier_score_loss(y, p),
+    }  # fmt: skip
+    found = {m["name"]: m for m in evaluation.all_metrics(STATEMENT, held)}
+    assert {name: found[name]["value"] for name in expected} == pytest.approx(expected)
+    assert all(m["low"] <= m["value"] <= m["high"] and m["n"] == len(y) for m in found.values())
+
+
+def test_the_rule_and_chance_are_judged_on_the_same_rows(parts, held):
+    rows = {c["name"]: c for c in evaluation.contenders(held)}
+    assert rows["old"]["metric"]["value"] == pytest.approx(sk.roc_auc_score(parts[1]["repaid"], parts[1]["rule_old"]))
+    assert {c["metric"]["n"] for c in rows.values()} == {len(parts[1])}
+    assert rows["old"]["gain"]["value"] == pytest.approx(rows["model"]["metric"]["value"] - rows["old"]["metric"]["value"])
+    assert rows["random"]["metric"]["low"] < 0.5 < rows["random"]["metric"]["high"]
+    # lending where p > 0.5 pays: 50 against -50, ten decisions each period
+    p, y = held.predictions["y_score"], held.predictions["y_true"]
+    assert rows["model"]["worth"]["value"] == pytest.approx(np.where(p >= 0.5, np.where(y == 1, 50, -50), 0).mean() * 10)
+
+
+def test_slices_are_judged_on_their_own_rows(parts, held):
+    found = {s["group"]: s for s in evaluation.slice_figures(STATEMENT, held)}
+    own = held.predictions[(parts[1]["branch"] == "north").to_numpy()]
+    assert found["north"]["value"] == pytest.approx(sk.roc_auc_score(own["y_true"], own["y_score"]))
+    assert found["north"]["n"] + found["south"]["n"] == len(parts[1])
+    overall = sk.roc_auc_score(held.predictions["y_true"], held.predictions["y_score"])
+    assert found["north"]["gap"] == pytest.approx(overall - found["north"]["value"])
+
+
+def test_a_group_of_one_class_and_a_slice_that_is_no_column_have_no_figure(parts, model):
+    train, holdout = parts[0].copy(), parts[1].copy()
+    holdout.loc[holdout["repaid"] == 1, "branch"] = "north"
+    holdout.loc[holdout["repaid"] == 0, "branch"] = "south"
+    asked = STATEMENT.model_copy(update={"success": STATEMENT.success.model_copy(update={"slices": ["branch", "moon"]})})
+    figures = evaluation.judge(asked, evaluation.held_rows(asked, model, train, holdout, ["age", "branch"]))
+    assert [s["value"] for s in figures["slices"]] == [None, None] and figures["slices_missing"] == ["moon"]
+
+
+def test_a_number_as_slice_is_cut_at_the_thirds_of_the_training_rows(parts):
+    found = heldout.row_slices(parts[1], parts[0], ["age"])["age"]
+    assert found.nunique() == 3 and found.value_counts(normalize=True).between(0.2, 0.5).all()
+
+
+def test_calibration_has_wilsons_interval():
+    y, p = np.array([1] * 7 + [0] * 3), np.linspace(0.5, 0.9, 10)
+    (row,) = evaluation.calibration(y, p, groups=1)
+    assert (row["low"], row["high"]) == pytest.approx(proportion_confint(7, 10, method="wilson"))
+    assert (row["observed"], row["predicted"], row["n"]) == (pytest.approx(0.7), pytest.approx(0.7), 10)
+
+
+def test_latency_is_a_step_of_the_scale_and_waiting_for_others_is_not_counted():
+    slow = evaluation.latency(lambda _: sum(i for i in range(60_000)), [0], 50.0)
+    idle = evaluation.latency(lambda _: time.sleep(0.003), [0], 50.0)
+    assert slow["p99_below_ms"] > idle["p99_below_ms"] and idle["p99_below_ms"] <= 2
+    assert evaluation.step_above(49.9, 47.0) == 50.0 and evaluation.step_above(46.0, 47.0) == 47.0
+
+
+def test_a_digest_that_is_not_the_one_noted_is_refused(model, tmp_path):
+    kept = candidates.save(model, tmp_path)
+    assert evaluation.load_model({"model": kept}) is not None
+    with pytest.raises(ModelError):
+        evaluation.load_model({"model": kept | {"digest": "0" * 64}})
+
+
+def test_no_held_out_row_is_an_error_with_the_next_step(parts, model):
+    with pytest.raises(DataError, match="holdout_days"):
+        evaluation.held_rows(STATEMENT, model, parts[0], parts[1].iloc[:0], ["age", "branch"])
+
+
+# ---- recommendation
+
+SHOP = Problem.model_validate({
+    "name": "shop", "question": "?", "decision": "?",
+    "task": {"kind": "recommendation", "k": 2, "interactions": [
+        {"table": "events", "user": "user", "item": "item", "time": "at", "kind": "purchase"}]},
+    "sources": {"events": {"kind": "files", "path": "events.csv"}},
+    "tables": {"events": {"source": "events", "columns": {n: {"type": "text"} for n in ("user", "item", "at")}}},
+    "rules": [{"name": "today", "meaning": "best-sellers of 30 days", "popular_days": 30}],
+    "success": {"metric": "ndcg", "threshold": 0.2, "slices": ["activity"], "min_slice_rows": 1}, "money": {"per_hit": 2.0, "decisions_per_period": 100},
+})  # fmt: skip
+
+
+def bought(*lines):
+    rows = [(user, item, pd.Timestamp(f"2025-{when}"), "purchase", 1.0) for user, item, when in lines]
+    return pd.DataFrame(rows, columns=["user", "item", "time", "kind", "quantity"])
+
+
+EVENTS = bought(
+    ("ann", "tea", "01-02"), ("bob", "tea", "01-03"), ("cid", "tea", "01-05"), ("ann", "cup", "01-20"), ("bob", "cup", "01-21"),
+    ("ann", "tea", "02-02"), ("bob", "jam", "02-03"), ("dan", "cup", "02-04"), ("ann", "pot", "02-20"),
+)  # fmt: skip
+
+
+def test_users_of_the_held_out_days_are_judged_by_hand():
+    before = EVENTS[EVENTS["time"] < WINDOWS["holdout_from"]]
+    found = evaluation.held_users(SHOP, Popularity(days=None).fit(before), EVENTS, None, WINDOWS)
+    values = found.fold.values["model"]
+    # the list is tea, cup for everybody. ann wanted tea: first place; bob jam, not shown; dan cup: second, 1 / log2(3)
+    assert values["ndcg"].to_dict() == pytest.approx({"ann": 1.0, "bob": 0.0, "dan": 0.6309298})
+    assert found.fold.worth("model").value == pytest.approx(2 / 3 * 2.0 * 100)
+    assert dict(zip(values.index, found.slices["activity"], strict=True))["dan"] == "new"
+    assert found.predictions.query("wanted")[["user", "item"]].to_numpy().tolist() == [["ann", "tea"], ["dan", "cup"]]
+    assert {"model", "today", "popular_ever", "bought_before", "random"} == {who.name for who in found.who}
+
+
+def test_rules_learn_nothing_of_the_held_out_days():
+    before = EVENTS[EVENTS["time"] < WINDOWS["holdout_from"]]
+    more = pd.concat([EVENTS, bought(*[("eve", "jam", "02-05")] * 50)])
+    one, two = (evaluation.held_users(SHOP, Popularity(days=None).fit(before), events, None, WINDOWS) for events in (EVENTS, more))
+    for name in ("today", "popular_ever", "bought_before"):
+        assert one.fold.values[name].loc["ann"].equals(two.fold.values[name].loc["ann"])
+
+
+def test_nobody_in_the_held_out_days_is_an_error():
+    with pytest.raises(DataError, match="nobody has an event"):
+        evaluation.held_users(SHOP, Popularity().fit(EVENTS), EVENTS, None, WINDOWS | {"holdout_from": "2025-03-01", "holdout_until": "2025-04-01"})
+
+
+# ---- the champion
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").write_text("")
+    (tmp_path / "pipeline.yaml").write_text("tasks: []\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def enthrone(model, folder, until):
+    """Save, register and promote a model that has learnt until then; returns its digest."""
+    kept = candidates.save(model, folder / f"champion-{until}")
+    tracking.register_model("loan", kept["path"], kept["form"], tags={"trained_until": until or ""})
+    ledger = Ledger.open()
+    ledger.record("gate", "loan", "validation", "yes", digests={"model": kept["digest"]}, model=kept["digest"])
+    ledger.promote("loan", kept["digest"], None)
+    return kept["digest"]
+
+
+def poor(parts):
+    return candidates.build("linear", STATEMENT.task).fit(parts[0][["age", "branch"]].assign(age=50.0), parts[0]["repaid"])
+
+
+def test_without_a_champion_that_is_said(project, parts, model):
+    found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
+    assert found == {"said": "There is no champion: this would be the first model in production.", "digest": None, "gain": None}
+
+
+def test_the_champion_is_compared_on_the_same_rows(project, parts, model):
+    champion = poor(parts)
+    digest = enthrone(champion, project, "2025-01-20T00:00:00")
+    found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
+    y, X = parts[1]["repaid"], parts[1][["age", "branch"]]
+    gain = sk.roc_auc_score(y, model.predict_proba(X)[:, 1]) - sk.roc_auc_score(y, champion.predict_proba(X)[:, 1])
+    assert found["digest"] == digest and found["n"] == len(y) and found["gain"]["value"] == pytest.approx(gain)
+
+
+def test_rows_the_champion_has_learnt_are_left_out(project, parts, model):
+    enthrone(poor(parts), project, "2025-02-10T00:00:00")
+    found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
+    assert found["n"] == (parts[1]["at"] >= pd.Timestamp("2025-02-10")).sum() < len(parts[1])
+
+
+@pytest.mark.parametrize("until", ["2025-03-01T00:00:00", None])
+def test_a_champion_that_may_have_learnt_every_row_is_not_compared(project, parts, model, until):
+    digest = enthrone(poor(parts), project, until)
+    found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
+    assert found["digest"] == digest and found["gain"] is None and "no held-out row is new to it" in found["said"]
+
+
+def test_a_model_is_not_its_own_challenger(project, parts):
+    champion = poor(parts)
+    digest = enthrone(champion, project, "2025-01-20T00:00:00")
+    assert evaluation.against_champion(STATEMENT, *product(parts), champion, digest)["digest"] is None
+
+
+def test_a_champion_that_needs_other_columns_is_said_not_crashed_on(project, parts, model):
+    X = parts[0][["age", "branch"]].assign(income=1.0)
+    enthrone(candidates.build("linear", STATEMENT.task).fit(X, parts[0]["repaid"]), project, "2025-01-20T00:00:00")
+    found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
+    assert found["gain"] is None and "cannot be asked" in found["said"] and "income" in found["said"]
+
+
+def test_the_same_seed_gives_the_same_figures(parts, model):
+    one, two = (evaluation.judge(STATEMENT, evaluation.held_rows(STATEMENT, model, *parts, ["age", "branch"], seed=3)) for _ in range(2))
+    assert one == two and dt.datetime.now().isoformat()[:10] not in str(one)
