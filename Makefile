@@ -20,6 +20,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml scripts/setup.sh
 
 run: setup  ## Run both shipped problems from question to gated model, and write the pages
 	@$(BIN)/mlloop run --problem shop --problem employment
+	@$(BIN)/mlloop serve --once
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest
 	@$(BIN)/nbdev-test --n-workers 2 --do-print

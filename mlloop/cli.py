@@ -480,6 +480,10 @@ def serve(
     durable: Annotated[
         str, typer.Option(help="disk: a prediction is on disk before it is acknowledged; process: the system has it.")
     ] = "disk",
+    once: Annotated[
+        bool, typer.Option("--once", help="Ask each problem for one real row over HTTP, and stop.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Answer over HTTP with the models in production: /predict, /recommend, /docs, /metrics, /health, /ready."""
     from mlloop import service
@@ -489,8 +493,28 @@ def serve(
         raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
     options = service.Options(host, port, service.token_from(file=token_file), max_body, poll_s, sync=durable == "disk")
     settings = _settings.load()
+    if once:
+        return _ask_once(settings, problem, options, as_json)
     _mend_aliases(settings)
     service.serve(settings, problem, options, ready=lambda address: typer.echo(f"answering at {address} (/docs)"))
+
+
+def _ask_once(settings, problem, options, as_json: bool) -> None:
+    from mlloop import rehearsal
+
+    said = rehearsal.ask_once(settings, problem, options)
+    if as_json:
+        _print_json(said)
+    for one in said if not as_json else []:
+        answer = one["answer"]
+        if one["status"] != 200:
+            told = f"refused with {one['status']}: {answer}"
+        elif "items" in answer:
+            told = f"for {one['asked']['user']}: {', '.join(answer['items'])}"
+        else:
+            told = f"{answer['prediction']} (score {answer['score']:.4g})"
+        typer.echo(f"{one['problem']}: POST {one['path']} -> {told}, model {answer.get('model', '?')}")
+    raise typer.Exit(0 if all(one["status"] == 200 for one in said) else 1)
 
 
 def _mend_aliases(settings) -> None:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['BOUND', 'PARITY_ROWS', 'WHO', 'request_form', 'Prepared', 'prepare', 'calibration_of', 'release_digest',
            'load_release', 'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback', 'put', 'known_model',
-           'stop_canary', 'real_rows', 'closing_table']
+           'stop_canary', 'real_rows', 'belief', 'closing_table']
 
-# %% ../nbs/23_deployment.ipynb #7ebf82a1
+# %% ../nbs/23_deployment.ipynb #9c78e544
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import candidates, canary, onnxform, predictions, releases
+from . import canary, onnxform, predictions, releases, storage
 from .errors import ModelError, PromotionRefused
 from .ledger import Ledger, Row
 from .metrics import metric
@@ -58,7 +58,7 @@ def _field(name: str, kind: str, column) -> Field:
     return Field(name, kind, column.required, column.min if numeric else None, column.max if numeric else None, values,
                  column.meaning, column.unit)
 
-# %% ../nbs/23_deployment.ipynb #04723a7b
+# %% ../nbs/23_deployment.ipynb #7d8c9096
 BOUND = 1e-4
 PARITY_ROWS = 5000
 
@@ -96,12 +96,16 @@ def prepare(settings: Settings, statement: Problem, model: dict[str, Any], rows:
     ModelError
         The model was altered, or no form answers as the trained model does.
     """
-    trained = candidates.load(model["path"], model["digest"])
+    from mlloop import candidates
+
+    storage.sweep(settings.state / "releases")
+    folder = settings.root / model["path"]
+    trained = candidates.load(folder, model["digest"])
     card = {"format": releases.FORMAT, "problem": statement.name, "kind": statement.task.kind, "model": model["digest"],
             "name": model["name"], "fields": [], "entity": None, "calibration": calibration}
     if isinstance(statement.task, Recommendation):
         card |= {"k": statement.task.k, "repeats": statement.task.repeats, "entity": "user"}
-        return _as_trained(settings, card, model["path"], trained, rows[["user"]].drop_duplicates().head(500))
+        return _as_trained(settings, card, folder, trained, rows[["user"]].drop_duplicates().head(500))
     fields, features = request_form(statement, list(names or []), rows)
     card |= {"fields": [vars(one) for one in fields], "features": [vars(one) for one in features],
              "entity": statement.task.entity, "cut": cut, **_classes(trained, statement.task)}
@@ -109,24 +113,21 @@ def prepare(settings: Settings, statement: Problem, model: dict[str, Any], rows:
     try:
         return _as_onnx(settings, card, trained, rows)
     except ModelError as error:
-        made = _as_trained(settings, card, model["path"], trained, rows)
+        made = _as_trained(settings, card, folder, trained, rows)
         return Prepared(made.path, made.digest, made.form, made.parity, error.what)
 
 
 def _classes(trained, task) -> dict[str, Any]:
-    """The classes as the model orders them, and which is the positive one."""
+    """The classes as the model orders them, and which is the positive one; training calls that one 1 and all others 0."""
     if task.kind != "classification":
         return {"classes": None, "positive_at": None}
     classes = np.asarray(trained.classes_).tolist()
-    if len(classes) != 2:
+    if classes != [0, 1]:
         return {"classes": classes, "positive_at": None}
-    named = [str(one) for one in classes]
-    at = named.index(str(task.positive)) if str(task.positive) in named else 1
-    if named == ["0", "1"] or str(task.positive) in named:
-        return {"classes": classes, "positive_at": at}
-    return {"classes": [f"not {task.positive}", task.positive], "positive_at": 1}
+    other = {"0": 1, "1": 0, "True": False, "False": True}.get(str(task.positive), f"not {task.positive}")
+    return {"classes": [other, task.positive], "positive_at": 1}
 
-# %% ../nbs/23_deployment.ipynb #dae63d49
+# %% ../nbs/23_deployment.ipynb #c4025c95
 def _as_onnx(settings, card, trained, rows) -> Prepared:
     inputs = {one["name"]: one["type"] for one in card["features"]}
     card = {**card, "form": "onnx"}
@@ -149,7 +150,9 @@ def _both(made: Scoring, trained, rows: pd.DataFrame) -> tuple[np.ndarray, np.nd
 
 
 def _as_trained(settings, card, folder, trained, rows) -> Prepared:
-    files = {f"model/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    place = Path(folder)
+    found = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    files = {p.relative_to(place.parent).as_posix(): p.read_bytes() for p in found}
     form = "safetensors" if hasattr(trained, "recommend") else "skops"
     card = {**card, "form": form}
     path, digest = releases.write(settings, card["problem"], card, files)
@@ -178,7 +181,7 @@ def calibration_of(y_true, y_score, knots: int = 50) -> dict[str, list[float]] |
     curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(s, y).predict(at)
     return {"score": at.round(9).tolist(), "probability": np.asarray(curve).round(9).tolist()}
 
-# %% ../nbs/23_deployment.ipynb #bfd64b18
+# %% ../nbs/23_deployment.ipynb #7d9e117f
 def release_digest(ledger: Ledger, problem: str, model: str) -> str:
     """The digest of the release that the ledger cites for `model`.
 
@@ -193,6 +196,14 @@ def release_digest(ledger: Ledger, problem: str, model: str) -> str:
     return cited[-1].digests["release"]
 
 
+def _loads(settings: Settings, problem: str, model: str, digest: str) -> Release:
+    """The release of that digest, if it is of that model and can be loaded."""
+    made = releases.load(releases.folder_of(settings, problem, digest), digest)
+    if made.model != model or made.problem != problem:
+        raise ModelError(f"is of model {made.model[:12]}, not {model[:12]}", f"release {digest[:12]}", releases.NEXT)
+    return made
+
+
 def load_release(settings: Settings, ledger: Ledger, problem: str, model: str) -> Release:
     """The release of a model that is, or was, champion or canary.
 
@@ -201,10 +212,9 @@ def load_release(settings: Settings, ledger: Ledger, problem: str, model: str) -
     ModelError
         The ledger does not know it, or its files are missing or altered.
     """
-    digest = release_digest(ledger, problem, model)
-    return releases.load(releases.folder_of(settings, problem, digest), digest)
+    return _loads(settings, problem, model, release_digest(ledger, problem, model))
 
-# %% ../nbs/23_deployment.ipynb #e11951f6
+# %% ../nbs/23_deployment.ipynb #ee71a29d
 @dataclass(frozen=True)
 class Decision:
     """What deployment did: `action` is 'champion', 'canary' or 'refused'; `reason` is a sentence."""
@@ -229,16 +239,18 @@ def deploy(settings: Settings, ledger: Ledger, statement: Problem, model: str, r
     key = digest_json(["deploy", statement.name, model, gate.id if gate else None])
     given = dict(digests={"model": model, "release": release}, actor=actor, evidence=gate.evidence if gate else (), key=key)
     try:
-        row = _begin(ledger, statement, model, given, now)
+        row = _begin(settings, ledger, statement, model, given, now)
     except PromotionRefused as error:
-        return Decision("refused", error.what)
+        open_to = "; a person may decide: mlloop promote" if gate and gate.verdict == "maybe" else ""
+        return Decision("refused", error.what + open_to)
     finally:
         follow(settings, ledger)
     return _standing(ledger, statement.name, model, row)
 
 
-def _begin(ledger: Ledger, statement: Problem, model: str, given: dict[str, Any], now) -> Row:
+def _begin(settings: Settings, ledger: Ledger, statement: Problem, model: str, given: dict[str, Any], now) -> Row:
     problem = statement.name
+    _loads(settings, problem, model, given["digests"]["release"])
     champion, on = ledger.champion(problem), ledger.canary(problem)
     if champion is None or champion.model == model:
         known = [row for row in ledger.rows(problem=problem, model=model) if row.key == given["key"]]
@@ -319,7 +331,7 @@ def _trial(settings, ledger, statement, on: Row, labels, now) -> canary.Trial:
     estimated = canary.estimated_gain(statement, now_answers, tried, answered) if over and (realised is None or realised.n < terms.min_rows) else None
     return canary.decide(terms, canary.seen(log, str(on.model)), realised, estimated, now, metric(statement.success.metric).label)
 
-# %% ../nbs/23_deployment.ipynb #a62fb032
+# %% ../nbs/23_deployment.ipynb #e9951521
 def promote(settings: Settings, ledger: Ledger, problem: str, model: str, release: str | None = None, actor: str = "policy",
             reasons: tuple[str, ...] = (), expect: str | None = "now") -> Row:
     """Make a model champion at once.
@@ -339,7 +351,7 @@ def promote(settings: Settings, ledger: Ledger, problem: str, model: str, releas
     if expect == "now":
         expect = champion.model if champion else None
     release = release or release_digest(ledger, problem, model)
-    releases.load(releases.folder_of(settings, problem, release), release)
+    _loads(settings, problem, model, release)
     row = ledger.promote(problem, model, expect, reasons=reasons, digests={"model": model, "release": release}, actor=actor)
     follow(settings, ledger)
     return row
@@ -388,7 +400,7 @@ def put(settings: Settings, ledger: Ledger, statement: Problem, model: str | Non
     if not on_trial:
         return promote(settings, ledger, statement.name, model, release, actor, reasons)
     release = release or release_digest(ledger, statement.name, model)
-    releases.load(releases.folder_of(settings, statement.name, release), release)
+    _loads(settings, statement.name, model, release)
     row = _trial_row(ledger, statement, model, dict(digests={"model": model, "release": release}, actor=actor, reasons=reasons))
     follow(settings, ledger)
     return row
@@ -423,7 +435,7 @@ def stop_canary(settings: Settings, ledger: Ledger, problem: str, actor: str, re
     follow(settings, ledger)
     return row
 
-# %% ../nbs/23_deployment.ipynb #05032bf3
+# %% ../nbs/23_deployment.ipynb #9111ab31
 def real_rows(statement: Problem, features: dict[str, Any], lake) -> pd.DataFrame:
     """Rows to compare the forms on: of the held-out period, or users; at most `PARITY_ROWS`."""
     if isinstance(statement.task, Recommendation):
@@ -431,6 +443,15 @@ def real_rows(statement: Problem, features: dict[str, Any], lake) -> pd.DataFram
         return users.filter(users.user.notnull()).order_by("user").limit(500).to_pandas()
     held = lake.read(features["tables"]["holdout"])
     return held.order_by(*held.columns).limit(PARITY_ROWS).to_pandas()
+
+
+def belief(evaluation: dict[str, Any], lake) -> dict[str, list[float]] | None:
+    """The calibration curve of the held-out predictions; None where the task has no probabilities."""
+    predictions = lake.read(evaluation["tables"]["predictions"])
+    if not {"y_true", "y_score"} <= set(predictions.columns) or "calibration" not in evaluation:
+        return None
+    scores = predictions.select("y_true", "y_score").order_by("y_score", "y_true").to_pandas()
+    return calibration_of(scores["y_true"], scores["y_score"])
 
 
 WHO = {"champion": "this model", "canary": "the champion, and this model for a share", "refused": "not this model"}

@@ -261,7 +261,8 @@ class Ledger:
         ------
         PromotionRefused
             Somebody else is champion (the message says who and since when), the model is champion already, or its
-            last validation gate in this ledger did not say yes, or said it of another model file.
+            last validation gate in this ledger did not say yes (a maybe is for a person to decide), or said it of
+            another model file.
         LedgerError
             As for `record`.
         """
@@ -643,7 +644,8 @@ class Ledger:
     def _validated(self, connection: sa.Connection, row: dict[str, Any]) -> None:
         problem, model = row["problem"], row["model"]
         gate = self._last(connection, problem=problem, kind="gate", subject="validation", model=model)
-        if gate is None or gate.verdict != "yes":
+        by_person = gate is not None and gate.verdict == "maybe" and row["actor"] != "policy"
+        if gate is None or not (gate.verdict == "yes" or by_person):
             said = f"said {gate.verdict} (row {gate.id})" if gate else "has not been asked"
             raise self._refused(
                 f"the validation gate of {problem!r} {said} of {model!r}", "Ask it: mlloop gate validation"

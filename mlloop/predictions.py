@@ -135,9 +135,7 @@ class Log:
     def _put(self, content: bytes) -> None:
         if self._file < 0 or self._at + len(content) > self._end:
             self._open(len(content))
-        done = 0
-        while done < len(content):
-            done += os.pwrite(self._file, content[done:], self._at + done)
+        _write(self._file, content, self._at)
         if self.sync:
             os.fdatasync(self._file)
         self._at += len(content)
@@ -152,9 +150,9 @@ class Log:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = max(self.segment_bytes, least)
-            zeros = bytes(1024 * 1024)
+            zeros = bytes(min(size, 1024 * 1024))
             for at in range(0, size, len(zeros)):
-                os.pwrite(file, zeros[: size - at], at)
+                _write(file, zeros[: size - at], at)
             os.fsync(file)
             beside.rename(path)
             folder = os.open(self.folder, os.O_RDONLY)
@@ -170,6 +168,13 @@ class Log:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
+
+
+def _write(file: int, content: bytes, at: int) -> None:
+    """Write all of it; on a disk that is nearly full the system writes a part and says so only by its length."""
+    done = 0
+    while done < len(content):
+        done += os.pwrite(file, content[done:], at + done)
 
 
 def encode(record: dict[str, Any]) -> bytes:

@@ -160,7 +160,7 @@ class Scoring(Release):
         else:
             from mlloop import candidates
 
-            self.session = _Estimator(candidates.load(folder / "model"), inputs)
+            self.session = _Estimator(candidates.load(folder), inputs)
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """The features of the rows as columns: numbers or None, and text."""
@@ -234,7 +234,7 @@ class Ranking(Release):
         super().__init__(card, folder, digest)
         from mlloop import candidates
 
-        self.recommender = candidates.load(folder / "model")
+        self.recommender = candidates.load(folder)
         self.k, self.repeats = card["k"], card["repeats"]
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -518,6 +518,9 @@ def serve(
 
 
 async def _run(server: uvicorn.Server, options: Options, ready: Callable[[str], None]) -> None:
+    server.capture_signals = contextlib.nullcontext  # type: ignore  # it would let the signal kill it after all
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
     running = asyncio.create_task(server.serve())
     while not server.started and not running.done():
         await asyncio.sleep(0.01)
@@ -536,8 +539,3 @@ def token_from(environment: dict[str, str] | None = None, file: Path | None = No
     if file is not None:
         return file.read_text(encoding="utf-8").strip() or None
     return (environment or dict(os.environ)).get("MLLOOP_TOKEN") or None
-
-
-def stop(server: uvicorn.Server) -> None:
-    """Ask a server of this process to stop."""
-    server.handle_exit(signal.SIGTERM, None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,9 +103,9 @@ def sales(users: int = 60, items: int = 30, rows: int = 2500, seed: int = 0) -> 
 class Production:
     """A project on disk, its models, and the service on it."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, make: bool = False):
         self.root = root
-        (root / "problems").mkdir()
+        (root / "problems").mkdir(parents=make)
         for name, text in {
             "settings.ini": "[kernels]\npool = fresh\n",
             "pipeline.yaml": "tasks: []\n",
@@ -118,6 +119,15 @@ class Production:
         self.loan = problems.load(root / "problems/loan.yaml")
         self.shop = problems.load(root / "problems/shop.yaml")
         self.rows = loans()
+
+    def copy(self, root: Path) -> "Production":
+        """The same project elsewhere."""
+        shutil.copytree(self.root, root, ignore=shutil.ignore_patterns("predictions"))
+        made = Production.__new__(Production)
+        made.__dict__.update(self.__dict__)
+        made.root, made.settings = root, settings.load(root)
+        made.ledger = Ledger.open(made.settings)
+        return made
 
     def train(self, name: str = "linear", rows: slice = slice(0, 800), **params) -> dict:
         """A model of the loans whose gate said yes, with its release."""
