@@ -8,9 +8,10 @@ __all__ = ['NBSP', 'RULES', 'MEND', 'MISSING_WORDS', 'ORDER', 'Step', 'Change', 
            'replace', 'recode', 'number', 'date', 'fill', 'drop_missing', 'duplicates', 'near_duplicates', 'dependency',
            'words', 'shape', 'spill', 'outliers', 'returns', 'standard_rules']
 
-# %% ../nbs/04_cleaning.ipynb #3e22ee70
+# %% ../nbs/04_cleaning.ipynb #90d25e94
 import datetime as dt
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -293,7 +294,7 @@ def _tidy(value: ir.StringValue) -> ir.StringValue:
     )
     return ibis.ifelse(odd, value.re_replace(rf"[\s{NBSP}]+", " "), value).strip()
 
-# %% ../nbs/04_cleaning.ipynb #c044fbba
+# %% ../nbs/04_cleaning.ipynb #33a58c26
 MISSING_WORDS = ("", "n/a", "#n/a", "null", "nan", "<na>", "nil", "n.a.")
 
 
@@ -311,7 +312,8 @@ def missing_words(
 @rule
 def finite(table: ir.Table, columns: Sequence[str], context: Context) -> Step:
     """Make infinities and not-a-numbers missing."""
-    strange = lambda value: value.isnan() | value.isinf()
+    # Ibis renders isinf as FALSE for Spark; every engine agrees on what exceeds the largest double
+    strange = lambda value: value.isnan() | (value.cast("float64").abs() > sys.float_info.max)
     floats = [c for c in columns if table[c].type().is_floating()]
     return Step(
         table,
