@@ -240,7 +240,8 @@ def main() -> int:
     for row in run(asked.draws, asked.case or list(CASES), asked.seed):
         rows.append(row)
         share = " / ".join(str(row["verdicts"].get(v, 0)) for v in ("yes", "maybe", "no"))
-        print(f"| {row['case']} | {row['truth']} | {row['right']} of {row['draws']} | {share} | {row['mostly decided by']} | {row['seconds']} |", flush=True)
+        told = (row["case"], row["truth"], f"{row['right']} of {row['draws']}", share, row["mostly decided by"], row["seconds"])
+        print("| " + " | ".join(map(str, told)) + " |", flush=True)
     if asked.json:
         with open(asked.json, "w", encoding="utf-8") as file:  # noqa: PTH123
             json.dump(rows, file, indent=1)

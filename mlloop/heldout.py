@@ -176,7 +176,7 @@ def _lists(model, users: pd.Index, wants: pd.DataFrame, task) -> pd.DataFrame:
     table["wanted"] = pd.MultiIndex.from_frame(table[["user", "item"]]).isin(pd.MultiIndex.from_frame(wants[["user", "item"]]))
     return table
 
-# %% ../nbs/09_heldout.ipynb #e03e4e86
+# %% ../nbs/09_heldout.ipynb #3ac42352
 @dataclass(frozen=True)
 class Champion:
     """The model in production: digest, the model itself, and the moment (ISO) until which it learnt."""
@@ -210,7 +210,7 @@ def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
     version = tracking.find_version(tracking.connect(), problem, row.model)
     if version is None:
         raise ModelError(f"the champion {row.model[:12]} is not in the registry", problem, "See who it is: mlloop log")
-    path, registered = tracking.fetch(problem, version)
+    path, _ = tracking.fetch(problem, version)
     until = tracking.connect().get_model_version(problem, str(version)).tags.get("trained_until") or None
     said = f"The champion is {row.model[:12]}, in production since {row.at:%Y-%m-%d}."
     return Champion(row.model, candidates.load(path, row.model), until), said

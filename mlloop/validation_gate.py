@@ -81,7 +81,7 @@ def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
     )
     return Check(name, passed, said, g["value"], g["low"], g["high"], 0.0, label, "" if passed else change)
 
-# %% ../nbs/22_validation_gate.ipynb #354619cd
+# %% ../nbs/22_validation_gate.ipynb #92d00f69
 def right_for_everybody(figures: dict[str, Any], statement: Problem) -> list[Check]:
     """One check a slice: how far is its worst group behind everybody?"""
     s, better = statement.success, metrics.metric(statement.success.metric)
@@ -97,10 +97,9 @@ def right_for_everybody(figures: dict[str, Any], statement: Problem) -> list[Che
         kind_end = better.gain(everybody, worst["high" if better.higher_is_better else "low"])
         passed = True if worst["gap"] <= s.max_slice_gap else False if kind_end > s.max_slice_gap else None
         small = len(groups) - len(judged)
-        said = (
-            f"The worst group of {name}, '{worst['group']}' (n = {worst['n']:,}), is {number(worst['gap'])} behind everybody"
-            + (f"; {small} with fewer than {s.min_slice_rows:,} rows are not judged." if small else ".")
-        )
+        place = f"is {number(worst['gap'])} behind everybody" if worst["gap"] > 0 else "is as well off as everybody"
+        few = f"; {small} with fewer than {s.min_slice_rows:,} rows are not judged." if small else "."
+        said = f"The worst group of {name}, '{worst['group']}' (n = {worst['n']:,}), {place}{few}"
         change = f"{name} '{worst['group']}' is {number(worst['gap'])} behind everybody in {better.label}, at most {number(s.max_slice_gap)} may be"
         checks.append(
             Check(f"no group of {name} left behind", passed, said, worst["gap"], None, None, s.max_slice_gap, better.label, "" if passed else change)

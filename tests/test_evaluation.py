@@ -184,7 +184,8 @@ def test_rules_learn_nothing_of_the_held_out_days():
 
 def test_nobody_in_the_held_out_days_is_an_error():
     with pytest.raises(DataError, match="nobody has an event"):
-        evaluation.held_users(SHOP, Popularity().fit(EVENTS), EVENTS, None, WINDOWS | {"holdout_from": "2025-03-01", "holdout_until": "2025-04-01"})
+        later = WINDOWS | {"holdout_from": "2025-03-01", "holdout_until": "2025-04-01"}
+        evaluation.held_users(SHOP, Popularity().fit(EVENTS), EVENTS, None, later)
 
 
 # ---- the champion

@@ -190,7 +190,7 @@ def test_a_target_of_one_class_in_training_is_answered_not_crashed_on():
 def test_errors_name_what_and_where():
     statement, rows = worlds.noise(np.random.default_rng(11))
     wrong = statement.model_copy(update={"rules": [statement.rules[0].model_copy(update={"score": "x99 + 1"})]})
-    with pytest.raises(ProblemError, match="rule 'rule'.*x99"):
+    with pytest.raises(ProblemError, match=r"rule 'rule'.*x99"):
         contest(wrong, {"rows": ibis.memtable(rows)}, worlds.windows(), {}, 0)
     reads = statement.model_copy(update={"rules": [statement.rules[0].model_copy(update={"score": "(SELECT 1 FROM '/etc/passwd')"})]})
     with pytest.raises(ProblemError):
@@ -204,7 +204,7 @@ def test_errors_name_what_and_where():
 
 def test_many_rows_are_drawn_from_and_always_the_same(monkeypatch):
     monkeypatch.setattr(need_gate, "MAX_ROWS", 500)
-    statement, rows = worlds.noise(np.random.default_rng(12))
+    _, rows = worlds.noise(np.random.default_rng(12))
     cuts = worlds.windows()
     one = need_gate.before_holdout(ibis.memtable(rows), "at", cuts, 0)
     two = need_gate.before_holdout(ibis.memtable(rows.sample(frac=1.0, random_state=1)), "at", cuts, 0)

@@ -108,7 +108,9 @@ def test_a_figure_nobody_wrote_is_a_no(key):
     assert decide(told, STATEMENT, ASKED)["verdict"] == "no"
 
 
-@pytest.mark.parametrize("asked", [None, {}, {"asked": 5, "same": None, "said": "gone"}, {"asked": 5, "same": 4, "said": ""}, {"asked": 0, "same": 0}])
+@pytest.mark.parametrize(
+    "asked", [None, {}, {"asked": 5, "same": None, "said": "gone"}, {"asked": 5, "same": 4, "said": ""}, {"asked": 0, "same": 0}]
+)
 def test_a_model_that_cannot_be_asked_is_a_no(asked):
     found = decide(figures(), STATEMENT, asked)
     assert (found["verdict"], found["deciding"]) == ("no", "can be loaded and asked")
