@@ -168,10 +168,16 @@ def test_spelling_repairs_slips_and_leaves_other_words(con):
     assert set(rows["style"]) == {"American Pale Ale", "American Dark Ale", "size 12", "size 13"}
 
 
+def test_a_word_of_several_values_is_no_slip(con):
+    state = [f"al {n}" for n in ("one", "two", "three")] * 30 + ["ak one", "ak two", "ak three", "xl one"]
+    rows, changes = cleaned(con, {"state": state}, rule("spelling", ["state"], ratio=5))
+    assert {"ak one", "ak two", "ak three"} <= set(rows["state"]) and changes[0].rows == 1
+
+
 def test_a_second_truth_is_not_repaired_by_the_majority(con):
-    frame = {"town": ["a"] * 20, "code": ["111"] * 13 + ["222"] * 6 + ["11x"]}
+    frame = {"town": ["a"] * 20, "code": ["1111"] * 13 + ["1112"] * 6 + ["111x"]}
     rows, _ = cleaned(con, frame, rule("dependency", ["code"], by=["town"]))
-    assert rows["code"].value_counts().to_dict() == {"111": 14, "222": 6}
+    assert rows["code"].value_counts().to_dict() == {"1111": 14, "1112": 6}
 
 
 def test_returns_are_netted_against_earlier_purchases_only(con):
