@@ -174,7 +174,7 @@ def pairs(past: Past):
     gap = (counts["first"] - counts.pair_days_since_purchase) / (counts.pair_purchases - 1).nullif(0).nullif(-1)
     return counts.mutate(pair_days_between_purchases=gap, pair_due=counts.pair_days_since_purchase / gap.nullif(0))
 
-# %% ../nbs/09_behaviour.ipynb #9bcfc06d
+# %% ../nbs/09_behaviour.ipynb #4d803054
 DIMENSIONS = 8
 
 
@@ -202,11 +202,11 @@ def embeddings(past: Past) -> tuple[pd.DataFrame, pd.DataFrame]:
             pd.DataFrame(right.round(9), columns=[f"item_{n}" for n in names]).assign(item=items))
 
 
-@feature("user", **{f"user_embedding_{d + 1}": (f"direction {d + 1} of what the customer touches", "") for d in range(DIMENSIONS)})
+@feature("user", **{f"user_embedding_{d + 1}": (f"direction {d + 1} of what the customer touches", "") for d in range(DIMENSIONS)})  # type: ignore[arg-type]
 def user_embeddings(past: Past):
     return past.once("embeddings", embeddings)[0]
 
 
-@feature("item", **{f"item_embedding_{d + 1}": (f"direction {d + 1} of who touches the product", "") for d in range(DIMENSIONS)})
+@feature("item", **{f"item_embedding_{d + 1}": (f"direction {d + 1} of who touches the product", "") for d in range(DIMENSIONS)})  # type: ignore[arg-type]
 def item_embeddings(past: Past):
     return past.once("embeddings", embeddings)[1]

@@ -7,11 +7,11 @@ __all__ = ['RowsJudge', 'UsersJudge', 'features_until', 'Trial', 'Budget', 'sear
            'compared', 'choose', 'standard_error', 'explore', 'judge_of', 'shown', 'headline', 'table', 'summary',
            'trials_of']
 
-# %% ../nbs/18_exploration.ipynb #c152659e
+# %% ../nbs/18_exploration.ipynb #de8de1c7
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from .errors import DataError, ModelError
 from .metrics import Estimate
 from .problem import Problem, Recommendation, Rule
 
-# %% ../nbs/18_exploration.ipynb #a38d5d66
+# %% ../nbs/18_exploration.ipynb #2808503b
 @dataclass(frozen=True)
 class RowsJudge:
     """Folds of a tabular problem.
@@ -113,7 +113,7 @@ class UsersJudge:
 
     def rule(self, rule: Rule, fold: int) -> pd.DataFrame:
         """Each user's figures by a rule."""
-        return self.said(candidates.rule(rule, self.statement.task), fold)
+        return self.said(candidates.rule(rule, cast(Recommendation, self.statement.task)), fold)
 
     def judged(self, said: dict[str, pd.DataFrame], fold: int) -> UsersFold:
         """The figures of several in one fold, side by side."""

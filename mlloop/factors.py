@@ -73,7 +73,7 @@ def solved(weights: sparse.csr_matrix, other: np.ndarray, alpha: float, l2: floa
         parts.append(np.linalg.solve(left, (wanted @ other)[:, :, None])[:, :, 0])
     return np.vstack(parts)
 
-# %% ../nbs/07_factors.ipynb #67bdf4a4
+# %% ../nbs/07_factors.ipynb #a4d87b3d
 class ContentBased(Recommender):
     """Items made of the same words as those of the user's history (TF-IDF, cosine)."""
 
@@ -97,7 +97,7 @@ def documents(items: pd.DataFrame | None, index: pd.Index) -> list[str]:
     if items is None:
         return ["unknown"] * len(index)
     table = items.drop_duplicates("item").set_index("item").reindex(index)
-    texts = [[] for _ in index]
+    texts: list[list[str]] = [[] for _ in index]
     for name in table.columns:
         values = table[name]
         if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):

@@ -7,10 +7,10 @@ __all__ = ['MISSING', 'HISTORY', 'typed_columns', 'history_columns', 'with_rules
            'event_features', 'make', 'by_chance', 'described', 'later_events_change', 'suspects_of', 'headline',
            'missing_shares', 'catalogue_table']
 
-# %% ../nbs/17_features.ipynb #e5e94016
+# %% ../nbs/17_features.ipynb #eca4cffd
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ibis
 import ibis.expr.datatypes as types
@@ -20,7 +20,7 @@ from . import behaviour, definitions
 from .baselines import usable_columns
 from .definitions import Past, feature
 from .errors import DataError, ProblemError
-from .problem import Problem, Recommendation, Rule, utc
+from .problem import Problem, Recommendation, Rule, Tabular, utc
 
 # %% ../nbs/17_features.ipynb #fac13cc1
 MISSING = "(missing)"
@@ -109,7 +109,7 @@ def _must_parse(rows: ibis.Table, rule: Rule) -> None:
         said = " ".join(str(error).split())[:300]
         raise ProblemError(f"rule {rule.name!r}: {said}", "rules", "Mend the rule, then: mlloop check") from error
 
-# %% ../nbs/17_features.ipynb #c726a1f8
+# %% ../nbs/17_features.ipynb #7b771e23
 @dataclass(frozen=True)
 class Made:
     """What the stage made.
@@ -146,7 +146,7 @@ def row_features(statement: Problem, rows: ibis.Table, suspects=(), entity_repea
     entity_repeats : bool
         Whether an entity has several rows.
     """
-    task, time = statement.task, statement.time.column
+    task, time = cast(Tabular, statement.task), statement.time.column
     declared = {name: c for t in reversed(list(statement.tables)) for name, c in statement.tables[t].columns.items()}
     used, left_out = usable_columns(statement, rows.columns, suspects)
     if time in used and time in declared and not declared[time].feature:

@@ -126,7 +126,7 @@ def signature(statement: Problem, model, example: pd.DataFrame):
         warnings.simplefilter("ignore")  # a hint on integer columns with gaps: ours are floats
         return infer_signature(example, answers)
 
-# %% ../nbs/20_training.ipynb #c7e9fa69
+# %% ../nbs/20_training.ipynb #4cc741c3
 def learning_curve(model) -> pd.DataFrame:
     """epoch and validation loss of a model that trains in epochs; empty for others."""
     last = model[-1] if hasattr(model, "steps") else model
@@ -138,7 +138,7 @@ def plot_learning(curve: pd.DataFrame, ax):
     """Draw the validation loss of each epoch and mark the best."""
     from mlloop.visualization import finish
 
-    best = curve["loss"].idxmin()
+    best = int(np.argmin(curve["loss"]))
     ax.plot(curve["epoch"], curve["loss"], marker="o")
     ax.axvline(curve["epoch"][best], ls="--", lw=1)
     return finish(ax, f"The best epoch is {curve['epoch'][best]} of {len(curve)}", "loss on the latest tenth, not trained on", "epoch", "loss")
