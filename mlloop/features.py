@@ -7,7 +7,7 @@ __all__ = ['MISSING', 'HISTORY', 'typed_columns', 'history_columns', 'with_rules
            'event_features', 'make', 'by_chance', 'described', 'later_events_change', 'suspects_of', 'headline',
            'missing_shares', 'catalogue_table']
 
-# %% ../nbs/17_features.ipynb #eca4cffd
+# %% ../nbs/17_features.ipynb #2d5c4551
 import datetime as dt
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,9 +16,9 @@ import ibis
 import ibis.expr.datatypes as types
 import pandas as pd
 
-from . import behaviour, definitions
+from . import behaviour, definitions  # noqa: F401  (importing it declares its features)
 from .baselines import usable_columns
-from .definitions import Past, feature
+from .definitions import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .errors import DataError, ProblemError
 from .problem import Problem, Recommendation, Rule, Tabular, utc
 
