@@ -20,7 +20,7 @@ from .storage import atomic_path, digest_bytes, digest_file, read_json
 
 NEXT = "Train it anew: mlloop run --from training"
 
-# %% ../nbs/05_artefacts.ipynb #9a6ac65e
+# %% ../nbs/05_artefacts.ipynb #619b12e2
 def taken_apart(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """`value` as JSON; its arrays are put into `arrays` under numbered names.
 
@@ -44,14 +44,19 @@ def taken_apart(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"time": value.isoformat()}
     if sparse.issparse(value):
         matrix = value.tocsr()
-        return {"csr": [inner(part) for part in (matrix.data, matrix.indices, matrix.indptr)], "shape": list(matrix.shape)}
+        return {
+            "csr": [inner(part) for part in (matrix.data, matrix.indices, matrix.indptr)],
+            "shape": list(matrix.shape),
+        }
     if isinstance(value, (list, tuple)):
         return {type(value).__name__: [inner(part) for part in value]}
     if isinstance(value, dict):
         return {"dict": [[key, inner(part)] for key, part in value.items()]}
     if hasattr(value, "get_params"):
         return {"class": type(value).__name__, "state": inner(vars(value))}
-    raise ModelError(f"a {type(value).__module__}.{type(value).__name__} has no form without pickle", "saving the model")
+    raise ModelError(
+        f"a {type(value).__module__}.{type(value).__name__} has no form without pickle", "saving the model"
+    )
 
 
 def _array_apart(value, arrays):
@@ -102,7 +107,7 @@ def _made_again(form, inner, classes):
     vars(model).update(inner(form["state"]))
     return model
 
-# %% ../nbs/05_artefacts.ipynb #a52d5c68
+# %% ../nbs/05_artefacts.ipynb #b1c28ee1
 def save(model, folder: Path | str) -> dict[str, str]:
     """Write `model` below `folder`, atomically and without pickle.
 
@@ -129,7 +134,9 @@ def save(model, folder: Path | str) -> dict[str, str]:
         beside.mkdir()
         (beside / "model.safetensors").write_bytes(content)
         meta = {"state": state, "content": digest_bytes(content)}
-        (beside / "model.json").write_text(json.dumps(meta, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        (beside / "model.json").write_text(
+            json.dumps(meta, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return {"path": str(path), "digest": digest_file(path), "form": "safetensors"}
 
 
@@ -155,7 +162,11 @@ def load(path: Path | str, classes: dict[str, type], digest: str | None = None):
     if not (path / "model.json").is_file():
         raise ModelError("there is no model here", str(path), NEXT)
     if digest is not None and digest_file(path) != digest:
-        raise ModelError(f"is not the model that was recorded: digest {digest_file(path)[:12]}, expected {digest[:12]}", str(path), NEXT)
+        raise ModelError(
+            f"is not the model that was recorded: digest {digest_file(path)[:12]}, expected {digest[:12]}",
+            str(path),
+            NEXT,
+        )
     from safetensors.numpy import load as tensors
 
     meta = read_json(path / "model.json")

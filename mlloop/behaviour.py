@@ -4,38 +4,49 @@
 
 # %% auto #0
 __all__ = ['DIMENSIONS', 'item_counts', 'item_rates', 'item_place', 'item_repeats', 'user_counts', 'user_habits', 'tastes',
-           'pairs', 'embeddings', 'user_embeddings', 'item_embeddings']
+           'pairs', 'embeddings', 'directions', 'user_embeddings', 'item_embeddings']
 
-# %% ../nbs/09_behaviour.ipynb #953d1320
+# %% ../nbs/09_behaviour.ipynb #bc6e61e1
+from typing import Any
+
 import ibis
 import numpy as np
 import pandas as pd
 
 from .definitions import Past, feature
 
-# %% ../nbs/09_behaviour.ipynb #215cdcf2
+# %% ../nbs/09_behaviour.ipynb #74c74e1d
 @feature(
     "item",
-    item_views_7d=("views in the last 7 days", "events"), item_views_30d=("views in the last 30 days", "events"),
-    item_carts_7d=("put into the cart in the last 7 days", "events"), item_carts_30d=("put into the cart in the last 30 days", "events"),
-    item_purchases_7d=("purchases in the last 7 days", "events"), item_purchases_30d=("purchases in the last 30 days", "events"),
+    item_views_7d=("views in the last 7 days", "events"),
+    item_views_30d=("views in the last 30 days", "events"),
+    item_carts_7d=("put into the cart in the last 7 days", "events"),
+    item_carts_30d=("put into the cart in the last 30 days", "events"),
+    item_purchases_7d=("purchases in the last 7 days", "events"),
+    item_purchases_30d=("purchases in the last 30 days", "events"),
     item_purchases_90d=("purchases in the last 90 days", "events"),
     item_buyers_30d=("different buyers in the last 30 days", "customers"),
     item_viewers_30d=("different customers who looked in the last 30 days", "customers"),
-    item_days_since_purchase=("time since the last purchase", "days"), item_days_known=("time since the first event", "days"),
-    item_pieces_per_purchase=("mean pieces of a purchase", "pieces"), item_price_paid=("mean price paid in the last 30 days", "EUR"),
+    item_days_since_purchase=("time since the last purchase", "days"),
+    item_days_known=("time since the first event", "days"),
+    item_pieces_per_purchase=("mean pieces of a purchase", "pieces"),
+    item_price_paid=("mean price paid in the last 30 days", "EUR"),
     item_weekend_share=("share of purchases on Saturday or Sunday", "share"),
 )
 def item_counts(past: Past):
     bought = lambda t: past._where(t, "target", None)
     return past.events.group_by("item").agg(
-        item_views_7d=lambda t: past.count(t, "view", 7), item_views_30d=lambda t: past.count(t, "view", 30),
-        item_carts_7d=lambda t: past.count(t, "cart", 7), item_carts_30d=lambda t: past.count(t, "cart", 30),
-        item_purchases_7d=lambda t: past.count(t, "target", 7), item_purchases_30d=lambda t: past.count(t, "target", 30),
+        item_views_7d=lambda t: past.count(t, "view", 7),
+        item_views_30d=lambda t: past.count(t, "view", 30),
+        item_carts_7d=lambda t: past.count(t, "cart", 7),
+        item_carts_30d=lambda t: past.count(t, "cart", 30),
+        item_purchases_7d=lambda t: past.count(t, "target", 7),
+        item_purchases_30d=lambda t: past.count(t, "target", 30),
         item_purchases_90d=lambda t: past.count(t, "target", 90),
         item_buyers_30d=lambda t: t.user.nunique(where=past._where(t, "target", 30)),
         item_viewers_30d=lambda t: t.user.nunique(where=past._where(t, "view", 30)),
-        item_days_since_purchase=lambda t: t.age_days.min(where=bought(t)), item_days_known=lambda t: t.age_days.max(),
+        item_days_since_purchase=lambda t: t.age_days.min(where=bought(t)),
+        item_days_known=lambda t: t.age_days.max(),
         item_pieces_per_purchase=lambda t: t.quantity.mean(where=bought(t)),
         item_price_paid=lambda t: t.price_eur.mean(where=past._where(t, "target", 30)),
         item_weekend_share=lambda t: (t.time.day_of_week.index() >= 5).cast("float64").mean(where=bought(t)),
@@ -44,26 +55,36 @@ def item_counts(past: Past):
 
 @feature(
     "item",
-    item_conversion_30d=("purchases for each view, last 30 days", "ratio"), item_cart_rate_30d=("carts for each view, last 30 days", "ratio"),
+    item_conversion_30d=("purchases for each view, last 30 days", "ratio"),
+    item_cart_rate_30d=("carts for each view, last 30 days", "ratio"),
     item_trend_purchases=("purchases of the last 7 days against an average week of the last 28", "ratio"),
     item_trend_views=("views of the last 7 days against an average week of the last 28", "ratio"),
     item_purchase_rank=("place among all products by purchases of 30 days; 1 is the best-seller", "share"),
 )
 def item_rates(past: Past):
     counts = past.events.group_by("item").agg(
-        week=lambda t: past.count(t, "target", 7), month=lambda t: past.count(t, "target", 28), sold=lambda t: past.count(t, "target", 30),
-        seen_week=lambda t: past.count(t, "view", 7), seen_month=lambda t: past.count(t, "view", 28),
-        seen=lambda t: past.count(t, "view", 30), carts=lambda t: past.count(t, "cart", 30))
+        week=lambda t: past.count(t, "target", 7),
+        month=lambda t: past.count(t, "target", 28),
+        sold=lambda t: past.count(t, "target", 30),
+        seen_week=lambda t: past.count(t, "view", 7),
+        seen_month=lambda t: past.count(t, "view", 28),
+        seen=lambda t: past.count(t, "view", 30),
+        carts=lambda t: past.count(t, "cart", 30),
+    )
     return counts.mutate(
-        item_conversion_30d=counts.sold / (counts.seen + 5), item_cart_rate_30d=counts.carts / (counts.seen + 5),
+        item_conversion_30d=counts.sold / (counts.seen + 5),
+        item_cart_rate_30d=counts.carts / (counts.seen + 5),
         item_trend_purchases=(counts.week + 1) / (counts.month / 4 + 1),
         item_trend_views=(counts.seen_week + 1) / (counts.seen_month / 4 + 1),
-        item_purchase_rank=ibis.percent_rank().over(order_by=counts.sold))
+        item_purchase_rank=ibis.percent_rank().over(order_by=counts.sold),
+    )
 
 
 @feature(
-    "item", source="items",
-    item_price=("list price", "EUR"), item_price_position=("place of its price in its category, 1 is the dearest", "share"),
+    "item",
+    source="items",
+    item_price=("list price", "EUR"),
+    item_price_position=("place of its price in its category, 1 is the dearest", "share"),
     item_category_purchases_30d=("purchases of its whole category in the last 30 days", "events"),
     item_category_share_30d=("its share of its category's purchases in the last 30 days", "share"),
 )
@@ -73,8 +94,12 @@ def item_place(past: Past):
     placed = placed.select("item", "category", "price_eur", "price_position", sold=placed.sold.fill_null(0))
     category = placed.sold.sum().over(group_by=placed.category)
     return placed.select(
-        "item", item_price=placed.price_eur.cast("float64"), item_price_position=placed.price_position,
-        item_category_purchases_30d=category, item_category_share_30d=placed.sold / (category + 1.0))
+        "item",
+        item_price=placed.price_eur.cast("float64"),
+        item_price_position=placed.price_position,
+        item_category_purchases_30d=category,
+        item_category_share_30d=placed.sold / (category + 1.0),
+    )
 
 
 @feature("item", item_repeat_share=("share of its buyers who bought it more than once, last 90 days", "share"))
@@ -82,34 +107,48 @@ def item_repeats(past: Past):
     pairs = past.only("target", 90).group_by("item", "user").agg(times=lambda t: t.count())
     return pairs.group_by("item").agg(item_repeat_share=lambda t: (t.times > 1).cast("float64").mean())
 
-# %% ../nbs/09_behaviour.ipynb #87706fa9
+# %% ../nbs/09_behaviour.ipynb #f251d183
 @feature(
     "user",
-    user_events_7d=("events in the last 7 days", "events"), user_events_30d=("events in the last 30 days", "events"),
-    user_views_30d=("views in the last 30 days", "events"), user_carts_30d=("put into the cart in the last 30 days", "events"),
-    user_purchases_7d=("purchases in the last 7 days", "events"), user_purchases_30d=("purchases in the last 30 days", "events"),
-    user_purchases=("purchases so far", "events"), user_items_30d=("different products touched in the last 30 days", "products"),
+    user_events_7d=("events in the last 7 days", "events"),
+    user_events_30d=("events in the last 30 days", "events"),
+    user_views_30d=("views in the last 30 days", "events"),
+    user_carts_30d=("put into the cart in the last 30 days", "events"),
+    user_purchases_7d=("purchases in the last 7 days", "events"),
+    user_purchases_30d=("purchases in the last 30 days", "events"),
+    user_purchases=("purchases so far", "events"),
+    user_items_30d=("different products touched in the last 30 days", "products"),
     user_categories_30d=("different categories touched in the last 30 days", "categories"),
-    user_days_since_event=("time since the last event", "days"), user_days_since_purchase=("time since the last purchase", "days"),
-    user_days_known=("time since the first event", "days"), user_spend_30d=("spent in the last 30 days", "EUR"),
-    user_mean_price=("mean price paid", "EUR"), user_price_level=("mean place in the category's prices of what was bought", "share"),
+    user_days_since_event=("time since the last event", "days"),
+    user_days_since_purchase=("time since the last purchase", "days"),
+    user_days_known=("time since the first event", "days"),
+    user_spend_30d=("spent in the last 30 days", "EUR"),
+    user_mean_price=("mean price paid", "EUR"),
+    user_price_level=("mean place in the category's prices of what was bought", "share"),
     user_pieces_per_purchase=("mean pieces of a purchase", "pieces"),
     user_weekend_share=("share of events on Saturday or Sunday", "share"),
-    user_evening_share=("share of events from 18 to 24 o'clock", "share"), user_night_share=("share of events from 0 to 6 o'clock", "share"),
+    user_evening_share=("share of events from 18 to 24 o'clock", "share"),
+    user_night_share=("share of events from 0 to 6 o'clock", "share"),
 )
 def user_counts(past: Past):
     bought = lambda t: past._where(t, "target", None)
     month = lambda t: t.age_days <= 30
     return past.events.group_by("user").agg(
-        user_events_7d=lambda t: past.count(t, None, 7), user_events_30d=lambda t: past.count(t, None, 30),
-        user_views_30d=lambda t: past.count(t, "view", 30), user_carts_30d=lambda t: past.count(t, "cart", 30),
-        user_purchases_7d=lambda t: past.count(t, "target", 7), user_purchases_30d=lambda t: past.count(t, "target", 30),
-        user_purchases=lambda t: past.count(t, "target"), user_items_30d=lambda t: t.item.nunique(where=month(t)),
+        user_events_7d=lambda t: past.count(t, None, 7),
+        user_events_30d=lambda t: past.count(t, None, 30),
+        user_views_30d=lambda t: past.count(t, "view", 30),
+        user_carts_30d=lambda t: past.count(t, "cart", 30),
+        user_purchases_7d=lambda t: past.count(t, "target", 7),
+        user_purchases_30d=lambda t: past.count(t, "target", 30),
+        user_purchases=lambda t: past.count(t, "target"),
+        user_items_30d=lambda t: t.item.nunique(where=month(t)),
         user_categories_30d=lambda t: t.category.nunique(where=month(t)),
-        user_days_since_event=lambda t: t.age_days.min(), user_days_since_purchase=lambda t: t.age_days.min(where=bought(t)),
+        user_days_since_event=lambda t: t.age_days.min(),
+        user_days_since_purchase=lambda t: t.age_days.min(where=bought(t)),
         user_days_known=lambda t: t.age_days.max(),
         user_spend_30d=lambda t: (t.price_eur * t.quantity).sum(where=past._where(t, "target", 30)).fill_null(0),
-        user_mean_price=lambda t: t.price_eur.mean(where=bought(t)), user_price_level=lambda t: t.price_position.mean(where=bought(t)),
+        user_mean_price=lambda t: t.price_eur.mean(where=bought(t)),
+        user_price_level=lambda t: t.price_position.mean(where=bought(t)),
         user_pieces_per_purchase=lambda t: t.quantity.mean(where=bought(t)),
         user_weekend_share=lambda t: (t.time.day_of_week.index() >= 5).cast("float64").mean(),
         user_evening_share=lambda t: (t.time.hour() >= 18).cast("float64").mean(),
@@ -125,17 +164,19 @@ def user_counts(past: Past):
 )
 def user_habits(past: Past):
     counts = past.events.group_by("user").agg(
-        sold=lambda t: past.count(t, "target", 30), seen=lambda t: past.count(t, "view", 30))
+        sold=lambda t: past.count(t, "target", 30), seen=lambda t: past.count(t, "view", 30)
+    )
     bought = past.only("target")
     pairs = bought.group_by("user", "item").agg(times=lambda t: t.count())
     again = pairs.group_by("user").agg(user_repeat_share=lambda t: (t.times > 1).cast("float64").mean())
     days = bought.group_by("user").agg(
-        span=lambda t: t.age_days.max() - t.age_days.min(), days=lambda t: t.time.truncate("D").nunique())
+        span=lambda t: t.age_days.max() - t.age_days.min(), days=lambda t: t.time.truncate("D").nunique()
+    )
     days = days.mutate(user_days_between_purchases=days.span / (days.days - 1).nullif(0))
     table = counts.left_join(again, "user").drop("user_right").left_join(days, "user").drop("user_right")
     return table.mutate(user_conversion_30d=table.sold / (table.seen + 5))
 
-# %% ../nbs/09_behaviour.ipynb #2e4caae2
+# %% ../nbs/09_behaviour.ipynb #27acad32
 @feature(
     "taste",
     taste_share=("share of the customer's events in this category, a purchase counting five times", "share"),
@@ -145,17 +186,24 @@ def user_habits(past: Past):
 )
 def tastes(past: Past):
     counts = past.events.group_by("user", "category").agg(
-        weight=lambda t: past.count(t, "target") * 4.0 + t.count(), taste_purchases_30d=lambda t: past.count(t, "target", 30),
-        taste_views_7d=lambda t: past.count(t, "view", 7), taste_days_since_purchase=lambda t: t.age_days.min(where=past._where(t, "target", None)))
+        weight=lambda t: past.count(t, "target") * 4.0 + t.count(),
+        taste_purchases_30d=lambda t: past.count(t, "target", 30),
+        taste_views_7d=lambda t: past.count(t, "view", 7),
+        taste_days_since_purchase=lambda t: t.age_days.min(where=past._where(t, "target", None)),
+    )
     return counts.mutate(taste_share=counts.weight / counts.weight.sum().over(group_by=counts.user))
 
-# %% ../nbs/09_behaviour.ipynb #e6900947
+# %% ../nbs/09_behaviour.ipynb #ca1d2c79
 @feature(
     "pair",
-    pair_views_7d=("views in the last 7 days", "events"), pair_views=("views so far", "events"),
-    pair_carts_7d=("put into the cart in the last 7 days", "events"), pair_carts=("put into the cart so far", "events"),
-    pair_purchases_30d=("purchases in the last 30 days", "events"), pair_purchases=("purchases so far", "events"),
-    pair_days_since_view=("time since the customer last looked at it", "days"), pair_days_since_cart=("time since it was last put into the cart", "days"),
+    pair_views_7d=("views in the last 7 days", "events"),
+    pair_views=("views so far", "events"),
+    pair_carts_7d=("put into the cart in the last 7 days", "events"),
+    pair_carts=("put into the cart so far", "events"),
+    pair_purchases_30d=("purchases in the last 30 days", "events"),
+    pair_purchases=("purchases so far", "events"),
+    pair_days_since_view=("time since the customer last looked at it", "days"),
+    pair_days_since_cart=("time since it was last put into the cart", "days"),
     pair_days_since_purchase=("time since the customer last bought it", "days"),
     pair_days_between_purchases=("mean time between the customer's purchases of it", "days"),
     pair_due=("time since the last purchase against the usual gap; 1 is due", "ratio"),
@@ -163,18 +211,27 @@ def tastes(past: Past):
 )
 def pairs(past: Past):
     bought = lambda t: past._where(t, "target", None)
-    counts = past.events.filter(past.events.user.notnull()).group_by("user", "item").agg(
-        pair_views_7d=lambda t: past.count(t, "view", 7), pair_views=lambda t: past.count(t, "view"),
-        pair_carts_7d=lambda t: past.count(t, "cart", 7), pair_carts=lambda t: past.count(t, "cart"),
-        pair_purchases_30d=lambda t: past.count(t, "target", 30), pair_purchases=lambda t: past.count(t, "target"),
-        pair_days_since_view=lambda t: t.age_days.min(where=past._where(t, "view", None)),
-        pair_days_since_cart=lambda t: t.age_days.min(where=past._where(t, "cart", None)),
-        pair_days_since_purchase=lambda t: t.age_days.min(where=bought(t)), first=lambda t: t.age_days.max(where=bought(t)),
-        pair_pieces=lambda t: t.quantity.sum(where=bought(t)).fill_null(0))
+    counts = (
+        past.events.filter(past.events.user.notnull())
+        .group_by("user", "item")
+        .agg(
+            pair_views_7d=lambda t: past.count(t, "view", 7),
+            pair_views=lambda t: past.count(t, "view"),
+            pair_carts_7d=lambda t: past.count(t, "cart", 7),
+            pair_carts=lambda t: past.count(t, "cart"),
+            pair_purchases_30d=lambda t: past.count(t, "target", 30),
+            pair_purchases=lambda t: past.count(t, "target"),
+            pair_days_since_view=lambda t: t.age_days.min(where=past._where(t, "view", None)),
+            pair_days_since_cart=lambda t: t.age_days.min(where=past._where(t, "cart", None)),
+            pair_days_since_purchase=lambda t: t.age_days.min(where=bought(t)),
+            first=lambda t: t.age_days.max(where=bought(t)),
+            pair_pieces=lambda t: t.quantity.sum(where=bought(t)).fill_null(0),
+        )
+    )
     gap = (counts["first"] - counts.pair_days_since_purchase) / (counts.pair_purchases - 1).nullif(0).nullif(-1)
     return counts.mutate(pair_days_between_purchases=gap, pair_due=counts.pair_days_since_purchase / gap.nullif(0))
 
-# %% ../nbs/09_behaviour.ipynb #4d803054
+# %% ../nbs/09_behaviour.ipynb #ca1ab5b6
 DIMENSIONS = 8
 
 
@@ -191,22 +248,32 @@ def embeddings(past: Past) -> tuple[pd.DataFrame, pd.DataFrame]:
     left, right = np.zeros((len(users), DIMENSIONS)), np.zeros((len(items), DIMENSIONS))
     if size > 0:
         order = np.lexsort((columns, rows))
-        matrix = csr_matrix((np.log1p(weight["weight"].to_numpy()[order]), (rows[order], columns[order])), shape=(len(users), len(items)))
+        matrix = csr_matrix(
+            (np.log1p(weight["weight"].to_numpy()[order]), (rows[order], columns[order])),
+            shape=(len(users), len(items)),
+        )
         scaled = matrix.multiply(1 / np.sqrt(np.asarray(matrix.sum(axis=0)) + 1)).tocsr()
         u, s, vt = svds(scaled, k=size, v0=np.ones(min(scaled.shape)))
         order = np.argsort(-s, kind="stable")
         signs = np.sign(vt[order, np.abs(vt[order]).argmax(axis=1)])
         left[:, :size], right[:, :size] = u[:, order] * s[order] * signs, vt[order].T * signs
     names = [f"embedding_{d + 1}" for d in range(DIMENSIONS)]
-    return (pd.DataFrame(left.round(9), columns=[f"user_{n}" for n in names]).assign(user=users),
-            pd.DataFrame(right.round(9), columns=[f"item_{n}" for n in names]).assign(item=items))
+    return (
+        pd.DataFrame(left.round(9), columns=[f"user_{n}" for n in names]).assign(user=users),
+        pd.DataFrame(right.round(9), columns=[f"item_{n}" for n in names]).assign(item=items),
+    )
 
 
-@feature("user", **{f"user_embedding_{d + 1}": (f"direction {d + 1} of what the customer touches", "") for d in range(DIMENSIONS)})  # type: ignore[arg-type]
+def directions(of: str, meaning: str) -> dict[str, Any]:
+    """A line of the catalogue for each dimension of the vectors."""
+    return {f"{of}_embedding_{d + 1}": (f"direction {d + 1} of {meaning}", "") for d in range(DIMENSIONS)}
+
+
+@feature("user", **directions("user", "what the customer touches"))
 def user_embeddings(past: Past):
     return past.once("embeddings", embeddings)[0]
 
 
-@feature("item", **{f"item_embedding_{d + 1}": (f"direction {d + 1} of who touches the product", "") for d in range(DIMENSIONS)})  # type: ignore[arg-type]
+@feature("item", **directions("item", "who touches the product"))
 def item_embeddings(past: Past):
     return past.once("embeddings", embeddings)[1]

@@ -24,21 +24,35 @@ def built(statement: Problem, recipe: dict[str, Any]):
     """The untrained estimator of a recipe."""
     return candidates.from_recipe(recipe, statement.task)
 
-# %% ../nbs/19_building.ipynb #64aa752d
+# %% ../nbs/19_building.ipynb #b3bcf74e
 def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
     """Each parameter of the recipe with its default and the range that was searched; indexed by name."""
     candidate = candidates.of_kind(statement.task.kind, [recipe["name"]])[0]
     searched = {
         name: ", ".join(str(c) for c in where) if isinstance(where, list) else f"{where['low']:g} to {where['high']:g}"
-        for name, where in candidate.space.items()}
+        for name, where in candidate.space.items()
+    }
     lines = [
-        {"parameter": name, "value": _text(value), "default": _text(candidate.defaults.get(name)), "searched": searched.get(name, "")}
-        for name, value in recipe["params"].items() if name != "checkpoint"]
+        {
+            "parameter": name,
+            "value": _text(value),
+            "default": _text(candidate.defaults.get(name)),
+            "searched": searched.get(name, ""),
+        }
+        for name, value in recipe["params"].items()
+        if name != "checkpoint"
+    ]
     return pd.DataFrame(lines, columns=["parameter", "value", "default", "searched"]).set_index("parameter")
 
 
 def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float)
+        else ", ".join(map(str, value))
+        if isinstance(value, (list, tuple))
+        else str(value)
+    )
 
 
 def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, Any]) -> str:
@@ -46,6 +60,12 @@ def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, 
     candidate = candidates.of_kind(statement.task.kind, [recipe["name"]])[0]
     line = next(c for c in exploration["candidates"] if c["name"] == recipe["name"])
     changed = sum(_text(v) != _text(candidate.defaults.get(k)) for k, v in recipe["params"].items())
-    tuned = f"{changed} of {len(recipe['params'])} parameters differ from their defaults" if recipe["params"] else "it has no parameters"
-    return (f"**{candidate.name} is built**: {candidate.meaning[0].lower()}{candidate.meaning[1:]} In the folds it reached "
-            f"{exploration['metric']} {line['mean']:.3f} [{line['low']:.3f}, {line['high']:.3f}]; {tuned}.")
+    tuned = (
+        f"{changed} of {len(recipe['params'])} parameters differ from their defaults"
+        if recipe["params"]
+        else "it has no parameters"
+    )
+    return (
+        f"**{candidate.name} is built**: {candidate.meaning[0].lower()}{candidate.meaning[1:]} In the folds it reached "
+        f"{exploration['metric']} {line['mean']:.3f} [{line['low']:.3f}, {line['high']:.3f}]; {tuned}."
+    )

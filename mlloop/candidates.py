@@ -29,7 +29,7 @@ from .problem import Recommendation, Rule, Tabular, meant
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
 from .storage import digest_json
 
-# %% ../nbs/09_candidates.ipynb #eb694c9d
+# %% ../nbs/09_candidates.ipynb #119a0580
 @dataclass(frozen=True)
 class Candidate:
     """A model that may be tried.
@@ -65,7 +65,9 @@ class Candidate:
 CANDIDATES: dict[str, Candidate] = {}
 
 
-def candidate(name: str, kinds: list[str], *, space: dict[str, Any] | None = None, complexity: int = 5, meaning: str = ""):
+def candidate(
+    name: str, kinds: list[str], *, space: dict[str, Any] | None = None, complexity: int = 5, meaning: str = ""
+):
     """Register the decorated function ``(task, seed, **params) -> estimator`` as a candidate.
 
     Parameters
@@ -97,7 +99,9 @@ def of_kind(kind: str, names: list[str] | None = None) -> list[Candidate]:
     able = {c.name: c for c in sorted(CANDIDATES.values(), key=lambda c: (c.complexity, c.name)) if kind in c.kinds}
     for name in names or []:
         if name not in able:
-            raise ModelError(f"no candidate {name!r} for {kind}" + meant(name, able), "candidates", "See them: mlloop check")
+            raise ModelError(
+                f"no candidate {name!r} for {kind}" + meant(name, able), "candidates", "See them: mlloop check"
+            )
     return [c for c in able.values() if not names or c.name in names]
 
 
@@ -131,7 +135,11 @@ def from_recipe(recipe: dict[str, Any], task: Tabular | Recommendation, checkpoi
         No such candidate or parameter, or the recipe is not the one that was written.
     """
     if recipe["digest"] != digest_json({key: recipe[key] for key in ("name", "params", "seed")}):
-        raise ModelError("was changed after it was written", f"recipe of {recipe['name']!r}", "Build it anew: mlloop run --from building")
+        raise ModelError(
+            "was changed after it was written",
+            f"recipe of {recipe['name']!r}",
+            "Build it anew: mlloop run --from building",
+        )
     able = "checkpoint" in of_kind(task.kind, [recipe["name"]])[0].defaults
     more = {"checkpoint": checkpoint} if able and checkpoint else {}
     return build(recipe["name"], task, recipe["seed"], {**recipe["params"], **more})
@@ -144,11 +152,15 @@ def suggest(trial, space: dict[str, Any]) -> dict[str, Any]:
         if isinstance(where, list):
             drawn[name] = where[trial.suggest_int(name, 0, len(where) - 1)]
         else:
-            number = trial.suggest_int if isinstance(where["low"], int) and isinstance(where["high"], int) else trial.suggest_float
+            number = (
+                trial.suggest_int
+                if isinstance(where["low"], int) and isinstance(where["high"], int)
+                else trial.suggest_float
+            )
             drawn[name] = number(name, where["low"], where["high"], log=where.get("log", False))
     return drawn
 
-# %% ../nbs/09_candidates.ipynb #44b1fc09
+# %% ../nbs/09_candidates.ipynb #9da9db57
 NUMBERS = make_column_selector(dtype_include="number")
 TEXTS = make_column_selector(dtype_exclude="number")
 
@@ -169,11 +181,15 @@ def spread() -> ColumnTransformer:
 
 def ranked() -> ColumnTransformer:
     """Numbers as they are; categories as ranks, -1 for one never seen. A data frame, as LightGBM wants it."""
-    rank = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1, min_frequency=20)
-    both = ColumnTransformer([("number", "passthrough", NUMBERS), ("category", rank, TEXTS)], verbose_feature_names_out=False)
+    rank = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1, min_frequency=20
+    )
+    both = ColumnTransformer(
+        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)], verbose_feature_names_out=False
+    )
     return both.set_output(transform="pandas")
 
-# %% ../nbs/09_candidates.ipynb #19b67cec
+# %% ../nbs/09_candidates.ipynb #6a1dae9c
 BOTH = ["classification", "regression"]
 
 
@@ -186,39 +202,73 @@ def linear(task, seed, C=1.0):
     return Pipeline([("columns", spread()), ("model", last)])
 
 
-@candidate("lightgbm", BOTH, complexity=3, space={
-    "num_leaves": {"low": 7, "high": 63, "log": True}, "n_estimators": {"low": 60, "high": 300, "log": True},
-    "learning_rate": {"low": 0.02, "high": 0.2, "log": True}, "min_child_samples": {"low": 10, "high": 200, "log": True},
-})
+@candidate(
+    "lightgbm",
+    BOTH,
+    complexity=3,
+    space={
+        "num_leaves": {"low": 7, "high": 63, "log": True},
+        "n_estimators": {"low": 60, "high": 300, "log": True},
+        "learning_rate": {"low": 0.02, "high": 0.2, "log": True},
+        "min_child_samples": {"low": 10, "high": 200, "log": True},
+    },
+)
 def lightgbm(task, seed, n_estimators=120, num_leaves=31, learning_rate=0.08, min_child_samples=40, reg_lambda=1.0):
     """Gradient-boosted trees."""
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     Model = LGBMClassifier if task.kind == "classification" else LGBMRegressor
     last = Model(
-        n_estimators=n_estimators, num_leaves=num_leaves, learning_rate=learning_rate, min_child_samples=min_child_samples,
-        reg_lambda=reg_lambda, subsample=0.8, subsample_freq=1, colsample_bytree=0.8, random_state=seed,
-        deterministic=True, force_row_wise=True, n_jobs=1, verbosity=-1)
+        n_estimators=n_estimators,
+        num_leaves=num_leaves,
+        learning_rate=learning_rate,
+        min_child_samples=min_child_samples,
+        reg_lambda=reg_lambda,
+        subsample=0.8,
+        subsample_freq=1,
+        colsample_bytree=0.8,
+        random_state=seed,
+        deterministic=True,
+        force_row_wise=True,
+        n_jobs=1,
+        verbosity=-1,
+    )
     return Pipeline([("columns", ranked()), ("model", last)])
 
 
-@candidate("perceptron", BOTH, complexity=4, space={
-    "hidden": [[32], [64, 32], [128, 64]], "learning_rate": {"low": 0.0005, "high": 0.01, "log": True},
-    "alpha": {"low": 1e-6, "high": 1e-3, "log": True},
-})
+@candidate(
+    "perceptron",
+    BOTH,
+    complexity=4,
+    space={
+        "hidden": [[32], [64, 32], [128, 64]],
+        "learning_rate": {"low": 0.0005, "high": 0.01, "log": True},
+        "alpha": {"low": 1e-6, "high": 1e-3, "log": True},
+    },
+)
 def perceptron(task, seed, hidden=(64, 32), learning_rate=0.002, alpha=1e-5, epochs=30, checkpoint=None):
     """A neural network with two hidden layers, stopped early."""
     from mlloop.perceptron import PerceptronClassifier, PerceptronRegressor
 
     Model = PerceptronClassifier if task.kind == "classification" else PerceptronRegressor
-    last = Model(hidden=tuple(hidden), learning_rate=learning_rate, alpha=alpha, batch_size=512, epochs=epochs, patience=4,
-                 checkpoint=checkpoint, random_state=seed)
+    last = Model(
+        hidden=tuple(hidden),
+        learning_rate=learning_rate,
+        alpha=alpha,
+        batch_size=512,
+        epochs=epochs,
+        patience=4,
+        checkpoint=checkpoint,
+        random_state=seed,
+    )
     return Pipeline([("columns", spread()), ("model", last)])
 
-# %% ../nbs/09_candidates.ipynb #9b4c6191
+# %% ../nbs/09_candidates.ipynb #e914faa1
 RANKING = ["recommendation"]
 HISTORY = {
-    "other_weight": [0.1, 0.3, 1.0], "half_life_days": [None, 30, 60], "repeat_weight": [0.0, 2.0, 4.0, 8.0],
+    "other_weight": [0.1, 0.3, 1.0],
+    "half_life_days": [None, 30, 60],
+    "repeat_weight": [0.0, 2.0, 4.0, 8.0],
 }
 
 
@@ -239,8 +289,12 @@ def popularity(task, seed, days=30, by="all", other_weight=0.3, half_life_days=N
     return Popularity(days, by, task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight))
 
 
-@candidate("item_knn", RANKING, complexity=2, space={
-    "neighbours": [10, 30, 100], "shrink": {"low": 1.0, "high": 100.0, "log": True}, **HISTORY})
+@candidate(
+    "item_knn",
+    RANKING,
+    complexity=2,
+    space={"neighbours": [10, 30, 100], "shrink": {"low": 1.0, "high": 100.0, "log": True}, **HISTORY},
+)
 def item_knn(task, seed, neighbours=30, shrink=10.0, other_weight=0.3, half_life_days=None, repeat_weight=4.0):
     """Products that are wanted by the same customers."""
     return ItemKNN(neighbours, shrink, task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight))
@@ -260,36 +314,97 @@ def content(task, seed, other_weight=0.3, half_life_days=None, repeat_weight=4.0
     return ContentBased(task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight))
 
 
-@candidate("ials", RANKING, complexity=4, space={
-    "factors": [16, 32, 64], "alpha": {"low": 1.0, "high": 40.0, "log": True}, "l2": {"low": 1.0, "high": 100.0, "log": True}, **HISTORY})
-def ials(task, seed, factors=32, alpha=10.0, l2=10.0, rounds=8, other_weight=0.3, half_life_days=None, repeat_weight=4.0):
+@candidate(
+    "ials",
+    RANKING,
+    complexity=4,
+    space={
+        "factors": [16, 32, 64],
+        "alpha": {"low": 1.0, "high": 40.0, "log": True},
+        "l2": {"low": 1.0, "high": 100.0, "log": True},
+        **HISTORY,
+    },
+)
+def ials(
+    task, seed, factors=32, alpha=10.0, l2=10.0, rounds=8, other_weight=0.3, half_life_days=None, repeat_weight=4.0
+):
     """Vectors of customers and products by alternating least squares."""
     from mlloop.factors import IALS
 
-    return IALS(factors, alpha, l2, rounds, seed, task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight))
+    return IALS(
+        factors, alpha, l2, rounds, seed, task.target_kind, other_weight, half_life_days, repeats(task, repeat_weight)
+    )
 
 
-@candidate("hybrid", RANKING, complexity=5, space={
-    "l2": {"low": 10.0, "high": 1000.0, "log": True}, "num_leaves": [7, 15, 31], "n_estimators": [40, 60, 120],
-    "learning_rate": {"low": 0.03, "high": 0.2, "log": True}, "other_weight": [0.1, 0.3, 1.0]})
+@candidate(
+    "hybrid",
+    RANKING,
+    complexity=5,
+    space={
+        "l2": {"low": 10.0, "high": 1000.0, "log": True},
+        "num_leaves": [7, 15, 31],
+        "n_estimators": [40, 60, 120],
+        "learning_rate": {"low": 0.03, "high": 0.2, "log": True},
+        "other_weight": [0.1, 0.3, 1.0],
+    },
+)
 def hybrid(task, seed, l2=100.0, num_leaves=15, n_estimators=60, learning_rate=0.1, other_weight=0.3):
     """Several recommenders propose, and a ranker decides by what is known of customer and product."""
     from mlloop.hybrid import Hybrid
 
-    return Hybrid(l2, num_leaves=num_leaves, n_estimators=n_estimators, learning_rate=learning_rate, seed=seed,
-                  target_kind=task.target_kind, other_weight=other_weight)
+    return Hybrid(
+        l2,
+        num_leaves=num_leaves,
+        n_estimators=n_estimators,
+        learning_rate=learning_rate,
+        seed=seed,
+        target_kind=task.target_kind,
+        other_weight=other_weight,
+    )
 
 
-@candidate("neumf", RANKING, complexity=6, space={
-    "form": ["gmf", "mlp", "neumf"], "factors": [8, 16, 32], "learning_rate": {"low": 0.003, "high": 0.03, "log": True}, **HISTORY})
-def neumf(task, seed, form="neumf", factors=8, learning_rate=0.02, epochs=20, negatives=3, other_weight=0.3,
-          half_life_days=None, repeat_weight=4.0, checkpoint=None):
+@candidate(
+    "neumf",
+    RANKING,
+    complexity=6,
+    space={
+        "form": ["gmf", "mlp", "neumf"],
+        "factors": [8, 16, 32],
+        "learning_rate": {"low": 0.003, "high": 0.03, "log": True},
+        **HISTORY,
+    },
+)
+def neumf(
+    task,
+    seed,
+    form="neumf",
+    factors=8,
+    learning_rate=0.02,
+    epochs=20,
+    negatives=3,
+    other_weight=0.3,
+    half_life_days=None,
+    repeat_weight=4.0,
+    checkpoint=None,
+):
     """Neural collaborative filtering: a vector for each customer and product, joined by a network."""
     from mlloop.neumf import NeuMF
 
-    return NeuMF(form, factors, (2 * factors, factors), negatives, epochs, batch_size=2048, learning_rate=learning_rate, seed=seed,
-                 checkpoint=checkpoint, target_kind=task.target_kind, other_weight=other_weight,
-                 half_life_days=half_life_days, repeat_weight=repeats(task, repeat_weight))
+    return NeuMF(
+        form,
+        factors,
+        (2 * factors, factors),
+        negatives,
+        epochs,
+        batch_size=2048,
+        learning_rate=learning_rate,
+        seed=seed,
+        checkpoint=checkpoint,
+        target_kind=task.target_kind,
+        other_weight=other_weight,
+        half_life_days=half_life_days,
+        repeat_weight=repeats(task, repeat_weight),
+    )
 
 
 def rule(stated: Rule, task: Recommendation) -> Recommender:

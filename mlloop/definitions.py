@@ -90,7 +90,7 @@ def definition_digest(*kinds: str) -> str:
     """SHA-256 of the source code of the definitions of `kinds`: a changed formula changes it."""
     return digest_json([[d.name, d.of, inspect.getsource(d.compute)] for of in kinds or KEYS for d in definitions(of)])
 
-# %% ../nbs/08_definitions.ipynb #15cc34e4
+# %% ../nbs/08_definitions.ipynb #e2f4e644
 @dataclass(frozen=True)
 class Past:
     """What was known at `cutoff`.
@@ -139,7 +139,12 @@ def past(events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, targ
     moment = (cutoff - dt.datetime(1970, 1, 1)).total_seconds()
     before = before.mutate(age_days=(moment - before.time.epoch_seconds()) / 86400.0)
     described = _described(items, before)
-    return Past(before.join(described.select("item", "category", "price_position"), "item", how="left"), described, cutoff, target_kind)
+    return Past(
+        before.join(described.select("item", "category", "price_position"), "item", how="left"),
+        described,
+        cutoff,
+        target_kind,
+    )
 
 
 def _described(items: ibis.Table | None, before: ibis.Table) -> ibis.Table:
@@ -150,9 +155,10 @@ def _described(items: ibis.Table | None, before: ibis.Table) -> ibis.Table:
     position = ibis.percent_rank().over(group_by=table.category, order_by=table.price_eur)
     return table.mutate(price_position=position.cast("float64"))
 
-# %% ../nbs/08_definitions.ipynb #1a2b994e
-def features_of(kind: str, events: ibis.Table, items: ibis.Table | None, cutoffs: list[dt.datetime],
-                target_kind: str = "purchase") -> ibis.Table:
+# %% ../nbs/08_definitions.ipynb #83db4c14
+def features_of(
+    kind: str, events: ibis.Table, items: ibis.Table | None, cutoffs: list[dt.datetime], target_kind: str = "purchase"
+) -> ibis.Table:
     """The registered features of `kind` ('user', 'item', 'pair' or 'taste') as of each cutoff.
 
     Returns
@@ -180,7 +186,9 @@ def _as_of(kind: str, known: Past) -> ibis.Table:
     joined = tables[0]
     for table in tables[1:]:
         joined = joined.outer_join(table, keys)
-        joined = joined.mutate(**{k: ibis.coalesce(joined[k], joined[f"{k}_right"]) for k in keys}).drop(*[f"{k}_right" for k in keys])
+        joined = joined.mutate(**{k: ibis.coalesce(joined[k], joined[f"{k}_right"]) for k in keys}).drop(
+            *[f"{k}_right" for k in keys]
+        )
     joined = joined.filter(*[joined[k].notnull() for k in keys])
     columns = {f.name: joined[f.name].cast("float64") for d in definitions(kind) for f in d.features}
     return joined.select(cutoff=ibis.literal(known.cutoff, "timestamp"), **{k: joined[k] for k in keys}, **columns)
@@ -192,15 +200,21 @@ def _computed(definition: Definition, known: Past) -> ibis.Table:
     wanted = [*KEYS[definition.of], *(f.name for f in definition.features)]
     missing = sorted(set(wanted) - set(table.columns))
     if missing:
-        raise DataError(f"declares {missing}, but made {list(table.columns)}", f"feature {definition.name!r}", "Mend the definition, then: mlloop run")
+        told = f"declares {missing}, but made {list(table.columns)}"
+        raise DataError(told, f"feature {definition.name!r}", "Mend the definition, then: mlloop run")
     return table.select(*wanted)
 
-# %% ../nbs/08_definitions.ipynb #3d52746c
-def changed_by_the_future(kind: str, events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, target_kind: str = "purchase") -> list[str]:
+# %% ../nbs/08_definitions.ipynb #e32f81cc
+def changed_by_the_future(
+    kind: str, events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, target_kind: str = "purchase"
+) -> list[str]:
     """The features of `kind` at `cutoff` that come out differently when events at or after it are removed; [] is right."""
     keys = KEYS[kind]
     truncated = events.filter(events.time < ibis.literal(cutoff, "timestamp"))
-    whole, cut = (features_of(kind, e, items, [cutoff], target_kind).to_pandas().sort_values(keys).reset_index(drop=True) for e in (events, truncated))
+    computed = lambda e: (
+        features_of(kind, e, items, [cutoff], target_kind).to_pandas().sort_values(keys, ignore_index=True)
+    )
+    whole, cut = computed(events), computed(truncated)
     if len(whole) != len(cut) or (whole[keys] != cut[keys]).any(axis=None):
         return [f"{kind}: rows"]
     features = [c for c in whole.columns if c not in ("cutoff", *keys)]

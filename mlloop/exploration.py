@@ -24,7 +24,7 @@ from .errors import DataError, ModelError
 from .metrics import Estimate
 from .problem import Problem, Recommendation, Rule
 
-# %% ../nbs/18_exploration.ipynb #2808503b
+# %% ../nbs/18_exploration.ipynb #66f96ba0
 @dataclass(frozen=True)
 class RowsJudge:
     """Folds of a tabular problem.
@@ -101,9 +101,15 @@ class UsersJudge:
         before = self.events[self.events["time"] < until]
         with candidates.threads(model, len(before)):
             model.fit(before, self.items, **features_until(self.features, until))
-        wants = baselines.wanted(self.statement, self.events, self.folds[fold]["test_from"], self.folds[fold]["test_until"])
+        wants = baselines.wanted(
+            self.statement, self.events, self.folds[fold]["test_from"], self.folds[fold]["test_until"]
+        )
         if wants.empty:
-            raise DataError("nobody wanted anything", f"fold of {self.folds[fold]['test_from'][:10]}", "Longer folds (time.fold_days), then: mlloop run")
+            raise DataError(
+                "nobody wanted anything",
+                f"fold of {self.folds[fold]['test_from'][:10]}",
+                "Longer folds (time.fold_days), then: mlloop run",
+            )
         task: Any = self.statement.task
         return baselines.user_values(model, wants, task.k, task.repeats)
 
@@ -125,7 +131,7 @@ def features_until(features: dict[str, pd.DataFrame], until: pd.Timestamp) -> di
     """The feature tables with cutoffs up to `until`, as a recommender's `fit` takes them."""
     return {name: table[table["cutoff"] <= until] for name, table in features.items()}
 
-# %% ../nbs/18_exploration.ipynb #5fdf7941
+# %% ../nbs/18_exploration.ipynb #3caed799
 @dataclass(frozen=True)
 class Trial:
     """One set of parameters and its figures on the folds it was shown, latest first.
@@ -160,7 +166,9 @@ class Budget:
     rows: int | None = None
 
 
-def search(candidate: Candidate, judge: RowsJudge | UsersJudge, budget: Budget, seed: int = 0) -> tuple[list[Trial], bool]:
+def search(
+    candidate: Candidate, judge: RowsJudge | UsersJudge, budget: Budget, seed: int = 0
+) -> tuple[list[Trial], bool]:
     """The trials of one candidate and whether the seconds ended the search.
 
     Raises
@@ -172,8 +180,10 @@ def search(candidate: Candidate, judge: RowsJudge | UsersJudge, budget: Budget, 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     better = metrics.metric(judge.statement.success.metric).higher_is_better
     study = optuna.create_study(
-        direction="maximize" if better else "minimize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0))
+        direction="maximize" if better else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0),
+    )
     study.enqueue_trial(_as_drawn(candidate))
     trials: list[Trial] = []
     for number in range(budget.trials if candidate.space else 1):
@@ -220,7 +230,11 @@ def _tried(candidate, params, asked, judge, budget, seed) -> Trial:
             said = judge.said(model, fold, budget.rows)
         except (ValueError, ArithmeticError) as error:
             if not asked.number:
-                raise ModelError(f"cannot be fitted: {error}", f"candidate {candidate.name!r}", "Leave it out (budget.candidates), then: mlloop run") from error
+                raise ModelError(
+                    f"cannot be fitted: {error}",
+                    f"candidate {candidate.name!r}",
+                    "Leave it out (budget.candidates), then: mlloop run",
+                ) from error
             return Trial(params, values or [float("nan")], True)
         kept |= {fold: said} if judge.learns_from_all(fold, budget.rows) else {}
         values.append(judge.judged({candidate.name: said}, fold).figure(candidate.name).value)
@@ -235,7 +249,7 @@ def best_of(trials: list[Trial], metric: str) -> Trial:
     sign = 1 if metrics.metric(metric).higher_is_better else -1
     return max((t for t in trials if not t.is_pruned), key=lambda t: sign * float(np.mean(t.values)))
 
-# %% ../nbs/18_exploration.ipynb #7b76fdea
+# %% ../nbs/18_exploration.ipynb #8433d604
 @dataclass(frozen=True)
 class Contestant:
     """One line of the comparison.
@@ -278,7 +292,9 @@ class Explored:
         return next(c for c in self.contestants if c.name == name)
 
 
-def compared(judge: RowsJudge | UsersJudge, tuned: dict[str, tuple[Candidate, list[Trial]]], seed: int = 0) -> list[Contestant]:
+def compared(
+    judge: RowsJudge | UsersJudge, tuned: dict[str, tuple[Candidate, list[Trial]]], seed: int = 0
+) -> list[Contestant]:
     """Every tuned candidate and every rule on all folds, best first."""
     metric, rules = judge.statement.success.metric, {r.name: r for r in judge.statement.rules}
     best = {name: best_of(trials, metric) for name, (_, trials) in tuned.items()}
@@ -286,7 +302,9 @@ def compared(judge: RowsJudge | UsersJudge, tuned: dict[str, tuple[Candidate, li
     for number in range(len(judge.folds)):
         said: dict[str, Any] = {name: judge.rule(rule, number) for name, rule in rules.items()}
         for name, (candidate, _) in tuned.items():
-            again = lambda c=candidate, p=best[name].params, n=number: judge.said(c.make(judge.statement.task, seed, **p), n)
+            again = lambda c=candidate, p=best[name].params, n=number: judge.said(
+                c.make(judge.statement.task, seed, **p), n
+            )
             said[name] = best[name].said[number] if number in best[name].said else again()
         folds.append(judge.judged(said, number))
     better = metrics.metric(metric)
@@ -296,8 +314,14 @@ def compared(judge: RowsJudge | UsersJudge, tuned: dict[str, tuple[Candidate, li
     first = max(models, key=lambda name: better.gain(over[name].value, 0.0))
     made = [
         Contestant(
-            name, *_kind(name, rules, tuned), best[name].params if name in best else {}, tuned[name][1] if name in tuned else [],
-            [one.value for one in figures[name]], over[name], metrics.over_folds([fold.gain(first, name) for fold in folds]))
+            name,
+            *_kind(name, rules, tuned),
+            best[name].params if name in best else {},
+            tuned[name][1] if name in tuned else [],
+            [one.value for one in figures[name]],
+            over[name],
+            metrics.over_folds([fold.gain(first, name) for fold in folds]),
+        )
         for name in over
     ]
     return sorted(made, key=lambda c: -better.gain(c.figure.value, 0.0))
@@ -322,7 +346,7 @@ def standard_error(estimate: Estimate) -> float:
 
     return float((estimate.high - estimate.low) / 2 / norm.ppf(0.5 + estimate.confidence / 2))
 
-# %% ../nbs/18_exploration.ipynb #c91d2a6b
+# %% ../nbs/18_exploration.ipynb #4896028d
 def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., Any] | None = None) -> Explored:
     """Search, compare, choose.
 
@@ -348,14 +372,19 @@ def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., A
 
 def _write(one: Contestant, track, seconds: float | None) -> None:
     with track(one.name, one.params) as run:
-        run.log({"mean": one.figure.value, "low": one.figure.low, "high": one.figure.high, "search_seconds": seconds}, tags={"mlloop.kind": one.kind})
+        run.log(
+            {"mean": one.figure.value, "low": one.figure.low, "high": one.figure.high, "search_seconds": seconds},
+            tags={"mlloop.kind": one.kind},
+        )
         for step, value in enumerate(one.folds):
             run.log({"fold": value}, step=step)
         for step, trial in enumerate(one.trials):
             run.log({"trial": float(np.mean(trial.values))}, step=step)
 
-# %% ../nbs/18_exploration.ipynb #7706cd6b
-def judge_of(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], seed: int = 0) -> RowsJudge | UsersJudge:
+# %% ../nbs/18_exploration.ipynb #68c20ea5
+def judge_of(
+    statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], seed: int = 0
+) -> RowsJudge | UsersJudge:
     """The judge of a problem from the product of `features`; `read` gives an Ibis table for a table's reference."""
     tables, windows = product["tables"], product["windows"]
     if isinstance(statement.task, Recommendation):
@@ -367,22 +396,38 @@ def judge_of(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
         return UsersJudge(statement, events[events["time"] < until], items, windows["folds"], features)
     task, time_column = statement.task, statement.time.column
     rows = read(tables["train"]).to_pandas()
-    rows = rows.sort_values([c for c in (time_column, task.entity) if c], kind="stable", ignore_index=True) if time_column or task.entity else rows
+    rows = (
+        rows.sort_values([c for c in (time_column, task.entity) if c], kind="stable", ignore_index=True)
+        if time_column or task.entity
+        else rows
+    )
     y = baselines.target(rows[task.target], task)
     repeated = task.entity is not None and rows[task.entity].duplicated().mean() > 0.5
     groups = pd.factorize(rows[task.entity])[0] if repeated else None
     rules = {r.name: rows[f"rule_{r.name}"].fillna(rows[f"rule_{r.name}"].median()).to_numpy() for r in statement.rules}
     when = rows[time_column] if time_column else None
-    held = baselines.Rows(rows[product["features"]], y, rules, None, when, groups, task.kind, statement.success.metric, [])
+    held = baselines.Rows(
+        rows[product["features"]], y, rules, None, when, groups, task.kind, statement.success.metric, []
+    )
     folds = baselines.fold_rows(held, windows["folds"] if windows else statement.time.folds, seed)
     return RowsJudge(statement, rows[product["features"]], y, folds, groups, rules)
 
-# %% ../nbs/18_exploration.ipynb #b43a5373
+# %% ../nbs/18_exploration.ipynb #38de4f6a
 def shown(explored: Explored) -> pd.DataFrame:
     """name, value, low, high and group of each contestant, for `plot_intervals`."""
     groups = {"model": "candidate", "rule": "business rule", "chance": "chance"}
-    return pd.DataFrame([
-        {"name": c.name, "value": c.figure.value, "low": c.figure.low, "high": c.figure.high, "group": groups[c.kind]} for c in explored.contestants])
+    return pd.DataFrame(
+        [
+            {
+                "name": c.name,
+                "value": c.figure.value,
+                "low": c.figure.low,
+                "high": c.figure.high,
+                "group": groups[c.kind],
+            }
+            for c in explored.contestants
+        ]
+    )
 
 
 def headline(explored: Explored, statement: Problem) -> str:
@@ -406,11 +451,20 @@ def headline(explored: Explored, statement: Problem) -> str:
 def table(explored: Explored):
     """All contestants: figure, interval, how far behind, trials, parameters."""
     lines = [
-        {"name": c.name, "what it is": c.meaning, "mean": c.figure.value, "low": c.figure.low, "high": c.figure.high, "n": c.figure.n,
-         "behind the best": f"{c.behind.value:.4f} [{c.behind.low:.4f}, {c.behind.high:.4f}]",
-         "trials": f"{len(c.trials)}, {sum(t.is_pruned for t in c.trials)} given up" if c.trials else "",
-         "verdict": "goes on" if c.name == explored.chosen else "", "parameters": ", ".join(f"{k}={_brief(v)}" for k, v in c.params.items() if v is not None)}
-        for c in explored.contestants]
+        {
+            "name": c.name,
+            "what it is": c.meaning,
+            "mean": c.figure.value,
+            "low": c.figure.low,
+            "high": c.figure.high,
+            "n": c.figure.n,
+            "behind the best": f"{c.behind.value:.4f} [{c.behind.low:.4f}, {c.behind.high:.4f}]",
+            "trials": f"{len(c.trials)}, {sum(t.is_pruned for t in c.trials)} given up" if c.trials else "",
+            "verdict": "goes on" if c.name == explored.chosen else "",
+            "parameters": ", ".join(f"{k}={_brief(v)}" for k, v in c.params.items() if v is not None),
+        }
+        for c in explored.contestants
+    ]
     return pd.DataFrame(lines).set_index("name").style.format(precision=4, escape="html")
 
 
@@ -421,15 +475,35 @@ def _brief(value: Any) -> str:
 def summary(explored: Explored, statement: Problem) -> dict[str, Any]:
     """The stage's product: candidates with figures, every trial, and the chosen one."""
     lines = [
-        {"name": c.name, "kind": c.kind, "meaning": c.meaning, "complexity": c.complexity, "params": c.params, "folds": c.folds,
-         "mean": c.figure.value, "low": c.figure.low, "high": c.figure.high, "n": c.figure.n,
-         "behind": {"value": c.behind.value, "low": c.behind.low, "high": c.behind.high}}
-        for c in explored.contestants]
+        {
+            "name": c.name,
+            "kind": c.kind,
+            "meaning": c.meaning,
+            "complexity": c.complexity,
+            "params": c.params,
+            "folds": c.folds,
+            "mean": c.figure.value,
+            "low": c.figure.low,
+            "high": c.figure.high,
+            "n": c.figure.n,
+            "behind": {"value": c.behind.value, "low": c.behind.low, "high": c.behind.high},
+        }
+        for c in explored.contestants
+    ]
     chosen = explored[explored.chosen]
-    return {"metric": statement.success.metric, "candidates": lines, "trials": trials_of(explored), "stopped": explored.stopped,
-            "chosen": {"name": chosen.name, "params": chosen.params}}
+    return {
+        "metric": statement.success.metric,
+        "candidates": lines,
+        "trials": trials_of(explored),
+        "stopped": explored.stopped,
+        "chosen": {"name": chosen.name, "params": chosen.params},
+    }
 
 
 def trials_of(explored: Explored) -> list[dict[str, Any]]:
     """Every trial of every candidate, losers too: candidate, params, values, is_pruned."""
-    return [{"candidate": c.name, "params": t.params, "values": t.values, "is_pruned": t.is_pruned} for c in explored.contestants for t in c.trials]
+    return [
+        {"candidate": c.name, "params": t.params, "values": t.values, "is_pruned": t.is_pruned}
+        for c in explored.contestants
+        for t in c.trials
+    ]

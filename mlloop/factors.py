@@ -14,7 +14,7 @@ from scipy import sparse
 
 from .recommenders import Recommender
 
-# %% ../nbs/07_factors.ipynb #57febd49
+# %% ../nbs/07_factors.ipynb #2b5f3940
 class IALS(Recommender):
     """Matrix factorisation for implicit feedback.
 
@@ -35,8 +35,18 @@ class IALS(Recommender):
     Hu, Koren and Volinsky (2008), Collaborative filtering for implicit feedback datasets, ICDM; equations 4 and 5.
     """
 
-    def __init__(self, factors=32, alpha=20.0, l2=10.0, rounds=10, seed=0, target_kind="purchase", other_weight=0.3,
-                 half_life_days=None, repeat_weight=0.0):
+    def __init__(
+        self,
+        factors=32,
+        alpha=20.0,
+        l2=10.0,
+        rounds=10,
+        seed=0,
+        target_kind="purchase",
+        other_weight=0.3,
+        half_life_days=None,
+        repeat_weight=0.0,
+    ):
         super().__init__(target_kind, other_weight, half_life_days, repeat_weight)
         self.factors = factors
         self.alpha = alpha
@@ -73,7 +83,7 @@ def solved(weights: sparse.csr_matrix, other: np.ndarray, alpha: float, l2: floa
         parts.append(np.linalg.solve(left, (wanted @ other)[:, :, None])[:, :, 0])
     return np.vstack(parts)
 
-# %% ../nbs/07_factors.ipynb #a4d87b3d
+# %% ../nbs/07_factors.ipynb #a636049e
 class ContentBased(Recommender):
     """Items made of the same words as those of the user's history (TF-IDF, cosine)."""
 
@@ -104,6 +114,8 @@ def documents(items: pd.DataFrame | None, index: pd.Index) -> list[str]:
             ranks = values.groupby(table["category"]).rank(pct=True) if "category" in table else values.rank(pct=True)
             made = [[] if pd.isna(r) else [f"{name}={int(min(r, 0.999) * 10)}"] for r in ranks]
         else:
-            made = [[f"{name}={word}" for word in re.findall(r"\w+", str(v).lower())] if pd.notna(v) else [] for v in values]
+            made = [
+                [f"{name}={word}" for word in re.findall(r"\w+", str(v).lower())] if pd.notna(v) else [] for v in values
+            ]
         texts = [a + b for a, b in zip(texts, made, strict=True)]
     return [" ".join(words) or "unknown" for words in texts]

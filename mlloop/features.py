@@ -54,8 +54,10 @@ def _time_parts(name: str, column) -> dict[str, ibis.Value]:
         parts["hour"] = column.hour()
     return {f"{name}_{part}": value.cast("float64") for part, value in parts.items()}
 
-# %% ../nbs/17_features.ipynb #9ecd275b
-def history_columns(rows: ibis.Table, entity: str | None, time: str, target: ibis.Value, delay_days: int) -> dict[str, ibis.Value]:
+# %% ../nbs/17_features.ipynb #c64cb8da
+def history_columns(
+    rows: ibis.Table, entity: str | None, time: str, target: ibis.Value, delay_days: int
+) -> dict[str, ibis.Value]:
     """Expressions of the past of each row's entity, by name; null where there is none.
 
     Parameters
@@ -69,7 +71,9 @@ def history_columns(rows: ibis.Table, entity: str | None, time: str, target: ibi
     """
     second, day = ibis.interval(seconds=1), lambda n: ibis.interval(days=n)
     ends = day(delay_days) if delay_days else second
-    over = lambda begins, until: ibis.range_window(group_by=rows[entity] if entity else None, order_by=rows[time], preceding=(begins, until))
+    over = lambda begins, until: ibis.range_window(
+        group_by=rows[entity] if entity else None, order_by=rows[time], preceding=(begins, until)
+    )
     moment = rows[time].cast("timestamp").epoch_seconds()
     return {
         "before_rows": moment.count().over(over(None, second)).cast("float64"),
@@ -80,12 +84,13 @@ def history_columns(rows: ibis.Table, entity: str | None, time: str, target: ibi
 
 
 HISTORY = {
-    "before_rows": ("earlier rows", "rows"), "before_days_since": ("time since the row before", "days"),
+    "before_rows": ("earlier rows", "rows"),
+    "before_days_since": ("time since the row before", "days"),
     "before_target_mean": ("mean of the target so far, as far as labels had arrived", "target"),
     "before_target_mean_28d": ("the same over 28 days", "target"),
 }
 
-# %% ../nbs/17_features.ipynb #c31f7053
+# %% ../nbs/17_features.ipynb #4168b949
 def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     """`rows` with one column ``rule_NAME`` for each rule.
 
@@ -104,12 +109,14 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
 
 def _must_parse(rows: ibis.Table, rule: Rule) -> None:
     try:
-        rows.alias("rows_to_try").sql(f"SELECT CAST(({rule.score}) AS DOUBLE) AS score FROM rows_to_try", dialect="duckdb").schema()
+        rows.alias("rows_to_try").sql(
+            f"SELECT CAST(({rule.score}) AS DOUBLE) AS score FROM rows_to_try", dialect="duckdb"
+        ).schema()
     except Exception as error:
         said = " ".join(str(error).split())[:300]
         raise ProblemError(f"rule {rule.name!r}: {said}", "rules", "Mend the rule, then: mlloop check") from error
 
-# %% ../nbs/17_features.ipynb #7b771e23
+# %% ../nbs/17_features.ipynb #5c8668da
 @dataclass(frozen=True)
 class Made:
     """What the stage made.
@@ -156,12 +163,23 @@ def row_features(statement: Problem, rows: ibis.Table, suspects=(), entity_repea
     columns = typed_columns(rows, used)
     told = [_told(name, declared, task.table) for name in columns]
     if time and (task.entity is None or entity_repeats):
-        columns |= history_columns(rows, task.entity if entity_repeats else None, time, _number(rows, task), statement.time.label_delay_days)
-        told += [{"name": name, "meaning": meaning, "unit": unit, "source": task.table} for name, (meaning, unit) in HISTORY.items()]
+        columns |= history_columns(
+            rows, task.entity if entity_repeats else None, time, _number(rows, task), statement.time.label_delay_days
+        )
+        told += [
+            {"name": name, "meaning": meaning, "unit": unit, "source": task.table}
+            for name, (meaning, unit) in HISTORY.items()
+        ]
     for definition in definitions.definitions("row"):
         columns |= definition.compute(rows)
     told += definitions.catalogue("row")
-    return Made({"rows": rows.mutate(**columns)}, list(columns), told, left_out, definitions.digest_json([told, definitions.definition_digest("row")]))
+    return Made(
+        {"rows": rows.mutate(**columns)},
+        list(columns),
+        told,
+        left_out,
+        definitions.digest_json([told, definitions.definition_digest("row")]),
+    )
 
 
 def _told(name: str, declared: dict[str, Any], table: str) -> dict[str, str]:
@@ -178,7 +196,7 @@ def _number(rows: ibis.Table, task) -> ibis.Value:
         return column.cast("float64")
     return (column.cast("string") == str(task.positive)).cast("float64")
 
-# %% ../nbs/17_features.ipynb #5061010f
+# %% ../nbs/17_features.ipynb #1625d645
 def cutoffs(windows: dict[str, Any]) -> list[dt.datetime]:
     """The moments for which features are wanted, ascending; the last is the beginning of the held-out period."""
     folds = windows["folds"]
@@ -188,7 +206,9 @@ def cutoffs(windows: dict[str, Any]) -> list[dt.datetime]:
     return sorted({*first, *(utc(fold["train_until"]) for fold in folds), utc(windows["holdout_from"])})
 
 
-def event_features(statement: Problem, events: ibis.Table, items: ibis.Table | None, moments: list[dt.datetime]) -> Made:
+def event_features(
+    statement: Problem, events: ibis.Table, items: ibis.Table | None, moments: list[dt.datetime]
+) -> Made:
     """The features of users, items, tastes and pairs as of each moment."""
     assert isinstance(statement.task, Recommendation)
     kinds = ("user", "item", "taste", "pair")
@@ -197,8 +217,14 @@ def event_features(statement: Problem, events: ibis.Table, items: ibis.Table | N
     told = definitions.catalogue(*kinds)
     return Made(tables, [line["name"] for line in told], told, [], definitions.definition_digest(*kinds))
 
-# %% ../nbs/17_features.ipynb #b2367b4c
-def make(statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, Any] | None, suspects=(), entity_repeats: bool | None = None) -> Made:
+# %% ../nbs/17_features.ipynb #85bcd149
+def make(
+    statement: Problem,
+    tables: dict[str, ibis.Table],
+    windows: dict[str, Any] | None,
+    suspects=(),
+    entity_repeats: bool | None = None,
+) -> Made:
     """The features of a problem: `train` and `holdout`, or users, items, tastes and pairs.
 
     Parameters
@@ -213,7 +239,9 @@ def make(statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, A
     """
     if isinstance(statement.task, Recommendation):
         if not windows:
-            raise DataError("recommendations need a time axis", "windows", "Say when events happened, then: mlloop check")
+            raise DataError(
+                "recommendations need a time axis", "windows", "Say when events happened, then: mlloop check"
+            )
         return event_features(statement, tables["events"], tables.get("items"), cutoffs(windows))
     task, time = statement.task, statement.time.column
     rows = tables["rows"].filter(tables["rows"][task.target].notnull())
@@ -223,8 +251,10 @@ def make(statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, A
     kept = made.tables["rows"]
     if time and windows:
         at = lambda name: ibis.literal(utc(windows[name]), "timestamp")
-        parts = {"train": kept.filter(kept[time] < at("train_until")),
-                 "holdout": kept.filter((kept[time] >= at("holdout_from")) & (kept[time] < at("holdout_until")))}
+        parts = {
+            "train": kept.filter(kept[time] < at("train_until")),
+            "holdout": kept.filter((kept[time] >= at("holdout_from")) & (kept[time] < at("holdout_until"))),
+        }
     else:
         parts = by_chance(kept, task.entity)
     return Made(parts, made.features, made.catalogue, made.left_out, made.definition)
@@ -232,12 +262,16 @@ def make(statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, A
 
 def by_chance(rows: ibis.Table, entity: str | None, share: float = 0.2) -> dict[str, ibis.Table]:
     """`train` and `holdout` where rows have no time: by a digest of the row, the same in every run; entities stay whole."""
-    text = rows[entity].cast("string") if entity else ibis.literal("|").join([rows[c].cast("string").fill_null("") for c in sorted(rows.columns)])
+    text = (
+        rows[entity].cast("string")
+        if entity
+        else ibis.literal("|").join([rows[c].cast("string").fill_null("") for c in sorted(rows.columns)])
+    )
     place = text.hexdigest("md5").substr(0, 2)
     held = place < f"{int(256 * share):02x}"
     return {"train": rows.filter(~held), "holdout": rows.filter(held)}
 
-# %% ../nbs/17_features.ipynb #805465c6
+# %% ../nbs/17_features.ipynb #b02b4cf0
 def described(table: pd.DataFrame, catalogue: list[dict[str, str]]) -> pd.DataFrame:
     """The catalogue with missing_share, low, middle and high (5 %, 50 %, 95 %, or the commonest category) of each feature of `table`."""
     lines = []
@@ -246,25 +280,39 @@ def described(table: pd.DataFrame, catalogue: list[dict[str, str]]) -> pd.DataFr
             continue
         values = table[line["name"]]
         number = pd.api.types.is_numeric_dtype(values)
-        low, middle, high = values.quantile([0.05, 0.5, 0.95]) if number else ("", values.mode().iloc[0] if len(values) else "", "")
+        low, middle, high = (
+            values.quantile([0.05, 0.5, 0.95]) if number else ("", values.mode().iloc[0] if len(values) else "", "")
+        )
         missing = values.isna().mean() if number else (values == MISSING).mean()
         lines.append({**line, "missing_share": float(missing), "low": low, "middle": middle, "high": high})
     return pd.DataFrame(lines)
 
 
-def later_events_change(statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, Any] | None, made: Made) -> list[str]:
+def later_events_change(
+    statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, Any] | None, made: Made
+) -> list[str]:
     """The features that come out differently at an earlier moment when everything later is removed; [] is right."""
     if isinstance(statement.task, Recommendation):
         moment = cutoffs(windows or {})[0]
         kinds = ("user", "item", "taste", "pair")
-        return [n for k in kinds for n in definitions.changed_by_the_future(k, tables["events"], tables.get("items"), moment, statement.task.target_kind)]
+        return [
+            n
+            for k in kinds
+            for n in definitions.changed_by_the_future(
+                k, tables["events"], tables.get("items"), moment, statement.task.target_kind
+            )
+        ]
     time = statement.time.column
     if not time or not windows:
         return []
     moment = ibis.literal(utc(windows["folds"][0]["train_until"]), "timestamp")
     earlier = tables["rows"].filter(tables["rows"][time] < moment)
     suspects = [line["column"] for line in made.left_out]
-    again = make(statement, {"rows": earlier}, windows, suspects, set(HISTORY) <= set(made.features)).tables["train"].select(*made.features)
+    again = (
+        make(statement, {"rows": earlier}, windows, suspects, set(HISTORY) <= set(made.features))
+        .tables["train"]
+        .select(*made.features)
+    )
     before = made.tables["train"].filter(made.tables["train"][time] < moment).select(*made.features)
     one, two = (t.agg(**{c: _fingerprint(t[c]) for c in t.columns}).execute().iloc[0] for t in (again, before))
     return [name for name in made.features if not _same(one[name], two[name])]
@@ -277,7 +325,7 @@ def _fingerprint(column) -> ibis.Value:
 def _same(a, b) -> bool:
     return (pd.isna(a) and pd.isna(b)) or abs(a - b) <= 1e-9 * (1 + abs(a))
 
-# %% ../nbs/17_features.ipynb #6abd39d6
+# %% ../nbs/17_features.ipynb #3bdd6d4d
 def suspects_of(need_gate: dict[str, Any]) -> list[str]:
     """The columns that the need gate left out because the analysis suspects them to leak the target."""
     left_out = (need_gate.get("figures") or {}).get("left_out") or []
@@ -287,7 +335,11 @@ def suspects_of(need_gate: dict[str, Any]) -> list[str]:
 def headline(made: Made, refs: dict[str, Any], changed: list[str]) -> str:
     """What the page says first (Markdown)."""
     rows = ", ".join(f"{ref.rows:,} rows of `{name}`" for name, ref in refs.items())
-    said = "none changed when everything later was removed" if not changed else f"**these look ahead: {', '.join(changed)}**"
+    said = (
+        "none changed when everything later was removed"
+        if not changed
+        else f"**these look ahead: {', '.join(changed)}**"
+    )
     left = "".join(f"\n- `{line['column']}` is not used: {line['why']}" for line in made.left_out)
     return f"**{len(made.features)} features, each from the past only**: {said}.\n\n{rows}.\n{left}"
 

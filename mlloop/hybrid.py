@@ -32,7 +32,7 @@ def keyed(table: pd.DataFrame, keys: np.ndarray, names: list[str]) -> tuple[np.n
     order = order[keys[order] >= 0]
     return keys[order], table[names].to_numpy(dtype=np.float32)[order]
 
-# %% ../nbs/08_hybrid.ipynb #2db23878
+# %% ../nbs/08_hybrid.ipynb #09d49355
 KEYS = ("cutoff", "user", "item", "category")
 
 
@@ -92,8 +92,12 @@ class Moment:
         each = np.repeat(np.arange(len(rows)), places.shape[1])
         users, items = rows[each].astype(np.int64), places.ravel()
         parts = [proposals[:, each, items].T]
-        keys = {"user": users, "item": items, "pair": users * len(self.items) + items,
-                "taste": users * max(len(self.categories), 1) + self.of[items]}
+        keys = {
+            "user": users,
+            "item": items,
+            "pair": users * len(self.items) + items,
+            "taste": users * max(len(self.categories), 1) + self.of[items],
+        }
         parts += [lookup(*self.values[kind], keys[kind]) for kind in self.names if kind in self.values]
         left, right = self.vectors
         parts.append((left[users] * right[items]).sum(axis=1, keepdims=True))
@@ -113,10 +117,14 @@ def _vectors(tables, users: pd.Index, items: pd.Index) -> tuple[np.ndarray, np.n
     for kind, index in (("user", users), ("item", items)):
         table = tables.get(kind, pd.DataFrame({kind: []}))
         names = [c for c in table if "embedding" in c]
-        made.append(table.set_index(kind)[names].reindex(index).fillna(0).to_numpy(dtype=np.float32) if names else np.zeros((len(index), 1), np.float32))
+        made.append(
+            table.set_index(kind)[names].reindex(index).fillna(0).to_numpy(dtype=np.float32)
+            if names
+            else np.zeros((len(index), 1), np.float32)
+        )
     return made[0], made[1]
 
-# %% ../nbs/08_hybrid.ipynb #07166ee3
+# %% ../nbs/08_hybrid.ipynb #41f6757b
 class Hybrid(Recommender):
     """A ranker over the proposals of EASE, item-kNN, best-sellers and contents, and over the features.
 
@@ -137,8 +145,23 @@ class Hybrid(Recommender):
     seed : int
     """
 
-    def __init__(self, l2=100.0, neighbours=30, num_leaves=15, n_estimators=60, learning_rate=0.1, pool=50, cutoffs=3, users_each=500,
-                 horizon_days=14, seed=0, target_kind="purchase", other_weight=0.3, half_life_days=None, repeat_weight=0.0):
+    def __init__(
+        self,
+        l2=100.0,
+        neighbours=30,
+        num_leaves=15,
+        n_estimators=60,
+        learning_rate=0.1,
+        pool=50,
+        cutoffs=3,
+        users_each=500,
+        horizon_days=14,
+        seed=0,
+        target_kind="purchase",
+        other_weight=0.3,
+        half_life_days=None,
+        repeat_weight=0.0,
+    ):
         super().__init__(target_kind, other_weight, half_life_days, repeat_weight)
         self.l2 = l2
         self.neighbours = neighbours
@@ -157,7 +180,9 @@ class Hybrid(Recommender):
         if len(moments) < 2:
             last = events["time"].max() + pd.Timedelta(seconds=1)
             moments, given = [last - pd.Timedelta(days=self.horizon_days), last], {}
-        first = events.loc[events["kind"] == self.target_kind, "time"].min() if "kind" in events else events["time"].min()
+        first = (
+            events.loc[events["kind"] == self.target_kind, "time"].min() if "kind" in events else events["time"].min()
+        )
         examples = []
         for begin, end in [span for span in pairwise(moments) if span[0] > first][-self.cutoffs :]:
             examples.append(self._examples(events, items, given, pd.Timestamp(begin), pd.Timestamp(end)))
@@ -165,14 +190,25 @@ class Hybrid(Recommender):
         self._keep(self._moment(events, items, given, moments[-1]))
 
     def _moment(self, events, items, given, cutoff) -> Moment:
-        how = {"target_kind": self.target_kind, "other_weight": self.other_weight, "half_life_days": self.half_life_days}
+        how = {
+            "target_kind": self.target_kind,
+            "other_weight": self.other_weight,
+            "half_life_days": self.half_life_days,
+        }
         members = {
-            "ease": EASE(self.l2, **how), "item_knn": ItemKNN(self.neighbours, **how),
-            "popularity": Popularity(30, **how), "contents": ContentBased(**how)}
+            "ease": EASE(self.l2, **how),
+            "item_knn": ItemKNN(self.neighbours, **how),
+            "popularity": Popularity(30, **how),
+            "contents": ContentBased(**how),
+        }
         for member in members.values():
             member.fit(events, items)
         tables = {kind: table[table["cutoff"] == cutoff] for kind, table in given.items()}
-        category = items.drop_duplicates("item").set_index("item")["category"] if items is not None and "category" in items else pd.Series(dtype=object)
+        category = (
+            items.drop_duplicates("item").set_index("item")["category"]
+            if items is not None and "category" in items
+            else pd.Series(dtype=object)
+        )
         return Moment(members, tables, category)
 
     def _examples(self, events, items, given, begin, end):
@@ -194,7 +230,11 @@ class Hybrid(Recommender):
         wanted[np.searchsorted(buyers, bought[mine, 0]), bought[mine, 1]] = True
         proposals = moment.proposals(buyers)
         places = top(moment.urge(buyers, proposals), moment.popular, min(self.pool, len(moment.items)))
-        return moment.inputs(buyers, places, proposals), np.take_along_axis(wanted, places, axis=1).ravel(), np.full(len(buyers), places.shape[1])
+        return (
+            moment.inputs(buyers, places, proposals),
+            np.take_along_axis(wanted, places, axis=1).ravel(),
+            np.full(len(buyers), places.shape[1]),
+        )
 
     def _ranker(self, examples) -> str | None:
         """LightGBM's model as text; None where there is nothing to learn from."""
@@ -205,9 +245,19 @@ class Hybrid(Recommender):
         inputs, labels, groups = (np.concatenate(part) for part in zip(*examples, strict=True))
         data = lightgbm.Dataset(inputs, labels.astype(int), group=groups.astype(int), free_raw_data=True)
         how: dict[str, Any] = {
-            "objective": "lambdarank", "lambdarank_truncation_level": 15, "num_leaves": self.num_leaves, "learning_rate": self.learning_rate,
-            "min_data_in_leaf": 50, "feature_fraction": 0.6, "lambda_l2": 5.0, "seed": self.seed, "deterministic": True,
-            "force_row_wise": True, "num_threads": 1, "verbosity": -1}
+            "objective": "lambdarank",
+            "lambdarank_truncation_level": 15,
+            "num_leaves": self.num_leaves,
+            "learning_rate": self.learning_rate,
+            "min_data_in_leaf": 50,
+            "feature_fraction": 0.6,
+            "lambda_l2": 5.0,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": 1,
+            "verbosity": -1,
+        }
         return lightgbm.train(how, data, self.n_estimators).model_to_string()
 
     def _keep(self, moment: Moment) -> None:

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Network', 'Negatives', 'NeuMF', 'run_epoch', 'ranking']
 
-# %% ../nbs/08_neumf.ipynb #82c965fe
+# %% ../nbs/08_neumf.ipynb #4f68b23b
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,7 +18,7 @@ from .perceptron import device_of, epoch_generator, one_thread, train
 from .recommenders import Recommender
 from .storage import digest_json
 
-# %% ../nbs/08_neumf.ipynb #e371b3b4
+# %% ../nbs/08_neumf.ipynb #29cb17e3
 class Network(nn.Module):
     """Logits of user-item pairs.
 
@@ -40,7 +41,9 @@ class Network(nn.Module):
         super().__init__()
         generator = epoch_generator(seed, -1)
         table = lambda rows, width: nn.Parameter(torch.empty(rows, width).normal_(0, 0.01, generator=generator))
-        linear = lambda width, inputs: nn.Parameter(torch.empty(width, inputs).uniform_(-1, 1, generator=generator) * (3 / inputs) ** 0.5)
+        linear = lambda width, inputs: nn.Parameter(
+            torch.empty(width, inputs).uniform_(-1, 1, generator=generator) * (3 / inputs) ** 0.5
+        )
         self.bias = nn.Parameter(torch.zeros(items, 1))
         if form != "mlp":
             self.user_factors, self.item_factors = table(users, factors), table(items, factors)
@@ -116,7 +119,7 @@ class Negatives:
             hits = (hits[0][still], hits[1][still])
         return drawn
 
-# %% ../nbs/08_neumf.ipynb #20ad72ee
+# %% ../nbs/08_neumf.ipynb #99c3ebc3
 class NeuMF(Recommender):
     """Neural collaborative filtering: `form` 'gmf', 'mlp' or 'neumf' (both).
 
@@ -131,15 +134,32 @@ class NeuMF(Recommender):
     batch_size : int
         Positives in a step.
     validation_share : float
-        Share of the positives, the latest, put aside to decide when to stop; 0: all `epochs` are run.
+        Share of each user's positives, the latest, put aside to decide when to stop; 0: all `epochs` are run.
     device : {'auto', 'cpu', 'cuda'}
     checkpoint : path, optional
         File to save to after each epoch and to resume from (".all" is added for what is learned from everything).
     """
 
-    def __init__(self, form="neumf", factors=16, hidden=(32, 16), negatives=4, epochs=30, patience=2, batch_size=512,
-                 learning_rate=0.005, weight_decay=1e-6, validation_share=0.1, device="auto", checkpoint=None, seed=0,
-                 target_kind="purchase", other_weight=0.3, half_life_days=None, repeat_weight=0.0):
+    def __init__(
+        self,
+        form="neumf",
+        factors=16,
+        hidden=(32, 16),
+        negatives=4,
+        epochs=30,
+        patience=2,
+        batch_size=512,
+        learning_rate=0.005,
+        weight_decay=1e-6,
+        validation_share=0.1,
+        device="auto",
+        checkpoint=None,
+        seed=0,
+        target_kind="purchase",
+        other_weight=0.3,
+        half_life_days=None,
+        repeat_weight=0.0,
+    ):
         super().__init__(target_kind, other_weight, half_life_days, repeat_weight)
         self.form = form
         self.factors = factors
@@ -159,10 +179,14 @@ class NeuMF(Recommender):
         rows, columns = self.history_.nonzero()
         weights = self.history_.data
         late = self._latest(events, rows, columns)
-        network = Network(len(self.users_), len(self.items_), self.form, self.factors, list(self.hidden), self.seed).to(device_of(self.device))
+        network = Network(len(self.users_), len(self.items_), self.form, self.factors, list(self.hidden), self.seed).to(
+            device_of(self.device)
+        )
         self.validation_, more = [], self.epochs
         if late.any():
-            losses = self._train(network, rows[~late], columns[~late], weights[~late], self.epochs, (rows[late], columns[late]), "")
+            losses = self._train(
+                network, rows[~late], columns[~late], weights[~late], self.epochs, (rows[late], columns[late]), ""
+            )
             self.validation_ = [1 - loss for loss in losses]
             more = -(-(int(np.argmin(losses)) + 1) // 4)
         self._train(network, rows, columns, weights, more, None, ".all")
@@ -170,14 +194,19 @@ class NeuMF(Recommender):
         self.weights_ = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
 
     def _latest(self, events, rows, columns):
-        """Which entries of the history were first touched last, (n_entries,) bool."""
+        """Which entries of the history are the latest of their user, (n_entries,) bool; none of users with fewer than five."""
         known = events.dropna(subset=["user"])
-        keys = self.users_.get_indexer(known["user"]).astype(np.int64) * len(self.items_) + self.items_.get_indexer(known["item"])
+        keys = self.users_.get_indexer(pd.Index(known["user"])).astype(np.int64) * len(
+            self.items_
+        ) + self.items_.get_indexer(pd.Index(known["item"]))
         first = known["time"].groupby(keys).min().reindex(rows.astype(np.int64) * len(self.items_) + columns)
-        count = int(len(rows) * self.validation_share)
+        order = np.lexsort((np.arange(len(rows)), first.to_numpy(), rows))
+        counts = np.bincount(rows, minlength=len(self.users_))
+        wanted = np.where(counts >= 5, np.ceil(counts * self.validation_share), 0)
+        from_end = np.cumsum(counts)[rows[order]] - np.arange(len(rows))  # 1 is the user's last
         late = np.zeros(len(rows), dtype=bool)
-        late[np.argsort(first.to_numpy(), kind="stable")[len(rows) - count :]] = True
-        return late
+        late[order] = from_end <= wanted[rows[order]]
+        return late if self.validation_share else np.zeros(len(rows), dtype=bool)
 
     def _train(self, network, rows, columns, weights, epochs, held, suffix):
         device = network.bias.device
@@ -186,8 +215,17 @@ class NeuMF(Recommender):
         negatives = Negatives(rows, columns, len(self.items_))
 
         def one_epoch(optimiser, epoch):
-            run_epoch(network, optimiser, negatives, rows, columns, weights, self.negatives, self.batch_size,
-                      epoch_generator(self.seed, epoch + (0 if held else 10_000), device))
+            run_epoch(
+                network,
+                optimiser,
+                negatives,
+                rows,
+                columns,
+                weights,
+                self.negatives,
+                self.batch_size,
+                epoch_generator(self.seed, epoch + (0 if held else 10_000), device),
+            )
 
         validate = None
         if held:
@@ -195,16 +233,25 @@ class NeuMF(Recommender):
             drawn = negatives.draw(held_rows, 99, epoch_generator(self.seed, -2, device))
             validate = lambda: 1 - ranking(network, held_rows, held_columns, drawn)
         return train(
-            network, one_epoch, validate, epochs=epochs, patience=self.patience, learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay, checkpoint=f"{self.checkpoint}{suffix}" if self.checkpoint else None,
-            key=self._key(rows, columns, weights, epochs))
+            network,
+            one_epoch,
+            validate,
+            epochs=epochs,
+            patience=self.patience,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            checkpoint=f"{self.checkpoint}{suffix}" if self.checkpoint else None,
+            key=self._key(rows, columns, weights, epochs),
+        )
 
     def _key(self, rows, columns, weights, epochs):
         if not self.checkpoint:
             return ""
         params = {k: v for k, v in self.get_params().items() if k not in ("checkpoint", "device")}
         place = torch.arange(len(rows), device=rows.device) % 997 + 1
-        return digest_json([params, epochs, int((rows * place).sum()), int((columns * place).sum()), float(weights.double().sum())])
+        return digest_json(
+            [params, epochs, int((rows * place).sum()), int((columns * place).sum()), float(weights.double().sum())]
+        )
 
     def _score(self, rows):
         network = Network(len(self.users_), len(self.items_), self.form, self.factors, list(self.hidden), self.seed)
@@ -219,7 +266,9 @@ def run_epoch(network, optimiser, negatives, rows, columns, weights, count: int,
     order = torch.randperm(len(rows), generator=generator, device=rows.device)
     rows, columns, weights = rows[order], columns[order], weights[order]
     pairs = torch.cat([columns[:, None], negatives.draw(rows, count, generator)], dim=1)  # (n, 1 + count)
-    for user, items, weight in zip(rows.split(batch_size), pairs.split(batch_size), weights.split(batch_size), strict=True):
+    for user, items, weight in zip(
+        rows.split(batch_size), pairs.split(batch_size), weights.split(batch_size), strict=True
+    ):
         optimiser.zero_grad(set_to_none=True)
         logits = network(user, items)
         positive = functional.softplus(-logits[:, 0]) * weight

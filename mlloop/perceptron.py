@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .storage import atomic_path, digest_json
 
-# %% ../nbs/07_perceptron.ipynb #d9b2423a
+# %% ../nbs/07_perceptron.ipynb #e1bde25f
 def device_of(name: str):
     """The torch device called `name`; 'auto' is cuda where there is one, else cpu."""
     import torch
@@ -32,6 +32,7 @@ def epoch_generator(seed: int, epoch: int, device="cpu"):
     import torch
 
     return torch.Generator(device=device).manual_seed(int(seed) * 1_000_003 + epoch)
+
 
 @contextlib.contextmanager
 def one_thread(device):
@@ -66,9 +67,19 @@ def load_checkpoint(path: Path | str | None, key: str) -> dict | None:
     state = torch.load(path, weights_only=True, map_location="cpu")
     return state if state["key"] == key else None
 
-# %% ../nbs/07_perceptron.ipynb #ce499ee6
-def train(network, one_epoch, validate, *, epochs: int, patience: int, learning_rate: float, weight_decay: float,
-          checkpoint=None, key: str = "") -> list[float]:
+# %% ../nbs/07_perceptron.ipynb #f1341fe4
+def train(
+    network,
+    one_epoch,
+    validate,
+    *,
+    epochs: int,
+    patience: int,
+    learning_rate: float,
+    weight_decay: float,
+    checkpoint=None,
+    key: str = "",
+) -> list[float]:
     """Train `network` in place and leave it with the weights of its best epoch.
 
     Parameters
@@ -102,8 +113,11 @@ def train(network, one_epoch, validate, *, epochs: int, patience: int, learning_
             losses.append(validate() if validate else -float(len(losses)))
             if losses[-1] <= min(losses):
                 best = copied()
-            save_checkpoint(checkpoint, key, {
-                "network": copied(), "optimiser": optimiser.state_dict(), "losses": losses, "best": best})
+            save_checkpoint(
+                checkpoint,
+                key,
+                {"network": copied(), "optimiser": optimiser.state_dict(), "losses": losses, "best": best},
+            )
     network.load_state_dict(best)
     return losses
 
@@ -112,7 +126,7 @@ def has_stalled(losses: list[float], patience: int) -> bool:
     """Whether the best of `losses` is more than `patience` epochs old."""
     return len(losses) > 0 and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
-# %% ../nbs/07_perceptron.ipynb #431d89ae
+# %% ../nbs/07_perceptron.ipynb #bca769de
 class Perceptron(BaseEstimator):
     """What the classifier and the regressor below share.
 
@@ -137,8 +151,19 @@ class Perceptron(BaseEstimator):
 
     activation = "relu"
 
-    def __init__(self, hidden=(64, 32), learning_rate=0.002, alpha=1e-5, batch_size=256, epochs=60, patience=6,
-                 validation_fraction=0.1, device="auto", checkpoint=None, random_state=0):
+    def __init__(
+        self,
+        hidden=(64, 32),
+        learning_rate=0.002,
+        alpha=1e-5,
+        batch_size=256,
+        epochs=60,
+        patience=6,
+        validation_fraction=0.1,
+        device="auto",
+        checkpoint=None,
+        random_state=0,
+    ):
         self.hidden = hidden
         self.learning_rate = learning_rate
         self.alpha = alpha
@@ -172,8 +197,16 @@ class Perceptron(BaseEstimator):
                 return float(loss(network(x[n:]), y[n:]))
 
         self.losses_ = train(
-            network, one_epoch, validate if kept else None, epochs=self.epochs, patience=self.patience,
-            learning_rate=self.learning_rate, weight_decay=self.alpha, checkpoint=self.checkpoint, key=self._key(X, target))
+            network,
+            one_epoch,
+            validate if kept else None,
+            epochs=self.epochs,
+            patience=self.patience,
+            learning_rate=self.learning_rate,
+            weight_decay=self.alpha,
+            checkpoint=self.checkpoint,
+            key=self._key(X, target),
+        )
         linear = [m for m in network if isinstance(m, torch.nn.Linear)]
         self.coefs_ = [m.weight.detach().cpu().numpy().T.astype(np.float64) for m in linear]
         self.intercepts_ = [m.bias.detach().cpu().numpy().astype(np.float64) for m in linear]

@@ -14,8 +14,10 @@ from sklearn.base import BaseEstimator
 
 from .errors import ModelError
 
-# %% ../nbs/06_recommenders.ipynb #37166fcc
-def event_weights(events: pd.DataFrame, target_kind: str, other_weight: float, half_life_days: float | None) -> np.ndarray:
+# %% ../nbs/06_recommenders.ipynb #a51949d5
+def event_weights(
+    events: pd.DataFrame, target_kind: str, other_weight: float, half_life_days: float | None
+) -> np.ndarray:
     """The weight of each event, (n_events,): 1 for a fresh event of the target's kind.
 
     Parameters
@@ -47,7 +49,7 @@ def matrix(events: pd.DataFrame, users: pd.Index, items: pd.Index, weights: np.n
     sums.data = np.log2(1 + sums.data)
     return sums
 
-# %% ../nbs/06_recommenders.ipynb #1efeba61
+# %% ../nbs/06_recommenders.ipynb #2e434035
 class Recommender(BaseEstimator):
     """Ranks every item for a user; subclasses give `_fit(events, items)` and `_score(rows)`.
 
@@ -101,7 +103,9 @@ class Recommender(BaseEstimator):
         """
         events = self._checked(events)
         self.users_ = pd.Index(np.sort(events["user"].dropna().unique()))
-        known = events["item"].unique() if items is None else np.union1d(events["item"].unique(), items["item"].unique())
+        known = (
+            events["item"].unique() if items is None else np.union1d(events["item"].unique(), items["item"].unique())
+        )
         self.items_ = pd.Index(np.sort(known))
         weights = event_weights(events, self.target_kind, self.other_weight, self.half_life_days)
         self.history_ = matrix(events, self.users_, self.items_, weights)
@@ -119,7 +123,9 @@ class Recommender(BaseEstimator):
             raise ModelError(f"events lack {sorted(missing)} (have: {list(events.columns)})", type(self).__name__)
         if not (event_weights(events, self.target_kind, 0.0, None) > 0).any():
             kinds = sorted(events["kind"].unique()) if "kind" in events else []
-            raise ModelError(f"no event of kind {self.target_kind!r} among {len(events):,} (kinds: {kinds})", type(self).__name__)
+            raise ModelError(
+                f"no event of kind {self.target_kind!r} among {len(events):,} (kinds: {kinds})", type(self).__name__
+            )
         return events
 
     def _fit(self, events, items):
@@ -166,7 +172,7 @@ def top(scores: np.ndarray, popular: np.ndarray, k: int) -> np.ndarray:
     order = np.argsort(-scores[:, by_popularity], axis=1, kind="stable")
     return by_popularity[order[:, :k]]
 
-# %% ../nbs/06_recommenders.ipynb #59978206
+# %% ../nbs/06_recommenders.ipynb #8bf3f4b2
 def popularity(events: pd.DataFrame, items: pd.Index, weights: np.ndarray, days: float | None) -> np.ndarray:
     """Sums of `weights` in the last `days` for each item, (n_items,); older events only break ties."""
     positions = items.get_indexer(pd.Index(events["item"]))
@@ -192,7 +198,9 @@ class Random(Recommender):
 class Popularity(Recommender):
     """Best-sellers of the last `days`; `by` 'all', or 'category': those of the user's favourite category first."""
 
-    def __init__(self, days=30, by="all", target_kind="purchase", other_weight=0.3, half_life_days=None, repeat_weight=0.0):
+    def __init__(
+        self, days=30, by="all", target_kind="purchase", other_weight=0.3, half_life_days=None, repeat_weight=0.0
+    ):
         super().__init__(target_kind, other_weight, half_life_days, repeat_weight)
         self.days = days
         self.by = by
@@ -206,7 +214,9 @@ class Popularity(Recommender):
     def _score(self, rows):
         scores = np.tile(self.popular_, (len(rows), 1))
         if self.by == "category":
-            member = self.category_of_[None, :] == np.arange(self.category_of_.max() + 1)[:, None]  # (n_categories, n_items)
+            member = (
+                self.category_of_[None, :] == np.arange(self.category_of_.max() + 1)[:, None]
+            )  # (n_categories, n_items)
             liked = self.history_[rows] @ member.T.astype(float)  # (n_rows, n_categories)
             scores += self.popular_.max() * 2 * member[liked.argmax(axis=1)] * (liked.max(axis=1) > 0)[:, None]
         return scores
@@ -219,7 +229,7 @@ def categories(items: pd.DataFrame | None, index: pd.Index) -> np.ndarray:
     known = items.drop_duplicates("item").set_index("item")["category"].reindex(index)
     return pd.factorize(known, sort=True)[0] + 1
 
-# %% ../nbs/06_recommenders.ipynb #1ca566c1
+# %% ../nbs/06_recommenders.ipynb #3836cce3
 class ItemKNN(Recommender):
     """Items similar to those of the user's history (cosine, shrunk).
 
@@ -235,7 +245,15 @@ class ItemKNN(Recommender):
     Sarwar et al. (2001), Item-based collaborative filtering recommendation algorithms, WWW.
     """
 
-    def __init__(self, neighbours=100, shrink=10.0, target_kind="purchase", other_weight=0.3, half_life_days=None, repeat_weight=0.0):
+    def __init__(
+        self,
+        neighbours=100,
+        shrink=10.0,
+        target_kind="purchase",
+        other_weight=0.3,
+        half_life_days=None,
+        repeat_weight=0.0,
+    ):
         super().__init__(target_kind, other_weight, half_life_days, repeat_weight)
         self.neighbours = neighbours
         self.shrink = shrink

@@ -20,7 +20,7 @@ from . import baselines, candidates, tracking
 from .errors import DataError
 from .problem import Problem, Recommendation
 
-# %% ../nbs/20_training.ipynb #df18263a
+# %% ../nbs/20_training.ipynb #19c9b0c4
 @dataclass(frozen=True)
 class Material:
     """What a model learns from.
@@ -56,7 +56,11 @@ def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
     else:
         made, time = _rows(statement, tables, product["features"], until, read)
     if not made.trained["rows"]:
-        raise DataError("no row lies before the held-out period", "training", "Wait for more rows or shorten time.holdout_days, then: mlloop run")
+        raise DataError(
+            "no row lies before the held-out period",
+            "training",
+            "Wait for more rows or shorten time.holdout_days, then: mlloop run",
+        )
     span = {"from": time.min(), "until": until} if time is not None else {"from": None, "until": None}
     return Material(made.given, made.example, {**made.trained, **span})
 
@@ -106,11 +110,20 @@ def from_root(path: str) -> str:
     inside = Path(path).resolve().is_relative_to(Path.cwd())
     return str(Path(path).resolve().relative_to(Path.cwd())) if inside else path
 
-# %% ../nbs/20_training.ipynb #35296f0e
-def registered(statement: Problem, model, kept: dict[str, str], learned_from: Material, tags: dict[str, Any], run: tracking.Tracked) -> dict[str, Any]:
+# %% ../nbs/20_training.ipynb #73a2ab44
+def registered(
+    statement: Problem, model, kept: dict[str, str], learned_from: Material, tags: dict[str, Any], run: tracking.Tracked
+) -> dict[str, Any]:
     """Register the saved model: name, version, digest, form."""
     made = tracking.register_model(
-        statement.name, kept["path"], kept["form"], signature(statement, model, learned_from.example), learned_from.example, tags, run)
+        statement.name,
+        kept["path"],
+        kept["form"],
+        signature(statement, model, learned_from.example),
+        learned_from.example,
+        tags,
+        run,
+    )
     return {"name": made.name, "version": made.version, "digest": made.digest, "form": made.form}
 
 
@@ -126,7 +139,7 @@ def signature(statement: Problem, model, example: pd.DataFrame):
         warnings.simplefilter("ignore")  # a hint on integer columns with gaps: ours are floats
         return infer_signature(example, answers)
 
-# %% ../nbs/20_training.ipynb #4cc741c3
+# %% ../nbs/20_training.ipynb #e7e55441
 def learning_curve(model) -> pd.DataFrame:
     """epoch and validation loss of a model that trains in epochs; empty for others."""
     last = model[-1] if hasattr(model, "steps") else model
@@ -141,18 +154,36 @@ def plot_learning(curve: pd.DataFrame, ax):
     best = int(np.argmin(curve["loss"]))
     ax.plot(curve["epoch"], curve["loss"], marker="o")
     ax.axvline(curve["epoch"][best], ls="--", lw=1)
-    return finish(ax, f"The best epoch is {curve['epoch'][best]} of {len(curve)}", "loss on the latest tenth, not trained on", "epoch", "loss")
+    return finish(
+        ax,
+        f"The best epoch is {curve['epoch'][best]} of {len(curve)}",
+        "loss on the latest tenth, not trained on",
+        "epoch",
+        "loss",
+    )
 
 
 def facts(model, kept: dict[str, str], trained: dict[str, Any]) -> pd.DataFrame:
     """What was trained, as a table: figure and unit."""
-    size = sum(p.stat().st_size for p in Path(kept["path"]).rglob("*")) if Path(kept["path"]).is_dir() else Path(kept["path"]).stat().st_size
-    lines = [("learned from", f"{trained['rows']:,}", "rows"), ("from", str(trained["from"])[:10], ""), ("until, not included", str(trained["until"])[:10], ""),
-             ("size of the files", f"{size / 1e6:.2f}", "MB"), ("form", kept["form"], ""), ("digest", kept["digest"][:12], "")]
+    size = (
+        sum(p.stat().st_size for p in Path(kept["path"]).rglob("*"))
+        if Path(kept["path"]).is_dir()
+        else Path(kept["path"]).stat().st_size
+    )
+    lines = [
+        ("learned from", f"{trained['rows']:,}", "rows"),
+        ("from", str(trained["from"])[:10], ""),
+        ("until, not included", str(trained["until"])[:10], ""),
+        ("size of the files", f"{size / 1e6:.2f}", "MB"),
+        ("form", kept["form"], ""),
+        ("digest", kept["digest"][:12], ""),
+    ]
     return pd.DataFrame(lines, columns=["what", "figure", "unit"]).set_index("what")
 
 
 def headline(recipe: dict[str, Any], trained: dict[str, Any], version: dict[str, Any]) -> str:
     """What was trained and where it is (Markdown)."""
-    return (f"**{recipe['name']} learned from {trained['rows']:,} rows** before {str(trained['until'])[:10]}; it is version "
-            f"{version['version']} of `{version['name']}`, digest `{version['digest'][:12]}`.")
+    return (
+        f"**{recipe['name']} learned from {trained['rows']:,} rows** before {str(trained['until'])[:10]}; it is version "
+        f"{version['version']} of `{version['name']}`, digest `{version['digest'][:12]}`."
+    )

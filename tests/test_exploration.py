@@ -1,0 +1,133 @@
+"""Exploration: the same trials for the same seed, nobody forgotten, and a candidate of one's own."""
+
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from mlloop import candidates, exploration
+from mlloop.errors import ModelError
+from mlloop.exploration import Budget, Contestant
+from mlloop.metrics import Estimate
+from mlloop.problem import Problem
+
+
+def statement(**changed) -> Problem:
+    columns = {"at": {"type": "time"}, "amount": {"type": "number"}, "repaid": {"type": "integer"}}
+    return Problem.model_validate(
+        {
+            "name": "loan",
+            "question": "?",
+            "decision": "?",
+            "time": {"column": "at"},
+            "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
+            "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
+            "tables": {"loans": {"source": "loans", "columns": columns}},
+            "rules": [{"name": "small", "meaning": "small sums", "score": "-amount"}],
+            "budget": {"trials": 3, "candidates": ["linear"]},
+            "success": {"metric": "roc_auc", "threshold": 0.7},
+            "money": {},
+            **changed,
+        }
+    )
+
+
+def judge(problem: Problem, n: int = 900, seed: int = 0) -> exploration.RowsJudge:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"at": pd.date_range("2025-01-01", periods=n, freq="h"), "amount": rng.uniform(0, 10, n)})
+    table["town"] = rng.choice(["a", "b"], n)
+    table["repaid"] = (rng.random(n) < np.where(table["town"] == "a", 0.8, 0.3)).astype(int)
+    table["rule_small"] = -table["amount"]
+    folds = [
+        {"train_until": a, "test_from": a, "test_until": b}
+        for a, b in (("2025-01-15", "2025-01-22"), ("2025-01-22", "2025-01-29"), ("2025-01-29", "2025-02-05"))
+    ]
+    product = {"tables": {"train": "t"}, "features": ["amount", "town"], "windows": {"folds": folds}}
+    return exploration.judge_of(problem, product, lambda ref: ibis.memtable(table))
+
+
+def test_the_same_seed_gives_the_same_product():
+    problem = statement(budget={"trials": 3, "candidates": ["linear", "perceptron"]})
+    found = [exploration.summary(exploration.explore(judge(problem), seed=1), problem) for _ in range(2)]
+    assert found[0] == found[1]
+
+
+def test_every_trial_of_every_loser_is_kept():
+    problem = statement(budget={"trials": 3, "candidates": ["linear", "lightgbm"]})
+    explored = exploration.explore(judge(problem))
+    kept = exploration.summary(explored, problem)
+    assert {c["name"] for c in kept["candidates"]} == {"linear", "lightgbm", "small"}
+    assert [t["candidate"] for t in kept["trials"]].count("linear") == 3
+    assert all(len(c["folds"]) == 3 for c in kept["candidates"])
+
+
+def test_no_test_row_lies_before_what_was_learned_from():
+    held = judge(statement())
+    for train, test in held.folds:
+        assert train.max() < test.min()
+
+
+def test_seconds_end_a_search_but_never_the_defaults():
+    linear = candidates.CANDIDATES["linear"]
+    trials, stopped = exploration.search(linear, judge(statement()), Budget(trials=4, until=0.0))
+    assert stopped and [t.params for t in trials] == [linear.defaults]
+
+
+def test_a_plainer_candidate_is_taken_only_within_one_standard_error():
+    def line(name, complexity, behind, half):
+        return Contestant(
+            name,
+            "model",
+            "",
+            complexity,
+            {},
+            [],
+            [],
+            Estimate(0, 0, 0, 9),
+            Estimate(behind, behind - half, behind + half, 9),
+        )
+
+    best = line("network", 6, 0.0, 0.0)
+    # an interval of +-1.96 has a standard error of 1 (normal distribution)
+    assert exploration.choose([best, line("line", 1, 0.9, 1.96)]) == "line"
+    assert exploration.choose([best, line("line", 1, 1.1, 1.96)]) == "network"
+
+
+def test_a_candidate_of_ones_own_takes_part():
+    class Town(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            self.classes_ = np.unique(y)
+            self.share_ = pd.Series(y).groupby(X["town"].to_numpy()).mean()
+            return self
+
+        def predict_proba(self, X):
+            share = X["town"].map(self.share_).fillna(0.5).to_numpy()
+            return np.column_stack([1 - share, share])
+
+    @candidates.candidate("town", ["classification"], complexity=1)
+    def town(task, seed):
+        """The share of each town."""
+        return Town()
+
+    try:
+        problem = statement(budget={"trials": 1, "candidates": ["town", "lightgbm"]})
+        assert exploration.explore(judge(problem)).chosen == "town"
+    finally:
+        candidates.CANDIDATES.pop("town")
+
+
+def test_a_candidate_that_cannot_be_fitted_is_named():
+    @candidates.candidate("broken", ["classification"])
+    def broken(task, seed):
+        class Broken(BaseEstimator):
+            def fit(self, X, y):
+                raise ValueError("no inverse")
+
+        return Broken()
+
+    try:
+        with pytest.raises(ModelError, match=r"candidate 'broken'.*cannot be fitted: no inverse"):
+            exploration.search(candidates.CANDIDATES["broken"], judge(statement()), Budget(trials=1))
+    finally:
+        candidates.CANDIDATES.pop("broken")

@@ -1,0 +1,207 @@
+"""Features: a later event never changes an earlier row, and figures that were counted by hand."""
+
+import datetime as dt
+
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlloop import definitions, features
+from mlloop.problem import Problem
+
+BEGIN = pd.Timestamp("2025-01-06")
+KINDS = ("user", "item", "taste", "pair")
+GOODS = pd.DataFrame(
+    {
+        "item": [f"i{i}" for i in range(5)],
+        "category": ["a", "a", "b", "b", None],
+        "price_eur": [1.0, 2.0, 3.0, np.nan, 5.0],
+    }
+)
+
+
+def loans(**time) -> Problem:
+    columns = {
+        "id": {"type": "text"},
+        "at": {"type": "time"},
+        "amount": {"type": "number"},
+        "town": {"type": "category"},
+    }
+    return Problem.model_validate(
+        {
+            "name": "loan",
+            "question": "?",
+            "decision": "?",
+            "time": {"column": "at", **time},
+            "task": {"kind": "regression", "table": "loans", "target": "paid", "entity": "id"},
+            "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
+            "tables": {
+                "loans": {"source": "loans", "columns": {**columns, "paid": {"type": "number", "known": "after"}}}
+            },
+            "rules": [{"name": "small", "meaning": "small sums", "score": "-amount"}],
+            "success": {"metric": "mae", "threshold": 1.0},
+            "money": {},
+        }
+    )
+
+
+events_of_a_shop = st.lists(
+    st.tuples(
+        st.sampled_from(["u1", "u2", "u3", None]),
+        st.sampled_from(GOODS["item"].tolist()),
+        st.integers(0, 40 * 24),
+        st.sampled_from(["view", "cart", "purchase"]),
+        st.sampled_from([1.0, 2.0, -1.0, None]),
+        st.sampled_from([1.0, 9.5]),
+    ),
+    min_size=4,
+    max_size=40,
+)
+
+
+def table_of(drawn) -> pd.DataFrame:
+    frame = pd.DataFrame(drawn, columns=["user", "item", "hour", "kind", "quantity", "price_eur"])
+    frame["time"] = BEGIN + pd.to_timedelta(frame.pop("hour"), unit="h")
+    return frame.astype({"user": object, "quantity": float, "price_eur": float})
+
+
+@settings(max_examples=12, deadline=None)
+@given(events_of_a_shop, st.integers(1, 40 * 24), events_of_a_shop)
+def test_a_later_event_never_changes_an_earlier_feature(drawn, hour, more):
+    con, moment = ibis.duckdb.connect(), (BEGIN + pd.Timedelta(hours=hour)).to_pydatetime()
+    earlier = table_of(drawn)
+    earlier = earlier[earlier["time"] < moment]
+    if earlier["user"].notna().sum() == 0:
+        return
+    later = table_of(more)
+    later["time"] = later["time"] + (moment - BEGIN)
+    tables = [con.create_table(f"t{n}", t) for n, t in enumerate((earlier, pd.concat([earlier, later])))]
+    goods = con.create_table("goods", GOODS)
+    for kind in KINDS:
+        keys = definitions.KEYS[kind]
+        one, two = (
+            definitions.features_of(kind, t, goods, [moment]).to_pandas().sort_values(keys, ignore_index=True)
+            for t in tables
+        )
+        pd.testing.assert_frame_equal(one, two, rtol=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 60), st.integers(1, 9)), min_size=3, max_size=25),
+    st.integers(1, 60),
+    st.integers(0, 5),
+)
+def test_a_later_row_never_changes_an_earlier_row(drawn, day, delay):
+    con = ibis.duckdb.connect()
+    frame = pd.DataFrame(drawn, columns=["id", "day", "amount"])
+    frame["at"] = BEGIN + pd.to_timedelta(frame.pop("day"), unit="D")
+    frame["paid"], frame["town"], frame["row"] = frame["amount"] * 2.0, "x", range(len(frame))
+    earlier = frame[frame["at"] < BEGIN + pd.Timedelta(days=day)]
+    if earlier.empty:
+        return
+    made = [
+        features.row_features(loans(label_delay_days=delay), con.create_table(f"t{n}", t), entity_repeats=True)
+        for n, t in enumerate((earlier, frame))
+    ]
+    one, two = (m.tables["rows"].to_pandas().set_index("row").loc[earlier["row"], m.features] for m in made)
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_target_of_the_past_is_used_only_after_its_delay():
+    con = ibis.duckdb.connect()
+    frame = pd.DataFrame(
+        {
+            "id": "a",
+            "at": BEGIN + pd.to_timedelta([0, 3, 10], unit="D"),
+            "amount": 1.0,
+            "town": "x",
+            "paid": [4.0, 8.0, 0.0],
+        }
+    )
+    made = features.row_features(loans(label_delay_days=5), con.create_table("t", frame), entity_repeats=True)
+    found = made.tables["rows"].order_by("at").to_pandas()
+    assert found["before_rows"].tolist() == [0, 1, 2]
+    assert found["before_days_since"].tolist()[1:] == [3, 7]
+    assert found["before_target_mean"].isna().tolist() == [True, True, False]
+    assert found["before_target_mean"].iloc[2] == 6.0  # both 4 and 8 were known by day 10
+
+
+def test_figures_of_a_small_shop_as_counted_by_hand():
+    lines = [
+        ("u1", "i0", 0, "view"),
+        ("u1", "i0", 0, "purchase"),
+        ("u1", "i0", 12, "purchase"),
+        ("u2", "i0", 13, "view"),
+    ]
+    lines += [("u2", "i1", 13, "cart"), ("u1", "i1", 20, "purchase"), ("u2", "i0", 25, "purchase")]
+    events = pd.DataFrame(lines, columns=["user", "item", "day", "kind"])
+    events["time"], events["quantity"], events["price_eur"] = (
+        BEGIN + pd.to_timedelta(events.pop("day"), unit="D"),
+        2.0,
+        3.0,
+    )
+    con = ibis.duckdb.connect()
+    moment = (BEGIN + pd.Timedelta(days=24)).to_pydatetime()
+    made = {
+        kind: definitions.features_of(
+            kind, con.create_table(f"e{kind}", events), con.create_table(f"g{kind}", GOODS), [moment]
+        ).to_pandas()
+        for kind in KINDS
+    }
+    item = made["item"].set_index("item").loc["i0"]
+    assert (item["item_purchases_30d"], item["item_purchases_7d"], item["item_views_30d"]) == (2, 0, 2)
+    assert item["item_days_since_purchase"] == 12 and item["item_repeat_share"] == 1.0
+    assert item["item_trend_purchases"] == pytest.approx((0 + 1) / (2 / 4 + 1))
+    user = made["user"].set_index("user").loc["u1"]
+    assert (user["user_purchases"], user["user_days_since_event"], user["user_spend_30d"]) == (3, 4, 18.0)
+    assert user["user_repeat_share"] == 0.5  # i0 twice, i1 once
+    pair = made["pair"].set_index(["user", "item"]).loc[("u1", "i0")]
+    assert (pair["pair_days_between_purchases"], pair["pair_due"]) == (12, 1.0)
+    taste = made["taste"].set_index(["user", "category"]).loc[("u1", "a")]
+    assert taste["taste_share"] == 1.0 and taste["taste_days_since_purchase"] == 4
+
+
+def test_the_catalogue_explains_more_than_fifty_features_once_each():
+    told = definitions.catalogue(*KINDS)
+    names = [line["name"] for line in told]
+    assert len(names) > 50 and len(set(names)) == len(names)
+    assert all(line["meaning"] and line["source"] for line in told)
+
+
+def test_a_changed_formula_changes_the_definition():
+    before = definitions.definition_digest("row")
+
+    @definitions.feature("row", double=("twice the amount", ""))
+    def double(rows):
+        return {"double": rows.amount * 2}
+
+    try:
+        assert definitions.definition_digest("row") != before
+    finally:
+        definitions.DEFINITIONS.pop("double")
+    assert definitions.definition_digest("row") == before
+
+
+def test_what_is_known_afterwards_is_no_feature():
+    con = ibis.duckdb.connect()
+    frame = pd.DataFrame(
+        {"id": ["a", "b"], "at": [BEGIN, BEGIN], "amount": [1, 2], "town": ["x", None], "paid": [1.0, 2.0]}
+    )
+    made = features.row_features(loans(), con.create_table("t", frame))
+    assert not {"paid", "id", "at", "rule_small"} & set(made.features)
+    assert {line["column"] for line in made.left_out} == {"id"}
+    assert made.tables["rows"].to_pandas()["town"].tolist() == ["x", "(missing)"]
+
+
+def test_the_cutoffs_end_with_the_held_out_period():
+    windows = {
+        "from": "2025-01-01",
+        "holdout_from": "2025-04-01",
+        "folds": [{"train_until": "2025-03-04", "test_from": "2025-03-04", "test_until": "2025-03-18"}],
+    }
+    found = features.cutoffs(windows)
+    assert found == [dt.datetime(2025, 2, 18), dt.datetime(2025, 3, 4), dt.datetime(2025, 4, 1)]
