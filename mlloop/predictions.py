@@ -1,19 +1,22 @@
 """The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
 
 One process writes one segment at a time: a file filled with zeros beforehand and written over from its beginning, so
-that making a line durable touches no directory and no length. Lines that wait are made durable together. A segment
-whose writer is gone becomes a Parquet file. What cannot be written is counted, never silently dropped.
+that making a line durable touches no directory and no length. A segment whose writer is gone becomes a Parquet file.
+What cannot be written is counted, never silently dropped.
 """
 
+import contextlib
 import datetime as dt
 import fcntl
 import json
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pydantic_core
 
 from mlloop import storage
 from mlloop.errors import DataError
@@ -36,16 +39,14 @@ def folder_of(settings: Settings, problem: str) -> Path:
 
 
 class Log:
-    """Appends lines and says when they are durable; one writer thread, used from any thread.
+    """Appends records; safe from several threads. Whoever has many makes them durable in one call.
 
     Parameters
     ----------
     folder : Path
-    acknowledge : callable (tokens, durable), optional
-        Called in the writer thread for each group of lines that was written, with what `append` was given for each.
     sync : bool
-        True: the disk has a line before it is acknowledged. False: the operating system has it, so that a killed
-        process loses nothing and a power cut may lose the last moments.
+        True: `append` returns when the disk has the records. False: when the operating system has them, so that a
+        killed process loses nothing and a power cut may lose the last moments.
     segment_bytes : int
 
     Attributes
@@ -56,118 +57,97 @@ class Log:
         Why the last loss happened; None when writing works.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        acknowledge: Callable[[Sequence[Any], bool], None] | None = None,
-        sync: bool = True,
-        segment_bytes: int = SEGMENT_BYTES,
-    ):
+    def __init__(self, folder: Path | str, sync: bool = True, segment_bytes: int = SEGMENT_BYTES):
         self.folder, self.sync, self.segment_bytes = Path(folder), sync, segment_bytes
         self.written = self.lost = 0
         self.fault: str | None = None
-        self._acknowledge = acknowledge or (lambda tokens, durable: None)
-        self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._file, self._at, self._end = -1, 0, 0
-        self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
-        self._thread.start()
+        self._now: _Segment | None = None
+        self._next: _Segment | None = None
+        self._lock = threading.Lock()
 
-    def append(self, records: Iterable[dict[str, Any]], token: Any = None) -> None:
-        """Queue the records of one request; `token` is handed to `acknowledge` when they are durable, or lost."""
+    def append(self, records: Iterable[dict[str, Any]]) -> bool:
+        """Write the records; whether they are durable. What prevents it is a loss that is counted, never an error."""
         lines = [encode(one) for one in records]
-        self._queue.put((b"".join(lines), len(lines), token))
+        with self._lock:
+            durable = self._is_put(b"".join(lines))
+            self.written, self.lost = self.written + len(lines) * durable, self.lost + len(lines) * (not durable)
+        return durable
 
-    def append_encoded(self, lines: bytes, count: int, token: Any = None) -> None:
-        """The same for lines that are encoded already."""
-        self._queue.put((lines, count, token))
-
-    def write(self, records: Iterable[dict[str, Any]]) -> bool:
-        """Append and wait; whether the records are durable."""
-        done: threading.Event = threading.Event()
-        said: list[bool] = []
-        self.append(records, (done, said))
-        done.wait()
-        return said[0]
+    def prepare(self) -> None:
+        """Make the next segment ready while this one is filled, since filling with zeros takes a while."""
+        half = self._now is None or self._now.at > self._now.size / 2
+        if half and self._next is None:
+            with contextlib.suppress(OSError):  # it shows with the next append
+                self._next = _Segment(self.folder, self.segment_bytes, self.sync)
 
     def close(self) -> None:
-        """Write what waits, and leave the segment to be sealed."""
-        self._queue.put(None)
-        self._thread.join()
+        """Leave the segment to be sealed."""
+        with self._lock:
+            for one in (self._now, self._next):
+                if one is not None:
+                    one.close()
+            self._now = self._next = None
 
-    def _work(self) -> None:
-        while True:
-            waiting = [self._queue.get()]
-            while len(waiting) < 1024:
-                try:
-                    waiting.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            ends = None in waiting
-            self._commit([one for one in waiting if one is not None])
-            if ends:
-                self._leave()
-                return
-
-    def _commit(self, group: list[tuple[bytes, int, Any]]) -> None:
-        if not group:
-            return
-        content, count = b"".join(lines for lines, _, _ in group), sum(n for _, n, _ in group)
-        durable = True
+    def _is_put(self, content: bytes) -> bool:
         try:
-            self._put(content)
-            self.written += count
+            if self._now is None or self._now.at + len(content) > self._now.size:
+                self._turn(len(content))
+            self._now.append(content)  # type: ignore[union-attr]
             self.fault = None
-        except OSError as error:
-            durable = False
-            self.lost += count
-            self.fault = f"{error.strerror} ({self.folder})"
-            self._leave()
-        tokens = []
-        for _, _, token in group:
-            if isinstance(token, tuple) and len(token) == 2 and isinstance(token[0], threading.Event):
-                token[1].append(durable)
-                token[0].set()
-            elif token is not None:
-                tokens.append(token)
-        if tokens:
-            self._acknowledge(tokens, durable)
+            return True
+        except Exception as error:
+            self.fault = f"{getattr(error, 'strerror', None) or error} ({self.folder})"
+            if self._now is not None:
+                self._now.close()
+            self._now = None
+            return False
 
-    def _put(self, content: bytes) -> None:
-        if self._file < 0 or self._at + len(content) > self._end:
-            self._open(len(content))
-        _write(self._file, content, self._at)
-        if self.sync:
-            os.fdatasync(self._file)
-        self._at += len(content)
+    def _turn(self, least: int) -> None:
+        """Leave this segment for the next."""
+        if self._now is not None:
+            self._now.close()
+        self._now, self._next = self._next, None
+        if self._now is None or self._now.size < least:
+            self._now = _Segment(self.folder, max(self.segment_bytes, least), self.sync)
+        self._now.begin()
 
-    def _open(self, least: int) -> None:
-        """Begin a segment: locked, filled with zeros, and named only when it is whole."""
-        self._leave()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}"
-        beside, path = self.folder / f".{name}.part.jsonl", self.folder / f"{name}.jsonl"
-        file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+class _Segment:
+    """One file of the log: locked by its writer, named when it is whole."""
+
+    def __init__(self, folder: Path, size: int, sync: bool):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.size, self.sync, self.at = folder, size, sync, 0
+        self.part = folder / f".{uuid.uuid4().hex}.part.jsonl"
+        self.file = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = max(self.segment_bytes, least)
+            fcntl.flock(self.file, fcntl.LOCK_EX)
             zeros = bytes(min(size, 1024 * 1024))
-            for at in range(0, size, len(zeros)):
-                _write(file, zeros[: size - at], at)
-            os.fsync(file)
-            beside.rename(path)
-            folder = os.open(self.folder, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            for at in range(0, size if sync else 0, len(zeros)):
+                _write(self.file, zeros[: size - at], at)
+            os.fsync(self.file)
         except OSError:
-            os.close(file)
-            storage.remove(beside)
+            self.close()
             raise
-        self._file, self._at, self._end = file, 0, size
 
-    def _leave(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+    def begin(self) -> None:
+        """Give it its name, which says when it began."""
+        name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}.jsonl"
+        self.part = self.part.rename(self.folder / name)
+        folder = os.open(self.folder, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def append(self, content: bytes) -> None:
+        _write(self.file, content, self.at)
+        if self.sync:
+            os.fdatasync(self.file)
+        self.at += len(content)
+
+    def close(self) -> None:
+        os.close(self.file)
+        if self.part.name.startswith("."):
+            storage.remove(self.part)
 
 
 def _write(file: int, content: bytes, at: int) -> None:
@@ -179,7 +159,7 @@ def _write(file: int, content: bytes, at: int) -> None:
 
 def encode(record: dict[str, Any]) -> bytes:
     """A record as one line of JSON."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return pydantic_core.to_json(record) + b"\n"
 
 
 # ------------------------------------------------------------------------------------------------ reading

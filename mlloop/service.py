@@ -1,7 +1,8 @@
 """The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
 
 One process, one event loop. A request is checked by a type made from the release, answered in the loop (a row takes
-tens of microseconds), and acknowledged when its log line is durable; lines that wait are made durable together. A task
+tens of microseconds), and acknowledged when its log line is durable. Requests that come together are answered and made
+durable together: the loop waits for the disk once for all of them, as each of them would have to. A task
 looks at the ledger's head; when it moved, the new pair is loaded beside and takes over between two requests.
 """
 
@@ -97,8 +98,9 @@ class Desk:
         self.pair: serving.Pair | None = None
         self.one: TypeAdapter | None = None
         self.fault: str | None = None
-        self.log = predictions.Log(predictions.folder_of(settings, problem), self._acknowledged, sync)
+        self.log = predictions.Log(predictions.folder_of(settings, problem), sync)
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.waiting: list[tuple[serving.Pair, list[dict[str, Any]], asyncio.Future]] = []
         self.seconds = figures.seconds.labels(problem)
         self.answered = {role: figures.answers.labels(problem, role) for role in ("champion", "canary")}
         self.ok = figures.requests.labels(problem, "200")
@@ -146,21 +148,50 @@ class Desk:
             raise Wrong(wrong)
         return rows, False
 
-    async def keep(self, records: list[dict[str, Any]]) -> bool:
-        """Wait until the records are durable; False where they are lost."""
+    def ask(self, pair: serving.Pair, rows: list[dict[str, Any]]) -> asyncio.Future:
+        """The answers to the rows and whether they are in the log, to be awaited.
+
+        Requests that are ready in the same turn of the loop are answered and logged as one: the model is asked once.
+        """
         assert self.loop is not None
-        done: asyncio.Future = self.loop.create_future()
-        self.log.append(records, done)
-        return await done
+        said: asyncio.Future = self.loop.create_future()
+        if not self.waiting:
+            self.loop.call_soon(self._flush)
+        self.waiting.append((pair, rows, said))
+        return said
 
-    def _acknowledged(self, tokens, durable: bool) -> None:
-        def settle() -> None:
-            for done in tokens:
-                if not done.done():
-                    done.set_result(durable)
+    def _flush(self) -> None:
+        asked, self.waiting = self.waiting, []
+        for pair in {id(pair): pair for pair, _, _ in asked}.values():
+            group = [(rows, said) for other, rows, said in asked if other is pair]
+            try:
+                self.keep(group, *serving.answer(pair, [row for rows, _ in group for row in rows]))
+            except Exception:
+                self._alone(pair, group)
 
-        if self.loop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(settle)
+    def _alone(self, pair: serving.Pair, group: list[tuple[list[dict[str, Any]], asyncio.Future]]) -> None:
+        """One request's rows have no answer: the others must not suffer."""
+        for rows, said in group:
+            try:
+                self.keep([(rows, said)], *serving.answer(pair, rows))
+            except Exception as error:
+                if not said.done():
+                    said.set_exception(error)
+
+    def keep(self, group: list, answers: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
+        """Log what was said to a group of requests, in one go, then let each have its answers."""
+        durable, start = self.log.append(records), 0
+        for rows, said in group:
+            if not said.done():
+                said.set_result((answers[start : start + len(rows)], durable))
+            start += len(rows)
+        failed = sum("error" in one for one in records)
+        if failed:
+            self.figures.errors.labels(self.problem).inc(failed)
+        canary = sum(one["role"] == "canary" for one in answers)
+        self.answered["champion"].inc(len(answers) - canary)
+        if canary:
+            self.answered["canary"].inc(canary)
 
 
 class TooMany(Exception):
@@ -194,12 +225,15 @@ class Service:
         self.head = self.ledger.head()
         for desk in self.desks.values():
             desk.refresh()()
+            desk.log.prepare()
 
     async def _watch(self) -> None:
         """Let another pair take over when the ledger moved; a look that fails is made again."""
         while True:
             await asyncio.sleep(self.options.poll_s)
             try:
+                for desk in self.desks.values():
+                    await asyncio.to_thread(desk.log.prepare)
                 head = await asyncio.to_thread(self.ledger.head)
                 if head != self.head:
                     await self._follow()
@@ -353,9 +387,11 @@ class Service:
         try:
             rows, is_one = desk.read(body)
             if len(rows) <= INLINE_ROWS:
-                answers, records = serving.answer(pair, rows)
+                said = desk.ask(pair, rows)
             else:
-                answers, records = await asyncio.to_thread(serving.answer, pair, rows)
+                said = asyncio.get_running_loop().create_future()
+                desk.keep([(rows, said)], *await asyncio.to_thread(serving.answer, pair, rows))
+            answers, durable = await said
         except ValidationError as error:
             return Response(pydantic_core.to_json({"detail": serving.told(error)}), 422, media_type=JSON)
         except Wrong as error:
@@ -364,12 +400,6 @@ class Service:
             return refuse(422, [], error.what if isinstance(error, ModelError) else str(error), "no_answer")
         except ValueError:
             return refuse(422, [], "the body is not JSON", "json_invalid")
-        durable = await desk.keep(records)
-        for one in records:
-            if one.get("error"):
-                self.figures.errors.labels(desk.problem).inc()
-            else:
-                desk.answered[one["role"]].inc()
         headers = None if durable else {"x-prediction-logged": "false"}
         return Response(pydantic_core.to_json(answers[0] if is_one else answers), 200, headers, JSON)
 

@@ -199,7 +199,7 @@ def _record(release: Release, role: str, row: Mapping[str, Any], entity: str | N
 def _utc(ns: int) -> str:
     return dt.datetime.fromtimestamp(ns / 1e9, dt.UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
-# %% ../nbs/24_serving.ipynb #d9b897fa
+# %% ../nbs/24_serving.ipynb #b1902267
 CHUNK = 5000
 
 
@@ -239,7 +239,7 @@ def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = N
         rows, places = _valid(checks, releases.rows_of(table.iloc[start : start + CHUNK], fields), start, refused)
         answers, records = answer(pair, rows) if rows else ([], [])
         if log is not None and records:
-            log.write(records)
+            log.append(records)
         who = [{form.entity: row.get(form.entity)} if form.entity else {} for row in rows]
         said += [{"row": at, **key, **one} for at, key, one in zip(places, who, answers, strict=True)]
     return _as_table(said, form), pd.DataFrame(refused, columns=["row", "reason"])

@@ -338,7 +338,7 @@ def on_trial(production, rows: int = 300, errors: int = 0, ms: float = 2.0, seed
             "model": (production.b if mine else production.a)["digest"], "role": "canary" if mine else "champion", "ms": ms,
             "row": {name: None if row[name] != row[name] else row[name] for name in FEATURES},
         }  # fmt: skip
-        log.write(
+        log.append(
             [record, {**record, "id": f"e{n:06}", "error": "ValueError"}] if mine and n // 2 < errors else [record]
         )
     log.close()
@@ -436,7 +436,7 @@ def test_a_recommender_on_trial_is_judged_by_what_was_bought(production):
     log = predictions.Log(predictions.folder_of(production.settings, "shop"))
     for n in range(240):
         mine = n % 2 == 0
-        log.write([{
+        log.append([{
             "id": f"p{n:06}", "at": f"2025-03-02T00:{n // 60:02}:{n % 60:02}", "problem": "shop", "entity": f"u{n % 60}",
             "model": (other if mine else champion)["digest"], "role": "canary" if mine else "champion", "ms": 1.0, "row": {},
         }])  # fmt: skip

@@ -176,7 +176,7 @@ def test_random_requests_by_its_own_description_find_no_server_error(served, tmp
             "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
             "--phases", "examples,fuzzing", "--mode", "all", "--generation-database", "none", "--seed", "1", "--no-color",
         ],
-        capture_output=True, text=True, timeout=200, env={**environment(), "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp"},
+        capture_output=True, text=True, timeout=200, cwd=tmp_path, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
     assert "500" not in served.client.get("/metrics").text.split("mlloop_requests_total", 1)[1].split("# HELP")[
@@ -316,16 +316,15 @@ def test_requests_under_way_are_answered_before_the_service_stops(production):
 
 
 def test_predictions_that_cannot_be_written_are_counted_and_shown(tmp_path):
-    seen = []
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    log = predictions.Log(tmp_path, lambda tokens, durable: seen.append((tokens, durable)), segment_bytes=1_000_000)
+    log = predictions.Log(tmp_path, segment_bytes=1_000_000)
     try:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # a disk with 100 kB left
-        assert log.write([{"id": "1", "at": "2025-01-01"}, {"id": "2", "at": "2025-01-01"}]) is False
+        assert log.append([{"id": "1", "at": "2025-01-01"}, {"id": "2", "at": "2025-01-01"}]) is False
         assert (log.lost, log.written) == (2, 0) and "too large" in log.fault.lower()
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        assert log.write([{"id": "3", "at": "2025-01-01"}]) is True and log.fault is None
+        assert log.append([{"id": "3", "at": "2025-01-01"}]) is True and log.fault is None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         log.close()
@@ -335,7 +334,7 @@ def test_predictions_that_cannot_be_written_are_counted_and_shown(tmp_path):
 def test_a_torn_line_is_left_out_and_what_stands_before_it_is_read(tmp_path):
     log = predictions.Log(tmp_path)
     for n in range(3):
-        log.write([{"id": str(n), "at": f"2025-01-0{n + 1}", "row": {"x": n}}])
+        log.append([{"id": str(n), "at": f"2025-01-0{n + 1}", "row": {"x": n}}])
     log.close()
     (path,) = tmp_path.glob("*.jsonl")
     content = path.read_bytes()
@@ -348,7 +347,7 @@ def test_a_torn_line_is_left_out_and_what_stands_before_it_is_read(tmp_path):
 
 def test_a_segment_that_is_being_written_is_not_sealed(tmp_path):
     log = predictions.Log(tmp_path)
-    log.write([{"id": "1", "at": "2025-01-01"}])
+    log.append([{"id": "1", "at": "2025-01-01"}])
     assert predictions.seal(tmp_path) == 0 and len(predictions.read(tmp_path)) == 1
     log.close()
     assert predictions.seal(tmp_path) == 1
@@ -357,7 +356,7 @@ def test_a_segment_that_is_being_written_is_not_sealed(tmp_path):
 def test_a_segment_that_is_full_is_followed_by_another(tmp_path):
     log = predictions.Log(tmp_path, segment_bytes=4096)
     for n in range(100):
-        log.write([{"id": f"{n:03}", "at": "2025-01-01", "row": {"text": "x" * 200}}])
+        log.append([{"id": f"{n:03}", "at": "2025-01-01", "row": {"text": "x" * 200}}])
     log.close()
     assert len(list(tmp_path.glob("*.jsonl"))) > 3
     assert predictions.read(tmp_path)["id"].tolist() == [f"{n:03}" for n in range(100)]
