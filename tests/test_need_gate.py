@@ -216,6 +216,6 @@ def test_popularity_by_category_and_of_all_time_stand_beside_the_rule():
     statement, made = worlds.tastes(np.random.default_rng(13))
     items = made["items"].assign(category=[f"c{i % 4}" for i in range(len(made["items"]))])
     found = contest(statement, {"events": ibis.memtable(made["events"]), "items": ibis.memtable(items)}, worlds.windows(), {}, 0)
-    assert {"today", "popular_ever", "popular_of_category", "bought_before", "cheap_model"} == {c["name"] for c in found["contenders"]}
+    assert {"today", "popular_ever", "popular_of_category", "cheap_model"} == {c["name"] for c in found["contenders"]}
     users = [c["metric"]["n"] for c in found["contenders"]]
     assert len(set(users)) == 1  # everybody is asked about the same users
