@@ -24,7 +24,7 @@ run: setup  ## Run both shipped problems from question to gated model, and write
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest
 	@$(BIN)/nbdev-test --n-workers 2 --do-print
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## Clean, export, no diff; lint, types, import layers
 	@bash scripts/check.sh $(BIN)
