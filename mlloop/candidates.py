@@ -263,7 +263,7 @@ def perceptron(task, seed, hidden=(64, 32), learning_rate=0.002, alpha=1e-5, epo
     )
     return Pipeline([("columns", spread()), ("model", last)])
 
-# %% ../nbs/09_candidates.ipynb #e914faa1
+# %% ../nbs/09_candidates.ipynb #10b36811
 RANKING = ["recommendation"]
 HISTORY = {
     "other_weight": [0.1, 0.3, 1.0],
@@ -369,8 +369,8 @@ def hybrid(task, seed, l2=100.0, num_leaves=15, n_estimators=60, learning_rate=0
     complexity=6,
     space={
         "form": ["gmf", "mlp", "neumf"],
-        "factors": [8, 16, 32],
-        "learning_rate": {"low": 0.003, "high": 0.03, "log": True},
+        "factors": [8, 16],
+        "learning_rate": {"low": 0.01, "high": 0.04, "log": True},
         **HISTORY,
     },
 )
@@ -380,7 +380,7 @@ def neumf(
     form="neumf",
     factors=8,
     learning_rate=0.02,
-    epochs=20,
+    epochs=12,
     negatives=3,
     other_weight=0.3,
     half_life_days=None,

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['RowsJudge', 'UsersJudge', 'features_until', 'Trial', 'Budget', 'search', 'best_of', 'Contestant', 'Explored',
-           'compared', 'choose', 'standard_error', 'explore', 'judge_of', 'shown', 'headline', 'table', 'summary',
-           'trials_of']
+           'compared', 'choose', 'standard_error', 'side_by_side', 'explore', 'judge_of', 'shown', 'headline', 'table',
+           'summary', 'trials_of']
 
-# %% ../nbs/18_exploration.ipynb #de8de1c7
+# %% ../nbs/18_exploration.ipynb #39ed4037
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +26,7 @@ from .errors import DataError, ModelError
 from .metrics import Estimate
 from .problem import Problem, Recommendation, Rule
 
-# %% ../nbs/18_exploration.ipynb #66f96ba0
+# %% ../nbs/18_exploration.ipynb #19731f60
 @dataclass(frozen=True)
 class RowsJudge:
     """Folds of a tabular problem.
@@ -47,6 +49,11 @@ class RowsJudge:
     folds: list[tuple[np.ndarray, np.ndarray]]
     groups: np.ndarray | None
     rules: dict[str, np.ndarray]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.y)
 
     def said(self, model, fold: int, rows: int | None = None) -> Answer:
         """The answers of an untrained `model` after learning from the last `rows` (default: all) of a fold."""
@@ -94,6 +101,11 @@ class UsersJudge:
     items: pd.DataFrame | None
     folds: list[dict[str, str]]
     features: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many events there are."""
+        return len(self.events)
 
     def said(self, model, fold: int, rows: int | None = None) -> pd.DataFrame:
         """Each user's figures by an untrained `model` after learning from the events before a fold."""
@@ -249,7 +261,7 @@ def best_of(trials: list[Trial], metric: str) -> Trial:
     sign = 1 if metrics.metric(metric).higher_is_better else -1
     return max((t for t in trials if not t.is_pruned), key=lambda t: sign * float(np.mean(t.values)))
 
-# %% ../nbs/18_exploration.ipynb #8433d604
+# %% ../nbs/18_exploration.ipynb #5fb0af2e
 @dataclass(frozen=True)
 class Contestant:
     """One line of the comparison.
@@ -298,14 +310,14 @@ def compared(
     """Every tuned candidate and every rule on all folds, best first."""
     metric, rules = judge.statement.success.metric, {r.name: r for r in judge.statement.rules}
     best = {name: best_of(trials, metric) for name, (_, trials) in tuned.items()}
+    numbers = range(len(judge.folds))
+    asked = [(name, number) for name in reversed(tuned) for number in numbers if number not in best[name].said]
+    ask = lambda name, n: judge.said(tuned[name][0].make(judge.statement.task, seed, **best[name].params), n)
+    answers = dict(zip(asked, side_by_side([partial(ask, *a) for a in asked], judge.rows), strict=True))
     folds = []
-    for number in range(len(judge.folds)):
+    for number in numbers:
         said: dict[str, Any] = {name: judge.rule(rule, number) for name, rule in rules.items()}
-        for name, (candidate, _) in tuned.items():
-            again = lambda c=candidate, p=best[name].params, n=number: judge.said(
-                c.make(judge.statement.task, seed, **p), n
-            )
-            said[name] = best[name].said[number] if number in best[name].said else again()
+        said |= {name: best[name].said.get(number, answers.get((name, number))) for name in tuned}
         folds.append(judge.judged(said, number))
     better = metrics.metric(metric)
     figures = {name: [fold.figure(name) for fold in folds] for name in [*rules, *tuned]}
@@ -346,7 +358,20 @@ def standard_error(estimate: Estimate) -> float:
 
     return float((estimate.high - estimate.low) / 2 / norm.ppf(0.5 + estimate.confidence / 2))
 
-# %% ../nbs/18_exploration.ipynb #4896028d
+# %% ../nbs/18_exploration.ipynb #65986b8d
+def side_by_side(tasks: list[Callable[[], Any]], rows: int) -> list[Any]:
+    """The results of `tasks`, in their order; as many at once as there are cores, four at most, where rows are few."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from threadpoolctl import threadpool_limits
+
+    workers = min(4, os.cpu_count() or 1) if rows < candidates.MANY_ROWS else 1
+    if workers == 1:
+        return [task() for task in tasks]
+    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+        return [running.result() for running in [pool.submit(task) for task in tasks]]
+
+# %% ../nbs/18_exploration.ipynb #0ae4f05c
 def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., Any] | None = None) -> Explored:
     """Search, compare, choose.
 
@@ -355,19 +380,24 @@ def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., A
     track : callable (name, parameters) -> context manager of `tracking.Tracked`, optional
         Where each candidate's figures are written; default: nowhere.
     """
-    spent, statement = time.monotonic(), judge.statement
-    budget = Budget(statement.budget.trials, spent + statement.budget.seconds, rows=15_000)
-    tuned, stopped, seconds = {}, [], {}
-    for candidate in candidates.of_kind(statement.task.kind, statement.budget.candidates):
-        began = time.monotonic()
-        trials, ended = search(candidate, judge, budget, seed)
-        tuned[candidate.name] = (candidate, trials)
-        seconds[candidate.name] = time.monotonic() - began
-        stopped += [candidate.name] if ended else []
+    statement = judge.statement
+    budget = Budget(statement.budget.trials, time.monotonic() + statement.budget.seconds, rows=15_000)
+    able = candidates.of_kind(statement.task.kind, statement.budget.candidates)
+    _optuna()
+    searched = side_by_side([partial(_searched, c, judge, budget, seed) for c in able[::-1]], judge.rows)[::-1]
+    tuned = {candidate.name: (candidate, trials) for candidate, (trials, _, _) in zip(able, searched, strict=True)}
     contestants = compared(judge, tuned, seed)
+    seconds = {candidate.name: spent for candidate, (_, _, spent) in zip(able, searched, strict=True)}
     for one in contestants if track else []:
         _write(one, track, seconds.get(one.name))
+    stopped = [candidate.name for candidate, (_, ended, _) in zip(able, searched, strict=True) if ended]
     return Explored(contestants, choose(contestants), stopped)
+
+
+def _searched(candidate: Candidate, judge, budget: Budget, seed: int) -> tuple[list[Trial], bool, float]:
+    began = time.monotonic()
+    trials, ended = search(candidate, judge, budget, seed)
+    return trials, ended, time.monotonic() - began
 
 
 def _write(one: Contestant, track, seconds: float | None) -> None:
@@ -381,7 +411,7 @@ def _write(one: Contestant, track, seconds: float | None) -> None:
         for step, trial in enumerate(one.trials):
             run.log({"trial": float(np.mean(trial.values))}, step=step)
 
-# %% ../nbs/18_exploration.ipynb #68c20ea5
+# %% ../nbs/18_exploration.ipynb #08d49b53
 def judge_of(
     statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], seed: int = 0
 ) -> RowsJudge | UsersJudge:
@@ -412,7 +442,7 @@ def judge_of(
     folds = baselines.fold_rows(held, windows["folds"] if windows else statement.time.folds, seed)
     return RowsJudge(statement, rows[product["features"]], y, folds, groups, rules)
 
-# %% ../nbs/18_exploration.ipynb #38de4f6a
+# %% ../nbs/18_exploration.ipynb #cc9d4538
 def shown(explored: Explored) -> pd.DataFrame:
     """name, value, low, high and group of each contestant, for `plot_intervals`."""
     groups = {"model": "candidate", "rule": "business rule", "chance": "chance"}

@@ -124,7 +124,7 @@ def _vectors(tables, users: pd.Index, items: pd.Index) -> tuple[np.ndarray, np.n
         )
     return made[0], made[1]
 
-# %% ../nbs/08_hybrid.ipynb #41f6757b
+# %% ../nbs/08_hybrid.ipynb #6a3a317b
 class Hybrid(Recommender):
     """A ranker over the proposals of EASE, item-kNN, best-sellers and contents, and over the features.
 
@@ -252,6 +252,7 @@ class Hybrid(Recommender):
             "min_data_in_leaf": 50,
             "feature_fraction": 0.6,
             "lambda_l2": 5.0,
+            "max_bin": 63,
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
@@ -297,7 +298,8 @@ def _booster(text: str):
     import lightgbm
 
     key = hash(text)
+    booster = _boosters.get(key) or lightgbm.Booster(model_str=text)
     if key not in _boosters:
         _boosters.clear()
-        _boosters[key] = lightgbm.Booster(model_str=text)
-    return _boosters[key]
+        _boosters[key] = booster
+    return booster

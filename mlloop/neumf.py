@@ -18,7 +18,7 @@ from .perceptron import device_of, epoch_generator, one_thread, train
 from .recommenders import Recommender
 from .storage import digest_json
 
-# %% ../nbs/08_neumf.ipynb #29cb17e3
+# %% ../nbs/08_neumf.ipynb #b363d21c
 class Network(nn.Module):
     """Logits of user-item pairs.
 
@@ -44,39 +44,37 @@ class Network(nn.Module):
         linear = lambda width, inputs: nn.Parameter(
             torch.empty(width, inputs).uniform_(-1, 1, generator=generator) * (3 / inputs) ** 0.5
         )
-        self.bias = nn.Parameter(torch.zeros(items, 1))
-        if form != "mlp":
-            self.user_factors, self.item_factors = table(users, factors), table(items, factors)
+        self.wide = 0 if form == "mlp" else factors
+        half = 0 if form == "gmf" else hidden[0] // 2
+        self.users, self.items = table(users, self.wide + half), table(items, 1 + self.wide + half)
+        nn.init.zeros_(self.items[:, 0])  # how much an item is wanted by everybody
+        if self.wide:
             self.product = nn.Parameter(torch.ones(factors))
-        if form != "gmf":
-            half = hidden[0] // 2
-            self.user_vectors, self.item_vectors = table(users, half), table(items, half)
+        if half:
             self.from_user, self.from_item = linear(hidden[0], half), linear(hidden[0], half)
-            widths = [*hidden, 1]
-            self.depth = nn.ParameterList([linear(o, i) for i, o in pairwise(widths)])
+            self.depth = nn.ParameterList([linear(o, i) for i, o in pairwise([*hidden, 1])])
             self.shift = nn.ParameterList([nn.Parameter(torch.zeros(w)) for w in hidden])
-        self.form = form
 
     def forward(self, users, items):
         """Logits (B, K) of `users` (B,) with `items` (B, K)."""
-        logits = functional.embedding(items, self.bias)[..., 0]
-        if self.form != "mlp":
-            weighed = functional.embedding(users, self.user_factors) * self.product  # (B, F)
-            logits = logits + (functional.embedding(items, self.item_factors) @ weighed[:, :, None])[..., 0]
-        if self.form != "gmf":
-            first = (functional.embedding(users, self.user_vectors) @ self.from_user.T)[:, None]  # (B, 1, H)
-            second = functional.embedding(items, self.item_vectors) @ self.from_item.T  # (B, K, H)
-            logits = logits + self._deep(first + second)
+        user, item = functional.embedding(users, self.users), functional.embedding(items, self.items)
+        logits = item[..., 0]
+        if self.wide:
+            weighed = user[:, : self.wide] * self.product  # (B, F)
+            logits = logits + (item[..., 1 : 1 + self.wide] @ weighed[:, :, None])[..., 0]
+        if user.shape[1] > self.wide:
+            first = (user[:, self.wide :] @ self.from_user.T)[:, None]  # (B, 1, H)
+            logits = logits + self._deep(first + item[..., 1 + self.wide :] @ self.from_item.T)  # (B, K, H) inside
         return logits
 
     def every_item(self, users):
         """Logits (B, n_items) of `users` (B,) with all items."""
-        logits = self.bias.T
-        if self.form != "mlp":
-            logits = logits + (self.user_factors[users] * self.product) @ self.item_factors.T
-        if self.form != "gmf":
-            first = (self.user_vectors[users] @ self.from_user.T)[:, None]
-            logits = logits + self._deep(first + (self.item_vectors @ self.from_item.T)[None])
+        user, logits = self.users[users], self.items[:, 0]
+        if self.wide:
+            logits = logits + (user[:, : self.wide] * self.product) @ self.items[:, 1 : 1 + self.wide].T
+        if user.shape[1] > self.wide:
+            first = (user[:, self.wide :] @ self.from_user.T)[:, None]
+            logits = logits + self._deep(first + (self.items[:, 1 + self.wide :] @ self.from_item.T)[None])
         return logits
 
     def _deep(self, hidden):
@@ -119,7 +117,7 @@ class Negatives:
             hits = (hits[0][still], hits[1][still])
         return drawn
 
-# %% ../nbs/08_neumf.ipynb #99c3ebc3
+# %% ../nbs/08_neumf.ipynb #e51aa4f2
 class NeuMF(Recommender):
     """Neural collaborative filtering: `form` 'gmf', 'mlp' or 'neumf' (both).
 
@@ -209,7 +207,7 @@ class NeuMF(Recommender):
         return late if self.validation_share else np.zeros(len(rows), dtype=bool)
 
     def _train(self, network, rows, columns, weights, epochs, held, suffix):
-        device = network.bias.device
+        device = network.items.device
         on = lambda values, kind: torch.as_tensor(np.asarray(values), dtype=kind, device=device)
         rows, columns, weights = on(rows, torch.int64), on(columns, torch.int64), on(weights, torch.float32)
         negatives = Negatives(rows, columns, len(self.items_))

@@ -67,7 +67,7 @@ def load_checkpoint(path: Path | str | None, key: str) -> dict | None:
     state = torch.load(path, weights_only=True, map_location="cpu")
     return state if state["key"] == key else None
 
-# %% ../nbs/07_perceptron.ipynb #f1341fe4
+# %% ../nbs/07_perceptron.ipynb #ceb50fd7
 def train(
     network,
     one_epoch,
@@ -98,7 +98,7 @@ def train(
     """
     import torch
 
-    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     copied = lambda: {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     losses: list[float] = []
     best = copied()
