@@ -14,6 +14,7 @@ import os
 import sqlite3
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -118,10 +119,7 @@ def measured(name: str, loaded, repeats: bool, tuned: bool) -> list[dict]:
     asked = statement(repeats)
     length = dt.timedelta(days=min(days, 28))
     cuts = [(until - 2 * length), (until - length), until]
-    folds = [
-        {"train_until": str(a), "test_from": str(a), "test_until": str(b)}
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
+    folds = [{"train_until": str(a), "test_from": str(a), "test_until": str(b)} for a, b in pairwise(cuts)]
     con = ibis.duckdb.connect()
     tables = {"events": con.create_table("events", events), "items": con.create_table("items", items)}
     moments = [(c - length).to_pydatetime() for c in cuts[:1]] + [c.to_pydatetime() for c in cuts]

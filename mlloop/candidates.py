@@ -29,7 +29,7 @@ from .problem import Recommendation, Rule, Tabular, meant
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
 from .storage import digest_json
 
-# %% ../nbs/09_candidates.ipynb #119a0580
+# %% ../nbs/09_candidates.ipynb #1a52ec49
 @dataclass(frozen=True)
 class Candidate:
     """A model that may be tried.
@@ -60,6 +60,11 @@ class Candidate:
         """The parameters of `make` with their defaults, as JSON has them."""
         signature = inspect.signature(self.make).parameters.values()
         return {p.name: p.default for p in signature if p.default is not p.empty and p.name not in ("task", "seed")}
+
+    def space_for(self, task: Tabular | Recommendation) -> dict[str, Any]:
+        """Where to search for this task: how much to repeat is no question where nothing may be repeated."""
+        still = not isinstance(task, Recommendation) or task.repeats
+        return {name: where for name, where in self.space.items() if still or name != "repeat_weight"}
 
 
 CANDIDATES: dict[str, Candidate] = {}
@@ -263,7 +268,7 @@ def perceptron(task, seed, hidden=(64, 32), learning_rate=0.002, alpha=1e-5, epo
     )
     return Pipeline([("columns", spread()), ("model", last)])
 
-# %% ../nbs/09_candidates.ipynb #10b36811
+# %% ../nbs/09_candidates.ipynb #1b11331e
 RANKING = ["recommendation"]
 HISTORY = {
     "other_weight": [0.1, 0.3, 1.0],
@@ -348,7 +353,7 @@ def ials(
         "other_weight": [0.1, 0.3, 1.0],
     },
 )
-def hybrid(task, seed, l2=100.0, num_leaves=15, n_estimators=60, learning_rate=0.1, other_weight=0.3):
+def hybrid(task, seed, l2=100.0, num_leaves=15, n_estimators=60, learning_rate=0.1, other_weight=1.0):
     """Several recommenders propose, and a ranker decides by what is known of customer and product."""
     from mlloop.hybrid import Hybrid
 
@@ -357,6 +362,7 @@ def hybrid(task, seed, l2=100.0, num_leaves=15, n_estimators=60, learning_rate=0
         num_leaves=num_leaves,
         n_estimators=n_estimators,
         learning_rate=learning_rate,
+        repeats=task.repeats,
         seed=seed,
         target_kind=task.target_kind,
         other_weight=other_weight,

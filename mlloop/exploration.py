@@ -143,7 +143,7 @@ def features_until(features: dict[str, pd.DataFrame], until: pd.Timestamp) -> di
     """The feature tables with cutoffs up to `until`, as a recommender's `fit` takes them."""
     return {name: table[table["cutoff"] <= until] for name, table in features.items()}
 
-# %% ../nbs/18_exploration.ipynb #3caed799
+# %% ../nbs/18_exploration.ipynb #b22cc4e7
 @dataclass(frozen=True)
 class Trial:
     """One set of parameters and its figures on the folds it was shown, latest first.
@@ -196,13 +196,14 @@ def search(
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0),
     )
-    study.enqueue_trial(_as_drawn(candidate))
+    space = candidate.space_for(judge.statement.task)
+    study.enqueue_trial(_as_drawn(candidate, space))
     trials: list[Trial] = []
-    for number in range(budget.trials if candidate.space else 1):
+    for number in range(budget.trials if space else 1):
         if number and time.monotonic() > budget.until:
             return trials, True
         asked = study.ask()
-        params = {**candidate.defaults, **candidates.suggest(asked, candidate.space)}
+        params = {**candidate.defaults, **candidates.suggest(asked, space)}
         trials.append(_tried(candidate, params, asked, judge, budget, seed))
         state = optuna.trial.TrialState.PRUNED if trials[-1].is_pruned else optuna.trial.TrialState.COMPLETE
         study.tell(asked, None if trials[-1].is_pruned else float(np.mean(trials[-1].values)), state=state)
@@ -218,10 +219,10 @@ def _optuna():
     return optuna
 
 
-def _as_drawn(candidate: Candidate) -> dict[str, Any]:
+def _as_drawn(candidate: Candidate, space: dict[str, Any]) -> dict[str, Any]:
     """The defaults in optuna's terms: positions in lists, numbers within their range."""
     found = {}
-    for name, where in candidate.space.items():
+    for name, where in space.items():
         default = candidate.defaults[name]
         plain = list(default) if isinstance(default, tuple) else default
         if isinstance(where, list):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'lookup', 'keyed', 'Moment', 'Hybrid']
 
-# %% ../nbs/08_hybrid.ipynb #abc212a7
+# %% ../nbs/08_hybrid.ipynb #9492d9ac
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .factors import ContentBased
-from .recommenders import EASE, ItemKNN, Popularity, Recommender, standardised, top
+from .recommenders import EASE, ItemKNN, Popularity, Recommender, event_weights, standardised, top
 
 # %% ../nbs/08_hybrid.ipynb #e59a1006
 def lookup(keys: np.ndarray, values: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def keyed(table: pd.DataFrame, keys: np.ndarray, names: list[str]) -> tuple[np.n
     order = order[keys[order] >= 0]
     return keys[order], table[names].to_numpy(dtype=np.float32)[order]
 
-# %% ../nbs/08_hybrid.ipynb #09d49355
+# %% ../nbs/08_hybrid.ipynb #94a67229
 KEYS = ("cutoff", "user", "item", "category")
 
 
@@ -83,9 +83,10 @@ class Moment:
         """Popularity of the items, for ties."""
         return next(iter(self.members.values())).popular_
 
-    def urge(self, rows: np.ndarray, proposals: np.ndarray) -> np.ndarray:
-        """The members' mean (n_rows, n_items), and much more for what the user bought before."""
-        return proposals.mean(axis=0) + 4 * next(iter(self.members.values())).seen_[rows].toarray().astype(np.float32)
+    def urge(self, rows: np.ndarray, proposals: np.ndarray, repeats: bool) -> np.ndarray:
+        """The members' mean (n_rows, n_items); what the user bought before much higher, or with `repeats` False last."""
+        seen = next(iter(self.members.values())).seen_[rows].toarray().astype(np.float32)
+        return proposals.mean(axis=0) + (4 * seen if repeats else -100 * (seen > 0))
 
     def inputs(self, rows: np.ndarray, places: np.ndarray, proposals: np.ndarray) -> np.ndarray:
         """Inputs (n_rows * n_places, n_columns) of the items at `places` (n_rows, n_places)."""
@@ -124,7 +125,7 @@ def _vectors(tables, users: pd.Index, items: pd.Index) -> tuple[np.ndarray, np.n
         )
     return made[0], made[1]
 
-# %% ../nbs/08_hybrid.ipynb #6a3a317b
+# %% ../nbs/08_hybrid.ipynb #c0e7bd27
 class Hybrid(Recommender):
     """A ranker over the proposals of EASE, item-kNN, best-sellers and contents, and over the features.
 
@@ -142,6 +143,8 @@ class Hybrid(Recommender):
         Users of each cutoff to learn from, at most.
     horizon_days : int
         Where no features are given: how long after a cutoff outcomes are read.
+    repeats : bool
+        Whether what was bought before may be shown again; False: it is ranked last, and no outcome.
     seed : int
     """
 
@@ -152,10 +155,11 @@ class Hybrid(Recommender):
         num_leaves=15,
         n_estimators=60,
         learning_rate=0.1,
-        pool=50,
+        pool=80,
         cutoffs=3,
-        users_each=500,
+        users_each=700,
         horizon_days=14,
+        repeats=True,
         seed=0,
         target_kind="purchase",
         other_weight=0.3,
@@ -172,6 +176,7 @@ class Hybrid(Recommender):
         self.cutoffs = cutoffs
         self.users_each = users_each
         self.horizon_days = horizon_days
+        self.repeats = repeats
         self.seed = seed
 
     def _fit(self, events, items):
@@ -215,7 +220,7 @@ class Hybrid(Recommender):
         """Inputs, labels and group sizes of one cutoff: outcomes in [begin, end)."""
         moment = self._moment(events[events["time"] < begin], items, given, begin)
         after = events[(events["time"] >= begin) & (events["time"] < end)]
-        after = after[after["kind"] == self.target_kind] if "kind" in after else after
+        after = after[event_weights(after, self.target_kind, 0.0, None) > 0]
         rows = moment.users.get_indexer(pd.Index(after["user"]))
         columns = moment.items.get_indexer(pd.Index(after["item"]))
         bought = np.unique(np.stack([rows, columns], axis=1)[(rows >= 0) & (columns >= 0)], axis=0)
@@ -228,8 +233,10 @@ class Hybrid(Recommender):
         wanted = np.zeros((len(buyers), len(moment.items)), dtype=bool)
         mine = np.isin(bought[:, 0], buyers)
         wanted[np.searchsorted(buyers, bought[mine, 0]), bought[mine, 1]] = True
+        if not self.repeats:
+            wanted &= next(iter(moment.members.values())).seen_[buyers].toarray() == 0
         proposals = moment.proposals(buyers)
-        places = top(moment.urge(buyers, proposals), moment.popular, min(self.pool, len(moment.items)))
+        places = top(moment.urge(buyers, proposals, self.repeats), moment.popular, min(self.pool, len(moment.items)))
         return (
             moment.inputs(buyers, places, proposals),
             np.take_along_axis(wanted, places, axis=1).ravel(),
@@ -278,7 +285,7 @@ class Hybrid(Recommender):
     def _score(self, rows):
         moment = self._moment_again()
         proposals = moment.proposals(rows)
-        urge = moment.urge(rows, proposals)
+        urge = moment.urge(rows, proposals, self.repeats)
         if self.ranker_ is None:
             return urge
         booster = _booster(self.ranker_)

@@ -6,7 +6,9 @@
 __all__ = ['event_weights', 'matrix', 'Recommender', 'standardised', 'top', 'popularity', 'Random', 'Popularity', 'categories',
            'ItemKNN', 'strongest', 'EASE']
 
-# %% ../nbs/06_recommenders.ipynb #9fd20ae2
+# %% ../nbs/06_recommenders.ipynb #530afb17
+import zlib
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -172,7 +174,7 @@ def top(scores: np.ndarray, popular: np.ndarray, k: int) -> np.ndarray:
     order = np.argsort(-scores[:, by_popularity], axis=1, kind="stable")
     return by_popularity[order[:, :k]]
 
-# %% ../nbs/06_recommenders.ipynb #8bf3f4b2
+# %% ../nbs/06_recommenders.ipynb #fd87de90
 def popularity(events: pd.DataFrame, items: pd.Index, weights: np.ndarray, days: float | None) -> np.ndarray:
     """Sums of `weights` in the last `days` for each item, (n_items,); older events only break ties."""
     positions = items.get_indexer(pd.Index(events["item"]))
@@ -191,8 +193,10 @@ class Random(Recommender):
         super().__init__(target_kind=target_kind)
         self.seed = seed
 
-    def _score(self, rows):
-        return np.stack([np.random.default_rng([self.seed, row]).random(len(self.items_)) for row in rows])
+    def score(self, users) -> np.ndarray:
+        """Scores by chance (n_users, n_items), for strangers too; those of a user are the same in every call."""
+        seeds = [[self.seed, zlib.crc32(str(user).encode())] for user in users]
+        return np.stack([np.random.default_rng(seed).random(len(self.items_), dtype=np.float32) for seed in seeds])
 
 
 class Popularity(Recommender):

@@ -77,7 +77,7 @@ def test_a_recommender_knows_strangers_new_items_and_itself(name):
     scores = model.score(["u000", "nobody"])
     assert scores.shape == (2, 21) and np.isfinite(scores).all()
     best = events[events["kind"] == "purchase"]["item"].value_counts()
-    assert best[model.recommend(["nobody"], k=1)[0, 0]] == best.max()
+    assert name == "random" or best[model.recommend(["nobody"], k=1)[0, 0]] == best.max()
     bought = events[(events["user"] == "u000") & (events["kind"] == "purchase")]["item"]
     assert not set(model.recommend(["u000"], k=5, exclude_seen=True)[0]) & set(bought)
     again = candidates.build(name, SHOP, seed=3).fit(events.sample(frac=1, random_state=1).sort_values("time"), items)

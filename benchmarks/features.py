@@ -1,0 +1,69 @@
+"""Feature computation at 10 million events: seconds, rows and peak memory of each table, on the engine of the project.
+
+    python benchmarks/features.py [--events 10000000] [--users 200000] [--items 20000] [--memory 4GB]
+
+Events are drawn in the engine itself (Zipf-like items, half a year). Each table is computed as of one cutoff, written to
+Parquet, and timed with what it takes to write it. Vectors are made from the distinct pairs of user and item.
+"""
+
+import argparse
+import datetime as dt
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import ibis
+
+from mlloop import behaviour, definitions
+
+assert behaviour  # registers the definitions
+
+CUTOFF = dt.datetime(2025, 7, 1)
+
+
+def world(con, events: int, users: int, items: int) -> None:
+    """Tables `events` and `items` of that size."""
+    con.raw_sql(f"""
+        CREATE TABLE events AS SELECT
+            CASE WHEN random() < 0.05 THEN NULL ELSE 'u' || CAST(floor(pow(random(), 1.5) * {users}) AS INT) END AS "user",
+            'i' || CAST(floor(pow(random(), 2.5) * {items}) AS INT) AS item,
+            TIMESTAMP '2025-01-01' + to_seconds(CAST(floor(random() * 181 * 86400) AS BIGINT)) AS "time",
+            CASE WHEN random() < 0.7 THEN 'view' WHEN random() < 0.5 THEN 'cart' ELSE 'purchase' END AS kind,
+            1.0 + floor(random() * 3) AS quantity, 1.0 + random() * 100 AS price_eur
+        FROM range({events})""")
+    con.raw_sql(f"""
+        CREATE TABLE items AS SELECT 'i' || i AS item, 'c' || (i % 40) AS category, 1.0 + random() * 100 AS price_eur
+        FROM range({items}) t(i)""")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, default in (("events", 10_000_000), ("users", 200_000), ("items", 20_000)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--memory", default="4GB")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        con = ibis.duckdb.connect(Path(folder, "world.db"), memory_limit=given.memory, temp_directory=folder)
+        con.raw_sql("SELECT setseed(0.5)")
+        world(con, given.events, given.users, given.items)
+        known = [definitions.past(con.table("events"), con.table("items"), CUTOFF)]
+        report: dict = {"events": given.events, "tables": {}}
+        for kind in ("item", "user", "taste", "pair"):
+            began = time.perf_counter()
+            table = definitions.features_at(kind, known)
+            table.to_parquet(Path(folder, f"{kind}.parquet"))
+            took = time.perf_counter() - began
+            rows = con.read_parquet(Path(folder, f"{kind}.parquet")).count().execute()
+            features = len(table.columns) - 1 - len(definitions.KEYS[kind])
+            report["tables"][kind] = {"seconds": round(took, 1), "rows": int(rows), "features": features}
+            print(kind, report["tables"][kind], flush=True)
+    report["seconds"] = round(sum(t["seconds"] for t in report["tables"].values()), 1)
+    report["events_per_s"] = round(given.events / report["seconds"])
+    report["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
