@@ -154,7 +154,9 @@ def _shop(rng, taste: float):
     what = np.minimum((rng.random(n)[:, None] > share[who]).sum(axis=1), items - 1)
     at = START + pd.to_timedelta(np.sort(rng.random(n)) * DAYS, unit="D").floor("us")
     kind = np.where(rng.random(n) < 0.3, "purchase", "view")
-    events = pd.DataFrame({"user": [f"u{i}" for i in who], "item": [f"i{i}" for i in what], "time": at, "kind": kind, "quantity": 1.0})
+    events = pd.DataFrame(
+        {"user": [f"u{i}" for i in who], "item": [f"i{i}" for i in what], "time": at, "kind": kind, "quantity": 1.0}
+    )
     column = {"type": "text"}
     found = statement(
         {"user": column, "item": column, "kind": column},
@@ -236,11 +238,20 @@ def main() -> int:
     parser.add_argument("--json")
     asked = parser.parse_args()
     rows = []
-    print("| case | truth | right of draws | yes / maybe / no | mostly decided by | s a draw |\n|---|---|---|---|---|---|")
+    print(
+        "| case | truth | right of draws | yes / maybe / no | mostly decided by | s a draw |\n|---|---|---|---|---|---|"
+    )
     for row in run(asked.draws, asked.case or list(CASES), asked.seed):
         rows.append(row)
         share = " / ".join(str(row["verdicts"].get(v, 0)) for v in ("yes", "maybe", "no"))
-        told = (row["case"], row["truth"], f"{row['right']} of {row['draws']}", share, row["mostly decided by"], row["seconds"])
+        told = (
+            row["case"],
+            row["truth"],
+            f"{row['right']} of {row['draws']}",
+            share,
+            row["mostly decided by"],
+            row["seconds"],
+        )
         print("| " + " | ".join(map(str, told)) + " |", flush=True)
     if asked.json:
         with open(asked.json, "w", encoding="utf-8") as file:  # noqa: PTH123

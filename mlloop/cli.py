@@ -344,7 +344,9 @@ def at(
     if not state:
         return typer.echo(f"nothing had been decided by {moment}")
     for problem, one in state.items():
-        champion = f"{str(one.champion.model)[:12]} since {one.champion.at:%Y-%m-%d %H:%M}" if one.champion else "no model"
+        champion = (
+            f"{str(one.champion.model)[:12]} since {one.champion.at:%Y-%m-%d %H:%M}" if one.champion else "no model"
+        )
         canary = f"; canary {str(one.canary.model)[:12]}" if one.canary else ""
         gates = ", ".join(f"{name} gate {gate.verdict}" for name, gate in one.gates.items())
         typer.echo(f"{problem}: in production {champion}{canary}; {gates or 'no gate was asked'}")

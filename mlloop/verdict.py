@@ -105,7 +105,9 @@ def table(verdict: Mapping[str, Any]) -> pd.DataFrame:
         }
         for e in verdict["evidence"]
     ]
-    return pd.DataFrame(rows, columns=["question", "figure", "unit", "interval", "threshold", "verdict"]).set_index("question")
+    return pd.DataFrame(rows, columns=["question", "figure", "unit", "interval", "threshold", "verdict"]).set_index(
+        "question"
+    )
 
 
 def number(value: float | None) -> str:

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pandas as pd
 
-from mlloop import candidates, deployment, settings
+from mlloop import candidates, deployment, preparation, settings
 from mlloop import problem as problems
 from mlloop.ledger import Ledger
 
@@ -144,7 +144,7 @@ class Production:
     def _judged(self, statement, name, fitted, rows, names) -> dict:
         place = self.root / ".mlloop" / "trained" / f"{statement.name}-{len(list(self.root.glob('.mlloop/trained/*')))}"
         model = {"name": name, **candidates.save(fitted, place)}
-        made = deployment.prepare(self.settings, statement, model, rows, names)
+        made = preparation.prepare(self.settings, statement, model, rows, names)
         self.ledger.record("gate", statement.name, subject="validation", verdict="yes", model=model["digest"])
         return {
             **model,

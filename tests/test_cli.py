@@ -45,7 +45,11 @@ def test_unknown_command_and_option_are_usage_errors():
 def test_check_names_a_misspelt_key_with_its_line(project):
     project.change("problems/loan.yaml", "threshold: 0.7", "treshold: 0.7")
     done = project.mlloop("check")
-    assert done.returncode == 2 and "loan.yaml:12: success.treshold" in done.stderr and "Did you mean 'threshold'?" in done.stderr
+    assert (
+        done.returncode == 2
+        and "loan.yaml:12: success.treshold" in done.stderr
+        and "Did you mean 'threshold'?" in done.stderr
+    )
 
 
 def test_check_passes_on_a_sound_project(project):

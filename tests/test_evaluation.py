@@ -36,7 +36,9 @@ STATEMENT = Problem.model_validate({
 def loans():
     rng = np.random.default_rng(0)
     at = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(1200), unit="h")
-    rows = pd.DataFrame({"at": at, "age": rng.integers(20, 70, 1200).astype(float), "branch": rng.choice(["north", "south"], 1200)})
+    rows = pd.DataFrame(
+        {"at": at, "age": rng.integers(20, 70, 1200).astype(float), "branch": rng.choice(["north", "south"], 1200)}
+    )
     rows["rule_old"] = (rows["age"] > 40).astype(float)
     rows["repaid"] = (rng.random(1200) < (rows["age"] - 20) / 50).astype(int)
     return rows
@@ -82,11 +84,15 @@ def test_the_rule_and_chance_are_judged_on_the_same_rows(parts, held):
     rows = {c["name"]: c for c in evaluation.contenders(held)}
     assert rows["old"]["metric"]["value"] == pytest.approx(sk.roc_auc_score(parts[1]["repaid"], parts[1]["rule_old"]))
     assert {c["metric"]["n"] for c in rows.values()} == {len(parts[1])}
-    assert rows["old"]["gain"]["value"] == pytest.approx(rows["model"]["metric"]["value"] - rows["old"]["metric"]["value"])
+    assert rows["old"]["gain"]["value"] == pytest.approx(
+        rows["model"]["metric"]["value"] - rows["old"]["metric"]["value"]
+    )
     assert rows["random"]["metric"]["low"] < 0.5 < rows["random"]["metric"]["high"]
     # lending where p > 0.5 pays: 50 against -50, ten decisions each period
     p, y = held.predictions["y_score"], held.predictions["y_true"]
-    assert rows["model"]["worth"]["value"] == pytest.approx(np.where(p >= 0.5, np.where(y == 1, 50, -50), 0).mean() * 10)
+    assert rows["model"]["worth"]["value"] == pytest.approx(
+        np.where(p >= 0.5, np.where(y == 1, 50, -50), 0).mean() * 10
+    )
 
 
 def test_slices_are_judged_on_their_own_rows(parts, held):
@@ -102,7 +108,9 @@ def test_a_group_of_one_class_and_a_slice_that_is_no_column_have_no_figure(parts
     train, holdout = parts[0].copy(), parts[1].copy()
     holdout.loc[holdout["repaid"] == 1, "branch"] = "north"
     holdout.loc[holdout["repaid"] == 0, "branch"] = "south"
-    asked = STATEMENT.model_copy(update={"success": STATEMENT.success.model_copy(update={"slices": ["branch", "moon"]})})
+    asked = STATEMENT.model_copy(
+        update={"success": STATEMENT.success.model_copy(update={"slices": ["branch", "moon"]})}
+    )
     figures = evaluation.judge(asked, evaluation.held_rows(asked, model, train, holdout, ["age", "branch"]))
     assert [s["value"] for s in figures["slices"]] == [None, None] and figures["slices_missing"] == ["moon"]
 
@@ -177,7 +185,10 @@ def test_users_of_the_held_out_days_are_judged_by_hand():
 def test_rules_learn_nothing_of_the_held_out_days():
     before = EVENTS[EVENTS["time"] < WINDOWS["holdout_from"]]
     more = pd.concat([EVENTS, bought(*[("eve", "jam", "02-05")] * 50)])
-    one, two = (evaluation.held_users(SHOP, Popularity(days=None).fit(before), events, None, WINDOWS) for events in (EVENTS, more))
+    one, two = (
+        evaluation.held_users(SHOP, Popularity(days=None).fit(before), events, None, WINDOWS)
+        for events in (EVENTS, more)
+    )
     for name in ("today", "popular_ever", "bought_before"):
         assert one.fold.values[name].loc["ann"].equals(two.fold.values[name].loc["ann"])
 
@@ -210,12 +221,18 @@ def enthrone(model, folder, until):
 
 
 def poor(parts):
-    return candidates.build("linear", STATEMENT.task).fit(parts[0][["age", "branch"]].assign(age=50.0), parts[0]["repaid"])
+    return candidates.build("linear", STATEMENT.task).fit(
+        parts[0][["age", "branch"]].assign(age=50.0), parts[0]["repaid"]
+    )
 
 
 def test_without_a_champion_that_is_said(project, parts, model):
     found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
-    assert found == {"said": "There is no champion: this would be the first model in production.", "digest": None, "gain": None}
+    assert found == {
+        "said": "There is no champion: this would be the first model in production.",
+        "digest": None,
+        "gain": None,
+    }
 
 
 def test_the_champion_is_compared_on_the_same_rows(project, parts, model):
@@ -254,5 +271,8 @@ def test_a_champion_that_needs_other_columns_is_said_not_crashed_on(project, par
 
 
 def test_the_same_seed_gives_the_same_figures(parts, model):
-    one, two = (evaluation.judge(STATEMENT, evaluation.held_rows(STATEMENT, model, *parts, ["age", "branch"], seed=3)) for _ in range(2))
+    one, two = (
+        evaluation.judge(STATEMENT, evaluation.held_rows(STATEMENT, model, *parts, ["age", "branch"], seed=3))
+        for _ in range(2)
+    )
     assert one == two and dt.datetime.now().isoformat()[:10] not in str(one)

@@ -113,7 +113,10 @@ def test_paired_delong_sees_what_the_two_scores_share():
 
 def test_delong_and_bootstrap_tell_the_same_interval():
     y, s = draw(1500)
-    one, other = metrics.estimate("roc_auc", y, s), metrics.estimate("roc_auc", y, s, groups=np.arange(1500), draws=2000)
+    one, other = (
+        metrics.estimate("roc_auc", y, s),
+        metrics.estimate("roc_auc", y, s, groups=np.arange(1500), draws=2000),
+    )
     assert (one.method, other.method) == ("DeLong", "bootstrap")
     # two estimates of a width of 0.06; 2,000 draws leave about 3 % on each end
     assert other.low == pytest.approx(one.low, abs=0.004) and other.high == pytest.approx(one.high, abs=0.004)
@@ -126,7 +129,13 @@ def test_delong_and_bootstrap_tell_the_same_interval():
 def test_bootstrap_agrees_with_scipy(name, statistic):
     y, s = draw(300)
     reference = stats.bootstrap(
-        (y, s), statistic, paired=True, vectorized=False, n_resamples=800, method="percentile", rng=np.random.default_rng(5)
+        (y, s),
+        statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=800,
+        method="percentile",
+        rng=np.random.default_rng(5),
     ).confidence_interval
     found = metrics.estimate(name, y, s, draws=4000)
     width = reference.high - reference.low

@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import need_gate as worlds
 
 
-def figures(model=0.85, rule=0.78, gain=(0.05, 0.07, 0.09), more=(300, 500, 700), folds=(0.06, 0.07, 0.08, 0.07), **changed):
+def figures(
+    model=0.85, rule=0.78, gain=(0.05, 0.07, 0.09), more=(300, 500, 700), folds=(0.06, 0.07, 0.08, 0.07), **changed
+):
     """Figures of a contest that a model wins; `changed` replaces whole parts."""
     around = lambda value, half: {"value": value, "low": value - half, "high": value + half, "n": 900}
     found = {
@@ -33,7 +35,9 @@ def figures(model=0.85, rule=0.78, gain=(0.05, 0.07, 0.09), more=(300, 500, 700)
     return found | changed
 
 
-STATEMENT = worlds.statement({"x0": {"type": "number"}}, success={"metric": "roc_auc", "threshold": 0.8, "min_gain": 0.02})
+STATEMENT = worlds.statement(
+    {"x0": {"type": "number"}}, success={"metric": "roc_auc", "threshold": 0.8, "min_gain": 0.02}
+)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,9 @@ def test_what_must_change_is_said_in_numbers():
 
 
 def test_a_metric_that_runs_downwards_is_judged_downwards():
-    statement = worlds.statement({"x0": {"type": "number"}}, "regression", success={"metric": "mae", "threshold": 1.0, "min_gain": 0.1})
+    statement = worlds.statement(
+        {"x0": {"type": "number"}}, "regression", success={"metric": "mae", "threshold": 1.0, "min_gain": 0.1}
+    )
     base = figures(task="regression", metric="mae", data={"rows": 2400})
     lower = copy.deepcopy(base)
     lower["contenders"][0]["metric"] = {"value": 1.5, "low": 1.4, "high": 1.6, "n": 9}
@@ -166,7 +172,9 @@ def test_a_table_without_time_is_cut_by_chance_and_says_so():
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "log_loss", "brier", "average_precision"])
 def test_every_metric_of_a_class_can_be_asked_for(metric):
     statement, rows = worlds.real_signal(np.random.default_rng(9))
-    asked = statement.model_copy(update={"success": statement.success.model_copy(update={"metric": metric, "threshold": 0.5})})
+    asked = statement.model_copy(
+        update={"success": statement.success.model_copy(update={"metric": metric, "threshold": 0.5})}
+    )
     found = contest(asked, {"rows": ibis.memtable(rows)}, worlds.windows(), {}, 0)
     assert found["gain"]["low"] > 0  # the model is better by whichever metric
     by_name = {c["name"]: c["metric"]["value"] for c in found["contenders"]}
@@ -198,7 +206,9 @@ def test_errors_name_what_and_where():
         contest(reads, {"rows": ibis.memtable(rows)}, worlds.windows(), {}, 0)
     with pytest.raises(DataError, match="no row has a value"):
         baselines.ready(statement, rows.assign(y=None))
-    early = worlds.windows() | {"folds": [{"train_until": "2024-01-01", "test_from": "2024-01-01", "test_until": "2024-02-01"}]}
+    early = worlds.windows() | {
+        "folds": [{"train_until": "2024-01-01", "test_from": "2024-01-01", "test_until": "2024-02-01"}]
+    }
     with pytest.raises(DataError, match="0 rows to learn from"):
         contest(statement, {"rows": ibis.memtable(rows)}, early, {}, 0)
 
@@ -215,7 +225,9 @@ def test_many_rows_are_drawn_from_and_always_the_same(monkeypatch):
 def test_popularity_by_category_and_of_all_time_stand_beside_the_rule():
     statement, made = worlds.tastes(np.random.default_rng(13))
     items = made["items"].assign(category=[f"c{i % 4}" for i in range(len(made["items"]))])
-    found = contest(statement, {"events": ibis.memtable(made["events"]), "items": ibis.memtable(items)}, worlds.windows(), {}, 0)
+    found = contest(
+        statement, {"events": ibis.memtable(made["events"]), "items": ibis.memtable(items)}, worlds.windows(), {}, 0
+    )
     assert {"today", "popular_ever", "popular_of_category", "cheap_model"} == {c["name"] for c in found["contenders"]}
     users = [c["metric"]["n"] for c in found["contenders"]]
     assert len(set(users)) == 1  # everybody is asked about the same users

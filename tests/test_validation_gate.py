@@ -109,7 +109,14 @@ def test_a_figure_nobody_wrote_is_a_no(key):
 
 
 @pytest.mark.parametrize(
-    "asked", [None, {}, {"asked": 5, "same": None, "said": "gone"}, {"asked": 5, "same": 4, "said": ""}, {"asked": 0, "same": 0}]
+    "asked",
+    [
+        None,
+        {},
+        {"asked": 5, "same": None, "said": "gone"},
+        {"asked": 5, "same": 4, "said": ""},
+        {"asked": 0, "same": 0},
+    ],
 )
 def test_a_model_that_cannot_be_asked_is_a_no(asked):
     found = decide(figures(), STATEMENT, asked)
@@ -139,9 +146,13 @@ def test_groups_with_few_rows_are_named_and_not_judged():
 
 
 def test_what_must_change_is_said_in_numbers():
-    said = decide(figures(main=around(0.76, 0.01), contenders=rule(around(0.01, 0.005))), STATEMENT, ASKED)["must_change"]
+    said = decide(figures(main=around(0.76, 0.01), contenders=rule(around(0.01, 0.005))), STATEMENT, ASKED)[
+        "must_change"
+    ]
     assert said[0] == "needs ROC AUC 0.800, the model gives 0.760 +- 0.01"
-    assert said[1].startswith("needs 0.02 more than the rule 'old' (0.780) with 95% confidence, the model gives 0.01 [0.005, 0.015]")
+    assert said[1].startswith(
+        "needs 0.02 more than the rule 'old' (0.780) with 95% confidence, the model gives 0.01 [0.005, 0.015]"
+    )
 
 
 def _challenge(seed, truth=0.0, n=600):
@@ -150,7 +161,8 @@ def _challenge(seed, truth=0.0, n=600):
     y = (np.arange(n) % 2).astype(float)
     shared = rng.normal(size=n) + y
     answers = {
-        name: Answer(shared + rng.normal(0, 0.7, n) + more * y, 0.5, np.zeros(n)) for name, more in (("model", truth), ("champion", 0.0))
+        name: Answer(shared + rng.normal(0, 0.7, n) + more * y, 0.5, np.zeros(n))
+        for name, more in (("model", truth), ("champion", 0.0))
     }
     money = SimpleNamespace(decisions_per_period=1)
     gain = RowsFold(y, answers, None, "roc_auc", money).gain("model", "champion")
@@ -158,14 +170,23 @@ def _challenge(seed, truth=0.0, n=600):
 
 
 def test_a_challenger_of_equal_truth_is_promoted_in_at_most_five_of_a_hundred_draws():
-    promoted = sum(decide(figures(champion=champion(_challenge(seed))), STATEMENT, ASKED)["verdict"] == "yes" for seed in range(400))
+    promoted = sum(
+        decide(figures(champion=champion(_challenge(seed))), STATEMENT, ASKED)["verdict"] == "yes"
+        for seed in range(400)
+    )
     assert 0 < promoted <= 20  # 10 expected of 400: the upper tail of a 95 % interval
-    worse = sum(decide(figures(champion=champion(_challenge(seed, -0.1))), STATEMENT, ASKED)["verdict"] == "yes" for seed in range(400))
+    worse = sum(
+        decide(figures(champion=champion(_challenge(seed, -0.1))), STATEMENT, ASKED)["verdict"] == "yes"
+        for seed in range(400)
+    )
     assert worse <= 2
 
 
 def test_a_challenger_that_is_truly_better_is_promoted():
-    promoted = sum(decide(figures(champion=champion(_challenge(seed, 0.6))), STATEMENT, ASKED)["verdict"] == "yes" for seed in range(50))
+    promoted = sum(
+        decide(figures(champion=champion(_challenge(seed, 0.6))), STATEMENT, ASKED)["verdict"] == "yes"
+        for seed in range(50)
+    )
     assert promoted >= 48
 
 
@@ -174,7 +195,9 @@ def test_a_challenger_of_equal_truth_to_a_recommender_is_promoted_in_at_most_fiv
     for seed in range(400):
         rng = np.random.default_rng(seed)
         hard = rng.beta(0.4, 1.2, 500)  # users differ more than models do, and half of them have no hit
-        ours, theirs = (np.where(rng.random(500) < 0.5, 0.0, np.clip(hard + rng.normal(0, 0.1, 500), 0, 1)) for _ in range(2))
+        ours, theirs = (
+            np.where(rng.random(500) < 0.5, 0.0, np.clip(hard + rng.normal(0, 0.1, 500), 0, 1)) for _ in range(2)
+        )
         gain = metrics.estimate_mean(ours - theirs, draws=0)
         told = champion({"value": gain.value, "low": gain.low, "high": gain.high, "n": 500})
         promoted += decide(figures(champion=told), STATEMENT, ASKED)["verdict"] == "yes"
@@ -187,7 +210,11 @@ def kept(tmp_path_factory):
     model = candidates.build("linear", STATEMENT.task).fit(X, (X["age"] > 40).astype(int))
     folder = tmp_path_factory.mktemp("model")
     saved = candidates.save(model, folder)
-    asked = {"rows": X.head(3).to_dict("list"), "numbers": ["age"], "answers": model.predict_proba(X.head(3))[:, 1].tolist()}
+    asked = {
+        "rows": X.head(3).to_dict("list"),
+        "numbers": ["age"],
+        "answers": model.predict_proba(X.head(3))[:, 1].tolist(),
+    }
     return {"model": saved}, asked
 
 
@@ -199,7 +226,12 @@ def test_missing_values_travel_as_they_are(kept):
     training, asked = copy.deepcopy(kept)
     asked["rows"]["age"][0], asked["rows"]["branch"][1] = None, None
     model = candidates.load(training["model"]["path"])
-    X = pd.DataFrame({"age": pd.Series(asked["rows"]["age"], dtype=float), "branch": pd.Series(asked["rows"]["branch"], dtype=object)})
+    X = pd.DataFrame(
+        {
+            "age": pd.Series(asked["rows"]["age"], dtype=float),
+            "branch": pd.Series(asked["rows"]["branch"], dtype=object),
+        }
+    )
     asked["answers"] = model.predict_proba(X)[:, 1].tolist()
     assert ask_afresh(training, asked)["same"] == 3
 
@@ -220,5 +252,13 @@ def test_a_model_that_is_not_the_one_recorded_cannot_be_asked(kept, harm):
 
 def test_a_verdict_without_checks_is_a_no_and_its_table_is_empty():
     assert conclude("validation", [])["verdict"] == "no"
-    shown = table(conclude("validation", [Check("a", None, "open", 0.25, 0.2, 0.3, 0.2, "AUC"), Check("b", True, "", float("inf"))]))
-    assert shown.loc["a", "verdict"] == "open" and shown.loc["a", "interval"] == "0.200 to 0.300" and shown.loc["b", "figure"] == ""
+    shown = table(
+        conclude(
+            "validation", [Check("a", None, "open", 0.25, 0.2, 0.3, 0.2, "AUC"), Check("b", True, "", float("inf"))]
+        )
+    )
+    assert (
+        shown.loc["a", "verdict"] == "open"
+        and shown.loc["a", "interval"] == "0.200 to 0.300"
+        and shown.loc["b", "figure"] == ""
+    )
