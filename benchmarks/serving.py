@@ -58,13 +58,15 @@ RUN = "import sys, uvicorn; sys.argv_given = {given}; import app; uvicorn.run(ap
 def prepare(root: Path):
     """A project in `root` with two models of the census in its registry, the first of them in production."""
     import pandas as pd
+
     from mlloop import settings as _settings
 
     _settings.switch_off_telemetry()
+    from nannyml import datasets
+
     from mlloop import candidates, deployment, tracking
     from mlloop import problem as problems
     from mlloop.ledger import Ledger
-    from nannyml import datasets
 
     for name in ("settings.ini", "env.yaml", "pipeline.yaml"):
         (root / name).write_bytes((ROOT / name).read_bytes())
@@ -73,7 +75,9 @@ def prepare(root: Path):
     settings = _settings.load(root)
     statement = problems.load(root / "problems/employment.yaml")
     rows = datasets.load_us_census_ma_employment_data()[0]
-    names = [c for c in statement.tables["census"].columns if c in rows and statement.tables["census"].columns[c].feature]
+    names = [
+        c for c in statement.tables["census"].columns if c in rows and statement.tables["census"].columns[c].feature
+    ]
     names.remove("employed") if "employed" in names else None
     for name in names:
         numeric = statement.tables["census"].columns[name].type == "number"
@@ -87,10 +91,14 @@ def prepare(root: Path):
         from mlflow.models import infer_signature
 
         signature = infer_signature(sample, fitted.predict(sample))
-        version = tracking.register_model("employment", saved["path"], saved["form"], signature, settings=settings).version
+        version = tracking.register_model(
+            "employment", saved["path"], saved["form"], signature, settings=settings
+        ).version
         made = deployment.prepare(settings, statement, {"name": "lightgbm", **saved}, rows.iloc[20_000:22_000], names)
         Ledger.open(settings).record("gate", "employment", subject="validation", verdict="yes", model=saved["digest"])
-        models.append({**saved, "version": version, "release": made.digest, "parity": made.parity.largest, "form": made.form})
+        models.append(
+            {**saved, "version": version, "release": made.digest, "parity": made.parity.largest, "form": made.form}
+        )
     deployment.deploy(settings, Ledger.open(settings), statement, models[0]["digest"], models[0]["release"])
     asked = [json.loads(pd.Series(row).to_json()) for row in rows[names].iloc[30_000:30_500].to_dict("records")]
     kinds = {name: "number" if rows[name].dtype.kind == "f" else "text" for name in names}
@@ -147,10 +155,20 @@ def servers(root: Path, models, kinds):
               "--env-manager", "local", "--workers", "1", "-p", str(ports[2])]  # fmt: skip
     return {
         "bare uvicorn answer": (python(RUN, ECHO, None, ports[0], root), ports[0], "/", one),
-        "FastAPI + scikit-learn": (python(RUN, PLAIN, (models[0]["path"], kinds), ports[1], root), ports[1], "/predict", one),
+        "FastAPI + scikit-learn": (
+            python(RUN, PLAIN, (models[0]["path"], kinds), ports[1], root),
+            ports[1],
+            "/predict",
+            one,
+        ),
         "mlflow models serve": (mlflow, ports[2], "/invocations", frame),
         "mlloop serve (log on disk)": ([*mlloop, str(ports[3])], ports[3], "/predict", one),
-        "mlloop serve (log with the system)": ([*mlloop, str(ports[4]), "--durable", "process"], ports[4], "/predict", one),
+        "mlloop serve (log with the system)": (
+            [*mlloop, str(ports[4]), "--durable", "process"],
+            ports[4],
+            "/predict",
+            one,
+        ),
     }
 
 
@@ -204,6 +222,7 @@ def length(head: bytes) -> int:
 def swaps(settings, models, port: int, bodies: list[bytes], turns: int) -> dict:
     """Promotion and rollback in turn while 4 connections ask; how many requests were answered and how many failed."""
     import httpx
+
     from mlloop import deployment
     from mlloop.ledger import Ledger
 
@@ -265,7 +284,9 @@ def main() -> None:
 
 def table(found, ready, models, swapped) -> None:
     middle = lambda name, connections, key: statistics.median(one[key] for one in found[name, connections])
-    print(f"model: LightGBM as {models[0]['form']}, largest difference from the trained model {models[0]['parity']:.1g}\n")
+    print(
+        f"model: LightGBM as {models[0]['form']}, largest difference from the trained model {models[0]['parity']:.1g}\n"
+    )
     print("| server | connections | requests/s | of the bare answer | against mlflow | p50 (ms) | p99 (ms) | failed |")
     print("|---|---|---|---|---|---|---|---|")
     for name in ready:
