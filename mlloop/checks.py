@@ -74,8 +74,13 @@ def out_of_step(notebook: Path, settings: Settings) -> str | None:
 
 
 def _body(source: str) -> str:
+    """Code without its directives, imports of the package relative as nbdev writes them."""
     text = "\n".join(line for line in source.split("\n") if not line.startswith("#|"))
     try:
-        return ast.dump(ast.parse(text))
+        tree = ast.parse(text)
     except SyntaxError:
         return text.strip()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "mlloop":
+            node.module, node.level = (node.module or "").partition(".")[2] or None, 1
+    return ast.dump(tree)

@@ -107,7 +107,7 @@ class Project:
             cwd=self.root,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             env=self.environment,
             **options,
         )

@@ -60,6 +60,6 @@ def test_a_run_needs_no_network(project):
     for pool in ("warm", "fresh"):
         environment = {**project.environment, "MLLOOP_KERNELS_POOL": pool, "MLLOOP_KERNELS_KEEP_MINUTES": "0.05"}
         done = subprocess.run(
-            [*command, "--force"], cwd=project.root, capture_output=True, text=True, timeout=280, env=environment
+            [*command, "--force"], cwd=project.root, capture_output=True, text=True, timeout=800, env=environment
         )
         assert done.returncode == 0, done.stderr
