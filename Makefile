@@ -24,7 +24,8 @@ run: setup  ## Run both shipped problems from question to gated model, and write
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest
 	@$(BIN)/nbdev-test --n-workers 2 --do-print
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@# what fails beside others is asked once more, alone: some tests kill processes and wait, and a machine may be busy
+	@$(BIN)/python -m pytest -n 2 --dist loadfile || $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: setup  ## Clean, export, no diff; lint, types, import layers
 	@bash scripts/check.sh $(BIN)
