@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import selectors
 import signal
 import socket
@@ -64,7 +65,7 @@ def prepare(root: Path):
     _settings.switch_off_telemetry()
     from nannyml import datasets
 
-    from mlloop import candidates, deployment, tracking
+    from mlloop import candidates, deployment, preparation, tracking
     from mlloop import problem as problems
     from mlloop.ledger import Ledger
 
@@ -94,7 +95,7 @@ def prepare(root: Path):
         version = tracking.register_model(
             "employment", saved["path"], saved["form"], signature, settings=settings
         ).version
-        made = deployment.prepare(settings, statement, {"name": "lightgbm", **saved}, rows.iloc[20_000:22_000], names)
+        made = preparation.prepare(settings, statement, {"name": "lightgbm", **saved}, rows.iloc[20_000:22_000], names)
         Ledger.open(settings).record("gate", "employment", subject="validation", verdict="yes", model=saved["digest"])
         models.append(
             {**saved, "version": version, "release": made.digest, "parity": made.parity.largest, "form": made.form}
@@ -109,9 +110,12 @@ def prepare(root: Path):
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """A free port below those that the system gives to outgoing connections, which could take it before the server."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -129,6 +133,8 @@ def running(command: list[str], port: int, cwd: Path, wait_s: float = 180):
             time.sleep(0.05)
         yield time.monotonic() - began
     finally:
+        if process.poll() is not None:
+            print(f"ended by itself with {process.returncode}: {' '.join(command)[:200]}", file=sys.stderr)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -214,6 +220,20 @@ def load(port: int, path: str, bodies: list[bytes], connections: int, seconds: f
     return {"rps": len(took) / elapsed, "p50": at(0.5), "p99": at(0.99), "failed": failed, "n": len(took)}
 
 
+def durable_ms(folder: Path, times: int = 60) -> float:
+    """How long the disk takes for one durable write, now (median, ms): no acknowledgement can be quicker."""
+    file, took = os.open(folder / "durable", os.O_RDWR | os.O_CREAT), []
+    os.pwrite(file, bytes(times * 600), 0)
+    os.fsync(file)
+    for turn in range(times):
+        began = time.perf_counter()
+        os.pwrite(file, b"x" * 600, turn * 600)
+        os.fdatasync(file)
+        took.append(time.perf_counter() - began)
+    os.close(file)
+    return statistics.median(took) * 1000
+
+
 def length(head: bytes) -> int:
     at = head.lower().find(b"content-length:")
     return int(head[at + 15 :].split(b"\r\n", 1)[0])
@@ -265,13 +285,15 @@ def main() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = settings.tracking_url
         os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         found: dict[tuple[str, int], list[dict]] = {}
-        ready = {}
+        ready: dict[str, float] = {}
+        disk: list[float] = []
         with contextlib.ExitStack() as stack:
             up = servers(root, models, kinds)
             for name, (command, port, _, _) in up.items():
                 ready[name] = stack.enter_context(running(command, port, root))
             for connections in CONNECTIONS:
                 for turn in range(given.rounds + 1):  # the first warms up
+                    disk.append(durable_ms(root))
                     for name, (_, port, path, body) in up.items():
                         bodies = [body(row) for row in asked]
                         made = load(port, path, bodies, connections, given.seconds if turn else 1.0)
@@ -280,6 +302,7 @@ def main() -> None:
             bodies = [json.dumps(row).encode() for row in asked]
             swapped = swaps(settings, models, up["mlloop serve (log on disk)"][1], bodies, given.swaps)
         table(found, ready, models, swapped)
+        print(f"a durable write of 600 bytes took {min(disk):.2f} to {max(disk):.2f} ms (medians before each round)")
 
 
 def table(found, ready, models, swapped) -> None:

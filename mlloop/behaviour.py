@@ -231,7 +231,7 @@ def pairs(past: Past):
     gap = (counts["first"] - counts.pair_days_since_purchase) / (counts.pair_purchases - 1).nullif(0).nullif(-1)
     return counts.mutate(pair_days_between_purchases=gap, pair_due=counts.pair_days_since_purchase / gap.nullif(0))
 
-# %% ../nbs/09_behaviour.ipynb #ca1ab5b6
+# %% ../nbs/09_behaviour.ipynb #d426a581
 DIMENSIONS = 8
 
 
@@ -241,17 +241,20 @@ def embeddings(past: Past) -> tuple[pd.DataFrame, pd.DataFrame]:
     from scipy.sparse.linalg import svds
 
     known = past.events.filter(past.events.user.notnull())
-    weight = known.group_by("user", "item").agg(weight=lambda t: past.count(t, "target") * 4.0 + t.count()).to_pandas()
-    users, rows = np.unique(weight["user"].astype(str), return_inverse=True)
-    items, columns = np.unique(weight["item"].astype(str), return_inverse=True)
+    weight = known.group_by("user", "item").agg(weight=lambda t: past.count(t, "target") * 4.0 + t.count())
+    numbered = {
+        name: weight.select(name).distinct().mutate(**{f"{name}_row": ibis.row_number().over(order_by=name)})
+        for name in ("user", "item")
+    }
+    pairs = weight.join(numbered["user"], "user").join(numbered["item"], "item")
+    cells = pairs.select("user_row", "item_row", "weight").to_pandas()
+    users, items = (numbered[name].order_by(f"{name}_row").to_pandas()[name].to_numpy() for name in numbered)
     size = min(DIMENSIONS, len(users) - 1, len(items) - 1)
     left, right = np.zeros((len(users), DIMENSIONS)), np.zeros((len(items), DIMENSIONS))
     if size > 0:
-        order = np.lexsort((columns, rows))
-        matrix = csr_matrix(
-            (np.log1p(weight["weight"].to_numpy()[order]), (rows[order], columns[order])),
-            shape=(len(users), len(items)),
-        )
+        places = (cells["user_row"].to_numpy(), cells["item_row"].to_numpy())
+        matrix = csr_matrix((np.log1p(cells["weight"].to_numpy()), places), shape=(len(users), len(items)))
+        matrix.sort_indices()
         scaled = matrix.multiply(1 / np.sqrt(np.asarray(matrix.sum(axis=0)) + 1)).tocsr()
         u, s, vt = svds(scaled, k=size, v0=np.ones(min(scaled.shape)))
         order = np.argsort(-s, kind="stable")

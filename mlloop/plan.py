@@ -7,6 +7,7 @@ project whose pipeline.yaml and parameters did not change never waits for Ploomb
 import ast
 import graphlib
 import io
+import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 
 from mlloop import storage
-from mlloop.errors import GateClosed, ParameterError, SettingsError
+from mlloop.errors import GateClosed, ParameterError, SettingsError, StageFailed
 from mlloop.problem import meant
 from mlloop.settings import Settings
 
@@ -147,9 +148,12 @@ def read(settings: Settings, values: dict[str, Any]) -> Plan:
     path = settings.root / "pipeline.yaml"
     statement = str(values.get("problem", ""))
     env = {**values, "problem": Path(statement).stem if statement.endswith((".yaml", ".yml")) else statement}
-    _yaml(path)
+    declared = _yaml(path).get("tasks") or []
     kept = settings.state / "plans" / f"{storage.digest_json([path.read_text(encoding='utf-8'), env])[:16]}.json"
     if not kept.exists():
+        for task in declared:
+            if isinstance(task, dict) and str(task.get("source", "")).endswith(".ipynb"):
+                parameters_cells(settings.root / task["source"])  # Ploomber would not say which notebook is broken
         storage.write_json(kept, _ask_ploomber(path, {k: _as_text(v) for k, v in env.items()}))
     tasks = {}
     for one in storage.read_json(kept):
@@ -250,6 +254,25 @@ def stop_at_closed_gate(product, params) -> None:
         str(product["data"]),
         "Change the problem statement, then build again",
     )
+
+
+def parameters_cells(source: Path) -> list[str]:
+    """The code of a notebook's cells tagged 'parameters'.
+
+    Raises
+    ------
+    StageFailed
+        The file is not there, or is not a notebook.
+    """
+    try:
+        cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
+        return ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    except FileNotFoundError as error:
+        raise StageFailed(
+            "the notebook is not there", str(source), "Restore it, or mend pipeline.yaml, then: mlloop check"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StageFailed(f"not a notebook: {error}", str(source), "Restore it, then: mlloop check") from error
 
 
 def parameter_names(cell_source: str) -> set[str]:

@@ -292,15 +292,7 @@ def check_notebooks(tasks: list[Task]) -> None:
     StageFailed, ParameterError
     """
     for task in tasks:
-        try:
-            cells = json.loads(task.source.read_text(encoding="utf-8"))["cells"]
-            tagged = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
-        except FileNotFoundError as error:
-            raise StageFailed(
-                "the notebook is not there", str(task.source), "Restore it, or mend pipeline.yaml, then: mlloop check"
-            ) from error
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise StageFailed(f"not a notebook: {error}", str(task.source), "Restore it, then: mlloop check") from error
+        tagged = plans.parameters_cells(task.source)
         names = plans.parameter_names(tagged[0]) if tagged else set()
         unknown = set(task.parameters) - names
         if unknown:
@@ -612,9 +604,11 @@ def injected(plan: Plan, task: Task) -> dict[str, Any]:
 
 
 def _tidy(path: Path) -> None:
-    """Take out of an executed notebook what differs from run to run: times and papermill's notes."""
+    """Take out of an executed notebook what differs from run to run: times, papermill's notes, the id of its own cell."""
     content = json.loads(path.read_text(encoding="utf-8"))
     content["metadata"].pop("papermill", None)
     for cell in content["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["id"] = "injected-parameters"
         cell["metadata"] = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}
     storage.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from production import FEATURES, Production, environment, loans
 
-from mlloop import canary, candidates, deployment, metrics, onnxform, predictions, releases, storage
+from mlloop import canary, candidates, deployment, metrics, onnxform, predictions, preparation, releases, storage
 from mlloop.errors import LedgerError, ModelError, PromotionRefused
 from mlloop.problem import Tabular
 
@@ -83,16 +83,16 @@ def test_a_model_that_onnx_cannot_express_goes_out_as_skops(production):
         rows[FEATURES], rows["repaid"]
     )
     model = {"name": "histogram", **candidates.save(fitted, production.root / "trained" / "h")}
-    made = deployment.prepare(production.settings, production.loan, model, rows.iloc[800:], FEATURES)
+    made = preparation.prepare(production.settings, production.loan, model, rows.iloc[800:], FEATURES)
     assert made.form == "skops" and "ONNX" in made.note and made.parity.largest == 0
     answers = releases.load(made.path, made.digest).answers([production.ask(1)])
     assert answers[0]["score"] == pytest.approx(fitted.predict_proba(rows.iloc[[801]][FEATURES])[0, 1])
 
 
 def test_a_form_that_answers_otherwise_does_not_go_out(production, monkeypatch):
-    monkeypatch.setattr(deployment, "BOUND", -1.0)
+    monkeypatch.setattr(preparation, "BOUND", -1.0)
     with pytest.raises(ModelError, match="apart from the trained model"):
-        deployment.prepare(production.settings, production.loan, production.a, production.rows.iloc[800:], FEATURES)
+        preparation.prepare(production.settings, production.loan, production.a, production.rows.iloc[800:], FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_an_estimate_without_labels_prefers_the_model_that_ranks_like_the_truth(
 
     held = loans(2000, 8)
     asked = releases.rows_of(held, good.fields)
-    knots = lambda scores: deployment.calibration_of(held["repaid"], scores)
+    knots = lambda scores: preparation.calibration_of(held["repaid"], scores)
     bad = Shuffled({**good.card, "calibration": None}, good.folder, good.digest)
     bad.card["calibration"] = knots(bad.scores(asked))
     good.card["calibration"] = knots(good.scores(asked))

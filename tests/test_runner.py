@@ -131,7 +131,7 @@ def test_unknown_stage_parameter_and_problem_are_refused_with_what_was_meant(pro
 
 
 def test_parameter_that_a_notebook_does_not_know_is_an_error(project):
-    project.change("nbs/13_training.ipynb", "\\nseed = 0", "\\nsed = 0")
+    project.change("nbs/13_training.ipynb", '"seed = 0"', '"sed = 0"')
     done = project.mlloop("run")
     assert done.returncode == 2 and "does not know seed" in done.stderr
     assert not (project.root / ".mlloop/products").exists()
