@@ -628,6 +628,8 @@ def main() -> None:
     """Entry point: a user's mistake is told in a line, a fault of ours with its log's path."""
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # how typer tells of an interrupt
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except MlloopError as error:
         _complain(error)
