@@ -122,7 +122,11 @@ def answer(settings: Settings, ledger: Ledger, lake: "Lake", statement: Problem,
     known_ids, known = set(there["id"]), set(there["entity"].dropna())
     column = "user" if isinstance(statement.task, Recommendation) else statement.task.entity
     who = table[column].astype(str) if column else [None] * len(table)
-    new = [at for at, (mark, one) in enumerate(zip(marks, who, strict=True)) if mark[0] not in known_ids and one not in known]
+    new = [
+        at
+        for at, (mark, one) in enumerate(zip(marks, who, strict=True))
+        if mark[0] not in known_ids and one not in known
+    ]
     if not new:
         return {"answered": 0, "refused": 0, "before": len(table)}
     log = predictions.Log(folder)
@@ -171,7 +175,9 @@ def _with_features(lake: "Lake", statement: Problem, rows: "ibis.Table", lacking
     assert isinstance(task, Tabular)
     repeats = bool(task.entity and (rows[task.entity].nunique() < rows.count() * 0.5).execute())
     made = features.row_features(statement, rows.mutate(**raw), list(raw), repeats).tables["rows"]
-    return made.select(**{name: made[f"raw__{name}"] for name in rows.columns}, **{n: made[n] for n in lacking if n in made.columns})
+    return made.select(
+        **{name: made[f"raw__{name}"] for name in rows.columns}, **{n: made[n] for n in lacking if n in made.columns}
+    )
 
 
 def names(statement: Problem, table: "pd.DataFrame", period: Period) -> list[str]:
@@ -179,7 +185,11 @@ def names(statement: Problem, table: "pd.DataFrame", period: Period) -> list[str
     if isinstance(statement.task, Recommendation):
         return [storage.digest_json([statement.name, period.since.isoformat(), user])[:28] for user in table["user"]]
     task = statement.task
-    key = [c for c in (_time(statement), task.entity) if c] if task.entity else [c for c in table.columns if c != task.target]
+    key = (
+        [c for c in (_time(statement), task.entity) if c]
+        if task.entity
+        else [c for c in table.columns if c != task.target]
+    )
     lines = zip(*(table[c].astype(str) for c in key), strict=True)
     seen: dict[tuple, int] = {}
     found = []
@@ -201,7 +211,11 @@ def labels(lake: "Lake", statement: Problem, since: dt.datetime, at: dt.datetime
 
     if isinstance(statement.task, Recommendation):
         events = lake.read(f"{statement.name}/events")
-        wanted = events.filter((events.kind == statement.task.target_kind) & (events.time >= pd.Timestamp(since)) & (events.time < pd.Timestamp(at)))
+        wanted = events.filter(
+            (events.kind == statement.task.target_kind)
+            & (events.time >= pd.Timestamp(since))
+            & (events.time < pd.Timestamp(at))
+        )
         return wanted.select("user", "item", "time").to_pandas()
     if not lake.exists(f"{statement.name}/{ARRIVED}"):
         return None
@@ -209,7 +223,9 @@ def labels(lake: "Lake", statement: Problem, since: dt.datetime, at: dt.datetime
     until = at - dt.timedelta(days=statement.time.label_delay_days)
     table = _between(rows, _time(statement), Period(since, max(since, until))).to_pandas()
     task = statement.task
-    table = table.dropna(subset=[task.target]).sort_values([c for c in (_time(statement), task.entity) if c], kind="stable")
+    table = table.dropna(subset=[task.target]).sort_values(
+        [c for c in (_time(statement), task.entity) if c], kind="stable"
+    )
     if task.entity and not table[task.entity].duplicated().any():
         return table[[task.entity, task.target]]
     return pd.DataFrame({"id": names(statement, table, Period(since, at)), task.target: table[task.target].to_numpy()})
