@@ -287,13 +287,33 @@ def _turned(place: Place, at: dt.datetime, row: Row, answered: int, ended: list[
     )  # fmt: skip
 
 
+def looked_at(place: Place, period: Period) -> Path:
+    """The product of monitoring for a period, with what it needs brought first; nothing is decided.
+
+    Raises
+    ------
+    UsageError
+        No model is in production.
+    """
+    if place.ledger.champion(place.name) is None:
+        raise UsageError(
+            "no model is in production", place.name, f"Put one there: mlloop run --problem {place.plan.problem}"
+        )
+    if not (place.folder("monitoring") / f"{period.name}.json").exists():
+        with place.step("data"):
+            came = arrivals.bring(place.settings, place.lake, place.statement, period)
+            storage.write_json(place.folder("turns") / period.name / "ingestion.json", storage.plain(came))
+        with place.step("answers"):
+            arrivals.answer(place.settings, place.ledger, place.lake, place.statement, period)
+    with place.step("monitoring"):
+        return monitored(place, period)
+
+
 def monitored(place: Place, period: Period) -> Path:
     """The product of monitoring for the period, made by its notebook where it is not there."""
     path = place.folder("monitoring") / f"{period.name}.json"
     if not path.exists():
-        run_notebook(
-            place, "25_monitoring", path, {"period": period.since.isoformat(), "as_of": period.until.isoformat()}
-        )
+        run_notebook(place, "25_monitoring", path, {"as_of": period.until.isoformat()})
     return path
 
 
