@@ -19,6 +19,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -464,6 +465,7 @@ NANNYML = {
 }  # fmt: skip
 
 
+@cache
 def nannyml_history(dataset: str):
     """A data set of NannyML's wheel as one table in time (pandas.DataFrame); NannyML itself is not imported.
 
@@ -508,7 +510,7 @@ def fetch_nannyml(source: Source, store: Store, as_of: dt.datetime, settings: Se
     dataset = source.dataset or ""
 
     def write(since: str | None, until: str | None, to: Path) -> int:
-        rows = nannyml_history(dataset)
+        rows = nannyml_history(dataset)  # shared by all calls: never changed in place
         if source.watermark:
             if source.watermark not in rows:
                 told = f"watermark {source.watermark!r} is not a column of {dataset} (columns: {', '.join(rows)})"

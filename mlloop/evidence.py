@@ -262,10 +262,10 @@ def with_truth(log: pd.DataFrame, labels: pd.DataFrame, entity: str, time: str |
 def labels_at(lake: Lake, statement: Problem, moment: dt.datetime) -> pd.DataFrame | None:
     """entity, time and y of the rows whose label is visible at `moment`; None where rows name no entity."""
     task, time = statement.task, statement.time
-    name = f"{statement.name}/rows"
-    if isinstance(task, Recommendation) or task.entity is None or not lake.exists(name):
+    name = next((name for kind in ("arrived", "rows") if lake.exists(name := f"{statement.name}/{kind}")), None)
+    if isinstance(task, Recommendation) or task.entity is None or name is None:
         return None
-    rows = lake.read(name)
+    rows = lake.read(name).filter(lambda t: t[task.target].notnull())
     columns = [c for c in (task.entity, time.column, task.target) if c]
     if time.column:
         rows = rows.filter(rows[time.column].cast("timestamp") < moment - dt.timedelta(days=time.label_delay_days))

@@ -213,7 +213,7 @@ def standardised(
     return cleaned, [c for c in changes if c.rows] + more
 
 
-def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime) -> Result:
+def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime, labelled: bool = True) -> Result:
     """The rows of a tabular question: standardised, joined, derived, filtered; and their windows.
 
     Raises
@@ -234,7 +234,7 @@ def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime
         rows = rows.drop("__found")
         changes += [*more, _noted(change, alone, "rows without a partner keep missing values")]
     rows = derived(rows, task.derive)
-    rows, more = _filtered(rows, problem)
+    rows, more = _filtered(rows, problem, labelled)
     rows = rows.drop(*[c for c in task.drop if c in rows.columns])
     column = _time_column(rows, problem)
     first = _first(rows, column, f"{problem.name}/rows")
@@ -248,7 +248,7 @@ def _noted(change: Change, count: int, reason: str) -> Change:
     return Change(change.table, change.rule, change.columns, count, "noted", f"{change.reason}; {reason}", True)
 
 
-def _filtered(rows: ir.Table, problem: Problem) -> tuple[ir.Table, list[Change]]:
+def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> tuple[ir.Table, list[Change]]:
     task = problem.task
     assert isinstance(task, Tabular)
     if task.target not in rows.columns:
@@ -258,6 +258,8 @@ def _filtered(rows: ir.Table, problem: Problem) -> tuple[ir.Table, list[Change]]
             "Mend task.target or the table's columns, then: mlloop check",
         )
     chosen = where(rows, task.where)
+    if not labelled_only:
+        return chosen, []
     labelled = chosen.filter(chosen[task.target].notnull())
     counts = [table.count().to_pyarrow().as_py() for table in (rows, chosen, labelled)]
     changes = [
@@ -432,7 +434,7 @@ def _settled(table: ir.Table) -> ir.Table:
     return settled.select(*table.columns)
 
 # %% ../nbs/13_transformation.ipynb #415aacc0
-def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime) -> Result:
+def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime, labelled: bool = True) -> Result:
     """Rows, or events and items, of a problem; their time windows and every change.
 
     Parameters
@@ -442,6 +444,8 @@ def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.dateti
         Those of ingestion, typed.
     as_of : datetime
         Nothing at or after it is seen.
+    labelled : bool
+        False: rows whose target has not come stay, as they are asked about in production.
 
     Raises
     ------
@@ -450,7 +454,7 @@ def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.dateti
     """
     task = problem.task
     if isinstance(task, Tabular):
-        return rows_of(problem, tables, as_of)
+        return rows_of(problem, tables, as_of, labelled)
     learn_until = as_of - dt.timedelta(days=problem.time.label_delay_days + problem.time.holdout_days)
     used = {use.table for use in task.interactions} | ({task.items.table} if task.items else set())
     ready, changes = {}, []
