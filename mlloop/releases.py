@@ -260,7 +260,6 @@ def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[dict[str, An
 
     What is no number or time where one is asked for stays as it is, so that the check of its row can name it.
     """
-    import pandas as pd
 
     columns = {}
     for one in fields:
