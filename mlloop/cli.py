@@ -760,6 +760,55 @@ def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a
         typer.launch(index.as_uri())
 
 
+@app.command("leave-one-out", epilog="Example: mlloop leave-one-out data/ml-1m --tune 8")
+def leave_one_out(
+    data: Annotated[
+        str,
+        typer.Argument(help="Prefix of .train.rating, .test.rating and .test.negative (or their folder); or a CSV."),
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="May be repeated, e.g. EASE; default: all there are.")
+    ] = None,
+    tune: Annotated[int, typer.Option(min=0, help="Sets of parameters to try for each, judged inside training.")] = 0,
+    columns: Annotated[str, typer.Option(help="A CSV's columns of user, item and time.")] = "user,item,time",
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of the list.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of models, of trials, and of a CSV's negatives.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge recommenders by the public protocol: an item of each user left out, among 99 the user never touched."""
+    from mlloop import leave_one_out as protocol
+
+    names = [one.strip() for one in columns.split(",")]
+    if len(names) != 3:
+        raise UsageError(
+            f"--columns is {columns!r}, expected three names", next_step="Example: --columns user,item,time"
+        )
+    read = protocol.read(data, seed=seed, columns=(names[0], names[1], names[2]))
+    told = lambda line: typer.echo(f"{line['model']}: {line['tuning_s'] + line['seconds']:.0f} s", err=True)
+    table = protocol.compare(read, model, k, seed, tune, told)
+    if as_json:
+        return _print_json(table.reset_index().to_dict("records"))
+    _print_protocol(table, read, k)
+
+
+def _print_protocol(table, read, k: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("model", f"HR@{k}", f"NDCG@{k}", "seconds", "parameters found"):
+        shown.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=heading[0] != "p")
+    for name, one in table.iterrows():
+        hit, ndcg = (f"{one[w]:.3f} [{one[f'{w}_low']:.3f}, {one[f'{w}_high']:.3f}]" for w in ("hr", "ndcg"))
+        params = ", ".join(f"{key} {value:.3g}" for key, value in one["params"].items())
+        shown.add_row(str(name), hit, ndcg, f"{one['seconds'] + one['tuning_s']:.0f}", params)
+    console = Console(highlight=False, markup=False)
+    console.print(shown)
+    console.print(
+        f"{len(read.users):,} users, {len(read.items):,} items, {len(read.train):,} interactions to learn from"
+    )
+
+
 @app.command(epilog="Example: mlloop check")
 def check() -> None:
     """Find what would fail before anything runs: settings, pipeline, statements, notebooks and their exports."""
