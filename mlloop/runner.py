@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlloop import objects, storage
+from mlloop import errors, objects, storage
 from mlloop import plan as plans
 from mlloop import problem as problems
 from mlloop import settings as _settings
@@ -246,13 +246,14 @@ def run(
 
     Raises
     ------
-    ProjectBusy, ParameterError, SettingsError
+    ProjectBusy, ParameterError, ProblemError, SettingsError, StageFailed
     """
     chosen = _chosen(plan, until)
     forced = {start, *plan.downstream(start)} if start and plan.task(start) else set(chosen) if force else set()
     outcome = Outcome(plan.problem)
     began = time.monotonic()
     fresh = freshness(settings, plan)
+    problems.load(statement_file(settings, plan))
     check_notebooks([plan.tasks[name] for name in chosen])
     if _all_fresh(plan, fresh, chosen, forced, outcome):
         outcome.seconds = time.monotonic() - began
@@ -505,12 +506,16 @@ class _Work:
 
     def _told(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
         where = f"{self.plan.problem}: stage {task.name} ({os.path.relpath(task.source, self.settings.root)})"
-        shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}\n" if failed.exists() else ""
-        return StageFailed(
-            error.what,
-            where,
-            f"{shown}Look into it: mlloop debug {task.name} --problem {self.plan.problem}; then: mlloop run --problem {self.plan.problem}",
-        )
+        shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}" if failed.exists() else ""
+        kind = getattr(errors, getattr(error, "ename", ""), None)
+        if isinstance(kind, type) and issubclass(kind, MlloopError):
+            # it is complete already: what and where, and in its last line the next step
+            *said, step = [line for line in str(getattr(error, "evalue", "")).splitlines() if line.strip()]
+            told = StageFailed("\n".join(said) or step, where, f"{step}\n{shown}" if said else shown)
+            told.exit_code = kind.exit_code
+            return told
+        again = f"Look into it: mlloop debug {task.name} --problem {self.plan.problem}; then: mlloop run --problem {self.plan.problem}"
+        return StageFailed(error.what, where, f"{shown}\n{again}" if shown else again)
 
     def _cell(self, task: Task, event, cells: list[dict]) -> None:
         if event.seconds is not None:
