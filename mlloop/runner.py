@@ -514,8 +514,12 @@ class _Work:
             told = StageFailed("\n".join(said) or step, where, f"{step}\n{shown}" if said else shown)
             told.exit_code = kind.exit_code
             return told
-        again = f"Look into it: mlloop debug {task.name} --problem {self.plan.problem}; then: mlloop run --problem {self.plan.problem}"
-        return StageFailed(error.what, where, f"{shown}\n{again}" if shown else again)
+        run = f"mlloop run --problem {self.plan.problem}"
+        again = f"Look into it: mlloop debug {task.name} --problem {self.plan.problem}; then: {run}"
+        if any(os.strerror(number) in error.what for number in storage.NO_ROOM):
+            again = f"Nothing was half-written. Make room or give permission, then: {run}"
+        what = error.what if hasattr(error, "ename") or not error.where else f"{error.where}: {error.what}"
+        return StageFailed(what, where, f"{shown}\n{again}" if shown else again)
 
     def _cell(self, task: Task, event, cells: list[dict]) -> None:
         if event.seconds is not None:
