@@ -184,6 +184,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.collection._common': ('collection.html#_common', 'mlloop/collection.py'),
                                    'mlloop.collection._copied': ('collection.html#_copied', 'mlloop/collection.py'),
                                    'mlloop.collection._copy': ('collection.html#_copy', 'mlloop/collection.py'),
+                                   'mlloop.collection._driven': ('collection.html#_driven', 'mlloop/collection.py'),
                                    'mlloop.collection._inside': ('collection.html#_inside', 'mlloop/collection.py'),
                                    'mlloop.collection._like': ('collection.html#_like', 'mlloop/collection.py'),
                                    'mlloop.collection._page': ('collection.html#_page', 'mlloop/collection.py'),
