@@ -880,7 +880,18 @@ def main() -> None:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             sys.exit(error.exit_code)
-        sys.exit(_fault(error))
+        sys.exit(_fault(error) if not _is_no_room(error) else 1)
+
+
+def _is_no_room(error: Exception) -> bool:
+    """Whether the machine refused to write; then it is told."""
+    from mlloop.storage import NO_ROOM
+
+    if not isinstance(error, OSError) or error.errno not in NO_ROOM:
+        return False
+    step = "Make room or give permission, then run it again"
+    _complain(MlloopError(f"cannot be written: {error.strerror}", str(error.filename or Path.cwd()), step))
+    return True
 
 
 def _fault(error: Exception) -> int:

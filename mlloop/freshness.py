@@ -296,12 +296,14 @@ def differences(before: dict, now: dict) -> list[str]:
         told.append("the notebook's Run cells changed")
     for what, word in {"modules": "module", "inputs": "input", "parameters": "parameter"}.items():
         was, is_ = before.get(what, {}), now[what]
+        found = []
         for name in sorted({*was, *is_}):
             if was.get(name) == is_.get(name) and (name in was) == (name in is_):
                 continue
             change = f" from {was.get(name)!r} to {is_.get(name)!r}" if what == "parameters" else ""
             verb = "changed" if name in was and name in is_ else "is new" if name in is_ else "is no longer read"
-            told.append(f"{word} {name} {verb}{change if verb == 'changed' else ''}")
+            found.append(f"{word} {name} {verb}{change if verb == 'changed' else ''}")
+        told += found if len(found) <= 6 else [*found[:5], f"and {len(found) - 5} more of the {what}"]
     if before.get("dependencies") != now["dependencies"]:
         told.append("the dependencies changed (requirements.lock or what is installed of it)")
     return told

@@ -130,7 +130,7 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
     for name, value in changed.items():
         if name not in known:
             raise ParameterError(
-                f"no parameter {name!r}" + meant(name, known), str(path), "Parameters of a run are declared in env.yaml"
+                f"no parameter {name!r}" + meant(name, known), str(path), "Declare it in env.yaml or leave it out, then: mlloop run"
             )
         known[name] = value
     sample = known.get("sample", 1.0)

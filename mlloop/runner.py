@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlloop import objects, storage
+from mlloop import errors, objects, storage
 from mlloop import plan as plans
 from mlloop import problem as problems
 from mlloop import settings as _settings
@@ -273,7 +273,7 @@ def run(
 
     Raises
     ------
-    ProjectBusy, ParameterError, SettingsError
+    ProjectBusy, ParameterError, ProblemError, SettingsError, StageFailed
     """
     chosen = [name for name in _chosen(plan, until) if name not in plan.taken]
     _must_be_there(settings, plan)
@@ -281,6 +281,7 @@ def run(
     outcome = Outcome(plan.problem)
     began = time.monotonic()
     fresh = freshness(settings, plan)
+    problems.load(statement_file(settings, plan))
     check_notebooks([plan.tasks[name] for name in chosen])
     if _all_fresh(plan, fresh, chosen, forced, outcome):
         outcome.seconds = time.monotonic() - began
@@ -550,13 +551,21 @@ class _Work:
 
     def _told(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
         where = f"{self.plan.problem}: stage {task.name} ({os.path.relpath(task.source, self.settings.root)})"
-        shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}\n" if failed.exists() else ""
+        shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}" if failed.exists() else ""
+        kind = getattr(errors, getattr(error, "ename", ""), None)
+        if isinstance(kind, type) and issubclass(kind, MlloopError):
+            # it is complete already: what and where, and in its last line the next step
+            *said, step = [line for line in str(getattr(error, "evalue", "")).splitlines() if line.strip()]
+            told = StageFailed("\n".join(said) or step, where, f"{step}\n{shown}" if said else shown)
+            told.exit_code = kind.exit_code
+            return told
+        run = self.plan.again
         look = "" if self.plan.edition else f"Look into it: mlloop debug {task.name} --problem {self.plan.problem}; "
-        return StageFailed(
-            error.what,
-            where,
-            f"{shown}{look}then: {self.plan.again}",
-        )
+        again = f"{look}then: {run}"
+        if any(os.strerror(number) in error.what for number in storage.NO_ROOM):
+            again = f"Nothing was half-written. Make room or give permission, then: {run}"
+        what = error.what if hasattr(error, "ename") or not error.where else f"{error.where}: {error.what}"
+        return StageFailed(what, where, f"{shown}\n{again}" if shown else again)
 
     def _cell(self, task: Task, event, cells: list[dict]) -> None:
         if event.seconds is not None:

@@ -390,10 +390,13 @@ def _as_events(table: ir.Table, use: Interactions) -> ir.Table:
     )
 
 # %% ../nbs/13_transformation.ipynb #5efac879
-def items_of(use: Items | None, tables: Mapping[str, ir.Table], events: ir.Table) -> tuple[ir.Table, list[Change]]:
+def items_of(
+    use: Items | None, tables: Mapping[str, ir.Table], events: ir.Table, others: bool = True
+) -> tuple[ir.Table, list[Change]]:
     """The catalogue: item, name, category, price_eur, then its other columns; one row an item.
 
-    Without a declared catalogue the items are those of the events, with the median price paid.
+    Without a declared catalogue the items are those of the events, with the median price paid. `others` is False where
+    the table lists sales rather than items, whose other columns say nothing of an item.
     """
     if use is None:
         prices = events.group_by("item").aggregate(price_eur=lambda t: t.price_eur.quantile(0.5))
@@ -405,20 +408,19 @@ def items_of(use: Items | None, tables: Mapping[str, ir.Table], events: ir.Table
     fixed = {
         n: table[c].cast(kinds.get(n, "string")) if c else ibis.null(kinds.get(n, "string")) for n, c in named.items()
     }
-    rest = {c: table[c] for c in table.columns if c not in named.values() and c not in named}
+    rest = {c: table[c] for c in table.columns if others and c not in named.values() and c not in named}
     chosen = table.select(**fixed, **rest).filter(lambda t: t.item.notnull())
-    repeated = (
-        chosen.group_by("item")
-        .aggregate(copies=lambda t: t.count())
-        .filter(lambda t: t.copies > 1)
-        .count()
-        .to_pyarrow()
-        .as_py()
+    counted = chosen.group_by("item").aggregate(
+        copies=lambda t: t.count(), names=lambda t: t.name.nunique(), categories=lambda t: t.category.nunique()
     )
+    found = counted.aggregate(
+        repeated=(counted.copies > 1).sum(), several=((counted.names > 1) | (counted.categories > 1)).sum()
+    )
+    repeated, several = found.to_pyarrow().to_pylist()[0].values()
     if not repeated:
         return chosen, []
-    reason = "items with several rows; each column has its most frequent value"
-    return _settled(chosen), [Change(use.table, "one row an item", [use.item], repeated, "changed", reason)]
+    reason = "items under several names or categories; each column has its most frequent value"
+    return _settled(chosen), [Change(use.table, "one row an item", [use.item], int(several or 0), "changed", reason)]
 
 
 def _settled(table: ir.Table) -> ir.Table:
@@ -463,7 +465,8 @@ def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.dateti
         changes += more
     events, more = events_of(task.interactions, ready, task.target_kind)
     events = until(events, "time", as_of)
-    items, settled = items_of(task.items, ready, events)
+    sales = {use.table for use in task.interactions}
+    items, settled = items_of(task.items, ready, events, others=task.items is None or task.items.table not in sales)
     first = _first(events, "time", f"{problem.name}/events")
     ordered = {"events": events.order_by("time", "user", "item", "kind", "quantity"), "items": items.order_by("item")}
     changes += [*more, *settled, *_strangers(events, items, task)]
