@@ -231,7 +231,8 @@ class NeuMF(Recommender):
 
         validate = None
         if held:
-            held_rows, held_columns = (on(part[:: max(1, len(part) // 5000)], torch.int64) for part in held)
+            most = min(5000, max(1000, len(rows) // 20))  # asking must not take longer than learning
+            held_rows, held_columns = (on(part[:: max(1, len(part) // most)], torch.int64) for part in held)
             drawn = negatives.draw(held_rows, 99, epoch_generator(self.seed, -2, device))
             validate = lambda: 1 - ranking(network, held_rows, held_columns, drawn)
         return train(
