@@ -129,7 +129,7 @@ def _ratings(place: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(place, **how)
     except ValueError as error:  # pandas' own errors are such
-        raise DataError(f"cannot be read: {error}", place, "Check the file") from error
+        raise DataError(f"cannot be read: {str(error).strip()}", place, "Check the file") from error
     if table.shape[1] < 2:
         raise DataError(
             f"expected user, item, rating, timestamp, separated by tabs, got {table.iloc[0, 0]!r}", f"{place}:1", "Check the file"
