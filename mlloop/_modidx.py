@@ -732,6 +732,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'mlloop.recommenders.Recommender._with_repeats': ( 'recommenders.html#recommender._with_repeats',
                                                                                         'mlloop/recommenders.py'),
                                      'mlloop.recommenders.Recommender.fit': ('recommenders.html#recommender.fit', 'mlloop/recommenders.py'),
+                                     'mlloop.recommenders.Recommender.fit_beside': ( 'recommenders.html#recommender.fit_beside',
+                                                                                     'mlloop/recommenders.py'),
                                      'mlloop.recommenders.Recommender.recommend': ( 'recommenders.html#recommender.recommend',
                                                                                     'mlloop/recommenders.py'),
                                      'mlloop.recommenders.Recommender.score': ( 'recommenders.html#recommender.score',
