@@ -14,6 +14,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mlloop.analysis.analyse_rows': ('analysis.html#analyse_rows', 'mlloop/analysis.py'),
                                  'mlloop.analysis.as_target': ('analysis.html#as_target', 'mlloop/analysis.py'),
                                  'mlloop.analysis.association': ('analysis.html#association', 'mlloop/analysis.py'),
+                                 'mlloop.analysis.called': ('analysis.html#called', 'mlloop/analysis.py'),
                                  'mlloop.analysis.closing': ('analysis.html#closing', 'mlloop/analysis.py'),
                                  'mlloop.analysis.column_facts': ('analysis.html#column_facts', 'mlloop/analysis.py'),
                                  'mlloop.analysis.concentration': ('analysis.html#concentration', 'mlloop/analysis.py'),

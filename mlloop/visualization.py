@@ -318,7 +318,8 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
     ax.set_xlim(0, min(1, shown["share"].max() * 1.15))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0 if shown["share"].max() > 0.05 else 1))
     worst = shown.iloc[-1]
-    missing = f"{(data['share'] > 0).sum()} of {len(data)} columns miss values"
+    some = int((data["share"] > 0).sum())
+    missing = f"{some} of {len(data)} columns {'misses' if some == 1 else 'miss'} values"
     return finish(
         ax, title or f"{missing}; most: {worst['column']}, {worst['share']:.1%}", caption, "rows without a value"
     )
@@ -641,7 +642,7 @@ def changes_table(transformation: Mapping) -> pd.DataFrame:
             if not example
             else f"{example['before']!r} -> {example['after']!r}"
             if "before" in example
-            else str(example)
+            else str(example.get("row", example))
         )
         rows.append((change["table"], change["rule"], ", ".join(change["columns"]), int(change["rows"]), shown))
     return pd.DataFrame(rows, columns=["table", "rule", "columns", "rows", "example"])
