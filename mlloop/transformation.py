@@ -237,6 +237,7 @@ def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime
     rows, more = _filtered(rows, problem)
     rows = rows.drop(*[c for c in task.drop if c in rows.columns])
     column = _time_column(rows, problem)
+    rows = until(rows, column, as_of)  # a time that came with a join was not there to cut by before
     first = _first(rows, column, f"{problem.name}/rows")
     key = [k for k in (column, task.entity, *problem.tables[task.table].key) if k in rows.columns]
     return Result(

@@ -70,6 +70,29 @@ def test_nothing_at_or_after_as_of_reaches_the_rows(con):
     assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
 
 
+def test_rows_whose_time_comes_with_a_join_are_cut_as_well(con):
+    columns = {"day": {"type": "integer"}, "repaid": {"type": "integer"}}
+    days = {"day": {"type": "integer"}, "at": {"type": "time"}}
+    tables = {
+        "loans": {"source": "loans", "columns": columns},
+        "days": {"source": "loans", "key": ["day"], "columns": days},
+    }
+    task = {
+        "kind": "classification",
+        "table": "loans",
+        "target": "repaid",
+        "positive": 1,
+        "joins": [{"table": "days", "on": ["day"]}],
+    }
+    asked = statement(task=task, tables=tables, rules=[{"name": "r", "meaning": "m", "score": "day"}])
+    made = {
+        "loans": con.create_table("own_loans", pd.DataFrame({"day": range(60), "repaid": [0, 1] * 30})),
+        "days": con.create_table("own_days", pd.DataFrame({"day": range(60), "at": DAYS})),
+    }
+    rows = rows_of(asked, made, AS_OF).tables["rows"].to_pandas()
+    assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
+
+
 def test_windows_meet_without_gap_or_overlap():
     found = time_windows(
         Time(holdout_days=14, folds=3, fold_days=7, label_delay_days=3), AS_OF, DAYS[0].to_pydatetime()
