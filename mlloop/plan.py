@@ -101,7 +101,9 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
     for name, value in changed.items():
         if name not in known:
             raise ParameterError(
-                f"no parameter {name!r}" + meant(name, known), str(path), "Declare it in env.yaml or leave it out, then: mlloop run"
+                f"no parameter {name!r}" + meant(name, known),
+                str(path),
+                "Declare it in env.yaml or leave it out, then: mlloop run",
             )
         known[name] = value
     sample = known.get("sample", 1.0)

@@ -380,7 +380,7 @@ def _wrong_names(p: Problem) -> list[Wrong]:
 
 
 def _wrong_task(p: Problem) -> list[Wrong]:
-    task, wrong = p.task, []
+    task, wrong = p.task, list[Wrong]()
     if isinstance(task, Tabular) and task.table in p.tables:
         columns: dict[str, Any] = dict(p.tables[task.table].columns) | dict.fromkeys(task.derive)
         for join in task.joins:
