@@ -720,6 +720,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mlloop.visualization.changes_table': ('visualization.html#changes_table', 'mlloop/visualization.py'),
                                       'mlloop.visualization.counts_table': ('visualization.html#counts_table', 'mlloop/visualization.py'),
                                       'mlloop.visualization.day_number': ('visualization.html#day_number', 'mlloop/visualization.py'),
+                                      'mlloop.visualization.example_of': ('visualization.html#example_of', 'mlloop/visualization.py'),
                                       'mlloop.visualization.finish': ('visualization.html#finish', 'mlloop/visualization.py'),
                                       'mlloop.visualization.health': ('visualization.html#health', 'mlloop/visualization.py'),
                                       'mlloop.visualization.mark': ('visualization.html#mark', 'mlloop/visualization.py'),

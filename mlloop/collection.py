@@ -9,6 +9,7 @@ __all__ = ['FORMATS', 'CHUNK_ROWS', 'NANNYML', 'FETCH', 'Batch', 'place', 'match
            'feeds']
 
 # %% ../nbs/11_collection.ipynb #0fe9df77
+import calendar
 import datetime as dt
 import glob
 import gzip
@@ -596,7 +597,11 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     ax.bar(dated, rows, width=0.9, color="#0072B2")
     span = (max(dated) - min(dated)).days + 1
     missing = span - len(set(dated))
-    found = "no day is missing" if not missing else f"{missing} of {span} days are missing"
+    closed = [day for day in range(7) if span >= 28 and day not in {found.weekday() for found in dated}]
+    missing -= sum((min(dated) + dt.timedelta(days=n)).weekday() in closed for n in range(span))
+    rests = "".join(f"no file on {calendar.day_name[day]}s, " for day in closed)
+    found = rests + ("no day is missing" if not missing else f"{missing} of {span} days are missing")
+    found = found.replace(", no day is missing", ", no other day is missing").replace(" are missing", " are missing too") if closed else found
     ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
     said = f"{name}: {found}, {sum(rows) / len(rows):,.0f} rows a file"
     return finish(ax, said, f"n = {len(rows)} files", "day in the file's name", "rows per file")

@@ -19,6 +19,7 @@ import pandas as pd
 from .cleaning import Change, Context, clean, standard_rules
 from .errors import DataError
 from .problem import Interactions, Items, Join, Problem, Recommendation, Table, Tabular, Time, meant
+from .visualization import example_of
 
 # %% ../nbs/13_transformation.ipynb #211e513e
 def until(table: ir.Table, time: str | None, moment: dt.datetime | None) -> ir.Table:
@@ -510,7 +511,8 @@ def table_of_changes(changes: Sequence[Change]) -> pd.DataFrame:
     shown = []
     for c in (c for c in changes if c.rows):
         example = next(iter(c.examples), {})
-        text = f"{example['before']!r} -> {example['after']!r}" if "before" in example else example.get("row", c.reason)
+        text = example_of(example) if "before" in example or c.columns else ""  # a whole row is nobody's business
+        text = text or c.reason
         shown.append(
             (c.table, c.rule, ", ".join(c.columns), c.kind, c.rows, text, "declared" if c.declared else "standard")
         )

@@ -9,11 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.cleaning import Context, clean
+from mlloop.cleaning import Change, Context, clean
 from mlloop.errors import DataError, ProblemError
 from mlloop.problem import Cleaning, Interactions, Items, Join, Problem, Time
 from mlloop.profiling import suggest_cleaning
-from mlloop.transformation import derived, events_of, items_of, joined, rows_of, time_windows, transform
+from mlloop.storage import plain
+from mlloop.transformation import (
+    derived,
+    events_of,
+    items_of,
+    joined,
+    rows_of,
+    table_of_changes,
+    time_windows,
+    transform,
+)
+from mlloop.visualization import changes_table
 
 AS_OF = dt.datetime(2025, 3, 1)
 DAYS = pd.date_range("2025-01-01", periods=60)
@@ -288,6 +299,14 @@ def test_a_catalogue_taken_from_sales_has_no_column_of_a_sale_and_counts_names_t
         "price_eur": [4.0, 1.0],
     }
     assert [c.rows for c in changes] == [1]
+
+
+def test_the_page_shows_values_before_and_after_but_never_a_whole_row():
+    whole = Change("sales", "duplicates", [], 3, "dropped", "typed twice", examples=[{"row": "id=3, who=Ann"}])
+    value = Change("sales", "replace", ["code"], 2, "changed", examples=[{"before": "POST", "after": None}])
+    assert list(table_of_changes([whole, value]).example) == ["typed twice", "'POST' -> missing"]
+    product = {"changes": [plain(whole), plain(value)]}
+    assert list(changes_table(product).example) == ["", "'POST' -> missing"]
 
 
 def test_the_same_input_gives_the_same_rows_and_changes(con):
