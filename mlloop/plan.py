@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from mlloop import storage
+from mlloop import parsing, storage
 from mlloop.errors import GateClosed, ParameterError, SettingsError, StageFailed
 from mlloop.problem import meant
 from mlloop.settings import Settings
@@ -280,7 +280,7 @@ def parameters_cells(source: Path) -> list[str]:
 def parameter_names(cell_source: str) -> set[str]:
     """The names that a notebook's parameters cell assigns."""
     names: set[str] = set()
-    for node in ast.parse(cell_source).body:
+    for node in parsing.tree(cell_source).body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
