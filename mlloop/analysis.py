@@ -369,7 +369,7 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     said = [f"{facts['rows']:,} rows to learn from; {what}."]
     clean = [a for a in facts["association"] if not a["suspect"]]
     if clean and clean[0]["low"] > 0.05:
-        told = ", ".join(f"{called(problem, a['column'])} ({a['value']:.2f})" for a in clean[:3])
+        told = ", ".join(f"{called(problem, a['column'])} ({a['value']:.2f})" for a in clean[:3] if a["value"] >= 0.05)
         hardly = sum(a["high"] < 0.05 for a in clean)
         rest = f"; of {len(clean)} columns {hardly} hardly matter{'s' if hardly == 1 else ''}" if hardly else ""
         said.append(f"{target['column']} goes most with {told}{rest}.")
