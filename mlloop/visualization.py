@@ -644,7 +644,7 @@ def changes_table(transformation: Mapping) -> pd.DataFrame:
     """What each cleaning rule did: table, rule, columns, rows, an example before and after (one row a rule)."""
     rows = []
     for change in transformation.get("changes", []):
-        example = next(iter(change.get("examples", [])), {})
+        example: Mapping = next(iter(change.get("examples", [])), {})
         shown = example_of(example) if "before" in example or change["columns"] else ""
         rows.append((change["table"], change["rule"], ", ".join(change["columns"]), int(change["rows"]), shown))
     return pd.DataFrame(rows, columns=["table", "rule", "columns", "rows", "example"])
