@@ -4,8 +4,8 @@ import ast
 import json
 from pathlib import Path
 
+from mlloop import parsing, runner
 from mlloop import problem as problems
-from mlloop import runner
 from mlloop import settings as _settings
 from mlloop.errors import SettingsError, StageFailed
 from mlloop.settings import Settings
@@ -77,7 +77,7 @@ def _body(source: str) -> str:
     """Code without its directives, imports of the package relative as nbdev writes them."""
     text = "\n".join(line for line in source.split("\n") if not line.startswith("#|"))
     try:
-        tree = ast.parse(text)
+        tree = parsing.tree(text)
     except SyntaxError:
         return text.strip()
     for node in ast.walk(tree):
