@@ -10,7 +10,7 @@ __all__ = ['PERIODS', 'Reference', 'Answers', 'Inputs', 'moment_of', 'clock', 'c
 # %% ../nbs/24_evidence.ipynb #7eaefa2f
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,13 @@ class Answers:
     def span(self) -> dict[str, str]:
         """from and until, ISO."""
         return {"from": self.since.isoformat(), "until": self.until.isoformat()}
+
+    def some(self, n: int = estimation.CURRENT_ROWS) -> "Answers":
+        """At most `n` of the answers, drawn by chance; the log stays whole."""
+        if self.score is None or len(self.score) <= n:
+            return self
+        rows = np.sort(np.random.default_rng(0).choice(len(self.score), n, replace=False))
+        return replace(self, X=self.X.iloc[rows], score=self.score[rows], y=None if self.y is None else self.y[rows])
 
 
 @dataclass(frozen=True)

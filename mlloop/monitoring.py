@@ -10,6 +10,7 @@ __all__ = ['LEAST_ROWS', 'OFF', 'LEAST_GROUP', 'NEXT', 'WORDS', 'is_worse', 'is_
 # %% ../nbs/25_monitoring.ipynb #311cf4d9
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def guessed(statement: Problem, inputs: Inputs, history: Sequence[Mapping[str, A
     assert answers.score is not None
     if len(answers.score) < LEAST_ROWS:
         return empty | {"why": f"There are {len(answers.score):,} answers, {LEAST_ROWS} are the least of which something can be said."}, None
-    current = Period(answers.X, answers.score).some(estimation.CURRENT_ROWS)
+    current = Period(answers.X, answers.score)
     try:
         then = realised(metric, reference.period(), reference.cut)
         found = estimation.estimated(metric, reference.period(), current, reference.cut, then)
@@ -258,6 +259,7 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
         problem, as_of, period, model, since, rows, feed, drift, estimated, realised, latency, errors, calibration,
         explains, health, said, alert.
     """
+    inputs = replace(inputs, answers=inputs.answers.some())
     answers, reference, earlier = inputs.answers, inputs.reference, inputs.earlier
     found: dict[str, Any] = {"problem": statement.name, "as_of": inputs.as_of.isoformat(), "period": answers.span, "model": answers.model,
                              "since": inputs.champion_since.isoformat(), **_served(statement, answers)}  # fmt: skip
@@ -308,7 +310,7 @@ def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], bel
         found["segments"] = segments(statement, reference, answers, names, belief)[:6]
     labelled = [(one, its) for one, its in inputs.past if one.values is not None or (one.y is not None and np.isfinite(one.y).any())]
     if labelled:
-        found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0], names)[:6]
+        found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0].some(), names)[:6]
     return found
 
 # %% ../nbs/25_monitoring.ipynb #0ef76832
