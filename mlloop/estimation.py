@@ -129,7 +129,7 @@ def belief(reference: Period, current: Period, weights: np.ndarray | None = None
     return np.asarray(curve.predict(current.score), dtype=float)
 
 # %% ../nbs/08_estimation.ipynb #5cca086d
-TREES: dict[str, Any] = dict(num_leaves=31, min_child_samples=20, reg_lambda=1.0, max_bin=63, n_jobs=1,
+TREES: dict[str, Any] = dict(num_leaves=31, min_child_samples=20, reg_lambda=1.0, n_jobs=1,
                              deterministic=True, force_row_wise=True, verbosity=-1)  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def density_ratio(reference: Period, current: Period, seed: int = 0) -> tuple[np
     import lightgbm
 
     current = current.some(SEEN, seed)
-    X, X_now, _, _ = coded(reference.X, current.X)
+    X, X_now, _, _ = coded(*(one.X.assign(**{"(score)": one.score}) for one in (reference, current)))
     both, is_now = np.vstack([X, X_now]), np.r_[np.zeros(len(X)), np.ones(len(X_now))]
     part = np.random.default_rng(seed).permutation(len(both)) % FOLDS
     z = np.empty(len(both))
