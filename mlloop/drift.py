@@ -88,12 +88,12 @@ def drifted(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> di
     reference, current = (one.sample(ROWS, random_state=seed) if len(one) > ROWS else one for one in (reference, current))
     sides, left_out = _coded(reference, current)
     values = _distances(*sides) if len(sides[0].columns) else {}
-    found = []
+    found: list[dict[str, Any]] = []
     for name, value in values.items():
         count = len(np.union1d(sides[0][name], sides[1][name]))
         limit = threshold(count, len(reference), len(current), len(values))
         found.append({"name": name, "method": "jensen_shannon", "value": value, "threshold": limit, "alert": value > limit})
-    found.sort(key=lambda one: one["value"] / one["threshold"], reverse=True)
+    found.sort(key=lambda one: float(one["value"] / one["threshold"]), reverse=True)
     return {"columns": found, "rows": rows, "left_out": left_out, "said": _said(found, left_out)}
 
 
@@ -113,7 +113,7 @@ def _coded(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[tuple[pd.Dat
 
 def _distances(reference: pd.DataFrame, current: pd.DataFrame) -> dict[str, float]:
     """NannyML's Jensen-Shannon distance of each column, the period as one chunk."""
-    names = list(reference)
+    names = [str(name) for name in reference]
     plain = {name: f"c{place}" for place, name in enumerate(names)}
     made = nannyml().UnivariateDriftCalculator(
         column_names=list(plain.values()), treat_as_categorical=list(plain.values()), categorical_methods=["jensen_shannon"], chunk_number=1)

@@ -9,7 +9,6 @@ __all__ = ['ROWS', 'NANNYML', 'TREES', 'MAX_RATIO', 'FOLDS', 'SEEN', 'DLE', 'CUR
 
 # %% ../nbs/08_estimation.ipynb #a749fb49
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +24,10 @@ ROWS = 70_000  # of the reference; with 20,000 the rare kinds of rows, to which 
 
 def coded(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str], dict[str, str]]:
     """Both tables as numbers: (reference, current, names of the columns kept, why others were not)."""
-    kept, why, sides = [], {}, ([], [])
-    for name in reference:
+    kept: list[str] = []
+    why: dict[str, str] = {}
+    sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for name in map(str, reference):
         if name not in current:
             why[name] = "is not there any more"
             continue
@@ -46,12 +47,13 @@ def _numbers(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.n
     if pd.api.types.is_datetime64_any_dtype(reference.dtype):
         both = [pd.to_datetime(one).astype("int64") / 86.4e12 for one in (reference, current)]
         return tuple(one.to_numpy(dtype=float) for one in both)  # type: ignore[return-value]
+    values: list[np.ndarray]
     is_number = pd.api.types.is_numeric_dtype(reference.dtype) and not isinstance(reference.dtype, pd.CategoricalDtype)
     if is_number or pd.api.types.is_bool_dtype(reference.dtype):
-        both = [pd.to_numeric(one.astype(object), errors="coerce").to_numpy(dtype=float) for one in (reference, current)]
-        known = both[0][np.isfinite(both[0])]
+        values = [pd.to_numeric(one.astype(object), errors="coerce").to_numpy(dtype=float) for one in (reference, current)]
+        known = values[0][np.isfinite(values[0])]
         low, high = np.quantile(known, [0.001, 0.999]) if len(known) else (0.0, 0.0)
-        return tuple(np.clip(one, low, high) for one in both)  # type: ignore[return-value]
+        return tuple(np.clip(one, low, high) for one in values)  # type: ignore[return-value]
     placed = [pd.factorize(one.astype(object)) for one in (reference, current)]  # place among the distinct values, -1: missing
     words = [[*(str(value) for value in distinct), "(missing)"] for _, distinct in placed]
     code = {word: float(place) for place, word in enumerate(sorted(words[0]))}
@@ -168,7 +170,7 @@ def density_ratio(reference: Period, current: Period, seed: int = 0) -> tuple[np
     whole = lightgbm.Dataset(both, is_now, params=TREES, free_raw_data=False).construct()
     for fold in range(FOLDS):
         rest = part != fold
-        data = whole.subset(np.flatnonzero(rest))
+        data = whole.subset(np.flatnonzero(rest).tolist())
         trees = lightgbm.train({"objective": "binary", "learning_rate": 0.1, "seed": seed, **TREES}, data, num_boost_round=60)
         z[~rest] = trees.predict(both[~rest], raw_score=True)
     ratio = np.exp(np.clip(z, -20, 20)) * len(X) / max(len(X_now), 1)

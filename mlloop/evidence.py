@@ -217,7 +217,7 @@ def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model
 
 def _typed(frame: pd.DataFrame, release: Any) -> pd.DataFrame:
     """Columns in the types that the release declares: numbers, times, words."""
-    made = {}
+    made: dict[str, Any] = {}
     for one in release.fields:
         values = frame[one.name] if one.name in frame else pd.Series([None] * len(frame), index=frame.index)
         if one.type == "number":
@@ -298,7 +298,7 @@ def wants_of(log: pd.DataFrame, events: pd.DataFrame, statement: Problem) -> pd.
     if not task.repeats:
         before = joined[joined["time"] < joined["at"]][["user", "item"]].drop_duplicates()
         wanted = wanted.merge(before, how="left", indicator=True).query("_merge == 'left_only'")[["user", "item"]]
-    lists = pd.DataFrame({"user": np.repeat(shown["entity"].to_numpy(), shown["items"].map(len)), "item": np.concatenate([np.asarray(i, dtype=object) for i in shown["items"]] or [[]])})
+    lists = shown[["entity", "items"]].explode("items").rename(columns={"entity": "user", "items": "item"})
     lists["rank"] = lists.groupby("user").cumcount() + 1.0
     ranked = wanted.astype({"item": str}).merge(lists, how="left", on=["user", "item"])
     users = pd.Index(ranked["user"].unique())

@@ -7,8 +7,7 @@ __all__ = ['LEAST_ROWS', 'OFF', 'LEAST_GROUP', 'NEXT', 'WORDS', 'is_worse', 'is_
            'health', 'observe', 'headline', 'history', 'plot_history', 'methods_table', 'findings_table', 'why_table',
            'drift_figure', 'closing']
 
-# %% ../nbs/25_monitoring.ipynb #311cf4d9
-import datetime as dt
+# %% ../nbs/25_monitoring.ipynb #167d02ef
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -298,7 +297,7 @@ def _calibration(statement: Problem, inputs: Inputs) -> dict[str, Any] | None:
 
 def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], belief: np.ndarray | None) -> dict[str, Any]:
     reference, answers, policy = inputs.reference, inputs.answers, statement.retrain
-    weight = drift.weights(reference.X, reference.score) if reference.score is not None else dict.fromkeys(reference.X, 1.0)
+    weight = drift.weights(reference.X, reference.score) if reference.score is not None else {str(name): 1.0 for name in reference.X}
     before: dict[str, int] = {}
     for one in inputs.earlier[1 - policy.n :]:
         for column in one["drift"]["columns"]:

@@ -243,7 +243,7 @@ def test_estimates_on_the_census_are_as_right_as_was_measured(census):
     mean = pd.DataFrame(errors).groupby(["kind", "metric"]).mean()
     # the sampling noise of 2,000 rows alone is .0053 and .0069; over all 104 chunks see benchmarks/monitoring.py
     assert (mean.loc[("usual", "roc_auc")] < 0.0085).all() and (mean.loc[("usual", "f1")] < 0.0110).all()
-    assert mean.loc[("moved", "roc_auc"), "pape"] < 0.0150 and mean.loc[("moved", "f1"), "pape"] < 0.0112
+    assert mean.loc[("moved", "roc_auc"), "pape"] < 0.0130 and mean.loc[("moved", "f1"), "pape"] < 0.0112
     assert (mean.loc["moved"]["pape"] < mean.loc["moved"]["mcbpe"]).all() and (
         mean.loc["moved"]["mcbpe"] < mean.loc["moved"]["cbpe"]
     ).all()
@@ -495,7 +495,10 @@ def test_the_page_is_small_self_contained_and_answers_its_four_questions(office)
 def test_recommendations_are_judged_by_what_was_bought_later_and_never_estimated():
     shop = Problem.model_validate({
         "name": "shop", "question": "What to show?", "decision": "Ten places.",
-        "task": {"kind": "recommendation", "interactions": [{"table": "sold", "user": "who", "item": "what", "time": "at", "kind": "purchase"}], "k": 5, "repeats": False},
+        "task": {
+            "kind": "recommendation", "k": 5, "repeats": False,
+            "interactions": [{"table": "sold", "user": "who", "item": "what", "time": "at", "kind": "purchase"}],
+        },
         "time": {"holdout_days": 7}, "sources": {"sold": {"kind": "files", "path": "sold.csv"}},
         "tables": {"sold": {"source": "sold", "columns": {"who": {"type": "text"}, "what": {"type": "text"}, "at": {"type": "time"}}}},
         "rules": [{"name": "best", "meaning": "best-sellers", "popular_days": 30}],
