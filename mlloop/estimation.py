@@ -53,7 +53,7 @@ def _numbers(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.n
         values = [pd.to_numeric(one.astype(object), errors="coerce").to_numpy(dtype=float) for one in (reference, current)]
         known = values[0][np.isfinite(values[0])]
         low, high = np.quantile(known, [0.001, 0.999]) if len(known) else (0.0, 0.0)
-        return tuple(np.clip(one, low, high) for one in values)  # type: ignore[return-value]
+        return tuple(np.clip(one, low, high) for one in values)
     placed = [pd.factorize(one.astype(object)) for one in (reference, current)]  # place among the distinct values, -1: missing
     words = [[*(str(value) for value in distinct), "(missing)"] for _, distinct in placed]
     code = {word: float(place) for place, word in enumerate(sorted(words[0]))}
