@@ -23,7 +23,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from . import artefacts
+from . import artefacts, own
 from .errors import ModelError
 from .problem import Recommendation, Rule, Tabular, meant
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
@@ -415,6 +415,8 @@ def neumf(
 
 def rule(stated: Rule, task: Recommendation) -> Recommender:
     """The business rule of a problem statement as a recommender: best-sellers, over all or by favourite category."""
+    if stated.function:
+        return own.named("rule", own.RULES, stated.function)(task)
     return Popularity(stated.popular_days, stated.by, task.target_kind)
 
 # %% ../nbs/09_candidates.ipynb #b8cc26be
@@ -469,4 +471,5 @@ def load(path: Path | str, digest: str | None = None):
     ModelError
         Missing, changed, or of a type that may not be made.
     """
+    own.bring_in()
     return artefacts.load(path, recommender_types(), digest)

@@ -16,7 +16,7 @@ import ibis
 import ibis.expr.datatypes as types
 import pandas as pd
 
-from . import behaviour, definitions  # noqa: F401  (importing it declares its features)
+from . import behaviour, definitions, own  # noqa: F401  (importing it declares its features)
 from .baselines import usable_columns
 from .definitions import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .errors import DataError, ProblemError
@@ -99,6 +99,8 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     ProblemError
         An expression that cannot be computed on these columns.
     """
+    made = {f"rule_{r.name}": own.named("rule", own.RULES, r.function)(rows).cast("float64") for r in rules if r.function}
+    rows, rules = rows.mutate(**made), [rule for rule in rules if not rule.function]
     for rule in rules:
         _must_parse(rows, rule)
     if not rules:

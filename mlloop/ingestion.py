@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pandera.errors import SchemaError
 
+from . import own
 from .errors import ContractError, SourceError
 from .lake import Lake, TableRef
 from .problem import Column, Problem, Recommendation, Source, Table
@@ -359,6 +360,7 @@ def judged(rows: ibis.Table, table: Table) -> ibis.Table:
     raw = {name: text[f"{name}{RAW}"] for name in columns}
     value = {name: typed(raw[name], column) for name, column in columns.items()}
     broken = [rule for name, column in columns.items() for rule in rules(name, column, raw[name], value[name])]
+    broken += [(one.broken(value), one.reason) for one in (own.named("check", own.CHECKS, name) for name in table.checks)]
     reason = ibis.cases((text._line.notnull(), "line is not a JSON object"), *broken, else_=ibis.null("string"))
     told = text.mutate(_reason=reason, **value).cache()
     came = ibis.coalesce(told._line, _as_json({name: told[f"{name}{RAW}"] for name in columns}))
@@ -475,7 +477,8 @@ def ingest_table(
     """
     once = dict(zip(reversed(batches), reversed(raws), strict=True))
     order = list(dict.fromkeys(batches))
-    chain = states({"contract": table, "sample": sample if entity in table.columns else 1.0, "ingestion": 1}, order)
+    recipe = {"contract": table, "sample": sample if entity in table.columns else 1.0, "ingestion": 1}
+    chain = states(recipe | ({"checks": own.checks_digest(table.checks)} if table.checks else {}), order)
     held, version, notes = standing(lake, name, chain, as_of)
     if version < 0 or held < len(order):
         before = lake.restore(name, version) if version >= 0 else None
