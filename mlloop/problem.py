@@ -442,11 +442,13 @@ def load(path: Path | str) -> Problem:
 
 def _names_of_its_own(path: Path) -> dict[str, list[str]]:
     """What the project around a statement declares of its own, by kind: names the statement may use."""
-    try:
-        root = _settings.find_root(path.resolve().parent)
-    except ProjectNotFound:
-        return {}
-    return {kind: own.names(root, kind) for kind in ("cleaning", "rule", "check")}
+    for start in (path.resolve().parent, None):
+        try:
+            root = _settings.find_root(start)
+        except ProjectNotFound:
+            continue
+        return {kind: own.names(root, kind) for kind in ("cleaning", "rule", "check")}
+    return {}
 
 
 def _plain(node):
