@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'LEARNT_ROWS', 'MODEL', 'MANY_ITEMS', 'USERS_AT_ONCE', 'usable_columns', 'encode', 'rule_scores',
            'last_values', 'Rows', 'ready', 'target', 'cheap_model', 'one_split', 'answers', 'Contender',
            'tabular_contenders', 'fold_scores', 'tuning_rows', 'Answer', 'answer', 'calibrated', 'fold_rows',
-           'BoughtBefore', 'recommendation_contenders', 'wanted', 'user_values']
+           'by_chance', 'BoughtBefore', 'recommendation_contenders', 'wanted', 'user_values']
 
 # %% ../nbs/09_baselines.ipynb #3ab8374b
 from dataclasses import dataclass
@@ -385,6 +385,22 @@ def fold_rows(rows: Rows, folds, seed: int = 0) -> list[tuple[np.ndarray, np.nda
             )
         found.append((train, test))
     return found
+
+# %% ../nbs/09_baselines.ipynb #timeless-code
+def by_chance(rows, entity: str | None, columns=None, share: float = 0.2) -> dict[str, Any]:
+    """`train` and `holdout` of an Ibis table without time, by a digest of each row; entities stay whole.
+
+    Parameters
+    ----------
+    columns : iterable of str, optional
+        Those the digest is of; default: all. A table with more columns is cut as it was without them.
+    """
+    import ibis
+
+    names = [entity] if entity else sorted(columns or rows.columns)
+    text = ibis.literal("|").join([rows[c].cast("string").fill_null("") for c in names])
+    held = text.hexdigest("md5").substr(0, 2) < f"{int(256 * share):02x}"
+    return {"train": rows.filter(~held), "holdout": rows.filter(held)}
 
 # %% ../nbs/09_baselines.ipynb #255e647f
 MANY_ITEMS = 4000
