@@ -564,14 +564,17 @@ def predict(
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder; its name is the problem's.")],
     data: Annotated[
-        str | None, typer.Option(help="A CSV, Parquet or JSON-lines file (or .gz), a glob or folder of them, or an SQL URL.")
+        str | None,
+        typer.Option(help="A CSV, Parquet or JSON-lines file (or .gz), a glob or folder of them, or an SQL URL."),
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What is to be predicted.")] = None,
     when: Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="When a row happened.")] = None,
     key: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Who or what a row is about.")] = None,
     user: Annotated[str | None, typer.Option(metavar="COLUMN", help="For recommendations: who.")] = None,
     item: Annotated[str | None, typer.Option(metavar="COLUMN", help="For recommendations: what.")] = None,
-    task: Annotated[str | None, typer.Option(help="classification, regression or recommendation; default: found out.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification, regression or recommendation; default: found out.")
+    ] = None,
     positive: Annotated[str | None, typer.Option(metavar="VALUE", help="The class that is looked for.")] = None,
     table: Annotated[str | None, typer.Option(help="The table of an SQL URL.")] = None,
     query: Annotated[str | None, typer.Option(help="The query of an SQL URL.")] = None,
@@ -581,7 +584,9 @@ def new(
     if data is None and ask:
         data = ask("Where is the data (a file, a folder, an SQL URL)?", [], None)
     if data is None:
-        raise UsageError("--data is missing", next_step="Example: mlloop new churn --data customers.csv --target churned")
+        raise UsageError(
+            "--data is missing", next_step="Example: mlloop new churn --data customers.csv --target churned"
+        )
     from mlloop import scaffold
 
     wanted = scaffold.Wanted(data, target, when, key, user, item, task, positive, table, query)

@@ -219,7 +219,9 @@ def _origins(tree: ast.Module) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mlloop":
             origin |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            origin |= {alias.asname or alias.name: alias.name for alias in node.names if alias.name.startswith("mlloop")}
+            origin |= {
+                alias.asname or alias.name: alias.name for alias in node.names if alias.name.startswith("mlloop")
+            }
     return origin
 
 
@@ -227,7 +229,9 @@ def _kind(decorator: ast.expr, origin: dict[str, str]) -> str | None:
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
     text = ast.unparse(called)
     head, _, rest = text.partition(".")
-    whole = ".".join(part for part in (origin.get(text) or origin.get(head), rest if text not in origin else "") if part)
+    whole = ".".join(
+        part for part in (origin.get(text) or origin.get(head), rest if text not in origin else "") if part
+    )
     kinds = {
         "mlloop.definitions.feature": "feature",
         "mlloop.features.feature": "feature",

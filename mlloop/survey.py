@@ -29,10 +29,17 @@ FORMS = (
 )
 WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}
 YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churned", "fraud", "dead", "won")
-USER = re.compile(r"(^|_)(user|customer|client|member|household|visitor|account|shopper|buyer|reviewer)(_?(id|no|key|number))?$", re.I)
-ITEM = re.compile(r"(^|_)(item|product|article|sku|stock_?code|movie|book|song|track|isbn|asin|upc|good)(_?(id|no|key|code|number))?$", re.I)
+USER = re.compile(
+    r"(^|_)(user|customer|client|member|household|visitor|account|shopper|buyer|reviewer)(_?(id|no|key|number))?$", re.I
+)
+ITEM = re.compile(
+    r"(^|_)(item|product|article|sku|stock_?code|movie|book|song|track|isbn|asin|upc|good)(_?(id|no|key|code|number))?$",
+    re.I,
+)
 WHEN = re.compile(r"(date|time|timestamp|_at$|^at$|day$|dt$|when|since)", re.I)
-NAMING = re.compile(r"(^|[_ ])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no)$|^unnamed|(?<=[a-z])(ID|Id|No)$", re.I)
+NAMING = re.compile(
+    r"(^|[_ ])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no)$|^unnamed|(?<=[a-z])(ID|Id|No)$", re.I
+)
 QUANTITY = re.compile(r"(quantity|qty|pieces|units|count)$", re.I)
 PRICE = re.compile(r"(price|amount|sales_value|cost|revenue)", re.I)
 TITLE = re.compile(r"(description|name|title|product_?name)$", re.I)
@@ -57,6 +64,8 @@ class Looked:
         Rows there are, and lines that could not be read at all.
     distinct, missing : dict of str to int
         Of each column, over all rows.
+    table : ibis.Table
+        All rows, as text.
     """
 
     source: Source
@@ -66,6 +75,7 @@ class Looked:
     unread: int
     distinct: dict[str, int]
     missing: dict[str, int]
+    table: Any = None
 
 
 def look(data: str, table: str | None = None, query: str | None = None) -> Looked:
@@ -93,7 +103,9 @@ def look(data: str, table: str | None = None, query: str | None = None) -> Looke
         names = list(dict.fromkeys(name for raw in raws[:50] for name in ingestion.header(raw) if name.strip()))
         if len(names) < 2:
             raise DataError(
-                f"has {len(names)} column{'s' if len(names) != 1 else ''} ({', '.join(names) or 'none'})", data, "Is it a table with a header line?"
+                f"has {len(names)} column{'s' if len(names) != 1 else ''} ({', '.join(names) or 'none'})",
+                data,
+                "Is it a table with a header line?",
             )
         rows, unread = ingestion.raw_rows(con, raws, names)
         return _counted(rows, unread, names, source, files, data)
@@ -123,6 +135,7 @@ def _counted(rows, unread, names, source, files, data) -> Looked:
         int(unread.count().to_pyarrow().as_py()),
         {name: counted[f"d{i}"] or 0 for i, name in enumerate(names)},
         {name: int(counted[f"m{i}"] or 0) for i, name in enumerate(names)},
+        values,
     )
 
 
@@ -132,7 +145,9 @@ def _files(data: str) -> tuple[Source, list[Path], list[ingestion.Raw]]:
     found = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
     if not found:
         near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:8] if path.parent.is_dir() else []
-        raise SourceError("there is no such file" + (meant(path.name, near) if near else ""), data, "Name it: --data FILE")
+        raise SourceError(
+            "there is no such file" + (meant(path.name, near) if near else ""), data, "Name it: --data FILE"
+        )
     suffix = lambda one: Path(one.name.removesuffix(".gz")).suffix.lower()
     if path.is_dir():
         found = [one for one in found if suffix(one) in FORMATS]
@@ -167,18 +182,28 @@ def _database(url: str, table: str | None, query: str | None, folder: Path) -> t
         engine = sa.create_engine(url)
         known = sa.inspect(engine).get_table_names()
         if table is None and query is None and len(known) != 1:
-            raise UsageError(f"which table? There are: {', '.join(known) or 'none'}", url, "Say it: --table NAME, or --query SQL")
+            raise UsageError(
+                f"which table? There are: {', '.join(known) or 'none'}", url, "Say it: --table NAME, or --query SQL"
+            )
         table = None if query else (table or known[0])
         if table and "." not in table and table not in known + sa.inspect(engine).get_view_names():
             raise SourceError(f"there is no table {table!r}" + meant(table, known), url, "Say it: --table NAME")
-        inner = f"({query}) AS asked" if query else ".".join(engine.dialect.identifier_preparer.quote(p) for p in (table or "").split("."))
+        inner = (
+            f"({query}) AS asked"
+            if query
+            else ".".join(engine.dialect.identifier_preparer.quote(p) for p in (table or "").split("."))
+        )
         with engine.connect().execution_options(stream_results=True) as connection:
             result = connection.execute(sa.text(f"SELECT * FROM {inner}"))
             columns = list(result.keys())
             rows = ([dict(r) for r in part] for part in result.mappings().partitions(CHUNK_ROWS))
             write_rows(rows, folder / "sample.parquet", columns)
     except (SQLAlchemyError, ImportError) as error:
-        raise SourceError(" ".join(str(getattr(error, "orig", None) or error).split())[:300], url, "Mend the URL or the query, then try again") from error
+        raise SourceError(
+            " ".join(str(getattr(error, "orig", None) or error).split())[:300],
+            url,
+            "Mend the URL or the query, then try again",
+        ) from error
     return Source(kind="sql", url=url, table=table, query=query), []
 
 
@@ -217,7 +242,11 @@ def separator(path: Path, coded: str) -> str:
     import gzip
     import itertools
 
-    with gzip.open(path, "rt", encoding=coded, errors="replace") if path.name.endswith(".gz") else path.open(encoding=coded, errors="replace") as handle:
+    with (
+        gzip.open(path, "rt", encoding=coded, errors="replace")
+        if path.name.endswith(".gz")
+        else path.open(encoding=coded, errors="replace") as handle
+    ):
         lines = list(itertools.islice(handle, 50))
     scores = {}
     for mark in (",", ";", "\t", "|"):
@@ -265,7 +294,9 @@ def guess(name: str, text: pd.Series) -> Guess:
     known = told[told.notna() & ~told.str.lower().isin([*ingestion.MISSING])]
     if known.empty:
         return Guess(Column(type="text", feature=False), "no value at all", text)
-    found = _boolean(known) or _number(name, known) or _moment(name, known) or _dressed(name, known) or _text(name, known)
+    found = (
+        _boolean(known) or _number(name, known) or _moment(name, known) or _dressed(name, known) or _text(name, known)
+    )
     found.values = found.values.reindex(text.index)
     return found
 
@@ -293,7 +324,11 @@ def _number(name: str, known: pd.Series) -> Guess | None:
     grouped = r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"
     plain = r"[+-]?\d+(\.\d+)?"
     if _fits(known, f"({grouped})|({plain})") == 1 and _fits(known, grouped) > 0:
-        return Guess(Column(type="number", thousands=","), "thousands are set apart by a comma", pd.to_numeric(known.str.replace(",", "")))
+        return Guess(
+            Column(type="number", thousands=","),
+            "thousands are set apart by a comma",
+            pd.to_numeric(known.str.replace(",", "")),
+        )
     comma = r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?"
     if _fits(known, comma) == 1 and _fits(known, r".*,\d+") > 0:
         values = pd.to_numeric(known.str.replace(".", "").str.replace(",", "."))
@@ -318,9 +353,17 @@ def _moment(name: str, known: pd.Series) -> Guess | None:
     forms = [form for form, share in fits.items() if share == best][:1]
     rest = some[pd.to_datetime(some, format=forms[0], errors="coerce").isna()]
     if best < 0.995 and len(rest):
-        more = {form: pd.to_datetime(rest, format=form, errors="coerce").notna().mean() for form in FORMS if form not in forms}
+        more = {
+            form: pd.to_datetime(rest, format=form, errors="coerce").notna().mean()
+            for form in FORMS
+            if form not in forms
+        }
         forms += [form for form, share in sorted(more.items(), key=lambda pair: -pair[1])[:1] if share > 0.3]
-    values = pd.concat([pd.to_datetime(known, format=form, errors="coerce") for form in forms], axis=1).bfill(axis=1).iloc[:, 0]
+    values = (
+        pd.concat([pd.to_datetime(known, format=form, errors="coerce") for form in forms], axis=1)
+        .bfill(axis=1)
+        .iloc[:, 0]
+    )
     swapped = {form for form, share in fits.items() if share == best} - set(forms)
     why = "day or month first? Both would do: look" if swapped else _unfit(values)
     whole = not any("%H" in form or "%I" in form for form in forms)
@@ -340,11 +383,11 @@ def _dressed(name: str, known: pd.Series) -> Guess | None:
     bare = known.str.fullmatch(ingestion.NUMBER.strip("^$"))
     dressed = fits & ~bare
     words = known[~fits].str.lower()
-    if fits.mean() < 0.9 or (len(words) and words.nunique() > max(5, 0.02 * len(known))):
+    strange = words[~words.isin(profiling.SAID_MISSING)]
+    if fits.sum() < 20 or len(strange) > 0.1 * len(known) or strange.nunique() > max(5, 0.02 * len(known)):
         return None
-    letters = (parts[0].fillna("") + parts[2].fillna(""))[dressed].str.replace(r"[\W\d_]", "", regex=True).str.lower()
-    unit = letters.value_counts()
-    units = {one for one in unit.index if one and unit[one] >= 0.01 * len(known)}
+    unit = (parts[0].fillna("") + "|" + parts[2].fillna(""))[dressed].map(profiling._unit).value_counts()
+    units = {one for one in unit.index if one.isalpha() and unit[one] >= 0.01 * len(known)}
     symbols = "".join(sorted(set("".join((parts[0].fillna("") + parts[2].fillna(""))[dressed])) & set("%$€£")))
     coded = parts[0][dressed].fillna("").str.contains(r"[^\W\d_]").any()  # letters before a number make it a code
     if len(units) > 6 or coded or NAMING.search(name):
@@ -354,8 +397,15 @@ def _dressed(name: str, known: pd.Series) -> Guess | None:
     values = pd.to_numeric(parts[1].str.replace(",", ""), errors="coerce")
     marks = [*sorted(units), *symbols]
     told = [f"some are written with {', '.join(marks)}"] if marks else []
-    told += [f"{len(words):,} values such as {words.iloc[0]!r} are no numbers and count as missing"] if len(words) else []
-    rule = {"rule": "number", "columns": [name], **({"options": options} if options else {}), "reason": "; ".join(told) or "numbers written as text"}
+    told += (
+        [f"{len(words):,} values such as {words.iloc[0]!r} are no numbers: they count as missing"] if len(words) else []
+    )
+    rule = {
+        "rule": "number",
+        "columns": [name],
+        **({"options": options} if options else {}),
+        "reason": "; ".join(told) or "numbers written as text",
+    }
     why = f"a number once it is cleaned: {rule['reason']}"
     return Guess(Column(type="text"), why, values.astype(float), [rule])
 
@@ -371,7 +421,9 @@ def _text(name: str, known: pd.Series) -> Guess:
     if distinct <= 50 or (distinct <= 500 and distinct <= 0.2 * len(known)):
         return Guess(Column(type="category"), "", known.astype(object))
     if len(known) > 50 and distinct > 0.9 * len(known):
-        return Guess(Column(type="text", feature=False), "names rows: nearly every value is different", known.astype(object))
+        return Guess(
+            Column(type="text", feature=False), "names rows: nearly every value is different", known.astype(object)
+        )
     return Guess(Column(type="text"), f"{distinct:,} different values", known.astype(object))
 
 
@@ -381,9 +433,20 @@ def columns_of(looked: Looked) -> dict[str, Guess]:
     for name, one in found.items():
         unique = looked.distinct[name] >= 0.999 * (looked.rows - looked.missing[name])
         whole = one.column.type in ("integer", "text", "category")
-        if whole and unique and looked.rows > 50 and (NAMING.search(name) or one.column.type == "text" or _counts_up(one)):
+        if (
+            whole
+            and unique
+            and looked.rows > 50
+            and (NAMING.search(name) or one.column.type == "text" or _counts_up(one))
+        ):
             found[name] = _changed(one, feature=False, why="names rows: every value is different")
-        elif one.column.type in ("integer", "number") and NAMING.search(name) and not unique and looked.distinct[name] > 2:
+        elif (
+            one.column.type in ("integer", "number")
+            and NAMING.search(name)
+            and looked.distinct[name] >= 0.9 * looked.rows > 50
+        ):
+            found[name] = _changed(one, feature=False, why="names rows: nearly every value is different")
+        elif one.column.type in ("integer", "number") and NAMING.search(name) and looked.distinct[name] > 2:
             kind: Any = "category" if looked.distinct[name] <= 500 else "text"
             found[name] = Guess(Column(type=kind), "a number that names things", looked.text[name])
         elif one.column.feature and looked.distinct[name] <= 1:
@@ -408,14 +471,23 @@ def key_of(looked: Looked, columns: dict[str, Guess]) -> str | None:
     whole = [n for n, one in columns.items() if looked.missing[n] == 0 and one.column.type in kinds]
     named = [n for n in whole if NAMING.search(n) and looked.distinct[n] >= 0.98 * looked.rows]
     plain = [n for n in whole if looked.distinct[n] == looked.rows and not columns[n].column.feature]
-    best: list[str | None] = [*sorted(named, key=lambda n: -looked.distinct[n]), *plain, None]
+    rank = lambda n: (-looked.distinct[n], not re.search("id$", n, re.I))
+    best: list[str | None] = [*sorted(named, key=rank), *plain, None]
     return best[0]
 
 
 def times_of(looked: Looked, columns: dict[str, Guess]) -> list[str]:
     """The columns that may say when a row happened, the likeliest first; columns with many gaps do not."""
-    able = [n for n, one in columns.items() if one.is_time and looked.missing[n] <= 0.02 * looked.rows and one.values.nunique() > 3]
-    likely = lambda n: (looked.missing[n] > 0, not re.search(r"^(date|time|timestamp|created|ordered|observed)|(time|date|timestamp|created_at|dt)$", n, re.I), list(columns).index(n))
+    able = [
+        n
+        for n, one in columns.items()
+        if one.is_time and looked.missing[n] <= 0.02 * looked.rows and one.values.nunique() > 3
+    ]
+    likely = lambda n: (
+        looked.missing[n] > 0,
+        not re.search(r"^(date|time|timestamp|created|ordered|observed)|(time|date|timestamp|created_at|dt)$", n, re.I),
+        list(columns).index(n),
+    )
     return sorted(able, key=likely)
 
 
@@ -434,7 +506,14 @@ def windows_of(times: pd.Series, recommendation: bool = False) -> dict[str, Any]
     middle = half.iloc[int(len(half) * 0.4)] if len(half) else begin
     fold = max(1, int(((as_of - pd.Timedelta(days=holdout)) - middle.normalize()).days // 4))
     fold = min(fold, 28) if recommendation else fold
-    return {"as_of": as_of.date() if as_of == as_of.normalize() else as_of, "holdout_days": holdout, "folds": 4, "fold_days": fold, "days": days, "first": first}
+    return {
+        "as_of": as_of.date() if as_of == as_of.normalize() else as_of,
+        "holdout_days": holdout,
+        "folds": 4,
+        "fold_days": fold,
+        "days": days,
+        "first": first,
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the target and what leaks it
@@ -471,7 +550,9 @@ def as_number(target: Guess, kind: str, positive: str | None = None) -> pd.Serie
     return yes.astype(float)
 
 
-def leaks(columns: dict[str, Guess], y: pd.Series, kind: str, skip: Sequence[str], order: pd.Series | None = None) -> dict[str, str]:
+def leaks(
+    columns: dict[str, Guess], y: pd.Series, kind: str, skip: Sequence[str], order: pd.Series | None = None
+) -> dict[str, str]:
     """Columns that seem to know the target, each with the sign that gives it away.
 
     Parameters
@@ -493,9 +574,20 @@ def leaks(columns: dict[str, Guess], y: pd.Series, kind: str, skip: Sequence[str
             continue
         values = one.values[known]
         sign = analysis._sign(values, y, _alone(values, y, later, kind), kind, None)
+        sign = sign or (_only_for_one(values, y) if kind == "classification" else "")
         if sign and not sign.startswith("names rows"):
             found[name] = sign
     return found | _sums({n: c for n, c in columns.items() if n not in skip and n not in found}, y, known)
+
+
+def _only_for_one(values: pd.Series, y: pd.Series) -> str:
+    """Whether a column is filled in for rows of one class only: then it was likely filled in afterwards."""
+    there = values.notna() & (values.astype(str).str.strip() != "")
+    n, share = int(there.sum()), float(y[there].mean()) if there.any() else 0.5
+    if n < 30 or n > 0.9 * len(y) or not 0.05 < y.mean() < 0.95 or 0.03 < share < 0.97:
+        return ""
+    told = f"{int(y[there].sum()):,} of {n:,} rows with a value are of the class looked for"
+    return f"is filled in for one class only ({told}), so probably afterwards"
 
 
 def _alone(values: pd.Series, y: pd.Series, later: np.ndarray, kind: str) -> float:
@@ -504,7 +596,9 @@ def _alone(values: pd.Series, y: pd.Series, later: np.ndarray, kind: str) -> flo
 
 def _sums(columns: dict[str, Guess], y: pd.Series, known: pd.Series) -> dict[str, str]:
     """Numbers that add up to the target, as parts of a total do."""
-    numbers = {n: one.values[known] for n, one in columns.items() if one.is_number and one.values[known].isna().mean() < 0.05}
+    numbers = {
+        n: one.values[known] for n, one in columns.items() if one.is_number and one.values[known].isna().mean() < 0.05
+    }
     X = pd.DataFrame(numbers).loc[:, lambda frame: frame.nunique() > 1]
     whole = X.notna().all(axis=1)
     X, y = X[whole].head(20_000), y[whole].head(20_000)
@@ -521,7 +615,7 @@ def _sums(columns: dict[str, Guess], y: pd.Series, known: pd.Series) -> dict[str
         kept.remove(name)
     if len(kept) < 2 or len(kept) > 6:
         return {}
-    return {name: f"is part of it: {' and '.join(kept)} together give the target exactly" for name in kept}
+    return {name: f"is a part of it: {' and '.join(kept)} add up to the target" for name in kept}
 
 
 def _r2(X: pd.DataFrame, y: pd.Series) -> float:
@@ -535,8 +629,10 @@ def _r2(X: pd.DataFrame, y: pd.Series) -> float:
 # ---------------------------------------------------------------------------------------------- a first rule
 
 
-def first_rule(columns: dict[str, Guess], usable: Sequence[str], y: pd.Series, kind: str) -> dict[str, str]:
-    """The best single question the sample knows, as SQL: name, meaning, score."""
+def first_rule(
+    columns: dict[str, Guess], usable: Sequence[str], y: pd.Series, kind: str
+) -> tuple[dict[str, str], float]:
+    """The best single question the sample knows, as SQL: name, meaning, score; and its ROC AUC or mean absolute error."""
     y, best = y.dropna(), None
     for name in usable:
         one = columns[name]
@@ -549,14 +645,19 @@ def first_rule(columns: dict[str, Guess], usable: Sequence[str], y: pd.Series, k
             inside, outside = y[yes], y[~yes]
             between = len(inside) * (inside.mean() - y.mean()) ** 2 + len(outside) * (outside.mean() - y.mean()) ** 2
             if best is None or between > best[0]:
-                best = (between, told, sql, inside, outside)
+                best = (between, told, sql, yes)
     form = (lambda part: part.mean()) if kind == "classification" else (lambda part: part.median())
     if best is None:
-        return {"name": "always_alike", "meaning": "the same answer for every row", "score": f"{float(form(y)):.6g}"}
-    _, told, sql, inside, outside = best
-    a, b = float(form(inside)), float(form(outside))
-    meaning = f"{told}: {a:.4g}, otherwise {b:.4g}"
-    return {"name": "one_question", "meaning": meaning, "score": f"CASE WHEN {sql} THEN {a:.6g} ELSE {b:.6g} END"}
+        usual = float(form(y))
+        figure = 0.5 if kind == "classification" else float((y - usual).abs().mean())
+        return {"name": "always_alike", "meaning": "the same answer for every row", "score": f"{usual:.6g}"}, figure
+    _, told, sql, yes = best
+    a, b = float(form(y[yes])), float(form(y[~yes]))
+    figure = float((y - np.where(yes, a, b)).abs().mean())
+    if kind == "classification":
+        figure = 0.5 + abs(float(yes[y == 1].mean()) - float(yes[y != 1].mean())) / 2  # the curve has one corner
+    score = f"CASE WHEN {sql} THEN {a:.6g} ELSE {b:.6g} END"
+    return {"name": "one_question", "meaning": f"{told}: {a:.4g}, otherwise {b:.4g}", "score": score}, figure
 
 
 def _questions(name: str, one: Guess):
@@ -566,7 +667,11 @@ def _questions(name: str, one: Guess):
         yield f"{name} is true", quoted, values.fillna(False).astype(bool)
     elif one.is_number:
         for cut in np.unique(values.quantile([0.2, 0.35, 0.5, 0.65, 0.8]).dropna()):
-            yield f"{name} is at least {cut:.6g}", f"{quoted} >= {cut:.6g}", (values >= float(f"{cut:.6g}")).fillna(False)
+            yield (
+                f"{name} is at least {cut:.6g}",
+                f"{quoted} >= {cut:.6g}",
+                (values >= float(f"{cut:.6g}")).fillna(False),
+            )
     elif values.nunique() <= 500:
         for value in values.value_counts().index[:10]:
             told = str(value).replace("'", "''")
@@ -603,6 +708,34 @@ def parts_of_events(looked: Looked, columns: dict[str, Guess]) -> dict[str, str 
         "name": first(TITLE, named) if item else None,
         "category": first(GROUP, lambda n: named(n) and looked.distinct[n] <= 500) if item else None,
     }
+
+
+def simple_figure(
+    looked: Looked, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
+) -> float:
+    """The best NDCG@10 that best-sellers, or what a user had before, reach in the held-out days; of whole users, a part of them."""
+    from mlloop import recommenders
+    from mlloop.baselines import BoughtBefore, user_values
+
+    asked = looked.table
+    if looked.rows > ROWS:
+        asked = asked.filter((asked[user].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / looked.rows))
+    events = asked.select(
+        user=asked[user], item=asked[item], time=asked[time], **({"kind": asked[kind[0]]} if kind else {})
+    )
+    events = events.to_pandas().dropna(subset=["user", "item", "time"])
+    events = events.assign(
+        time=guess(time, events["time"].astype(object)).values, kind="purchase" if kind is None else events["kind"]
+    )
+    since = pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
+    before, after = events[events["time"] < since], events[events["time"] >= since]
+    wanted = kind[1] if kind else "purchase"
+    after = after[after["kind"] == wanted][["user", "item"]].drop_duplicates()
+    if before.empty or after.empty:
+        return 0.0
+    simple = [recommenders.Popularity(days=30, target_kind=wanted), BoughtBefore(target_kind=wanted)]
+    values = [user_values(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
+    return float(max(values))
 
 
 def _settles(looked: Looked, item: str | None, name: str) -> bool:
