@@ -3,6 +3,7 @@
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'mlloop'},
   'syms': { 'mlloop.analysis': { 'mlloop.analysis.Analysis': ('analysis.html#analysis', 'mlloop/analysis.py'),
                                  'mlloop.analysis._columns_of_events': ('analysis.html#_columns_of_events', 'mlloop/analysis.py'),
+                                 'mlloop.analysis._draw_target': ('analysis.html#_draw_target', 'mlloop/analysis.py'),
                                  'mlloop.analysis._findings_of_columns': ('analysis.html#_findings_of_columns', 'mlloop/analysis.py'),
                                  'mlloop.analysis._in_order': ('analysis.html#_in_order', 'mlloop/analysis.py'),
                                  'mlloop.analysis._interval': ('analysis.html#_interval', 'mlloop/analysis.py'),

@@ -297,8 +297,8 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     assert isinstance(task, Tabular)
     learnt = training_rows(rows, windows, time, task.entity)
     facts: dict[str, Any] = {"columns": column_facts(learnt), "newest": _newest(rows, time) if time else None}
-    who = [c for c in dict.fromkeys([task.entity or time, *problem.tables[task.table].key, time]) if c in learnt.columns]
-    data = sample(learnt, who or list(learnt.columns))
+    naming_rows = dict.fromkeys([task.entity or time, *problem.tables[task.table].key, time])
+    data = sample(learnt, [c for c in naming_rows if c and c in learnt.columns] or list(learnt.columns))
     if data.empty:
         raise DataError(
             "no row lies in the training period",
@@ -638,14 +638,21 @@ def draw_time(found: Analysis, ax: Axes) -> Axes:
         )
     target = frames["problem"].task.target
     if frames["over_time"] is None:
-        classes = frames["y"].map({1.0: str(frames["problem"].task.positive), 0.0: "others"})
-        return plot_distribution((classes if found.kind == "classification" else frames["y"]).rename(target), ax)
+        return _draw_target(found, ax)
     label = (
         f"share of {target} = {frames['problem'].task.positive}" if found.kind == "classification" else f"mean {target}"
     )
     return plot_time_series(
         frames["over_time"], ax, label=label, windows=frames["windows"], title=_said_of_time(found, label)
     )
+
+
+def _draw_target(found: Analysis, ax: Axes) -> Axes:
+    task, y = found.frames["problem"].task, found.frames["y"]
+    if found.kind == "regression":
+        return plot_distribution(y.rename(task.target), ax)
+    said = f"{y.mean():.0%} of the rows are {task.target} = {task.positive}"
+    return plot_distribution(y.map({1.0: str(task.positive), 0.0: "others"}).rename(task.target), ax, title=said)
 
 
 def _said_of_time(found: Analysis, what: str) -> str:

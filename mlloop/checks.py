@@ -121,7 +121,9 @@ def _own(settings: Settings, statements: dict[Path, Problem]) -> list[str]:
 
 
 def _names(file: Path, statement: Problem) -> None:
-    wanted = [("rule", own.RULES, r.function, f"rules: {r.name}") for r in statement.rules if r.function]
+    wanted: list[tuple[str, dict[str, Any], str, str]] = [
+        ("rule", own.RULES, r.function, f"rules: {r.name}") for r in statement.rules if r.function
+    ]
     wanted += [
         ("check", own.CHECKS, name, f"tables.{table}.checks")
         for table, one in statement.tables.items()

@@ -61,13 +61,13 @@ EXAMPLES = {
 #
 # @rule                                            # in the statement: rules: [{name: usual, meaning: ..., function: usual}]
 # def usual(rows):
-#     return rows.amount / rows.limit              # higher means more of the positive class; or the predicted number""",
+#     return rows.amount / rows.income             # higher means more of the positive class; or the predicted number""",
     "features": """\
 # from mlloop.definitions import feature
 #
-# @feature("row", amount_of_limit=("amount used of the limit", "share"))
-# def use_of_limit(rows):
-#     return {"amount_of_limit": rows.amount / rows.limit}""",
+# @feature("row", amount_of_income=("amount as a share of the income", "share"))
+# def burden(rows):
+#     return {"amount_of_income": rows.amount / rows.income}""",
     "exploration": """\
 # from mlloop.candidates import candidate, spread
 # from sklearn.ensemble import ExtraTreesClassifier

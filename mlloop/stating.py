@@ -358,6 +358,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
             looked.source.path or looked.source.url,
             "Example: mlloop new shop --data sales.csv --user customer --item product --time sold_at",
         )
+    assert user is not None and item is not None and time is not None
     if item != parts["item"]:
         parts = {**parts, "name": None, "category": None}
     kinds = survey.kind_column_of(columns)
@@ -397,7 +398,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
             }
         )
     every = max(1, windows["holdout_days"] // 4)
-    figure = survey.simple_figure(looked, user, item, str(time), windows, kinds)
+    figure = survey.simple_figure(looked, user, item, time, windows, kinds)
     return {
         "table": "events",
         "heading": f"{item} for {user}",

@@ -384,7 +384,12 @@ def _dressed(name: str, known: pd.Series) -> Guess | None:
     dressed = fits & ~bare
     words = known[~fits].str.lower()
     strange = words[~words.isin(profiling.SAID_MISSING)]
-    if fits.sum() < 20 or len(strange) > 0.1 * len(known) or strange.nunique() > max(5, 0.02 * len(known)):
+    if (
+        fits.sum() < 20
+        or bare.all()
+        or len(strange) > 0.1 * len(known)
+        or strange.nunique() > max(5, 0.02 * len(known))
+    ):
         return None
     unit = (parts[0].fillna("") + "|" + parts[2].fillna(""))[dressed].map(profiling._unit).value_counts()
     units = {one for one in unit.index if one.isalpha() and unit[one] >= 0.01 * len(known)}
@@ -429,10 +434,10 @@ def _text(name: str, known: pd.Series) -> Guess:
 
 def columns_of(looked: Looked) -> dict[str, Guess]:
     """A guess for each column, by name; what only numbers the rows is no feature."""
-    found = {name: guess(name, looked.text[name]) for name in looked.text}
+    found = {name: guess(name, looked.text[name]) for name in map(str, looked.text.columns)}
     for name, one in found.items():
         unique = looked.distinct[name] >= 0.999 * (looked.rows - looked.missing[name])
-        whole = one.column.type in ("integer", "text", "category")
+        whole = one.column.type in ("integer", "category") or (one.column.type == "text" and not one.is_number)
         if (
             whole
             and unique
@@ -468,7 +473,9 @@ def _changed(one: Guess, why: str, **fields: Any) -> Guess:
 def key_of(looked: Looked, columns: dict[str, Guess]) -> str | None:
     """The column that names each row, if one does."""
     kinds = ("integer", "text", "category")
-    whole = [n for n, one in columns.items() if looked.missing[n] == 0 and one.column.type in kinds]
+    whole = [
+        n for n, one in columns.items() if looked.missing[n] == 0 and one.column.type in kinds and not one.cleaning
+    ]
     named = [n for n in whole if NAMING.search(n) and looked.distinct[n] >= 0.98 * looked.rows]
     plain = [n for n in whole if looked.distinct[n] == looked.rows and not columns[n].column.feature]
     rank = lambda n: (-looked.distinct[n], not re.search("id$", n, re.I))
@@ -599,6 +606,8 @@ def _sums(columns: dict[str, Guess], y: pd.Series, known: pd.Series) -> dict[str
     numbers = {
         n: one.values[known] for n, one in columns.items() if one.is_number and one.values[known].isna().mean() < 0.05
     }
+    if len(numbers) < 2:
+        return {}
     X = pd.DataFrame(numbers).loc[:, lambda frame: frame.nunique() > 1]
     whole = X.notna().all(axis=1)
     X, y = X[whole].head(20_000), y[whole].head(20_000)

@@ -270,7 +270,7 @@ def test_a_new_project_passes_its_own_check(made):
 def test_a_stage_notebook_holds_a_place_for_ones_own_and_the_run_act(made):
     cells = scaffold._read(made.root / "nbs/17_features.ipynb")["cells"]
     code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
-    assert code[0] == "#| default_exp features" and code[1].startswith("#| export") and "def use_of_limit" in code[1]
+    assert code[0] == "#| default_exp features" and code[1].startswith("#| export") and "def burden" in code[1]
     assert all(source.startswith("#| pipeline") for source in code[2:])
     ours = scaffold._run_cells(scaffold._read(ROOT / "nbs/17_features.ipynb"))
     theirs = [c for c in scaffold._run_cells({"cells": cells}) if not c["id"].startswith("own-")]
