@@ -37,12 +37,13 @@ def with_inputs(settings: Settings, plan: Plan, task: Task) -> Path:
     Its product goes beside the copy, so that trying things never touches the pipeline's own.
     """
     import nbformat
+    from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
     folder = settings.state / "debug" / plan.problem
     given = runner.injected(plan, task)
     given["product"] = {name: str(folder / place.name) for name, place in task.products.items()}
-    notebook = parameterize_notebook(nbformat.read(task.source, as_version=4), given, report_mode=False)
+    notebook = parameterize_notebook(load_notebook_node(str(task.source)), given, report_mode=False)
     notebook.metadata.pop("papermill", None)
     path = folder / f"{task.name}.ipynb"
     with storage.atomic_path(path) as beside:
