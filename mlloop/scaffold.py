@@ -314,7 +314,7 @@ def _run_cells(content: dict[str, Any]) -> list[dict[str, Any]]:
     if len(marked) < 2:
         return []
     first = marked[0]
-    while first and cells[first - 1]["cell_type"] == "markdown":
+    while first and cells[first - 1]["cell_type"] == "markdown" and not cells[first - 1]["source"].startswith("# "):
         first -= 1
     return [cell for i, cell in enumerate(cells) if i >= first and (cell["cell_type"] == "markdown" or i in marked)]
 
