@@ -110,6 +110,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.candidates.neumf': ('candidates.html#neumf', 'mlloop/candidates.py'),
                                    'mlloop.candidates.of_kind': ('candidates.html#of_kind', 'mlloop/candidates.py'),
                                    'mlloop.candidates.perceptron': ('candidates.html#perceptron', 'mlloop/candidates.py'),
+                                   'mlloop.candidates.plain_name': ('candidates.html#plain_name', 'mlloop/candidates.py'),
                                    'mlloop.candidates.popularity': ('candidates.html#popularity', 'mlloop/candidates.py'),
                                    'mlloop.candidates.random': ('candidates.html#random', 'mlloop/candidates.py'),
                                    'mlloop.candidates.ranked': ('candidates.html#ranked', 'mlloop/candidates.py'),

@@ -184,6 +184,8 @@ def separator(raw: Raw) -> str:
 def header(raw: Raw) -> list[str]:
     """The column names of a CSV or Parquet file, or the keys in the first lines of JSON; none for an empty file.
 
+    A column without a name is called by its place: (column 1).
+
     Raises
     ------
     SourceError
@@ -201,6 +203,7 @@ def header(raw: Raw) -> list[str]:
         raise SourceError(f"cannot be read as {raw.format}: {error}", raw.origin, AGAIN) from error
     if any(re.search("[\udc80-\udcff\0]", name) for name in names):
         raise SourceError(f"is not UTF-8: its header reads {','.join(names)[:80]!r}", raw.origin, DECLARE)
+    names = [name if name.strip() else f"(column {place})" for place, name in enumerate(names, 1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceError(f"has the column {twice[0]!r} twice", raw.origin, "Rename one in the file, then: mlloop run")

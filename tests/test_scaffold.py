@@ -32,6 +32,7 @@ def loans(n=900, seed=3) -> pd.DataFrame:
             "amount": [f"€{a:.2f}" if r.random() < 0.4 else f"{a:.2f}" for a in amount],
             "income": np.where(r.random(n) < 0.08, "?", [f"{i:.0f}" for i in income]),
             "purpose": r.choice(["car", "Car ", "house", "study"], n),
+            'region, "old" [code]': r.choice(["N", "S"], n),
             "closed_as": np.where(default, "written off", "repaid"),
             "defaulted": np.where(default, np.where(r.random(n) < 0.1, "YES", "yes"), "no"),
         }
@@ -165,6 +166,12 @@ def test_text_in_other_encodings_is_read_as_what_it_is(tmp_path):
         (tmp_path / "t.csv").write_text("name,sum\nMüller,1\nStraße,2\n", encoding=coded)
         assert survey.encoding(tmp_path / "t.csv") == said
         assert list(survey.look(str(tmp_path / "t.csv")).text["name"]) == ["Müller", "Straße"]
+
+
+def test_a_column_without_a_name_is_called_by_its_place(tmp_path):
+    loans(60).to_csv(tmp_path / "loans.csv")
+    looked = survey.look(str(tmp_path / "loans.csv"))
+    assert looked.text.columns[0] == "(column 1)" and survey.columns_of(looked)["(column 1)"].column.feature is False
 
 
 def test_a_table_of_a_database_is_a_source(tmp_path):
