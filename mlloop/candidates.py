@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'NUMBERS', 'TEXTS', 'BOTH', 'RANKING', 'HISTORY', 'MANY_ROWS', 'Candidate', 'candidate', 'of_kind',
-           'build', 'recipe', 'from_recipe', 'as_drawn', 'suggest', 'safe_name', 'spread', 'plain_name', 'ranked',
-           'linear', 'lightgbm', 'perceptron', 'repeats', 'random', 'popularity', 'item_knn', 'ease', 'content', 'ials',
-           'hybrid', 'neumf', 'rule', 'recommender_types', 'threads', 'save', 'load']
+           'build', 'recipe', 'from_recipe', 'as_drawn', 'suggest', 'safe_name', 'spread', 'ranked', 'linear',
+           'lightgbm', 'perceptron', 'repeats', 'random', 'popularity', 'item_knn', 'ease', 'content', 'ials', 'hybrid',
+           'neumf', 'rule', 'recommender_types', 'threads', 'save', 'load']
 
 # %% ../nbs/09_candidates.ipynb #7ce28215
 import contextlib
@@ -198,18 +198,13 @@ def spread() -> ColumnTransformer:
     return ColumnTransformer([("number", number, NUMBERS), ("category", each, TEXTS)])
 
 
-def plain_name(part: str, name: str) -> str:
-    """A column's name as LightGBM takes it: without the characters that mean something in JSON."""
-    return safe_name("c", name) if re.search(r'[\[\]{}",:\\]', name) else name
-
-
 def ranked() -> ColumnTransformer:
     """Numbers as they are; categories as ranks, -1 for one never seen. A data frame, as LightGBM wants it."""
     rank = OrdinalEncoder(
         handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1, min_frequency=20
     )
     both = ColumnTransformer(
-        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)], verbose_feature_names_out=plain_name
+        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)], verbose_feature_names_out=artefacts.plain_name
     )
     return both.set_output(transform="pandas")
 

@@ -49,7 +49,7 @@ TRUSTED_TYPES = (
     "lightgbm.sklearn.LGBMRanker",
     "mlloop.perceptron.PerceptronClassifier",  # ours: restored as plain attributes, arrays of weights among them
     "mlloop.perceptron.PerceptronRegressor",
-    "mlloop.candidates.plain_name",  # names columns of a column transformer
+    "mlloop.artefacts.plain_name",  # names columns of a column transformer
 )
 
 
