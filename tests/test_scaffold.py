@@ -23,7 +23,7 @@ def loans(n=900, seed=3) -> pd.DataFrame:
     """Loans as a bank has them: amounts with a currency, gaps, spellings; `closed_as` is filled in afterwards."""
     r = np.random.default_rng(seed)
     amount, income = r.lognormal(8, 0.6, n), r.lognormal(10, 0.4, n)
-    risk = 1 / (1 + np.exp(-(6 * amount / income - 1.5 + r.normal(0, 0.5, n))))
+    risk = 1 / (1 + np.exp(-(25 * amount / income - 4.5)))
     default = r.random(n) < risk
     frame = pd.DataFrame(
         {
@@ -388,7 +388,7 @@ from mlloop.own import check
 
 @check("the income is beyond belief")
 def odd_income(columns):
-    return columns["income"].try_cast("float64") > 80_000
+    return columns["income"].try_cast("float64") > 45_000
 """
 
 
@@ -407,8 +407,9 @@ def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_i
     change(path, "    cleaning:\n", "    cleaning:\n      - {rule: lower, columns: [purpose]}\n")
     change(path, "rules:\n", "rules:\n  - {name: large_loans, meaning: large loans default, function: large_loans}\n")
     change(path, "trials: 4, seconds: 300", "trials: 1, seconds: 60, candidates: [careful]")
-    change(path, "threshold: 0.7", "threshold: 0.55")
+    change(path, "threshold: 0.77", "threshold: 0.8")
     change(path, "min_gain: 0.02", "min_gain: 0.0")
+    change(path, "true_positive: 0, false_positive: 0", "true_positive: 10, false_positive: -4")
     said = mlloop(project, "check").stdout
     assert "1 check, 1 cleaning rule, 1 business rule, 1 feature, 1 candidate" in said
 
