@@ -324,7 +324,10 @@ def test_check_finds_a_notebook_out_of_step_and_a_module_that_cannot_be_imported
         "from mlloop.definitions import feature\n\n@feature('rows')\ndef broken(rows): ...\n",
     )
     done = mlloop(project, "check", code=1)
-    assert "a feature is of one of" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "credit/features.py: cannot be imported: feature: a feature is of one of" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_upgrade_renews_the_run_acts_and_leaves_ones_own_cells_alone(project):
