@@ -86,13 +86,14 @@ def mlloop(root: Path, *arguments: str, code: int | tuple[int, ...] = 0) -> subp
     return done
 
 
-def export(root: Path, notebook: str, source: str) -> None:
-    """Write a cell of one's own into a stage's notebook, as a person does, and export it."""
-    path = root / "nbs" / notebook
-    content = json.loads(path.read_text())
-    at = next(i for i, cell in enumerate(content["cells"]) if cell["id"].endswith("-example"))
-    content["cells"][at]["source"] = f"#| export\n{source}".splitlines(keepends=True)
-    path.write_text(json.dumps(content, indent=1))
+def export(root: Path, **sources: str) -> None:
+    """Write a cell of one's own into stages' notebooks, as a person does, and export them."""
+    for stage, source in sources.items():
+        (path,) = (root / "nbs").glob(f"*_{stage}.ipynb")
+        content = json.loads(path.read_text())
+        at = next(i for i, cell in enumerate(content["cells"]) if cell["id"].endswith("-example"))
+        content["cells"][at]["source"] = f"#| export\n{source}".splitlines(keepends=True)
+        path.write_text(json.dumps(content, indent=1))
     scaffold.export(root)
 
 
@@ -331,7 +332,7 @@ def test_check_finds_a_notebook_out_of_step_and_a_module_that_cannot_be_imported
 
 
 def test_upgrade_renews_the_run_acts_and_leaves_ones_own_cells_alone(project):
-    export(project, "17_features.ipynb", "MINE = 1\n")
+    export(project, features="MINE = 1\n")
     change(project / "nbs/17_features.ipynb", "made = make(", "made = made_otherwise(")
     change(project / "pipeline.yaml", "upstream: [problem, explora", "upstream: [explora")
     (project / "nbs/23_deployment.ipynb").unlink()
@@ -401,10 +402,7 @@ def test_something_of_ones_own_takes_less_than_twenty_lines(source):
 
 
 def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_it(project):
-    for notebook, source in {
-        "12_ingestion": CHECK, "13_transformation": CLEANING, "16_need_gate": RULE, "17_features": FEATURE, "18_exploration": CANDIDATE,
-    }.items():  # fmt: skip
-        export(project, f"{notebook}.ipynb", source)
+    export(project, ingestion=CHECK, transformation=CLEANING, need_gate=RULE, features=FEATURE, exploration=CANDIDATE)
     path = project / "problems/credit.yaml"
     change(path, "    source: rows\n", "    source: rows\n    checks: [odd_income]\n")
     change(path, "    cleaning:\n", "    cleaning:\n      - {rule: lower, columns: [purpose]}\n")
