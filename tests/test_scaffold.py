@@ -319,11 +319,7 @@ def test_check_finds_a_notebook_out_of_step_and_a_module_that_cannot_be_imported
     change(project / "nbs/17_features.ipynb", "# An example", "import os\\n# An example")
     with pytest.raises(StageFailed, match=r"differs from credit/features\.py"):
         checks.everything(project)
-    export(
-        project,
-        "17_features.ipynb",
-        "from mlloop.definitions import feature\n\n@feature('rows')\ndef broken(rows): ...\n",
-    )
+    export(project, features="from mlloop.definitions import feature\n\n@feature('rows')\ndef broken(rows): ...\n")
     done = mlloop(project, "check", code=1)
     assert (
         "credit/features.py: cannot be imported: feature: a feature is of one of" in done.stderr
@@ -377,8 +373,8 @@ RULE = """\
 from mlloop.own import rule
 
 @rule
-def large_loans(rows):
-    return rows.amount
+def low_income(rows):
+    return -rows.income
 """
 CLEANING = """\
 from mlloop.cleaning import Step, rule
@@ -406,7 +402,9 @@ def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_i
     path = project / "problems/credit.yaml"
     change(path, "    source: rows\n", "    source: rows\n    checks: [odd_income]\n")
     change(path, "    cleaning:\n", "    cleaning:\n      - {rule: lower, columns: [purpose]}\n")
-    change(path, "rules:\n", "rules:\n  - {name: large_loans, meaning: large loans default, function: large_loans}\n")
+    change(
+        path, "rules:\n", "rules:\n  - {name: low_income, meaning: who earns little defaults, function: low_income}\n"
+    )
     change(path, "trials: 4, seconds: 300", "trials: 1, seconds: 60, candidates: [careful]")
     change(path, "threshold: 0.77", "threshold: 0.8")
     change(path, "min_gain: 0.02", "min_gain: 0.0")
@@ -423,7 +421,7 @@ def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_i
     assert (project / "reports/index.html").exists() and (project / "reports/credit/need_gate.html").exists()
     assert product("ingestion")["counts"]["rows"]["rejected"] > 0
     assert any(one["rule"] == "lower" and one["rows"] for one in product("transformation")["changes"])
-    assert "large_loans" in {one["name"] for one in product("need_gate")["figures"]["contenders"]}
+    assert "low_income" in {one["name"] for one in product("need_gate")["figures"]["contenders"]}
     assert "amount_of_income" in product("features")["features"] and "closed_as" not in product("features")["features"]
     assert product("training")["model"]["name"] == "careful"
 
