@@ -467,6 +467,12 @@ def test_other_kinds_of_question_come_to_a_verdict_as_well(tmp_path, kind):
     )
 
 
+def test_the_lock_holds_what_extras_bring_as_well(made):
+    locked = (made.root / "requirements.lock").read_text()
+    assert re.search(r"^pyarrow-hotfix==", locked, re.M) and re.search(r"^duckdb==", locked, re.M)
+    assert re.search(r"^pytest==", locked, re.M) and "+cpu" not in locked
+
+
 def test_settings_of_a_new_project_are_those_that_ship(made):
     assert settings.load(made.root).kernel_pool == "warm" and own.package(made.root) == "credit"
     assert issubclass(UsageError, MlloopError)
