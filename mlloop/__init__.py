@@ -11,6 +11,7 @@ Modules:
 - `mlloop.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
 - `mlloop.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.onnxform`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
+- `mlloop.own`: What a project adds of its own: business rules and checks, and how its modules are found.
 - `mlloop.parsing`: Python source as a syntax tree, one thread at a time.
 - `mlloop.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
 - `mlloop.predictions`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
