@@ -410,7 +410,7 @@ def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_i
     change(path, "min_gain: 0.02", "min_gain: 0.0")
     change(path, "true_positive: 0, false_positive: 0", "true_positive: 10, false_positive: -4")
     said = mlloop(project, "check").stdout
-    assert "1 check, 1 cleaning rule, 1 business rule, 1 feature, 1 candidate" in said
+    assert "1 candidate, 1 feature, 1 check, 1 business rule, 1 cleaning rule" in said
 
     done = mlloop(project, "run", "--json", code=(0, 3))
     outcome = json.loads(done.stdout)[0]
