@@ -256,7 +256,11 @@ def embeddings(past: Past) -> tuple[pd.DataFrame, pd.DataFrame]:
         matrix = csr_matrix((np.log1p(cells["weight"].to_numpy()), places), shape=(len(users), len(items)))
         matrix.sort_indices()
         scaled = matrix.multiply(1 / np.sqrt(np.asarray(matrix.sum(axis=0)) + 1)).tocsr()
-        u, s, vt = svds(scaled, k=size, v0=np.ones(min(scaled.shape)))
+        if min(scaled.shape) <= 64:  # in small tables ARPACK's start can lie in a subspace, and it goes on by chance
+            u, s, vt = np.linalg.svd(scaled.toarray(), full_matrices=False)
+            u, s, vt = u[:, :size], s[:size], vt[:size]
+        else:
+            u, s, vt = svds(scaled, k=size, v0=np.random.default_rng(0).standard_normal(min(scaled.shape)))
         order = np.argsort(-s, kind="stable")
         signs = np.sign(vt[order, np.abs(vt[order]).argmax(axis=1)])
         left[:, :size], right[:, :size] = u[:, order] * s[order] * signs, vt[order].T * signs
