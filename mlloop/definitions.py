@@ -12,7 +12,7 @@ import datetime as dt
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import ibis
 import pandas as pd
@@ -247,7 +247,7 @@ class RowFeatures:
         What a request states: name and 'number', 'text' or 'time'.
     """
 
-    KINDS = {"number": "float64", "text": "string", "time": "timestamp(6)"}
+    KINDS: ClassVar[dict[str, str]] = {"number": "float64", "text": "string", "time": "timestamp(6)"}
 
     def __init__(self, definitions: list[Definition], fields: dict[str, str]):
         import duckdb

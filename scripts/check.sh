@@ -4,7 +4,7 @@ set -euo pipefail
 bin=$1
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-cp -r nbs mlloop "$before"
+cp -rL nbs mlloop "$before"  # what links lead to, not the links
 "$bin/nbdev-clean"
 "$bin/nbdev-export"
 for folder in nbs mlloop; do
