@@ -5,6 +5,7 @@ Modules:
 - `mlloop.arrivals`: What came in a period: rows brought into the lake, asked of the models in production, and labels as far as they have come.
 - `mlloop.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
 - `mlloop.errors`: Every error a user can meet, each with what happened, where, and the next step.
+- `mlloop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
 - `mlloop.jupyter`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
 - `mlloop.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
 - `mlloop.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
@@ -16,6 +17,7 @@ Modules:
 - `mlloop.rendering`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 - `mlloop.report`: Pages that open from disk: an index of all problems, a page a stage, a model card.
 - `mlloop.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
+- `mlloop.scenario`: A small world whose truth is known, in which the loop's decisions can be tried: no notebook, no disk, a second a history.
 - `mlloop.service`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
 - `mlloop.simulator`: XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
 - `mlloop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.

@@ -753,6 +753,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.retraining.estimated_marks': ('retraining.html#estimated_marks', 'mlloop/retraining.py'),
                                    'mlloop.retraining.exchange_rate': ('retraining.html#exchange_rate', 'mlloop/retraining.py'),
                                    'mlloop.retraining.expected_loss': ('retraining.html#expected_loss', 'mlloop/retraining.py'),
+                                   'mlloop.retraining.faulty': ('retraining.html#faulty', 'mlloop/retraining.py'),
                                    'mlloop.retraining.history_frame': ('retraining.html#history_frame', 'mlloop/retraining.py'),
                                    'mlloop.retraining.is_worse': ('retraining.html#is_worse', 'mlloop/retraining.py'),
                                    'mlloop.retraining.plot_history': ('retraining.html#plot_history', 'mlloop/retraining.py'),

@@ -126,7 +126,9 @@ def loop(
             one = turn.turn(place, at, pages=False)
             if new and (one.verdict == "yes" or number == len(asked)):
                 with place.step("page"):
-                    turn.show(place, Period(at - dt.timedelta(days=place.statement.retrain.every_days), at))
+                    period = Period(at - dt.timedelta(days=place.statement.retrain.every_days), at)
+                    turn.show(place, period)
+                    turn.monitored(place, period)
             turned += new
             told(Told(one, number, len(asked), time.monotonic() - began))
         watch("what it gained")
