@@ -780,6 +780,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.serving.told': ('serving.html#told', 'mlloop/serving.py')},
             'mlloop.training': { 'mlloop.training.Material': ('training.html#material', 'mlloop/training.py'),
                                  'mlloop.training._events': ('training.html#_events', 'mlloop/training.py'),
+                                 'mlloop.training._inside': ('training.html#_inside', 'mlloop/training.py'),
                                  'mlloop.training._rows': ('training.html#_rows', 'mlloop/training.py'),
                                  'mlloop.training.facts': ('training.html#facts', 'mlloop/training.py'),
                                  'mlloop.training.fitted': ('training.html#fitted', 'mlloop/training.py'),

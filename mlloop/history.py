@@ -371,7 +371,9 @@ class _Comparison:
         frame, time, task = self._frame(), arrivals._time(self.statement), self.statement.task
         until = at - dt.timedelta(days=self.statement.time.label_delay_days + self.statement.time.holdout_days)
         assert self._tables is not None
-        learnt = frame[frame[time] < until].tail(MAX_ROWS)
+        days = self.statement.retrain.window_days
+        since = until - dt.timedelta(days=days) if days else frame[time].min()
+        learnt = frame[(frame[time] < until) & (frame[time] >= since)].tail(MAX_ROWS)
         y = baselines.target(learnt[task.target], task)  # type: ignore[union-attr]
         y = y.astype(int) if task.kind == "classification" else y
         names = self._tables["features"]
@@ -431,7 +433,7 @@ class _Comparison:
         product = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
         return training.fitted(
             candidates.from_recipe(self.recipe, self.statement.task),
-            training.material(self.statement, product, lambda table: table),
+            training.material(self.statement, product, lambda table: table, self.statement.retrain.window_days),
         )
 
     # both

@@ -123,7 +123,9 @@ class World:
             frame["age"] = np.nan
         if self.on("duplicates", number):
             again = frame.iloc[: len(frame) // 2].copy()
-            frame = pd.concat([frame, again.assign(id=again["id"] + "-again")], ignore_index=True).sort_values("at", ignore_index=True)
+            frame = pd.concat([frame, again.assign(id=again["id"] + "-again")], ignore_index=True).sort_values(
+                "at", ignore_index=True
+            )
         return frame
 
     def between(self, first: int, last: int) -> pd.DataFrame:
@@ -237,7 +239,9 @@ class Loop:
         made = self._trained(max(-HISTORY, end - HELD - 8), end - HELD, f"model-{number + 1}")
         held = self.world.between(max(end - HELD, self.champion.until), end)
         gain = self._gain(made, held)
-        figures = {"champion": {"digest": self.champion.name, "said": "", "n": len(held), "gain": monitoring_plain(gain)}}
+        figures = {
+            "champion": {"digest": self.champion.name, "said": "", "n": len(held), "gain": monitoring_plain(gain)}
+        }
         if validation_gate.better_than_champion(figures, self.statement).passed is not True:
             self.record.refused.append(number)
             return
@@ -253,10 +257,14 @@ class Loop:
             return
         policy, delay = self.statement.canary, self.statement.time.label_delay_days // 7
         start, now = self.world.day(self.canary_since), self.world.day(number + 1)
-        terms = canary.Terms(start, start + dt.timedelta(days=policy.deadline_days), policy.min_rows, policy.max_loss, 0.95, 100.0)
+        terms = canary.Terms(
+            start, start + dt.timedelta(days=policy.deadline_days), policy.min_rows, policy.max_loss, 0.95, 100.0
+        )
         answered = sum(len(self.world.period(i)) for i in range(self.canary_since, number + 1)) * policy.share
         last = number + 1 - delay
-        gain = self._gain(self.canary, self.world.between(self.canary_since, last)) if last > self.canary_since else None
+        gain = (
+            self._gain(self.canary, self.world.between(self.canary_since, last)) if last > self.canary_since else None
+        )
         trial = canary.decide(terms, canary.Seen(int(answered), 0, 1.0), gain, None, now)
         if trial.outcome is None:
             return
