@@ -340,7 +340,7 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     estimated = streak("estimated", estimated_marks(history, facts.champion), policy)
     realised = streak("realised", realised_marks(history, facts.champion, policy.max_labels_missing), policy)
     case = Case(statement, facts, newest, estimated, realised)
-    found = next((said for rule in RULES if (said := rule(case))), None)
+    found = next((answer for rule in RULES if (answer := rule(case))), None)
     action, said, change = found or ("retrain", f"{_why(case)} A challenger is trained.", "")
     return Decision(action, VERDICTS.get(action, "no"), said, change, _figures(case))
 

@@ -162,7 +162,8 @@ class Loop:
         self.world, self.statement, self.record = world, world.statement, Record()
         self.champion = self._trained(-HISTORY, -HELD, "model-0")
         self.reference = self._reference(self.champion, -HELD, 0)
-        self.since, self.canary, self.canary_since = 0, None, 0
+        self.since, self.canary_since = 0, 0
+        self.canary: Model | None = None
         self.history: list[dict[str, Any]] = []
         self.waiting: list[tuple[int, Answers, Reference]] = []
         self.begun: list[dt.datetime] = []
