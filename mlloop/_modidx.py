@@ -312,6 +312,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.evaluation.step_above': ('evaluation.html#step_above', 'mlloop/evaluation.py'),
                                    'mlloop.evaluation.worths': ('evaluation.html#worths', 'mlloop/evaluation.py')},
             'mlloop.evidence': { 'mlloop.evidence.Answers': ('evidence.html#answers', 'mlloop/evidence.py'),
+                                 'mlloop.evidence.Answers.some': ('evidence.html#answers.some', 'mlloop/evidence.py'),
                                  'mlloop.evidence.Answers.span': ('evidence.html#answers.span', 'mlloop/evidence.py'),
                                  'mlloop.evidence.Inputs': ('evidence.html#inputs', 'mlloop/evidence.py'),
                                  'mlloop.evidence.Reference': ('evidence.html#reference', 'mlloop/evidence.py'),

@@ -43,13 +43,14 @@ def classes(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.nd
 
 def _named(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     for one in (reference, current):
-        if one.map(type).isin((list, dict, set, tuple, bytes)).any() if one.dtype == object else False:
+        if one.dtype == object and one.map(type).isin((list, dict, set, tuple, bytes, np.ndarray)).any():
             raise TypeError(f"holds {type(one.dropna().iloc[0]).__name__}, no single value")
-    words = [one.astype(object).where(one.notna(), None) for one in (reference, current)]
-    words = [one.map(lambda value: None if value is None else str(value)) for one in words]
-    counted = words[0].value_counts()
+    placed = [pd.factorize(one.astype(object)) for one in (reference, current)]  # place among the distinct values, -1: missing
+    words = [pd.Index([str(value) for value in distinct]) for _, distinct in placed]
+    counted = pd.Series(words[0][placed[0][0][placed[0][0] >= 0]]).value_counts()
     code = {word: place if place < NAMES else RARE for place, word in enumerate(counted.index)}
-    return tuple(one.map(code).fillna(UNSEEN).where(one.notna(), MISSING).to_numpy(dtype=int) for one in words)  # type: ignore[return-value]
+    of = [np.array([*(code.get(word, UNSEEN) for word in one), MISSING]) for one in words]
+    return tuple(one[place] for one, (place, _) in zip(of, placed, strict=True))  # type: ignore[return-value]
 
 # %% ../nbs/08_drift.ipynb #12d86b68
 ALPHA, LEAST = 0.01, 0.02

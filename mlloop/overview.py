@@ -133,6 +133,27 @@ def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, A
     return found
 
 
+def monitoring(settings: Settings, problem: str) -> Stage | None:
+    """The monitoring of the newest period as a stage that is no task of the pipeline; None where there is none."""
+    folder = settings.state / "monitoring" / problem
+    found = [path for path in sorted(folder.glob("[0-9]*.json")) if path.with_suffix(".ipynb").exists()]
+    if not found:
+        return None
+    product = read_or_empty(found[-1])
+    kept = {key: product.get(key) for key in ("stage", "health", "said", "alert", "as_of", "period", "model", "since")}
+    return Stage(
+        name="monitoring",
+        notebook=settings.notebooks / "25_monitoring.ipynb",
+        executed=found[-1].with_suffix(".ipynb"),
+        data=found[-1],
+        is_gate=False,
+        state="ran",
+        reasons=[],
+        record={},
+        product={**kept, "finding": product.get("said") or ""},
+    )
+
+
 def read_or_empty(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ inputs did not change is left as it is, so writing all of them after each stage 
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mlloop.overview import (
     has_card,
     ledger_files,
     model_of,
+    monitoring,
     names,
     overview,
     read_or_empty,
@@ -49,9 +51,13 @@ def write(
     known = names(settings)
     for problem in known if problems is None else [name for name in known if name in set(problems)]:
         found = stages(settings, problem, (states or {}).get(problem))
+        watched = monitoring(settings, problem)
+        around = [*found, *([replace(watched, product={"stage": "monitoring"})] if watched else [])]
         for stage in found:
-            if write_stage(settings, problem, stage.name, found) is None:
+            if write_stage(settings, problem, stage.name, around) is None:
                 storage.remove(settings.reports / problem / f"{stage.name}.html")
+        if write_monitoring(settings, problem, found) is None:
+            storage.remove(settings.reports / problem / "monitoring.html")
         if write_card(settings, problem, found) is None:
             storage.remove(settings.reports / problem / "model.html")
     index = write_index(settings, states)
@@ -65,7 +71,7 @@ def is_current(settings: Settings) -> bool:
     if not index.exists():
         return False
     shown = [*settings.notebooks.glob("*.ipynb"), *settings.problems.glob("*.yaml"), *ledger_files(settings)]
-    shown += [path for kind in ("records", "failed") for path in (settings.state / kind).glob("*/*")]
+    shown += [path for kind in ("records", "failed", "monitoring") for path in (settings.state / kind).glob("*/*")]
     written = index.stat().st_mtime_ns
     return all(path.stat().st_mtime_ns <= written for path in shown)
 
@@ -79,6 +85,16 @@ def write_stage(settings: Settings, problem: str, stage: str, found: list[Stage]
     return stage_page(
         one.executed, settings.reports / problem / f"{stage}.html", stage=one, problem=problem, stages=found
     )
+
+
+def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
+    """Write the page of the newest period that was monitored; None where none was."""
+    watched = monitoring(settings, problem)
+    if watched is None:
+        return None
+    around = [*(found if found is not None else stages(settings, problem)), watched]
+    page = settings.reports / problem / "monitoring.html"
+    return stage_page(watched.executed, page, stage=watched, problem=problem, stages=around)
 
 
 def stage_page(
