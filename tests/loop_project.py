@@ -20,13 +20,15 @@ PLAIN = {
     "14_analysis": "save_product(product, stage='analysis')",
     "15_visualization": "save_product(product, stage='visualization')",
     "16_need_gate": "save_product(product, stage='need_gate', figures={'left_out': []}, verdict={'verdict': 'yes', 'reasons': ['asked elsewhere']})",
-    "18_exploration": "save_product(product, stage='exploration', metric='ROC AUC', chosen={'name': 'lightgbm'}, candidates=[])",
+    "18_exploration": "save_product(product, stage='exploration', metric='ROC AUC', chosen={'name': 'lightgbm'},"
+    " candidates=[{'name': 'lightgbm', 'mean': 0.9, 'low': 0.88, 'high': 0.92}])",
     "19_building": "from mlloop.candidates import recipe\nparams = {'n_estimators': 40, 'num_leaves': 7}\n"
     "save_product(product, stage='building', estimator=recipe('lightgbm', params, 0))",
 }
 UPSTREAM = {
     "problem": [], "collection": ["problem"], "ingestion": ["problem", "collection"], "transformation": ["problem", "ingestion"],
-    "analysis": ["problem", "transformation"], "visualization": ["problem", "analysis"], "need_gate": ["problem", "transformation"], "features": ["problem", "transformation", "need_gate"], "exploration": ["problem", "features"],
+    "analysis": ["problem", "transformation"], "visualization": ["problem", "analysis"], "need_gate": ["problem", "transformation"],
+    "features": ["problem", "transformation", "need_gate"], "exploration": ["problem", "features"],
     "building": ["problem", "exploration"], "training": ["problem", "features", "building"], "evaluation": ["problem", "features", "training"],
     "validation_gate": ["problem", "exploration", "training", "evaluation"], "deployment": ["problem", "features", "training", "evaluation", "validation_gate"],
 }  # fmt: skip

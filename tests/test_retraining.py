@@ -2,9 +2,10 @@
 
 import datetime as dt
 
+import pandas as pd
 import pytest
 
-from mlloop import retraining
+from mlloop import predictions, retraining
 from mlloop.errors import UsageError
 from mlloop.history import moments
 from mlloop.scenario import STATEMENT, Happening, play
@@ -56,6 +57,12 @@ def test_challenger_broken_on_its_way_out_is_rolled_back():
 @pytest.mark.slow
 def test_nothing_is_retrained_in_a_year_without_change():
     assert play(1, [], 52).retrained == []
+
+
+def test_label_beside_one_that_has_not_come_stays_what_it_was():
+    log = pd.DataFrame({"entity": ["a", "b", "c"]})
+    joined = predictions.with_labels(log, pd.DataFrame({"id": ["a", "b"], "bought": [1, 0]}), "id", "bought")
+    assert joined["label"].dropna().astype(str).tolist() == ["1", "0"]  # "1.0" would be no positive class
 
 
 def statement(**retrain):
