@@ -543,11 +543,15 @@ def plot_policies(summary: dict[str, Any], ax):
                 lw=1.6 if name == "loop" else 1.1,
                 label=summary["policies"][name],
             )
+    words: dict[str, list[str]] = {}
     for one in summary["events"]:
-        ax.axvline(pd.Timestamp(one["as_of"]), color=GREY, lw=0.8, ls=":")
+        words.setdefault(one["as_of"], []).append(one["word"])
+    for moment, said in words.items():
+        ax.axvline(pd.Timestamp(moment), color=GREY, lw=0.8, ls=":")
+        where = (pd.Timestamp(moment), 0.02)
         ax.annotate(
-            one["word"],
-            (pd.Timestamp(one["as_of"]), 0.02),
+            ", ".join(said),
+            where,
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="bottom",

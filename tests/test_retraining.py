@@ -31,7 +31,9 @@ def test_concept_drift_is_found_by_labels_and_not_before():
     assert record.retrained[0] == AT + 3
 
 
-@pytest.mark.parametrize(("kind", "word"), [("nulls", "missing"), ("unit", "sum_eur"), ("gone", "empty"), ("duplicates", "another row")])
+@pytest.mark.parametrize(
+    ("kind", "word"), [("nulls", "missing"), ("unit", "sum_eur"), ("gone", "empty"), ("duplicates", "another row")]
+)
 def test_broken_feed_is_named_and_never_retrained_on(kind, word):
     record = play(1, [Happening(kind, 1, 4)], 6)
     assert record.actions[1:4] == ["feed broken"] * 3 and record.retrained == []
