@@ -9,6 +9,7 @@ from loop_project import loans, make
 
 from mlloop import plan as plans
 from mlloop import predictions, runner
+from mlloop.errors import StageFailed
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -136,8 +137,8 @@ def test_edition_takes_over_what_it_does_not_enter(project):
         made.tasks["training"].parameters["as_of"] == "2025-02-01"
         and plan.tasks["training"].parameters["as_of"] is None
     )
-    refused = runner.run(made, settings) if (settings.state / "records").exists() else None
-    assert refused is None
+    with pytest.raises(StageFailed, match="has not run"):
+        runner.run(made, settings)
     project.run()
     outcome = runner.run(made, settings)
     assert outcome.ran == ["training", "evaluation"] and outcome.error is None
