@@ -80,20 +80,14 @@ def test_challenger_that_fails_its_trial_is_rolled_back(tried, tmp_path):
     loop.ledger.verify()
 
 
-KILLS = [("data", 4), ("answers", 2), ("decision", 3), ("retraining: training", 2), ("retraining: deployment", 1)]
+KILLS = [("answers", 2), ("decision", 3), ("retraining: training", 2)]
 MORE = [
-    ("data", 1),
-    ("data", 12),
-    ("answers", 5),
-    ("monitoring", 1),
-    ("decision", 1),
-    ("decision", 6),
-    ("retraining: features", 1),
-    ("retraining: validation_gate", 2),
-]
+    ("data", 1), ("data", 4), ("data", 12), ("answers", 5), ("monitoring", 1), ("decision", 1), ("decision", 6),
+    ("retraining: features", 1), ("retraining: validation_gate", 2), ("retraining: deployment", 1),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("kills", [KILLS, pytest.param(MORE, marks=pytest.mark.slow)], ids=["five", "eight more"])
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MORE, marks=pytest.mark.slow)], ids=["three", "ten more"])
 def test_turn_killed_again_and_again_comes_to_one_decision_and_one_retraining(begun, tmp_path, kills):
     loop = begun.copy(tmp_path / "project")
     died = [loop.killed_turn("2025-03-24", word, steps) for word, steps in kills]
