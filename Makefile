@@ -18,8 +18,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml scripts/setup.sh
 	@bash scripts/setup.sh $(PYTHON) $(VENV)
 	@touch $@
 
-run: setup  ## Run both shipped problems from question to gated model, and write the pages
+run: setup  ## Run both shipped problems from question to model, turn the loop through their history, and write the pages
 	@$(BIN)/mlloop run --problem shop --problem employment
+	@$(BIN)/mlloop loop --problem shop --until 2025-11-03
+	@$(BIN)/mlloop loop --problem employment --until 2019-01-01
 	@$(BIN)/mlloop serve --once
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest

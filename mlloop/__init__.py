@@ -19,6 +19,7 @@ Modules:
 - `mlloop.rendering`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 - `mlloop.report`: Pages that open from disk: an index of all problems, a page a stage, a model card.
 - `mlloop.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
+- `mlloop.scenario`: A small world whose truth is known, in which the loop's decisions can be tried: no notebook, no disk, a second a history.
 - `mlloop.service`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
 - `mlloop.simulator`: XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
 - `mlloop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.

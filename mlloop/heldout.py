@@ -123,7 +123,10 @@ def row_slices(rows: pd.DataFrame, train: pd.DataFrame, names: list[str]) -> pd.
         if name not in rows:
             continue
         if pd.api.types.is_numeric_dtype(rows[name]) and rows[name].nunique() > 12:
-            edges = [float(edge) for edge in np.unique(train[name].quantile([0, 1 / 3, 2 / 3, 1]))]
+            edges = [float(edge) for edge in np.unique(train[name].quantile([0, 1 / 3, 2 / 3, 1]).dropna())]
+            if len(edges) < 2:  # nothing, or one value only, to cut by
+                found[name] = pd.Series("all", index=rows.index)
+                continue
             found[name] = pd.cut(rows[name].clip(edges[0], edges[-1]), edges, include_lowest=True).astype(str)
         else:
             found[name] = rows[name].astype(str)

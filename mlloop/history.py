@@ -26,7 +26,8 @@ from mlloop.turn import Place, Turned
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_ROWS = 40_000  # the newest, of which the model of "always" learns
+MAX_ROWS = 20_000  # the newest, of which the model of "always" learns
+MAX_FITS = 6  # of recommenders, whose features take longer than their fit
 POLICIES = {"loop": "the loop", "never": "never retraining", "always": "retraining every period"}
 
 
@@ -126,7 +127,9 @@ def loop(
             one = turn.turn(place, at, pages=False)
             if new and (one.verdict == "yes" or number == len(asked)):
                 with place.step("page"):
-                    turn.show(place, Period(at - dt.timedelta(days=place.statement.retrain.every_days), at))
+                    period = Period(at - dt.timedelta(days=place.statement.retrain.every_days), at)
+                    turn.show(place, period)
+                    turn.monitored(place, period)
             turned += new
             told(Told(one, number, len(asked), time.monotonic() - began))
         watch("what it gained")
@@ -174,7 +177,7 @@ def measured(
     step = dt.timedelta(days=place.statement.retrain.every_days)
     rows = turn.decided(place.ledger, place.name)
     periods = [Period(at - step, at) for at in asked]
-    compare = _Comparison(place, periods[0].since, until, always)
+    compare = _Comparison(place, [period.since for period in periods], until, always)
     figures = []
     for period in periods:
         watch(f"what it gained: {period.name}")
@@ -195,7 +198,8 @@ def measured(
         ],
         "events": happened,
         "periods": figures,
-        "totals": _totals(place, figures, [at for at in asked if at in rows and rows[at].verdict == "yes"], always),
+        "totals": _totals(place, figures, [at for at in asked if at in rows and rows[at].verdict == "yes"], compare),
+        "policies": {**POLICIES, "always": _every(compare.stride).lower()},
         "note": _note(place, compare, always),
     }  # fmt: skip
 
@@ -209,14 +213,20 @@ def _known(place: Place, period: Period, until: dt.datetime) -> bool:
     return period.until + dt.timedelta(days=late) <= until
 
 
-def _totals(place: Place, figures: list[dict[str, Any]], retrained: list[dt.datetime], always: bool) -> dict[str, Any]:
+def _totals(
+    place: Place, figures: list[dict[str, Any]], retrained: list[dt.datetime], compare: "_Comparison"
+) -> dict[str, Any]:
     """For each policy: mean figure, number of retrainings, worth less what the retrainings cost."""
     money, days = place.statement.money, place.statement.retrain.every_days
     names = [name for name in POLICIES if figures and all(name in one for one in figures)]
     if not figures:
         return {}
     last = utc(figures[-1]["until"])
-    count = {"loop": sum(at < last for at in retrained), "never": 0, "always": len(figures) - 1}
+    count = {
+        "loop": sum(at < last for at in retrained),
+        "never": 0,
+        "always": len({compare.renewed[utc(one["since"])] for one in figures}) - 1,
+    }
     found = {}
     for name in names:
         worth = sum(one[name]["worth"] for one in figures) * days / money.period_days
@@ -230,12 +240,16 @@ def _totals(place: Place, figures: list[dict[str, Any]], retrained: list[dt.date
     return found
 
 
+def _every(stride: int) -> str:
+    return "Retraining every period" if stride == 1 else f"Retraining every {stride} periods"
+
+
 def _note(place: Place, compare: "_Comparison", always: bool) -> str:
     if not always:
         return ""
     bound = f" on the newest {MAX_ROWS:,} rows" if not isinstance(place.statement.task, Recommendation) else ""
     return (
-        f"Retraining every period is a replay: the recipe of the first model ({compare.recipe['name']}), fitted{bound} before "
+        f"{_every(compare.stride)} is a replay: the recipe of the first model ({compare.recipe['name']}), fitted{bound} before "
         "each period's held-out days, without gate or trial. All figures are on the same rows, by the labels that came in the end."
     )
 
@@ -243,9 +257,12 @@ def _note(place: Place, compare: "_Comparison", always: bool) -> str:
 class _Comparison:
     """Measures a period under each policy; what a period gave is kept."""
 
-    def __init__(self, place: Place, begin: dt.datetime, until: dt.datetime, always: bool):
-        self.place, self.begin, self.until, self.always = place, begin, until, always
+    def __init__(self, place: Place, begins: list[dt.datetime], until: dt.datetime, always: bool):
+        self.place, self.begin, self.until, self.always = place, begins[0], until, always
         self.statement = place.statement
+        recommends = isinstance(self.statement.task, Recommendation)
+        self.stride = -(-(len(begins) - 1) // MAX_FITS) if recommends and len(begins) > 1 else 1
+        self.renewed = {at: begins[number - number % self.stride] for number, at in enumerate(begins)}
         base = place.plan
         self.recipe = storage.read_json(base.tasks["building"].products["data"])["estimator"]
         self.first = self._first()
@@ -264,6 +281,7 @@ class _Comparison:
         """since, until, n and for each policy value and worth; None where nothing can be said of it."""
         key = storage.digest_json(
             [
+                self.renewed[period.since].isoformat(),
                 self.first.model,
                 self.recipe["digest"],
                 self.always,
@@ -303,13 +321,14 @@ class _Comparison:
             return None
         y = baselines.target(known["label"], task)
         asked = predictions.asked(known)
-        scores = {
-            "loop": known["score"].to_numpy(float),
-            "never": np.asarray(self.first.scores(releases.rows_of(asked, self.first.fields)), float),
-        }  # type: ignore[attr-defined]
+        first: Any = self.first
+        never = np.asarray(first.scores(releases.rows_of(asked, first.fields)), dtype=np.float64)
+        scores = {"loop": known["score"].to_numpy(float), "never": never}
         if self.always:
             scores["always"] = (
-                scores["never"] if period.since <= self.begin else self._asked_always(known, period.since)
+                scores["never"]
+                if self.renewed[period.since] <= self.begin
+                else self._asked_always(known, self.renewed[period.since])
             )
         return {
             "since": period.since.isoformat(),
@@ -369,7 +388,9 @@ class _Comparison:
         frame, time, task = self._frame(), arrivals._time(self.statement), self.statement.task
         until = at - dt.timedelta(days=self.statement.time.label_delay_days + self.statement.time.holdout_days)
         assert self._tables is not None
-        learnt = frame[frame[time] < until].tail(MAX_ROWS)
+        days = self.statement.retrain.window_days
+        since = until - dt.timedelta(days=days) if days else frame[time].min()
+        learnt = frame[(frame[time] < until) & (frame[time] >= since)].tail(MAX_ROWS)
         y = baselines.target(learnt[task.target], task)  # type: ignore[union-attr]
         y = y.astype(int) if task.kind == "classification" else y
         names = self._tables["features"]
@@ -379,6 +400,8 @@ class _Comparison:
     # recommendation
 
     def _lists(self, log: "pd.DataFrame", period: Period) -> dict[str, Any] | None:
+        import pandas as pd
+
         shown = log[log["items"].notna()][["entity", "at", "items"]]
         users = shown["entity"].tolist()
         if not users:
@@ -389,11 +412,16 @@ class _Comparison:
             "never": shown.assign(items=[one["items"] for one in self.first.answers([{"user": u} for u in users])]),
         }
         if self.always:
-            if period.since <= self.begin:
+            at = self.renewed[period.since]
+            if at <= self.begin:
                 lists["always"] = lists["never"]
             else:
-                chosen = self._trained_events(period.since).recommend(users, k=task.k, exclude_seen=not task.repeats)
-                lists["always"] = shown.assign(items=[[str(i) for i in row] for row in chosen])
+                if self._always is None or self._always[0] != at:
+                    self._always = (at, self._trained_events(at))
+                chosen = self._always[1].recommend(users, k=task.k, exclude_seen=not task.repeats)
+                lists["always"] = shown.assign(
+                    items=pd.Series([[str(i) for i in row] for row in chosen], index=shown.index)
+                )
         found: dict[str, Any] = {"since": period.since.isoformat(), "until": period.until.isoformat()}
         for name, one in lists.items():
             values = self._wants(one)
@@ -429,7 +457,7 @@ class _Comparison:
         product = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
         return training.fitted(
             candidates.from_recipe(self.recipe, self.statement.task),
-            training.material(self.statement, product, lambda table: table),
+            training.material(self.statement, product, lambda table: table, self.statement.retrain.window_days),
         )
 
     # both
@@ -478,13 +506,13 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     label = metrics.metric(summary["metric"]).label
     for name, one in totals.items():
         said.append(
-            f"{POLICIES[name]}: mean {label} {one['metric']:.4f}, {one['retrainings']} retrainings, "
+            f"{summary['policies'][name]}: mean {label} {one['metric']:.4f}, {one['retrainings']} retrainings, "
             f"{one['net']:,.0f} {currency} ({one['worth']:,.0f} less {one['cost']:,.0f} for retraining)"
         )
     if {"loop", "never"} <= set(totals):
         gain = totals["loop"]["net"] - totals["never"]["net"]
         other = (
-            f"; against retraining every period {totals['loop']['net'] - totals['always']['net']:+,.0f}"
+            f"; against {summary['policies']['always']} {totals['loop']['net'] - totals['always']['net']:+,.0f}"
             if "always" in totals
             else ""
         )
@@ -513,13 +541,17 @@ def plot_policies(summary: dict[str, Any], ax):
                 marker=sign,
                 ms=3.5,
                 lw=1.6 if name == "loop" else 1.1,
-                label=POLICIES[name],
+                label=summary["policies"][name],
             )
+    words: dict[str, list[str]] = {}
     for one in summary["events"]:
-        ax.axvline(pd.Timestamp(one["as_of"]), color=GREY, lw=0.8, ls=":")
+        words.setdefault(one["as_of"], []).append(one["word"])
+    for moment, said in words.items():
+        ax.axvline(pd.Timestamp(moment), color=GREY, lw=0.8, ls=":")
+        where = (pd.Timestamp(moment), 0.02)
         ax.annotate(
-            one["word"],
-            (pd.Timestamp(one["as_of"]), 0.02),
+            ", ".join(said),
+            where,
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="bottom",
@@ -562,7 +594,7 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
         "summary": summary,
         "sentences": sentences(summary),
         "image": image,
-        "policies": POLICIES,
+        "policies": summary["policies"],
         "label": metrics.metric(summary["metric"]).label,
     }
     return report._page(settings.reports / plan.problem / "loop.html", "loop.html", [summary, image], lambda: view)

@@ -311,4 +311,4 @@ def with_labels(
             f"{int(known[on].duplicated().sum())} ids have more than one label", "labels", "Keep one row an id"
         )
     found = known.assign(**{on: known[on].astype(str)}).set_index(on)[label]
-    return frame.assign(label=frame[by].map(found))
+    return frame.assign(label=frame[by].map(found.astype(object)))  # a gap must not turn 1 into 1.0

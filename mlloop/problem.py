@@ -306,7 +306,10 @@ class Budget(Record):
 
 # %% ../nbs/10_problem.ipynb #a3b342ad
 class Retrain(Record):
-    """When the loop retrains: `k` of the last `n` periods, the latest among them, worse than the reference."""
+    """When the loop retrains: `k` of the last `n` periods, the latest among them, worse than the reference.
+
+    A retraining learns from the last `window_days` before its held-out days, where given; else from everything before them.
+    """
 
     every_days: Positive = 7
     k: Positive = 3
@@ -318,6 +321,7 @@ class Retrain(Record):
     cooldown_days: Annotated[int, Field(ge=0)] = 28
     budget_per_year: Annotated[int, Field(ge=0)] = 12
     backstop_days: Positive | None = None
+    window_days: Positive | None = None
 
     @model_validator(mode="after")
     def _k_of_n(self):

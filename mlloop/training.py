@@ -40,8 +40,13 @@ class Material:
     trained: dict[str, Any]
 
 
-def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any]) -> Material:
+def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None) -> Material:
     """What the product of `features` gives to learn from; `read` gives an Ibis table for a table's reference.
+
+    Parameters
+    ----------
+    days : int, optional
+        Only the last so many days before the held-out period; default: everything before it.
 
     Raises
     ------
@@ -51,10 +56,10 @@ def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
     tables, windows = product["tables"], product["windows"]
     until = pd.Timestamp(windows["train_until"]) if windows else None
     if isinstance(statement.task, Recommendation):
-        made = _events(tables, until, read)
+        made = _events(tables, until, read, days)
         time = made.given["events"]["time"]
     else:
-        made, time = _rows(statement, tables, product["features"], until, read)
+        made, time = _rows(statement, tables, product["features"], until, read, days)
     if not made.trained["rows"]:
         raise DataError(
             "no row lies before the held-out period",
@@ -65,10 +70,10 @@ def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
     return Material(made.given, made.example, {**made.trained, **span})
 
 
-def _rows(statement, tables, features, until, read):
+def _rows(statement, tables, features, until, read, days=None):
     task, time = statement.task, statement.time.column
     rows = read(tables["train"]).to_pandas()
-    rows = rows[rows[time] < until] if until is not None else rows
+    rows = _inside(rows, time, until, days) if until is not None else rows
     order = [c for c in (time, task.entity) if c]
     rows = rows.sort_values(order, kind="stable", ignore_index=True) if order else rows
     y = baselines.target(rows[task.target], task)
@@ -77,9 +82,13 @@ def _rows(statement, tables, features, until, read):
     return made, rows[time] if time else None
 
 
-def _events(tables, until, read) -> Material:
-    events = read(tables["events"]).to_pandas()
-    events = events[events["time"] < until]
+def _inside(rows, time, until, days):
+    since = until - pd.Timedelta(days=days) if days else pd.Timestamp.min
+    return rows[(rows[time] < until) & (rows[time] >= since)]
+
+
+def _events(tables, until, read, days=None) -> Material:
+    events = _inside(read(tables["events"]).to_pandas(), "time", until, days)
     names = [name for name in tables if name.endswith("_features")]
     features = {name: read(tables[name]).filter(lambda t: t.cutoff <= until).to_pandas() for name in names}
     items = read(tables["items"]).to_pandas() if "items" in tables else None

@@ -273,7 +273,7 @@ def turn(place: Place, at: dt.datetime, launch: bool = True, pages: bool = True)
     with place.step("answers"):
         counts = arrivals.answer(place.settings, place.ledger, place.lake, place.statement, period)
     with place.step("monitoring"):
-        monitored(place, period)
+        monitored(place, period, pages)
     with place.step("canary"):
         ended += judged(place, period)
     with place.step("decision"):
@@ -318,11 +318,25 @@ def looked_at(place: Place, period: Period) -> Path:
         return monitored(place, period)
 
 
-def monitored(place: Place, period: Period) -> Path:
-    """The product of monitoring for the period, made by its notebook where it is not there."""
+def monitored(place: Place, period: Period, page: bool = True) -> Path:
+    """The product of monitoring for the period, made where it is not there: by its notebook, or by what that calls.
+
+    Parameters
+    ----------
+    page : bool
+        False: without the executed notebook, which saves a kernel and its imports.
+    """
     path = place.folder("monitoring") / f"{period.name}.json"
-    if not path.exists():
+    if path.exists() and (path.with_suffix(".ipynb").exists() or not page):
+        return path
+    if page:
         run_notebook(place, "25_monitoring", path, {"as_of": period.until.isoformat()})
+        return path
+    from mlloop import monitoring
+
+    statement = problems.load(runner.statement_file(place.settings, place.plan))
+    found = monitoring.observe(statement, monitoring.gather(place.settings, place.ledger, statement, period.until))
+    storage.save_product({"data": str(path)}, stage="monitoring", **found)
     return path
 
 
@@ -359,7 +373,8 @@ def run_notebook(place: Place, name: str, path: Path, given: dict[str, Any]) -> 
             pass_fds=(place.lock,) if place.lock is not None else (),
         )
         os.replace(beside.with_suffix(".ipynb"), shown)
-        os.replace(beside, path)
+        if not path.exists():  # what was decided on stays as it was
+            os.replace(beside, path)
     finally:
         storage.remove(beside)
         storage.remove(beside.with_suffix(".ipynb"))

@@ -1,0 +1,93 @@
+"""The loop's decisions in a world whose truth is known; many seeds of each are in benchmarks/scenarios.py."""
+
+import datetime as dt
+
+import pandas as pd
+import pytest
+
+from mlloop import predictions, retraining
+from mlloop.errors import UsageError
+from mlloop.history import moments
+from mlloop.scenario import STATEMENT, Happening, play
+
+AT = 3
+
+
+def test_shift_that_hurts_is_found_retrained_and_promoted():
+    record = play(1, [Happening("hurts", AT)], 9)
+    assert record.retrained[0] == AT + 2 and record.promoted and not record.refused
+    assert record.quality[-1] > record.quality[AT] + 0.1
+
+
+def test_shift_that_does_not_hurt_is_no_reason():
+    record = play(1, [Happening("harmless", 1)], 8)
+    assert record.retrained == [] and "feed broken" not in record.actions
+
+
+def test_concept_drift_is_found_by_labels_and_not_before():
+    record = play(1, [Happening("concept", AT)], 8)
+    assert record.actions[AT] == "nothing" and record.health[AT] == "ok"
+    assert record.actions[AT + 1] == "watch" and "labels" in record.said[AT + 1]
+    assert record.retrained[0] == AT + 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("nulls", "missing"), ("unit", "sum_eur"), ("gone", "empty"), ("duplicates", "another row")]
+)
+def test_broken_feed_is_named_and_never_retrained_on(kind, word):
+    record = play(1, [Happening(kind, 1, 4)], 6)
+    assert record.actions[1:4] == ["feed broken"] * 3 and record.retrained == []
+    assert all(word in said for said in record.said[1:4])
+    assert record.actions[5] != "feed broken"
+
+
+@pytest.mark.slow
+def test_challenger_of_bad_labels_is_not_promoted():
+    assert play(1, [Happening("bad labels", AT, AT + 4)], 14).promoted == []
+
+
+@pytest.mark.slow
+def test_block_that_passes_swaps_no_model():
+    assert play(1, [Happening("concept", AT, AT + 2)], 12).promoted == []
+
+
+def test_challenger_broken_on_its_way_out_is_rolled_back():
+    record = play(1, [Happening("hurts", AT), Happening("bad canary", 0)], 9)
+    assert record.rolled_back and record.promoted == []
+
+
+@pytest.mark.slow
+def test_nothing_is_retrained_in_a_year_without_change():
+    assert play(1, [], 52).retrained == []
+
+
+def test_label_beside_one_that_has_not_come_stays_what_it_was():
+    log = pd.DataFrame({"entity": ["a", "b", "c"]})
+    joined = predictions.with_labels(log, pd.DataFrame({"id": ["a", "b"], "bought": [1, 0]}), "id", "bought")
+    assert joined["label"].dropna().astype(str).tolist() == ["1", "0"]  # "1.0" would be no positive class
+
+
+def statement(**retrain):
+    from mlloop.problem import Problem
+
+    return Problem.model_validate({**STATEMENT, "retrain": {**STATEMENT["retrain"], **retrain}})
+
+
+def test_backstop_renews_a_model_that_is_old_though_nothing_is_worse():
+    now = dt.datetime(2025, 6, 1)
+    facts = retraining.Facts(now, champion="m", since=now - dt.timedelta(days=90), new_labelled_rows=1000)
+    assert retraining.decide(statement(backstop_days=91), [], facts).action == "not enough rows"
+    assert retraining.decide(statement(backstop_days=90), [], facts).action == "retrain"
+    lately = retraining.Facts(**{**facts.__dict__, "begun": (now - dt.timedelta(days=30),)})
+    assert retraining.decide(statement(backstop_days=90), [], lately).action == "not enough rows"
+
+
+def test_turns_of_a_history_are_the_grid_and_its_rhythm_the_statements():
+    start, until = dt.datetime(2025, 1, 6), dt.datetime(2025, 1, 28)
+    found = moments(statement(), start, None, until, None)
+    assert [one.day for one in found] == [13, 20, 27]
+    assert moments(statement(), start, dt.datetime(2025, 1, 15), until, 7)[0].day == 20
+    with pytest.raises(UsageError, match="rhythm"):
+        moments(statement(), start, None, until, 14)
+    with pytest.raises(UsageError, match="no turn"):
+        moments(statement(), start, None, dt.datetime(2025, 1, 8), None)

@@ -1,0 +1,139 @@
+"""A turn: a worse model is replaced after gate and canary, once, whatever is killed; a base run stays as it was."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from loop_project import loans, make
+
+from mlloop import plan as plans
+from mlloop import predictions, runner
+from mlloop.errors import StageFailed
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """Two turns after the customers changed: the labels have shown one bad period."""
+    loop = make(tmp_path_factory.mktemp("loop") / "project")
+    done = loop.mlloop("run", "--json")
+    assert done.returncode == 0, done.stderr
+    loop.ran = loop.turn("2025-03-10", "2025-03-17")
+    return loop
+
+
+@pytest.fixture(scope="module")
+def tried(begun, tmp_path_factory):
+    """One turn later: a challenger is on trial."""
+    loop = begun.copy(tmp_path_factory.mktemp("tried") / "project")
+    loop.ran = loop.turn("2025-03-24")
+    return loop
+
+
+def actions(loop):
+    return [row.subject for row in loop.ledger.rows(kind="retrain") if row.subject != "ended"]
+
+
+def test_concept_drift_is_not_seen_before_labels_come_and_said_so_after(begun):
+    first, second = begun.ran
+    assert (first.action, first.health) == ("nothing", "ok") and "estimated" in first.said
+    assert (second.action, second.health) == ("watch", "watch") and "realised" in second.said
+
+
+def test_retraining_runs_an_edition_and_leaves_the_base_up_to_date(tried):
+    (turned,) = tried.ran
+    assert turned.action == "retrain" and turned.ended[0]["outcome"] == "canary"
+    assert turned.canary == turned.ended[0]["model"] != turned.champion
+    folder = tried.root / ".mlloop/products/loan@2025-03-24"
+    assert json.loads((folder / "problem.json").read_text())["as_of"] == "2025-03-24T00:00:00"
+    assert not (folder / "exploration.json").exists()
+    settings, plan = runner.project("loan", tried.root)
+    outcome = runner.run(plan, settings)
+    assert outcome.ran == [] and outcome.error is None
+    canary = tried.ledger.canary("loan")
+    assert canary.details["since"] == "2025-03-24T00:00:00"
+
+
+def test_challenger_that_does_as_promised_is_promoted_once_and_watched_by_its_own_reference(tried, tmp_path):
+    loop = tried.copy(tmp_path / "project")
+    challenger = loop.ledger.canary("loan").model
+    third, fourth, fifth = loop.turn("2025-03-31", "2025-04-07", "2025-04-14")
+    assert (third.action, third.champion) == ("waiting for canary", loop.ledger.rows(kind="promotion")[0].model)
+    assert fourth.champion == challenger and fourth.ended[0]["outcome"] == "promoted"
+    assert len(loop.ledger.rows(kind="promotion")) == 2
+    assert fifth.action != "retrain" and fifth.health != "worse"
+    watched = json.loads((loop.root / ".mlloop/monitoring/loan/2025-04-14.json").read_text())
+    assert watched["model"] == challenger and watched["since"] == "2025-04-07T00:00:00"
+    before = loop.ledger.head()
+    (again,) = loop.turn("2025-04-14")
+    assert again.fresh and loop.ledger.verify() == before
+
+
+def test_challenger_that_fails_its_trial_is_rolled_back(tried, tmp_path):
+    loop = tried.copy(tmp_path / "project")
+    loans(back_at="2025-03-24").to_csv(loop.root / "loans.csv", index=False)
+    _, ended = loop.turn("2025-03-31", "2025-04-07")
+    assert ended.ended[0]["outcome"] == "rolled_back" and "realised" in ended.ended[0]["reasons"][0]
+    assert len(loop.ledger.rows(kind="promotion")) == 1 and ended.canary is None
+    loop.ledger.verify()
+
+
+KILLS = [("answers", 2), ("decision", 3), ("retraining: training", 2)]
+MORE = [
+    ("data", 1), ("data", 4), ("data", 12), ("answers", 5), ("monitoring", 1), ("decision", 1), ("decision", 6),
+    ("retraining: features", 1), ("retraining: validation_gate", 2), ("retraining: deployment", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MORE, marks=pytest.mark.slow)], ids=["three", "ten more"])
+def test_turn_killed_again_and_again_comes_to_one_decision_and_one_retraining(begun, tmp_path, kills):
+    loop = begun.copy(tmp_path / "project")
+    died = [loop.killed_turn("2025-03-24", word, steps) for word, steps in kills]
+    assert died.count(-9) >= len(kills) - 1
+    loop.turn("2025-03-24")
+    loop.ledger.verify()
+    assert actions(loop) == ["nothing", "watch", "retrain"]
+    assert [row.subject for row in loop.ledger.rows(kind="retrain")].count("ended") == 1
+    assert [row.subject for row in loop.ledger.rows(kind="canary")] == ["started"]
+    assert len(loop.ledger.rows(kind="promotion")) == 1
+    log = predictions.read(loop.root / ".mlloop/predictions/loan")
+    assert log["entity"].is_unique and len(log) == 3 * 840
+
+
+def test_dry_run_decides_and_keeps_nothing(begun):
+    before = stands(begun.root)
+    done = begun.mlloop("tick", "--at", "2025-03-24", "--dry-run", "--json")
+    said = json.loads(done.stdout)
+    assert done.returncode == 4 and (said["action"], said["verdict"], said["dry_run"]) == ("retrain", "yes", True)
+    assert stands(begun.root) == before
+
+
+def stands(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file of the state that is not the kernel pool's, with size and time."""
+    skip = ("kernels", "run.lock", "jupyter", "tmp", "zygote")
+    found = [
+        p
+        for p in (root / ".mlloop").rglob("*")
+        if p.is_file() and not any(part.startswith(skip) for part in p.relative_to(root / ".mlloop").parts)
+    ]
+    return {os.path.relpath(p, root): (p.stat().st_size, p.stat().st_mtime_ns) for p in found}
+
+
+def test_edition_takes_over_what_it_does_not_enter(project):
+    settings, plan = runner.project("loan", project.root)
+    made = plans.edition(plan, "2025-02-01", ["training", "evaluation"], as_of="2025-02-01")
+    assert made.problem == "loan@2025-02-01" and made.taken == {"problem", "collection", "need_gate"}
+    assert made.tasks["training"].products["data"].parent.name == "loan@2025-02-01"
+    assert made.tasks["need_gate"].products == plan.tasks["need_gate"].products
+    assert (
+        made.tasks["training"].parameters["as_of"] == "2025-02-01"
+        and plan.tasks["training"].parameters["as_of"] is None
+    )
+    with pytest.raises(StageFailed, match="has not run"):
+        runner.run(made, settings)
+    project.run()
+    outcome = runner.run(made, settings)
+    assert outcome.ran == ["training", "evaluation"] and outcome.error is None
+    assert project.run()["ran"] == []
