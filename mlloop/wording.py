@@ -106,6 +106,90 @@ def verdict(product: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+ACTIONS = {
+    "nothing": ("nothing to do", "fresh"),
+    "watch": ("being watched", "watch"),
+    "retrain": ("learns again", "stale"),
+    "feed broken": ("feed broken: mend it", "failed"),
+    "cooldown": ("waits: cooldown", "waiting"),
+    "budget": ("waits: budget spent", "waiting"),
+    "not enough labels": ("waits for labels", "waiting"),
+    "waiting for canary": ("waits for the canary", "waiting"),
+}
+KINDS = {"promotion": "Promoted", "rollback": "Rolled back", "revision": "New revision of the statement"}
+CANARY = {
+    "started": "Canary started",
+    "promoted": "Canary ended: promoted",
+    "rolled_back": "Canary ended: rolled back",
+}
+
+
+def decision(kind: str, subject: str, action: str = "") -> str:
+    """A row of the ledger in a few words."""
+    if kind == "canary":
+        return CANARY.get(subject, f"Canary {subject}".strip())
+    if kind == "retrain":
+        return f"Learn again? {ACTIONS.get(action, (action, ''))[0].capitalize()}"
+    if kind == "gate":
+        return f"{subject} gate".strip().capitalize()
+    return KINDS.get(kind, f"{subject} {kind}".strip().capitalize())
+
+
+def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
+    """The newest decisions with runs of uneventful looks in one piece.
+
+    Returns
+    -------
+    dict
+        'parts': lists of decisions; one of more than one holds looks that changed nothing. 'left': how many older
+        decisions are left out.
+    """
+    parts: list[list[dict[str, Any]]] = []
+    for one in timeline[:most]:
+        quiet = one["kind"] == "retrain" and one["verdict"] != "yes"
+        joins = parts and quiet and parts[-1][0]["kind"] == "retrain" and parts[-1][0]["verdict"] != "yes"
+        if joins and parts[-1][0]["action"] == one["action"]:
+            parts[-1].append(one)
+        else:
+            parts.append([one])
+    return {"parts": parts, "left": max(0, len(timeline) - most)}
+
+
+def would_change(
+    statement: Mapping[str, Any], production: Mapping[str, Any], canary: Mapping[str, Any]
+) -> list[str]:
+    """What would change who answers, as the problem statement has it, in sentences."""
+    if not statement or not production:
+        return []
+    name = str(statement.get("name") or "")
+    retrain, trial = mapping(statement.get("retrain")), mapping(statement.get("canary"))
+    metric = str(mapping(statement.get("success")).get("metric") or "the metric").replace("_", " ")
+    said = []
+    if canary:
+        share = f"{canary['share']:.0%} of those who ask" if isinstance(canary.get("share"), float) else "a share"
+        said.append(
+            f"A canary answers {share} since {canary['since']}. It takes over by {canary['until']} if it is no worse by "
+            f"more than {number(trial.get('max_loss'))}, and goes otherwise."
+        )
+    elif trial.get("share"):
+        said.append(
+            f"A newer model that its validation gate lets pass answers {trial['share']:.0%} of those who ask, for at most "
+            f"{number(trial.get('deadline_days'), 'days')}; with {number(trial.get('min_rows'))} answers and no loss of more than "
+            f"{number(trial.get('max_loss'))} in {metric} it takes over."
+        )
+    if retrain.get("k") and retrain.get("n"):
+        said.append(
+            f"It learns again when {retrain['k']} of the last {retrain['n']} looks, one every "
+            f"{number(retrain.get('every_days'), 'days')}, the latest among them, are worse than it promised by "
+            f"{number(retrain.get('standard_errors'))} standard errors and by {number(retrain.get('margin'))} in {metric}; "
+            f"at most {number(retrain.get('budget_per_year'))} times a year, and not within "
+            f"{number(retrain.get('cooldown_days'), 'days')} of the last time. Never while the data it is fed are broken."
+        )
+    back = f" puts {str(production['earlier'])[:12]} back" if production.get("earlier") else " goes back, once there is an earlier model"
+    said.append(f"A person: mlloop rollback --problem {name}{back}.")
+    return said
+
+
 def finding(stage: str, product: Mapping[str, Any]) -> str:
     """A sentence made of the figures in a stage's product; '' where they are not there."""
     try:
