@@ -62,7 +62,9 @@ def wide(stages: Sequence, is_gate, again: tuple[str, str] | None = None) -> Loo
     w, h, gap, between, margin = 132.0, 56.0, 24.0, 56.0, 34.0  # the drawing's own units
     rows = lanes(stages, is_gate)
     place = {stage.name: (r, i) for r, row in enumerate(rows) for i, stage in enumerate(row)}
-    turns = again if again and all(name in place for name in again) and place[again[0]][0] > place[again[1]][0] else None
+    turns = (
+        again if again and all(name in place for name in again) and place[again[0]][0] > place[again[1]][0] else None
+    )
     indent = [1 if turns and r > place[turns[1]][0] else 0 for r in range(len(rows))]
     longest = max((len(row) + indent[r] for r, row in enumerate(rows)), default=0)
     right = max(longest * (w + gap) - gap, w)
@@ -93,7 +95,7 @@ def wide(stages: Sequence, is_gate, again: tuple[str, str] | None = None) -> Loo
     height = margin + len(rows) * (h + between) - between + 6
     if turns:
         end, begin = (next(n for n in nodes if n.stage.name == name) for name in turns)  # type: ignore[attr-defined]
-        low = height + 12
+        low = height + 16
         to = begin.x + w / 4
         lines.append(
             Line(

@@ -61,9 +61,9 @@ def view(products: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "trusted": estimated.get("trusted") if isinstance(estimated.get("trusted"), bool) else None,
         "periods": _periods(products),
         "chart": chart(products),
-        "metric": str(estimated.get("metric") or last.get("metric") or "metric").replace("_", " "),
+        "metric": wording.metric_name(estimated.get("metric") or last.get("metric") or "metric"),
         "latency": {key: latency.get(key) for key in ("p50_ms", "p99_ms", "limit_ms", "n")} if latency else {},
-        "errors": {key: errors.get(key) for key in ("n", "share")} if errors else {},
+        "errors": {"n": errors.get("n"), "share": _share(errors.get("share"))} if errors else {},
         "features": _ranked(explains.get("features")),
         "segments": [_flat(one) for one in wording.records(explains.get("segments"))],
         "calibration": _flat(part("calibration")),
@@ -103,10 +103,10 @@ def _periods(products: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "period": start,
-                "rows": product.get("rows") or shown.get("n"),
+                "answers": product.get("rows") or shown.get("n"),
                 "estimated": guess["said"] if guess else "–",
                 "realised": _said(shown) if _real(shown.get("value")) is not None else "–",
-                "labels missing": f"{shown['labels_missing']:.0%}" if _real(shown.get("labels_missing")) is not None else "–",
+                "labels missing": _share(shown.get("labels_missing")) or "–",
                 "model": str(shown.get("model") or product.get("model") or "")[:8],
                 "health": health(product)["word"] if product else "–",
             }
@@ -134,7 +134,10 @@ def _said(row: Mapping[str, Any]) -> str:
 def _estimates(estimated: Mapping[str, Any]) -> list[dict[str, Any]]:
     methods = wording.mapping(estimated.get("methods"))
     return [
-        {"method": METHODS.get(str(name), str(name)), **{k: wording.mapping(one).get(k) for k in ("value", "low", "high")}}
+        {
+            "method": METHODS.get(str(name), str(name)),
+            **{k: wording.mapping(one).get(k) for k in ("value", "low", "high")},
+        }
         for name, one in methods.items()
     ]
 
@@ -145,14 +148,12 @@ def _finding(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _column(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: one.get(key) for key in ("name", "method", "value", "threshold")} | {
-        "drifted": bool(one.get("alert"))
-    }
+    return {key: one.get(key) for key in ("name", "method", "value", "threshold")} | {"drifted": bool(one.get("alert"))}
 
 
 def _ranked(features: Any) -> list[dict[str, Any]]:
     rows = features if isinstance(features, list) else []
-    return [_flat(one) if isinstance(one, dict) else {"feature": str(one)} for one in rows[:12]]
+    return [_flat(one) if isinstance(one, dict) else {"name": str(one)} for one in rows[:12]]
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +169,11 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _real(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _share(value: Any) -> str:
+    real = _real(value)
+    return "" if real is None else f"{real:.2g}" if not 0 <= real <= 1 else f"{100 * real:.3g}%"
 
 
 def _moment(value: Any) -> str:

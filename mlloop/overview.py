@@ -124,7 +124,11 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
     if seen:
         looked = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
     last = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
-    again = Process("retraining", last["action"], last["mark"]) if last else Process("retraining", "not asked yet", "missing")
+    again = (
+        Process("retraining", last["action"], last["mark"])
+        if last
+        else Process("retraining", "not asked yet", "missing")
+    )
     return [serving, looked, again]
 
 
@@ -365,7 +369,9 @@ def _decision(row) -> dict[str, Any]:
     details = row.details if isinstance(row.details, dict) else {}
     found = [wording.evidence(one) for one in row.evidence or []]
     deciding = str(details.get("deciding") or "").replace("_", " ")
-    action = str(details.get("action") or row.subject or {"yes": "retrain", "no": "nothing"}.get(row.verdict or "", "watch"))
+    action = str(
+        details.get("action") or row.subject or {"yes": "retrain", "no": "nothing"}.get(row.verdict or "", "watch")
+    )
     stands = details.get("as_of") or details.get("since") if row.kind in ("retrain", "canary") else details.get("as_of")
     return {
         "id": row.id,

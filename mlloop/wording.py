@@ -155,39 +155,47 @@ def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
     return {"parts": parts, "left": max(0, len(timeline) - most)}
 
 
-def would_change(
-    statement: Mapping[str, Any], production: Mapping[str, Any], canary: Mapping[str, Any]
-) -> list[str]:
+def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], canary: Mapping[str, Any]) -> list[str]:
     """What would change who answers, as the problem statement has it, in sentences."""
     if not statement or not production:
         return []
     name = str(statement.get("name") or "")
     retrain, trial = mapping(statement.get("retrain")), mapping(statement.get("canary"))
-    metric = str(mapping(statement.get("success")).get("metric") or "the metric").replace("_", " ")
+    metric = metric_name(mapping(statement.get("success")).get("metric") or "the metric")
     said = []
+    loss = f"no worse by more than {number(trial.get('max_loss'))} in {metric}"
     if canary:
-        share = f"{canary['share']:.0%} of those who ask" if isinstance(canary.get("share"), float) else "a share"
+        share = _share(canary.get("share")) or "a share"
         said.append(
-            f"A canary answers {share} since {canary['since']}. It takes over by {canary['until']} if it is no worse by "
-            f"more than {number(trial.get('max_loss'))}, and goes otherwise."
+            f"The canary {str(canary['model'])[:12]} answers {share} of those who ask since {canary['since']}. It takes "
+            f"over if it is {loss}; otherwise it goes, on {canary['until']} at the latest."
         )
-    elif trial.get("share"):
+    elif trial:
+        share = _share(trial.get("share")) or "a share"
         said.append(
-            f"A newer model that its validation gate lets pass answers {trial['share']:.0%} of those who ask, for at most "
-            f"{number(trial.get('deadline_days'), 'days')}; with {number(trial.get('min_rows'))} answers and no loss of more than "
-            f"{number(trial.get('max_loss'))} in {metric} it takes over."
+            f"A newer model that passes the validation gate answers {share} of those who ask, for "
+            f"{number(trial.get('deadline_days'), 'days')} at most. It takes over after {number(trial.get('min_rows'))} "
+            f"answers if it is {loss}."
         )
     if retrain.get("k") and retrain.get("n"):
         said.append(
-            f"It learns again when {retrain['k']} of the last {retrain['n']} looks, one every "
-            f"{number(retrain.get('every_days'), 'days')}, the latest among them, are worse than it promised by "
-            f"{number(retrain.get('standard_errors'))} standard errors and by {number(retrain.get('margin'))} in {metric}; "
-            f"at most {number(retrain.get('budget_per_year'))} times a year, and not within "
-            f"{number(retrain.get('cooldown_days'), 'days')} of the last time. Never while the data it is fed are broken."
+            f"A newer model is trained when {retrain['k']} of the last {retrain['n']} looks (one every "
+            f"{number(retrain.get('every_days'), 'days')}), the newest included, fall behind what this one promised by "
+            f"{number(retrain.get('standard_errors'))} standard errors and by {number(retrain.get('margin'))} in {metric}. "
+            f"Never on broken data, at most {number(retrain.get('budget_per_year'))} times a year, and "
+            f"{number(retrain.get('cooldown_days'), 'days')} after the last at the earliest."
         )
-    back = f" puts {str(production['earlier'])[:12]} back" if production.get("earlier") else " goes back, once there is an earlier model"
-    said.append(f"A person: mlloop rollback --problem {name}{back}.")
     return said
+
+
+def metric_name(name: Any) -> str:
+    """A metric as people write it: 'ROC AUC' for roc_auc."""
+    words = str(name).replace("_", " ")
+    return words.upper() if words in ("roc auc", "ndcg", "map", "mae", "rmse", "mape", "r2", "f1") else words
+
+
+def _share(value: Any) -> str:
+    return f"{value:.0%}" if isinstance(value, float) and 0 <= value <= 1 else ""
 
 
 def finding(stage: str, product: Mapping[str, Any]) -> str:
