@@ -25,3 +25,11 @@ __version__ = "0.1.0"
 from mlloop.settings import switch_off_telemetry
 
 switch_off_telemetry()
+
+
+def load_ipython_extension(shell):
+    """`%load_ext mlloop`: the magic %mlloop and rich displays, see `mlloop.magics`."""
+    import importlib
+
+    # by name: what a stage reaches by import decides when it runs again, and this is not part of it
+    importlib.import_module("mlloop.magics").register(shell)

@@ -573,6 +573,32 @@ def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a
         typer.launch(index.as_uri())
 
 
+@app.command(epilog="Example: mlloop export airflow --problem shop --out dags/shop.py")
+def export(
+    target: Annotated[str, typer.Argument(help="airflow")],
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all statements.")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="Airflow's: @daily, @weekly or a cron expression.")] = "@daily",
+    command: Annotated[str, typer.Option(help="How mlloop is called there.")] = "mlloop",
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: the terminal.")] = None,
+) -> None:
+    """Write the loop for a scheduler: a file that calls mlloop tick for each problem."""
+    import datetime as dt
+
+    from mlloop import exporting, overview
+    from mlloop import settings as _settings
+
+    if target not in exporting.TARGETS:
+        raise UsageError(
+            f"target is {target!r}, expected one of {', '.join(exporting.TARGETS)}",
+            next_step="Example: mlloop export airflow. For cron and systemd: docs/schedule.md",
+        )
+    settings = _settings.load()
+    text = exporting.airflow(settings.root, problem or overview.names(settings), schedule, command, dt.date.today())
+    typer.echo(os.path.relpath(exporting.write(out.resolve(), text)) if out else text, nl=bool(out))
+
+
 @app.command(epilog="Example: mlloop check")
 def check() -> None:
     """Find what would fail before anything runs: settings, pipeline, statements, notebooks and their exports."""
