@@ -11,19 +11,28 @@ from mlloop.plan import Plan, Task
 from mlloop.settings import Settings
 
 CONFIG = """# Written by mlloop. Ploomber's server extension breaks the opening of every notebook in JupyterLab 4.
+import warnings
+
 from mlloop.saving import before_saving
 
+warnings.filterwarnings("ignore", "Overriding existing pre_save_hook")
 c = get_config()
+c.ServerApp.jpserver_extensions = {
+    "ploomber": False, "ploomber_extension": False, "jupyterlab_jupytext": False, "nbclassic": False, "jupyterlab": True
+}
 c.ContentsManager.pre_save_hook = before_saving  # stage notebooks are saved without what a kernel left in them
-c.ServerApp.jpserver_extensions = {"ploomber": False, "ploomber_extension": False, "jupyterlab": True}
 c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 """
+# JupyterLab asks on its first start whether it may fetch news; here it may not, so it does not ask
+OVERRIDES = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 
 
 def start(settings: Settings, arguments: list[str]) -> int:
     """Run JupyterLab in the project's root until it is stopped; returns its exit code."""
-    config = storage.write_text(settings.state / "jupyter" / "jupyter_server_config.py", CONFIG)
+    folder = settings.state / "jupyter"
+    config = storage.write_text(folder / "jupyter_server_config.py", CONFIG)
+    storage.write_json(folder / "labconfig" / "default_setting_overrides.json", OVERRIDES)
     command = [
         sys.executable,
         "-m",
@@ -32,7 +41,9 @@ def start(settings: Settings, arguments: list[str]) -> int:
         f"--ServerApp.root_dir={settings.root}",
         *arguments,
     ]
-    return subprocess.call(command, cwd=settings.root, env={**os.environ, "MLLOOP_PROJECT": str(settings.root)})
+    paths = [str(folder), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    given = {"MLLOOP_PROJECT": str(settings.root), "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+    return subprocess.call(command, cwd=settings.root, env={**os.environ, **given})
 
 
 def inputs(settings: Settings, plan: Plan, task: Task) -> dict[str, Any]:
