@@ -46,5 +46,24 @@ def tidy(notebook: Any) -> None:
     clean_nb(notebook, allowed_cell_metadata_keys=KEPT_METADATA, clean_ids=False, repair=False)
 
 
+def tidy_file(path: Path) -> None:
+    """`tidy` a notebook on disk; untouched where there is nothing to take out."""
+    import nbformat
+
+    before = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(before, as_version=4)
+    tidy(notebook)
+    after = nbformat.writes(notebook) + "\n"
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+
+
 def _source(cell: Any) -> str:
     return "".join(cell["source"])
+
+
+if __name__ == "__main__":
+    import sys
+
+    for name in sys.argv[1:]:
+        tidy_file(Path(name))

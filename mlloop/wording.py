@@ -159,7 +159,6 @@ def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], ca
     """What would change who answers, as the problem statement has it, in sentences."""
     if not statement or not production:
         return []
-    name = str(statement.get("name") or "")
     retrain, trial = mapping(statement.get("retrain")), mapping(statement.get("canary"))
     metric = metric_name(mapping(statement.get("success")).get("metric") or "the metric")
     said = []

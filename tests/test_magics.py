@@ -10,7 +10,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from mlloop import displays, problem
+from mlloop import displays, problem, storage
 from mlloop.ledger import Ledger, Row
 
 HOSTILE = "</td></table><script>document.title='ran'</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -38,7 +38,7 @@ def test_inputs_of_a_stage_come_in_one_line_and_its_product_goes_elsewhere(ran, 
         shell.run_line_magic("mlloop", "inputs training")
     given = shell.user_ns
     assert given["problem"] == "loan" and set(given["upstream"]) == {"collection", "need_gate"}
-    assert json.loads(open(given["upstream"]["collection"]["data"]).read())["amounts"] == [1.0, 2.0, 6.0]
+    assert storage.read_json(given["upstream"]["collection"]["data"])["amounts"] == [1.0, 2.0, 6.0]
     assert given["product"]["data"].endswith(".mlloop/debug/loan/training.json")
     assert "training of loan" in shown.outputs[0].data["text/html"]
 
@@ -65,7 +65,7 @@ def test_a_run_act_works_on_its_true_inputs(ran, shell, monkeypatch):
     with capture_output():
         shell.run_line_magic("mlloop", "inputs training")
         assert all(shell.run_cell(cell).success for cell in cells)
-    tried = json.loads(open(shell.user_ns["product"]["data"]).read())
+    tried = storage.read_json(shell.user_ns["product"]["data"])
     assert tried["mean"] == 3.0
 
 
