@@ -281,7 +281,7 @@ def _why_model(settings, digest: str, as_json: bool) -> None:
     rows = [row for row in Ledger.open(settings).rows() if (row.model or "").startswith(digest)]
     if not rows:
         raise UsageError(f"the ledger knows no model {digest!r}", next_step="See what it knows: mlloop log")
-    _print_json([_row(row) for row in rows]) if as_json else _print_rows(rows)
+    _print_json([_row(row) for row in rows]) if as_json else _print_rows(rows, whole=True)
 
 
 # ---------------------------------------------------------------------------------------------- the ledger
@@ -314,7 +314,8 @@ def log(
     _print_rows(rows)
 
 
-def _print_rows(rows) -> None:
+def _print_rows(rows, whole: bool = False) -> None:
+    """Decisions as a table; of several reasons the first, unless the `whole` is asked for."""
     from rich.console import Console
     from rich.table import Table
 
@@ -322,9 +323,13 @@ def _print_rows(rows) -> None:
     for heading in ("#", "when (UTC)", "problem", "decision", "verdict", "by", "why"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "#" else "left")
     for row in rows:
-        when = str(row.at)[:19].replace("T", " ")
-        what = f"{row.kind} {row.subject}" if row.subject else row.kind
-        table.add_row(str(row.id), when, row.problem, what, row.verdict or "", row.actor, "; ".join(row.reasons))
+        subject = row.subject[:12] if row.subject == row.model else row.subject
+        more = len(row.reasons) - 1
+        why = "; ".join(row.reasons) if whole or more < 1 else f"{row.reasons[0]} (+{more} more)"
+        when = str(row.at)[:16].replace("T", " ")
+        table.add_row(
+            str(row.id), when, row.problem, f"{row.kind} {subject}".strip(), row.verdict or "", row.actor, why
+        )
     Console(highlight=False, markup=False).print(table)
 
 
