@@ -63,6 +63,8 @@ def with_inputs(settings: Settings, plan: Plan, task: Task) -> Path:
     given = inputs(settings, plan, task)
     notebook = parameterize_notebook(nbformat.read(task.source, as_version=4), given, report_mode=False)
     notebook.metadata.pop("papermill", None)
+    folder = f"import os\n\nos.chdir({str(settings.root)!r})  # where a run works"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(folder, id="where-a-run-works"))
     path = settings.state / "debug" / plan.problem / f"{task.name}.ipynb"
     with storage.atomic_path(path) as beside:
         nbformat.write(notebook, beside)

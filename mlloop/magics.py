@@ -117,6 +117,7 @@ class Inputs:
         self._given = laboratory.inputs(settings, plan, task)
         Path(next(iter(self._given["product"].values()))).parent.mkdir(parents=True, exist_ok=True)
         self._shell.user_ns |= self._given
+        os.chdir(settings.root)  # where a run works: a product may name a file from there
         self._show(f"{stage} of {plan.problem}: what a run would give it; its product goes to a place for trying.")
         return self._given
 

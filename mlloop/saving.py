@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+STYLER_ID = re.compile(r"\bT_[0-9a-f]{5}(?=_|\")")
 SCRATCH = re.compile(r"\s*%(load_ext\s+mlloop|mlloop)\b")
 RUN_CELL = re.compile(r"\s*#\s*\|\s*pipeline\b")
 KEPT_METADATA = ["tags"]
@@ -42,6 +43,10 @@ def tidy(notebook: Any) -> None:
         if RUN_CELL.match(_source(cell)):
             cell["outputs"] = []
         cell["outputs"] = [one for one in cell["outputs"] if one.get("name") != "stderr"]
+        for one in cell["outputs"]:
+            if html := one.get("data", {}).get("text/html"):  # pandas draws the id of a styled table by lot
+                said = "".join(html) if isinstance(html, list) else html
+                one["data"]["text/html"] = STYLER_ID.sub("T_00000", said)
     notebook["metadata"].pop("widgets", None)
     clean_nb(notebook, allowed_cell_metadata_keys=KEPT_METADATA, clean_ids=False, repair=False)
 

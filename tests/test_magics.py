@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from IPython.core.error import UsageError
@@ -29,7 +30,8 @@ def shell(monkeypatch):
 def ran(project, monkeypatch):
     done = project.mlloop("run", "--until", "training")
     assert done.returncode == 0, done.stderr
-    monkeypatch.chdir(project.root)
+    (project.root / "nbs").mkdir(exist_ok=True)
+    monkeypatch.chdir(project.root / "nbs")  # where JupyterLab starts a notebook's kernel
     return project
 
 
@@ -41,6 +43,7 @@ def test_inputs_of_a_stage_come_in_one_line_and_its_product_goes_elsewhere(ran, 
     assert storage.read_json(given["upstream"]["collection"]["data"])["amounts"] == [1.0, 2.0, 6.0]
     assert given["product"]["data"].endswith(".mlloop/debug/loan/training.json")
     assert "training of loan" in shown.outputs[0].data["text/html"]
+    assert Path.cwd() == ran.root
 
 
 def test_a_parameters_cell_run_afterwards_does_not_undo_the_inputs(ran, shell):
