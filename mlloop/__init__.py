@@ -2,8 +2,10 @@
 
 Modules:
 
+- `mlloop.arrivals`: What came in a period: rows brought into the lake, asked of the models in production, and labels as far as they have come.
 - `mlloop.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
 - `mlloop.errors`: Every error a user can meet, each with what happened, where, and the next step.
+- `mlloop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
 - `mlloop.jupyter`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
 - `mlloop.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
 - `mlloop.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
@@ -19,6 +21,7 @@ Modules:
 - `mlloop.saving`: Saving from JupyterLab: a stage notebook goes to disk without what its kernel left in it, so git sees only your change.
 - `mlloop.service`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
 - `mlloop.simulator`: XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
+- `mlloop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
 - `mlloop.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
 - `mlloop.zygote`: A process that has the libraries imported and forks Jupyter kernels from itself on request."""
 

@@ -592,7 +592,8 @@ def draw_first(found: Analysis, left: Axes, right: Axes) -> None:
         (c for c in frames["association"]["column"] if c not in {s["column"] for s in found.facts["suspects"]}),
         frames["association"]["column"].iloc[0],
     )
-    groups = segments(frames["rows"], frames["y"], found.kind, [best]).sort_values("group", key=_in_order)
+    least = min(100, max(1, len(frames["y"]) // 20))
+    groups = segments(frames["rows"], frames["y"], found.kind, [best], least).sort_values("group", key=_in_order)
     plot_rate(
         groups,
         right,

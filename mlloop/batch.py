@@ -1,5 +1,6 @@
 """Scoring of files and tables: read, answer with the code that answers requests, write whole or not at all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,8 @@ def score(settings: Settings, problem: str, table: str, out: Path | None = None,
     pair = serving.in_production(settings, Ledger.open(settings), problem)
     if pair is None:
         raise ModelError("no model is in production", problem, "Put one there: mlloop run")
-    rows = read(settings, table)
+    texts = [one.name for one in pair.form.fields if one.type == "text"] + [pair.form.entity or "user"]
+    rows = read(settings, table, texts)
     kept = predictions.Log(predictions.folder_of(settings, problem)) if log else None
     try:
         answered, refused = serving.score_table(pair, rows, kept)
@@ -68,8 +70,11 @@ def score(settings: Settings, problem: str, table: str, out: Path | None = None,
     return Done(answered, summary)
 
 
-def read(settings: Settings, table: str) -> "pd.DataFrame":
-    """The rows of a file or of a table of the lake."""
+def read(settings: Settings, table: str, texts: Sequence[str] = ()) -> "pd.DataFrame":
+    """The rows of a file or of a table of the lake; of a CSV or JSON file the columns `texts` are taken as they are written.
+
+    Otherwise '021' would become 21, and '21' beside a gap 21.0: another category than the one the service is told.
+    """
     import pandas as pd
 
     if table.startswith("lake:"):
@@ -77,9 +82,9 @@ def read(settings: Settings, table: str) -> "pd.DataFrame":
 
         return Lake(settings).read(table.removeprefix("lake:")).to_pandas()
     kinds: dict[str, Any] = {
-        ".csv": pd.read_csv,
+        ".csv": lambda path: pd.read_csv(path, dtype=dict.fromkeys(texts, str)),
         ".parquet": pd.read_parquet,
-        ".jsonl": lambda path: pd.read_json(path, lines=True),
+        ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
     }
     name = Path(table).name.removesuffix(".gz")
     kind = kinds.get(Path(name).suffix)

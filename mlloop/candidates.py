@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'NUMBERS', 'TEXTS', 'BOTH', 'RANKING', 'HISTORY', 'MANY_ROWS', 'Candidate', 'candidate', 'of_kind',
-           'build', 'recipe', 'from_recipe', 'suggest', 'safe_name', 'spread', 'ranked', 'linear', 'lightgbm',
-           'perceptron', 'repeats', 'random', 'popularity', 'item_knn', 'ease', 'content', 'ials', 'hybrid', 'neumf',
-           'rule', 'recommender_types', 'threads', 'save', 'load']
+           'build', 'recipe', 'from_recipe', 'as_drawn', 'suggest', 'safe_name', 'spread', 'ranked', 'linear',
+           'lightgbm', 'perceptron', 'repeats', 'random', 'popularity', 'item_knn', 'ease', 'content', 'ials', 'hybrid',
+           'neumf', 'rule', 'recommender_types', 'threads', 'save', 'load']
 
 # %% ../nbs/09_candidates.ipynb #7ce28215
 import contextlib
@@ -148,6 +148,20 @@ def from_recipe(recipe: dict[str, Any], task: Tabular | Recommendation, checkpoi
     able = "checkpoint" in of_kind(task.kind, [recipe["name"]])[0].defaults
     more = {"checkpoint": checkpoint} if able and checkpoint else {}
     return build(recipe["name"], task, recipe["seed"], {**recipe["params"], **more})
+
+
+def as_drawn(defaults: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+    """The defaults as `suggest` would have drawn them: positions in lists, numbers within their range."""
+    found = {}
+    for name, where in space.items():
+        default = defaults[name]
+        plain = list(default) if isinstance(default, tuple) else default
+        if isinstance(where, list):
+            if plain in where:
+                found[name] = where.index(plain)
+        elif where["low"] <= default <= where["high"]:
+            found[name] = default
+    return found
 
 
 def suggest(trial, space: dict[str, Any]) -> dict[str, Any]:

@@ -453,14 +453,17 @@ def value_counts(table: ir.Table, columns: Sequence[str], limit: int) -> dict[st
 
 # %% ../nbs/04_cleaning.ipynb #a19c173b
 @rule
-def replace(table: ir.Table, columns: Sequence[str], context: Context, *, pattern: str, by: str = "") -> Step:
-    """Replace what a regular expression matches; groups are written \\1, \\2."""
+def replace(table: ir.Table, columns: Sequence[str], context: Context, *, pattern: str, by: str | None = "") -> Step:
+    """Replace what a regular expression matches; groups are written \\1, \\2. With null a value that matches is missing."""
     try:
         re.compile(pattern)
     except re.error as error:
         raise ProblemError(
             f"option pattern {pattern!r} is no regular expression: {error}", "cleaning rule 'replace'", MEND
         ) from error
+    if by is None:
+        gone = ibis.null("string")
+        return Step(table, {c: ibis.ifelse(table[c].re_search(pattern), gone, table[c]) for c in columns})
     return Step(table, {c: table[c].re_replace(pattern, by) for c in columns})
 
 

@@ -562,6 +562,193 @@ def predict(
     raise typer.Exit(0 if done.summary["answered"] or not done.summary["rows"] else 1)
 
 
+# ---------------------------------------------------------------------------------------------- the loop
+
+AtOption = Annotated[
+    str | None, typer.Option("--at", metavar="TIME", help="The moment to stand at, such as 2025-07-14 (UTC).")
+]
+
+
+@app.command(epilog="Example: mlloop tick --problem shop")
+def tick(
+    problem: ProblemOption = None,
+    moment: AtOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide on a copy of the state; nothing is kept.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the loop once, for a scheduler: data, answers, monitoring, canary, decision, retraining; exit 4 on an alert.
+
+    Without --at the next turn of the problem's rhythm is made, if its time has come. Safe to run twice and to kill.
+    """
+    import datetime as dt
+
+    from mlloop import runner, turn
+    from mlloop.problem import utc
+
+    settings, plan = runner.project(problem)
+    now = utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    with turn.copied(settings) if dry_run else contextlib.nullcontext(settings) as here:
+        plan = runner.project(problem, here.root)[1] if dry_run else plan
+        with _telling(as_json) as watch, turn.opened(here, plan, _command(), watch) as place:
+            at = turn.on_grid(place.statement, turn.start_of(place.statement, place.ledger), now) if moment else None
+            at = (
+                at
+                or turn.due(place.statement, place.ledger, now)
+                or (max(turn.decided(place.ledger, place.name), default=None))
+            )
+            if at is None:
+                at = turn.start_of(place.statement, place.ledger)
+                raise UsageError(
+                    f"the first turn is due {place.statement.retrain.every_days} days after {at:%Y-%m-%d}", place.name
+                )
+            done = turn.turn(place, at, launch=not dry_run, pages=not dry_run)
+    _say_turned(done, as_json, dry_run)
+    if not dry_run and not done.fresh:
+        _write_pages(settings, as_json)
+    raise typer.Exit(4 if done.alert else 0)
+
+
+@contextlib.contextmanager
+def _telling(quiet: bool):
+    """A word on what is being done, live on a terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda word: None
+        return
+    with console.status("") as status:
+        yield status.update
+
+
+def _say_turned(one, as_json: bool, dry: bool = False) -> None:
+    if as_json:
+        from mlloop import storage
+
+        return _print_json({**storage.plain(one), "dry_run": dry})
+    word = "would be: " if dry else "already decided: " if one.fresh else ""
+    typer.echo(f"{one.problem} {one.at[:10]}: {word}{one.action}. {one.said}")
+    for end in one.ended:
+        typer.echo(
+            f"  {end['what']} {str(end['model'])[:12]}: {end['outcome'].replace('_', ' ')} ({'; '.join(end['reasons'])})"
+        )
+    if one.change:
+        typer.echo(f"  what would change it: {one.change}")
+    canary = f"; canary {one.canary[:12]}" if one.canary else ""
+    typer.echo(
+        f"  in production: {str(one.champion)[:12]}{canary}; {one.answered:,} answers; model {one.health or 'not looked at'}"
+    )
+
+
+def _write_pages(settings, quiet: bool) -> None:
+    from mlloop import report
+
+    try:
+        index = report.write(settings, states=_states(settings))
+        if not quiet:
+            typer.echo(f"  page: {os.path.relpath(index)}")
+    except MlloopError as error:
+        _complain(error)
+
+
+@app.command(epilog="Example: mlloop monitor --problem employment --at 2016-01-29")
+def monitor(problem: ProblemOption = None, moment: AtOption = None, as_json: JsonOption = False) -> None:
+    """Look at the model in production over the last whole period, deciding nothing; exit 4 on an alert."""
+    import datetime as dt
+
+    from mlloop import arrivals, runner, storage, turn
+    from mlloop.problem import utc
+
+    settings, plan = runner.project(problem)
+    now = utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    with _telling(as_json) as watch, turn.opened(settings, plan, _command(), watch) as place:
+        start = turn.start_of(place.statement, place.ledger)
+        at = turn.on_grid(place.statement, start, now) if moment else turn.due(place.statement, place.ledger, now)
+        at = at or max(turn.decided(place.ledger, place.name), default=start)
+        period = arrivals.Period(at - dt.timedelta(days=place.statement.retrain.every_days), at)
+        path = turn.looked_at(place, period)
+    found = storage.read_json(path)
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(f"{plan.problem}, period until {at:%Y-%m-%d}: {found['health']}. {found['said']}")
+        typer.echo(f"  notebook: {os.path.relpath(path.with_suffix('.ipynb'))}")
+    raise typer.Exit(4 if found["health"] in ("worse", "feed broken") else 0)
+
+
+@app.command(epilog="Example: mlloop retrain --problem employment --reason 'new form since May'")
+def retrain(
+    problem: ProblemOption = None,
+    moment: AtOption = None,
+    explore: Annotated[bool, typer.Option("--explore", help="Choose among the candidates anew as well.")] = False,
+    reason: ReasonOption = None,
+    by: ActorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a challenger on the data up to now, whatever the policy says; gate and canary are asked as always."""
+    import datetime as dt
+
+    from mlloop import runner, turn
+    from mlloop.problem import utc
+
+    settings, plan = runner.project(problem)
+    now = utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    with _telling(as_json) as watch, turn.opened(settings, plan, _command(), watch) as place:
+        ended = turn.retrain_now(place, now, _person(by), tuple(reason or ()), explore)
+    if as_json:
+        _print_json({"problem": plan.problem, "at": now.isoformat(), "ended": ended})
+    else:
+        for one in ended or [{"outcome": "was done already", "reasons": [], "model": None}]:
+            typer.echo(f"{plan.problem} {now:%Y-%m-%d}: {one['outcome']}. {'; '.join(one['reasons'])}")
+        _say_stands(settings, plan.base, False)
+    refused = any(one["outcome"] in ("gate said no", "failed") for one in ended)
+    raise typer.Exit(3 if refused else 0)
+
+
+@app.command(epilog="Example: mlloop loop --problem shop --until 2025-11-03")
+def loop(
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="The last moment of the history.")],
+    problem: ProblemOption = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Where it begins; default: the statement's as_of.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(min=1, metavar="DAYS", help="Must be the statement's rhythm.")] = None,
+    always: Annotated[
+        bool, typer.Option("--always/--no-always", help="Compare with retraining every period as well.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the loop through a history and say what it decided and gained against never and always retraining."""
+    from mlloop import history, runner
+    from mlloop.problem import utc
+
+    settings, plan = runner.project(problem)
+
+    def told(line) -> None:
+        if as_json:
+            return
+        one, ends = line.turned, "".join(f"; {e['what']} {e['outcome'].replace('_', ' ')}" for e in line.turned.ended)
+        took = "" if one.fresh else f" {sum(one.seconds.values()):5.1f} s"
+        typer.echo(f"{plan.problem:<12} {one.at[:10]} {line.number:>3}/{line.of}{took}  {one.action}{ends}")
+
+    with _telling(as_json) as watch:
+        done = history.loop(
+            settings, plan, utc(until), utc(since) if since else None, every, told=told, watch=watch, always=always
+        )
+    if as_json:
+        _print_json(done.summary)
+        return
+    typer.echo("")
+    for line in history.sentences(done.summary):
+        typer.echo(f"{plan.problem}: {line}")
+    if done.turned:
+        _write_pages(settings, True)
+    else:
+        typer.echo(f"{plan.problem}: nothing to do, every turn was made")
+    if done.page:
+        typer.echo(f"page: {os.path.relpath(done.page)}")
+
+
 # ---------------------------------------------------------------------------------------------- looking
 
 
@@ -602,6 +789,55 @@ def export(
     settings = _settings.load()
     text = exporting.airflow(settings.root, problem or overview.names(settings), schedule, command, dt.date.today())
     typer.echo(os.path.relpath(exporting.write(out.resolve(), text)) if out else text, nl=bool(out))
+
+
+@app.command("leave-one-out", epilog="Example: mlloop leave-one-out data/ml-1m --tune 8")
+def leave_one_out(
+    data: Annotated[
+        str,
+        typer.Argument(help="Prefix of .train.rating, .test.rating and .test.negative (or their folder); or a CSV."),
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="May be repeated, e.g. EASE; default: all there are.")
+    ] = None,
+    tune: Annotated[int, typer.Option(min=0, help="Sets of parameters to try for each, judged inside training.")] = 0,
+    columns: Annotated[str, typer.Option(help="A CSV's columns of user, item and time.")] = "user,item,time",
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of the list.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of models, of trials, and of a CSV's negatives.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge recommenders by the public protocol: an item of each user left out, among 99 the user never touched."""
+    from mlloop import leave_one_out as protocol
+
+    names = [one.strip() for one in columns.split(",")]
+    if len(names) != 3:
+        raise UsageError(
+            f"--columns is {columns!r}, expected three names", next_step="Example: --columns user,item,time"
+        )
+    read = protocol.read(data, seed=seed, columns=(names[0], names[1], names[2]))
+    told = lambda line: typer.echo(f"{line['model']}: {line['tuning_s'] + line['seconds']:.0f} s", err=True)
+    table = protocol.compare(read, model, k, seed, tune, told)
+    if as_json:
+        return _print_json(table.reset_index().to_dict("records"))
+    _print_protocol(table, read, k)
+
+
+def _print_protocol(table, read, k: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("model", f"HR@{k}", f"NDCG@{k}", "seconds", "parameters found"):
+        shown.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=heading[0] != "p")
+    for name, one in table.iterrows():
+        hit, ndcg = (f"{one[w]:.3f} [{one[f'{w}_low']:.3f}, {one[f'{w}_high']:.3f}]" for w in ("hr", "ndcg"))
+        params = ", ".join(f"{key} {value:.3g}" for key, value in one["params"].items())
+        shown.add_row(str(name), hit, ndcg, f"{one['seconds'] + one['tuning_s']:.0f}", params)
+    console = Console(highlight=False, markup=False)
+    console.print(shown)
+    console.print(
+        f"{len(read.users):,} users, {len(read.items):,} items, {len(read.train):,} interactions to learn from"
+    )
 
 
 @app.command(epilog="Example: mlloop check")
@@ -659,6 +895,8 @@ def main() -> None:
     """Entry point: a user's mistake is told in a line, a fault of ours with its log's path."""
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # how typer tells of an interrupt
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except MlloopError as error:
         _complain(error)
@@ -673,7 +911,18 @@ def main() -> None:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             sys.exit(error.exit_code)
-        sys.exit(_fault(error))
+        sys.exit(_fault(error) if not _is_no_room(error) else 1)
+
+
+def _is_no_room(error: Exception) -> bool:
+    """Whether the machine refused to write; then it is told."""
+    from mlloop.storage import NO_ROOM
+
+    if not isinstance(error, OSError) or error.errno not in NO_ROOM:
+        return False
+    step = "Make room or give permission, then run it again"
+    _complain(MlloopError(f"cannot be written: {error.strerror}", str(error.filename or Path.cwd()), step))
+    return True
 
 
 def _fault(error: Exception) -> int:

@@ -19,6 +19,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ class Store:
         self.batches = {n: Batch(**b) for n, b in kept.get("batches", {}).items()} if same else {}
         self.seen: dict[str, list[str]] = kept.get("seen", {}) if same else {}
         self.known: dict[str, list] = kept.get("known", {}) if same else {}
+        self.fetched: dict[str, str] = kept.get("fetched", {}) if same else {}
 
     def take(self, suffix: str, write: Callable[[Path], None], **fields: Any) -> Batch:
         """Let `write` make a file, and keep it under the digest of its bytes."""
@@ -123,9 +125,11 @@ class Store:
     def remember(self, as_of: dt.datetime, batches: list[Batch]) -> list[Batch]:
         """Note what `as_of` saw, and save the manifest."""
         self.batches |= {batch.name(): batch for batch in batches}
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        self.fetched = {name: now for name in self.batches} | self.fetched
         self.seen[as_of.isoformat()] = [batch.name() for batch in batches]
         content = {"declared": self.declared, "batches": {n: asdict(b) for n, b in self.batches.items()}}
-        write_json(self.folder / "manifest.json", content | {"seen": self.seen, "known": self.known})
+        write_json(self.folder / "manifest.json", content | {"seen": self.seen, "known": self.known, "fetched": self.fetched})
         return batches
 
     def recall(self, as_of: dt.datetime) -> list[Batch] | None:
@@ -280,7 +284,9 @@ def _array(values: list):
 def _as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
-    return value.isoformat() if isinstance(value, (dt.datetime, dt.date)) else json.dumps(value, default=str)
+    if isinstance(value, (dt.datetime, dt.date)):
+        return value.isoformat()
+    return json.dumps(value, default=str) if isinstance(value, (dict, list, bool)) else str(value)
 
 
 def _common(types: list):
@@ -319,6 +325,17 @@ def fetch_sql(source: Source, store: Store, as_of: dt.datetime, settings: Settin
     except SQLAlchemyError as error:
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise SourceError(f"{origin}: {said}", _without_password(url), "Mend sources in the statement, then: mlloop run") from error
+    except ModuleNotFoundError as error:
+        step = f"Run: pip install {'mlloop[postgres]' if error.name == 'psycopg' else error.name}"
+        raise SourceError(f"the driver {error.name} is not installed", _without_password(url), step) from error
+
+
+def _driven(url: str):
+    """The URL with psycopg as Postgres' driver where it names none."""
+    import sqlalchemy as sa
+
+    made = sa.make_url(url)
+    return made.set(drivername="postgresql+psycopg") if made.drivername in ("postgres", "postgresql") else made
 
 
 def _without_password(url: str) -> str:
@@ -329,7 +346,7 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
     """Stream the rows of a window, in the order of the watermark, into a Parquet file."""
     import sqlalchemy as sa
 
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(_driven(url))
     try:
         with engine.connect().execution_options(stream_results=True) as connection:
             quote = engine.dialect.identifier_preparer.quote
@@ -352,7 +369,8 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
 def _like(sample: Any, edge: str) -> Any:
     """A moment in the form in which the column holds its times."""
     if not isinstance(sample, str):
-        return utc(edge)
+        zone = getattr(sample, "tzinfo", None)
+        return utc(edge).replace(tzinfo=dt.UTC) if zone else utc(edge)
     if utc(edge).time() == dt.time():
         return edge[:10]
     return edge if "T" in sample else edge.replace("T", " ")
@@ -464,6 +482,7 @@ NANNYML = {
 }  # fmt: skip
 
 
+@cache
 def nannyml_history(dataset: str):
     """A data set of NannyML's wheel as one table in time (pandas.DataFrame); NannyML itself is not imported.
 
@@ -508,7 +527,7 @@ def fetch_nannyml(source: Source, store: Store, as_of: dt.datetime, settings: Se
     dataset = source.dataset or ""
 
     def write(since: str | None, until: str | None, to: Path) -> int:
-        rows = nannyml_history(dataset)
+        rows = nannyml_history(dataset)  # shared by all calls: never changed in place
         if source.watermark:
             if source.watermark not in rows:
                 told = f"watermark {source.watermark!r} is not a column of {dataset} (columns: {', '.join(rows)})"

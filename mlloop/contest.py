@@ -114,7 +114,7 @@ def users_contest(statement: Problem, events: pd.DataFrame, items: pd.DataFrame 
         The catalogue: item, category.
     """
     task: Any = statement.task
-    with_categories = items is not None and "category" in items
+    with_categories = items is not None and "category" in items and bool(items["category"].notna().any())
     n_items = events["item"].nunique() if items is None else len(items)
     pairs, judged = baselines.recommendation_contenders(statement, n_items, with_categories), []
     for fold in folds:

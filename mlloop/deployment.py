@@ -99,7 +99,8 @@ def _begin(settings: Settings, ledger: Ledger, statement: Problem, model: str, g
         known = [row for row in ledger.rows(problem=problem, model=model) if row.key == given["key"]]
         if known or champion:
             return [*known, champion][0]  # type: ignore[return-value]
-        return ledger.promote(problem, model, None, reasons=["nobody answered for this problem yet"], **given)
+        details = {"as_of": now.isoformat()} if now else None
+        return ledger.promote(problem, model, None, reasons=["nobody answered for this problem yet"], details=details, **given)
     if on and on.model != model and not [row for row in ledger.rows(problem=problem, model=model) if row.key == given["key"]]:
         ledger.end_canary(problem, str(on.model), "rolled_back", reasons=[f"a newer model took its place: {model[:12]}"], actor=given["actor"])
     return _trial_row(ledger, statement, model, given, now)
@@ -154,7 +155,7 @@ def judge(settings: Settings, ledger: Ledger, statement: Problem, labels: pd.Dat
     trial = _trial(settings, ledger, statement, on, labels, now)
     if trial.outcome:
         ledger.end_canary(statement.name, str(on.model), trial.outcome, reasons=trial.reasons, evidence=trial.evidence,
-                          digests=on.digests, actor=actor, key=digest_json(["canary", on.id]))
+                          digests=on.digests, actor=actor, details={"as_of": now.isoformat()}, key=digest_json(["canary", on.id]))
         follow(settings, ledger)
     return trial
 

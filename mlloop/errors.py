@@ -6,17 +6,19 @@ MlloopError                          exit  also a
 ├── ProblemError                      2    ValueError         a problem statement that does not hold together
 ├── ProjectNotFound                   2    FileNotFoundError  no project above this folder
 ├── ParameterError                    2    ValueError         a parameter the pipeline does not know
-├── SourceError                       1    OSError            a source that cannot be read
-├── ContractError                     1    ValueError         rows that do not fit their declared schema
-├── DataError                         1    ValueError         rows that fit but cannot answer the question
+├── SourceError                       2    OSError            a source that cannot be read
+├── ContractError                     2    ValueError         rows that do not fit their declared schema
+├── DataError                         2    ValueError         rows that fit but cannot answer the question
 ├── LakeError                         1    OSError            a table that is missing, locked or damaged
 ├── LedgerError                       1    RuntimeError       a ledger that is damaged or refuses a row
 │   └── PromotionRefused              1                       somebody else promoted first, or no gate passed
-├── StageFailed                       1    RuntimeError       a notebook cell raised
+├── StageFailed                       1*   RuntimeError       a notebook cell raised
 ├── InputChanged                      1    RuntimeError       an input changed while a stage was reading it
 ├── ModelError                        1    ValueError         a model that cannot be fitted, loaded or trusted
 ├── GateClosed                        3    RuntimeError       a gate said No, or said nothing
 └── ProjectBusy                       5    RuntimeError       another run holds the project
+
+* Where the cell raised one of these errors itself, the run ends with that one's words and exit code.
 """
 
 
@@ -62,15 +64,15 @@ class ParameterError(MlloopError, ValueError):
 
 
 class SourceError(MlloopError, OSError):
-    pass
+    exit_code = 2
 
 
 class ContractError(MlloopError, ValueError):
-    pass
+    exit_code = 2
 
 
 class DataError(MlloopError, ValueError):
-    pass
+    exit_code = 2
 
 
 class LakeError(MlloopError, OSError):

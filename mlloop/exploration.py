@@ -197,7 +197,7 @@ def search(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0),
     )
     space = candidate.space_for(judge.statement.task)
-    study.enqueue_trial(_as_drawn(candidate, space))
+    study.enqueue_trial(candidates.as_drawn(candidate.defaults, space))
     trials: list[Trial] = []
     for number in range(budget.trials if space else 1):
         if number and time.monotonic() > budget.until:
@@ -217,20 +217,6 @@ def _optuna():
         warnings.simplefilter("ignore")  # tqdm asks for a progress bar that nobody sees
         import optuna
     return optuna
-
-
-def _as_drawn(candidate: Candidate, space: dict[str, Any]) -> dict[str, Any]:
-    """The defaults in optuna's terms: positions in lists, numbers within their range."""
-    found = {}
-    for name, where in space.items():
-        default = candidate.defaults[name]
-        plain = list(default) if isinstance(default, tuple) else default
-        if isinstance(where, list):
-            if plain in where:
-                found[name] = where.index(plain)
-        elif where["low"] <= default <= where["high"]:
-            found[name] = default
-    return found
 
 
 def _tried(candidate, params, asked, judge, budget, seed) -> Trial:

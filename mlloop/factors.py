@@ -7,6 +7,7 @@ __all__ = ['IALS', 'solved', 'ContentBased', 'documents']
 
 # %% ../nbs/07_factors.ipynb #bde2f23d
 import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -72,16 +73,17 @@ def solved(weights: sparse.csr_matrix, other: np.ndarray, alpha: float, l2: floa
     """The best vectors of the rows of `weights` for fixed vectors `other` of its columns, (n_rows, n_factors)."""
     size = other.shape[1]
     common = other.T @ other + l2 * np.eye(size)
-    products = (other[:, :, None] * other[:, None, :]).reshape(len(other), -1)  # (n_columns, F * F)
-    chunk = max(1, 20_000_000 // (size * size))
-    parts = []
-    for start in range(0, weights.shape[0], chunk):
-        some = weights[start : start + chunk]
-        left = common + alpha * (some @ products).reshape(-1, size, size)  # (B, F, F)
-        wanted = some.copy()
-        wanted.data = 1 + alpha * wanted.data
-        parts.append(np.linalg.solve(left, (wanted @ other)[:, :, None])[:, :, 0])
-    return np.vstack(parts)
+    vectors = np.zeros((weights.shape[0], size))
+    chunk = max(1, 4_000_000 // (size * size))
+    for start in range(0, len(vectors), chunk):
+        ends = weights.indptr[start : start + chunk + 1]
+        left, right = np.empty((len(ends) - 1, size, size)), np.empty((len(ends) - 1, size, 1))
+        for place, (a, b) in enumerate(pairwise(ends)):
+            touched, confidence = other[weights.indices[a:b]], alpha * weights.data[a:b, None]
+            left[place] = common + touched.T @ (confidence * touched)
+            right[place] = touched.T @ (1 + confidence)
+        vectors[start : start + chunk] = np.linalg.solve(left, right)[:, :, 0]
+    return vectors
 
 # %% ../nbs/07_factors.ipynb #a636049e
 class ContentBased(Recommender):

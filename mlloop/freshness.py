@@ -201,14 +201,22 @@ class Freshness:
     ----------
     external : callable
         task -> paths outside the pipeline that the task reads (its problem statement, the files of its sources).
+    outdated : callable, optional
+        task -> why its product no longer holds although nothing it was made of has changed.
     """
 
-    def __init__(self, settings: Settings, problem: str, external: Callable[[Task], Iterable[Path]]):
+    def __init__(
+        self,
+        settings: Settings,
+        problem: str,
+        external: Callable[[Task], Iterable[Path]],
+        outdated: Callable[[Task], list[str]] = lambda task: [],
+    ):
         self.settings = settings
         self.folder = settings.state / "records" / problem
         self.digests = Digests(settings.state / "records" / "digests.json")
         self.modules = Modules(settings.root)
-        self.external = external
+        self.external, self.outdated = external, outdated
         self.dependencies = dependencies_digest(settings.root)
 
     def parts(self, task: Task, upstream: dict[str, Task]) -> Parts:
@@ -255,7 +263,7 @@ class Freshness:
         gone = [name for name, place in task.products.items() if self.digests.of(place) != record.products.get(name)]
         damaged = [f"product {name} is missing or was changed since it was made" for name in gone]
         if not gone:
-            damaged = [f"{what} is gone or damaged" for what in self._damaged(task)]
+            damaged = [f"{what} is gone or damaged" for what in self._damaged(task)] or self.outdated(task)
         return [*damaged, *differences(record.parts, json.loads(json.dumps(storage.plain(parts))))]
 
     def _damaged(self, task: Task) -> list[str]:
@@ -288,12 +296,14 @@ def differences(before: dict, now: dict) -> list[str]:
         told.append("the notebook's Run cells changed")
     for what, word in {"modules": "module", "inputs": "input", "parameters": "parameter"}.items():
         was, is_ = before.get(what, {}), now[what]
+        found = []
         for name in sorted({*was, *is_}):
             if was.get(name) == is_.get(name) and (name in was) == (name in is_):
                 continue
             change = f" from {was.get(name)!r} to {is_.get(name)!r}" if what == "parameters" else ""
             verb = "changed" if name in was and name in is_ else "is new" if name in is_ else "is no longer read"
-            told.append(f"{word} {name} {verb}{change if verb == 'changed' else ''}")
+            found.append(f"{word} {name} {verb}{change if verb == 'changed' else ''}")
+        told += found if len(found) <= 6 else [*found[:5], f"and {len(found) - 5} more of the {what}"]
     if before.get("dependencies") != now["dependencies"]:
         told.append("the dependencies changed (requirements.lock or what is installed of it)")
     return told

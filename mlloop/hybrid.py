@@ -141,8 +141,8 @@ class Hybrid(Recommender):
         Earlier cutoffs to learn from, the latest.
     users_each : int
         Users of each cutoff to learn from, at most.
-    horizon_days : int
-        Where no features are given: how long after a cutoff outcomes are read.
+    horizon_days : int or None
+        Where no features are given: how long after a cutoff outcomes are read; None: as long as the latest tenth took.
     repeats : bool
         Whether what was bought before may be shown again; False: it is ranked last, and no outcome.
     seed : int
@@ -184,7 +184,7 @@ class Hybrid(Recommender):
         moments = sorted(set().union(*(table["cutoff"].unique() for table in given.values()))) if given else []
         if len(moments) < 2:
             last = events["time"].max() + pd.Timedelta(seconds=1)
-            moments, given = [last - pd.Timedelta(days=self.horizon_days), last], {}
+            moments, given = [self._cut(events, last), last], {}
         first = (
             events.loc[events["kind"] == self.target_kind, "time"].min() if "kind" in events else events["time"].min()
         )
@@ -193,6 +193,11 @@ class Hybrid(Recommender):
             examples.append(self._examples(events, items, given, pd.Timestamp(begin), pd.Timestamp(end)))
         self.ranker_ = self._ranker([e for e in examples if len(e[1])])
         self._keep(self._moment(events, items, given, moments[-1]))
+
+    def _cut(self, events, last):
+        if self.horizon_days is None:
+            return events["time"].quantile(0.9, interpolation="nearest")
+        return last - pd.Timedelta(days=self.horizon_days)
 
     def _moment(self, events, items, given, cutoff) -> Moment:
         how = {

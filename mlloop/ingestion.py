@@ -702,5 +702,6 @@ def plot_rejected(found, ax, n_read: int, top: int = 10):
     total, worst = int(found.rows.sum()), found.iloc[0]
     ax.set_title(f"{worst.rows / total:.0%} of the {total:,} rejected rows: {worst.table}, {worst.reason}"[:90], loc="left")
     ax.set_xlabel(f"rows set aside (of n = {n_read:,} read)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.spines[["top", "right"]].set_visible(False)
     return ax

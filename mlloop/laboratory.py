@@ -58,10 +58,11 @@ def inputs(settings: Settings, plan: Plan, task: Task) -> dict[str, Any]:
 def with_inputs(settings: Settings, plan: Plan, task: Task) -> Path:
     """Write a copy of a stage's notebook whose parameters are those of the pipeline; returns its path."""
     import nbformat
+    from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
     given = inputs(settings, plan, task)
-    notebook = parameterize_notebook(nbformat.read(task.source, as_version=4), given, report_mode=False)
+    notebook = parameterize_notebook(load_notebook_node(str(task.source)), given, report_mode=False)
     notebook.metadata.pop("papermill", None)
     folder = f"import os\n\nos.chdir({str(settings.root)!r})  # where a run works"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(folder, id="where-a-run-works"))

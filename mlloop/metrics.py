@@ -157,6 +157,61 @@ def measure(name: str, y_true: ArrayLike, y_score: ArrayLike, threshold: float =
     return float(_weighted(name, y, s, threshold)(np.ones((1, len(y))))[0])
 
 
+def expected(name: str, belief: ArrayLike, y_score: ArrayLike, threshold: float = 0.5) -> float:
+    """The metric of classification to be expected where each row is positive with the probability `belief`.
+
+    Every row stands once as positive, weighing `belief`, and once as negative, weighing the rest.
+
+    Parameters
+    ----------
+    name : str
+        A metric of classification but 'ece'.
+    belief : array-like of shape (n_samples,)
+        Probabilities, 0 to 1.
+    y_score, threshold
+        As `measure` takes them.
+
+    Raises
+    ------
+    DataError
+        As `measure`; beliefs that are no probabilities; a metric that cannot be expected so.
+
+    References
+    ----------
+    Bialek et al. (2024), arXiv 2401.08348, section 3: CBPE's confusion matrix and area under the curve.
+    """
+    p = np.asarray(belief, dtype=float).ravel()
+    if not np.isfinite(p).all() or ((p < 0) | (p > 1)).any():
+        raise DataError("beliefs must be probabilities from 0 to 1", name)
+    if metric(name).task != "classification" or name == "ece":
+        raise DataError("cannot be expected from beliefs, only from labels", name, OTHER)
+    s = np.asarray(y_score, dtype=float).ravel()
+    y, s = _checked(name, np.r_[np.ones(len(p)), np.zeros(len(p))], np.r_[s, s])
+    return float(_weighted(name, y, s, threshold)(np.r_[p, 1 - p][None])[0])
+
+
+SPREAD_ROWS = 20_000
+
+
+def standard_error(
+    name: str, y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5, groups: ArrayLike | None = None, seed: int = 0
+) -> float:
+    """How far the metric lies from its true value by chance, one standard error.
+
+    Taken as `estimate` does, DeLong or bootstrap; of more than `SPREAD_ROWS` independent rows so many are drawn and
+    the error is made smaller by the root of their share.
+    """
+    from scipy.stats import norm
+
+    y, s = _checked(name, y_true, y_score)
+    n, who = len(y), None if groups is None else np.asarray(groups)
+    if n > SPREAD_ROWS and who is None:
+        some = np.random.default_rng(seed).choice(n, SPREAD_ROWS, replace=False)
+        y, s = y[some], s[some]
+    found = estimate(name, y, s, threshold=threshold, groups=who, draws=300, seed=seed)
+    return float((found.high - found.low) / (2 * norm.ppf(0.5 + found.confidence / 2)) * np.sqrt(len(y) / n))
+
+
 def measure_all(task: str, y_true: ArrayLike, y_score: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
     """Every metric of `task` ('classification' or 'regression') that these predictions allow, by name."""
     found = {}

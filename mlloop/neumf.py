@@ -192,13 +192,17 @@ class NeuMF(Recommender):
         self.weights_ = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
 
     def _latest(self, events, rows, columns):
-        """Which entries of the history are the latest of their user, (n_entries,) bool; none of users with fewer than five."""
+        """Which entries of the history are the latest of their user, (n_entries,) bool; none of users with fewer than five.
+
+        Of entries of the same moment chance decides: in the order of the items, the last items would never be learned.
+        """
         known = events.dropna(subset=["user"])
         keys = self.users_.get_indexer(pd.Index(known["user"])).astype(np.int64) * len(
             self.items_
         ) + self.items_.get_indexer(pd.Index(known["item"]))
         first = known["time"].groupby(keys).min().reindex(rows.astype(np.int64) * len(self.items_) + columns)
-        order = np.lexsort((np.arange(len(rows)), first.to_numpy(), rows))
+        by_chance = np.random.default_rng(self.seed).permutation(len(rows))
+        order = np.lexsort((by_chance, first.to_numpy(), rows))
         counts = np.bincount(rows, minlength=len(self.users_))
         wanted = np.where(counts >= 5, np.ceil(counts * self.validation_share), 0)
         from_end = np.cumsum(counts)[rows[order]] - np.arange(len(rows))  # 1 is the user's last

@@ -133,10 +133,14 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
 
 
 def names(settings: Settings) -> list[str]:
-    """The problems that have a statement or a product, sorted; a revision counts once it has run."""
+    """The problems that have a statement or a product, sorted; a revision counts once it has run, an edition never."""
     stated = {path.stem for path in settings.problems.glob("*.yaml") if not re.search(r"\.r\d+$", path.stem)}
-    made = {path.name for path in (settings.state / "products").glob("*") if path.is_dir() and any(path.glob("*.json"))}
-    return sorted(name for name in stated | made if "@" not in name)  # SHOP@DATE holds the products of a retraining
+    made = {
+        path.name
+        for path in (settings.state / "products").glob("*")
+        if "@" not in path.name and path.is_dir() and any(path.glob("*.json"))
+    }
+    return sorted(stated | made)
 
 
 def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, Any]] | None = None) -> list[Stage]:

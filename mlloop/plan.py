@@ -8,8 +8,9 @@ import ast
 import graphlib
 import io
 import json
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,39 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of one problem in an order in which they can run."""
+    """The stages of one problem in an order in which they can run.
+
+    Attributes
+    ----------
+    problem : str
+        Under which name products and records lie: 'shop', or 'shop@2025-08-04' for an edition.
+    parameters : dict
+    tasks : dict of str to Task
+    edition : str
+        What distinguishes it from the base plan; '' for the base.
+    taken : frozenset of str
+        Stages that an edition does not run: their products are read where the base plan's lie.
+    """
 
     problem: str
     parameters: dict[str, Any]
     tasks: dict[str, Task]
+    edition: str = ""
+    taken: frozenset[str] = frozenset()
+
+    @property
+    def base(self) -> str:
+        """The name without the edition."""
+        return self.problem.removesuffix(f"@{self.edition}") if self.edition else self.problem
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with it."""
+        return (
+            f"mlloop retrain --problem {self.base} --at {self.edition}"
+            if self.edition
+            else f"mlloop run --problem {self.problem}"
+        )
 
     def downstream(self, name: str) -> set[str]:
         """The stages that read `name`'s product, directly or not."""
@@ -101,7 +130,7 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
     for name, value in changed.items():
         if name not in known:
             raise ParameterError(
-                f"no parameter {name!r}" + meant(name, known), str(path), "Parameters of a run are declared in env.yaml"
+                f"no parameter {name!r}" + meant(name, known), str(path), "Declare it in env.yaml or leave it out, then: mlloop run"
             )
         known[name] = value
     sample = known.get("sample", 1.0)
@@ -167,6 +196,52 @@ def read(settings: Settings, values: dict[str, Any]) -> Plan:
             is_gate=one["is_gate"],
         )
     return Plan(problem=env["problem"], parameters=values, tasks=tasks)
+
+
+def edition(base: Plan, name: str, entered: Iterable[str], **changed: Any) -> Plan:
+    """`base` once more beside itself: other parameters, products of its own, and only some of its stages.
+
+    Parameters
+    ----------
+    name : str
+        Of the edition, such as '2025-08-04'; products lie in 'PROBLEM@NAME'.
+    entered : iterable of str
+        The stages that run; the others' products are the base's.
+    changed : dict
+        Parameters that differ, such as as_of.
+
+    Raises
+    ------
+    SettingsError
+        A product that would overwrite the base's, since its place does not name the problem.
+    """
+    wanted = set(entered)
+    tasks = {
+        task.name: replace(
+            task,
+            parameters={**task.parameters, **{key: value for key, value in changed.items() if key in task.parameters}},
+            products={key: _beside(base, place, name) for key, place in task.products.items()},
+        )
+        if task.name in wanted
+        else task
+        for task in base.tasks.values()
+    }
+    given = {**base.parameters, **changed}
+    return Plan(f"{base.problem}@{name}", given, tasks, name, frozenset(base.tasks) - frozenset(wanted))
+
+
+def _beside(base: Plan, place: Path, name: str) -> Path:
+    """The same product in the edition's folder: the innermost folder called after the problem is the one that changes."""
+    parts = list(place.parts)
+    found = [at for at, part in enumerate(parts[:-1]) if part == base.problem]
+    if not found:
+        raise SettingsError(
+            f"the product {place.name!r} lies in no folder called {base.problem!r}, so a retraining would overwrite it",
+            str(place.parent),
+            "Let its path in pipeline.yaml hold {{problem}}, then: mlloop check",
+        )
+    parts[found[-1]] = f"{base.problem}@{name}"
+    return Path(*parts)
 
 
 def _as_text(value: Any) -> Any:

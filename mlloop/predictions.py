@@ -260,15 +260,16 @@ def read(
     import pyarrow.parquet as pq
 
     folder, parts, schema = Path(folder), [], _schema()
+    inside = [("at", sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None] or None
     for path in sorted(folder.glob("[!.]*.*")):
         whole = path.with_suffix(".parquet")
         if path.suffix == ".jsonl" and not whole.exists():
             try:
                 parts.append(_table(list(records(path))))
             except FileNotFoundError:  # sealed meanwhile
-                parts.append(pq.read_table(whole, schema=schema))
+                parts.append(pq.read_table(whole, schema=schema, filters=inside))
         elif path.suffix == ".parquet":
-            parts.append(pq.read_table(path, schema=schema))
+            parts.append(pq.read_table(path, schema=schema, filters=inside))
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     for bound, compare in ((since, pc.greater_equal), (until, pc.less)):
         if bound is not None:

@@ -245,13 +245,25 @@ class Ranking(Release):
         """The items for each row's user, best first; a user nobody knows is shown what is popular."""
         given = [{**row, "k": row.get("k") or self.k} for row in rows]
         most = max((row["k"] for row in given), default=self.k)
-        chosen = self.recommender.recommend([row["user"] for row in given], k=most, exclude_seen=not self.repeats)
-        return [{"items": [str(item) for item in items[: row["k"]]]} for items, row in zip(chosen, given, strict=True)]
+        users = [row["user"] for row in given]
+        chosen = self.recommender.recommend(users, k=most, exclude_seen=not self.repeats)
+        counts = [min(row["k"], new) for row, new in zip(given, self._to_show(users), strict=True)]
+        return [{"items": [str(item) for item in items[:n]]} for items, n in zip(chosen, counts, strict=True)]
+
+    def _to_show(self, users: Sequence[str]) -> list[int]:
+        """How many items there are for each user: all, or those not bought before, which stand first."""
+        known, every = self.recommender.users_, len(self.recommender.items_)
+        if self.repeats:
+            return [every] * len(users)
+        bought = np.append(np.diff(self.recommender.seen_.indptr), 0)  # the last: a user nobody knows
+        return (every - bought[known.get_indexer(users)]).tolist()
 
 
 def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[dict[str, Any]]:
-    """A table's rows as requests state them: the known fields, missing values as None."""
-    import pandas as pd
+    """A table's rows as requests state them: the known fields, missing values as None.
+
+    What is no number or time where one is asked for stays as it is, so that the check of its row can name it.
+    """
 
     columns = {}
     for one in fields:
@@ -259,14 +271,27 @@ def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[dict[str, An
             continue
         values = frame[one.name]
         missing = values.isna().to_numpy()
-        if one.type == "time":
-            listed: list[Any] = pd.to_datetime(values).tolist()
-        elif one.type == "number":
-            listed = values.astype("float64").tolist()
-        else:
-            listed = [str(v) for v in values.tolist()]
+        try:
+            listed = _listed(values, one.type)
+        except (ValueError, TypeError):
+            listed = values.tolist()
         columns[one.name] = [None if gone else value for value, gone in zip(listed, missing, strict=True)]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _listed(values: "pd.Series", kind: str) -> list[Any]:
+    import pandas as pd
+
+    if kind == "time":
+        return pd.to_datetime(values).tolist()
+    if kind == "number":
+        return values.astype("float64").tolist()
+    return [_text(value) for value in values.tolist()]
+
+
+def _text(value: Any) -> str:
+    """A value as the text that JSON's number would become: 21.0, as a table with gaps has an integer, is '21'."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def field_dict(one: Field | Feature) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlloop import objects, storage
+from mlloop import errors, objects, storage
 from mlloop import plan as plans
 from mlloop import problem as problems
 from mlloop import settings as _settings
@@ -174,7 +174,31 @@ def freshness(settings: Settings, plan: Plan) -> Freshness:
             return external_files(problems.load(statement_file(settings, plan)), settings)
         return []
 
-    return Freshness(settings, plan.problem, external)
+    made = Freshness(settings, plan.problem, external, lambda task: _outdated(settings, plan, made, task))
+    return made
+
+
+def _outdated(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> list[str]:
+    """Why an evaluation no longer holds: somebody else is champion than it compared with, and no verdict stands on it.
+
+    An evaluation that a gate has judged is history. The gate's record shows that without a look into the ledger.
+    """
+    product = storage.read_json(task.products["data"])
+    compared = product.get("champion")
+    if not isinstance(compared, dict) or "model" not in product:
+        return []
+    ours = fresh.digests.of(task.products["data"])
+    for gate in (one for one in plan.tasks.values() if one.is_gate and task.name in one.upstream):
+        record = fresh.record(gate.name)
+        if record and record.parts.get("inputs", {}).get(f"stage {task.name}") == ours:
+            return []
+    from mlloop.ledger import Ledger
+
+    row = Ledger.open(settings).champion(problems.load(statement_file(settings, plan)).name)
+    if row is None or row.model in (product["model"], compared.get("digest")):
+        return []
+    was = str(compared.get("digest") or "nobody")[:12]
+    return [f"the champion is {str(row.model)[:12]} since it was compared with {was}"]
 
 
 def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
@@ -227,6 +251,7 @@ def run(
     watch: Callable[[Event], None] = lambda event: None,
     command: str = "mlloop run",
     actor: str = "policy",
+    lock: int | None = None,
 ) -> Outcome:
     """Bring a problem's products up to date: run what is stale, in order, up to a gate that says No.
 
@@ -238,6 +263,8 @@ def run(
         Stop after this stage.
     force : bool
         Run every selected stage, fresh or not.
+    lock : int, optional
+        What `hold` gave, where the caller holds the project already.
 
     Returns
     -------
@@ -246,22 +273,24 @@ def run(
 
     Raises
     ------
-    ProjectBusy, ParameterError, SettingsError
+    ProjectBusy, ParameterError, ProblemError, SettingsError, StageFailed
     """
-    chosen = _chosen(plan, until)
+    chosen = [name for name in _chosen(plan, until) if name not in plan.taken]
+    _must_be_there(settings, plan)
     forced = {start, *plan.downstream(start)} if start and plan.task(start) else set(chosen) if force else set()
     outcome = Outcome(plan.problem)
     began = time.monotonic()
     fresh = freshness(settings, plan)
+    problems.load(statement_file(settings, plan))
     check_notebooks([plan.tasks[name] for name in chosen])
     if _all_fresh(plan, fresh, chosen, forced, outcome):
         outcome.seconds = time.monotonic() - began
         return outcome
     outcome = Outcome(plan.problem)
-    with hold(settings, command) as lock:
+    with contextlib.nullcontext(lock) if lock is not None else hold(settings, command) as held:
         for folder in ("products", "records"):
             storage.sweep(settings.state / folder)
-        work = _Work(plan, settings, freshness(settings, plan), watch, lock, actor)
+        work = _Work(plan, settings, freshness(settings, plan), watch, held, actor)
         try:
             work.all(chosen, forced, outcome)
         except MlloopError as error:
@@ -270,6 +299,20 @@ def run(
             work.close()
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def _must_be_there(settings: Settings, plan: Plan) -> None:
+    """What an edition takes over is there and recorded, and no gate among it said No."""
+    for task in (plan.tasks[name] for name in plan.taken):
+        kept = settings.state / "records" / plan.base / f"{task.name}.json"
+        if not (kept.exists() and task.products["data"].exists()):
+            raise StageFailed(
+                f"the stage {task.name} that it takes over has not run",
+                plan.problem,
+                f"Run it: mlloop run --problem {plan.base}",
+            )
+        if task.is_gate and (verdict := plans.read_verdict(task.products["data"]))["verdict"] == "no":
+            raise closed(replace(plan, problem=plan.base, edition=""), task, verdict)
 
 
 def _chosen(plan: Plan, until: str | None) -> list[str]:
@@ -324,11 +367,13 @@ def closed(plan: Plan, task: Task, verdict: dict[str, Any]) -> GateClosed:
     reasons = "; ".join(verdict["reasons"]) or "no reason given"
     change = "\n".join(f"  - {one}" for one in verdict["must_change"])
     step = f"What must change in the problem statement:\n{change}\n" if change else ""
-    again = (
-        f"mlloop run --problem {verdict['revision']}"
-        if verdict.get("revision")
-        else f"mlloop run --problem {plan.problem}"
-    )
+    again = f"mlloop run --problem {verdict['revision']}" if verdict.get("revision") else plan.again
+    if plan.edition:
+        return GateClosed(
+            f"the {task.gate} gate said No to the challenger of {plan.edition}: {reasons}",
+            plan.base,
+            f"The champion stays. See the evidence: mlloop log --problem {plan.base} --kind gate",
+        )
     return GateClosed(
         f"the {task.gate} gate said No: {reasons}", plan.problem, f"{step}Back to the problem statement, then: {again}"
     )
@@ -358,7 +403,7 @@ class _Work:
         """Run the stages in the plan's order, two at a time where the graph allows."""
         waiting = list(chosen)
         running: dict[Future, str] = {}
-        done: set[str] = set()
+        done: set[str] = set(self.plan.taken)
         with ThreadPoolExecutor(max_workers=_at_once()) as threads:
             try:
                 while waiting or running:
@@ -407,7 +452,8 @@ class _Work:
             verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
             self.watch(Event("verdict", self.plan.problem, task.name, text=verdict["verdict"]))
             if verdict["verdict"] == "no":
-                verdict["revision"] = self._open_revision(task, verdict)
+                if not self.plan.edition:  # a challenger that does not do says nothing against the question
+                    verdict["revision"] = self._open_revision(task, verdict)
                 raise closed(self.plan, task, verdict)
 
     def _open_revision(self, task: Task, verdict: dict[str, Any]) -> str:
@@ -447,7 +493,7 @@ class _Work:
             raise InputChanged(
                 f"{', '.join(changed) or 'an input'} changed while {task.name} was reading it",
                 self.plan.problem,
-                "Run again: mlloop run",
+                f"Run again: {self.plan.again}",
             )
         seconds = round(time.monotonic() - began, 3)
         products = {name: self.fresh.digests.of(place) or "" for name, place in task.products.items()}
@@ -505,12 +551,21 @@ class _Work:
 
     def _told(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
         where = f"{self.plan.problem}: stage {task.name} ({os.path.relpath(task.source, self.settings.root)})"
-        shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}\n" if failed.exists() else ""
-        return StageFailed(
-            error.what,
-            where,
-            f"{shown}Look into it: mlloop debug {task.name} --problem {self.plan.problem}; then: mlloop run --problem {self.plan.problem}",
-        )
+        shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}" if failed.exists() else ""
+        kind = getattr(errors, getattr(error, "ename", ""), None)
+        if isinstance(kind, type) and issubclass(kind, MlloopError):
+            # it is complete already: what and where, and in its last line the next step
+            *said, step = [line for line in str(getattr(error, "evalue", "")).splitlines() if line.strip()]
+            told = StageFailed("\n".join(said) or step, where, f"{step}\n{shown}" if said else shown)
+            told.exit_code = kind.exit_code
+            return told
+        run = self.plan.again
+        look = "" if self.plan.edition else f"Look into it: mlloop debug {task.name} --problem {self.plan.problem}; "
+        again = f"{look}then: {run}"
+        if any(os.strerror(number) in error.what for number in storage.NO_ROOM):
+            again = f"Nothing was half-written. Make room or give permission, then: {run}"
+        what = error.what if hasattr(error, "ename") or not error.where else f"{error.where}: {error.what}"
+        return StageFailed(what, where, f"{shown}\n{again}" if shown else again)
 
     def _cell(self, task: Task, event, cells: list[dict]) -> None:
         if event.seconds is not None:

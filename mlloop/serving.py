@@ -133,8 +133,14 @@ def in_production(settings: Settings, ledger: Ledger, problem: str, now: Pair | 
         return Pair(champion, fault=str(error))
 
 # %% ../nbs/24_serving.ipynb #c3fd44ad
-def answer(pair: Pair, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def answer(pair: Pair, rows: Sequence[Mapping[str, Any]], marks: Sequence[tuple[str, str]] | None = None,
+           ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The answers to checked rows, and the records of what was said.
+
+    Parameters
+    ----------
+    marks : sequence of (id, at), optional
+        The id and time of each answer; default: a new id, now.
 
     Returns
     -------
@@ -159,11 +165,14 @@ def answer(pair: Pair, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str
         except Exception as error:
             if role == "champion":
                 raise
-            records += [_record(release, role, row, entity, {}, None, type(error).__name__) for row in asked]
+            failed = [_record(release, role, row, entity, {}, None, type(error).__name__) for row in asked]
+            records += failed if marks is None else [{**one, "id": f"{marks[at][0]}e", "at": marks[at][1]} for at, one in zip(places, failed, strict=True)]
             release, role, said = pair.champion, "champion", pair.champion.answers(asked)
         each_ms = round((time.perf_counter() - began) * 1000 / len(asked), 3)
         for at, row, one in zip(places, asked, said, strict=True):
             record = _record(release, role, row, entity, one, each_ms)
+            if marks is not None:
+                record |= {"id": marks[at][0], "at": marks[at][1]}
             records.append(record)
             answers[at] = {"prediction_id": record["id"], **one, "model": release.model[:12], "role": role}
     return answers, records
@@ -204,7 +213,8 @@ def _utc(ns: int) -> str:
 CHUNK = 5000
 
 
-def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = None,
+                marks: Sequence[tuple[str, str]] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Answer every row of a table.
 
     Parameters
@@ -213,6 +223,8 @@ def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = N
         The request's fields as columns; others are left alone.
     log : Log, optional
         Where to keep what was said.
+    marks : sequence of (id, at), optional
+        Of each row of `table`, see `answer`: rows of the past keep their own time, and the same row the same id.
 
     Returns
     -------
@@ -238,7 +250,8 @@ def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = N
     refused: list[dict[str, Any]] = []
     for start in range(0, len(table), CHUNK):
         rows, places = _valid(checks, releases.rows_of(table.iloc[start : start + CHUNK], fields), start, refused)
-        answers, records = answer(pair, rows) if rows else ([], [])
+        given = [marks[at] for at in places] if marks is not None else None
+        answers, records = answer(pair, rows, given) if rows else ([], [])
         if log is not None and records:
             log.append(records)
         who = [{form.entity: row.get(form.entity)} if form.entity else {} for row in rows]

@@ -16,6 +16,9 @@ from typing import Any
 
 from mlloop.errors import DataError, MlloopError, StageFailed
 
+# why a write may fail that is nobody's fault in the code: a full disk, no permission
+NO_ROOM = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -40,7 +43,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.replace(beside, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if isinstance(error, MlloopError) or error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if isinstance(error, MlloopError) or error.errno not in NO_ROOM:
             raise
         raise StageFailed(
             f"cannot be written: {error.strerror}",

@@ -214,7 +214,7 @@ def standardised(
     return cleaned, [c for c in changes if c.rows] + more
 
 
-def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime) -> Result:
+def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime, labelled: bool = True) -> Result:
     """The rows of a tabular question: standardised, joined, derived, filtered; and their windows.
 
     Raises
@@ -235,7 +235,7 @@ def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime
         rows = rows.drop("__found")
         changes += [*more, _noted(change, alone, "rows without a partner keep missing values")]
     rows = derived(rows, task.derive)
-    rows, more = _filtered(rows, problem)
+    rows, more = _filtered(rows, problem, labelled)
     rows = rows.drop(*[c for c in task.drop if c in rows.columns])
     column = _time_column(rows, problem)
     first = _first(rows, column, f"{problem.name}/rows")
@@ -249,7 +249,7 @@ def _noted(change: Change, count: int, reason: str) -> Change:
     return Change(change.table, change.rule, change.columns, count, "noted", f"{change.reason}; {reason}", True)
 
 
-def _filtered(rows: ir.Table, problem: Problem) -> tuple[ir.Table, list[Change]]:
+def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> tuple[ir.Table, list[Change]]:
     task = problem.task
     assert isinstance(task, Tabular)
     if task.target not in rows.columns:
@@ -259,6 +259,8 @@ def _filtered(rows: ir.Table, problem: Problem) -> tuple[ir.Table, list[Change]]
             "Mend task.target or the table's columns, then: mlloop check",
         )
     chosen = where(rows, task.where)
+    if not labelled_only:
+        return chosen, []
     labelled = chosen.filter(chosen[task.target].notnull())
     counts = [table.count().to_pyarrow().as_py() for table in (rows, chosen, labelled)]
     changes = [
@@ -389,10 +391,13 @@ def _as_events(table: ir.Table, use: Interactions) -> ir.Table:
     )
 
 # %% ../nbs/13_transformation.ipynb #5efac879
-def items_of(use: Items | None, tables: Mapping[str, ir.Table], events: ir.Table) -> tuple[ir.Table, list[Change]]:
+def items_of(
+    use: Items | None, tables: Mapping[str, ir.Table], events: ir.Table, others: bool = True
+) -> tuple[ir.Table, list[Change]]:
     """The catalogue: item, name, category, price_eur, then its other columns; one row an item.
 
-    Without a declared catalogue the items are those of the events, with the median price paid.
+    Without a declared catalogue the items are those of the events, with the median price paid. `others` is False where
+    the table lists sales rather than items, whose other columns say nothing of an item.
     """
     if use is None:
         prices = events.group_by("item").aggregate(price_eur=lambda t: t.price_eur.quantile(0.5))
@@ -404,20 +409,19 @@ def items_of(use: Items | None, tables: Mapping[str, ir.Table], events: ir.Table
     fixed = {
         n: table[c].cast(kinds.get(n, "string")) if c else ibis.null(kinds.get(n, "string")) for n, c in named.items()
     }
-    rest = {c: table[c] for c in table.columns if c not in named.values() and c not in named}
+    rest = {c: table[c] for c in table.columns if others and c not in named.values() and c not in named}
     chosen = table.select(**fixed, **rest).filter(lambda t: t.item.notnull())
-    repeated = (
-        chosen.group_by("item")
-        .aggregate(copies=lambda t: t.count())
-        .filter(lambda t: t.copies > 1)
-        .count()
-        .to_pyarrow()
-        .as_py()
+    counted = chosen.group_by("item").aggregate(
+        copies=lambda t: t.count(), names=lambda t: t.name.nunique(), categories=lambda t: t.category.nunique()
     )
+    found = counted.aggregate(
+        repeated=(counted.copies > 1).sum(), several=((counted.names > 1) | (counted.categories > 1)).sum()
+    )
+    repeated, several = found.to_pyarrow().to_pylist()[0].values()
     if not repeated:
         return chosen, []
-    reason = "items with several rows; each column has its most frequent value"
-    return _settled(chosen), [Change(use.table, "one row an item", [use.item], repeated, "changed", reason)]
+    reason = "items under several names or categories; each column has its most frequent value"
+    return _settled(chosen), [Change(use.table, "one row an item", [use.item], int(several or 0), "changed", reason)]
 
 
 def _settled(table: ir.Table) -> ir.Table:
@@ -433,7 +437,7 @@ def _settled(table: ir.Table) -> ir.Table:
     return settled.select(*table.columns)
 
 # %% ../nbs/13_transformation.ipynb #415aacc0
-def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime) -> Result:
+def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime, labelled: bool = True) -> Result:
     """Rows, or events and items, of a problem; their time windows and every change.
 
     Parameters
@@ -443,6 +447,8 @@ def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.dateti
         Those of ingestion, typed.
     as_of : datetime
         Nothing at or after it is seen.
+    labelled : bool
+        False: rows whose target has not come stay, as they are asked about in production.
 
     Raises
     ------
@@ -451,7 +457,7 @@ def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.dateti
     """
     task = problem.task
     if isinstance(task, Tabular):
-        return rows_of(problem, tables, as_of)
+        return rows_of(problem, tables, as_of, labelled)
     learn_until = as_of - dt.timedelta(days=problem.time.label_delay_days + problem.time.holdout_days)
     used = {use.table for use in task.interactions} | ({task.items.table} if task.items else set())
     ready, changes = {}, []
@@ -460,7 +466,8 @@ def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.dateti
         changes += more
     events, more = events_of(task.interactions, ready, task.target_kind)
     events = until(events, "time", as_of)
-    items, settled = items_of(task.items, ready, events)
+    sales = {use.table for use in task.interactions}
+    items, settled = items_of(task.items, ready, events, others=task.items is None or task.items.table not in sales)
     first = _first(events, "time", f"{problem.name}/events")
     ordered = {"events": events.order_by("time", "user", "item", "kind", "quantity"), "items": items.order_by("item")}
     changes += [*more, *settled, *_strangers(events, items, task)]

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -172,3 +175,42 @@ def project(tmp_path) -> Project:
     for path, text in files.items():
         (root / path).write_text(text)
     return Project(root)
+
+
+def _postgres_programs() -> Path | None:
+    """Where initdb and pg_ctl of the newest Postgres lie."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name))
+    found = [f for f in folders if (f / "initdb").exists() and (f / "pg_ctl").exists()]
+    on_path = shutil.which("pg_ctl")
+    return found[-1] if found else Path(on_path).parent if on_path and shutil.which("initdb") else None
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The URL of a real, empty Postgres: MLLOOP_TEST_POSTGRES, or a server of our own where it is installed."""
+    if given := os.environ.get("MLLOOP_TEST_POSTGRES"):
+        yield given
+        return
+    programs = _postgres_programs()
+    if programs is None:
+        pytest.skip("no Postgres is installed, and MLLOOP_TEST_POSTGRES names none")
+    # Postgres refuses to run as root
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="mlloop-pg-"))
+    folder.chmod(0o777)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ask = lambda *words: subprocess.run([*as_user, *words], cwd=folder, capture_output=True, text=True, timeout=120)
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    try:
+        made = ask(str(programs / "initdb"), "-D", f"{folder}/data", "-A", "trust", "-U", "mlloop", "-E", "UTF8")
+        begun = ask(
+            str(programs / "pg_ctl"), "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start"
+        )
+        if made.returncode or begun.returncode:
+            pytest.skip(f"Postgres does not start here: {made.stderr[-200:]} {begun.stdout[-200:]}")
+        yield f"postgresql://mlloop@127.0.0.1:{port}/postgres"
+    finally:
+        ask(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import uuid
 
 import pyarrow.parquet as pq
 import pytest
@@ -148,6 +149,44 @@ def test_a_query_and_its_watermark(place, till):
     )
     [batch] = fetch_sql(source, store(place, source), dt.datetime(2025, 3, 2), place)
     assert ids(place, [batch]) == [0, 2, 4, 6, 8]
+
+
+POSTGRES = os.environ.get("MLLOOP_TEST_POSTGRES")
+
+
+@pytest.mark.skipif(not POSTGRES, reason="MLLOOP_TEST_POSTGRES does not hold the URL of a Postgres database to use")
+def test_postgres_gives_windows_and_the_values_of_its_own_types(place):
+    import sqlalchemy as sa
+
+    name = f"sold_{uuid.uuid4().hex[:8]}"
+    admin = sa.create_engine(sa.make_url(POSTGRES).set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
+    made = f"CREATE TABLE {name} AS SELECT n AS id, timestamptz '2025-03-01 00:00+00' + n * interval '6 hours' AS at,"
+    made += " (n * 1.25)::numeric(10, 2) AS price, ('{\"n\": ' || n || '}')::jsonb AS note, NULLIF(mod(n, 3), 0) AS maybe FROM generate_series(0, 19) n"
+    with admin.begin() as connection:
+        connection.exec_driver_sql(made)
+    try:
+        problem = statement({"till": {"kind": "sql", "url": POSTGRES, "table": name, "watermark": "at"}})
+        early, late = (collect(problem, dt.datetime(2025, 3, day), place)["till"] for day in (2, 4))
+        assert ids(place, early) == [0, 1, 2, 3] and [b.rows for b in late] == [4, 8] and late[0] == early[0]
+        table = pq.read_table(place.state / late[1].path)
+        assert table["price"].to_pylist()[:2] == ["5.00", "6.25"] and table["note"].to_pylist()[0] == '{"n": 4}'
+        assert table["maybe"].to_pylist()[:3] == [1, 2, None] and str(table["at"][0].as_py()).startswith(
+            "2025-03-02 00:00:00"
+        )
+        wrong = Source(kind="sql", url=POSTGRES, table="not_there")
+        with pytest.raises(SourceError, match='relation "not_there" does not exist'):
+            fetch_sql(wrong, store(place, wrong), NOW, place)
+    finally:
+        with admin.begin() as connection:
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+
+
+def test_source_time_and_digest_of_what_was_fetched_are_kept(place, till):
+    collect(statement({"till": till.model_dump()}), dt.datetime(2025, 3, 3), place)
+    kept = json.loads((place.state / "raw/toy/till/manifest.json").read_text())
+    [(name, batch)] = kept["batches"].items()
+    assert batch["origin"] == "sold" and len(batch["digest"]) == 64 and batch["watermark"] == "2025-03-03T00:00:00"
+    assert dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(kept["fetched"][name]) < dt.timedelta(minutes=5)
 
 
 class Service(http.server.ThreadingHTTPServer):

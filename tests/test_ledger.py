@@ -20,7 +20,6 @@ from mlloop.ledger import Head, Ledger, _canonical, _hash, decisions
 from mlloop.storage import plain
 
 fork = multiprocessing.get_context("fork")
-POSTGRES = os.environ.get("MLLOOP_TEST_POSTGRES")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -29,13 +28,12 @@ def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/state/ledger.db"
         return
-    if not POSTGRES:
-        pytest.skip("MLLOOP_TEST_POSTGRES is not set: the ledger is not tested on Postgres")
+    server = request.getfixturevalue("postgres")
     schema = f"t{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(sa.make_url(POSTGRES).set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
+    admin = sa.create_engine(sa.make_url(server).set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
     with admin.begin() as connection:
         connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
-    yield f"{POSTGRES}?options=-csearch_path%3D{schema}"
+    yield f"{server}?options=-csearch_path%3D{schema}"
     with admin.begin() as connection:
         connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
-from production import Production, environment
+from production import Production, environment, sales
 
 from mlloop import deployment, predictions, service, serving, storage
 from mlloop.errors import UsageError
@@ -399,6 +399,36 @@ def test_batch_sets_bad_rows_aside_and_says_why(production):
     done = production.mlloop("predict", "asked.csv", "--problem", "loan", "--no-log", "--out", "said.csv")
     assert done.returncode == 0 and "8 of 10 rows answered" in done.stdout and "1 refused: amount" in done.stdout
     assert len(pd.read_csv(production.root / "said.csv")) == 8 and logged(production).empty
+
+
+def test_a_file_states_a_category_as_it_is_written_and_a_number_that_is_none_is_refused(production):
+    from mlloop import batch
+
+    (production.root / "codes.csv").write_text(
+        "id,amount,age,town,job\n01,5,,Ely,021\n02,5,40,Ely,\n03,much,40,Ely,7\n"
+    )
+    done = batch.score(production.settings, "loan", str(production.root / "codes.csv"))
+    assert done.summary["answered"] == 2 and list(done.summary["refused"])[0].startswith("amount: ")
+    pd.DataFrame({"id": ["04", "05"], "amount": 5, "job": [21.0, None]}).to_parquet(production.root / "codes.parquet")
+    batch.score(production.settings, "loan", str(production.root / "codes.parquet"))
+    (production.root / "codes.jsonl").write_text('{"id": "06", "amount": 5, "job": "021"}\n{"id": "07", "amount": 5}\n')
+    batch.score(production.settings, "loan", str(production.root / "codes.jsonl"))
+    kept = logged(production).set_index("entity")
+    jobs = predictions.asked(kept)["job"].where(lambda job: job.notna(), None)
+    assert jobs.to_dict() == {"01": "021", "02": None, "04": "21", "05": None, "06": "021", "07": None}
+
+
+def test_what_was_bought_is_not_shown_again_however_long_the_list(production):
+    release = deployment.load_release(production.settings, production.ledger, "shop", production.s["digest"])
+    bought = set(production_sales("u3"))
+    release.repeats = False
+    for user, gone in (("u3", bought), ("stranger", set())):
+        items = release.answers([{"user": user, "k": 1000}])[0]["items"]
+        assert len(items) == 30 - len(gone) and not gone & set(items)
+
+
+def production_sales(user: str) -> list[str]:
+    return [str(item) for item in sales().query("user == @user")["item"]]
 
 
 @pytest.mark.parametrize(

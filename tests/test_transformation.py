@@ -11,9 +11,9 @@ import pytest
 
 from mlloop.cleaning import Context, clean
 from mlloop.errors import DataError, ProblemError
-from mlloop.problem import Cleaning, Interactions, Join, Problem, Time
+from mlloop.problem import Cleaning, Interactions, Items, Join, Problem, Time
 from mlloop.profiling import suggest_cleaning
-from mlloop.transformation import derived, events_of, joined, rows_of, time_windows, transform
+from mlloop.transformation import derived, events_of, items_of, joined, rows_of, time_windows, transform
 
 AS_OF = dt.datetime(2025, 3, 1)
 DAYS = pd.date_range("2025-01-01", periods=60)
@@ -241,6 +241,30 @@ def test_events_of_unknown_visitors_leave_and_are_counted(con):
     events, changes = events_of([Interactions(table="c", user="u", item="i", time="t", kind_column="e")], {"c": clicks})
     assert events.count().to_pyarrow().as_py() == 1 and [(c.rule, c.rows) for c in changes] == [("unknown visitor", 1)]
     assert list(events.schema().items())[:4] == [(n, events.schema()[n]) for n in ("user", "item", "time", "kind")]
+
+
+def test_a_value_that_matches_becomes_missing_and_its_rows_can_be_left_out(con):
+    rules = [rule("replace", ["code"], pattern="^[^0-9]", by=None), rule("drop_missing", ["code"])]
+    rows, changes = cleaned(con, {"code": ["123", "POST", "M", "9A"]}, *rules)
+    assert sorted(rows["code"]) == ["123", "9A"] and [c.rows for c in changes] == [2, 2]
+
+
+def test_a_catalogue_taken_from_sales_has_no_column_of_a_sale_and_counts_names_that_differ(con):
+    frame = {
+        "item": ["a", "a", "a", "b", "b"],
+        "called": ["mug", "mug", "damaged", "pen", "pen"],
+        "who": list("uvwxy"),
+        "paid": [5.0, 4.0, 4.0, 1.0, 1.0],
+    }
+    sales = {"sales": con.create_table("sales_of_items", pd.DataFrame(frame))}
+    items, changes = items_of(Items(table="sales", item="item", name="called", price="paid"), sales, None, others=False)
+    assert items.order_by("item").to_pandas().to_dict("list") == {
+        "item": ["a", "b"],
+        "name": ["mug", "pen"],
+        "category": [None, None],
+        "price_eur": [4.0, 1.0],
+    }
+    assert [c.rows for c in changes] == [1]
 
 
 def test_the_same_input_gives_the_same_rows_and_changes(con):
