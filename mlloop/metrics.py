@@ -194,7 +194,13 @@ SPREAD_ROWS = 20_000
 
 
 def standard_error(
-    name: str, y_true: ArrayLike, y_score: ArrayLike, *, threshold: float = 0.5, groups: ArrayLike | None = None, seed: int = 0
+    name: str,
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    threshold: float = 0.5,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
 ) -> float:
     """How far the metric lies from its true value by chance, one standard error.
 

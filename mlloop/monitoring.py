@@ -136,7 +136,7 @@ LEAST_GROUP = 100
 
 
 def segments(statement: Problem, reference: Reference, answers: Answers, names: Iterable[str], belief: np.ndarray | None = None) -> list[dict[str, Any]]:
-    """slice, group, value, n, reference, worse_by, by ('labels' or 'estimate'): the worst groups first."""
+    """slice, group, value, n, reference, worse_by, standard_errors, by ('labels' or 'estimate'): the surest fall first."""
     metric = statement.success.metric
     if isinstance(statement.task, Recommendation):
         return _activities(metric, reference, answers)
@@ -150,34 +150,40 @@ def segments(statement: Problem, reference: Reference, answers: Answers, names: 
             if min(len(here), len(there)) < LEAST_GROUP:
                 continue
             try:
-                was = metrics.measure(metric, reference.y[there], reference.score[there], reference.cut)
-                value, by, n = _of_group(metric, answers, here, reference.cut, belief)
+                was = realised(metric, reference.period().at(there), reference.cut)
+                is_, by = _of_group(metric, answers, here, reference.cut, belief)
             except DataError:
                 continue
-            gap = metrics.metric(metric).gain(was, value)
-            found.append({"slice": name, "group": group, "value": value, "n": n, "reference": was, "worse_by": gap, "by": by})
-    return sorted(found, key=lambda one: one["worse_by"], reverse=True)
+            row = {"slice": name, "group": group, "value": is_.value, "n": is_.n, "reference": was.value, "by": by}
+            found.append({**row, **compared(metric, is_, was)})
+    return sorted(found, key=lambda one: one["standard_errors"], reverse=True)
 
 
-def _of_group(metric: str, answers: Answers, rows: np.ndarray, cut: float, belief: np.ndarray | None) -> tuple[float, str, int]:
-    assert answers.score is not None
+def _of_group(metric: str, answers: Answers, rows: np.ndarray, cut: float, belief: np.ndarray | None) -> tuple[Figure, str]:
+    period = Period(answers.X, answers.score, answers.y)  # type: ignore[arg-type]
     if belief is not None:
-        return metrics.expected(metric, belief[rows], answers.score[rows], cut), "estimate", len(rows)
+        part = period.at(rows)
+        drawn = (np.random.default_rng(0).random(len(rows)) < belief[rows]).astype(float)
+        error = metrics.standard_error(metric, drawn, part.score, threshold=cut)
+        return Figure(metrics.expected(metric, belief[rows], part.score, cut), error, len(rows)), "estimate"
     known = rows[np.isfinite(answers.y[rows])] if answers.y is not None else rows[:0]
     if len(known) < LEAST_GROUP:
         raise DataError("too few labels")
-    return metrics.measure(metric, answers.y[known], answers.score[known], cut), "labels", len(known)  # type: ignore[index]
+    return realised(metric, period.at(known), cut), "labels"
 
 
 def _activities(metric: str, reference: Reference, answers: Answers) -> list[dict[str, Any]]:
     if answers.values is None:
         return []
-    then = {one["group"]: one["value"] for one in reference.groups if one["slice"] == "activity"}
-    now = answers.values.groupby("activity")[metric].agg(["mean", "count"])
-    rows = [{"slice": "activity", "group": group, "value": float(mean), "n": int(n), "reference": then[group],
-             "worse_by": metrics.metric(metric).gain(then[group], float(mean)), "by": "labels"}
-            for group, (mean, n) in zip(now.index, now.to_numpy(), strict=True) if group in then and n >= 30]  # fmt: skip
-    return sorted(rows, key=lambda one: one["worse_by"], reverse=True)
+    spread, rows = float(answers.values[metric].std()), []
+    for one in (one for one in reference.groups if one["slice"] == "activity"):
+        values = answers.values.loc[answers.values["activity"] == one["group"], metric].dropna()
+        if min(len(values), one["n"]) < 30:
+            continue
+        now, then = Figure(float(values.mean()), spread / len(values) ** 0.5, len(values)), Figure(one["value"], spread / one["n"] ** 0.5, one["n"])
+        row = {"slice": "activity", "group": one["group"], "value": now.value, "n": now.n, "reference": then.value, "by": "labels"}
+        rows.append({**row, **compared(metric, now, then)})
+    return sorted(rows, key=lambda one: one["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #f8d6bea6
 def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -299,10 +305,10 @@ def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], bel
     names = [*statement.success.slices, *(one["name"] for one in ranked[:3])]
     found: dict[str, Any] = {"features": ranked[:10], "segments": []}
     if belief is not None and len(belief) == len(answers.X):
-        found["segments"] = segments(statement, reference, answers, names, belief)[:8]
+        found["segments"] = segments(statement, reference, answers, names, belief)[:6]
     labelled = [(one, its) for one, its in inputs.past if one.values is not None or (one.y is not None and np.isfinite(one.y).any())]
     if labelled:
-        found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0], names)[:8]
+        found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0], names)[:6]
     return found
 
 # %% ../nbs/25_monitoring.ipynb #0ef76832
@@ -378,10 +384,11 @@ def findings_table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def why_table(found: Mapping[str, Any]) -> pd.DataFrame:
-    """The groups that got worst: group, figure, reference, worse by, rows, by."""
-    rows = [(f"{one['slice']} {one['group']}", number(one["value"]), number(one["reference"]), number(one["worse_by"]), one["n"], one["by"])
-            for one in found["segments"] if one["worse_by"] > 0]  # fmt: skip
-    return pd.DataFrame(rows, columns=["group", "figure", "reference", "worse by", "rows", "by"]).set_index("group")
+    """The groups that got worst: group, figure, reference, worse by, standard errors, rows, by."""
+    rows = [(f"{one['slice']} {one['group']}", number(one["value"]), number(one["reference"]), number(one["worse_by"]),
+             f"{one['standard_errors']:.1f}", one["n"], one["by"]) for one in found["segments"] if one["worse_by"] > 0]  # fmt: skip
+    columns = ["group", "figure", "reference", "worse by", "standard errors", "rows", "by"]
+    return pd.DataFrame(rows, columns=columns).set_index("group")
 
 
 def drift_figure(found: Mapping[str, Any]) -> pd.DataFrame:
