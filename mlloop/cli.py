@@ -599,7 +599,9 @@ def tick(
             if at is None:
                 at = turn.start_of(place.statement, place.ledger)
                 raise UsageError(
-                    f"the first turn is due {place.statement.retrain.every_days} days after {at:%Y-%m-%d}", place.name
+                    f"the first turn is due {place.statement.retrain.every_days} days after {at:%Y-%m-%d}",
+                    place.name,
+                    f"Wait, or give a later moment: mlloop tick --problem {place.name} --at TIME",
                 )
             done = turn.turn(place, at, launch=not dry_run, pages=not dry_run)
     _say_turned(done, as_json, dry_run)

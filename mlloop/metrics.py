@@ -182,7 +182,7 @@ def expected(name: str, belief: ArrayLike, y_score: ArrayLike, threshold: float 
     """
     p = np.asarray(belief, dtype=float).ravel()
     if not np.isfinite(p).all() or ((p < 0) | (p > 1)).any():
-        raise DataError("beliefs must be probabilities from 0 to 1", name)
+        raise DataError("beliefs must be probabilities from 0 to 1", name, "Calibrate the scores first")
     if metric(name).task != "classification" or name == "ece":
         raise DataError("cannot be expected from beliefs, only from labels", name, OTHER)
     s = np.asarray(y_score, dtype=float).ravel()

@@ -115,7 +115,10 @@ def _periods(products: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _guess(product: Mapping[str, Any]) -> dict[str, Any] | None:
-    methods = wording.mapping(wording.mapping(product.get("estimated")).get("methods"))
+    estimated = wording.mapping(product.get("estimated"))
+    if _real(estimated.get("value")) is not None:
+        return _figure(estimated)
+    methods = wording.mapping(estimated.get("methods"))
     return next((_figure(methods[name]) for name in (*METHODS, *methods) if name in methods), None)
 
 

@@ -123,7 +123,7 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
     looked = Process("monitoring", "not looked at yet", "missing")
     if seen:
         looked = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
-    last = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
+    last = view["looked"]
     again = (
         Process("retraining", last["action"], last["mark"])
         if last
@@ -217,9 +217,11 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "revision": _next_revision(settings, problem, statement),
         "as_of": read.get("problem", {}).get("as_of"),
         "has_card": has_card(found),
+        "has_history": (settings.reports / problem / "loop.html").exists(),
         "counts": wording.counts(read.get("ingestion", {})),
         "seconds": sum(s.seconds or 0 for s in found),
     }
+    view["looked"] = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
     if view["production"]:
         view["production"]["name"] = model_name(settings, problem, view["production"]["model"])
     parts = [*found, *processes(view)]
@@ -383,7 +385,8 @@ def _decision(row) -> dict[str, Any]:
         "decided_at": wording.moment(row.at) if stands else "",
         "kind": row.kind,
         "subject": row.subject,
-        "what": wording.decision(row.kind, row.subject, action),
+        "what": wording.decision(row.kind, row.subject, action, str(details.get("outcome") or "")),
+        "change": str(details.get("change") or ""),
         "action": wording.ACTIONS.get(action, (action, "missing"))[0],
         "mark": wording.ACTIONS.get(action, (action, "missing"))[1],
         "verdict": row.verdict if row.kind in ("gate", "retrain") else None,

@@ -206,15 +206,16 @@ def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None
     seen = monitored.view(products)
     latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
     notebook = monitored_in(settings, problem) / f"{products[-1]['file']}.ipynb"
+    source, ran = settings.notebooks / "25_monitoring.ipynb", read_or_empty(notebook)
     return _page(
         settings.reports / problem / "monitoring.html",
         "monitoring.html",
-        [products, latest, storage.digest_file(notebook) if notebook.exists() else None],
+        [products, latest, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
         lambda: {
             "problem": problem,
             "seen": seen,
             "decided": latest,
-            "blocks": _fit(rendering.blocks(rendering.run_act(read_or_empty(notebook)))) if notebook.exists() else [],
+            "blocks": _fit(rendering.blocks(rendering.run_act(ran, read_or_empty(source) or None))) if ran else [],
         },
     )
 
@@ -230,7 +231,10 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
     views = [overview(settings, name, (states or {}).get(name), decisions) for name in names(settings)]
     seen = [
         [[shown_of(s) for s in v["stages"]]]
-        + [v[k] for k in ("production", "canary", "monitoring", "timeline", "statement", "wrong", "revision")]
+        + [
+            v[k]
+            for k in ("production", "canary", "monitoring", "timeline", "statement", "wrong", "revision", "has_history")
+        ]
         for v in views
     ]
     return _page(

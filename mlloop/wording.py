@@ -115,6 +115,10 @@ ACTIONS = {
     "budget": ("waits: budget spent", "waiting"),
     "not enough labels": ("waits for labels", "waiting"),
     "waiting for canary": ("waits for the canary", "waiting"),
+    "no champion": ("nothing to watch", "missing"),
+    "not enough rows": ("too few rows to say", "missing"),
+    "not worth it": ("not worth its cost", "fresh"),
+    "ended": ("learned again", "fresh"),
 }
 KINDS = {"promotion": "Promoted", "rollback": "Rolled back", "revision": "New revision of the statement"}
 CANARY = {
@@ -124,10 +128,23 @@ CANARY = {
 }
 
 
-def decision(kind: str, subject: str, action: str = "") -> str:
+OUTCOMES = {
+    "canary": "a newer model is on trial",
+    "champion": "a newer model took over",
+    "trained": "a newer model was trained",
+    "gate said no": "the gate said No to the newer model",
+    "failed": "given up",
+}
+
+
+def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> str:
     """A row of the ledger in a few words."""
+    if kind == "retrain" and action == "ended":
+        return f"Learned again: {OUTCOMES.get(outcome, outcome or 'done')}"
     if kind == "canary":
         return CANARY.get(subject, f"Canary {subject}".strip())
+    if kind == "retrain" and action == "retrain":
+        return "Learn again? Yes"
     if kind == "retrain":
         return f"Learn again? {ACTIONS.get(action, (action, ''))[0].capitalize()}"
     if kind == "gate":
@@ -145,10 +162,9 @@ def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
         decisions are left out.
     """
     parts: list[list[dict[str, Any]]] = []
+    is_quiet = lambda one: one["kind"] == "retrain" and one["verdict"] != "yes" and one["subject"] != "ended"
     for one in timeline[:most]:
-        quiet = one["kind"] == "retrain" and one["verdict"] != "yes"
-        joins = parts and quiet and parts[-1][0]["kind"] == "retrain" and parts[-1][0]["verdict"] != "yes"
-        if joins and parts[-1][0]["action"] == one["action"]:
+        if parts and is_quiet(one) and is_quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
             parts[-1].append(one)
         else:
             parts.append([one])

@@ -295,7 +295,9 @@ def looked(say: Callable[[str], str], week: int, health: str = "ok") -> dict:
     }
 
 
-def live(places: settings.Settings, say: Callable[[str], str] = str, weeks: int = 4) -> settings.Settings:
+def live(
+    places: settings.Settings, say: Callable[[str], str] = str, weeks: int = 4, with_notebook: bool = False
+) -> settings.Settings:
     """The project of `run` with its model in production, looked at for some weeks, each look decided on."""
     ledger = Ledger.open(places)
     ledger.promote(
@@ -305,7 +307,8 @@ def live(places: settings.Settings, say: Callable[[str], str] = str, weeks: int 
         product = looked(say, week, "watch" if week == weeks else "ok")
         folder = places.state / "monitoring" / "shop"
         storage.write_json(folder / f"{product['as_of'][:10]}.json", product)
-        storage.write_json(folder / f"{product['as_of'][:10]}.ipynb", notebook(*run_cells(say)[:-1]))
+        if with_notebook:
+            storage.write_json(folder / f"{product['as_of'][:10]}.ipynb", notebook(*run_cells(say)[:-1]))
         ledger.record(
             "retrain",
             "shop",
@@ -316,6 +319,6 @@ def live(places: settings.Settings, say: Callable[[str], str] = str, weeks: int 
                 {"name": say("worse by"), "value": 0.01, "unit": say("ndcg"), "threshold": 0.005, "passed": False}
             ],
             model=MODEL,
-            details={"as_of": product["as_of"], "action": "nothing" if week < weeks else "watch"},
+            details={"as_of": product["as_of"], "change": say("three of five")},
         )
     return places

@@ -14,6 +14,7 @@ from bs4 import BeautifulSoup
 from ruamel.yaml import YAML
 
 from mlloop import drawing, overview, rendering, report, storage, wording
+from mlloop.ledger import Ledger
 
 HOSTILE = (
     "</title></style></script></textarea></table>\"'><script>document.title='ran'</script>"
@@ -302,6 +303,29 @@ def test_the_monitoring_page_shows_what_was_promised_estimated_and_realised(whol
     ):
         assert said in words, said
     assert len(page.select(".chart .realised")) == 3 and len(page.select(".chart .estimated")) == 4
+
+
+def test_the_monitoring_page_shows_the_notebook_where_it_is_kept(tmp_path):
+    places = made.live(made.run(tmp_path), weeks=2, with_notebook=True)
+    report.write(places)
+    words = " ".join(soup(places.reports / "shop" / "monitoring.html").get_text(" ").split())
+    assert "Which columns say something?" in words and "All periods" in words and "How well it answers" not in words
+
+
+def test_a_retraining_and_its_end_are_told_apart_from_looks_that_changed_nothing(tmp_path):
+    places = made.live(made.run(tmp_path), weeks=1)
+    ledger = Ledger.open(places)
+    for subject, verdict, outcome in (
+        ("retrain", "yes", ""),
+        ("ended", "no", "gate said no"),
+        ("ended", "no", "failed"),
+    ):
+        details = {"as_of": "2025-08-04", "outcome": outcome}
+        ledger.record("retrain", "shop", subject=subject, verdict=verdict, actor="policy", details=details)
+    first = soup(report.write(places)).select(".timeline > li")
+    told = [" ".join(one.get_text(" ").split()) for one in first]
+    assert "Learned again: given up" in told[0] and "the gate said No to the newer model" in told[1]
+    assert "Learn again? Yes" in told[2] and "What would change it: three of five" in told[3]
 
 
 def test_a_figure_stands_where_its_value_is():
