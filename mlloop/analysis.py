@@ -21,6 +21,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
+from .baselines import by_chance
 from .errors import DataError
 from .problem import Column, Problem, Recommendation, Tabular
 from mlloop.visualization import (
@@ -36,8 +37,12 @@ from mlloop.visualization import (
 SAMPLE = 200_000
 
 
-def training_rows(table: ir.Table, windows: Mapping[str, Any], time: str) -> ir.Table:
-    """The rows of the training period, [from, train_until)."""
+def training_rows(
+    table: ir.Table, windows: Mapping[str, Any] | None, time: str | None, entity: str | None = None
+) -> ir.Table:
+    """The rows of the training period, [from, train_until); without time, those not held out by chance."""
+    if not windows or not time:
+        return by_chance(table, entity)["train"]
     start, end = (ibis.literal(dt.datetime.fromisoformat(windows[key])) for key in ("from", "train_until"))
     return table.filter((table[time] >= start) & (table[time] < end))
 
@@ -147,7 +152,7 @@ def forward_score(codes: pd.Series, y: pd.Series, later: np.ndarray, kind: str) 
 
 
 def association(
-    rows: pd.DataFrame, y: pd.Series, time: str, kind: str, columns: Mapping[str, Column] | None = None, seed: int = 0
+    rows: pd.DataFrame, y: pd.Series, time: str | None, kind: str, columns: Mapping[str, Column] | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """How each column goes with the target, and which are suspected to leak.
 
@@ -163,10 +168,11 @@ def association(
     DataFrame
         column, value (Cramér's V), low, high, alone (forward score), suspect, sign; strongest first.
     """
-    later = (rows[time].rank(method="first") > len(rows) / 2).to_numpy()
+    when = rows[time] if time else pd.Series(np.random.default_rng(seed).random(len(rows)), index=rows.index)
+    later = (when.rank(method="first") > len(rows) / 2).to_numpy()
     classes = y.astype(int) if kind == "classification" else grouped(y, 10)
     found = []
-    for name in rows.columns.drop(time):
+    for name in rows.columns.drop(time) if time else rows.columns:
         codes = grouped(rows[name])
         counts = pd.crosstab(codes, classes).to_numpy()
         low, high = interval_of_v(counts, seed=seed)
@@ -285,16 +291,14 @@ def as_target(values: pd.Series, problem: Problem) -> pd.Series:
     return values.astype(float)
 
 
-def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any], seed: int = 0) -> Analysis:
+def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | None, seed: int = 0) -> Analysis:
     """Facts, findings and figures' data of a tabular question's training period."""
-    task, time = problem.task, problem.time.column or ""
+    task, time = problem.task, problem.time.column if windows else None
     assert isinstance(task, Tabular)
-    learnt = training_rows(rows, windows, time)
-    facts: dict[str, Any] = {"columns": column_facts(learnt), "newest": _newest(rows, time)}
-    data = sample(
-        learnt,
-        [c for c in dict.fromkeys([task.entity or time, *problem.tables[task.table].key, time]) if c in learnt.columns],
-    )
+    learnt = training_rows(rows, windows, time, task.entity)
+    facts: dict[str, Any] = {"columns": column_facts(learnt), "newest": _newest(rows, time) if time else None}
+    naming_rows = dict.fromkeys([task.entity or time, *problem.tables[task.table].key, time])
+    data = sample(learnt, [c for c in naming_rows if c and c in learnt.columns] or list(learnt.columns))
     if data.empty:
         raise DataError(
             "no row lies in the training period",
@@ -311,14 +315,12 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any], s
     spread = segments(
         others, y, task.kind, [c for c in found["column"] if not found.set_index("column").loc[c, "suspect"]]
     )
-    often = "D" if (data[time].max() - data[time].min()).days < 120 else "W"
-    daily = y.groupby(data[time].dt.floor("D") if often == "D" else data[time].dt.to_period("W").dt.start_time)
-    over_time = pd.DataFrame({"value": daily.mean(), "n": daily.size()}).rename_axis("time").reset_index()
+    over_time = _over_time(y, data[time]) if time else None
     facts |= {
         "rows": facts["columns"][0]["rows"],
         "sampled": len(data),
-        "from": windows["from"],
-        "until": windows["train_until"],
+        "from": windows["from"] if windows else None,
+        "until": windows["train_until"] if windows else None,
         "target": {
             "column": task.target,
             "mean": float(y.mean()),
@@ -328,9 +330,11 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any], s
         "association": found.to_dict("records"),
         "segments": spread.head(30).to_dict("records"),
         "suspects": found[found["suspect"]][["column", "sign"]].to_dict("records"),
-        "trend": trend(over_time["value"]),
-        "seasons": {"weekday": season(y, data[time].dt.dayofweek), "hour": season(y, data[time].dt.hour)},
     }
+    if time and over_time is not None:
+        moments = data[time].dt
+        facts["trend"] = trend(over_time["value"])
+        facts["seasons"] = {"weekday": season(y, moments.dayofweek), "hour": season(y, moments.hour)}
     frames = {
         "rows": others,
         "y": y,
@@ -341,6 +345,12 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any], s
         "problem": problem,
     }
     return Analysis(task.kind, facts, findings_of_rows(problem, facts), frames)
+
+
+def _over_time(y: pd.Series, times: pd.Series) -> pd.DataFrame:
+    often = "D" if (times.max() - times.min()).days < 120 else "W"
+    each = y.groupby(times.dt.floor("D") if often == "D" else times.dt.to_period("W").dt.start_time)
+    return pd.DataFrame({"value": each.mean(), "n": each.size()}).rename_axis("time").reset_index()
 
 
 def _newest(table: ir.Table, time: str) -> str | None:
@@ -376,6 +386,8 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
             f"Furthest from the rest: {s['column']} = {s['group']}, {form.format(s['value'])} against "
             f"{form.format(target['mean'])} ({s['n']:,} rows)."
         )
+    if "trend" not in facts:
+        return [*said, "No column says when a row happened: nothing is known of how it moves.", *_findings_of_columns(facts)]
     t = facts["trend"]
     moved = t["p"] < 0.01 and abs(t["change"]) >= 0.02
     said.append(
@@ -561,10 +573,14 @@ def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     return said + _findings_of_columns(facts)
 
 # %% ../nbs/14_analysis.ipynb #7d718c14
-def analyse(problem: Problem, tables: Mapping[str, ir.Table], windows: Mapping[str, Any], seed: int = 0) -> Analysis:
-    """Facts, findings and figures' data of the training period of any question."""
+def analyse(
+    problem: Problem, tables: Mapping[str, ir.Table], windows: Mapping[str, Any] | None, seed: int = 0
+) -> Analysis:
+    """Facts, findings and figures' data of the training period of any question; `windows` is None for rows without time."""
     if isinstance(problem.task, Tabular):
         return analyse_rows(problem, tables["rows"], windows, seed)
+    if not windows:
+        raise DataError("recommendations need events with a time", f"{problem.name}/events", "Declare it, then: mlloop check")
     return analyse_events(problem, tables, windows)
 
 
@@ -622,12 +638,22 @@ def draw_time(found: Analysis, ax: Axes) -> Axes:
             title=_said_of_time(found, "purchases"),
         )
     target = frames["problem"].task.target
+    if frames["over_time"] is None:
+        return _draw_target(found, ax)
     label = (
         f"share of {target} = {frames['problem'].task.positive}" if found.kind == "classification" else f"mean {target}"
     )
     return plot_time_series(
         frames["over_time"], ax, label=label, windows=frames["windows"], title=_said_of_time(found, label)
     )
+
+
+def _draw_target(found: Analysis, ax: Axes) -> Axes:
+    task, y = found.frames["problem"].task, found.frames["y"]
+    if found.kind == "regression":
+        return plot_distribution(y.rename(task.target), ax)
+    said = f"{y.mean():.0%} of the rows are {task.target} = {task.positive}"
+    return plot_distribution(y.map({1.0: str(task.positive), 0.0: "others"}).rename(task.target), ax, title=said)
 
 
 def _said_of_time(found: Analysis, what: str) -> str:

@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'LEARNT_ROWS', 'MODEL', 'MANY_ITEMS', 'USERS_AT_ONCE', 'usable_columns', 'encode', 'rule_scores',
            'last_values', 'Rows', 'ready', 'target', 'cheap_model', 'one_split', 'answers', 'Contender',
            'tabular_contenders', 'fold_scores', 'tuning_rows', 'Answer', 'answer', 'calibrated', 'fold_rows',
-           'BoughtBefore', 'recommendation_contenders', 'wanted', 'user_values']
+           'by_chance', 'BoughtBefore', 'recommendation_contenders', 'wanted', 'user_values']
 
 # %% ../nbs/09_baselines.ipynb #3ab8374b
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from . import metrics, recommenders
+from . import metrics, own, recommenders
 from .errors import DataError, ProblemError
 from .problem import Problem, Rule
 
@@ -103,6 +103,8 @@ def rule_scores(rows: pd.DataFrame, rule: Rule) -> np.ndarray:
     """
     import duckdb
 
+    if rule.function:
+        return _filled(_by_function(rows, rule.function))
     with duckdb.connect(config={"enable_external_access": "false", "threads": 1}) as con:
         try:
             con.register("rows", rows.assign(_row=np.arange(len(rows))))
@@ -110,7 +112,18 @@ def rule_scores(rows: pd.DataFrame, rule: Rule) -> np.ndarray:
         except duckdb.Error as error:
             said = " ".join(str(error).split())
             raise ProblemError(f"rule {rule.name!r}: {said}", "rules", "Mend the rule, then: mlloop check") from error
-    scores = np.ma.filled(np.ma.asarray(scores, dtype=float), np.nan)
+    return _filled(np.ma.filled(np.ma.asarray(scores, dtype=float), np.nan))
+
+
+def _by_function(rows: pd.DataFrame, name: str) -> np.ndarray:
+    import ibis
+
+    table = ibis.memtable(rows.assign(_row=np.arange(len(rows))))
+    score = own.named("rule", own.RULES, name)(table).cast("float64")
+    return table.select("_row", score=score).order_by("_row").to_pandas()["score"].to_numpy(float)
+
+
+def _filled(scores: np.ndarray) -> np.ndarray:
     known = scores[np.isfinite(scores)]
     return np.where(np.isfinite(scores), scores, np.median(known) if len(known) else 0.0)
 
@@ -373,6 +386,22 @@ def fold_rows(rows: Rows, folds, seed: int = 0) -> list[tuple[np.ndarray, np.nda
         found.append((train, test))
     return found
 
+# %% ../nbs/09_baselines.ipynb #timeless-code
+def by_chance(rows, entity: str | None, columns=None, share: float = 0.2) -> dict[str, Any]:
+    """`train` and `holdout` of an Ibis table without time, by a digest of each row; entities stay whole.
+
+    Parameters
+    ----------
+    columns : iterable of str, optional
+        Those the digest is of; default: all. A table with more columns is cut as it was without them.
+    """
+    import ibis
+
+    names = [entity] if entity else sorted(columns or rows.columns)
+    text = ibis.literal("|").join([rows[c].cast("string").fill_null("") for c in names])
+    held = text.hexdigest("md5").substr(0, 2) < f"{int(256 * share):02x}"
+    return {"train": rows.filter(~held), "holdout": rows.filter(held)}
+
 # %% ../nbs/09_baselines.ipynb #255e647f
 MANY_ITEMS = 4000
 
@@ -390,7 +419,9 @@ def recommendation_contenders(statement: Problem, n_items: int, with_categories:
     task: Any = statement.task
     kind = task.target_kind
     best = lambda days, by="all": recommenders.Popularity(days=days, by=by, target_kind=kind)
-    found = [(Contender(r.name, "rule", r.meaning), best(r.popular_days, r.by)) for r in statement.rules if with_categories or r.by == "all"]
+    rules = [r for r in statement.rules if with_categories or r.by == "all"]
+    made = lambda r: own.named("rule", own.RULES, r.function)(task) if r.function else best(r.popular_days, r.by)
+    found = [(Contender(r.name, "rule", r.meaning), made(r)) for r in rules]
     known = {(r.popular_days, r.by) for r in statement.rules}
     simple = [("popular_ever", "best-sellers of all time", None, "all"), ("popular_30d", "best-sellers of the last 30 days", 30, "all")]
     if with_categories:

@@ -23,7 +23,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from . import artefacts
+from . import artefacts, own
 from .errors import ModelError
 from .problem import Recommendation, Rule, Tabular, meant
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
@@ -204,7 +204,7 @@ def ranked() -> ColumnTransformer:
         handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1, min_frequency=20
     )
     both = ColumnTransformer(
-        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)], verbose_feature_names_out=False
+        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)], verbose_feature_names_out=artefacts.plain_name
     )
     return both.set_output(transform="pandas")
 
@@ -429,6 +429,8 @@ def neumf(
 
 def rule(stated: Rule, task: Recommendation) -> Recommender:
     """The business rule of a problem statement as a recommender: best-sellers, over all or by favourite category."""
+    if stated.function:
+        return own.named("rule", own.RULES, stated.function)(task)
     return Popularity(stated.popular_days, stated.by, task.target_kind)
 
 # %% ../nbs/09_candidates.ipynb #b8cc26be
@@ -483,4 +485,5 @@ def load(path: Path | str, digest: str | None = None):
     ModelError
         Missing, changed, or of a type that may not be made.
     """
+    own.bring_in()
     return artefacts.load(path, recommender_types(), digest)

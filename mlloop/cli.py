@@ -562,6 +562,72 @@ def predict(
     raise typer.Exit(0 if done.summary["answered"] or not done.summary["rows"] else 1)
 
 
+# ---------------------------------------------------------------------------------------------- beginning
+
+
+@app.command(epilog="Example: mlloop new churn --data customers.csv --target churned --time signed_up_at")
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder; its name is the problem's.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="A CSV, Parquet or JSON-lines file (or .gz), a glob or folder of them, or an SQL URL."),
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What is to be predicted.")] = None,
+    when: Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="When a row happened.")] = None,
+    key: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Who or what a row is about.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="For recommendations: who.")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="For recommendations: what.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification, regression or recommendation; default: found out.")
+    ] = None,
+    positive: Annotated[str | None, typer.Option(metavar="VALUE", help="The class that is looked for.")] = None,
+    table: Annotated[str | None, typer.Option(help="The table of an SQL URL.")] = None,
+    query: Annotated[str | None, typer.Option(help="The query of an SQL URL.")] = None,
+) -> None:
+    """Make a project out of a data file and a question; what is missing is asked on a terminal."""
+    ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() else None
+    if data is None and ask:
+        data = ask("Where is the data (a file, a folder, an SQL URL)?", [], None)
+    if data is None:
+        raise UsageError(
+            "--data is missing", next_step="Example: mlloop new churn --data customers.csv --target churned"
+        )
+    from mlloop import scaffold
+
+    wanted = scaffold.Wanted(data, target, when, key, user, item, task, positive, table, query)
+    made = scaffold.new(folder, wanted, ask)
+    width = max(len(what) for what, _ in [*made.said, ("left out", "")])
+    for what, told in made.said:
+        typer.echo(f"{what:<{width}}  {told}")
+    for column, sign in made.leaks.items():
+        typer.secho(f"{'leak?':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
+    place = os.path.relpath(made.root)
+    typer.echo(f"\nRead {place}/problems/{made.name}.yaml and mend the guesses, then:\n  cd {place} && mlloop run")
+
+
+def _ask(question: str, choices, default: str | None) -> str:
+    if choices:
+        typer.echo(f"{question}\n  {', '.join(map(str, choices))}")
+    while True:
+        answer = str(typer.prompt(">" if choices else question, default=default))
+        if not choices or answer in [str(one) for one in choices]:
+            return answer
+        from mlloop.problem import meant
+
+        typer.echo(f"  {answer!r} is none of them{meant(answer, choices)}")
+
+
+@app.command(epilog="Example: mlloop upgrade")
+def upgrade() -> None:
+    """Renew the Run acts and pipeline.yaml of a project to those of the installed mlloop; cells of your own stay."""
+    from mlloop import scaffold
+    from mlloop import settings as _settings
+
+    told = scaffold.upgrade(_settings.load().root)
+    for line in told or [f"nothing to do: the project is that of mlloop {scaffold.version()}"]:
+        typer.echo(line)
+
+
 # ---------------------------------------------------------------------------------------------- the loop
 
 AtOption = Annotated[

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'HISTORY', 'typed_columns', 'history_columns', 'with_rules', 'Made', 'row_features', 'cutoffs',
-           'event_features', 'make', 'by_chance', 'described', 'later_events_change', 'suspects_of', 'headline',
-           'missing_shares', 'catalogue_table']
+           'event_features', 'make', 'described', 'later_events_change', 'suspects_of', 'headline', 'missing_shares',
+           'catalogue_table']
 
 # %% ../nbs/17_features.ipynb #2d5c4551
 import datetime as dt
@@ -16,8 +16,8 @@ import ibis
 import ibis.expr.datatypes as types
 import pandas as pd
 
-from . import behaviour, definitions  # noqa: F401  (importing it declares its features)
-from .baselines import usable_columns
+from . import behaviour, definitions, own  # noqa: F401  (importing it declares its features)
+from .baselines import by_chance, usable_columns
 from .definitions import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .errors import DataError, ProblemError
 from .problem import Problem, Recommendation, Rule, Tabular, utc
@@ -99,6 +99,8 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     ProblemError
         An expression that cannot be computed on these columns.
     """
+    made = {f"rule_{r.name}": own.named("rule", own.RULES, r.function)(rows).cast("float64") for r in rules if r.function}
+    rows, rules = rows.mutate(**made), [rule for rule in rules if not rule.function]
     for rule in rules:
         _must_parse(rows, rule)
     if not rules:
@@ -256,20 +258,8 @@ def make(
             "holdout": kept.filter((kept[time] >= at("holdout_from")) & (kept[time] < at("holdout_until"))),
         }
     else:
-        parts = by_chance(kept, task.entity)
+        parts = by_chance(kept, task.entity, tables["rows"].columns)
     return Made(parts, made.features, made.catalogue, made.left_out, made.definition)
-
-
-def by_chance(rows: ibis.Table, entity: str | None, share: float = 0.2) -> dict[str, ibis.Table]:
-    """`train` and `holdout` where rows have no time: by a digest of the row, the same in every run; entities stay whole."""
-    text = (
-        rows[entity].cast("string")
-        if entity
-        else ibis.literal("|").join([rows[c].cast("string").fill_null("") for c in sorted(rows.columns)])
-    )
-    place = text.hexdigest("md5").substr(0, 2)
-    held = place < f"{int(256 * share):02x}"
-    return {"train": rows.filter(~held), "holdout": rows.filter(held)}
 
 # %% ../nbs/17_features.ipynb #b02b4cf0
 def described(table: pd.DataFrame, catalogue: list[dict[str, str]]) -> pd.DataFrame:

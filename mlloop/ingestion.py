@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pandera.errors import SchemaError
 
+from . import own
 from .errors import ContractError, SourceError
 from .lake import Lake, TableRef
 from .problem import Column, Problem, Recommendation, Source, Table
@@ -183,6 +184,8 @@ def separator(raw: Raw) -> str:
 def header(raw: Raw) -> list[str]:
     """The column names of a CSV or Parquet file, or the keys in the first lines of JSON; none for an empty file.
 
+    A column without a name is called by its place: (column 1).
+
     Raises
     ------
     SourceError
@@ -200,6 +203,7 @@ def header(raw: Raw) -> list[str]:
         raise SourceError(f"cannot be read as {raw.format}: {error}", raw.origin, AGAIN) from error
     if any(re.search("[\udc80-\udcff\0]", name) for name in names):
         raise SourceError(f"is not UTF-8: its header reads {','.join(names)[:80]!r}", raw.origin, DECLARE)
+    names = [name if name.strip() else f"(column {place})" for place, name in enumerate(names, 1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceError(f"has the column {twice[0]!r} twice", raw.origin, "Rename one in the file, then: mlloop run")
@@ -359,6 +363,7 @@ def judged(rows: ibis.Table, table: Table) -> ibis.Table:
     raw = {name: text[f"{name}{RAW}"] for name in columns}
     value = {name: typed(raw[name], column) for name, column in columns.items()}
     broken = [rule for name, column in columns.items() for rule in rules(name, column, raw[name], value[name])]
+    broken += [(one.broken(value), one.reason) for one in (own.named("check", own.CHECKS, name) for name in table.checks)]
     reason = ibis.cases((text._line.notnull(), "line is not a JSON object"), *broken, else_=ibis.null("string"))
     told = text.mutate(_reason=reason, **value).cache()
     came = ibis.coalesce(told._line, _as_json({name: told[f"{name}{RAW}"] for name in columns}))
@@ -475,7 +480,8 @@ def ingest_table(
     """
     once = dict(zip(reversed(batches), reversed(raws), strict=True))
     order = list(dict.fromkeys(batches))
-    chain = states({"contract": table, "sample": sample if entity in table.columns else 1.0, "ingestion": 1}, order)
+    recipe = {"contract": table, "sample": sample if entity in table.columns else 1.0, "ingestion": 1}
+    chain = states(recipe | ({"checks": own.checks_digest(table.checks)} if table.checks else {}), order)
     held, version, notes = standing(lake, name, chain, as_of)
     if version < 0 or held < len(order):
         before = lake.restore(name, version) if version >= 0 else None

@@ -222,16 +222,18 @@ def suspects(analysis: dict[str, Any]) -> dict[str, str]:
     return {entry["column"]: entry.get("sign", "") for entry in analysis.get("facts", {}).get("suspects", [])}
 
 
-def before_holdout(table, time: str | None, windows: dict[str, Any] | None, seed: int = 0) -> pd.DataFrame:
+def before_holdout(table, time: str | None, windows: dict[str, Any] | None, seed: int = 0, entity: str | None = None) -> pd.DataFrame:
     """Rows of an Ibis table before the held-out period; a seeded draw of `MAX_ROWS` where there are more."""
-    table = _before(table, time, windows)
+    table = _before(table, time, windows, entity)
     rows = table.to_pandas()
     rows = rows.sort_values(list(rows.columns), ignore_index=True) if len(rows) > MAX_ROWS else rows
     return rows.sample(MAX_ROWS, random_state=seed) if len(rows) > MAX_ROWS else rows
 
 
-def _before(table, time: str | None, windows: dict[str, Any] | None):
-    return table.filter(table[time] < pd.Timestamp(windows["train_until"]).to_pydatetime()) if time and windows else table
+def _before(table, time: str | None, windows: dict[str, Any] | None, entity: str | None = None):
+    if time and windows:
+        return table.filter(table[time] < pd.Timestamp(windows["train_until"]).to_pydatetime())
+    return baselines.by_chance(table, entity)["train"]
 
 
 def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
@@ -265,7 +267,7 @@ def contest(
         who, folds = users_contest(statement, events, items, windows["folds"])
         users = {user for f in folds for user in f.values["cheap_model"].index}
         return figures(statement, who, folds, {"rows": len(events), "users": len(users)})
-    rows = before_holdout(tables["rows"], statement.time.column, windows, seed)
+    rows = before_holdout(tables["rows"], statement.time.column, windows, seed, statement.task.entity)
     made = baselines.ready(statement, rows, leaks)
     timeless = made.time is None or not windows
     cuts = windows["folds"] if windows and not timeless else statement.time.folds

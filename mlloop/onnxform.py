@@ -378,17 +378,21 @@ class Session:
         self.inputs = dict(inputs)
         self._outputs = [one.name for one in self._session.get_outputs()]
         kinds = {"tensor(double)": np.float64, "tensor(float)": np.float32}
-        self._numbers = {one.name: kinds[one.type] for one in self._session.get_inputs() if one.type in kinds}
+        found = self._session.get_inputs()
+        self._numbers = {one.name: kinds[one.type] for one in found if one.type in kinds}
+        # the converter spells names such as 'weight (kg)' in its own way, and keeps their order
+        self._called = dict(zip(self.inputs, [one.name for one in found], strict=False))
+        self._called |= {one.name: one.name for one in found if one.name in self.inputs}
 
     def scores_of_columns(self, columns: Mapping[str, Sequence[Any]], n: int) -> np.ndarray:
         """Probabilities (n, n_classes), or numbers (n,), of `n` rows as name -> values; missing: None."""
         feed = {}
         for name, kind in self.inputs.items():
-            values = columns[name]
+            values, called = columns[name], self._called.get(name, name)
             if kind == NUMBER:  # NumPy reads None as NaN
-                feed[name] = np.array(values, dtype=self._numbers[name]).reshape(n, 1)
+                feed[called] = np.array(values, dtype=self._numbers[called]).reshape(n, 1)
             else:
-                feed[name] = np.array([v if type(v) is str else text(v) for v in values], dtype=object).reshape(n, 1)
+                feed[called] = np.array([v if type(v) is str else text(v) for v in values], dtype=object).reshape(n, 1)
         return self._run(feed)
 
     def scores_of_frame(self, frame: "pd.DataFrame") -> np.ndarray:

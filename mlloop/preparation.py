@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 
-from . import onnxform, releases, storage
+from . import definitions, onnxform, releases, storage
 from .errors import ModelError
 from .problem import Problem, Recommendation
 from .releases import Feature, Field, Scoring
@@ -33,7 +34,14 @@ def request_form(statement: Problem, names: list[str], rows: pd.DataFrame) -> tu
     declared = {name: c for t in reversed(list(statement.tables)) for name, c in statement.tables[t].columns.items()}
     fields: dict[str, Field] = {}
     features = []
+    own = {f.name: one for one in definitions.definitions("row") for f in one.features}
     for name in names:
+        if name in own:
+            kind = onnxform.NUMBER if pd.api.types.is_numeric_dtype(rows[name]) else onnxform.TEXT
+            features.append(Feature(name, kind, "", computed=own[name].name))
+            for source in definitions.sources_of(own[name], ibis.memtable(rows.head(1))):
+                fields.setdefault(source, _field(source, _kind_of(rows[source]), declared.get(source)))
+            continue
         base, _, part = name.rpartition("_")
         is_part = name not in declared and part in releases.PARTS and base in rows
         source = base if is_part else name
@@ -42,6 +50,12 @@ def request_form(statement: Problem, names: list[str], rows: pd.DataFrame) -> tu
         kind = "time" if is_part else "number" if number else "text"
         fields.setdefault(source, _field(source, kind, declared.get(source)))
     return list(fields.values()), features
+
+
+def _kind_of(values: pd.Series) -> str:
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return "time"
+    return "number" if pd.api.types.is_numeric_dtype(values) else "text"
 
 
 def _field(name: str, kind: str, column) -> Field:
@@ -103,6 +117,8 @@ def prepare(settings: Settings, statement: Problem, model: dict[str, Any], rows:
     fields, features = request_form(statement, list(names or []), rows)
     card |= {"fields": [vars(one) for one in fields], "features": [vars(one) for one in features],
              "entity": statement.task.entity, "cut": cut, **_classes(trained, statement.task)}
+    computed = {one.computed for one in features if one.computed}
+    card["definitions"] = {d.name: definitions.formula_digest(d) for d in definitions.definitions("row") if d.name in computed}
     rows = rows.head(PARITY_ROWS)
     try:
         return _as_onnx(settings, card, trained, rows)

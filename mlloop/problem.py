@@ -16,14 +16,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from . import own, storage
 from . import settings as _settings
-from . import storage
-from .errors import ProblemError
+from .errors import ProblemError, ProjectNotFound
 
 # %% ../nbs/10_problem.ipynb #704bfd5f
 class Record(BaseModel):
@@ -119,16 +119,18 @@ class Table(Record):
     time: str | None = None
     columns: dict[str, Column]
     cleaning: list[Cleaning] = []
+    checks: list[Name] = []
 
     @model_validator(mode="after")
-    def _names_its_columns(self):
+    def _names_its_columns(self, info: ValidationInfo):
         for what, names in {"key": self.key, "time": [self.time] if self.time else []}.items():
             for name in names:
                 if name not in self.columns:
                     raise ValueError(f"{what} {name!r} is not among its columns" + meant(name, self.columns))
         for one in self.cleaning:
-            if one.rule not in CLEANING:
-                raise ValueError(f"cleaning rule {one.rule!r} is not known" + meant(one.rule, CLEANING))
+            known = [*CLEANING, *((info.context or {}).get("cleaning") or [])]
+            if info.context is not None and one.rule not in known:
+                raise ValueError(f"cleaning rule {one.rule!r} is not known" + meant(one.rule, known))
             for name in one.columns:
                 if name not in self.columns and not name.endswith(("_missing", "_outlier")):
                     raise ValueError(f"cleaning rule {one.rule!r} names {name!r}" + meant(name, self.columns))
@@ -230,18 +232,20 @@ def utc(moment: dt.datetime | dt.date | str) -> dt.datetime:
 # %% ../nbs/10_problem.ipynb #cb5fd42b
 class Rule(Record):
     """A business rule: `score` (SQL, higher means more of the positive class, or the predicted number), or
-    best-sellers of the last `popular_days`, over `by` 'all' or the user's favourite 'category'."""
+    best-sellers of the last `popular_days`, over `by` 'all' or the user's favourite 'category', or a `function` of
+    the project's own (`own.rule`)."""
 
     name: Name
     meaning: str
     score: str | None = None
     popular_days: Positive | None = None
+    function: Name | None = None
     by: Literal["all", "category"] = "all"
 
     @model_validator(mode="after")
     def _one_form(self):
-        if (self.score is None) == (self.popular_days is None):
-            raise ValueError(f"rule {self.name!r} needs either score (an SQL expression) or popular_days")
+        if sum(form is not None for form in (self.score, self.popular_days, self.function)) != 1:
+            raise ValueError(f"rule {self.name!r} needs either score (an SQL expression) or popular_days, or a function")
         return self
 
 # %% ../nbs/10_problem.ipynb #0a89feda
@@ -402,7 +406,7 @@ def _wrong_task(p: Problem) -> list[Wrong]:
                     wrong.append((("task", "interactions", i, what), told))
     form = "popular_days" if isinstance(task, Recommendation) else "score"
     told = "rule {!r} needs {}, since the task is {}"
-    return wrong + [(("rules", i), told.format(r.name, form, task.kind)) for i, r in enumerate(p.rules) if getattr(r, form) is None]
+    return wrong + [(("rules", i), told.format(r.name, form, task.kind)) for i, r in enumerate(p.rules) if getattr(r, form) is None and r.function is None]
 
 
 BOUNDS = {"r2": (-math.inf, 1), "mae": (0, math.inf), "rmse": (0, math.inf), "mape": (0, math.inf), "log_loss": (0, math.inf)}
@@ -442,10 +446,21 @@ def load(path: Path | str) -> Problem:
     if not isinstance(content, dict):
         raise ProblemError("holds no problem statement (expected keys: name, question, ...)", str(path), "See problems/shop.yaml for one")
     try:
-        return Problem.model_validate(_plain(content))
+        return Problem.model_validate(_plain(content), context=_names_of_its_own(path))
     except ValidationError as error:
         told = [line for one in error.errors() for line in _told(path, content, one)]
         raise ProblemError("\n".join(told), next_step="Mend the file, then: mlloop check") from error
+
+
+def _names_of_its_own(path: Path) -> dict[str, list[str]]:
+    """What the project around a statement declares of its own, by kind: names the statement may use."""
+    for start in (path.resolve().parent, None):
+        try:
+            root = _settings.find_root(start)
+        except ProjectNotFound:
+            continue
+        return {kind: own.names(root, kind) for kind in ("cleaning", "rule", "check")}
+    return {}
 
 
 def _plain(node):

@@ -54,12 +54,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Feature:
-    """How one feature is read off a request: the field `source`, or a `part` of the time in it."""
+    """How one feature is read off a request: the field `source`, a `part` of the time in it, or the definition by
+    which it is `computed` from the fields."""
 
     name: str
     type: str
     source: str
     part: str | None = None
+    computed: str | None = None
 
 
 def folder_of(settings: Settings, problem: str, digest: str) -> Path:
@@ -152,7 +154,7 @@ class Scoring(Release):
         inputs = {one.name: one.type for one in self.features}
         self.positive, self.cut = card.get("positive_at"), card.get("cut", 0.5)
         self.classes = card.get("classes")
-        self.extra: Any = None  # what computes features that no single row can give, see serving.with_history
+        self.extra: Any = self._own_features()
         if session is not None:
             self.session = session
         elif self.form == "onnx":
@@ -161,6 +163,31 @@ class Scoring(Release):
             from mlloop import candidates
 
             self.session = _Estimator(candidates.load(folder), inputs)
+
+    def _own_features(self) -> Any:
+        """What computes the features that the project defined itself; None where there are none.
+
+        Raises
+        ------
+        ModelError
+            One is no longer there, or another than the model was trained with.
+        """
+        wanted = self.card.get("definitions") or {}
+        if not wanted:
+            return None
+        from mlloop import definitions, own
+
+        own.bring_in()
+        known = {one.name: one for one in definitions.definitions("row")}
+        for name, digest in wanted.items():
+            if name not in known or definitions.formula_digest(known[name]) != digest:
+                what = "is no longer there" if name not in known else "was changed since the model was trained"
+                raise ModelError(
+                    f"its feature {name!r} {what}",
+                    f"model {self.model[:12]}",
+                    "Restore it, or train anew: mlloop run --from features",
+                )
+        return definitions.RowFeatures([known[name] for name in wanted], {one.name: one.type for one in self.fields})
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """The features of the rows as columns: numbers or None, and text."""

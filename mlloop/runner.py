@@ -630,6 +630,11 @@ def _rows(content: dict) -> int | None:
     return sum(counts) if counts else None
 
 
+def _is_prose(cell) -> bool:
+    """Whether a cell is prose below the notebook's title."""
+    return cell.cell_type == "markdown" and not cell.source.startswith("# ")
+
+
 def run_act(task: Task):
     """The Run act of a stage's notebook as a notebook: its `#| pipeline` and parameters cells and their prose."""
     import nbformat
@@ -638,7 +643,7 @@ def run_act(task: Task):
     marked = [i for i, cell in enumerate(notebook.cells) if is_run_cell(cell)]
     if len(marked) > 1:
         first = marked[0]
-        while first and notebook.cells[first - 1].cell_type == "markdown":
+        while first and _is_prose(notebook.cells[first - 1]):
             first -= 1
         notebook.cells = [
             cell

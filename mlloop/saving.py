@@ -44,9 +44,11 @@ def tidy(notebook: Any) -> None:
             cell["outputs"] = []
         cell["outputs"] = [one for one in cell["outputs"] if one.get("name") != "stderr"]
         for one in cell["outputs"]:
-            if html := one.get("data", {}).get("text/html"):  # pandas draws the id of a styled table by lot
-                said = "".join(html) if isinstance(html, list) else html
-                one["data"]["text/html"] = STYLER_ID.sub("T_00000", said)
+            data = one.get("data", {})
+            if html := data.get("text/html"):  # pandas draws the id of a styled table by lot, and its address says nothing
+                data["text/html"] = STYLER_ID.sub("T_00000", "".join(html))
+                if "Styler at 0x" in "".join(data.get("text/plain", "")):
+                    del data["text/plain"]
     notebook["metadata"].pop("widgets", None)
     clean_nb(notebook, allowed_cell_metadata_keys=KEPT_METADATA, clean_ids=False, repair=False)
 

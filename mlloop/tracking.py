@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlloop import own, storage
 from mlloop import settings as _settings
-from mlloop import storage
 from mlloop.errors import ModelError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ TRUSTED_TYPES = (
     "lightgbm.sklearn.LGBMRanker",
     "mlloop.perceptron.PerceptronClassifier",  # ours: restored as plain attributes, arrays of weights among them
     "mlloop.perceptron.PerceptronRegressor",
+    "mlloop.artefacts.plain_name",  # names columns of a column transformer
 )
 
 
@@ -451,8 +452,9 @@ def load_estimator(path: Path | str, digest: str | None = None) -> Any:
             f"was altered: its digest is not {digest[:12]}...", str(path), "Train it: mlloop run --from training"
         )
     try:
-        _only_trusted(skops.io.get_untrusted_types(file=path), str(path))
-        return skops.io.load(path, trusted=list(TRUSTED_TYPES))
+        found = skops.io.get_untrusted_types(file=path)
+        _only_trusted(found, str(path))
+        return skops.io.load(path, trusted=found)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
@@ -462,12 +464,12 @@ def load_estimator(path: Path | str, digest: str | None = None) -> Any:
 
 
 def _only_trusted(found: list[str], where: str) -> None:
-    strange = sorted(set(found) - set(TRUSTED_TYPES))
+    strange = sorted(name for name in set(found) - {*TRUSTED_TYPES, *own.TRUSTED} if not own.is_own_type(name))
     if strange:
         raise ModelError(
             f"holds {', '.join(strange)}, which is not among the types trusted to be built from a model file",
             where,
-            "Use another estimator, or review the type and add it to mlloop.tracking.TRUSTED_TYPES",
+            "Use another estimator, or review the type and add it in a module of your own: own.trust('...')",
         )
 
 

@@ -172,8 +172,8 @@ def facts(model, kept: dict[str, str], trained: dict[str, Any]) -> pd.DataFrame:
     )
     lines = [
         ("learned from", f"{trained['rows']:,}", "rows"),
-        ("from", str(trained["from"])[:10], ""),
-        ("until, not included", str(trained["until"])[:10], ""),
+        ("from", "no time" if trained["from"] is None else str(trained["from"])[:10], ""),
+        ("until, not included", "no time" if trained["until"] is None else str(trained["until"])[:10], ""),
         ("size of the files", f"{size / 1e6:.2f}", "MB"),
         ("form", kept["form"], ""),
         ("digest", kept["digest"][:12], ""),
@@ -181,9 +181,13 @@ def facts(model, kept: dict[str, str], trained: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["what", "figure", "unit"]).set_index("what")
 
 
+def _before(trained: dict[str, Any]) -> str:
+    return f" before {str(trained['until'])[:10]}" if trained["until"] is not None else ""
+
+
 def headline(recipe: dict[str, Any], trained: dict[str, Any], version: dict[str, Any]) -> str:
     """What was trained and where it is (Markdown)."""
     return (
-        f"**{recipe['name']} learned from {trained['rows']:,} rows** before {str(trained['until'])[:10]}; it is version "
+        f"**{recipe['name']} learned from {trained['rows']:,} rows**{_before(trained)}; it is version "
         f"{version['version']} of `{version['name']}`, digest `{version['digest'][:12]}`."
     )

@@ -194,10 +194,10 @@ def _by_sql(rows: ir.Table, select: str, place: str, expression: str, rest: str 
 # %% ../nbs/13_transformation.ipynb #e42a2de6
 @dataclass
 class Result:
-    """Tables ready for the lake, the windows, and every change."""
+    """Tables ready for the lake, the windows (None: the rows have no time), and every change."""
 
     tables: dict[str, ir.Table]
-    windows: dict[str, Any]
+    windows: dict[str, Any] | None
     changes: list[Change] = field(default_factory=list)
 
 
@@ -238,10 +238,10 @@ def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime
     rows, more = _filtered(rows, problem, labelled)
     rows = rows.drop(*[c for c in task.drop if c in rows.columns])
     column = _time_column(rows, problem)
-    first = _first(rows, column, f"{problem.name}/rows")
+    windows = time_windows(time, as_of, _first(rows, column, f"{problem.name}/rows")) if column else None
     key = [k for k in (column, task.entity, *problem.tables[task.table].key) if k in rows.columns]
     return Result(
-        {"rows": rows.order_by(list(dict.fromkeys(key)))}, time_windows(time, as_of, first), [*changes, *more]
+        {"rows": rows.order_by(list(dict.fromkeys(key or rows.columns)))}, windows, [*changes, *more]
     )
 
 
@@ -292,22 +292,15 @@ def _must_vary(rows: ir.Table, problem: Problem) -> None:
         )
 
 
-def _time_column(rows: ir.Table, problem: Problem) -> str:
+def _time_column(rows: ir.Table, problem: Problem) -> str | None:
     task = problem.task
     assert isinstance(task, Tabular)
     column = problem.time.column or problem.tables[task.table].time
-    if (
-        column is None
-        or column not in rows.columns
-        or not (rows[column].type().is_timestamp() or rows[column].type().is_date())
-    ):
-        said = (
-            "no column says when a row happened"
-            if column is None
-            else f"time column {column!r} is missing or holds no times"
-        )
+    if column is None:
+        return None
+    if column not in rows.columns or not (rows[column].type().is_timestamp() or rows[column].type().is_date()):
         raise DataError(
-            f"{said} (columns: {', '.join(rows.columns)})",
+            f"time column {column!r} is missing or holds no times (columns: {', '.join(rows.columns)})",
             f"{problem.name}/rows",
             "Declare time.column, then: mlloop check",
         )
@@ -524,6 +517,9 @@ def table_of_changes(changes: Sequence[Change]) -> pd.DataFrame:
 def table_of_windows(saved: Mapping[str, Any]) -> pd.DataFrame:
     """The windows and tables of the product, for the page: from, until, days (one row a window)."""
     windows = saved["windows"]
+    if not windows:
+        said = [("learnt from", "four fifths, drawn by chance"), ("held out", "a fifth, drawn by chance")]
+        return pd.DataFrame(said, columns=["window", "rows"]).set_index("window")
     spans = {
         "learnt from": (windows["from"], windows["train_until"]),
         "held out": (windows["holdout_from"], windows["holdout_until"]),

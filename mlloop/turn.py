@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlloop import arrivals, deployment, retraining, runner, storage
+from mlloop import arrivals, deployment, own, retraining, runner, storage
 from mlloop import plan as plans
 from mlloop import problem as problems
 from mlloop import settings as _settings
@@ -177,11 +177,20 @@ def opened(
     Raises
     ------
     ProjectBusy
+    UsageError
+        The problem's rows have no time.
     """
     from mlloop import kernels
     from mlloop.lake import Lake
 
     statement = arrivals.normal(problems.load(runner.statement_file(settings, plan)))
+    own.bring_in(settings.root)
+    if isinstance(statement.task, problems.Tabular) and statement.time.column is None:
+        raise UsageError(
+            "its rows have no time, so nothing can be said of a period, of drift or of when to retrain",
+            str(runner.statement_file(settings, plan)),
+            "Name the column that says when a row happened: time: {column: ...}; until then: mlloop run",
+        )
     with runner.hold(settings, command) as lock, kernels.pool(settings) as pool:
         ledger = Ledger.open(settings)
         place = Place(settings, plan, statement, ledger, Lake(settings).on_duckdb(), lock, pool, watch)

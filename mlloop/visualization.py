@@ -236,8 +236,13 @@ def _trend(data: pd.DataFrame, label: str) -> str:
     )
 
 # %% ../nbs/15_visualization.ipynb #b9564773
-def plot_folds(windows: Mapping, ax: Axes, *, title: str | None = None) -> Axes:
+def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -> Axes:
     """Draw what each fold learns from and is tested on, and the held-out days, along time."""
+    if not windows:
+        ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
+        ax.set_yticks([0], ["rows"])
+        said = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
+        return finish(ax, said, "grey: learnt from; orange: read once by the evaluation", "share of the rows (%)")
     at = day_number
     folds = list(windows.get("folds", []))
     last = {
@@ -602,7 +607,7 @@ def health(ingestion: Mapping, transformation: Mapping, analysis: Mapping, stale
     newest = analysis.get("facts", {}).get("newest")
     age = (
         (pd.Timestamp(transformation["windows"]["as_of"]) - pd.Timestamp(newest)) / pd.Timedelta(days=1)
-        if newest
+        if newest and transformation["windows"]
         else np.nan
     )
     rows = [

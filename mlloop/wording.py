@@ -244,7 +244,8 @@ def _explored(p) -> str:
 
 def _trained(p) -> str:
     t = p["trained"]
-    return f"{p['model']['name']} learned from {t['rows']:,} rows, {moment(t['from'])} to {moment(t['until'])}."
+    span = f", {moment(t['from'])} to {moment(t['until'])}" if t.get("until") else ""
+    return f"{p['model']['name']} learned from {t['rows']:,} rows{span}."
 
 
 def _evaluated(p) -> str:
@@ -254,6 +255,8 @@ def _evaluated(p) -> str:
 
 
 def _windows(p) -> str:
+    if not p["windows"]:
+        return "The rows have no time: a fifth of them is held out, drawn by chance."
     start, end, held, until = (
         moment(p["windows"][key]) for key in ("from", "train_until", "holdout_from", "holdout_until")
     )

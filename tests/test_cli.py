@@ -74,6 +74,7 @@ def test_check_names_a_misspelt_key_with_its_line(project):
 
 
 def test_check_passes_on_a_sound_project(project):
+    project.write("loans.csv", "amount,repaid\n1,1\n2,0\n")
     done = project.mlloop("check")
     assert done.returncode == 0 and "5 stages, gates: need_gate" in done.stdout
 

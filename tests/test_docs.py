@@ -30,7 +30,8 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_in_the_documentation_exists(page):
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    made = [ROOT / "Makefile", ROOT / "mlloop" / "templates" / "project" / "Makefile"]
+    targets = [t for file in made for t in re.findall(r"^([a-z]+):", file.read_text(encoding="utf-8"), re.MULTILINE)]
     for words in commands(page):
         if words[0] == "make":
             assert words[1] in targets, words

@@ -34,6 +34,8 @@ def test_the_wheel_holds_every_module_and_page_template(tmp_path):
     held = set(zipfile.ZipFile(wheel).namelist())
     files = [p for p in (ROOT / "mlloop").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert {p.relative_to(ROOT).as_posix() for p in files} <= held
+    stages = {p.name for p in (ROOT / "nbs").glob("[12]*.ipynb")}
+    assert {f"mlloop/stages/{name}" for name in stages} <= held  # a new project gets its notebooks from here
     place = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(place)
     code = "import mlloop.cli, mlloop.runner, mlloop.problem; print(mlloop.__file__)"
@@ -45,6 +47,7 @@ def test_the_wheel_holds_every_module_and_page_template(tmp_path):
         env={**os.environ, "PYTHONPATH": str(place)},
     )
     assert done.stdout.startswith(str(place)), done.stderr
+    assert (place / "mlloop/templates/project/pipeline.yaml").read_text() == (ROOT / "pipeline.yaml").read_text()
 
 
 def without_network() -> list[str]:
