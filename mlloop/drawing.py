@@ -184,12 +184,13 @@ def periods(
     least, most = least - room, most + room
     left, right, top, bottom = 58.0, width - 8, 8.0, height - 26
     across = lambda i: round(left + (right - left) * (i + 0.5) / len(rows), 2)
-    up = lambda v: None if v is None else round(bottom - (bottom - top) * (v - least) / (most - least), 2)
+    at = lambda v: round(bottom - (bottom - top) * (v - least) / (most - least), 2)
+    up = lambda v: None if v is None else at(v)
     marks, lines = [], []
     for kind, aside in zip(kinds, (-3.0, 3.0), strict=True):
         there = [(i, row[kind]) for i, row in enumerate(rows) if row.get(kind)]
         placed = [
-            Mark(kind, across(i) + aside, up(f["value"]), up(f.get("low")), up(f.get("high")), str(f.get("said", "")))
+            Mark(kind, across(i) + aside, at(f["value"]), up(f.get("low")), up(f.get("high")), str(f.get("said", "")))
             for i, f in there
         ]
         marks += placed
@@ -202,7 +203,7 @@ def periods(
         marks=marks,
         reference=up(reference),
         bound=up(bound),
-        ticks=[(up(v), f"{v:.3g}") for v in (least + room, (least + most) / 2, most - room)],
+        ticks=[(at(v), f"{v:.3g}") for v in (least + room, (least + most) / 2, most - room)],
         periods=[(across(i), row["period"]) for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0],
         lines=lines,
     )

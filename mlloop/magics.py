@@ -91,7 +91,8 @@ class Inputs:
     """
 
     def __init__(self, shell: Any):
-        self._shell, self._given = shell, {}
+        self._shell = shell
+        self._given: dict[str, Any] = {}
 
     def fill(self, stage: str, problem: str | None = None) -> dict[str, Any]:
         """Put the parameters of `stage` into the namespace and show them.

@@ -202,7 +202,7 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
     if not statement:
         statement, wrong = _stated(settings, problem)
     name = statement.get("name") or problem
-    view = {
+    view: dict[str, Any] = {
         "name": problem,
         "statement": statement,
         "wrong": wrong,

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+# pandas draws the id of a styled table by lot, and shows the address of its object
 STYLER_ID = re.compile(r"\bT_[0-9a-f]{5}(?=_|\")")
 SCRATCH = re.compile(r"\s*%(load_ext\s+mlloop|mlloop)\b")
 RUN_CELL = re.compile(r"\s*#\s*\|\s*pipeline\b")
@@ -45,10 +46,10 @@ def tidy(notebook: Any) -> None:
         cell["outputs"] = [one for one in cell["outputs"] if one.get("name") != "stderr"]
         for one in cell["outputs"]:
             data = one.get("data", {})
-            if html := data.get("text/html"):  # pandas draws the id of a styled table by lot, and its address says nothing
+            if html := data.get("text/html"):
                 data["text/html"] = STYLER_ID.sub("T_00000", "".join(html))
-                if "Styler at 0x" in "".join(data.get("text/plain", "")):
-                    del data["text/plain"]
+            if "Styler at 0x" in "".join(data.get("text/plain", "")):
+                del data["text/plain"]
     notebook["metadata"].pop("widgets", None)
     clean_nb(notebook, allowed_cell_metadata_keys=KEPT_METADATA, clean_ids=False, repair=False)
 
