@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlloop import runner, storage
+from mlloop.errors import UsageError
 from mlloop.plan import Plan, Task
 from mlloop.settings import Settings
 
@@ -53,6 +54,29 @@ def inputs(settings: Settings, plan: Plan, task: Task) -> dict[str, Any]:
         **runner.injected(plan, task),
         "product": {name: str(folder / place.name) for name, place in task.products.items()},
     }
+
+
+def turn_inputs(settings: Settings, plan: Plan, stage: str) -> dict[str, Any]:
+    """What the last turn of the loop gave serving, monitoring or retraining, which are no tasks of the pipeline.
+
+    Raises
+    ------
+    UsageError
+        It has not turned yet.
+    """
+    folder, state = settings.state / "debug" / plan.problem, settings.state
+    product = {"data": str(folder / f"{stage}.json"), "nb": str(folder / f"{stage}.ipynb")}
+    given = {**plan.parameters, "problem": plan.problem, "upstream": None, "product": product}
+    if stage == "serving":
+        return given
+    kind = {"monitoring": "monitoring/{}/[0-9]*.json", "retraining": "turns/{}/*/decision.json"}[stage]
+    found = sorted(state.glob(kind.format(plan.problem)))
+    if not found:
+        raise UsageError(f"{stage} has not run for {plan.problem}", "", f"Run it: mlloop tick --problem {plan.problem}")
+    last = storage.read_json(found[-1])
+    if stage == "monitoring":
+        return given | {"as_of": last["as_of"]}
+    return given | {"upstream": {"decision": str(found[-1]), "history": last["history"]}}
 
 
 def with_inputs(settings: Settings, plan: Plan, task: Task) -> Path:

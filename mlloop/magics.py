@@ -15,6 +15,7 @@ from typing import Any
 from mlloop import displays
 from mlloop.errors import MlloopError, UsageError
 
+PROCESSES = ("serving", "monitoring", "retraining")
 HELP = """%mlloop inputs [STAGE] [--problem NAME]   a stage's true inputs into this notebook; default: this notebook's stage
 %mlloop COMMAND ...                       a command of the command line, for example: %mlloop run --until features"""
 
@@ -105,6 +106,8 @@ class Inputs:
         from mlloop import laboratory, runner
 
         settings, plan = runner.project(problem)
+        if stage in PROCESSES and stage not in plan.tasks:
+            return self._put(settings, stage, plan.problem, laboratory.turn_inputs(settings, plan, stage))
         task = plan.task(stage)
         missing = [
             name for name in task.upstream if not all(place.exists() for place in plan.tasks[name].products.values())
@@ -115,12 +118,15 @@ class Inputs:
                 plan.problem,
                 f"Run it: %mlloop run --problem {plan.problem} --until {missing[-1]}",
             )
-        self._given = laboratory.inputs(settings, plan, task)
-        Path(next(iter(self._given["product"].values()))).parent.mkdir(parents=True, exist_ok=True)
-        self._shell.user_ns |= self._given
+        return self._put(settings, stage, plan.problem, laboratory.inputs(settings, plan, task))
+
+    def _put(self, settings: Any, stage: str, problem: str, given: dict[str, Any]) -> dict[str, Any]:
+        self._given = given
+        Path(next(iter(given["product"].values()))).parent.mkdir(parents=True, exist_ok=True)
+        self._shell.user_ns |= given
         os.chdir(settings.root)  # where a run works: a product may name a file from there
-        self._show(f"{stage} of {plan.problem}: what a run would give it; its product goes to a place for trying.")
-        return self._given
+        self._show(f"{stage} of {problem}: what a run would give it; its product goes to a place for trying.")
+        return given
 
     def again(self, result: Any) -> None:
         """After a parameters cell: put the true values back."""

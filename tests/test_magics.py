@@ -97,6 +97,21 @@ def test_mistakes_are_told_with_the_next_step_and_no_traceback(ran, shell, line,
     assert said in str(caught.value) + capfd.readouterr().out
 
 
+def test_what_follows_deployment_gets_the_inputs_of_the_last_turn(ran, shell):
+    with pytest.raises(UsageError, match="mlloop tick --problem loan"):
+        shell.run_line_magic("mlloop", "inputs monitoring")
+    state = ran.root / ".mlloop"
+    storage.write_json(state / "monitoring" / "loan" / "2026-01-05.json", {"as_of": "2026-01-05T00:00:00"})
+    storage.write_json(state / "turns" / "loan" / "2026-01-05" / "decision.json", {"history": ["a.json"]})
+    with capture_output():
+        shell.run_line_magic("mlloop", "inputs monitoring")
+        assert shell.user_ns["as_of"] == "2026-01-05T00:00:00" and shell.user_ns["problem"] == "loan"
+        shell.run_line_magic("mlloop", "inputs retraining")
+        assert shell.user_ns["upstream"]["history"] == ["a.json"]
+        shell.run_line_magic("mlloop", "inputs serving")
+        assert shell.user_ns["upstream"] is None
+
+
 def test_inputs_that_were_not_made_name_the_run_that_makes_them(project, shell, monkeypatch):
     monkeypatch.chdir(project.root)
     with pytest.raises(UsageError, match="%mlloop run --problem loan --until need_gate"):
