@@ -13,6 +13,7 @@ Modules:
 - `mlloop.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.onnxform`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
 - `mlloop.own`: What a project adds of its own: business rules and checks, and how its modules are found.
+- `mlloop.parsing`: Python source as a syntax tree, one thread at a time.
 - `mlloop.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
 - `mlloop.predictions`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
 - `mlloop.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SAMPLE', 'GROUPS', 'SUSPICIOUS', 'SESSION', 'training_rows', 'sample', 'column_facts', 'grouped', 'cramers_v',
            'interval_of_v', 'forward_score', 'association', 'segments', 'group_labels', 'trend', 'season', 'Analysis',
-           'as_target', 'analyse_rows', 'findings_of_rows', 'analyse_events', 'concentration', 'loyalty', 'gaps',
-           'newcomers', 'sessions', 'findings_of_events', 'analyse', 'draw_first', 'draw_time', 'draw_last', 'closing']
+           'as_target', 'analyse_rows', 'called', 'findings_of_rows', 'analyse_events', 'concentration', 'loyalty',
+           'gaps', 'newcomers', 'sessions', 'findings_of_events', 'analyse', 'draw_first', 'draw_time', 'draw_last',
+           'closing']
 
 # %% ../nbs/14_analysis.ipynb #8c024b95
 import datetime as dt
@@ -358,6 +359,14 @@ def _newest(table: ir.Table, time: str) -> str | None:
     return None if newest is None else newest.isoformat()
 
 
+def called(problem: Problem, column: str, longest: int = 34) -> str:
+    """A column as a reader may know it: its name, and what the statement says it means where that is short."""
+    declared = [table.columns[column].meaning for table in problem.tables.values() if column in table.columns]
+    meaning = next((m for m in declared if m), "")
+    alike = meaning.lower() == column.lower().replace("_", " ")
+    return column if not meaning or alike or len(meaning) > longest else f"{column} ({meaning})"
+
+
 def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     """What the facts of a tabular question say, in sentences."""
     assert isinstance(problem.task, Tabular)
@@ -370,10 +379,10 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     said = [f"{facts['rows']:,} rows to learn from; {what}."]
     clean = [a for a in facts["association"] if not a["suspect"]]
     if clean and clean[0]["low"] > 0.05:
-        told = ", ".join(f"{a['column']} ({a['value']:.2f})" for a in clean[:3])
-        said.append(
-            f"{target['column']} goes most with {told}; {sum(a['high'] < 0.05 for a in clean)} of {len(clean)} columns hardly matter."
-        )
+        told = ", ".join(f"{called(problem, a['column'])} ({a['value']:.2f})" for a in clean[:3] if a["value"] >= 0.05)
+        hardly = sum(a["high"] < 0.05 for a in clean)
+        rest = f"; of {len(clean)} columns {hardly} hardly matter{'s' if hardly == 1 else ''}" if hardly else ""
+        said.append(f"{target['column']} goes most with {told}{rest}.")
     elif clean:
         said.append(
             f"No column by itself goes with {target['column']}; what there is to learn lies in combinations, or there is nothing."
@@ -383,7 +392,7 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
         s = facts["segments"][0]
         form = "{:.0%}" if kind == "classification" else "{:.4g}"
         said.append(
-            f"Furthest from the rest: {s['column']} = {s['group']}, {form.format(s['value'])} against "
+            f"Furthest from the rest: {called(problem, s['column'])} = {s['group']}, {form.format(s['value'])} against "
             f"{form.format(target['mean'])} ({s['n']:,} rows)."
         )
     if "trend" not in facts:
@@ -391,12 +400,12 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     t = facts["trend"]
     moved = t["p"] < 0.01 and abs(t["change"]) >= 0.02
     said.append(
-        f"It {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} over the period."
+        f"{target['column']} {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} over the period."
         if moved
-        else "It shows no trend over the period."
+        else f"{target['column']} shows no trend over the period."
     )
     said += [
-        f"The {name} explains {s['share']:.1%} of it."
+        f"The {name} explains {s['share']:.1%} of {target['column']}."
         for name, s in facts["seasons"].items()
         if s["p"] < 0.01 and s["share"] > 0.005
     ]
@@ -553,22 +562,23 @@ def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     task, c, loyal, new = problem.task, facts["concentration"], facts["loyalty"], facts["newcomers"]
     assert isinstance(task, Recommendation)
     kind, weekday, t = task.target_kind, facts["seasons"]["weekday"], facts["trend"]
+    days = loyal["days_between"]
+    back = f"; half of the visits that follow another come within {days:.0f} days" if np.isfinite(days) else ""
     said = [
         f"{facts['rows']:,} events of {facts['users']:,} customers on {facts['items']:,} products; "
         f"{facts['buyers']:,} customers made {facts['kinds'][kind]:,} events of kind {kind}.",
-        f"{c['share_for_80']:.0%} of the products make 80% of them; the ten best-sellers alone {c['top_10_share']:.0%}.",
-        f"{loyal['repeat_share']:.0%} are of a product the customer had before"
+        f"{c['share_for_80']:.0%} of the products make 80% of the {kind} events; the ten best-sellers alone {c['top_10_share']:.0%}.",
+        f"{loyal['repeat_share']:.0%} of them are of a product the customer had before"
         + (": 'the same again' is a rule to beat." if loyal["repeat_share"] > 0.3 else "."),
-        f"Half of the customers have at most {loyal['events_per_user']:.0f}, {loyal['one_event_users']:.0%} have one; "
-        f"half come back within {loyal['days_between']:.0f} days.",
-        f"In the last {problem.time.fold_days} days {new['items']:.1%} went to products never sold before, "
+        f"Half of the customers have at most {loyal['events_per_user']:.0f} of them, {loyal['one_event_users']:.0%} have one{back}.",
+        f"In the last {problem.time.fold_days} days {new['items']:.1%} of them went to products never sold before, "
         f"{new['users']:.1%} to new customers: no history helps there.",
     ]
     if weekday["p"] < 0.01:
-        said.append(f"The weekday explains {weekday['share']:.0%} of how many a day brings.")
+        said.append(f"The weekday explains {weekday['share']:.0%} of how many {kind} events a day brings.")
     if t["p"] < 0.01 and abs(t["change"]) >= 0.02:
         said.append(
-            f"They {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} from the first to the last quarter."
+            f"There are {abs(t['change']):.0%} {'more' if t['change'] > 0 else 'fewer'} {kind} events a day in the last quarter of the period than in the first."
         )
     return said + _findings_of_columns(facts)
 
@@ -595,11 +605,12 @@ def draw_first(found: Analysis, left: Axes, right: Axes) -> None:
             frames["gaps"],
             right,
             label="days between visits with a purchase",
-            title=f"Half of the returning customers are back within {median:.0f} days",
+            title=f"Half of the visits that follow another come within {median:.0f} days" if np.isfinite(median) else None,
         )
         return
+    problem, named = frames["problem"], frames["association"]
     plot_association(
-        frames["association"],
+        named.assign(column=[called(problem, column) for column in named["column"]]),
         left,
         label="Cramér's V with the target",
         caption=f"n = {len(frames['y']):,} rows; lines are 95% intervals",
@@ -613,7 +624,7 @@ def draw_first(found: Analysis, left: Axes, right: Axes) -> None:
     plot_rate(
         groups,
         right,
-        label=f"{frames['problem'].task.target} by {best}",
+        label=f"{problem.task.target} by {called(problem, best)}",
         overall=float(frames["y"].mean()),
         share=found.kind == "classification",
     )

@@ -13,6 +13,7 @@ from mlloop.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+KINDS = (".csv", ".parquet")
 NEXT = "Example: mlloop predict people.csv --out scored.parquet"
 
 
@@ -41,8 +42,10 @@ def score(settings: Settings, problem: str, table: str, out: Path | None = None,
     ModelError
         No model is in production, or its release was altered.
     SourceError
-        The table cannot be read.
+        The table cannot be read, or `out` is of no known kind: nothing is answered then.
     """
+    if out is not None and Path(out).suffix not in KINDS:
+        raise SourceError(f"is of kind {Path(out).suffix!r}, expected {' or '.join(KINDS)}", str(out), NEXT)
     pair = serving.in_production(settings, Ledger.open(settings), problem)
     if pair is None:
         raise ModelError("no model is in production", problem, "Put one there: mlloop run")
@@ -97,14 +100,6 @@ def read(settings: Settings, table: str, texts: Sequence[str] = ()) -> "pd.DataF
 
 
 def write(frame: "pd.DataFrame", path: Path) -> None:
-    """Write the answers, atomically.
-
-    Raises
-    ------
-    SourceError
-        Neither .csv nor .parquet.
-    """
-    if path.suffix not in (".csv", ".parquet"):
-        raise SourceError(f"is of kind {path.suffix!r}, expected .csv or .parquet", str(path), NEXT)
+    """Write the answers, atomically, as CSV or Parquet."""
     with storage.atomic_path(path) as beside:
         frame.to_csv(beside) if path.suffix == ".csv" else frame.to_parquet(beside)

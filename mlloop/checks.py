@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlloop import own, runner
+from mlloop import own, parsing, runner
 from mlloop import problem as problems
 from mlloop import settings as _settings
 from mlloop.errors import MlloopError, ProblemError, SettingsError, SourceError, StageFailed
@@ -96,7 +96,7 @@ def _body(source: str, package: str) -> str:
     """Code without its directives, imports of the package relative as nbdev writes them."""
     text = "\n".join(line for line in source.split("\n") if not line.startswith("#|"))
     try:
-        tree = ast.parse(text)
+        tree = parsing.tree(text)
     except SyntaxError:
         return text.strip()
     for node in ast.walk(tree):

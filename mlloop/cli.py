@@ -335,7 +335,9 @@ def _print_rows(rows, whole: bool = False) -> None:
 
 @app.command(epilog="Example: mlloop at 2026-01-31T12:00")
 def at(
-    moment: Annotated[str, typer.Argument(metavar="TIME", help="A time such as 2026-01-31 or 2026-01-31T12:00 (UTC).")],
+    moment: Annotated[
+        str, typer.Argument(metavar="TIME", help="now, or a time such as 2026-01-31 or 2026-01-31T12:00 (UTC).")
+    ] = "now",
     as_json: JsonOption = False,
 ) -> None:
     """Say what was in production at a time, and what the gates had said."""
@@ -343,7 +345,7 @@ def at(
     from mlloop.ledger import Ledger
     from mlloop.problem import utc
 
-    state = Ledger.open(_settings.load()).at(utc(moment))
+    state = Ledger.open(_settings.load()).at(None if moment == "now" else utc(moment))
     if as_json:
         return _print_json(_row(state))
     if not state:

@@ -9,6 +9,7 @@ __all__ = ['FORMATS', 'CHUNK_ROWS', 'NANNYML', 'FETCH', 'Batch', 'place', 'match
            'feeds']
 
 # %% ../nbs/11_collection.ipynb #0fe9df77
+import calendar
 import datetime as dt
 import glob
 import gzip
@@ -590,19 +591,22 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     """Rows of each file of a feed, in the order they came; returns ax. Its title says whether a day is missing."""
     from matplotlib.dates import ConciseDateFormatter
 
+    from mlloop.visualization import finish
+
     days = [re.search(r"\d{4}-\d{2}-\d{2}", batch.origin) for batch in batches]
     dated = [dt.date.fromisoformat(day[0]) for day in days if day]
     rows = [batch.rows for batch, day in zip(batches, days, strict=True) if day]
     ax.bar(dated, rows, width=0.9, color="#0072B2")
     span = (max(dated) - min(dated)).days + 1
     missing = span - len(set(dated))
-    found = "no day is missing" if not missing else f"{missing} of {span} days are missing"
-    ax.set_title(f"{name}: {found}, {sum(rows) / len(rows):,.0f} rows a file")
-    ax.set_ylabel("rows per file")
-    ax.set_xlabel(f"day in the file's name (n = {len(rows)} files)")
+    closed = [day for day in range(7) if span >= 28 and day not in {found.weekday() for found in dated}]
+    missing -= sum((min(dated) + dt.timedelta(days=n)).weekday() in closed for n in range(span))
+    rests = "".join(f"no file on {calendar.day_name[day]}s, " for day in closed)
+    found = rests + ("no day is missing" if not missing else f"{missing} of {span} days are missing")
+    found = found.replace(", no day is missing", ", no other day is missing").replace(" are missing", " are missing too") if closed else found
     ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    said = f"{name}: {found}, {sum(rows) / len(rows):,.0f} rows a file"
+    return finish(ax, said, f"n = {len(rows)} files", "day in the file's name", "rows per file")
 
 
 def feeds(batches: dict[str, list[Batch]]) -> dict[str, list[Batch]]:

@@ -233,6 +233,8 @@ def put(settings: Settings, ledger: Ledger, statement: Problem, model: str | Non
     ------
     PromotionRefused, ModelError
     """
+    if model is not None and not model.strip():
+        raise ModelError("an empty digest names no model", statement.name, "Leave it out for the one trained last, or see them: mlloop log")
     product = settings.state / "products" / statement.name / "deployment.json"
     made = read_json(product) if product.exists() else None
     release = None

@@ -43,13 +43,14 @@ def classes(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.nd
 
 def _named(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     for one in (reference, current):
-        if one.map(type).isin((list, dict, set, tuple, bytes)).any() if one.dtype == object else False:
+        if one.dtype == object and one.map(type).isin((list, dict, set, tuple, bytes, np.ndarray)).any():
             raise TypeError(f"holds {type(one.dropna().iloc[0]).__name__}, no single value")
-    words = [one.astype(object).where(one.notna(), None) for one in (reference, current)]
-    words = [one.map(lambda value: None if value is None else str(value)) for one in words]
-    counted = words[0].value_counts()
+    placed = [pd.factorize(one.astype(object)) for one in (reference, current)]  # place among the distinct values, -1: missing
+    words = [pd.Index([str(value) for value in distinct]) for _, distinct in placed]
+    counted = pd.Series(words[0][placed[0][0][placed[0][0] >= 0]]).value_counts()
     code = {word: place if place < NAMES else RARE for place, word in enumerate(counted.index)}
-    return tuple(one.map(code).fillna(UNSEEN).where(one.notna(), MISSING).to_numpy(dtype=int) for one in words)  # type: ignore[return-value]
+    of = [np.array([*(code.get(word, UNSEEN) for word in one), MISSING]) for one in words]
+    return tuple(one[place] for one, (place, _) in zip(of, placed, strict=True))  # type: ignore[return-value]
 
 # %% ../nbs/08_drift.ipynb #12d86b68
 ALPHA, LEAST = 0.01, 0.02
@@ -87,12 +88,12 @@ def drifted(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> di
     reference, current = (one.sample(ROWS, random_state=seed) if len(one) > ROWS else one for one in (reference, current))
     sides, left_out = _coded(reference, current)
     values = _distances(*sides) if len(sides[0].columns) else {}
-    found = []
+    found: list[dict[str, Any]] = []
     for name, value in values.items():
         count = len(np.union1d(sides[0][name], sides[1][name]))
         limit = threshold(count, len(reference), len(current), len(values))
         found.append({"name": name, "method": "jensen_shannon", "value": value, "threshold": limit, "alert": value > limit})
-    found.sort(key=lambda one: one["value"] / one["threshold"], reverse=True)
+    found.sort(key=lambda one: float(one["value"] / one["threshold"]), reverse=True)
     return {"columns": found, "rows": rows, "left_out": left_out, "said": _said(found, left_out)}
 
 
@@ -112,7 +113,7 @@ def _coded(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[tuple[pd.Dat
 
 def _distances(reference: pd.DataFrame, current: pd.DataFrame) -> dict[str, float]:
     """NannyML's Jensen-Shannon distance of each column, the period as one chunk."""
-    names = list(reference)
+    names = [str(name) for name in reference]
     plain = {name: f"c{place}" for place, name in enumerate(names)}
     made = nannyml().UnivariateDriftCalculator(
         column_names=list(plain.values()), treat_as_categorical=list(plain.values()), categorical_methods=["jensen_shannon"], chunk_number=1)

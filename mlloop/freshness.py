@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mlloop import objects, storage
+from mlloop import objects, parsing, storage
 from mlloop.plan import Task
 from mlloop.settings import Settings
 
@@ -96,7 +96,7 @@ def is_run_cell(cell) -> bool:
 def code_digest(source: str) -> str:
     """Digest of what Python code does: without comments, docstrings and layout; of the text where it is not Python."""
     try:
-        tree = ast.parse(source)
+        tree = parsing.tree(source)
     except (SyntaxError, ValueError):
         return storage.digest_bytes(source.encode())
     for node in ast.walk(tree):
@@ -110,7 +110,7 @@ def code_digest(source: str) -> str:
 def imported(source: str, package: str = "") -> set[str]:
     """Names of the modules that Python code imports, wherever it does; relative ones resolved against `package`."""
     try:
-        tree = ast.parse(source)
+        tree = parsing.tree(source)
     except (SyntaxError, ValueError):
         return set()
     names: set[str] = set()

@@ -211,8 +211,10 @@ class Hybrid(Recommender):
             "popularity": Popularity(30, **how),
             "contents": ContentBased(**how),
         }
-        for member in members.values():
-            member.fit(events, items)
+        first, *others = members.values()
+        first.fit(events, items)
+        for member in others:
+            member.fit_beside(first, events, items)
         tables = {kind: table[table["cutoff"] == cutoff] for kind, table in given.items()}
         category = (
             items.drop_duplicates("item").set_index("item")["category"]

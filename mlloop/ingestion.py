@@ -701,13 +701,13 @@ def why_rejected(lake: Lake, done: Mapping[str, Ingested]):
 
 def plot_rejected(found, ax, n_read: int, top: int = 10):
     """Bars of `why_rejected`, the most frequent reasons first; returns ax."""
+    from mlloop.visualization import finish
+
     shown = found.head(top)[::-1]
     ax.barh([f"{t}: {r}"[:60] for t, r in zip(shown.table, shown.reason, strict=True)], shown.rows, color="#D55E00")
     for y, rows in enumerate(shown.rows):
         ax.text(rows, y, f" {rows:,}", va="center")
     total, worst = int(found.rows.sum()), found.iloc[0]
-    ax.set_title(f"{worst.rows / total:.0%} of the {total:,} rejected rows: {worst.table}, {worst.reason}"[:90], loc="left")
-    ax.set_xlabel(f"rows set aside (of n = {n_read:,} read)")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    said = f"{worst.rows / total:.0%} of the {total:,} rejected rows: {worst.table}, {worst.reason}"[:90]
+    return finish(ax, said, f"n = {n_read:,} rows read", "rows set aside")

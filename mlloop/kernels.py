@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlloop import parsing, storage
 from mlloop import settings as _settings
-from mlloop import storage
 from mlloop.errors import MlloopError, ParameterError, StageFailed
 from mlloop.pool import Address, Pool, pool
 from mlloop.settings import Settings
@@ -209,7 +209,7 @@ def _check_parameters(notebook: "NotebookNode", parameters: dict[str, Any]) -> N
 
 
 def _assigned(source: str) -> set[str]:
-    stored = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name))
+    stored = (node for node in ast.walk(parsing.tree(source)) if isinstance(node, ast.Name))
     return {node.id for node in stored if isinstance(node.ctx, ast.Store)}
 
 

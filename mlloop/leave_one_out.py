@@ -106,7 +106,7 @@ def _prefix(path: Path | str) -> str | None:
 # %% ../nbs/09_leave_one_out.ipynb #1b0d77aa
 def _from_files(prefix: str) -> Protocol:
     train = _ratings(f"{prefix}.train.rating")
-    pairs, candidates = _negatives(f"{prefix}.test.negative")
+    pairs, lists = _negatives(f"{prefix}.test.negative")
     if Path(f"{prefix}.test.rating").is_file():
         test = _ratings(f"{prefix}.test.rating")
         stated = list(zip(test["user"], test["item"], strict=True))
@@ -118,7 +118,7 @@ def _from_files(prefix: str) -> Protocol:
                 f"{prefix}.test.negative:{wrong + 1}",
                 "The two files must name the same pairs in the same order",
             )
-    return _whole(_timed(train), np.array([user for user, _ in pairs], dtype=object), np.array(candidates, dtype=object))
+    return _whole(_timed(train), np.array([user for user, _ in pairs], dtype=object), np.array(lists, dtype=object))
 
 
 def _ratings(place: str) -> pd.DataFrame:
@@ -129,7 +129,7 @@ def _ratings(place: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(place, **how)
     except ValueError as error:  # pandas' own errors are such
-        raise DataError(f"cannot be read: {error}", place, "Check the file") from error
+        raise DataError(f"cannot be read: {str(error).strip()}", place, "Check the file") from error
     if table.shape[1] < 2:
         raise DataError(
             f"expected user, item, rating, timestamp, separated by tabs, got {table.iloc[0, 0]!r}", f"{place}:1", "Check the file"
@@ -142,7 +142,8 @@ def _negatives(place: str) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """The pair of each line, and its candidates: the item left out, then the negatives."""
     if not Path(place).is_file():
         raise DataError("is missing", place, "Put it beside the other two, or give a CSV of interactions")
-    pairs, candidates = [], []
+    pairs: list[tuple[str, str]] = []
+    lists: list[list[str]] = []
     for number, line in enumerate(Path(place).read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
@@ -151,14 +152,14 @@ def _negatives(place: str) -> tuple[list[tuple[str, str]], list[list[str]]]:
         if not comma or not drawn or not item:
             said = f"expected '(user,item)' and negatives, separated by tabs, got {line[:60]!r}"
             raise DataError(said, f"{place}:{number}", "Check the file")
-        if candidates and len(drawn) != len(candidates[0]) - 1:
-            said = f"has {len(drawn)} negatives, the lines before have {len(candidates[0]) - 1}"
+        if lists and len(drawn) != len(lists[0]) - 1:
+            said = f"has {len(drawn)} negatives, the lines before have {len(lists[0]) - 1}"
             raise DataError(said, f"{place}:{number}", "Check the file")
         pairs.append((user, item))
-        candidates.append([item, *(one.strip() for one in drawn)])
+        lists.append([item, *(one.strip() for one in drawn)])
     if not pairs:
         raise DataError("is empty", place, "Check the file")
-    return pairs, candidates
+    return pairs, lists
 
 
 def _timed(train: pd.DataFrame) -> pd.DataFrame:

@@ -7,9 +7,9 @@ __all__ = ['LEAST_ROWS', 'OFF', 'LEAST_GROUP', 'NEXT', 'WORDS', 'is_worse', 'is_
            'health', 'observe', 'headline', 'history', 'plot_history', 'methods_table', 'findings_table', 'why_table',
            'drift_figure', 'closing']
 
-# %% ../nbs/25_monitoring.ipynb #311cf4d9
-import datetime as dt
+# %% ../nbs/25_monitoring.ipynb #167d02ef
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def guessed(statement: Problem, inputs: Inputs, history: Sequence[Mapping[str, A
     assert answers.score is not None
     if len(answers.score) < LEAST_ROWS:
         return empty | {"why": f"There are {len(answers.score):,} answers, {LEAST_ROWS} are the least of which something can be said."}, None
-    current = Period(answers.X, answers.score).some(estimation.CURRENT_ROWS)
+    current = Period(answers.X, answers.score)
     try:
         then = realised(metric, reference.period(), reference.cut)
         found = estimation.estimated(metric, reference.period(), current, reference.cut, then)
@@ -258,6 +258,7 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
         problem, as_of, period, model, since, rows, feed, drift, estimated, realised, latency, errors, calibration,
         explains, health, said, alert.
     """
+    inputs = replace(inputs, answers=inputs.answers.some())
     answers, reference, earlier = inputs.answers, inputs.reference, inputs.earlier
     found: dict[str, Any] = {"problem": statement.name, "as_of": inputs.as_of.isoformat(), "period": answers.span, "model": answers.model,
                              "since": inputs.champion_since.isoformat(), **_served(statement, answers)}  # fmt: skip
@@ -296,7 +297,7 @@ def _calibration(statement: Problem, inputs: Inputs) -> dict[str, Any] | None:
 
 def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], belief: np.ndarray | None) -> dict[str, Any]:
     reference, answers, policy = inputs.reference, inputs.answers, statement.retrain
-    weight = drift.weights(reference.X, reference.score) if reference.score is not None else dict.fromkeys(reference.X, 1.0)
+    weight = drift.weights(reference.X, reference.score) if reference.score is not None else {str(name): 1.0 for name in reference.X}
     before: dict[str, int] = {}
     for one in inputs.earlier[1 - policy.n :]:
         for column in one["drift"]["columns"]:
@@ -308,7 +309,7 @@ def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], bel
         found["segments"] = segments(statement, reference, answers, names, belief)[:6]
     labelled = [(one, its) for one, its in inputs.past if one.values is not None or (one.y is not None and np.isfinite(one.y).any())]
     if labelled:
-        found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0], names)[:6]
+        found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0].some(), names)[:6]
     return found
 
 # %% ../nbs/25_monitoring.ipynb #0ef76832

@@ -169,12 +169,11 @@ def bring_in(root: Path | str | None = None) -> list[str]:
             continue
         try:
             importlib.import_module(name)
-        except MlloopError:
-            raise
         except Exception as error:
             shown = os.path.relpath(file, folder)
+            said = " ".join(str(error).split())
             raise StageFailed(
-                f"cannot be imported: {type(error).__name__}: {error}",
+                f"cannot be imported: {said if isinstance(error, MlloopError) else f'{type(error).__name__}: {said}'}",
                 shown,
                 "Mend its notebook, export it (nbdev-export), then: mlloop check",
             ) from error

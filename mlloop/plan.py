@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from mlloop import storage
+from mlloop import parsing, storage
 from mlloop.errors import GateClosed, ParameterError, SettingsError, StageFailed
 from mlloop.problem import meant
 from mlloop.settings import Settings
@@ -130,7 +130,9 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
     for name, value in changed.items():
         if name not in known:
             raise ParameterError(
-                f"no parameter {name!r}" + meant(name, known), str(path), "Declare it in env.yaml or leave it out, then: mlloop run"
+                f"no parameter {name!r}" + meant(name, known),
+                str(path),
+                "Declare it in env.yaml or leave it out, then: mlloop run",
             )
         known[name] = value
     sample = known.get("sample", 1.0)
@@ -353,7 +355,7 @@ def parameters_cells(source: Path) -> list[str]:
 def parameter_names(cell_source: str) -> set[str]:
     """The names that a notebook's parameters cell assigns."""
     names: set[str] = set()
-    for node in ast.parse(cell_source).body:
+    for node in parsing.tree(cell_source).body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )

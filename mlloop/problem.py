@@ -384,7 +384,7 @@ def _wrong_names(p: Problem) -> list[Wrong]:
 
 
 def _wrong_task(p: Problem) -> list[Wrong]:
-    task, wrong = p.task, []
+    task, wrong = p.task, list[Wrong]()
     if isinstance(task, Tabular) and task.table in p.tables:
         columns: dict[str, Any] = dict(p.tables[task.table].columns) | dict.fromkeys(task.derive)
         for join in task.joins:
@@ -542,8 +542,11 @@ def summary(problem: Problem):
     import pandas as pd
 
     s, m, t = problem.success, problem.money, problem.time
+    hit = f"; a hit: {problem.task.target} = {problem.task.positive} was said and is" if problem.task.kind == "classification" else ""
     worth = {
-        "classification": f"right alarm {m.true_positive:+g}, false alarm {m.false_positive:+g}, miss {m.false_negative:+g}",
+        "classification": (
+            f"hit {m.true_positive:+g}, false hit {m.false_positive:+g}, right no {m.true_negative:+g}, miss {m.false_negative:+g}"
+        ),
         "regression": f"{-m.per_unit_error:g} for each unit of error",
         "recommendation": f"{m.per_hit:+g} for each product bought out of those shown",
     }[problem.task.kind]
@@ -551,7 +554,7 @@ def summary(problem: Problem):
         ("task", problem.task.kind, "what kind of answer is asked for"),
         ("solved when", f"{s.metric} at least {s.threshold:g}", "on a period the model never saw"),
         ("and better than the best rule by", f"{s.min_gain:g}", f"with {s.confidence:.0%} confidence"),
-        ("a decision is worth", f"{worth} {m.currency}", f"{m.decisions_per_period:,} decisions each {m.period_days} days"),
+        ("a decision is worth", f"{worth} {m.currency}", f"{m.decisions_per_period:,} decisions each {m.period_days} days{hit}"),
         ("a model costs", f"{m.ml_per_period:,.0f} {m.currency}", f"each {m.period_days} days, to build and to run"),
         ("held out", f"{t.holdout_days} days", "read once, by the evaluation"),
     ]

@@ -119,6 +119,13 @@ class Recommender(BaseEstimator):
         del self._given
         return self
 
+    def fit_beside(self, other, events, items=None):
+        """Learn from what `other` learned from, without counting it again; both weigh events alike."""
+        self.users_, self.items_, self.popular_ = other.users_, other.items_, other.popular_
+        self.history_, self.seen_ = other.history_, other.seen_
+        self._fit(events, items)
+        return self
+
     def _checked(self, events):
         missing = {"user", "item", "time"} - set(events.columns)
         if missing:

@@ -265,27 +265,25 @@ def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
     from packaging.utils import canonicalize_name
 
     found: dict[str, str] = {}
-    waiting = [*(importlib.metadata.requires("mlloop") or []), *extra]
+    asked = [Requirement(text) for text in [*(importlib.metadata.requires("mlloop") or []), *extra]]
+    waiting = [one for one in asked if _applies(one, "")]
     seen = set()
     while waiting:
-        one = Requirement(waiting.pop())
-        extras = [*(one.extras or ()), ""]
-        if one.marker and not any(one.marker.evaluate({"extra": e}) for e in extras):
-            continue
+        one = waiting.pop()
         name = canonicalize_name(one.name)
         try:
             dist = importlib.metadata.distribution(one.name)
         except importlib.metadata.PackageNotFoundError:
             continue
         found[name] = dist.version.partition("+")[0]
-        for e in extras:
+        for e in ("", *one.extras):
             if (name, e) not in seen:
                 seen.add((name, e))
-                waiting += [r for r in dist.requires or [] if _asked(Requirement(r), e)]
+                waiting += [r for r in map(Requirement, dist.requires or []) if _applies(r, e)]
     return sorted(f"{name}=={number}" for name, number in found.items())
 
 
-def _asked(one, extra: str) -> bool:
+def _applies(one, extra: str) -> bool:
     return one.marker is None or one.marker.evaluate({"extra": extra})
 
 

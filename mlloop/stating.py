@@ -304,7 +304,7 @@ def _columns(
     return shown
 
 
-def _success(kind: str, y: pd.Series, figure: float, slices: list[str], looked: Looked, windows) -> dict[str, Any]:
+def _success(kind: str, y: pd.Series, figure: float, slices: dict[str, int], looked: Looked, windows) -> dict[str, Any]:
     rows, days = looked.rows, (windows or {}).get("holdout_days", 28)
     every = int(np.clip(days // 4, 1, 28))
     span = (windows or {}).get("days", 365)
@@ -313,11 +313,13 @@ def _success(kind: str, y: pd.Series, figure: float, slices: list[str], looked: 
     canary = {"share": 0.2, "min_rows": max(20, min(500, in_period // 5)), "deadline_days": 2 * every}
     need: dict[str, Any] = {"min_rows": int(min(1000, max(200, rows // 2)))}
     rest = {"need": need, "retrain": retrain, "canary": canary}
+    least = int(min(200, max(30, 0.6 * min(slices.values(), default=334))))
+    groups: dict[str, Any] = {"slices": list(slices), "min_slice_rows": least}
     if kind == "classification":
         fewer = int(min((y == 1).sum(), (y == 0).sum()) * rows / max(1, y.notna().sum()))
         need["min_positives"] = int(min(100, max(20, fewer // 2)))
         asked = min(0.99, max(0.6, round(figure + 0.02, 2)))
-        success = {"metric": "roc_auc", "threshold": asked, "min_gain": 0.02, "slices": slices, "max_slice_gap": 0.15}
+        success = {"metric": "roc_auc", "threshold": asked, "min_gain": 0.02, **groups, "max_slice_gap": 0.15}
         outcomes = ("true_positive", "false_positive", "false_negative", "true_negative")
         return rest | {
             "success": success,
@@ -329,7 +331,7 @@ def _success(kind: str, y: pd.Series, figure: float, slices: list[str], looked: 
     rounded = lambda value: float(f"{value:.3g}")
     success = {"metric": "mae", "threshold": rounded(0.95 * figure), "min_gain": rounded(0.02 * figure)}
     return rest | {
-        "success": success | {"slices": slices, "max_slice_gap": rounded(0.5 * figure)},
+        "success": success | groups | {"max_slice_gap": rounded(0.5 * figure)},
         "success_said": f"The rule is {figure:.4g} off on average on the rows looked at; a little less is a first demand, "
         "no more: ask for what the decision needs.",
         "money": {"currency": "EUR", "per_unit_error": 0, "ml_per_period": 0},

@@ -687,17 +687,17 @@ def _questions(name: str, one: Guess):
             yield f"{name} is {value}", f"{quoted} = '{told}'", (values == value).fillna(False)
 
 
-def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> list[str]:
-    """At most two columns whose groups are few and large: everybody in them should be treated right."""
-    found = []
+def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> dict[str, int]:
+    """At most two columns whose groups are few and large, each with how many held-out rows its smallest group may have."""
+    found: dict[str, int] = {}
     for name in usable:
         one = columns[name]
         if one.column.type not in ("category", "boolean") or one.cleaning:
             continue
         shares = one.values.value_counts(normalize=True)
-        if 2 <= len(shares) <= 6 and shares.min() >= 0.08 and shares.min() * rows * 0.2 >= 50:
-            found.append(name)
-    return found[:2]
+        if 2 <= len(shares) <= 6 and shares.min() >= 0.08 and shares.min() * rows * 0.2 >= 50 and len(found) < 2:
+            found[name] = int(shares.min() * rows * 0.2)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- who bought what
@@ -743,7 +743,8 @@ def simple_figure(
     if before.empty or after.empty:
         return 0.0
     simple = [recommenders.Popularity(days=30, target_kind=wanted), BoughtBefore(target_kind=wanted)]
-    values = [user_values(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
+    with np.errstate(invalid="ignore"):  # nobody paid a price here
+        values = [user_values(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
     return float(max(values))
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from .cleaning import Change, Context, clean, standard_rules
 from .errors import DataError
 from .problem import Interactions, Items, Join, Problem, Recommendation, Table, Tabular, Time, meant
+from .visualization import example_of
 
 # %% ../nbs/13_transformation.ipynb #211e513e
 def until(table: ir.Table, time: str | None, moment: dt.datetime | None) -> ir.Table:
@@ -238,6 +239,7 @@ def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime
     rows, more = _filtered(rows, problem, labelled)
     rows = rows.drop(*[c for c in task.drop if c in rows.columns])
     column = _time_column(rows, problem)
+    rows = until(rows, column, as_of)  # a time that came with a join was not there to cut by before
     windows = time_windows(time, as_of, _first(rows, column, f"{problem.name}/rows")) if column else None
     key = [k for k in (column, task.entity, *problem.tables[task.table].key) if k in rows.columns]
     return Result(
@@ -507,7 +509,8 @@ def table_of_changes(changes: Sequence[Change]) -> pd.DataFrame:
     shown = []
     for c in (c for c in changes if c.rows):
         example = next(iter(c.examples), {})
-        text = f"{example['before']!r} -> {example['after']!r}" if "before" in example else example.get("row", c.reason)
+        text = example_of(example) if "before" in example or c.columns else ""  # a whole row is nobody's business
+        text = text or c.reason
         shown.append(
             (c.table, c.rule, ", ".join(c.columns), c.kind, c.rows, text, "declared" if c.declared else "standard")
         )

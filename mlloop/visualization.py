@@ -7,7 +7,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', '
            'safe', 'finish', 'plot_intervals', 'mark', 'plot_money', 'shade_windows', 'day_number', 'plot_time_series',
            'plot_folds', 'plot_distribution', 'plot_missing', 'plot_association', 'plot_heatmap', 'plot_rate',
            'plot_concentration', 'plot_counts', 'plot_calibration', 'plot_performance', 'plot_drift', 'health',
-           'counts_table', 'missing_table', 'changes_table']
+           'counts_table', 'missing_table', 'example_of', 'changes_table']
 
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
 import re
@@ -323,7 +323,8 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
     ax.set_xlim(0, min(1, shown["share"].max() * 1.15))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0 if shown["share"].max() > 0.05 else 1))
     worst = shown.iloc[-1]
-    missing = f"{(data['share'] > 0).sum()} of {len(data)} columns miss values"
+    some = int((data["share"] > 0).sum())
+    missing = f"{some} of {len(data)} columns {'misses' if some == 1 else 'miss'} values"
     return finish(
         ax, title or f"{missing}; most: {worst['column']}, {worst['share']:.1%}", caption, "rows without a value"
     )
@@ -636,17 +637,19 @@ def missing_table(analysis: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["column", "share", "n"])
 
 
+def example_of(example: Mapping) -> str:
+    """An example of a change in words: a value before and after, or what was dropped; '' for none."""
+    if "before" not in example:
+        return str(example.get("row", ""))
+    before, after = ("missing" if value is None else repr(value) for value in (example["before"], example["after"]))
+    return f"{before} -> {after}"
+
+
 def changes_table(transformation: Mapping) -> pd.DataFrame:
     """What each cleaning rule did: table, rule, columns, rows, an example before and after (one row a rule)."""
     rows = []
     for change in transformation.get("changes", []):
-        example = next(iter(change.get("examples", [])), None)
-        shown = (
-            ""
-            if not example
-            else f"{example['before']!r} -> {example['after']!r}"
-            if "before" in example
-            else str(example)
-        )
+        example: Mapping = next(iter(change.get("examples", [])), {})
+        shown = example_of(example) if "before" in example or change["columns"] else ""
         rows.append((change["table"], change["rule"], ", ".join(change["columns"]), int(change["rows"]), shown))
     return pd.DataFrame(rows, columns=["table", "rule", "columns", "rows", "example"])

@@ -39,11 +39,14 @@ LIBRARIES = (
     "deltalake", "sqlalchemy.dialects.sqlite", "pandera.ibis", "matplotlib.pyplot", "matplotlib.dates", "seaborn",
     "scipy.stats", "sklearn.compose", "sklearn.ensemble", "sklearn.linear_model", "sklearn.metrics",
     "sklearn.model_selection", "sklearn.neighbors", "sklearn.pipeline", "sklearn.preprocessing", "torch", "mlflow",
-    "mlflow.sklearn", "mlflow.models", "skops.io", "safetensors.torch", "lightgbm", "rapidfuzz", "httpx", "optuna",
+    "torch._dynamo", "mlflow.sklearn", "mlflow.models", "skops.io", "safetensors.torch", "lightgbm", "rapidfuzz", "httpx", "optuna",
     "statsmodels.api",
 )
 # fmt: on
-"""What is imported before the fork, in the order of need. onnxruntime is not: it may start a thread and is quick."""
+"""What is imported before the fork, in the order of need. onnxruntime is not: it may start a thread and is quick.
+
+torch._dynamo is what the first optimiser of a process imports: a second of work, several on a busy machine.
+"""
 
 QUIET = {
     "OPENBLAS_NUM_THREADS": "1",

@@ -216,3 +216,58 @@ def test_a_file_that_is_not_in_the_format_is_named_with_its_line(tmp_path):
     place.write_text("nonsense\n" + place.read_text())
     with pytest.raises(DataError, match=r"toy\.test\.negative:1: expected"):
         leave_one_out.read(prefix)
+
+
+def test_files_are_read_as_they_are_found(tmp_path):
+    events, _ = shop()
+    prefix = write_protocol(tmp_path, events)
+    before = leave_one_out.read(prefix)
+    place = Path(f"{prefix}.train.rating")
+    rows = [line.split("\t") for line in place.read_text().splitlines()]
+    for text, same_time in {
+        "\t\r\n".join("\t".join(row) for row in rows) + "\t\r\n\n": True,
+        "\n".join(" ".join(row) for row in rows): True,
+        "\n".join("\t".join([*row[:3], row[3] + "000"]) for row in rows): True,
+        "\n".join("\t".join([*row, "more"]) for row in rows): True,
+        "\n".join("\t".join(row[:3]) for row in rows): False,
+    }.items():
+        place.write_text(text, newline="")
+        for path in (prefix, tmp_path, place):
+            found = leave_one_out.read(path)
+            assert found.train[["user", "item"]].equals(before.train[["user", "item"]]), text[:40]
+            assert found.train["time"].equals(before.train["time"]) == same_time, text[:40]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change", "said"),
+    [
+        (".test.rating", lambda lines: lines[1:], r"toy\.test\.negative:1: has \('u000'"),
+        (".test.rating", lambda lines: lines[:-1], "no more lines"),
+        (".test.negative", lambda lines: [*lines[:2], lines[2] + "\ti09"], "toy.test.negative:3: has 9 negatives"),
+        (".test.negative", lambda lines: [], "is empty"),
+        (".train.rating", lambda lines: [line.split("\t")[0] for line in lines], "expected user, item"),
+    ],
+)
+def test_files_that_do_not_fit_each_other_are_refused_with_the_line(tmp_path, suffix, change, said):
+    events, _ = shop()
+    place = Path(f"{write_protocol(tmp_path, events)}{suffix}")
+    place.write_text("\n".join(change(place.read_text().splitlines())))
+    with pytest.raises(DataError, match=said):
+        leave_one_out.read(tmp_path)
+
+
+def test_one_command_tunes_and_judges_and_says_what_it_found(tmp_path):
+    from typer.testing import CliRunner
+
+    from mlloop.cli import app
+
+    events, _ = shop()
+    prefix = write_protocol(tmp_path, events)
+    done = CliRunner().invoke(
+        app, ["leave-one-out", str(prefix), "-m", "EASE", "-m", "popularity", "--tune", "3", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    found = {line["model"]: line for line in json.loads(done.stdout)}
+    assert set(found) == {"EASE", "popularity"} and set(found["EASE"]["params"]) == {"l2"}
+    again = leave_one_out.evaluate(EASE(**found["EASE"]["params"]), prefix)
+    assert again.ndcg.value == found["EASE"]["ndcg"] and again.hit_rate.low == found["EASE"]["hr_low"]

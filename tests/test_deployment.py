@@ -213,6 +213,8 @@ def test_the_command_line_promotes_goes_back_and_tells_who_answers(production, m
     assert (row.actor, row.reasons) == ("ann", ["the owner agreed"])
     at = json.loads(run("at", row.at.isoformat(), "--json").stdout)
     assert at["loan"]["champion"]["model"] == production.b["digest"]
+    assert json.loads(run("at", "now", "--json").stdout)["loan"]["champion"]["model"] == production.a["digest"]
+    assert "an empty digest names no model" in str(run("promote", " ").exception)
     done = production.mlloop("rollback")
     assert done.returncode == 1 and "no earlier champion" in done.stderr and "Traceback" not in done.stderr
 

@@ -222,6 +222,16 @@ def test_many_rows_are_drawn_from_and_always_the_same(monkeypatch):
     assert len(one) == 500 and one["x0"].sum() == pytest.approx(two["x0"].sum())
 
 
+def test_of_many_events_whole_customers_are_left_out(monkeypatch):
+    _, made = worlds.tastes(np.random.default_rng(12))
+    events, cuts = ibis.memtable(made["events"]), worlds.windows()
+    whole = need_gate.events_before_holdout(events, cuts)
+    monkeypatch.setattr(need_gate, "MAX_EVENTS", len(whole) // 4)
+    some = need_gate.events_before_holdout(events, cuts)
+    assert 0.15 < len(some) / len(whole) < 0.35
+    assert some.groupby("user").size().equals(whole[whole["user"].isin(some["user"])].groupby("user").size())
+
+
 def test_popularity_by_category_and_of_all_time_stand_beside_the_rule():
     statement, made = worlds.tastes(np.random.default_rng(13))
     items = made["items"].assign(category=[f"c{i % 4}" for i in range(len(made["items"]))])

@@ -408,7 +408,7 @@ def test_a_file_states_a_category_as_it_is_written_and_a_number_that_is_none_is_
         "id,amount,age,town,job\n01,5,,Ely,021\n02,5,40,Ely,\n03,much,40,Ely,7\n"
     )
     done = batch.score(production.settings, "loan", str(production.root / "codes.csv"))
-    assert done.summary["answered"] == 2 and list(done.summary["refused"])[0].startswith("amount: ")
+    assert done.summary["answered"] == 2 and next(iter(done.summary["refused"])).startswith("amount: ")
     pd.DataFrame({"id": ["04", "05"], "amount": 5, "job": [21.0, None]}).to_parquet(production.root / "codes.parquet")
     batch.score(production.settings, "loan", str(production.root / "codes.parquet"))
     (production.root / "codes.jsonl").write_text('{"id": "06", "amount": 5, "job": "021"}\n{"id": "07", "amount": 5}\n')

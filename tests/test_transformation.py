@@ -9,11 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.cleaning import Context, clean
+from mlloop.cleaning import Change, Context, clean
 from mlloop.errors import DataError, ProblemError
 from mlloop.problem import Cleaning, Interactions, Items, Join, Problem, Time
 from mlloop.profiling import suggest_cleaning
-from mlloop.transformation import derived, events_of, items_of, joined, rows_of, time_windows, transform
+from mlloop.storage import plain
+from mlloop.transformation import (
+    derived,
+    events_of,
+    items_of,
+    joined,
+    rows_of,
+    table_of_changes,
+    time_windows,
+    transform,
+)
+from mlloop.visualization import changes_table
 
 AS_OF = dt.datetime(2025, 3, 1)
 DAYS = pd.date_range("2025-01-01", periods=60)
@@ -67,6 +78,29 @@ def cleaned(con, frame, *rules, **context):
 
 def test_nothing_at_or_after_as_of_reaches_the_rows(con):
     rows = run(con, loans()).tables["rows"].to_pandas()
+    assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
+
+
+def test_rows_whose_time_comes_with_a_join_are_cut_as_well(con):
+    columns = {"day": {"type": "integer"}, "repaid": {"type": "integer"}}
+    days = {"day": {"type": "integer"}, "at": {"type": "time"}}
+    tables = {
+        "loans": {"source": "loans", "columns": columns},
+        "days": {"source": "loans", "key": ["day"], "columns": days},
+    }
+    task = {
+        "kind": "classification",
+        "table": "loans",
+        "target": "repaid",
+        "positive": 1,
+        "joins": [{"table": "days", "on": ["day"]}],
+    }
+    asked = statement(task=task, tables=tables, rules=[{"name": "r", "meaning": "m", "score": "day"}])
+    made = {
+        "loans": con.create_table("own_loans", pd.DataFrame({"day": range(60), "repaid": [0, 1] * 30})),
+        "days": con.create_table("own_days", pd.DataFrame({"day": range(60), "at": DAYS})),
+    }
+    rows = rows_of(asked, made, AS_OF).tables["rows"].to_pandas()
     assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
 
 
@@ -265,6 +299,14 @@ def test_a_catalogue_taken_from_sales_has_no_column_of_a_sale_and_counts_names_t
         "price_eur": [4.0, 1.0],
     }
     assert [c.rows for c in changes] == [1]
+
+
+def test_the_page_shows_values_before_and_after_but_never_a_whole_row():
+    whole = Change("sales", "duplicates", [], 3, "dropped", "typed twice", examples=[{"row": "id=3, who=Ann"}])
+    value = Change("sales", "replace", ["code"], 2, "changed", examples=[{"before": "POST", "after": None}])
+    assert list(table_of_changes([whole, value]).example) == ["typed twice", "'POST' -> missing"]
+    product = {"changes": [plain(whole), plain(value)]}
+    assert list(changes_table(product).example) == ["", "'POST' -> missing"]
 
 
 def test_the_same_input_gives_the_same_rows_and_changes(con):
