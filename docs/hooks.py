@@ -27,8 +27,18 @@ def _readable(notebook):
     return content
 
 
+def _named(nav):
+    """The pages that the navigation names."""
+    for one in nav:
+        for value in one.values():
+            yield from _named(value) if isinstance(value, list) else [value]
+
+
 def on_config(config):
-    """Add the notebooks to the navigation, in their order, before the reference."""
+    """Add to the navigation the notebooks, in their order, and every page that it does not name."""
+    pages = sorted(path.name for path in Path(config.docs_dir).glob("*.md"))
+    if more := [page for page in pages if page not in set(_named(config.nav))]:
+        config.nav.insert(-1, {"More": more})
     if not any("The notebooks" in one for one in config.nav):
         title = lambda path: path.stem.split("_", 1)[1].replace("_", " ").capitalize()
         pages = [{title(notebook): f"nbs/{notebook.name}"} for notebook in _notebooks(config)]

@@ -9,6 +9,7 @@ Modules:
 - `mlloop.jupyter`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
 - `mlloop.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
 - `mlloop.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
+- `mlloop.magics`: `%load_ext mlloop`: a stage's true inputs in a notebook, the command line without leaving it, and rich displays.
 - `mlloop.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.onnxform`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
 - `mlloop.own`: What a project adds of its own: business rules and checks, and how its modules are found.
@@ -17,8 +18,9 @@ Modules:
 - `mlloop.predictions`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
 - `mlloop.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.
 - `mlloop.rendering`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
-- `mlloop.report`: Pages that open from disk: an index of all problems, a page a stage, a model card.
+- `mlloop.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
 - `mlloop.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
+- `mlloop.saving`: Saving from JupyterLab: a stage notebook goes to disk without what its kernel left in it, so git sees only your change.
 - `mlloop.scenario`: A small world whose truth is known, in which the loop's decisions can be tried: no notebook, no disk, a second a history.
 - `mlloop.service`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
 - `mlloop.simulator`: XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
@@ -31,3 +33,11 @@ __version__ = "0.1.0"
 from mlloop.settings import switch_off_telemetry
 
 switch_off_telemetry()
+
+
+def load_ipython_extension(shell):
+    """`%load_ext mlloop`: the magic %mlloop and rich displays, see `mlloop.magics`."""
+    import importlib
+
+    # by name: what a stage reaches by import decides when it runs again, and this is not part of it
+    importlib.import_module("mlloop.magics").register(shell)

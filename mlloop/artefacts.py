@@ -57,7 +57,7 @@ def taken_apart(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if hasattr(value, "get_params"):
         return {"class": type(value).__name__, "state": inner(vars(value))}
     raise ModelError(
-        f"a {type(value).__module__}.{type(value).__name__} has no form without pickle", "saving the model"
+        f"a {type(value).__module__}.{type(value).__name__} has no form without pickle", "saving the model", "Keep arrays, numbers and text in it, or a type that mlloop.artefacts reviews"
     )
 
 

@@ -121,7 +121,7 @@ def build(name: str, task: Tabular | Recommendation, seed: int = 0, params: dict
     chosen = of_kind(task.kind, [name])[0]
     for key in params or {}:
         if key not in chosen.defaults:
-            raise ModelError(f"no parameter {key!r}" + meant(key, chosen.defaults), f"candidate {name!r}")
+            raise ModelError(f"no parameter {key!r}" + meant(key, chosen.defaults), f"candidate {name!r}", "Give only parameters that it declares in its space")
     return chosen.make(task, seed, **(params or {}))
 
 

@@ -281,7 +281,7 @@ def _why_model(settings, digest: str, as_json: bool) -> None:
     rows = [row for row in Ledger.open(settings).rows() if (row.model or "").startswith(digest)]
     if not rows:
         raise UsageError(f"the ledger knows no model {digest!r}", next_step="See what it knows: mlloop log")
-    _print_json([_row(row) for row in rows]) if as_json else _print_rows(rows)
+    _print_json([_row(row) for row in rows]) if as_json else _print_rows(rows, whole=True)
 
 
 # ---------------------------------------------------------------------------------------------- the ledger
@@ -314,7 +314,8 @@ def log(
     _print_rows(rows)
 
 
-def _print_rows(rows) -> None:
+def _print_rows(rows, whole: bool = False) -> None:
+    """Decisions as a table; of several reasons the first, unless the `whole` is asked for."""
     from rich.console import Console
     from rich.table import Table
 
@@ -322,9 +323,13 @@ def _print_rows(rows) -> None:
     for heading in ("#", "when (UTC)", "problem", "decision", "verdict", "by", "why"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "#" else "left")
     for row in rows:
-        when = str(row.at)[:19].replace("T", " ")
-        what = f"{row.kind} {row.subject}" if row.subject else row.kind
-        table.add_row(str(row.id), when, row.problem, what, row.verdict or "", row.actor, "; ".join(row.reasons))
+        subject = row.subject[:12] if row.subject == row.model else row.subject
+        more = len(row.reasons) - 1
+        why = "; ".join(row.reasons) if whole or more < 1 else f"{row.reasons[0]} (+{more} more)"
+        when = str(row.at)[:16].replace("T", " ")
+        table.add_row(
+            str(row.id), when, row.problem, f"{row.kind} {subject}".strip(), row.verdict or "", row.actor, why
+        )
     Console(highlight=False, markup=False).print(table)
 
 
@@ -662,7 +667,9 @@ def tick(
             if at is None:
                 at = turn.start_of(place.statement, place.ledger)
                 raise UsageError(
-                    f"the first turn is due {place.statement.retrain.every_days} days after {at:%Y-%m-%d}", place.name
+                    f"the first turn is due {place.statement.retrain.every_days} days after {at:%Y-%m-%d}",
+                    place.name,
+                    f"Wait, or give a later moment: mlloop tick --problem {place.name} --at TIME",
                 )
             done = turn.turn(place, at, launch=not dry_run, pages=not dry_run)
     _say_turned(done, as_json, dry_run)
@@ -826,6 +833,32 @@ def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a
     typer.echo(os.path.relpath(index))
     if show:
         typer.launch(index.as_uri())
+
+
+@app.command(epilog="Example: mlloop export airflow --problem shop --out dags/shop.py")
+def export(
+    target: Annotated[str, typer.Argument(help="airflow")],
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all statements.")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="Airflow's: @daily, @weekly or a cron expression.")] = "@daily",
+    command: Annotated[str, typer.Option(help="How mlloop is called there.")] = "mlloop",
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: the terminal.")] = None,
+) -> None:
+    """Write the loop for a scheduler: a file that calls mlloop tick for each problem."""
+    import datetime as dt
+
+    from mlloop import exporting, overview
+    from mlloop import settings as _settings
+
+    if target not in exporting.TARGETS:
+        raise UsageError(
+            f"target is {target!r}, expected one of {', '.join(exporting.TARGETS)}",
+            next_step="Example: mlloop export airflow. For cron and systemd: docs/schedule.md",
+        )
+    settings = _settings.load()
+    text = exporting.airflow(settings.root, problem or overview.names(settings), schedule, command, dt.date.today())
+    typer.echo(os.path.relpath(exporting.write(out.resolve(), text)) if out else text, nl=bool(out))
 
 
 @app.command("leave-one-out", epilog="Example: mlloop leave-one-out data/ml-1m --tune 8")

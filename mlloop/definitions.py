@@ -67,7 +67,7 @@ def feature(of: str, source: str = "events", **columns: tuple[str, str]):
         One for each column it makes.
     """
     if of not in KEYS:
-        raise DataError(f"a feature is of one of {list(KEYS)}, not of {of!r}", "feature")
+        raise DataError(f"a feature is of one of {list(KEYS)}, not of {of!r}", "feature", "Say of='user', for one")
 
     def register(compute):
         told = tuple(Feature(name, meaning, unit, source) for name, (meaning, unit) in columns.items())

@@ -50,16 +50,28 @@ def lanes(stages: Sequence, is_gate) -> list[list]:
     return [lane for lane in cut if lane]
 
 
-def wide(stages: Sequence, is_gate) -> Loop:
-    """One row a lane, read from left to right; a gate's No goes back along the top."""
+def wide(stages: Sequence, is_gate, again: tuple[str, str] | None = None) -> Loop:
+    """One row a lane, read from left to right; a gate's No goes back along the top.
+
+    Parameters
+    ----------
+    again : (str, str), optional
+        Names of the stage where a turn of the loop ends and of the one where the next begins. The row of the first
+        begins one place to the right, so that the way back has room.
+    """
     w, h, gap, between, margin = 132.0, 56.0, 24.0, 56.0, 34.0  # the drawing's own units
     rows = lanes(stages, is_gate)
-    longest = max((len(row) for row in rows), default=0)
+    place = {stage.name: (r, i) for r, row in enumerate(rows) for i, stage in enumerate(row)}
+    turns = (
+        again if again and all(name in place for name in again) and place[again[0]][0] > place[again[1]][0] else None
+    )
+    indent = [1 if turns and r > place[turns[1]][0] else 0 for r in range(len(rows))]
+    longest = max((len(row) + indent[r] for r, row in enumerate(rows)), default=0)
     right = max(longest * (w + gap) - gap, w)
     nodes, lines = [], []
     for r, row in enumerate(rows):
         y = margin + r * (h + between)
-        placed = [Node(1 + i * (w + gap), y, w, h, stage) for i, stage in enumerate(row)]
+        placed = [Node(1 + (i + indent[r]) * (w + gap), y, w, h, stage) for i, stage in enumerate(row)]
         middle = y + h / 2
         lines += [Line(f"M{a.x + w:g} {middle:g}H{b.x - 2:g}", "next") for a, b in pairwise(placed)]
         last = placed[-1]
@@ -76,16 +88,30 @@ def wide(stages: Sequence, is_gate) -> Loop:
                 )
             )
             if r + 1 < len(rows):
-                half = y + h + between / 2
-                path = f"M{last.x + w / 2:g} {y + h:g}V{half:g}H{w / 2:g}V{y + h + between - 2:g}"
-                lines.append(Line(path, "yes", "Yes or Maybe: go on", w / 2 + 10, half - 7))
+                half, to = y + h + between / 2, w / 2 + indent[r + 1] * (w + gap)
+                path = f"M{last.x + w / 2:g} {y + h:g}V{half:g}H{to:g}V{y + h + between - 2:g}"
+                lines.append(Line(path, "yes", "Yes or Maybe: go on", to + 10, half - 7))
         nodes += placed
     height = margin + len(rows) * (h + between) - between + 6
+    if turns:
+        end, begin = (next(n for n in nodes if n.stage.name == name) for name in turns)  # type: ignore[attr-defined]
+        low = height + 16
+        to = begin.x + w / 4
+        lines.append(
+            Line(
+                f"M{end.x + w / 2:g} {end.y + h:g}V{low:g}H{to:g}V{begin.y + h + 2:g}",
+                "again",
+                "New data: learn again, from the features on",
+                to + 8,
+                low - 6,
+            )
+        )
+        height = low + 6
     return Loop(right + 26, height, nodes, lines)
 
 
-def narrow(stages: Sequence, is_gate) -> Loop:
-    """One column, read from top to bottom; a gate's No goes back along the left."""
+def narrow(stages: Sequence, is_gate, again: tuple[str, str] | None = None) -> Loop:
+    """One column, read from top to bottom; a gate's No goes back along the left, the next turn along the right."""
     w, h, gap, left, top = 262.0, 46.0, 24.0, 34.0, 8.0
     nodes = [Node(left, top + i * (h + gap), w, h, stage) for i, stage in enumerate(stages)]
     middle = left + w / 2
@@ -98,7 +124,89 @@ def narrow(stages: Sequence, is_gate) -> Loop:
         if is_gate(node.stage):
             y = node.y + h / 2
             lines.append(Line(f"M{left:g} {y:g}H10V{top + h / 2:g}H{left - 2:g}", "no", "No", 15, y - 5))
-    return Loop(left + w + 8, top * 2 + len(nodes) * (h + gap) - gap, nodes, lines)
+    named = {node.stage.name: node for node in nodes}  # type: ignore[attr-defined]
+    turns = bool(again) and all(name in named for name in again or ())
+    if again and turns:
+        end, begin = named[again[0]], named[again[1]]
+        x = left + w
+        lines.append(
+            Line(f"M{x:g} {end.y + h / 2:g}H{x + 18:g}V{begin.y + h / 2:g}H{x + 2:g}", "again", "", x, begin.y)
+        )
+    return Loop(left + w + (26 if turns else 8), top * 2 + len(nodes) * (h + gap) - gap, nodes, lines)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A figure of one period in the chart: places of its value and interval, and what it is."""
+
+    kind: str
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    said: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Figures by period with the reference they are held against, in the chart's own units."""
+
+    width: float
+    height: float
+    marks: list[Mark]
+    reference: float | None
+    bound: float | None
+    ticks: list[tuple[float, str]]
+    periods: list[tuple[float, str]]
+    lines: list[str]
+
+
+def periods(
+    rows: Sequence[dict], reference: float | None, bound: float | None, width: float = 720, height: float = 220
+) -> Chart | None:
+    """Place the figures of a model's periods; None where there is nothing to draw.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Each with 'period' (text), and 'estimated' and 'realised': None or a dict with 'value', 'low', 'high', 'said'.
+    reference, bound : float or None
+        The value of the reference period, and the one from which a period counts as worse.
+    """
+    kinds = ("estimated", "realised")
+    figures = [f for row in rows for kind in kinds if (f := row.get(kind))]
+    known = [v for f in figures for v in (f["value"], f.get("low"), f.get("high")) if v is not None]
+    if not known:
+        return None
+    known += [v for v in (reference, bound) if v is not None]
+    least, most = min(known), max(known)
+    room = (most - least) * 0.08 or max(abs(most) * 0.05, 1e-6)
+    least, most = least - room, most + room
+    left, right, top, bottom = 58.0, width - 8, 8.0, height - 26
+    across = lambda i: round(left + (right - left) * (i + 0.5) / len(rows), 2)
+    at = lambda v: round(bottom - (bottom - top) * (v - least) / (most - least), 2)
+    up = lambda v: None if v is None else at(v)
+    marks, lines = [], []
+    for kind, aside in zip(kinds, (-3.0, 3.0), strict=True):
+        there = [(i, row[kind]) for i, row in enumerate(rows) if row.get(kind)]
+        placed = [
+            Mark(kind, across(i) + aside, at(f["value"]), up(f.get("low")), up(f.get("high")), str(f.get("said", "")))
+            for i, f in there
+        ]
+        marks += placed
+        if len(placed) > 1:
+            lines.append("M" + "L".join(f"{m.x:g} {m.y:g}" for m in placed))
+    step = max(1, -(-len(rows) // 8))
+    return Chart(
+        width=width,
+        height=height,
+        marks=marks,
+        reference=up(reference),
+        bound=up(bound),
+        ticks=[(at(v), f"{v:.3g}") for v in (least + room, (least + most) / 2, most - room)],
+        periods=[(across(i), row["period"]) for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0],
+        lines=lines,
+    )
 
 
 @dataclass(frozen=True)

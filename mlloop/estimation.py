@@ -210,7 +210,7 @@ def dle(metric: str, reference: Period, current: Period, seed: int = 0) -> float
         A metric that it does not estimate.
     """
     if metric not in DLE:
-        raise DataError(f"cannot be estimated without labels (can be: {', '.join(DLE)})", metric)
+        raise DataError(f"cannot be estimated without labels (can be: {', '.join(DLE)})", metric, "Wait for labels, or choose one of these in the problem statement")
     X, X_now, names, _ = coded(reference.X, current.X)
     columns = [f"x{place}" for place in range(len(names))]
     table = lambda values, period: pd.DataFrame(values, columns=columns).assign(said=period.score)
@@ -284,7 +284,7 @@ def estimated(metric: str, reference: Period, current: Period, cut: float = 0.5,
         The metric cannot be estimated, or a class is missing from the reference.
     """
     if np.isnan(current.score).any() or np.isnan(reference.score).any():
-        raise DataError("scores are missing: mend the answers first", metric)
+        raise DataError("scores are missing: mend the answers first", metric, "See which answers failed: the column error of the prediction log")
     then = then or realised(metric, reference, cut)
     reference, current = reference.some(seed=seed), current.some(CURRENT_ROWS, seed)
     if metrics.metric(metric).task == "regression":

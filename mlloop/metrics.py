@@ -182,7 +182,7 @@ def expected(name: str, belief: ArrayLike, y_score: ArrayLike, threshold: float 
     """
     p = np.asarray(belief, dtype=float).ravel()
     if not np.isfinite(p).all() or ((p < 0) | (p > 1)).any():
-        raise DataError("beliefs must be probabilities from 0 to 1", name)
+        raise DataError("beliefs must be probabilities from 0 to 1", name, "Calibrate the scores first")
     if metric(name).task != "classification" or name == "ece":
         raise DataError("cannot be expected from beliefs, only from labels", name, OTHER)
     s = np.asarray(y_score, dtype=float).ravel()
@@ -235,12 +235,20 @@ def _checked(name: str, y_true: ArrayLike, y_score: ArrayLike) -> tuple[np.ndarr
         raise UsageError(f"{name} is taken per user from ranks", next_step="Use ranking_values and estimate_mean")
     y, s = np.asarray(y_true, dtype=float).ravel(), np.asarray(y_score, dtype=float).ravel()
     if len(y) != len(s):
-        raise DataError(f"{len(y)} true values and {len(s)} predictions cannot be compared", name)
+        raise DataError(
+            f"{len(y)} true values and {len(s)} predictions cannot be compared",
+            name,
+            "Give one prediction for each true value",
+        )
     if not len(y):
         raise DataError("there are no rows to measure", name, WIDER)
     for what, values in (("true values", y), ("predictions", s)):
         if not np.isfinite(values).all():
-            raise DataError(f"{(~np.isfinite(values)).sum()} of {len(y)} {what} are missing or infinite", name)
+            raise DataError(
+                f"{(~np.isfinite(values)).sum()} of {len(y)} {what} are missing or infinite",
+                name,
+                "Leave those rows out, or mend what made them, before measuring",
+            )
     if known.task == "classification":
         _check_classes(name, y, s)
     elif name == "mape" and (y == 0).any():
@@ -252,11 +260,19 @@ def _checked(name: str, y_true: ArrayLike, y_score: ArrayLike) -> tuple[np.ndarr
 
 def _check_classes(name: str, y: np.ndarray, s: np.ndarray) -> None:
     if not np.isin(y, (0, 1)).all():
-        raise DataError(f"true classes must be 0 and 1, got {np.unique(y)[:5].tolist()}", name)
+        raise DataError(
+            f"true classes must be 0 and 1, got {np.unique(y)[:5].tolist()}",
+            name,
+            "Write the class that is asked for as 1 and the others as 0",
+        )
     if name in ("roc_auc", "average_precision", "f1") and len(np.unique(y)) == 1:
         raise DataError(f"needs both classes, all {len(y)} rows are of class {y[0]:.0f}", name, WIDER)
     if name in PROBABILITIES and ((s < 0) | (s > 1)).any():
-        raise DataError(f"needs probabilities, got scores from {s.min():g} to {s.max():g}", name)
+        raise DataError(
+            f"needs probabilities, got scores from {s.min():g} to {s.max():g}",
+            name,
+            "Calibrate them, or choose roc_auc in the problem statement",
+        )
 
 
 def _weighted(name: str, y: np.ndarray, s: np.ndarray, threshold: float = 0.5) -> Weighted:
@@ -409,7 +425,11 @@ def estimate_mean(
     if not len(values):
         raise DataError("there are no values to average", "mean", WIDER)
     if not np.isfinite(values).all():
-        raise DataError(f"{(~np.isfinite(values)).sum()} of {len(values)} values are missing", "mean")
+        raise DataError(
+            f"{(~np.isfinite(values)).sum()} of {len(values)} values are missing",
+            "mean",
+            "Leave them out, and say how many",
+        )
     if not draws:
         return _t_interval(values, groups, confidence)
     return _bootstrap(mean_of(values), len(values), groups, confidence, draws, seed)
@@ -544,9 +564,13 @@ def relevant_ranks(y_score: ArrayLike, relevant) -> tuple[np.ndarray, np.ndarray
     """
     s = np.asarray(y_score, dtype=float)
     if s.shape != relevant.shape:
-        raise DataError(f"scores are {s.shape}, wanted items {relevant.shape}", "ranking")
+        raise DataError(
+            f"scores are {s.shape}, wanted items {relevant.shape}", "ranking", "Score every user for every item"
+        )
     if np.isnan(s).any():
-        raise DataError(f"{np.isnan(s).sum()} scores are not a number", "ranking")
+        raise DataError(
+            f"{np.isnan(s).sum()} scores are not a number", "ranking", "Give minus infinity to what must not be shown"
+        )
     wanted = np.asarray(relevant.todense() if hasattr(relevant, "todense") else relevant).astype(bool)
     users, items = np.nonzero(wanted)
     own = s[users, items]
@@ -590,7 +614,9 @@ def values_of_ranks(users: ArrayLike, ranks: ArrayLike, n_users: int, k: int) ->
     """As `ranking_values`, from the ranks themselves (1 is the first place; `users` says whose each is)."""
     users, ranks = np.asarray(users, dtype=int), np.asarray(ranks, dtype=float)
     if k < 1:
-        raise UsageError(f"k is {k}, expected at least 1 place", "ranking")
+        raise UsageError(
+            f"k is {k}, expected at least 1 place", "ranking", "Set task.k in the problem statement, then: mlloop check"
+        )
     wanted = np.bincount(users, minlength=n_users).astype(float)
     order = np.lexsort((ranks, users))
     users, ranks = users[order], ranks[order]

@@ -76,12 +76,12 @@ def _figure(statement: Problem, answers: Answers, reference: Reference) -> tuple
     metric = statement.success.metric
     if isinstance(statement.task, Recommendation):
         if answers.values is None or answers.values[metric].notna().sum() < 2:
-            raise DataError("nobody who was shown something bought anything new")
+            raise DataError("nobody who was shown something bought anything new", "labels", "Wait for the next period")
         mean = metrics.estimate_mean(answers.values[metric].dropna(), draws=0)
         return Figure(mean.value, (mean.high - mean.low) / (2 * 1.96), mean.n), 0.0
     known = np.isfinite(answers.y) if answers.y is not None else np.zeros(0, bool)
     if not known.any():
-        raise DataError("no label has come")
+        raise DataError("no label has come", "labels", "Wait for them")
     period = Period(answers.X, answers.score, answers.y).at(np.flatnonzero(known))  # type: ignore[arg-type]
     return realised(metric, period, reference.cut), float(1 - known.mean())
 
@@ -168,7 +168,7 @@ def _of_group(metric: str, answers: Answers, rows: np.ndarray, cut: float, belie
         return Figure(metrics.expected(metric, belief[rows], part.score, cut), error, len(rows)), "estimate"
     known = rows[np.isfinite(answers.y[rows])] if answers.y is not None else rows[:0]
     if len(known) < LEAST_GROUP:
-        raise DataError("too few labels")
+        raise DataError("too few labels", "labels", "Wait for more")
     return realised(metric, period.at(known), cut), "labels"
 
 

@@ -21,6 +21,8 @@ VERSIONS = {"LabelEncoder": 2, "TreeEnsembleRegressor": 3}  # else 13, and 1 in 
 NUMBER, TEXT = "number", "text"
 FLOAT, INT64, DOUBLE = 1, 7, 11  # onnx.TensorProto's numbers of the types
 
+OTHERWISE = "Nothing is lost: the trained form goes out instead (skops). To see which: mlloop why MODEL"
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -79,7 +81,7 @@ def convert(estimator: Any, inputs: Mapping[str, str], double: bool = True) -> b
         made = to_onnx(estimator, initial_types=types, options=options, target_opset=OPSET)
     except Exception as error:  # the converters raise whatever they meet
         said = " ".join(str(error).split())[:200]
-        raise ModelError(f"has no form in ONNX: {said}", type(estimator).__name__) from error
+        raise ModelError(f"has no form in ONNX: {said}", type(estimator).__name__, OTHERWISE) from error
     made.graph.name, made.producer_version, made.doc_string = "model", "", ""
     return made.SerializeToString(deterministic=True)
 
@@ -129,7 +131,7 @@ def _filled(scope: Any, operator: Any, container: Any) -> None:
         or model.add_indicator
         or model.missing_values == model.missing_values
     ):
-        raise ModelError("fills in other than numbers for NaN, which has no converter here", "SimpleImputer")
+        raise ModelError("fills in other than numbers for NaN, which has no converter here", "SimpleImputer", OTHERWISE)
     is_double = type(operator.inputs[0].type).__name__.startswith("Double")
     names = [one.full_name for one in operator.inputs]
     joined = names[0] if len(names) == 1 else _node(scope, container, "Concat", names, axis=1)
@@ -160,7 +162,7 @@ def _one_hot(scope: Any, operator: Any, container: Any) -> None:
     """Each column: its category's place, then a one at that place; a place of -1 is all zeros."""
     encoder, blocks = operator.raw_operator, []
     if encoder.drop_idx_ is not None:
-        raise ModelError("drops categories, which has no converter here", "OneHotEncoder")
+        raise ModelError("drops categories, which has no converter here", "OneHotEncoder", OTHERWISE)
     columns = zip(_columns(scope, operator, container), _places(encoder), _widths(encoder), strict=True)
     for column, (places, unknown), width in columns:
         place = _node(scope, container, "LabelEncoder", [column], op_domain="ai.onnx.ml",
@@ -266,9 +268,9 @@ def _boosted(scope: Any, operator: Any, container: Any) -> None:
     objective, per_round = dump["objective"].split(), dump["num_tree_per_iteration"]
     kind = objective[0]
     if kind not in ("binary", "multiclass", "regression", "regression_l1", "huber", "quantile"):
-        raise ModelError(f"has objective {kind!r}, which has no converter here", "LightGBM")
+        raise ModelError(f"has objective {kind!r}, which has no converter here", "LightGBM", OTHERWISE)
     if per_round == 1 and dump.get("average_output"):
-        raise ModelError("averages its trees, which has no converter here", "LightGBM")
+        raise ModelError("averages its trees, which has no converter here", "LightGBM", OTHERWISE)
     trees = _trees(dump["tree_info"], per_round)
     total = _node(scope, container, "TreeEnsembleRegressor", [operator.inputs[0].full_name], op_domain="ai.onnx.ml",
                 n_targets=per_round, post_transform="NONE", aggregate_function="SUM", **trees)  # fmt: skip
@@ -335,7 +337,7 @@ def _missing_goes_left(node: dict[str, Any]) -> int:
     """Where LightGBM sends NaN: its default side, or as if it were 0 where training saw none."""
     if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
         how = f"{node['decision_type']!r} with {node['missing_type']!r} missing"
-        raise ModelError(f"splits by {how}, which has no converter here", "LightGBM")
+        raise ModelError(f"splits by {how}, which has no converter here", "LightGBM", OTHERWISE)
     return int(node["default_left"] if node["missing_type"] == "NaN" else float(node["threshold"]) >= 0)
 
 
@@ -368,7 +370,11 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise ModelError(f"is not an ONNX model that can be run: {error}", "model.onnx") from error
+            raise ModelError(
+                f"is not an ONNX model that can be run: {error}",
+                "model.onnx",
+                "Make it again: mlloop run --from deployment",
+            ) from error
         self.inputs = dict(inputs)
         self._outputs = [one.name for one in self._session.get_outputs()]
         kinds = {"tensor(double)": np.float64, "tensor(float)": np.float32}
@@ -416,7 +422,7 @@ def parity(expected: np.ndarray, got: np.ndarray, bound: float = 1e-4, share: bo
     """
     expected, got = np.asarray(expected, dtype=float), np.asarray(got, dtype=float)
     if expected.shape != got.shape:
-        raise ModelError(f"answers in the shape {got.shape}, expected {expected.shape}", "model.onnx")
+        raise ModelError(f"answers in the shape {got.shape}, expected {expected.shape}", "model.onnx", OTHERWISE)
     scale = 1.0 if share else float(expected.std()) or 1.0
     apart = np.abs(expected - got) / scale
     apart[np.isnan(expected) & np.isnan(got)] = 0.0

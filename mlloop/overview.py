@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mlloop import drawing, rendering, storage, wording
+from mlloop import drawing, monitored, rendering, storage, wording
 from mlloop.errors import MlloopError
 from mlloop.settings import Settings
 
@@ -76,6 +76,11 @@ class Stage:
         return wording.verdict(self.product) if self.is_gate and self.state != "failed" else None
 
     @property
+    def href(self) -> str:
+        """Its page below the problem's folder; '' where there is none."""
+        return f"{self.name}.html" if self.shown else ""
+
+    @property
     def seconds(self) -> float | None:
         return self.record.get("seconds")
 
@@ -85,6 +90,46 @@ class Stage:
         own = self.product.get("finding")
         stressed = rendering.stressed(read_or_empty(self.executed)) if self.shown and not self.is_gate else ""
         return str(own or stressed or wording.finding(self.name, self.product))
+
+
+@dataclass(frozen=True)
+class Process:
+    """What goes on after deployment, in the drawing of the loop: serving, monitoring, retraining."""
+
+    name: str
+    word: str
+    mark: str
+    href: str = ""
+    is_gate: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name.capitalize()
+
+    @property
+    def shown(self) -> bool:
+        return bool(self.href)
+
+
+TURN = ("retraining", "features")
+
+
+def processes(view: Mapping[str, Any]) -> list[Process]:
+    """Serving, monitoring and retraining as they stand."""
+    if not any(s.name == "deployment" for s in view["stages"]):
+        return []
+    live, seen = view["production"], view["monitoring"]
+    serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing")
+    looked = Process("monitoring", "not looked at yet", "missing")
+    if seen:
+        looked = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
+    last = view["looked"]
+    again = (
+        Process("retraining", last["action"], last["mark"])
+        if last
+        else Process("retraining", "not asked yet", "missing")
+    )
+    return [serving, looked, again]
 
 
 def names(settings: Settings) -> list[str]:
@@ -133,27 +178,6 @@ def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, A
     return found
 
 
-def monitoring(settings: Settings, problem: str) -> Stage | None:
-    """The monitoring of the newest period as a stage that is no task of the pipeline; None where there is none."""
-    folder = settings.state / "monitoring" / problem
-    found = [path for path in sorted(folder.glob("[0-9]*.json")) if path.with_suffix(".ipynb").exists()]
-    if not found:
-        return None
-    product = read_or_empty(found[-1])
-    kept = {key: product.get(key) for key in ("stage", "health", "said", "alert", "as_of", "period", "model", "since")}
-    return Stage(
-        name="monitoring",
-        notebook=settings.notebooks / "25_monitoring.ipynb",
-        executed=found[-1].with_suffix(".ipynb"),
-        data=found[-1],
-        is_gate=False,
-        state="ran",
-        reasons=[],
-        record={},
-        product={**kept, "finding": product.get("said") or ""},
-    )
-
-
 def read_or_empty(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -177,7 +201,8 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
     statement, wrong = statement_of(found), ""
     if not statement:
         statement, wrong = _stated(settings, problem)
-    view = {
+    name = statement.get("name") or problem
+    view: dict[str, Any] = {
         "name": problem,
         "statement": statement,
         "wrong": wrong,
@@ -185,17 +210,43 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "need": decided(by_name.get("need_gate")),
         "validation": decided(by_name.get("validation_gate")),
         "model": model_of(read.get("training", {})),
-        "production": decisions.production(statement.get("name") or problem),
-        "timeline": decisions.timeline(statement.get("name") or problem),
+        "production": decisions.production(name),
+        "canary": decisions.canary(name),
+        "monitoring": monitored.view(monitored.read(monitored_in(settings, problem))),
+        "timeline": decisions.timeline(name),
         "revision": _next_revision(settings, problem, statement),
         "as_of": read.get("problem", {}).get("as_of"),
         "has_card": has_card(found),
+        "has_history": (settings.reports / problem / "loop.html").exists(),
         "counts": wording.counts(read.get("ingestion", {})),
         "seconds": sum(s.seconds or 0 for s in found),
-        "wide": drawing.wide(found, lambda s: s.is_gate),
-        "narrow": drawing.narrow(found, lambda s: s.is_gate),
+    }
+    view["looked"] = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
+    if view["production"]:
+        view["production"]["name"] = model_name(settings, problem, view["production"]["model"])
+    parts = [*found, *processes(view)]
+    view |= {
+        "wide": drawing.wide(parts, lambda s: s.is_gate, TURN),
+        "narrow": drawing.narrow(parts, lambda s: s.is_gate, TURN),
+        "would_change": wording.would_change(statement, view["production"], view["canary"]),
+        "told": wording.folded(view["timeline"]),
     }
     return view | {"headline": headline(view)}
+
+
+def monitored_in(settings: Settings, problem: str) -> Path:
+    """The folder of the products of monitoring."""
+    return settings.state / "monitoring" / problem
+
+
+def model_name(settings: Settings, problem: str, digest: str) -> str:
+    """What the model of that digest is, by the product of the training that made it; '' where that is gone."""
+    for folder in sorted((settings.state / "products").glob(f"{problem}*"), reverse=True):
+        if folder.name == problem or folder.name.startswith(f"{problem}@"):
+            model = model_of(read_or_empty(folder / "training.json"))
+            if model.get("digest") == digest:
+                return str(model.get("name") or "")
+    return ""
 
 
 def decided(stage: Stage | None) -> dict[str, Any] | None:
@@ -285,12 +336,33 @@ class Decisions:
         if row is None:
             return {}
         earlier = self._ask(lambda ledger: ledger.previous_champion(problem), None)
+        judged = self._ask(
+            lambda ledger: ledger.last(problem=problem, kind="gate", subject="validation", model=row.model), None
+        )
+        told = _decision(row)
         return {
             "model": row.model,
-            "since": wording.moment(row.at),
+            "since": told["at"],
+            "decided_at": wording.moment(row.at),
             "actor": row.actor,
+            "kind": row.kind,
+            "reasons": told["reasons"],
+            "gate": _decision(judged)["deciding"] if judged else "",
             "earlier": earlier,
             "row": row.id,
+        }
+
+    def canary(self, problem: str) -> dict[str, Any]:
+        """The model on trial beside the champion: since when, on which share, until when; {} where there is none."""
+        row = self._ask(lambda ledger: ledger.canary(problem), None)
+        if row is None:
+            return {}
+        details = row.details if isinstance(row.details, dict) else {}
+        return {
+            "model": row.model,
+            "since": wording.moment(details.get("since") or row.at),
+            "share": details.get("share"),
+            "until": wording.moment(details.get("deadline")),
         }
 
     def timeline(self, problem: str) -> list[dict[str, Any]]:
@@ -303,12 +375,21 @@ def _decision(row) -> dict[str, Any]:
     details = row.details if isinstance(row.details, dict) else {}
     found = [wording.evidence(one) for one in row.evidence or []]
     deciding = str(details.get("deciding") or "").replace("_", " ")
+    action = str(
+        details.get("action") or row.subject or {"yes": "retrain", "no": "nothing"}.get(row.verdict or "", "watch")
+    )
+    stands = details.get("as_of") or details.get("since") if row.kind in ("retrain", "canary") else details.get("as_of")
     return {
         "id": row.id,
-        "at": wording.moment(row.at),
+        "at": wording.moment(stands) if stands else f"{wording.moment(row.at)}",
+        "decided_at": wording.moment(row.at) if stands else "",
         "kind": row.kind,
         "subject": row.subject,
-        "verdict": row.verdict,
+        "what": wording.decision(row.kind, row.subject, action, str(details.get("outcome") or "")),
+        "change": str(details.get("change") or ""),
+        "action": wording.ACTIONS.get(action, (action, "missing"))[0],
+        "mark": wording.ACTIONS.get(action, (action, "missing"))[1],
+        "verdict": row.verdict if row.kind in ("gate", "retrain") else None,
         "reasons": [str(one) for one in row.reasons or []],
         "evidence": found,
         "deciding": next((e["sentence"] for e in found if e["name"] == deciding), ""),

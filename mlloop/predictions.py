@@ -304,7 +304,11 @@ def with_labels(
     """
     missing = [name for name in (on, label) if name not in labels]
     if missing:
-        raise DataError(f"the labels lack {', '.join(missing)} (have: {', '.join(map(str, labels.columns))})", "labels")
+        raise DataError(
+            f"the labels lack {', '.join(missing)} (have: {', '.join(map(str, labels.columns))})",
+            "labels",
+            "Name the columns with on= and label=",
+        )
     known = labels[[on, label]].dropna(subset=[on]).drop_duplicates()
     if known[on].duplicated().any():
         raise DataError(

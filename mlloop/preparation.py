@@ -145,7 +145,7 @@ def _as_onnx(settings, card, trained, rows) -> Prepared:
     made = Scoring(card, Path(), "", session=onnxform.Session(content, inputs))
     parity = onnxform.parity(*_both(made, trained, rows), BOUND, card["kind"] == "classification")
     if not parity.holds:
-        raise ModelError(f"as ONNX answers {parity.largest:.2g} apart from the trained model ({parity.unit}; {BOUND:g} is allowed)", card["name"])
+        raise ModelError(f"as ONNX answers {parity.largest:.2g} apart from the trained model ({parity.unit}; {BOUND:g} is allowed)", card["name"], "Its trained form goes out instead")
     path, digest = releases.write(settings, card["problem"], card, {"model.onnx": content})
     return Prepared(path, digest, "onnx", parity)
 

@@ -224,7 +224,7 @@ def utc(moment: dt.datetime | dt.date | str) -> dt.datetime:
         try:
             moment = dt.datetime.fromisoformat(moment)
         except ValueError as error:
-            raise ProblemError(f"{moment!r} is not a time such as 2025-03-31 or 2025-03-31T12:00", "as_of") from error
+            raise ProblemError(f"{moment!r} is not a time such as 2025-03-31 or 2025-03-31T12:00", "as_of", "Example: mlloop run --set as_of=2025-03-31") from error
     if not isinstance(moment, dt.datetime):
         moment = dt.datetime(moment.year, moment.month, moment.day)
     return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment

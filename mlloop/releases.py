@@ -219,7 +219,11 @@ class Scoring(Release):
         """
         scores = self.scores(rows)
         if not np.isfinite(scores).all():
-            raise ModelError("answered with something that is not a number", f"model {self.model[:12]}")
+            raise ModelError(
+                "answered with something that is not a number",
+                f"model {self.model[:12]}",
+                "Look at the row that was asked; go back to the model before: mlloop rollback",
+            )
         return [self._answer(score) for score in scores.tolist()]
 
     def _answer(self, score: Any) -> dict[str, Any]:

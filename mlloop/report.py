@@ -1,4 +1,4 @@
-"""Pages that open from disk: an index of all problems, a page a stage, a model card.
+"""Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
 
 Everything shown comes from the products, the records and the ledger; nothing is computed from rows here. A page whose
 inputs did not change is left as it is, so writing all of them after each stage costs little.
@@ -6,12 +6,11 @@ inputs did not change is left as it is, so writing all of them after each stage 
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlloop import rendering, storage, wording
+from mlloop import monitored, rendering, storage, wording
 from mlloop import settings as _settings
 from mlloop.overview import (
     Decisions,
@@ -20,7 +19,7 @@ from mlloop.overview import (
     has_card,
     ledger_files,
     model_of,
-    monitoring,
+    monitored_in,
     names,
     overview,
     read_or_empty,
@@ -51,15 +50,13 @@ def write(
     known = names(settings)
     for problem in known if problems is None else [name for name in known if name in set(problems)]:
         found = stages(settings, problem, (states or {}).get(problem))
-        watched = monitoring(settings, problem)
-        around = [*found, *([replace(watched, product={"stage": "monitoring"})] if watched else [])]
         for stage in found:
-            if write_stage(settings, problem, stage.name, around) is None:
+            if write_stage(settings, problem, stage.name, found) is None:
                 storage.remove(settings.reports / problem / f"{stage.name}.html")
-        if write_monitoring(settings, problem, found) is None:
-            storage.remove(settings.reports / problem / "monitoring.html")
         if write_card(settings, problem, found) is None:
             storage.remove(settings.reports / problem / "model.html")
+        if write_monitoring(settings, problem, found) is None:
+            storage.remove(settings.reports / problem / "monitoring.html")
     index = write_index(settings, states)
     os.utime(index)
     return index
@@ -83,22 +80,23 @@ def write_stage(settings: Settings, problem: str, stage: str, found: list[Stage]
     if one is None or not one.shown:
         return None
     return stage_page(
-        one.executed, settings.reports / problem / f"{stage}.html", stage=one, problem=problem, stages=found
+        one.executed,
+        settings.reports / problem / f"{stage}.html",
+        stage=one,
+        problem=problem,
+        stages=found,
+        has_monitoring=any(monitored_in(settings, problem).glob("*.json")),
     )
 
 
-def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
-    """Write the page of the newest period that was monitored; None where none was."""
-    watched = monitoring(settings, problem)
-    if watched is None:
-        return None
-    around = [*(found if found is not None else stages(settings, problem)), watched]
-    page = settings.reports / problem / "monitoring.html"
-    return stage_page(watched.executed, page, stage=watched, problem=problem, stages=around)
-
-
 def stage_page(
-    executed: Path | str, out: Path | str, *, stage: Stage, problem: str, stages: list[Stage] | None = None
+    executed: Path | str,
+    out: Path | str,
+    *,
+    stage: Stage,
+    problem: str,
+    stages: list[Stage] | None = None,
+    has_monitoring: bool = False,
 ) -> Path:
     """Write the Run act of an executed notebook as a page.
 
@@ -110,6 +108,8 @@ def stage_page(
         The page to write; untouched where nothing it shows has changed.
     stages : list of Stage, optional
         All stages of the problem, for the way through its pages.
+    has_monitoring : bool
+        Whether the problem has a page of monitoring.
     """
     executed, around = Path(executed), stages or [stage]
     seen = [storage.digest_file(path) for path in (executed, stage.notebook) if path.exists()]
@@ -136,9 +136,12 @@ def stage_page(
             "before": _beside(around, stage, -1),
             "after": _beside(around, stage, +1),
             "has_card": has_card(around),
+            "has_monitoring": has_monitoring,
         }
 
-    return _page(Path(out), "stage.html", [seen, shown_of(stage), [shown_of(s) for s in around], problem], view)
+    return _page(
+        Path(out), "stage.html", [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring], view
+    )
 
 
 def _beside(around: list[Stage], stage: Stage, step: int) -> Stage | None:
@@ -193,6 +196,30 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
     )
 
 
+def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
+    """Write the page of the newest look at the model in production; None where nobody looked."""
+    products = monitored.read(monitored_in(settings, problem))
+    if not products:
+        return None
+    name = statement_of(found or stages(settings, problem)).get("name") or problem
+    decided = [d for d in Decisions(settings).timeline(name) if d["kind"] == "retrain"]
+    seen = monitored.view(products)
+    latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
+    notebook = monitored_in(settings, problem) / f"{products[-1]['file']}.ipynb"
+    source, ran = settings.notebooks / "25_monitoring.ipynb", read_or_empty(notebook)
+    return _page(
+        settings.reports / problem / "monitoring.html",
+        "monitoring.html",
+        [products, latest, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
+        lambda: {
+            "problem": problem,
+            "seen": seen,
+            "decided": latest,
+            "blocks": _fit(rendering.blocks(rendering.run_act(ran, read_or_empty(source) or None))) if ran else [],
+        },
+    )
+
+
 def _trained_on(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The tables a model learned from; all of them where none is named so."""
     return [table for table in tables if table["name"].endswith("/train")] or tables
@@ -203,7 +230,11 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
     decisions = Decisions(settings)
     views = [overview(settings, name, (states or {}).get(name), decisions) for name in names(settings)]
     seen = [
-        [[shown_of(s) for s in v["stages"]], v["production"], v["timeline"], v["statement"], v["wrong"], v["revision"]]
+        [[shown_of(s) for s in v["stages"]]]
+        + [
+            v[k]
+            for k in ("production", "canary", "monitoring", "timeline", "statement", "wrong", "revision", "has_history")
+        ]
         for v in views
     ]
     return _page(
@@ -233,7 +264,15 @@ def _templates_digest() -> str:
     return storage.digest_json(
         [
             storage.digest_file(here / name)
-            for name in ("templates", "drawing.py", "rendering.py", "wording.py", "overview.py", "report.py")
+            for name in (
+                "templates",
+                "drawing.py",
+                "rendering.py",
+                "wording.py",
+                "monitored.py",
+                "overview.py",
+                "report.py",
+            )
         ]
     )
 

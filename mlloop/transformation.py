@@ -8,6 +8,7 @@ __all__ = ['EVENT', 'until', 'time_windows', 'joined', 'derived', 'where', 'Resu
 
 # %% ../nbs/13_transformation.ipynb #423b9705
 import datetime as dt
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,7 +187,7 @@ def _by_sql(rows: ir.Table, select: str, place: str, expression: str, rest: str 
     try:
         return rows.alias(name).sql(f"{select} FROM {name} {rest}", dialect="duckdb")
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
+        said = re.sub(r"\bibis_rows_\w+", "rows", " ".join(str(error).split())[:300])
         raise DataError(
             f"{expression!r} cannot be computed: {said}", place, "Mend the statement, then: mlloop check"
         ) from error

@@ -106,6 +106,113 @@ def verdict(product: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+ACTIONS = {
+    "nothing": ("nothing to do", "fresh"),
+    "watch": ("being watched", "watch"),
+    "retrain": ("learns again", "stale"),
+    "feed broken": ("feed broken: mend it", "failed"),
+    "cooldown": ("waits: cooldown", "waiting"),
+    "budget": ("waits: budget spent", "waiting"),
+    "not enough labels": ("waits for labels", "waiting"),
+    "waiting for canary": ("waits for the canary", "waiting"),
+    "no champion": ("nothing to watch", "missing"),
+    "not enough rows": ("too few rows to say", "missing"),
+    "not worth it": ("not worth its cost", "fresh"),
+    "ended": ("learned again", "fresh"),
+}
+KINDS = {"promotion": "Promoted", "rollback": "Rolled back", "revision": "New revision of the statement"}
+CANARY = {
+    "started": "Canary started",
+    "promoted": "Canary ended: promoted",
+    "rolled_back": "Canary ended: rolled back",
+}
+
+
+OUTCOMES = {
+    "canary": "a newer model is on trial",
+    "champion": "a newer model took over",
+    "trained": "a newer model was trained",
+    "gate said no": "the gate said No to the newer model",
+    "failed": "given up",
+}
+
+
+def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> str:
+    """A row of the ledger in a few words."""
+    if kind == "retrain" and action == "ended":
+        return f"Learned again: {OUTCOMES.get(outcome, outcome or 'done')}"
+    if kind == "canary":
+        return CANARY.get(subject, f"Canary {subject}".strip())
+    if kind == "retrain" and action == "retrain":
+        return "Learn again? Yes"
+    if kind == "retrain":
+        return f"Learn again? {ACTIONS.get(action, (action, ''))[0].capitalize()}"
+    if kind == "gate":
+        return f"{subject} gate".strip().capitalize()
+    return KINDS.get(kind, f"{subject} {kind}".strip().capitalize())
+
+
+def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
+    """The newest decisions with runs of uneventful looks in one piece.
+
+    Returns
+    -------
+    dict
+        'parts': lists of decisions; one of more than one holds looks that changed nothing. 'left': how many older
+        decisions are left out.
+    """
+    parts: list[list[dict[str, Any]]] = []
+    is_quiet = lambda one: one["kind"] == "retrain" and one["verdict"] != "yes" and one["subject"] != "ended"
+    for one in timeline[:most]:
+        if parts and is_quiet(one) and is_quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
+            parts[-1].append(one)
+        else:
+            parts.append([one])
+    return {"parts": parts, "left": max(0, len(timeline) - most)}
+
+
+def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], canary: Mapping[str, Any]) -> list[str]:
+    """What would change who answers, as the problem statement has it, in sentences."""
+    if not statement or not production:
+        return []
+    retrain, trial = mapping(statement.get("retrain")), mapping(statement.get("canary"))
+    metric = metric_name(mapping(statement.get("success")).get("metric") or "the metric")
+    said = []
+    loss = f"no worse by more than {number(trial.get('max_loss'))} in {metric}"
+    if canary:
+        share = _share(canary.get("share")) or "a share"
+        said.append(
+            f"The canary {str(canary['model'])[:12]} answers {share} of those who ask since {canary['since']}. It takes "
+            f"over if it is {loss}; otherwise it goes, on {canary['until']} at the latest."
+        )
+    elif trial:
+        share = _share(trial.get("share")) or "a share"
+        said.append(
+            f"A newer model that passes the validation gate answers {share} of those who ask, for "
+            f"{number(trial.get('deadline_days'), 'days')} at most. It takes over after {number(trial.get('min_rows'))} "
+            f"answers if it is {loss}."
+        )
+    if retrain.get("k") and retrain.get("n"):
+        said.append(
+            f"A newer model is trained when {retrain['k']} of the last {retrain['n']} looks (one every "
+            f"{number(retrain.get('every_days'), 'days')}), the newest included, fall behind what this one promised by "
+            f"{number(retrain.get('standard_errors'))} standard errors and by {number(retrain.get('margin'))} in {metric}. "
+            f"Never on broken data, at most {number(retrain.get('budget_per_year'))} times a year, and "
+            f"{number(retrain.get('cooldown_days'), 'days')} after the last at the earliest."
+        )
+    return said
+
+
+def metric_name(name: Any) -> str:
+    """A metric as people write it: 'ROC AUC' for roc_auc."""
+    words = str(name).replace("_", " ")
+    return words.upper() if words in ("roc auc", "ndcg", "map", "mae", "rmse", "mape", "r2", "f1") else words
+
+
+def _share(value: Any) -> str:
+    return f"{value:.0%}" if isinstance(value, float) and 0 <= value <= 1 else ""
+
+
 def finding(stage: str, product: Mapping[str, Any]) -> str:
     """A sentence made of the figures in a stage's product; '' where they are not there."""
     try:

@@ -1,6 +1,7 @@
 """A small project whose stages have run, for tests of its pages; every text in it goes through `say`."""
 
 import base64
+import datetime as dt
 import shutil
 import struct
 import zlib
@@ -11,6 +12,17 @@ from mlloop import settings, storage
 from mlloop.ledger import Ledger
 
 HERE = Path(__file__).parent.parent
+MODEL = "9f" * 32
+POLICY = {
+    "every_days": 7,
+    "k": 3,
+    "n": 5,
+    "standard_errors": 2.0,
+    "margin": 0.005,
+    "cooldown_days": 21,
+    "budget_per_year": 12,
+}
+TRIAL = {"share": 0.2, "min_rows": 200, "deadline_days": 21, "max_loss": 0.01}
 
 
 def png(width: int = 40, height: int = 20, noise: bool = False) -> bytes:
@@ -94,7 +106,9 @@ def products(say: Callable[[str], str]) -> dict[str, dict]:
         "owner": say("Sales"),
         "task": {"kind": say("recommendation")},
         "time": {"holdout_days": 14, "label_delay_days": 7},
-        "success": {"min_slice_rows": 100},
+        "success": {"min_slice_rows": 100, "metric": say("ndcg")},
+        "retrain": POLICY,
+        "canary": TRIAL,
     }
     found = [
         {
@@ -157,7 +171,7 @@ def products(say: Callable[[str], str]) -> dict[str, dict]:
             "stage": "training",
             "model": {
                 "name": say("knn"),
-                "digest": "9f" * 32,
+                "digest": MODEL,
                 "form": say("skops"),
                 "registered": {say("name"): say("shop")},
             },
@@ -209,8 +223,102 @@ def run(
                 reasons=verdict["reasons"],
                 evidence=verdict["evidence"],
                 actor=say("policy"),
+                model=MODEL if stage == "validation_gate" else None,
                 details={"deciding": verdict["deciding"]},
             )
         if stage == until:
             break
+    return places
+
+
+def looked(say: Callable[[str], str], week: int, health: str = "ok") -> dict:
+    """What monitoring saw in the week that ends `week` weeks after 2025-06-30."""
+    moment = lambda weeks: (dt.datetime(2025, 6, 30) + dt.timedelta(weeks=weeks)).isoformat()
+    period = lambda weeks: {"from": moment(weeks - 1), "until": moment(weeks)}
+    figure = lambda value: {"value": value, "low": value - 0.02, "high": value + 0.02, "se": 0.01}
+    reference = figure(0.134) | {"n": 1820}
+    broken = [
+        {
+            "table": say("clicks"), "column": say("device"), "kind": say("unseen"), "value": 0.25, "threshold": 0.01,
+            "said": say("a quarter of the devices were never seen"),
+        }
+    ]  # fmt: skip
+    return {
+        "stage": "monitoring",
+        "problem": "shop",
+        "as_of": moment(week),
+        "period": period(week),
+        "model": MODEL,
+        "since": moment(0),
+        "rows": 2000 + week,
+        "feed": {"status": "ok", "findings": broken if week % 2 else []},
+        "drift": {
+            "columns": [{"name": say("age"), "method": say("js"), "value": 0.2, "threshold": 0.1, "alert": True}],
+            "rows": 2000,
+            "said": say("1 of 1 columns drifted."),
+        },
+        "estimated": {
+            "metric": say("roc_auc"),
+            "reference": reference,
+            "methods": {"cbpe": figure(0.12 - week / 1000), say("pape"): figure(0.11)},
+            "worse_by": 0.01,
+            "standard_errors": 1.0,
+            "trusted": True,
+            "why": say("It was right before."),
+        },
+        "realised": [
+            {
+                "period": period(w),
+                "model": MODEL,
+                **figure(0.13 - w / 100),
+                "n": 900,
+                "labels_missing": 0.05,
+                "reference": reference,
+                "worse_by": 0.01,
+                "standard_errors": 1.0,
+                "trusted": True,
+                "estimated_then": 0.12,
+            }
+            for w in range(1, week)
+        ],
+        "latency": {"p50_ms": 2.0, "p99_ms": 9.5, "limit_ms": 50, "n": 2000},
+        "errors": {"n": 2, "share": 0.001},
+        "calibration": {"error": 0.02, "what": say("on the newest labelled period")},
+        "explains": {
+            "features": [{"name": say("age"), "drifts": 3}, say("tenure")],
+            "segments": [
+                {"slice": say("activity=new"), "value": 0.1, "n": 90, "worse_by": 0.03, "reference": reference}
+            ],
+        },
+        "health": health,
+        "said": say("It does as well as it promised."),
+    }
+
+
+def live(
+    places: settings.Settings, say: Callable[[str], str] = str, weeks: int = 4, with_notebook: bool = False
+) -> settings.Settings:
+    """The project of `run` with its model in production, looked at for some weeks, each look decided on."""
+    ledger = Ledger.open(places)
+    ledger.promote(
+        "shop", MODEL, None, reasons=[say("nobody answered yet")], actor=say("Ada"), details={"as_of": "2025-06-30"}
+    )
+    for week in range(1, weeks + 1):
+        product = looked(say, week, "watch" if week == weeks else "ok")
+        folder = places.state / "monitoring" / "shop"
+        storage.write_json(folder / f"{product['as_of'][:10]}.json", product)
+        if with_notebook:
+            storage.write_json(folder / f"{product['as_of'][:10]}.ipynb", notebook(*run_cells(say)[:-1]))
+        ledger.record(
+            "retrain",
+            "shop",
+            subject="nothing" if week < weeks else "watch",
+            verdict="no" if week < weeks else "maybe",
+            reasons=[say("it does as well as it promised")],
+            evidence=[
+                {"name": say("worse by"), "value": 0.01, "unit": say("ndcg"), "threshold": 0.005, "passed": False}
+            ],
+            model=MODEL,
+            details={"as_of": product["as_of"], "change": say("three of five")},
+        )
     return places

@@ -1,8 +1,11 @@
 """The command line: help with an example for every command, light imports, errors without tracebacks."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -23,7 +26,8 @@ def test_every_command_has_help_with_an_example_of_itself(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_example_has_only_options_that_its_command_knows(command):
     found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
-    words = found.epilog.removeprefix(f"Example: mlloop {command}").split()
+    words = shlex.split(found.epilog.removeprefix(f"Example: mlloop {command}"))
+    found.make_context(command, words, resilient_parsing=True)
     known = {option for parameter in found.params for option in parameter.opts}
     free = found.context_settings.get("ignore_unknown_options", False)
     assert free or {word.split("=")[0] for word in words if word.startswith("--")} <= known
@@ -34,6 +38,23 @@ def test_help_imports_nothing_heavy():
     code += "'sqlalchemy','sklearn','nbformat','pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_written_for_each_shell(shell):
+    words = [sys.executable, "-m", "mlloop.cli", "--show-completion", shell]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"_TYPER_COMPLETE_TESTING": "1"})
+    assert done.returncode == 0 and "mlloop" in done.stdout.lower()
+
+
+def test_completion_completes_commands_and_options():
+    program = str(Path(sys.executable).with_name("mlloop"))
+    asked = {"_MLLOOP_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    ask = lambda words, at: subprocess.run(
+        [program], capture_output=True, text=True, env=os.environ | asked | {"COMP_WORDS": words, "COMP_CWORD": at}
+    ).stdout.split()
+    assert {"replay", "report"} <= set(ask("mlloop re", "1"))
+    assert ask("mlloop run --unt", "2") == ["--until"]
 
 
 def test_unknown_command_and_option_are_usage_errors():

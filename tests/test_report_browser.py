@@ -47,7 +47,7 @@ FOCUSED = """
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    places = made.run(tmp_path_factory.mktemp("whole") / "project")
+    places = made.live(made.run(tmp_path_factory.mktemp("whole") / "project"))
     states = {
         "shop": {
             "evaluation": {"state": "stale", "reasons": ["input stage training changed"]},
@@ -60,7 +60,8 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wordy(tmp_path_factory):
-    places = made.run(tmp_path_factory.mktemp("wordy") / "project", say=lambda text: text + LONG)
+    say = lambda text: text + LONG
+    places = made.live(made.run(tmp_path_factory.mktemp("wordy") / "project", say=say), say)
     report.write(places)
     return places
 
