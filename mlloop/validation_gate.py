@@ -70,6 +70,9 @@ def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
     g = found.get("gain")
     if g is None or not is_figure(g):
         return Check(name, False, found["said"], unit=label, must_change="compare with the champion on rows that neither has learnt")
+    if g["value"] == g["low"] == g["high"] == 0:
+        said = f"{found['said']} On the {found['n']:,} rows that neither has learnt it answers as the champion does: a swap would change nothing."
+        return Check(name, None, said, 0.0, 0.0, 0.0, 0.0, label, "nothing: the champion answers already as this model would")
     passed = g["low"] > 0
     said = (
         f"{found['said']} On the {found['n']:,} rows that neither has learnt the gain is {number(g['value'])} "

@@ -70,6 +70,8 @@ def group(gap, half, n=600):
         ({"champion": champion(around(0.02, 0.01))}, "yes", "threshold met"),
         ({"champion": champion(around(0.01, 0.02))}, "no", "better than the champion"),
         ({"champion": champion(around(-0.02, 0.01))}, "no", "better than the champion"),
+        # another file, the same answers: it solves the problem, and there is no reason to swap
+        ({"champion": champion(around(0.0, 0.0))}, "maybe", "better than the champion"),
         ({"slices": group(0.2, 0.03)}, "no", "no group of branch left behind"),
         ({"slices": group(0.12, 0.05)}, "maybe", "no group of branch left behind"),
         ({"slices": group(0.05, 0.05)}, "yes", "threshold met"),
