@@ -8,6 +8,7 @@ import ast
 import graphlib
 import io
 import json
+import os
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -269,7 +270,7 @@ def _ask_ploomber(path: Path, env: dict[str, Any]) -> list[dict]:
     return [
         {
             "name": name,
-            "source": str(Path(declared[name]["source"])),
+            "source": os.path.relpath(path.parent / declared[name]["source"], path.parent),  # a project may be moved
             "upstream": upstream[name],
             "params": {k: _as_text(v) for k, v in (declared[name].get("params") or {}).items()},
             "product": _products(path, declared[name]),

@@ -380,8 +380,8 @@ CLEANING = """\
 from mlloop.cleaning import Step, rule
 
 @rule
-def lower(table, columns, context):
-    return Step(table, {name: table[name].lower() for name in columns})
+def upper(table, columns, context):
+    return Step(table, {name: table[name].upper() for name in columns})
 """
 CHECK = """\
 from mlloop.own import check
@@ -401,7 +401,7 @@ def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_i
     export(project, ingestion=CHECK, transformation=CLEANING, need_gate=RULE, features=FEATURE, exploration=CANDIDATE)
     path = project / "problems/credit.yaml"
     change(path, "    source: rows\n", "    source: rows\n    checks: [odd_income]\n")
-    change(path, "    cleaning:\n", "    cleaning:\n      - {rule: lower, columns: [purpose]}\n")
+    change(path, "    cleaning:\n", "    cleaning:\n      - {rule: upper, columns: [purpose]}\n")
     change(
         path, "rules:\n", "rules:\n  - {name: low_income, meaning: who earns little defaults, function: low_income}\n"
     )
@@ -420,7 +420,7 @@ def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_i
     )
     assert (project / "reports/index.html").exists() and (project / "reports/credit/need_gate.html").exists()
     assert product("ingestion")["counts"]["rows"]["rejected"] > 0
-    assert any(one["rule"] == "lower" and one["rows"] for one in product("transformation")["changes"])
+    assert any(one["rule"] == "upper" and one["rows"] for one in product("transformation")["changes"])
     assert "low_income" in {one["name"] for one in product("need_gate")["figures"]["contenders"]}
     assert "amount_of_income" in product("features")["features"] and "closed_as" not in product("features")["features"]
     assert product("training")["model"]["name"] == "careful"
