@@ -148,7 +148,7 @@ def clock() -> dt.datetime:
 
 
 def champion_at(ledger: Ledger, statement: Problem, moment: dt.datetime) -> tuple[str, dt.datetime]:
-    """The champion's digest at a moment of the data's clock, and since when.
+    """The digest of the champion that answered until a moment of the data's clock, and since when; one promoted at that very moment did not yet.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def champion_at(ledger: Ledger, statement: Problem, moment: dt.datetime) -> tupl
     if not rows:
         raise DataError("nothing is in production, so there is nothing to watch", statement.name, "Put a model there: mlloop run")
     placed = [(moment_of(ledger, row, statement), row) for row in rows]
-    since, row = next((one for one in reversed(placed) if one[0] <= moment), placed[-1])
+    since, row = next((one for one in reversed(placed) if one[0] < moment), placed[-1])
     return str(row.model), since
 
 

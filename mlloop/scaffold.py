@@ -184,7 +184,7 @@ def _write(root: Path, name: str, statement: dict[str, Any], data_said: str) -> 
     package = _package(name)
     requirement, told = mlloop_requirement()
     given = {**statement, "package": package, "data_said": data_said, "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
-             "mlloop_said": told, "told": f"{statement['question']} Made with [mlloop](https://pypi.org/project/mlloop/) {version()}."}  # fmt: skip
+             "mlloop_said": told, "told": f"{statement['question']} Made with mlloop {version()}."}  # fmt: skip
     places = {
         "problem.yaml": f"problems/{name}.yaml",
         "gitignore": ".gitignore",

@@ -448,6 +448,17 @@ def test_the_champion_stands_since_the_moment_of_its_training_run(office):
     assert evidence.anchor(office.ledger, office.loan) == HELD
 
 
+def test_a_model_promoted_when_a_period_ends_did_not_answer_in_it(office, tmp_path):
+    ledger = type(office.ledger)(f"sqlite:///{tmp_path}/ledger.db")
+    began = {"a": dt.datetime(2025, 1, 6), "b": dt.datetime(2025, 2, 3)}
+    for model, before in (("a", None), ("b", "a")):
+        ledger.record("gate", office.loan.name, "validation", "yes", ["good enough"], model=model)
+        ledger.promote(office.loan.name, model, before, details={"as_of": began[model].isoformat()})
+    answered = lambda moment: evidence.champion_at(ledger, office.loan, moment)
+    assert answered(began["b"]) == ("a", began["a"])
+    assert answered(began["b"] + dt.timedelta(days=7)) == ("b", began["b"])
+
+
 def test_products_of_earlier_periods_are_read_and_judged_by_labels(office):
     found = storage.plain(monitoring.observe(office.loan, office.gathered(office.ends[2])))
     assert [one["period"]["until"] for one in found["realised"]] == [e.isoformat() for e in office.ends[:2]]
