@@ -14,8 +14,9 @@ AT = 3
 
 
 def test_shift_that_hurts_is_found_retrained_and_promoted():
-    record = play(1, [Happening("hurts", AT)], 9)
-    assert record.retrained[0] == AT + 2 and record.promoted and not record.refused
+    record = play(1, [Happening("hurts", AT)], 10)
+    # the third bad period by estimates; one later where labels show that the estimates were too kind
+    assert record.retrained[0] in (AT + 2, AT + 3) and record.promoted and not record.refused
     assert record.quality[-1] > record.quality[AT] + 0.1
 
 
