@@ -124,15 +124,25 @@ def imported(source: str, package: str = "") -> set[str]:
     return names
 
 
+MOST_REMEMBERED = 2000
+
+
 class Modules:
     """Digests of the local modules that code reaches by its imports.
 
-    Local are the package `mlloop` and every package or module in the project's root.
+    Local are the package `mlloop` and every package or module in the project's root. What a file's content says is
+    remembered in `memory`, by that content, so that the next process parses only what is new.
     """
 
-    def __init__(self, root: Path):
-        self.root = root
-        self._files: dict[str, tuple[str, set[str]] | None] = {}
+    def __init__(self, root: Path, memory: Path | None = None):
+        self.root, self.memory = root, memory
+        self._files: dict[str, tuple[str, set[str]]] = {}
+        try:
+            self._known: dict[str, list] = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
+        except (OSError, ValueError):
+            self._known = {}
+        self._kept = set(self._known)
+        self._used: dict[str, list] = {}
 
     @lru_cache(maxsize=4096)  # noqa: B019  (one instance a command)
     def file(self, name: str) -> Path | None:
@@ -167,11 +177,22 @@ class Modules:
 
     def _read(self, path: Path, name: str) -> tuple[str, set[str]]:
         key = str(path)
-        if self._files.get(key) is None:
+        if key not in self._files:
             text = path.read_text(encoding="utf-8")
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            self._files[key] = (code_digest(text), imported(text, package))
-        return self._files[key]  # type: ignore[return-value]
+            content = storage.digest_json([text, package, list(sys.version_info[:2])])
+            if content not in self._known:
+                self._known[content] = [code_digest(text), sorted(imported(text, package))]
+            digest, names = self._used[content] = self._known[content]
+            self._files[key] = (digest, set(names))
+        return self._files[key]
+
+    def keep(self) -> None:
+        """Write what was learned for the next process; what is no longer used goes when there is much of it."""
+        if self.memory and self._used.keys() - self._kept:
+            found = {**self._known, **self._used} if len(self._known) < MOST_REMEMBERED else self._used
+            storage.write_json(self.memory, found)
+            self._kept = set(found)
 
 
 def dependencies_digest(root: Path) -> str:
@@ -215,7 +236,7 @@ class Freshness:
         self.settings = settings
         self.folder = settings.state / "records" / problem
         self.digests = Digests(settings.state / "records" / "digests.json")
-        self.modules = Modules(settings.root)
+        self.modules = Modules(settings.root, settings.state / "records" / "modules.json")
         self.external, self.outdated = external, outdated
         self.dependencies = dependencies_digest(settings.root)
 
@@ -249,7 +270,12 @@ class Freshness:
     def keep(self, record: Record) -> None:
         """Write a record: from now on its product exists."""
         storage.write_json(self.folder / f"{record.stage}.json", record)
+        self.remember()
+
+    def remember(self) -> None:
+        """Write what was learned of files and modules for the next process."""
         self.digests.keep()
+        self.modules.keep()
 
     def forget(self, stage: str) -> None:
         """Remove a record: its product no longer exists."""

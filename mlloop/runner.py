@@ -230,7 +230,7 @@ def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
         found[task.name] = {"state": state, "reasons": reasons}
         if record:
             found[task.name] |= {"seconds": record.seconds, "finished_at": record.finished_at, "rows": record.rows}
-    fresh.digests.keep()
+    fresh.remember()
     return found
 
 
@@ -358,7 +358,7 @@ def _all_fresh(plan: Plan, fresh: Freshness, chosen: list[str], forced: set[str]
                 outcome.error = closed(plan, task, verdict)
                 outcome.skipped = [n for n in chosen if n in plan.downstream(name)]
                 break
-    fresh.digests.keep()
+    fresh.remember()
     return True
 
 

@@ -126,3 +126,24 @@ def test_a_circle_of_imports_ends(tmp_path):
     (tmp_path / "toy/a.py").write_text("from toy import b\n")
     (tmp_path / "toy/b.py").write_text("import toy.a\n")
     assert set(Modules(tmp_path).closure("import toy.a")) == {"toy", "toy.a", "toy.b"}
+
+
+def test_what_modules_say_is_remembered_by_their_content(tmp_path):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy/a.py").write_text("x = 1\n")
+    memory = tmp_path / "state/modules.json"
+
+    def digest() -> str:
+        modules = Modules(tmp_path, memory)
+        found = modules.closure("import toy.a")["toy.a"]
+        modules.keep()
+        return found
+
+    first = digest()
+    kept = memory.read_bytes()
+    assert digest() == first and memory.read_bytes() == kept
+    (tmp_path / "toy/a.py").write_text("x = 2\n")
+    assert digest() != first
+    memory.write_text("{")
+    (tmp_path / "toy/a.py").write_text("x = 1\n")
+    assert digest() == first and memory.read_bytes() == kept
