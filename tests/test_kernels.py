@@ -249,16 +249,16 @@ def test_killed_run_takes_its_kernels_and_its_lock_with_it(shared):
     assert str(shared.root / "run.lock") in kernel_fds
     client.send_signal(signal.SIGKILL)
     client.wait()
-    wait_for(lambda: all(is_gone(pid) for pid in pids), 5)
-    wait_for(lambda: is_free(shared.root / "run.lock"), 5)  # a killed process is gone before its last thread is
-    wait_for(lambda: not kernels.running(shared)["kernels"], 5)
+    wait_for(lambda: all(is_gone(pid) for pid in pids))
+    wait_for(lambda: is_free(shared.root / "run.lock"))  # a killed process is gone before its last thread is
+    wait_for(lambda: not kernels.running(shared)["kernels"])
 
 
 def test_interrupted_run_kills_its_kernel(shared):
     client, pids = begin_client(shared)
     client.send_signal(signal.SIGINT)
     assert client.wait(timeout=20) != 0
-    wait_for(lambda: all(is_gone(pid) for pid in pids), 5)
+    wait_for(lambda: all(is_gone(pid) for pid in pids))
 
 
 def test_killed_zygote_is_an_error_now_and_replaced_at_the_next_notebook(own):
