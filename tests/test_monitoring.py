@@ -20,6 +20,7 @@ from mlloop.errors import DataError
 from mlloop.estimation import Figure, Period, realised
 from mlloop.evidence import Answers, Inputs, Reference
 from mlloop.problem import Column, Problem, Retrain, Table
+from mlloop.worsening import mark, streak
 
 MONDAY, WEEK = dt.datetime(2025, 3, 3), dt.timedelta(days=7)
 LOAN = Problem.model_validate({
@@ -308,17 +309,17 @@ def test_too_few_answers_raise_no_alert_and_say_so():
     assert nobody["health"] == "not enough rows" and nobody["latency"]["p99_ms"] is None
 
 
-def test_when_nothing_changes_one_history_in_a_hundred_at_most_has_an_alarm():
-    rng, policy = np.random.default_rng(0), Retrain(margin=0.005)
-    alarms, bad = 0, 0
-    for _ in range(300):
-        then = Figure(rng.normal(0.85, 0.004), 0.004, 8000)  # the reference is drawn as well: it may be a lucky one
-        figures = []
-        for value in rng.normal(0.85, 0.006, 52):
-            figures.append({"trusted": True, **estimation.compared("roc_auc", Figure(value, 0.006, 3000), then)})
-        bad += sum(monitoring.is_worse(one, policy) for one in figures)
-        alarms += any(monitoring.is_k_of_n(figures[: k + 1], policy) for k in range(52))
-    assert 0.01 < bad / (300 * 52) < 0.04 and alarms <= 30  # a lucky reference makes some histories bad ones
+@pytest.mark.parametrize("n_reference", [1500, 3000, 12_000, 60_000])
+def test_when_nothing_changes_one_history_in_a_hundred_at_most_has_an_alarm(n_reference):
+    rng, policy, histories = np.random.default_rng(0), Retrain(margin=0.0), 3000
+    error = lambda n: 0.4 / n**0.5
+    span, alarms = {"from": "", "until": ""}, 0
+    for _ in range(histories):
+        then = Figure(rng.normal(0.85, error(n_reference)), error(n_reference), n_reference)  # it may be a lucky one
+        drawn = rng.normal(0.85, error(1500), 52)
+        marks = [mark(estimation.compared("roc_auc", Figure(v, error(1500), 1500), then, periods=policy.k), span, True) for v in drawn]
+        alarms += any(streak("realised", marks[: k + 1], policy).fires for k in range(52))
+    assert 0 < alarms <= histories / 100
 
 
 def test_a_regression_is_estimated_by_its_errors_and_judged_downwards():
