@@ -11,6 +11,7 @@ __all__ = ['PERIODS', 'Reference', 'Answers', 'Inputs', 'moment_of', 'clock', 'c
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,11 @@ class Reference:
     groups: list[dict[str, Any]] = field(default_factory=list)
 
     def period(self) -> Period:
-        """As the estimates take it."""
+        """As the estimates take it: always the same object, so what they learn of it is learnt once."""
+        return self._period
+
+    @cached_property
+    def _period(self) -> Period:
         assert self.score is not None
         return Period(self.X, self.score, self.y)
 
@@ -185,6 +190,19 @@ def reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: 
     DataError
         No gate judged the model, or what it read is no longer kept.
     """
+    gate = _gate_of(ledger, statement, model)
+    key = (str(settings.state), statement.name, model, str(gate.digests.get("stage evaluation")))
+    if key not in _READ:
+        while len(_READ) >= 4:
+            _READ.pop(next(iter(_READ)))
+        _READ[key] = _reference_of(settings, ledger, statement, model)
+    return _READ[key]
+
+
+_READ: dict[tuple[str, ...], Reference] = {}  # by what says their content, so a history reads each once
+
+
+def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> Reference:
     content = _evaluation_of(settings, ledger, statement, model)
     kept, main = content["reference"], content["main"]
     figure = Figure(main["value"], (main["high"] - main["low"]) / (2 * 1.96), int(main["n"]))
@@ -204,10 +222,15 @@ def reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: 
     return Reference(model, _typed(pd.DataFrame(asked), release), figure, np.asarray(release.scores(asked), dtype=float), y, release.card.get("cut", 0.5), groups)
 
 
-def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> dict[str, Any]:
+def _gate_of(ledger: Ledger, statement: Problem, model: str) -> Row:
     gate = ledger.last(problem=statement.name, kind="gate", subject="validation", model=model)
     if gate is None:
         raise DataError("no gate has judged it, so there is no reference", f"model {model[:12]}", "Train one: mlloop run")
+    return gate
+
+
+def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> dict[str, Any]:
+    gate = _gate_of(ledger, statement, model)
     kept = settings.state / "objects" / f"{gate.digests.get('stage evaluation')}.json"
     content = storage.read_json(kept) if kept.exists() else {}
     if "reference" not in content:

@@ -317,7 +317,10 @@ def test_when_nothing_changes_one_history_in_a_hundred_at_most_has_an_alarm(n_re
     for _ in range(histories):
         then = Figure(rng.normal(0.85, error(n_reference)), error(n_reference), n_reference)  # it may be a lucky one
         drawn = rng.normal(0.85, error(1500), 52)
-        marks = [mark(estimation.compared("roc_auc", Figure(v, error(1500), 1500), then, periods=policy.k), span, True) for v in drawn]
+        marks = [
+            mark(estimation.compared("roc_auc", Figure(v, error(1500), 1500), then, periods=policy.k), span, True)
+            for v in drawn
+        ]
         alarms += any(streak("realised", marks[: k + 1], policy).fires for k in range(52))
     assert 0 < alarms <= histories / 100
 
