@@ -346,6 +346,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mlloop.evidence.Reference': ('evidence.html#reference', 'mlloop/evidence.py'),
                                  'mlloop.evidence.Reference._period': ('evidence.html#reference._period', 'mlloop/evidence.py'),
                                  'mlloop.evidence.Reference.period': ('evidence.html#reference.period', 'mlloop/evidence.py'),
+                                 'mlloop.evidence.Reference.weights': ('evidence.html#reference.weights', 'mlloop/evidence.py'),
                                  'mlloop.evidence._Reader': ('evidence.html#_reader', 'mlloop/evidence.py'),
                                  'mlloop.evidence._Reader.__init__': ('evidence.html#_reader.__init__', 'mlloop/evidence.py'),
                                  'mlloop.evidence._Reader._lists': ('evidence.html#_reader._lists', 'mlloop/evidence.py'),

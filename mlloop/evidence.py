@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import baselines, deployment, estimation, feed, metrics, predictions, releases, storage
+from . import baselines, deployment, drift, estimation, feed, metrics, predictions, releases, storage
 from .errors import DataError
 from .estimation import Figure, Period
 from .lake import Lake
@@ -57,6 +57,11 @@ class Reference:
     def period(self) -> Period:
         """As the estimates take it: always the same object, so what they learn of it is learnt once."""
         return self._period
+
+    @cached_property
+    def weights(self) -> dict[str, float]:
+        """How much each column has to do with the answers, 0 to 1; 1 each where there are no scores."""
+        return {str(name): 1.0 for name in self.X} if self.score is None else drift.weights(self.X, self.score)
 
     @cached_property
     def _period(self) -> Period:

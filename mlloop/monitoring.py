@@ -132,8 +132,9 @@ def segments(statement: Problem, reference: Reference, answers: Answers, names: 
     then, now = (row_slices(one.X, reference.X, shown) for one in (reference, answers))
     found = []
     for name in now:
-        for group in sorted(now[name].unique()):
-            here, there = (np.flatnonzero(one[name] == group) for one in (now, then))
+        places, there_places = (one.groupby(name).indices for one in (now, then))
+        for group, here in places.items():
+            there = there_places.get(group, here[:0])
             if min(len(here), len(there)) < LEAST_GROUP:
                 continue
             try:
@@ -282,12 +283,11 @@ def _calibration(statement: Problem, inputs: Inputs) -> dict[str, Any] | None:
 
 def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], belief: np.ndarray | None) -> dict[str, Any]:
     reference, answers, policy = inputs.reference, inputs.answers, statement.retrain
-    weight = drift.weights(reference.X, reference.score) if reference.score is not None else {str(name): 1.0 for name in reference.X}
     before: dict[str, int] = {}
     for one in inputs.earlier[1 - policy.n :]:
         for column in one["drift"]["columns"]:
             before[column["name"]] = before.get(column["name"], 0) + bool(column["alert"])
-    ranked = drift.ranked(dict(moved), weight, before)
+    ranked = drift.ranked(dict(moved), reference.weights, before)
     names = [*statement.success.slices, *(one["name"] for one in ranked[:3])]
     found: dict[str, Any] = {"features": ranked[:10], "segments": []}
     if belief is not None and len(belief) == len(answers.X):
