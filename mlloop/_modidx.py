@@ -583,6 +583,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.monitoring._explained': ('monitoring.html#_explained', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._figure': ('monitoring.html#_figure', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._good': ('monitoring.html#_good', 'mlloop/monitoring.py'),
+                                   'mlloop.monitoring._groups': ('monitoring.html#_groups', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._of_group': ('monitoring.html#_of_group', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._served': ('monitoring.html#_served', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._slow': ('monitoring.html#_slow', 'mlloop/monitoring.py'),

@@ -27,7 +27,7 @@ from .problem import Problem, Recommendation
 from .settings import Settings
 
 # %% ../nbs/24_evidence.ipynb #24875b02
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
     """The held-out period of a model.
 
@@ -69,7 +69,7 @@ class Reference:
         return Period(self.X, self.score, self.y)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What one model answered in a period.
 
@@ -110,7 +110,7 @@ class Answers:
         return replace(self, X=self.X.iloc[rows], score=self.score[rows], y=None if self.y is None else self.y[rows])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """Everything that `monitoring.observe` looks at.
 

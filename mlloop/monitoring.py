@@ -9,6 +9,7 @@ __all__ = ['LEAST_ROWS', 'OFF', 'LEAST_GROUP', 'NEXT', 'WORDS', 'judged', 'guess
 # %% ../nbs/25_monitoring.ipynb #167d02ef
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -129,22 +130,33 @@ def segments(statement: Problem, reference: Reference, answers: Answers, names: 
         return _activities(metric, reference, answers)
     shown = [name for name in dict.fromkeys(names) if name in answers.X and name in reference.X]
     assert reference.score is not None and reference.y is not None and answers.score is not None
-    then, now = (row_slices(one.X, reference.X, shown) for one in (reference, answers))
     found = []
-    for name in now:
-        places, there_places = (one.groupby(name).indices for one in (now, then))
-        for group, here in places.items():
-            there = there_places.get(group, here[:0])
-            if min(len(here), len(there)) < LEAST_GROUP:
+    for name in shown:
+        then = _groups(metric, reference, name)
+        for group, here in row_slices(answers.X, reference.X, [name]).groupby(name).indices.items():
+            if group not in then or len(here) < LEAST_GROUP:
                 continue
+            was = then[group]
             try:
-                was = realised(metric, reference.period().at(there), reference.cut)
-                is_, by = _of_group(metric, answers, here, reference.cut, belief)
+                is_, by = _of_group(metric, answers, np.asarray(here), reference.cut, belief)
             except DataError:
                 continue
             row = {"slice": name, "group": group, "value": is_.value, "n": is_.n, "reference": was.value, "by": by}
             found.append({**row, **compared(metric, is_, was)})
     return sorted(found, key=lambda one: one["standard_errors"], reverse=True)
+
+
+@lru_cache(maxsize=64)
+def _groups(metric: str, reference: Reference, name: str) -> dict[str, Figure]:
+    """The metric in each group of the reference that is large enough and has both classes."""
+    found = {}
+    for group, rows in row_slices(reference.X, reference.X, [name]).groupby(name).indices.items():
+        try:
+            if len(rows) >= LEAST_GROUP:
+                found[str(group)] = realised(metric, reference.period().at(np.asarray(rows)), reference.cut)
+        except DataError:
+            continue
+    return found
 
 
 def _of_group(metric: str, answers: Answers, rows: np.ndarray, cut: float, belief: np.ndarray | None) -> tuple[Figure, str]:
