@@ -148,13 +148,24 @@ def in_production(settings: Settings, ledger: Ledger, problem: str, at: dt.datet
 
 
 def asked(lake: "Lake", statement: Problem, pair: serving.Pair, period: Period) -> tuple["pd.DataFrame", list[str]]:
-    """The period's rows as a service would be asked for them, and the time of each (ISO)."""
+    """The period's rows as a service would be asked for them, and the time of each (ISO).
+
+    A shop that shows only new things says what was bought since the model learnt.
+    """
     import pandas as pd
 
     if isinstance(statement.task, Recommendation):
         events = lake.read(f"{statement.name}/events")
         before = events.filter((events.time < pd.Timestamp(period.since)) & events.user.notnull())
         users = before.select("user").distinct().order_by("user").to_pandas()
+        if not statement.task.repeats:
+            bought = before.filter(before.kind == statement.task.target_kind).select(
+                "user", "item", "time", "quantity", "kind"
+            )
+            who = users.rename(columns={"user": "entity"}).assign(at=period.since)
+            users["exclude"] = bought_before(
+                bought.to_pandas(), statement, who, getattr(pair.champion, "recommender", None)
+            )
         return users, [period.since.isoformat(timespec="microseconds")] * len(users)
     rows = lake.read(f"{statement.name}/{ARRIVED}")
     lacking = [one.name for one in pair.form.fields if one.name not in rows.columns]
@@ -164,6 +175,28 @@ def asked(lake: "Lake", statement: Problem, pair: serving.Pair, period: Period) 
     order = [c for c in (_time(statement), statement.task.entity) if c]
     table = table.sort_values(order, kind="stable", ignore_index=True)
     return table, [at.isoformat(timespec="microseconds") for at in pd.to_datetime(table[_time(statement)])]
+
+
+def bought_before(
+    events: "pd.DataFrame", statement: Problem, who: "pd.DataFrame", known_to: Any = None
+) -> list[list[str]]:
+    """What each of `who` (entity, at) had bought before, less what the recommender `known_to` saw, (n_who,)."""
+    import numpy as np
+
+    task = statement.task
+    assert isinstance(task, Recommendation)
+    bought = events[(events["kind"] == task.target_kind) & ~(events["quantity"] <= 0)]
+    pairs = bought.merge(who.drop_duplicates("entity"), left_on="user", right_on="entity")
+    pairs = pairs.loc[pairs["time"] < pairs["at"], ["user", "item"]].drop_duplicates()
+    if known_to is not None and len(pairs):
+        row, column = known_to.users_.get_indexer(pairs["user"]), known_to.items_.get_indexer(pairs["item"])
+        both = (row >= 0) & (column >= 0)
+        seen = both.copy()
+        seen[both] = np.asarray(known_to.seen_[row[both], column[both]]).ravel() > 0
+        pairs = pairs[~seen]
+    lists = pairs.assign(item=pairs["item"].astype(str)).sort_values(["user", "item"]).groupby("user")["item"].agg(list)
+    found = lists.reindex(who["entity"])
+    return [one if isinstance(one, list) else [] for one in found]
 
 
 def _with_features(lake: "Lake", statement: Problem, rows: "ibis.Table", lacking: list[str]) -> "ibis.Table":

@@ -121,30 +121,51 @@ def gain(
 
 
 def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Estimate | None:
+    """Both are asked what everybody was asked, and judged by what was bought in the time that the statement gives a list."""
     import pandas as pd
 
     window = pd.Timedelta(days=statement.time.holdout_days)
-    users = log.dropna(subset=["entity"]).drop_duplicates("entity")[["entity", "at"]]
-    users = users[users["at"] + window <= now]
-    wanted = bought.assign(user=bought["user"].astype(str)).merge(users, left_on="user", right_on="entity")
-    wanted = wanted[(wanted["time"] >= wanted["at"]) & (wanted["time"] < wanted["at"] + window)]
-    if wanted.empty:
+    shown = log.dropna(subset=["entity"]).sort_values("at", kind="stable").drop_duplicates("entity")
+    shown = shown[shown["at"] + window <= now].reset_index(drop=True)
+    wanted = bought.astype({"user": str, "item": str}).merge(shown[["entity", "at"]], left_on="user", right_on="entity")
+    wanted = wanted.loc[(wanted["time"] >= wanted["at"]) & (wanted["time"] < wanted["at"] + window), ["user", "item"]]
+    asked = predictions.asked(shown)
+    left_out = asked["exclude"] if "exclude" in asked else pd.Series([None] * len(shown), dtype=object)
+    rows = [
+        {"user": user, "k": statement.task.k, "exclude": out if isinstance(out, list) else None}
+        for user, out in zip(shown["entity"], left_out, strict=True)
+    ]
+    wanted = wanted.drop_duplicates()
+    if not statement.task.repeats:
+        wanted = wanted[~_bought_before(wanted, rows, (champion, canary))]
+    who = sorted(wanted["user"].unique())[:MAX_ROWS]
+    if not who:
         return None
-    who = pd.Index(sorted(wanted["user"].unique())[:MAX_ROWS])
-    values = [_ranking_values(one, who, wanted, statement) for one in (canary, champion)]
+    rows, wanted = [row for row in rows if row["user"] in set(who)], wanted[wanted["user"].isin(who)]
+    values = [_ranking_values(one, rows, wanted, statement) for one in (canary, champion)]
     return metrics.estimate_mean(values[0] - values[1], confidence=statement.success.confidence)
 
 
-def _ranking_values(release, who, wanted, statement) -> np.ndarray:
-    items = [str(item) for item in release.recommender.items_]
-    place = {item: at for at, item in enumerate(items)}
-    relevant = np.zeros((len(who), len(items) + 1), dtype=bool)
-    for user, item in zip(wanted["user"], wanted["item"].astype(str), strict=True):
-        relevant[who.get_loc(user), place.get(item, len(items))] = True
-    scores = np.hstack(
-        [release.recommender.score(who), np.full((len(who), 1), -np.inf)]
-    )  # the last: items it cannot show
-    return metrics.ranking_values(scores, relevant, statement.task.k)[statement.success.metric]
+def _bought_before(wanted, rows, both) -> np.ndarray:
+    """Which pairs of user and item were bought before the list was shown: left out of it, or seen by a model."""
+    told = {(row["user"], item) for row in rows for item in row["exclude"] or ()}
+    found = np.array([pair in told for pair in zip(wanted["user"], wanted["item"], strict=True)], dtype=bool)
+    for one in (release.recommender for release in both):
+        row, column = one.users_.get_indexer(wanted["user"]), one.items_.astype(str).get_indexer(wanted["item"])
+        known = (row >= 0) & (column >= 0)
+        found[known] |= np.asarray(one.seen_[row[known], column[known]]).ravel() > 0
+    return found
+
+
+def _ranking_values(release, rows, wanted, statement) -> np.ndarray:
+    """The metric of each row's list."""
+    place = {(row["user"], item): rank for row, answer in zip(rows, release.answers(rows), strict=True)
+             for rank, item in enumerate(answer["items"], 1)}  # fmt: skip
+    at = {row["user"]: position for position, row in enumerate(rows)}
+    pairs = list(zip(wanted["user"], wanted["item"], strict=True))
+    ranks = np.array([place.get(pair, np.inf) for pair in pairs], dtype=float)
+    users = np.array([at[user] for user, _ in pairs])
+    return metrics.values_of_ranks(users, ranks, len(rows), statement.task.k)[statement.success.metric]
 
 
 def estimated_gain(

@@ -288,6 +288,7 @@ class _Comparison:
                 MAX_ROWS,
                 period.since.isoformat(),
                 self.begin.isoformat(),
+                "without what was bought before",
             ]
         )
         path = self.folder / f"{period.name}.json"
@@ -407,10 +408,9 @@ class _Comparison:
         if not users:
             return None
         task: Any = self.statement.task
-        lists = {
-            "loop": shown,
-            "never": shown.assign(items=[one["items"] for one in self.first.answers([{"user": u} for u in users])]),
-        }
+        bought = None if task.repeats else arrivals.bought_before(self._events(), self.statement, shown)
+        rows = [{"user": user, "exclude": bought[at] if bought else None} for at, user in enumerate(users)]
+        lists = {"loop": shown, "never": shown.assign(items=[one["items"] for one in self.first.answers(rows)])}
         if self.always:
             at = self.renewed[period.since]
             if at <= self.begin:
@@ -418,10 +418,8 @@ class _Comparison:
             else:
                 if self._always is None or self._always[0] != at:
                     self._always = (at, self._trained_events(at))
-                chosen = self._always[1].recommend(users, k=task.k, exclude_seen=not task.repeats)
-                lists["always"] = shown.assign(
-                    items=pd.Series([[str(i) for i in row] for row in chosen], index=shown.index)
-                )
+                chosen = releases.chosen(self._always[1], rows, task.k, task.repeats)
+                lists["always"] = shown.assign(items=pd.Series(chosen, index=shown.index))
         found: dict[str, Any] = {"since": period.since.isoformat(), "until": period.until.isoformat()}
         for name, one in lists.items():
             values = self._wants(one)
@@ -438,12 +436,15 @@ class _Comparison:
     def _wants(self, shown: "pd.DataFrame") -> "pd.DataFrame":
         from mlloop import evidence
 
+        return evidence.wants_of(shown, self._events(), self.statement)
+
+    def _events(self) -> "pd.DataFrame":
         if self._truth is None:
             events = self._all()["events"]
             self._truth = (
                 events.filter(events.user.notnull()).select("user", "item", "time", "kind", "quantity").to_pandas()
             )
-        return evidence.wants_of(shown, self._truth, self.statement)
+        return self._truth
 
     def _trained_events(self, at: dt.datetime):
         from mlloop import candidates, features, training, transformation

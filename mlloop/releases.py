@@ -34,7 +34,7 @@ class Field:
     ----------
     name : str
     type : str
-        'number', 'text' or 'time'.
+        'number', 'text', 'time', or 'list' (of texts; in a table of texts separated by semicolons).
     required : bool
         Whether a request without it is refused; else it counts as missing.
     min, max : float or None
@@ -269,21 +269,37 @@ class Ranking(Release):
         self.k, self.repeats = card["k"], card["repeats"]
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The items for each row's user, best first; a user nobody knows is shown what is popular."""
-        given = [{**row, "k": row.get("k") or self.k} for row in rows]
-        most = max((row["k"] for row in given), default=self.k)
-        users = [row["user"] for row in given]
-        chosen = self.recommender.recommend(users, k=most, exclude_seen=not self.repeats)
-        counts = [min(row["k"], new) for row, new in zip(given, self._to_show(users), strict=True)]
-        return [{"items": [str(item) for item in items[:n]]} for items, n in zip(chosen, counts, strict=True)]
+        """The items for each row's user, best first, without those in its `exclude`; a user nobody knows is shown what is popular."""
+        return [{"items": items} for items in chosen(self.recommender, rows, self.k, self.repeats)]
 
-    def _to_show(self, users: Sequence[str]) -> list[int]:
-        """How many items there are for each user: all, or those not bought before, which stand first."""
-        known, every = self.recommender.users_, len(self.recommender.items_)
-        if self.repeats:
-            return [every] * len(users)
-        bought = np.append(np.diff(self.recommender.seen_.indptr), 0)  # the last: a user nobody knows
-        return (every - bought[known.get_indexer(users)]).tolist()
+
+def chosen(recommender: Any, rows: Sequence[Mapping[str, Any]], k: int, repeats: bool) -> list[list[str]]:
+    """The items that a recommender shows to each row's user, best first.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        user; k and exclude (items) where they are stated.
+    repeats : bool
+        Whether what the recommender saw a user buy is shown again.
+    """
+    wanted = [row.get("k") or k for row in rows]
+    left_out = [set(row.get("exclude") or ()) for row in rows]
+    users = [row["user"] for row in rows]
+    most = max((n + len(out) for n, out in zip(wanted, left_out, strict=True)), default=k)
+    found = recommender.recommend(users, k=most, exclude_seen=not repeats)
+    to_show = _to_show(recommender, users, repeats)
+    lists = ([str(item) for item in items[:n]] for items, n in zip(found, to_show, strict=True))
+    return [[i for i in items if i not in out][:n] for items, out, n in zip(lists, left_out, wanted, strict=True)]
+
+
+def _to_show(recommender: Any, users: Sequence[str], repeats: bool) -> list[int]:
+    """How many items there are for each user: all, or those not bought before, which stand first."""
+    every = len(recommender.items_)
+    if repeats:
+        return [every] * len(users)
+    bought = np.append(np.diff(recommender.seen_.indptr), 0)  # the last: a user nobody knows
+    return (every - bought[recommender.users_.get_indexer(users)]).tolist()
 
 
 def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[dict[str, Any]]:
@@ -313,6 +329,8 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
         return pd.to_datetime(values).tolist()
     if kind == "number":
         return values.astype("float64").tolist()
+    if kind == "list":
+        return [one if isinstance(one, list) else [*map(str.strip, str(one).split(";"))] for one in values.tolist()]
     return [_text(value) for value in values.tolist()]
 
 

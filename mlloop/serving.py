@@ -28,11 +28,15 @@ from .releases import Field, Release
 from .settings import Settings
 
 # %% ../nbs/24_serving.ipynb #0d1bdd36
+_Name = Annotated[str, Limits(max_length=200)]
+
+
 def request_type(release: Release) -> type:
     """The type of one request for this release, a TypedDict that pydantic checks."""
     if release.kind == "recommendation":
         keys = {"user": Required[Annotated[str, Limits(max_length=200, description="who is shown the items")]],
-                "k": NotRequired[Annotated[int | None, Limits(ge=1, le=1000, description="how many items")]]}
+                "k": NotRequired[Annotated[int | None, Limits(ge=1, le=1000, description="how many items")]],
+                "exclude": NotRequired[Annotated[list[_Name] | None, Limits(max_length=1000, description="items not to show, say those bought since the model learnt")]]}
     else:
         keys = {one.name: _key(one) for one in release.fields}
         if release.entity and release.entity not in keys:
@@ -202,7 +206,7 @@ def _record(release: Release, role: str, row: Mapping[str, Any], entity: str | N
     who = row.get(entity) if entity else None
     record = {"id": f"{now:016x}{os.urandom(6).hex()}", "at": _utc(now), "problem": release.problem,
               "model": release.model, "release": release.digest, "role": role, "entity": None if who is None else str(who),
-              "row": {k: v if v is None or type(v) in (str, float, int) else str(v) for k, v in row.items() if k != entity}, **said, "ms": ms}
+              "row": {k: v if v is None or type(v) in (str, float, int, list) else str(v) for k, v in row.items() if k != entity}, **said, "ms": ms}
     return {**record, "error": error} if error else record
 
 
@@ -239,7 +243,7 @@ def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = N
         A column is missing that every request must state.
     """
     form, checks = pair.form, checker(pair.form)
-    fields = [*form.fields, *([Field("user", "text", True)] if form.kind == "recommendation" else [])]
+    fields = [*form.fields, *([Field("user", "text", True), Field("exclude", "list")] if form.kind == "recommendation" else [])]
     if form.entity and form.kind != "recommendation":
         fields.append(Field(form.entity, "text"))
     lacking = [one.name for one in fields if one.required and one.name not in table]

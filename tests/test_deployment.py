@@ -10,9 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from production import FEATURES, Production, environment, loans
+from production import FEATURES, Production, environment, loans, sales
 
-from mlloop import canary, candidates, deployment, metrics, onnxform, predictions, preparation, releases, storage
+from mlloop import (
+    arrivals,
+    canary,
+    candidates,
+    deployment,
+    metrics,
+    onnxform,
+    predictions,
+    preparation,
+    releases,
+    storage,
+)
 from mlloop.errors import LedgerError, ModelError, PromotionRefused
 from mlloop.problem import Tabular
 
@@ -443,13 +454,58 @@ def test_a_recommender_on_trial_is_judged_by_what_was_bought(production):
             "model": (other if mine else champion)["digest"], "role": "canary" if mine else "champion", "ms": 1.0, "row": {},
         }])  # fmt: skip
     log.close()
-    from production import sales
-
     bought = sales(seed=3).assign(time=pd.Timestamp("2025-03-04"))
     early = deployment.judge(production.settings, production.ledger, shop, bought, now=dt.datetime(2025, 3, 5))
     assert early.outcome is None, "seven days have not passed since the lists were shown"
     trial = deployment.judge(production.settings, production.ledger, shop, bought, now=dt.datetime(2025, 3, 10))
     assert trial.outcome == "rolled_back" and "worse than the champion: realised gain in NDCG" in trial.reasons[0]
+
+
+def test_a_shop_of_new_things_leaves_out_what_was_bought_since_and_judges_by_what_was_not_bought_before(production):
+    shop = production.shop.model_copy(update={"task": production.shop.task.model_copy(update={"repeats": False})})
+    production.deploy(production.models["shop"])
+    release = deployment.load_release(
+        production.settings, production.ledger, "shop", production.models["shop"]["digest"]
+    )
+    recommender = release.recommender
+    moment, who = (
+        pd.Timestamp("2025-03-02"),
+        pd.DataFrame({"entity": ["u3", "u4", "new"], "at": pd.Timestamp("2025-03-02")}),
+    )
+    unseen = next(
+        i
+        for i in recommender.items_
+        if not recommender.seen_[recommender.users_.get_loc("u3"), recommender.items_.get_loc(i)]
+    )
+    since = pd.DataFrame([
+        ("u3", unseen, moment - pd.Timedelta(days=1), "purchase", 1), ("u3", unseen, moment - pd.Timedelta(days=2), "purchase", 1),
+        ("u3", "i99", moment, "purchase", 1), ("u4", "i98", moment - pd.Timedelta(days=1), "view", 1),
+        ("u4", "i97", moment - pd.Timedelta(days=1), "purchase", -1), ("new", "i01", moment - pd.Timedelta(days=1), "purchase", 1),
+    ], columns=["user", "item", "time", "kind", "quantity"])  # fmt: skip
+    events = pd.concat([sales(), since])
+    told = arrivals.bought_before(events, shop, who, recommender)
+    assert told == [[unseen], [], ["i01"]], "neither what the model saw, nor a view, a return, or what is bought later"
+    assert set(told[0]) < set(arrivals.bought_before(events, shop, who)[0])
+
+    rows = [{"user": "u3", "k": 5, "exclude": told[0]}, {"user": "new", "k": 5, "exclude": told[2]}]
+    lists = releases.chosen(recommender, rows, 5, repeats=False)
+    assert (
+        not set(lists[0]) & set(sales().query("user == 'u3'")["item"])
+        and unseen not in lists[0]
+        and "i01" not in lists[1]
+    )
+    log = pd.DataFrame(
+        {
+            "entity": ["u3", "new"],
+            "at": moment,
+            "row": [json.dumps({k: row[k] for k in ("k", "exclude")}) for row in rows],
+        }
+    )
+    bought = pd.DataFrame(
+        {"user": ["u3", "new", "new"], "item": [unseen, "i01", lists[1][0]], "time": moment + pd.Timedelta(days=1)}
+    )
+    gain = canary._ranking_gain(shop, release, release, log, bought, dt.datetime(2025, 3, 20))
+    assert gain.n == 1 and gain.value == 0, "u3 bought again what he had: nothing new"
 
 
 def test_an_estimate_without_labels_prefers_the_model_that_ranks_like_the_truth(production):

@@ -71,6 +71,15 @@ def test_a_recommender_answers_for_a_known_user_and_for_a_stranger(trained, serv
     assert logged(trained, "shop")["items"].iloc[0].tolist() == known
 
 
+def test_what_was_bought_since_the_model_learnt_is_not_shown(trained, served):
+    before = served.ask({"user": "u3", "k": 5}, "/recommend").json()["items"]
+    told = {"user": "u3", "k": 5, "exclude": [before[0], before[3], "an item of yesterday"]}
+    after = served.ask(told, "/recommend").json()["items"]
+    assert after[:3] == [before[1], before[2], before[4]] and len(after) == 5
+    assert json.loads(logged(trained, "shop")["row"].iloc[-1])["exclude"] == told["exclude"]
+    assert served.ask({"user": "u3", "exclude": "i01"}, "/recommend").status_code == 422
+
+
 @pytest.mark.parametrize(
     ("change", "loc"),
     [
@@ -446,8 +455,17 @@ def test_a_table_that_cannot_be_scored_is_refused(production, name, said, monkey
 
 
 def test_batch_recommends_for_every_user(production):
-    (production.root / "users.csv").write_text("user\nu1\nu2\nstranger\n")
-    done = production.mlloop("predict", "users.csv", "--problem", "shop", "--out", "lists.csv")
+    ask = lambda text: (
+        (production.root / "users.csv").write_text(text)
+        and production.mlloop("predict", "users.csv", "--problem", "shop", "--out", "lists.csv")
+    )
+    done = ask("user\nu1\nu2\nstranger\n")
     assert done.returncode == 0, done.stderr
     lists = pd.read_csv(production.root / "lists.csv")
+    one, two, *rest = lists.loc[lists["user"] == "u1", "item"]
+    (production.root / "lists.csv").unlink()
+    assert ask(f"user,exclude\nu1,{one}; {two}\nu2,\n").returncode == 0
+    again = pd.read_csv(production.root / "lists.csv")
+    assert again.loc[again["user"] == "u1", "item"].tolist()[:3] == rest
+    assert again.loc[again["user"] == "u2", "item"].tolist() == lists.loc[lists["user"] == "u2", "item"].tolist()
     assert lists.groupby("user")["rank"].max().to_dict() == {"u1": 5, "u2": 5, "stranger": 5}
