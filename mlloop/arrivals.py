@@ -181,19 +181,13 @@ def bought_before(
     events: "pd.DataFrame", statement: Problem, who: "pd.DataFrame", known_to: Any = None
 ) -> list[list[str]]:
     """What each of `who` (entity, at) had bought before, less what the recommender `known_to` saw, (n_who,)."""
-    import numpy as np
-
     task = statement.task
     assert isinstance(task, Recommendation)
     bought = events[(events["kind"] == task.target_kind) & ~(events["quantity"] <= 0)]
     pairs = bought.merge(who.drop_duplicates("entity"), left_on="user", right_on="entity")
     pairs = pairs.loc[pairs["time"] < pairs["at"], ["user", "item"]].drop_duplicates()
     if known_to is not None and len(pairs):
-        row, column = known_to.users_.get_indexer(pairs["user"]), known_to.items_.get_indexer(pairs["item"])
-        both = (row >= 0) & (column >= 0)
-        seen = both.copy()
-        seen[both] = np.asarray(known_to.seen_[row[both], column[both]]).ravel() > 0
-        pairs = pairs[~seen]
+        pairs = pairs[~releases.seen_by(known_to, pairs["user"], pairs["item"])]
     lists = pairs.assign(item=pairs["item"].astype(str)).sort_values(["user", "item"]).groupby("user")["item"].agg(list)
     found = lists.reindex(who["entity"])
     return [one if isinstance(one, list) else [] for one in found]

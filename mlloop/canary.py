@@ -150,10 +150,8 @@ def _bought_before(wanted, rows, both) -> np.ndarray:
     """Which pairs of user and item were bought before the list was shown: left out of it, or seen by a model."""
     told = {(row["user"], item) for row in rows for item in row["exclude"] or ()}
     found = np.array([pair in told for pair in zip(wanted["user"], wanted["item"], strict=True)], dtype=bool)
-    for one in (release.recommender for release in both):
-        row, column = one.users_.get_indexer(wanted["user"]), one.items_.astype(str).get_indexer(wanted["item"])
-        known = (row >= 0) & (column >= 0)
-        found[known] |= np.asarray(one.seen_[row[known], column[known]]).ravel() > 0
+    for release in both:
+        found |= releases.seen_by(release.recommender, wanted["user"], wanted["item"])
     return found
 
 

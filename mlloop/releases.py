@@ -302,6 +302,19 @@ def _to_show(recommender: Any, users: Sequence[str], repeats: bool) -> list[int]
     return (every - bought[recommender.users_.get_indexer(users)]).tolist()
 
 
+def seen_by(recommender: Any, users: Any, items: Any) -> np.ndarray:
+    """Whether the recommender saw each user buy the item beside it, (n_pairs,)."""
+    import pandas as pd
+
+    known = recommender.seen_.tocoo()
+    row, column = (
+        recommender.users_.get_indexer(users),
+        recommender.items_.astype(str).get_indexer(pd.Index(items).astype(str)),
+    )
+    place = lambda row, column: np.asarray(row, dtype=np.int64) * len(recommender.items_) + column
+    return (row >= 0) & (column >= 0) & np.isin(place(row, column), place(known.row, known.col)[known.data > 0])
+
+
 def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[dict[str, Any]]:
     """A table's rows as requests state them: the known fields, missing values as None.
 
