@@ -456,6 +456,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mlloop.feed._values': ('feed.html#_values', 'mlloop/feed.py'),
                              'mlloop.feed._volume': ('feed.html#_volume', 'mlloop/feed.py'),
                              'mlloop.feed.compare': ('feed.html#compare', 'mlloop/feed.py'),
+                             'mlloop.feed.confirmed': ('feed.html#confirmed', 'mlloop/feed.py'),
                              'mlloop.feed.finding': ('feed.html#finding', 'mlloop/feed.py'),
                              'mlloop.feed.late': ('feed.html#late', 'mlloop/feed.py'),
                              'mlloop.feed.profile': ('feed.html#profile', 'mlloop/feed.py'),

@@ -9,7 +9,7 @@ __all__ = ['PERIODS', 'Reference', 'Answers', 'Inputs', 'moment_of', 'clock', 'c
 
 # %% ../nbs/24_evidence.ipynb #7eaefa2f
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -336,16 +336,18 @@ def wants_of(log: pd.DataFrame, events: pd.DataFrame, statement: Problem) -> pd.
     return values.assign(activity=activity(seen[seen["time"] < seen["at"]], users))
 
 # %% ../nbs/24_evidence.ipynb #41ddbafb
-def feed_of(lake: Lake, statement: Problem, windows: Mapping[str, Any], since: dt.datetime, until: dt.datetime, last: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def feed_of(lake: Lake, statement: Problem, windows: Mapping[str, Any], since: dt.datetime, until: dt.datetime, earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """findings of all tables (see `feed`) and rows of each stream in [since, until).
 
     Parameters
     ----------
     windows : dict
         holdout_from and holdout_until (ISO) of the reference.
-    last : dict, optional
-        The monitoring product before this.
+    earlier : sequence of dict
+        The monitoring products before this, the oldest first.
     """
+    last = earlier[-1] if earlier else None
+    whole = next((one["period"] for one in reversed(earlier) if one["feed"]["status"] == "ok"), None)
     task, findings, rows = statement.task, [], {}
     streams = {use.table for use in task.interactions} if isinstance(task, Recommendation) else {task.table}
     before = [dt.datetime.fromisoformat(windows[key]) for key in ("holdout_from", "holdout_until")]
@@ -357,7 +359,15 @@ def feed_of(lake: Lake, statement: Problem, windows: Mapping[str, Any], since: d
         table = lake.read(place)
         reference = feed.profile(table, spec, *(before if is_stream else (None, before[1])))
         now = feed.profile(table, spec, *((since, until) if is_stream else (None, until)))
-        found = feed.compare(name, reference, now, (until - since) / dt.timedelta(days=1) if is_stream else None)
+        days = (until - since) / dt.timedelta(days=1) if is_stream else None
+        found = feed.compare(name, reference, now, days)
+        lately = ever = None
+        if is_stream and whole and any(one["kind"] in feed.SUDDEN for one in found):
+            span = [dt.datetime.fromisoformat(whole[key]) for key in ("from", "until")]
+            lately = feed.compare(name, feed.profile(table, spec, *span), now, days)
+        if any(one["kind"] == "unseen" for one in found):
+            ever = feed.compare(name, feed.profile(table, spec, None, before[1]), now)
+        found = feed.confirmed(found, lately, ever)
         history = [entry["notes"] for entry in lake.history(place) if entry["notes"].get("counts")]
         found += feed.set_aside(name, _counts(history, since), _counts(history, until))
         if is_stream:
@@ -423,7 +433,7 @@ def gather(settings: Settings, ledger: Ledger, statement: Problem, as_of: dt.dat
     past = [(one, reader.reference(one.model)) for start in due if (one := reader.answers(log, start, start + every)) is not None]
     answers = reader.answers(log, until - every, until, model) or Answers(until - every, until, model, log.iloc[:0], reader.reference(model).X.iloc[:0], np.empty(0), np.empty(0))
     windows = _evaluation_of(settings, ledger, statement, model)["reference"]["windows"]
-    state = feed_of(lake, statement, windows, until - every, until, earlier[-1] if earlier else None)
+    state = feed_of(lake, statement, windows, until - every, until, earlier)
     return Inputs(as_of, champion_since, reader.reference(model), answers, past, earlier, state)
 
 

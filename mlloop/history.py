@@ -507,7 +507,7 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     label = metrics.metric(summary["metric"]).label
     for name, one in totals.items():
         said.append(
-            f"{summary['policies'][name]}: mean {label} {one['metric']:.4f}, {one['retrainings']} retrainings, "
+            f"{summary['policies'][name]}: {label} {one['metric']:.4f} on average, {one['retrainings']} retrainings, "
             f"{one['net']:,.0f} {currency} ({one['worth']:,.0f} less {one['cost']:,.0f} for retraining)"
         )
     if {"loop", "never"} <= set(totals):

@@ -442,6 +442,7 @@ def test_the_reference_is_the_models_own_held_out_period(office):
     its = office.gathered(office.ends[2]).reference
     assert its.model == office.digest and len(its.X) == its.figure.n == 24 * 84
     office.lake.write("loan/holdout", office.rows.tail(50))  # a later training writes another
+    evidence._READ.clear()  # as a new process would have it
     again = evidence.reference_of(office.settings, office.ledger, office.loan, office.digest)
     assert len(again.X) == 24 * 84 and np.array_equal(again.y, its.y)
     assert monitoring.realised("roc_auc", again.period()).value == pytest.approx(its.figure.value, abs=1e-4)
@@ -483,6 +484,21 @@ def test_a_broken_feed_in_the_lake_is_found(office):
     finally:
         office.bring(end)
     assert {(one["column"], one["kind"]) for one in found} >= {("age", "schema"), ("amount", "unit")}
+
+
+def test_another_season_is_no_broken_feed(office):
+    end, day = office.ends[2], office.rows["day"]
+    factor = np.where(day < end - 2 * EVERY, 1.0, np.where(day < end - EVERY, 1.6, 2.5))
+    season = np.where(
+        (day >= end - EVERY) | (day.dt.month == 2), "Bath", office.rows["town"]
+    )  # known from before the reference
+    try:
+        office.bring(end, office.rows.assign(amount=office.rows["amount"] * factor, town=season))
+        assert office.gathered(end).feed["findings"] == []
+        office.bring(end, office.rows.assign(town=np.where(day >= end - EVERY, "Bath", office.rows["town"])))
+        assert [(one["column"], one["kind"]) for one in office.gathered(end).feed["findings"]] == [("town", "unseen")]
+    finally:
+        office.bring(end)
 
 
 def test_the_page_is_small_self_contained_and_answers_its_four_questions(office):
