@@ -88,8 +88,8 @@ class Decision:
     Attributes
     ----------
     action : str
-        'retrain', 'watch', 'nothing', 'feed broken', 'waiting for canary', 'not enough rows', 'not enough labels',
-        'cooldown', 'budget', 'not worth it' or 'no champion'.
+        'retrain', 'watch', 'nothing', 'feed broken', 'waiting for canary', 'no figure yet', 'not enough rows',
+        'not enough labels', 'cooldown', 'budget', 'not worth it' or 'no champion'.
     verdict : str
         'yes', 'maybe' or 'no': whether to retrain.
     said : str
@@ -168,8 +168,10 @@ def _evidence(case: Case) -> Found | None:
         said = f"{worst.worse} of the last {n} periods is" if worst.worse == 1 else f"{worst.worse} of the last {n} periods are"
         passed = "" if worst.latest else ", but not the latest"
         return "watch", f"{said} worse than the reference by {worst.kind} {case.label}{passed}; {k} with the latest among them would retrain.", change
+    if not any(one.marks for one in streaks):
+        return "no figure yet", "No labels of this model's answers have come yet, and nothing could be estimated of them.", "The labels of its first period."
     if not any(one.trusted for one in streaks):
-        why = next((one.marks[-1].why for one in streaks if one.marks and one.marks[-1].why), "") or "the model has no period with a figure yet"
+        why = next((one.marks[-1].why for one in streaks if one.marks and one.marks[-1].why), "") or "none of its periods has a figure"
         return "not enough rows", f"No figure of this period may be trusted: {why}.", "Periods with enough rows, or labels."
     return "nothing", f"The model does as on its held-out period: {_latest(case)}.", change
 

@@ -117,6 +117,7 @@ ACTIONS = {
     "waiting for canary": ("waits for the canary", "waiting"),
     "no champion": ("nothing to watch", "missing"),
     "not enough rows": ("too few rows to say", "missing"),
+    "no figure yet": ("no label yet", "missing"),
     "not worth it": ("not worth its cost", "fresh"),
     "ended": ("learned again", "fresh"),
 }

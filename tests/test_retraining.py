@@ -77,10 +77,10 @@ def statement(**retrain):
 def test_backstop_renews_a_model_that_is_old_though_nothing_is_worse():
     now = dt.datetime(2025, 6, 1)
     facts = retraining.Facts(now, champion="m", since=now - dt.timedelta(days=90), new_labelled_rows=1000)
-    assert retraining.decide(statement(backstop_days=91), [], facts).action == "not enough rows"
+    assert retraining.decide(statement(backstop_days=91), [], facts).action == "no figure yet"
     assert retraining.decide(statement(backstop_days=90), [], facts).action == "retrain"
     lately = retraining.Facts(**{**facts.__dict__, "begun": (now - dt.timedelta(days=30),)})
-    assert retraining.decide(statement(backstop_days=90), [], lately).action == "not enough rows"
+    assert retraining.decide(statement(backstop_days=90), [], lately).action == "no figure yet"
 
 
 def test_turns_of_a_history_are_the_grid_and_its_rhythm_the_statements():
