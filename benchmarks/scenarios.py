@@ -24,7 +24,7 @@ SCENARIOS = {
     "feed: unit": ([Happening("unit", AT, AT + 4)], 14, lambda r: named(r)),
     "feed: column gone": ([Happening("gone", AT, AT + 4)], 14, lambda r: named(r)),
     "feed: duplicates": ([Happening("duplicates", AT, AT + 4)], 14, lambda r: named(r)),
-    "bad labels": ([Happening("bad labels", AT, AT + 4)], 16, lambda r: not r.promoted),
+    "bad labels": ([Happening("bad labels", AT, AT + 4)], 16, lambda r: not worse_promoted(r)),
     "transient block": ([Happening("concept", AT, AT + 2)], 16, lambda r: not r.promoted),
     "broken challenger": ([Happening("hurts", AT), Happening("bad canary", 0)], 16, lambda r: bool(r.rolled_back) and not r.promoted),
 }  # fmt: skip
@@ -33,6 +33,11 @@ SCENARIOS = {
 def promoted_after(record: Record) -> bool:
     """Whether nothing was retrained before the change, and a challenger was promoted after it."""
     return bool(record.promoted) and record.retrained[0] >= AT
+
+
+def worse_promoted(record: Record) -> bool:
+    """Whether a model was promoted that is worse in truth than the one before."""
+    return any(gain < -0.01 for gain in record.gains)
 
 
 def named(record: Record) -> bool:

@@ -52,7 +52,10 @@ class Happening:
 
 @dataclass
 class Record:
-    """What came of a history: the action of each period, and what happened to the models."""
+    """What came of a history: the action of each period, and what happened to the models.
+
+    `gains` says of each promotion how much better the new model is in truth, on rows to come.
+    """
 
     actions: list[str] = field(default_factory=list)
     health: list[str] = field(default_factory=list)
@@ -62,6 +65,7 @@ class Record:
     promoted: list[int] = field(default_factory=list)
     rolled_back: list[int] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
+    gains: list[float] = field(default_factory=list)
 
 
 class World:
@@ -271,6 +275,9 @@ class Loop:
             return
         if trial.outcome == "promoted":
             self.record.promoted.append(number)
+            ahead = self.world.between(number + 1, number + 4)
+            of = lambda model: metrics.measure("roc_auc", ahead["truth"].to_numpy(float), model.scores(ahead))
+            self.record.gains.append(of(self.canary) - of(self.champion))
             first = max(self.canary.until, self.canary_since - delay - HELD)
             self.champion, self.since = self.canary, number + 1
             self.reference = self._reference(self.champion, first, first + HELD)
