@@ -54,7 +54,7 @@ class Facts:
     now : datetime
         The moment decided at.
     champion : str or None
-        The model in production, `since` when.
+        The model in production, `since` when, and the moment of the run that trained it.
     canary : str or None
         The model on trial, until `canary_until` (ISO).
     begun : tuple of datetime
@@ -68,6 +68,7 @@ class Facts:
     now: dt.datetime
     champion: str | None = None
     since: dt.datetime | None = None
+    trained: dt.datetime | None = None
     canary: str | None = None
     canary_until: str = ""
     begun: tuple[dt.datetime, ...] = ()
@@ -78,7 +79,8 @@ class Facts:
     def read(cls, kept: Mapping[str, Any]) -> "Facts":
         """From JSON, as a turn kept it."""
         moment = lambda text: dt.datetime.fromisoformat(text) if text else None
-        return cls(**{**kept, "now": moment(kept["now"]), "since": moment(kept.get("since")), "begun": tuple(map(moment, kept.get("begun", ())))})
+        return cls(**{**kept, "now": moment(kept["now"]), "since": moment(kept.get("since")),
+                      "trained": moment(kept.get("trained")), "begun": tuple(map(moment, kept.get("begun", ())))})
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,11 @@ class Case:
 
     @property
     def is_old(self) -> bool:
-        """Whether the scheduled backstop is due."""
-        begun = max([*self.facts.begun, *([self.facts.since] if self.facts.since else [])], default=None)
+        """Whether the scheduled backstop is due: since the champion was trained, or another one was tried."""
+        made = self.facts.trained or self.facts.since
+        last = max([*self.facts.begun, *([made] if made else [])], default=None)
         days = self.policy.backstop_days
-        return bool(days and begun and self.facts.now - begun >= dt.timedelta(days=days))
+        return bool(days and last and self.facts.now - last >= dt.timedelta(days=days))
 
 # %% ../nbs/26_retraining.ipynb #a37bb36b
 Found = tuple[str, str, str]  # action, said, change
@@ -222,7 +225,7 @@ def _loss(case: Case) -> float | None:
 
 def _why(case: Case) -> str:
     if case.firing is None:
-        return f"The model is {case.policy.backstop_days} days old, which is when the schedule renews it."
+        return f"{case.policy.backstop_days} days have passed since a model was last trained, which is when the schedule asks for a new one."
     last = case.firing.marks[-1]
     return (f"{case.firing.worse} of the last {len(case.firing.marks)} periods are worse than the reference by {case.firing.kind} {case.label}: "
             f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors.")

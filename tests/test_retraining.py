@@ -81,6 +81,10 @@ def test_backstop_renews_a_model_that_is_old_though_nothing_is_worse():
     assert retraining.decide(statement(backstop_days=90), [], facts).action == "retrain"
     lately = retraining.Facts(**{**facts.__dict__, "begun": (now - dt.timedelta(days=30),)})
     assert retraining.decide(statement(backstop_days=90), [], lately).action == "no figure yet"
+    on_trial_first = retraining.Facts(**{**facts.__dict__, "since": now, "trained": now - dt.timedelta(days=90)})
+    assert retraining.decide(statement(backstop_days=90), [], on_trial_first).action == "retrain", (
+        "trials do not make it younger"
+    )
 
 
 def test_turns_of_a_history_are_the_grid_and_its_rhythm_the_statements():
