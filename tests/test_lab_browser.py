@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 LAB = "window.jupyterapp"
-PANEL = f"{LAB}.shell.currentWidget"
+PANEL = f"[...{LAB}.shell.widgets('main')][0]"
 CELLS = f"{PANEL}.content.model.sharedModel.cells"
 KERNEL = f"{PANEL}.sessionContext"
 
@@ -58,9 +58,12 @@ class Lab:
         self.browser, self.address, self.root = browser, address, root
 
     def open(self, notebook: str) -> None:
+        self.browser.ask("Emulation.setFocusEmulationEnabled", enabled=True)
         self.browser.open(f"{self.address}/lab/tree/nbs/{notebook}?reset", width=1440, height=1000)
-        self.until(f"{LAB} && {PANEL} && {PANEL}.context && {PANEL}.context.isReady")
+        self.until(f"{LAB} && {LAB}.shell && {PANEL} && {PANEL}.context && {PANEL}.context.isReady")
         self.until(f"{KERNEL}.session && {KERNEL}.session.kernel && {KERNEL}.session.kernel.status === 'idle'")
+        self.browser.run(f"{LAB}.shell.activateById({PANEL}.id)")
+        self.until(f"{LAB}.shell.currentWidget === {PANEL}")
 
     def until(self, script: str, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
@@ -136,7 +139,7 @@ DISPLAYS = {
         "Which ten products",
         "content with",
     ],
-    "from mlloop.ledger import Ledger\nLedger.open()": ["decisions", "Validation gate", "Promoted"],
+    "from mlloop.ledger import Ledger\nLedger.open()": ["decisions", "when (UTC)", "Learn again?"],
     "Ledger.open().rows()[0]": ["figure", "interval", "asked", "passed"],
     "from mlloop.storage import load_product\nload_product(upstream['validation_gate']['data'])": [
         "validation gate says yes"
