@@ -387,7 +387,8 @@ def judged(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     named = []
     for row in records(evaluation.get("metrics")):
         # the gate's own interval of the main figure, where another method's is a hair's breadth off
-        inside = {k: model[k] for k in ("low", "high") if k in model} if row.get("value") == model.get("value") else {}
+        is_same = row.get("value") == model.get("value")
+        inside = {key: model[key] for key in ("low", "high") if is_same and key in model}
         named.append({**row, **inside, "name": row.get("label") or row.get("name")})
     against = []
     for row in records(evaluation.get("contenders")) or records(evaluation.get("baselines")):

@@ -132,6 +132,7 @@ def test_a_stage_runs_on_its_true_inputs_and_leaves_no_noise(lab, notebook):
         assert lab.changed() == ""
     finally:
         lab.close()
+        git(lab.root, "checkout", "--", "nbs")
 
 
 DISPLAYS = {
