@@ -389,7 +389,7 @@ def judged(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         # the gate's own interval of the main figure, where another method's is a hair's breadth off
         is_same = row.get("value") == model.get("value")
         inside = {key: model[key] for key in ("low", "high") if is_same and key in model}
-        named.append({**row, **inside, "name": row.get("label") or row.get("name")})
+        named.append(dict(row) | inside | {"name": row.get("label") or row.get("name")})
     against = []
     for row in records(evaluation.get("contenders")) or records(evaluation.get("baselines")):
         figure, gain = mapping(row.get("metric")) or row, mapping(row.get("gain"))
