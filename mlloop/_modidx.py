@@ -887,6 +887,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'mlloop.validation_gate.threshold_met': ( 'validation_gate.html#threshold_met',
                                                                                   'mlloop/validation_gate.py')},
             'mlloop.visualization': { 'mlloop.visualization._literal': ('visualization.html#_literal', 'mlloop/visualization.py'),
+                                      'mlloop.visualization._no_worth': ('visualization.html#_no_worth', 'mlloop/visualization.py'),
                                       'mlloop.visualization._trend': ('visualization.html#_trend', 'mlloop/visualization.py'),
                                       'mlloop.visualization.changes_table': ('visualization.html#changes_table', 'mlloop/visualization.py'),
                                       'mlloop.visualization.counts_table': ('visualization.html#counts_table', 'mlloop/visualization.py'),

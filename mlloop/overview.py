@@ -448,7 +448,7 @@ def _decision(row) -> dict[str, Any]:
         "verdict": row.verdict if row.kind in ("gate", "retrain") else None,
         "reasons": [str(one) for one in row.reasons or []],
         "evidence": found,
-        "deciding": next((e["sentence"] for e in found if e["name"] == deciding), ""),
+        "deciding": next((e["sentence"] for e in found if e["name"] == deciding and e["value"] != "–"), ""),
         "actor": row.actor,
         "model": row.model,
         "revision": details.get("revision"),

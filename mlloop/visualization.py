@@ -136,6 +136,14 @@ def mark(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
     return ax
 
 # %% ../nbs/15_visualization.ipynb #3f2e8522
+def _no_worth(ax: Axes, caption: str) -> Axes:
+    if len(ax.figure.axes) == 1:
+        ax.figure.set_figheight(1.1)
+    ax.text(0.5, 0.5, "nothing to compare in money", ha="center", va="center", transform=ax.transAxes, color=GREY)
+    ax.set(xticks=[], yticks=[])
+    return finish(ax, "The statement does not say what an answer is worth", caption)
+
+
 def plot_money(
     data: pd.DataFrame,
     ax: Axes,
@@ -155,6 +163,8 @@ def plot_money(
         For the axis, e.g. 'each 7 days'.
     """
     shown = data.sort_values("value").reset_index(drop=True)
+    if not shown["value"].any():
+        return _no_worth(ax, caption)
     colours = [BLUE if i == len(shown) - 1 else LIGHT for i in range(len(shown))]
     ax.barh(range(len(shown)), shown["value"], color=colours, height=0.6)
     if {"low", "high"} <= set(shown):

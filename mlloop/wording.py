@@ -103,7 +103,9 @@ def verdict(product: Mapping[str, Any]) -> dict[str, Any] | None:
         "reasons": listed("reasons") or ([] if said else ["The gate's notebook said nothing, which counts as No."]),
         "must_change": listed("must_change"),
         "evidence": found,
-        "deciding": next((e for e in found if e["name"] == str(deciding).replace("_", " ")), None),
+        "deciding": next(
+            (e for e in found if e["name"] == str(deciding).replace("_", " ") and e["value"] != "–"), None
+        ),
     }
 
 
@@ -186,7 +188,7 @@ def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], ca
     retrain, trial = mapping(statement.get("retrain")), mapping(statement.get("canary"))
     metric = metric_name(mapping(statement.get("success")).get("metric") or "the metric")
     said = []
-    loss = f"no worse by more than {_typed(trial.get('max_loss'))} in {metric}"
+    loss = f"no worse by more than {_typed(trial['max_loss'])} in {metric}" if trial.get("max_loss") else "no worse"
     if canary:
         share = _share(canary.get("share")) or "a share"
         said.append(
@@ -204,7 +206,8 @@ def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], ca
         said.append(
             f"A newer model is trained when {retrain['k']} of the last {retrain['n']} looks (one every "
             f"{number(retrain.get('every_days'), 'days')}), the newest included, fall behind what this one promised by "
-            f"{number(retrain.get('standard_errors'))} standard errors and by {_typed(retrain.get('margin'))} in {metric}"
+            f"{number(retrain.get('standard_errors'))} standard errors"
+            + (f" and by {_typed(retrain['margin'])} in {metric}" if retrain.get("margin") else "")
             + (
                 f", and in any case when this one is {number(retrain['backstop_days'], 'days')} old"
                 if retrain.get("backstop_days")
@@ -216,10 +219,19 @@ def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], ca
     return said
 
 
+LABELS = {
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "mape": "mean absolute percentage error",
+    "map": "mean average precision",
+    "ece": "expected calibration error",
+}
+
+
 def metric_name(name: Any) -> str:
     """A metric as people write it: 'ROC AUC' for roc_auc."""
     words = str(name).replace("_", " ")
-    return words.upper() if words in ("roc auc", "ndcg", "map", "mae", "rmse", "mape", "r2", "f1") else words
+    return LABELS.get(str(name)) or (words.upper() if words in ("roc auc", "ndcg", "r2", "f1") else words)
 
 
 def _typed(value: Any) -> str:
@@ -261,6 +273,7 @@ BRIEF = {
     "waits for labels": "awaits labels",
     "feed broken: mend it": "feed broken",
     "waits for a stale stage": "waits",
+    "not looked at yet": "not looked at",
     "not worth its cost": "not worth it",
 }
 

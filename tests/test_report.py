@@ -354,6 +354,21 @@ def test_a_model_that_the_loop_made_has_the_card_and_the_verdict(tmp_path):
     assert f"Digest {later}" in card and "this model since 2025-08-04 in the data's time" in card
 
 
+def test_a_verdict_that_rests_on_no_figure_gives_its_reason(tmp_path):
+    places = made.run(tmp_path)
+    path = places.state / "products" / "shop" / "need_gate.json"
+    product = storage.read_json(path)
+    product["verdict"] |= {
+        "verdict": "maybe",
+        "deciding": "worth",
+        "reasons": ["Nobody knows what an answer is worth."],
+    }
+    product["verdict"]["evidence"] = [{"name": "worth", "value": None, "passed": None}]
+    storage.write_json(path, product)
+    card = soup(report.write(places)).select_one(".verdict")
+    assert "Nobody knows what an answer is worth." in card.get_text(" ") and "–" not in card.get_text(" ")
+
+
 def test_a_long_history_is_cut_and_says_where_the_rest_is():
     row = {"kind": "gate", "verdict": "yes", "action": ""}
     found = wording.folded([row] * 130)
