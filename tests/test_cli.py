@@ -102,7 +102,9 @@ def test_log_before_the_first_decision_says_how_to_get_one(project):
 
 def test_log_is_readable_in_80_columns(project):
     project.mlloop("run", "--until", "training")
-    said = project.mlloop("log", env={"COLUMNS": "80"}).stdout.splitlines()
+    words = [sys.executable, "-m", "mlloop.cli", "log"]
+    narrow = project.environment | {"COLUMNS": "80"}
+    said = subprocess.run(words, cwd=project.root, capture_output=True, text=True, env=narrow).stdout.splitlines()
     assert said[0].startswith("#1  ") and said[0].endswith("loan  Need gate: yes, by policy")
     assert said[1] == "    3 rows" and max(map(len, said)) <= 80
 
