@@ -138,7 +138,7 @@ def mark(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
 # %% ../nbs/15_visualization.ipynb #3f2e8522
 def _no_worth(ax: Axes, caption: str) -> Axes:
     if len(ax.figure.axes) == 1:
-        ax.figure.set_figheight(1.1)
+        ax.figure.set_figheight(1.1)  # type: ignore[union-attr]
     ax.text(0.5, 0.5, "nothing to compare in money", ha="center", va="center", transform=ax.transAxes, color=GREY)
     ax.set(xticks=[], yticks=[])
     return finish(ax, "The statement does not say what an answer is worth", caption)
