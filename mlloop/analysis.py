@@ -379,10 +379,10 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     said = [f"{facts['rows']:,} rows to learn from; {what}."]
     clean = [a for a in facts["association"] if not a["suspect"]]
     if clean and clean[0]["low"] > 0.05:
-        told = ", ".join(f"{called(problem, a['column'])} ({a['value']:.2f})" for a in clean[:3] if a["value"] >= 0.05)
+        told = ", ".join(f"{called(problem, a['column'])} {a['value']:.2f}" for a in clean[:3] if a["value"] >= 0.05)
         hardly = sum(a["high"] < 0.05 for a in clean)
         rest = f"; of {len(clean)} columns {hardly} hardly matter{'s' if hardly == 1 else ''}" if hardly else ""
-        said.append(f"{target['column']} goes most with {told}{rest}.")
+        said.append(f"{target['column']} goes most with {told} (Cramér's V: 0 nothing, 1 all){rest}.")
     elif clean:
         said.append(
             f"No column by itself goes with {target['column']}; what there is to learn lies in combinations, or there is nothing."
@@ -557,6 +557,10 @@ def sessions(data: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value else "none"
+
+
 def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     """What the facts of a recommendation question say, in sentences."""
     task, c, loyal, new = problem.task, facts["concentration"], facts["loyalty"], facts["newcomers"]
@@ -571,8 +575,8 @@ def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
         f"{loyal['repeat_share']:.0%} of them are of a product the customer had before"
         + (": 'the same again' is a rule to beat." if loyal["repeat_share"] > 0.3 else "."),
         f"Half of the customers have at most {loyal['events_per_user']:.0f} of them, {loyal['one_event_users']:.0%} have one{back}.",
-        f"In the last {problem.time.fold_days} days {new['items']:.1%} of them went to products never sold before, "
-        f"{new['users']:.1%} to new customers: no history helps there.",
+        f"In the last {problem.time.fold_days} days {_share(new['items'])} of the {kind} events went to products never sold before, "
+        f"{_share(new['users'])} to new customers: no history helps there.",
     ]
     if weekday["p"] < 0.01:
         said.append(f"The weekday explains {weekday['share']:.0%} of how many {kind} events a day brings.")

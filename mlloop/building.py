@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from . import candidates
+from .metrics import metric
 from .problem import Problem
 
 # %% ../nbs/19_building.ipynb #0f18da5e
@@ -67,5 +68,5 @@ def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, 
     )
     return (
         f"**{candidate.name} is built**: {candidate.meaning[0].lower()}{candidate.meaning[1:]} In the folds it reached "
-        f"{exploration['metric']} {line['mean']:.3f} [{line['low']:.3f}, {line['high']:.3f}]; {tuned}."
+        f"{metric(exploration['metric']).label} {line['mean']:.3f} [{line['low']:.3f}, {line['high']:.3f}]; {tuned}."
     )

@@ -187,9 +187,13 @@ def gate(
 ) -> None:
     """Ask one gate, running first what it reads; exit 3 when it says No."""
     from mlloop import runner
+    from mlloop.problem import meant
 
     settings, plan = runner.project(problem, **_changes(changes))
-    stage = plan.task(name if name in plan.tasks else f"{name}_gate").name
+    gates = {task.gate: task.name for task in plan.tasks.values() if task.is_gate}
+    stage = gates.get(name.removesuffix("_gate"))
+    if stage is None:
+        raise UsageError(f"no gate {name!r}{meant(name, gates)}", "pipeline.yaml", "Example: mlloop gate need")
     with _watching(plan, as_json) as watch:
         outcome = runner.run(
             plan, settings, until=stage, start=stage if force else None, watch=watch, command=_command()
@@ -241,7 +245,7 @@ def status(problem: ProblemOption = None, changes: SetOption = None, as_json: Js
         rows = f"{one['rows']:,}" if one.get("rows") is not None else ""
         took = f"{one['seconds']:.1f}" if one.get("seconds") is not None else ""
         why = (one["reasons"] or [""])[0] + (f" (+{len(one['reasons']) - 1} more)" if len(one["reasons"]) > 1 else "")
-        table.add_row(name, one["state"], took, rows, one.get("finished_at", ""), why)
+        table.add_row(name, one["state"], took, rows, one.get("finished_at", "").replace("T", " ")[:16], why)
     console = Console(highlight=False)
     console.print(table)
     known = sorted(path.stem for path in settings.problems.glob("*.yaml"))
@@ -302,35 +306,61 @@ def log(
 ) -> None:
     """List what was decided, with the evidence; the newest last."""
     from mlloop import settings as _settings
-    from mlloop.ledger import Ledger
+    from mlloop.ledger import KINDS, Ledger
+    from mlloop.problem import meant
 
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"no kind {kind!r}{meant(kind, KINDS)}", "--kind", "Example: mlloop log --kind gate")
     ledger = Ledger.open(_settings.load())
     ledger.verify()
     rows = ledger.rows(problem=problem, kind=kind)[-last:]
     if as_json:
         return _print_json([_row(row) for row in rows])
+    if not rows and (problem or kind) and ledger.rows():
+        return typer.echo(
+            f"no {kind or 'decision'} is on record{f' for {problem!r}' if problem else ''}; see all: mlloop log"
+        )
     if not rows:
         return typer.echo("nothing was decided yet; the first decision comes with: mlloop run")
     _print_rows(rows)
 
 
 def _print_rows(rows, whole: bool = False) -> None:
-    """Decisions as a table; of several reasons the first, unless the `whole` is asked for."""
-    from rich.console import Console
-    from rich.table import Table
+    """Decisions, a line and their reasons each; of several reasons the first, unless the `whole` is asked for."""
+    from textwrap import fill
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("#", "when (UTC)", "problem", "decision", "verdict", "by", "why"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "#" else "left")
+    from rich.console import Console
+
+    from mlloop import wording
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    width, indent = min(console.width, 120), " " * (len(str(rows[-1].id)) + 3)
     for row in rows:
-        subject = row.subject[:12] if row.subject == row.model else row.subject
-        more = len(row.reasons) - 1
-        why = "; ".join(row.reasons) if whole or more < 1 else f"{row.reasons[0]} (+{more} more)"
-        when = str(row.at)[:16].replace("T", " ")
-        table.add_row(
-            str(row.id), when, row.problem, f"{row.kind} {subject}".strip(), row.verdict or "", row.actor, why
+        told = wording.decision(
+            row.kind, row.subject, *(str(row.details.get(key) or "") for key in ("action", "outcome"))
         )
-    Console(highlight=False, markup=False).print(table)
+        verdict = f": {row.verdict}" if row.kind == "gate" and row.verdict else ""
+        model = f", model {row.model[:12]}" if row.model else ""
+        number = f"#{row.id}".ljust(len(indent))
+        console.print(
+            f"{number}{str(row.at)[:16].replace('T', ' ')} UTC  {row.problem}  {told}{verdict}{model}, by {row.actor}"
+        )
+        more = len(row.reasons) - 1
+        for reason in row.reasons if whole else [f"{one} (+{more} more)" if more else one for one in row.reasons[:1]]:
+            console.print(
+                fill(str(reason), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+            )
+
+
+def _utc(given: str, option: str = "--at"):
+    """A moment that was typed; a mistake names the option, not a parameter of the run."""
+    from mlloop.problem import utc
+
+    try:
+        return utc(given)
+    except MlloopError as error:
+        said = f"{option} is {given!r}, which is not a time such as 2025-03-31 or 2025-03-31T12:00"
+        raise UsageError(said, next_step="Give one of these forms, in UTC; what is decided when: mlloop log") from error
 
 
 @app.command(epilog="Example: mlloop at 2026-01-31T12:00")
@@ -343,9 +373,8 @@ def at(
     """Say what was in production at a time, and what the gates had said."""
     from mlloop import settings as _settings
     from mlloop.ledger import Ledger
-    from mlloop.problem import utc
 
-    state = Ledger.open(_settings.load()).at(None if moment == "now" else utc(moment))
+    state = Ledger.open(_settings.load()).at(None if moment == "now" else _utc(moment, "TIME"))
     if as_json:
         return _print_json(_row(state))
     if not state:
@@ -651,10 +680,9 @@ def tick(
     import datetime as dt
 
     from mlloop import runner, turn
-    from mlloop.problem import utc
 
     settings, plan = runner.project(problem)
-    now = utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    now = _utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None)
     with turn.copied(settings) if dry_run else contextlib.nullcontext(settings) as here:
         plan = runner.project(problem, here.root)[1] if dry_run else plan
         with _telling(as_json) as watch, turn.opened(here, plan, _command(), watch) as place:
@@ -727,10 +755,9 @@ def monitor(problem: ProblemOption = None, moment: AtOption = None, as_json: Jso
     import datetime as dt
 
     from mlloop import arrivals, runner, storage, turn
-    from mlloop.problem import utc
 
     settings, plan = runner.project(problem)
-    now = utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    now = _utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None)
     with _telling(as_json) as watch, turn.opened(settings, plan, _command(), watch) as place:
         start = turn.start_of(place.statement, place.ledger)
         at = turn.on_grid(place.statement, start, now) if moment else turn.due(place.statement, place.ledger, now)
@@ -759,10 +786,9 @@ def retrain(
     import datetime as dt
 
     from mlloop import runner, turn
-    from mlloop.problem import utc
 
     settings, plan = runner.project(problem)
-    now = utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    now = _utc(moment) if moment else dt.datetime.now(dt.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
     with _telling(as_json) as watch, turn.opened(settings, plan, _command(), watch) as place:
         ended = turn.retrain_now(place, now, _person(by), tuple(reason or ()), explore)
     if as_json:
@@ -790,7 +816,6 @@ def loop(
 ) -> None:
     """Turn the loop through a history and say what it decided and gained against never and always retraining."""
     from mlloop import history, runner
-    from mlloop.problem import utc
 
     settings, plan = runner.project(problem)
 
@@ -803,7 +828,14 @@ def loop(
 
     with _telling(as_json) as watch:
         done = history.loop(
-            settings, plan, utc(until), utc(since) if since else None, every, told=told, watch=watch, always=always
+            settings,
+            plan,
+            _utc(until, "--until"),
+            _utc(since, "--from") if since else None,
+            every,
+            told=told,
+            watch=watch,
+            always=always,
         )
     if as_json:
         _print_json(done.summary)

@@ -582,7 +582,7 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
         source = problem.sources[name]
         where = _without_password(source.path or source.url or source.dataset or "")
         marks = [batch.watermark for batch in fetched if batch.watermark]
-        rows.append((name, source.kind, where, len(fetched), sum(b.rows for b in fetched), max(marks, default="")[:16]))
+        rows.append((name, source.kind, where, len(fetched), sum(b.rows for b in fetched), max(marks, default="")[:16].removesuffix("T00:00").replace("T", " ")))
     columns = ["source", "kind", "where it comes from", "batches", "rows", "fetched up to (UTC)"]
     return pd.DataFrame(rows, columns=columns).set_index("source")
 

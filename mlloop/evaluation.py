@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROUNDS', 'CALLS', 'plain', 'all_metrics', 'contenders', 'slice_figures', 'part_of', 'calibration', 'latency',
            'step_above', 'examples', 'questions', 'load_model', 'hold', 'against_champion', 'headline', 'judge',
-           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing']
+           'forest', 'worths', 'slice_table', 'forest_title', 'called', 'slice_title', 'closing']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import time
@@ -301,6 +301,12 @@ def forest_title(statement: Problem, figures: dict[str, Any]) -> str:
     return f"{label}: the model gives {number(figures['main']['value'])}, {given}"
 
 
+def called(statement: Problem, name: str) -> str:
+    """A slice by its name and, where the statement says so shortly, the meaning of its column."""
+    meanings = [table.columns[name].meaning for table in statement.tables.values() if name in table.columns]
+    return f"{name} ({meanings[0]})" if meanings and 0 < len(meanings[0]) < 34 else name
+
+
 def slice_title(statement: Problem, figures: dict[str, Any]) -> str:
     """How far the worst group of those with enough rows is behind, in words."""
     least = statement.success.min_slice_rows
@@ -309,7 +315,7 @@ def slice_title(statement: Problem, figures: dict[str, Any]) -> str:
         return f"No group has {least:,} rows: none can be judged"
     worst = max(judged, key=lambda s: s["gap"])
     behind = f"is {number(worst['gap'])} behind everybody; {number(statement.success.max_slice_gap)} is allowed"
-    return f"Of groups with {least:,} rows the worst, {worst['slice']} {worst['group']}, {behind}"
+    return f"Of groups with {least:,} rows the worst, {called(statement, worst['slice'])} {worst['group']}, {behind}"
 
 
 def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from .contest import RowsFold, UsersFold
 from .errors import DataError, ModelError
 from .metrics import Estimate
 from .problem import Problem, Recommendation, Rule
+from .verdict import number as in_words
 
 # %% ../nbs/18_exploration.ipynb #19731f60
 @dataclass(frozen=True)
@@ -471,12 +472,10 @@ def table(explored: Explored):
         {
             "name": c.name,
             "what it is": c.meaning,
-            "mean": c.figure.value,
-            "low": c.figure.low,
-            "high": c.figure.high,
-            "n": c.figure.n,
-            "behind the best": f"{c.behind.value:.4f} [{c.behind.low:.4f}, {c.behind.high:.4f}]",
-            "trials": f"{len(c.trials)}, {sum(t.is_pruned for t in c.trials)} given up" if c.trials else "",
+            "mean": in_words(c.figure.value),
+            "interval": f"{in_words(c.figure.low)} to {in_words(c.figure.high)}",
+            "behind the best": f"{in_words(c.behind.value)} ({in_words(c.behind.low)} to {in_words(c.behind.high)})" if c.behind.value else "",
+            "trials": f"{len(c.trials)} ({sum(t.is_pruned for t in c.trials)} given up)" if c.trials else "",
             "verdict": "goes on" if c.name == explored.chosen else "",
             "parameters": ", ".join(f"{k}={_brief(v)}" for k, v in c.params.items() if v is not None),
         }

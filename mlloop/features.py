@@ -325,13 +325,11 @@ def suspects_of(need_gate: dict[str, Any]) -> list[str]:
 def headline(made: Made, refs: dict[str, Any], changed: list[str]) -> str:
     """What the page says first (Markdown)."""
     rows = ", ".join(f"{ref.rows:,} rows of `{name}`" for name, ref in refs.items())
-    said = (
-        "none changed when everything later was removed"
-        if not changed
-        else f"**these look ahead: {', '.join(changed)}**"
-    )
+    whence, said = "each from the past only", "none changed when everything later was removed"
+    if changed:
+        whence, said = f"{len(changed)} of them not from the past only", f"these look ahead: {', '.join(changed)}"
     left = "".join(f"\n- `{line['column']}` is not used: {line['why']}" for line in made.left_out)
-    return f"**{len(made.features)} features, each from the past only**: {said}.\n\n{rows}.\n{left}"
+    return f"**{len(made.features)} features, {whence}**: {said}.\n\n{rows}.\n{left}"
 
 
 def missing_shares(shown: list[pd.DataFrame]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlloop import arrivals, metrics, predictions, releases, runner, storage, turn
+from mlloop import arrivals, metrics, predictions, releases, runner, storage, turn, wording
 from mlloop import problem as problems
 from mlloop.arrivals import Period
 from mlloop.errors import DataError, UsageError
@@ -511,16 +511,18 @@ def sentences(summary: dict[str, Any]) -> list[str]:
             f"{one['net']:,.0f} {currency} ({one['worth']:,.0f} less {one['cost']:,.0f} for retraining)"
         )
     if {"loop", "never"} <= set(totals):
-        gain = totals["loop"]["net"] - totals["never"]["net"]
-        other = (
-            f"; against {summary['policies']['always']} {totals['loop']['net'] - totals['always']['net']:+,.0f}"
-            if "always" in totals
-            else ""
-        )
-        said.append(
-            f"the loop gained {gain:+,.0f} {currency} against never retraining{other} over {len(summary['periods'])} periods"
-        )
+        against = [_gained(totals, "never", "never retraining", currency)]
+        if "always" in totals:
+            against.append(_gained(totals, "always", summary["policies"]["always"], currency))
+        said.append(f"over {len(summary['periods'])} periods the loop {' and '.join(against)}")
     return said
+
+
+def _gained(totals: dict[str, Any], other: str, called: str, currency: str) -> str:
+    gain = round(totals["loop"]["net"] - totals[other]["net"])
+    if gain == 0:
+        return f"was worth as much as {called}"
+    return f"{'gained' if gain > 0 else 'lost'} {abs(gain):,} {currency} against {called}"
 
 
 def plot_policies(summary: dict[str, Any], ax):
@@ -574,6 +576,10 @@ def plot_policies(summary: dict[str, Any], ax):
     )
 
 
+def _in_words(line: dict[str, Any]) -> str:
+    return "yes" if line["verdict"] == "yes" else wording.ACTIONS.get(line["action"], (line["action"], ""))[0]
+
+
 def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
     """Write reports/PROBLEM/loop.html."""
     import matplotlib
@@ -595,7 +601,9 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
         "summary": summary,
         "sentences": sentences(summary),
         "image": image,
-        "policies": summary["policies"],
+        "policies": {name: said for name, said in summary["policies"].items() if name in summary["totals"]},
+        "actions": {line["action"]: _in_words(line) for line in summary["turns"]},
+        "metric": wording.metric_meaning(summary["metric"]),
         "label": metrics.metric(summary["metric"]).label,
     }
     return report._page(settings.reports / plan.problem / "loop.html", "loop.html", [summary, image], lambda: view)

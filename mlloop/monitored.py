@@ -48,6 +48,7 @@ def view(products: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     latency, errors = part("latency"), part("errors")
     return {
         **health(last),
+        "not_since": _not_since(products),
         "period": _period(last.get("period")),
         "model": str(last.get("model") or ""),
         "since": _moment(last.get("since")),
@@ -68,6 +69,18 @@ def view(products: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "segments": [_flat(one) for one in wording.records(explains.get("segments"))],
         "calibration": _flat(part("calibration")),
     }
+
+
+def _not_since(products: Sequence[Mapping[str, Any]]) -> str:
+    """Where the newest look found the model not healthy: the start of the first period of which that was said, in a row."""
+    started = ""
+    for product in reversed(products):
+        if product.get("health") in ("ok", "not enough rows", None) or product.get("model") != products[-1].get(
+            "model"
+        ):
+            break
+        started = _from(product.get("period"))
+    return started
 
 
 def chart(products: Sequence[Mapping[str, Any]]) -> drawing.Chart | None:

@@ -64,6 +64,11 @@ class Stage:
         return STATES.get(self.state, self.state)
 
     @property
+    def brief(self) -> str:
+        """The word as it fits into a box of the drawing."""
+        return wording.brief(self.word)
+
+    @property
     def mark(self) -> str:
         """The name of the shape drawn beside the word."""
         if self.verdict and self.state in ("fresh", "ran"):
@@ -89,7 +94,8 @@ class Stage:
         """What it found, in a sentence: the product's own, the notebook's stressed words, or one made of its figures."""
         own = self.product.get("finding")
         stressed = rendering.stressed(read_or_empty(self.executed)) if self.shown and not self.is_gate else ""
-        return str(own or stressed or wording.finding(self.name, self.product))
+        said = str(own or stressed or wording.finding(self.name, self.product))
+        return f"{said}." if said[-1:].isalnum() or said[-1:] in ("]", ")", "'") else said
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,10 @@ class Process:
         return self.name.capitalize()
 
     @property
+    def brief(self) -> str:
+        return wording.brief(self.word)
+
+    @property
     def shown(self) -> bool:
         return bool(self.href)
 
@@ -118,7 +128,7 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
     """Serving, monitoring and retraining as they stand."""
     if not any(s.name == "deployment" for s in view["stages"]):
         return []
-    live, seen = view["production"], view["monitoring"]
+    live, seen = view["production"], view["health"]
     serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing")
     looked = Process("monitoring", "not looked at yet", "missing")
     if seen:
@@ -210,20 +220,23 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "need": decided(by_name.get("need_gate")),
         "validation": decided(by_name.get("validation_gate")),
         "model": model_of(read.get("training", {})),
-        "production": decisions.production(name),
+        "production": in_production(settings, problem, name, decisions),
         "canary": decisions.canary(name),
         "monitoring": monitored.view(monitored.read(monitored_in(settings, problem))),
         "timeline": decisions.timeline(name),
         "revision": _next_revision(settings, problem, statement),
         "as_of": read.get("problem", {}).get("as_of"),
         "has_card": has_card(found),
+        "metric": wording.metric_meaning(wording.mapping(statement.get("success")).get("metric")),
         "has_history": (settings.reports / problem / "loop.html").exists(),
         "counts": wording.counts(read.get("ingestion", {})),
         "seconds": sum(s.seconds or 0 for s in found),
     }
     view["looked"] = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
-    if view["production"]:
-        view["production"]["name"] = model_name(settings, problem, view["production"]["model"])
+    view["health"] = health(view["production"], view["monitoring"])
+    if view["production"] and view["production"]["is_later"]:
+        view["model"] = model_of(view["production"]["products"]["training"])
+        view["validation"] = wording.verdict(view["production"]["products"].get("validation_gate", {}))
     parts = [*found, *processes(view)]
     view |= {
         "wide": drawing.wide(parts, lambda s: s.is_gate, TURN),
@@ -239,14 +252,49 @@ def monitored_in(settings: Settings, problem: str) -> Path:
     return settings.state / "monitoring" / problem
 
 
-def model_name(settings: Settings, problem: str, digest: str) -> str:
-    """What the model of that digest is, by the product of the training that made it; '' where that is gone."""
+def in_production(settings: Settings, problem: str, name: str, decisions: "Decisions") -> dict[str, Any]:
+    """The champion as the ledger has it, with the products of the run that made it; {} where there is none.
+
+    'is_later' says whether a retraining made it rather than the run whose stages have pages. Where its own moment was
+    not recorded in the data's time, that of the monitoring of it is taken.
+    """
+    live = decisions.production(name)
+    if not live:
+        return {}
+    made = _made_in(settings, problem, live["model"])
+    products = {path.stem: read_or_empty(path) for path in made.glob("*.json")} if made else {}
+    seen = monitored.view(monitored.read(monitored_in(settings, problem)))
+    if live["since"] == live["decided_at"] and seen.get("model") == live["model"] and seen.get("since"):
+        live["since"] = seen["since"]
+    is_later = made is not None and made.name != problem
+    since = f"{live['since']} UTC"
+    if live["since"] != live["decided_at"]:
+        since = f"{live['since']} in the data's time, decided {live['decided_at']} UTC"
+    model = model_of(products.get("training", {}))
+    return live | {"name": str(model.get("name") or ""), "is_later": is_later, "products": products, "told": since}
+
+
+def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
+    """The folder of products of the training that made a model; None where that is gone."""
     for folder in sorted((settings.state / "products").glob(f"{problem}*"), reverse=True):
-        if folder.name == problem or folder.name.startswith(f"{problem}@"):
-            model = model_of(read_or_empty(folder / "training.json"))
-            if model.get("digest") == digest:
-                return str(model.get("name") or "")
-    return ""
+        is_its = folder.name == problem or folder.name.startswith(f"{problem}@")
+        if is_its and model_of(read_or_empty(folder / "training.json")).get("digest") == digest:
+            return folder
+    return None
+
+
+def health(live: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether what answers now is healthy, by the newest look; {} where nobody looked.
+
+    A look at the model before it says nothing of the one in production: then it is not known yet.
+    """
+    if not seen or not live or not seen.get("model") or seen["model"] == live["model"]:
+        return {key: seen[key] for key in ("word", "mark", "said", "as_of", "not_since")} if seen else {}
+    before = (
+        f"The newest look, as of {seen['as_of']}, was at the model before it ({seen['model'][:12]}): {seen['word']}."
+    )
+    said = f"No period of its own has been looked at since {live['since']}. {before} {seen['said']}"
+    return {"word": "not known yet", "mark": "missing", "said": said, "as_of": "", "not_since": ""}
 
 
 def decided(stage: Stage | None) -> dict[str, Any] | None:
@@ -272,6 +320,12 @@ def headline(view: Mapping[str, Any]) -> str:
         "maybe": "and this one may solve it",
         "no": "but this one does not solve the problem",
     }
+    if view.get("production"):
+        solved = {
+            "yes": "and the gate found that the one in production solves the problem",
+            "maybe": "and the one in production may solve the problem",
+            "no": "but the model trained last does not solve the problem",
+        }
     decided = validation["deciding"]
     return f"{needed}, {solved[validation['verdict']]}{': ' + decided['sentence'] if decided else ''}."
 
@@ -379,6 +433,8 @@ def _decision(row) -> dict[str, Any]:
         details.get("action") or row.subject or {"yes": "retrain", "no": "nothing"}.get(row.verdict or "", "watch")
     )
     stands = details.get("as_of") or details.get("since") if row.kind in ("retrain", "canary") else details.get("as_of")
+    if row.kind == "gate" and "@" in str(details.get("products") or ""):  # of a retraining, which stands at a moment
+        stands = wording.mapping(details.get("parameters")).get("as_of")
     return {
         "id": row.id,
         "at": wording.moment(stands) if stands else f"{wording.moment(row.at)}",
@@ -392,7 +448,7 @@ def _decision(row) -> dict[str, Any]:
         "verdict": row.verdict if row.kind in ("gate", "retrain") else None,
         "reasons": [str(one) for one in row.reasons or []],
         "evidence": found,
-        "deciding": next((e["sentence"] for e in found if e["name"] == deciding), ""),
+        "deciding": next((e["sentence"] for e in found if e["name"] == deciding and e["value"] != "–"), ""),
         "actor": row.actor,
         "model": row.model,
         "revision": details.get("revision"),

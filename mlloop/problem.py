@@ -549,16 +549,19 @@ def summary(problem: Problem):
     hit = f"; a hit: {problem.task.target} = {problem.task.positive} was said and is" if problem.task.kind == "classification" else ""
     worth = {
         "classification": (
-            f"hit {m.true_positive:+g}, false hit {m.false_positive:+g}, right no {m.true_negative:+g}, miss {m.false_negative:+g}"
+            f"hit {m.true_positive:+g}, false hit {m.false_positive:+g}, right no {m.true_negative:+g}, miss {m.false_negative:+g} {m.currency}"
         ),
-        "regression": f"{-m.per_unit_error:g} for each unit of error",
-        "recommendation": f"{m.per_hit:+g} for each product bought out of those shown",
+        "regression": f"{-m.per_unit_error:g} {m.currency} for each unit of error",
+        "recommendation": f"{m.per_hit:+g} {m.currency} for each product bought out of those shown",
     }[problem.task.kind]
+    metric = s.metric.replace("_", " ")
+    metric = metric.upper() if s.metric in ("roc_auc", "f1", "r2", "mae", "rmse", "mape", "ndcg", "map") else metric
+    bound = "at most" if s.metric in ("mae", "rmse", "mape", "log_loss", "brier", "ece") else "at least"
     rows = [
         ("task", problem.task.kind, "what kind of answer is asked for"),
-        ("solved when", f"{s.metric} at least {s.threshold:g}", "on a period the model never saw"),
+        ("solved when", f"{metric} {bound} {s.threshold:g}", "on a period the model never saw"),
         ("and better than the best rule by", f"{s.min_gain:g}", f"with {s.confidence:.0%} confidence"),
-        ("a decision is worth", f"{worth} {m.currency}", f"{m.decisions_per_period:,} decisions each {m.period_days} days{hit}"),
+        ("a decision is worth", worth, f"{m.decisions_per_period:,} decisions each {m.period_days} days{hit}"),
         ("a model costs", f"{m.ml_per_period:,.0f} {m.currency}", f"each {m.period_days} days, to build and to run"),
         ("held out", f"{t.holdout_days} days", "read once, by the evaluation"),
     ]

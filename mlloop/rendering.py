@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import nh3
@@ -43,6 +44,9 @@ OUTPUT_TAGS = TEXT_TAGS | TABLE_TAGS | {"b", "i", "span", "div", "dl", "dt", "dd
 SPANS = {"colspan", "rowspan"}
 PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 NUMBER = re.compile(r"[-+−]?(\d[\d,_ ]*\.?\d*|\.\d+)(e[-+]?\d+)?\s?(%|[A-Za-z€$£µ/]{1,4})?|nan|inf|–", re.IGNORECASE)
+COUNTS = {"rows", "n", "answers", "read", "kept", "rejected", "duplicates"}
+UNITS = {"pct": "%", "s": "s", "ms": "ms", "eur": "EUR", "usd": "USD", "mb": "MB"}
+UNIT = re.compile(rf"(\w+)_({'|'.join(UNITS)})")
 MISSING = {"NaN", "NaT", "None", "<NA>"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[@-_]")
 BARE_REPR = re.compile(r"^<[\w.]+[^\n]*>$|^\[<[\w.]+ .*>\]$", re.DOTALL)
@@ -107,13 +111,17 @@ def title(notebook: dict[str, Any]) -> str:
 def blocks(cells: Iterable[dict[str, Any]]) -> list[Block]:
     """Prose, outputs and code of `cells` in reading order; code that shows nothing joins the next that does.
 
+    Prose that announces what its code then had no reason to show is left out with it; what opens the act stays.
     After a cell that raised there is nothing: what follows it did not run.
     """
     found: list[Block] = []
     code: list[str] = []
     said = ""
-    for cell in cells:
+    given = [cell for cell in cells if cell.get("cell_type") in ("markdown", "code")]
+    for i, cell in enumerate(given):
         if cell.get("cell_type") == "markdown":
+            if i and _shows_nothing(given[i + 1 :]):
+                continue
             text = re.sub(r"\A##\s+Run\b[^\n]*\n?", "", _text(cell.get("source"))).strip()
             said = text or said
             found += [Block("prose", prose(text))] if text else []
@@ -126,6 +134,12 @@ def blocks(cells: Iterable[dict[str, Any]]) -> list[Block]:
             if any(block.kind == "error" for block in shown):
                 break
     return found + _code(code)
+
+
+def _shows_nothing(after: list[dict[str, Any]]) -> bool:
+    """Whether the cells up to the next prose are code, and none of them shows anything."""
+    codes = list(takewhile(lambda cell: cell.get("cell_type") == "code", after))
+    return bool(codes) and not any(output(one) for cell in codes for one in cell.get("outputs", []))
 
 
 def _code(cells: list[str]) -> list[Block]:
@@ -354,9 +368,13 @@ def _align(table) -> None:
             head = [row.find_all("th") for row in (table.thead.find_all("tr") if table.thead else [])]
             for cell in cells + [row[-place] for row in head if len(row) >= place]:
                 cell["class"] = "n"
+            counts = any(row[-place].get_text(strip=True) in COUNTS for row in head if len(row) >= place)
             for cell in cells:
-                if re.fullmatch(r"[-−]?\d{5,15}", cell.get_text(strip=True)):
+                if re.fullmatch(r"[-−]?\d{4,15}" if counts else r"[-−]?\d{5,15}", cell.get_text(strip=True)):
                     cell.string = f"{int(cell.get_text(strip=True).replace('−', '-')):,}"
+    for cell in table.thead.find_all("th") if table.thead else []:
+        if found := UNIT.fullmatch(cell.get_text(strip=True)):
+            cell.string = f"{found[1].replace('_', ' ')} ({UNITS[found[2]]})"
     for row in table.find_all("tr"):
         for cell in row.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"

@@ -5,6 +5,7 @@ inputs did not change is left as it is, so writing all of them after each stage 
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlloop.overview import (
     Stage,
     decided,
     has_card,
+    in_production,
     ledger_files,
     model_of,
     monitored_in,
@@ -119,10 +121,13 @@ def stage_page(
             rendering.blocks(rendering.run_act(read_or_empty(executed), read_or_empty(stage.notebook) or None))
         )
         words = " ".join(rendering.words(block.shown) for block in blocks)
-        decided = stage.decided
+        decided, asked = stage.decided, wording.mapping(statement_of(around).get("success")).get("metric")
+        first, blocks = _finding_first(blocks, stage.finding)
         return {
+            "first": first,
+            "metric": wording.metric_meaning(asked),
             "blocks": blocks,
-            "finding": "" if stage.finding in words else stage.finding,
+            "finding": "" if stage.finding.rstrip(".") in words else stage.finding,
             "reasons": [reason for reason in (decided or {}).get("reasons", []) if reason not in words],
             "is_evidence_told": all(one["name"] in words for one in (decided or {}).get("evidence", [])),
             "must_change": [one for one in (decided or {}).get("must_change", []) if one not in words],
@@ -142,6 +147,16 @@ def stage_page(
     return _page(
         Path(out), "stage.html", [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring], view
     )
+
+
+def _finding_first(found: list[rendering.Block], finding: str) -> tuple[rendering.Markup, list[rendering.Block]]:
+    """The output that tells the finding, for the head of the page, and the other blocks; its heading is then the page's second."""
+    said = finding.rstrip(".")
+    for i, block in enumerate(found):
+        if said and block.kind == "output" and said in rendering.words(block.shown):
+            shown = rendering.Markup(re.sub(r"<(/?)h[34]>", r"<\1h2>", str(block.shown)))
+            return shown, found[:i] + found[i + 1 :]
+    return rendering.Markup(), found
 
 
 def _beside(around: list[Stage], stage: Stage, step: int) -> Stage | None:
@@ -171,14 +186,18 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
     if not has_card(found):
         return None
     by_name = {s.name: s for s in found}
-    decisions = Decisions(settings)
-    production = decisions.production(statement_of(found).get("name") or problem)
-    read = {name: s.product for name, s in by_name.items()}
+    production = in_production(settings, problem, statement_of(found).get("name") or problem, Decisions(settings))
+    is_later = bool(production) and production["is_later"]
+    read = {name: s.product for name, s in by_name.items()} | (production["products"] if is_later else {})
+    validation = (
+        wording.verdict(read.get("validation_gate", {})) if is_later else decided(by_name.get("validation_gate"))
+    )
     return _page(
         settings.reports / problem / "model.html",
         "model.html",
         [[shown_of(s) for s in found], production],
         lambda: {
+            "metric": wording.metric_meaning(wording.mapping(statement_of(found).get("success")).get("metric")),
             "problem": problem,
             "stages": found,
             "statement": statement_of(found),
@@ -188,9 +207,9 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
             "building": read.get("building", {}),
             "judged": wording.judged(read.get("evaluation", {})),
             "features": wording.records(read.get("features", {}).get("catalogue")),
-            "windows": read.get("transformation", {}).get("windows") or {},
+            "windows": read.get("features", {}).get("windows") or read.get("transformation", {}).get("windows") or {},
             "need": decided(by_name.get("need_gate")),
-            "validation": decided(by_name.get("validation_gate")),
+            "validation": validation,
             "tables": _trained_on(wording.tables(read.get("features", {}))),
         },
     )
@@ -205,16 +224,22 @@ def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None
     decided = [d for d in Decisions(settings).timeline(name) if d["kind"] == "retrain"]
     seen = monitored.view(products)
     latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
+    live = in_production(settings, problem, name, Decisions(settings))
+    elsewhere = ""
+    if live and seen["model"] and seen["model"] != live["model"]:
+        who = f"{live['name'] or 'another model'} {live['model'][:12]}"
+        elsewhere = f"This look is at the model that answered then. {who} answers since {live['told']}; no period of its own has been looked at."
     notebook = monitored_in(settings, problem) / f"{products[-1]['file']}.ipynb"
     source, ran = settings.notebooks / "25_monitoring.ipynb", read_or_empty(notebook)
     return _page(
         settings.reports / problem / "monitoring.html",
         "monitoring.html",
-        [products, latest, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
+        [products, latest, elsewhere, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
         lambda: {
             "problem": problem,
             "seen": seen,
             "decided": latest,
+            "elsewhere": elsewhere,
             "blocks": _fit(rendering.blocks(rendering.run_act(ran, read_or_empty(source) or None))) if ran else [],
         },
     )
@@ -233,7 +258,17 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
         [[shown_of(s) for s in v["stages"]]]
         + [
             v[k]
-            for k in ("production", "canary", "monitoring", "timeline", "statement", "wrong", "revision", "has_history")
+            for k in (
+                "production",
+                "validation",
+                "canary",
+                "monitoring",
+                "timeline",
+                "statement",
+                "wrong",
+                "revision",
+                "has_history",
+            )
         ]
         for v in views
     ]

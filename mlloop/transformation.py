@@ -499,9 +499,8 @@ def headline(refs: Mapping[str, Any], result: Result) -> str:
     ready = " and ".join(f"{ref.rows:,} {name}" for name, ref in refs.items())
     changed = sum(c.rows for c in result.changes if c.kind == "changed")
     dropped = sum(c.rows for c in result.changes if c.kind == "dropped")
-    return (
-        f"**{ready} are ready; {changed:,} values were changed and {dropped:,} rows left out, each by a rule below.**"
-    )
+    done = f"{changed:,} values were changed and {dropped:,} rows left out, each by a rule below"
+    return f"**{ready} are ready; {done if changed or dropped else 'no value was changed and no row left out'}.**"
 
 
 def table_of_changes(changes: Sequence[Change]) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def right_for_everybody(figures: dict[str, Any], statement: Problem) -> list[Che
         passed = True if worst["gap"] <= s.max_slice_gap else False if kind_end > s.max_slice_gap else None
         small = len(groups) - len(judged)
         place = f"is {number(worst['gap'])} behind everybody" if worst["gap"] > 0 else "is as well off as everybody"
-        few = f"; {small} with fewer than {s.min_slice_rows:,} rows are not judged." if small else "."
+        few = f"; {small} group{'s' if small > 1 else ''} with fewer than {s.min_slice_rows:,} rows {'are' if small > 1 else 'is'} not judged." if small else "."
         said = f"The worst group of {name}, '{worst['group']}' (n = {worst['n']:,}), {place}{few}"
         change = f"{name} '{worst['group']}' is {number(worst['gap'])} behind everybody in {better.label}, at most {number(s.max_slice_gap)} may be"
         checks.append(
@@ -258,6 +258,6 @@ def losers(exploration: dict[str, Any]):
     import pandas as pd
 
     chosen = (exploration.get("chosen") or {}).get("name")
-    rows = [{"name": c["name"], "group": "chosen" if c["name"] == chosen else "not chosen", "value": c["mean"], "low": c["low"], "high": c["high"]}
+    rows = [{"name": c["name"].replace("_", " "), "group": "chosen" if c["name"] == chosen else "not chosen", "value": c["mean"], "low": c["low"], "high": c["high"]}
             for c in exploration.get("candidates", []) if c.get("mean") is not None]
     return pd.DataFrame(rows)

@@ -136,6 +136,14 @@ def mark(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
     return ax
 
 # %% ../nbs/15_visualization.ipynb #3f2e8522
+def _no_worth(ax: Axes, caption: str) -> Axes:
+    if len(ax.figure.axes) == 1:
+        ax.figure.set_figheight(1.1)  # type: ignore[union-attr]
+    ax.text(0.5, 0.5, "nothing to compare in money", ha="center", va="center", transform=ax.transAxes, color=GREY)
+    ax.set(xticks=[], yticks=[])
+    return finish(ax, "The statement does not say what an answer is worth", caption)
+
+
 def plot_money(
     data: pd.DataFrame,
     ax: Axes,
@@ -155,19 +163,22 @@ def plot_money(
         For the axis, e.g. 'each 7 days'.
     """
     shown = data.sort_values("value").reset_index(drop=True)
+    if not shown["value"].any():
+        return _no_worth(ax, caption)
     colours = [BLUE if i == len(shown) - 1 else LIGHT for i in range(len(shown))]
     ax.barh(range(len(shown)), shown["value"], color=colours, height=0.6)
     if {"low", "high"} <= set(shown):
         ax.hlines(range(len(shown)), shown["low"], shown["high"], color=BLACK, lw=1.2)
     for i, value in enumerate(shown["value"]):
-        ax.annotate(f"{value:,.0f}", (value, i + 0.33), fontsize=7.5, va="bottom", ha="right" if value > 0 else "left")
-    ax.axvline(0, color=BLACK, lw=0.8)
+        ax.annotate(f"{value:,.0f}", (value, i + 0.33), fontsize=7.5, va="bottom", ha="right" if value > 0 else "left", bbox={"fc": "white", "ec": "none", "pad": 0.4})
+    ax.axvline(0, color=BLACK, lw=0.8, zorder=1)
     ax.set_yticks(range(len(shown)), [safe(name) for name in shown["name"]])
     ax.set_ylim(-0.5, len(shown) - 0.2)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
     best = shown.iloc[-1]
     ahead = best["value"] - (shown.iloc[-2]["value"] if len(shown) > 1 else 0)
-    said = title or f"{best['name']} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace(
+    who = "The model" if best["name"] == "model" else best["name"]
+    said = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace(
         "  ", " "
     )
     return finish(ax, said, caption, f"{currency} {period}".strip())
@@ -320,6 +331,7 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
         ax.set(xticks=[], yticks=[])
         return finish(ax, title or "No column misses a value", caption)
     ax.barh([safe(c) for c in shown["column"]], shown["share"], color=BLUE, height=0.7)
+    ax.set_ylim(-0.6, max(len(shown), 4) - 0.4)
     ax.set_xlim(0, min(1, shown["share"].max() * 1.15))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0 if shown["share"].max() > 0.05 else 1))
     worst = shown.iloc[-1]

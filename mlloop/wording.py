@@ -72,6 +72,7 @@ def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
     unit, name = str(given.get("unit") or ""), str(given.get("name") or "")
     passed = given.get("passed")
     said = f"{name.replace('_', ' ')} {shown}{' ' + unit if unit and unit != name else ''}"
+    said = f"{unit} {shown}" if name == "threshold met" and unit else said
     said += f" ({span})" if span != "–" else ""
     said += f" against {asked} asked" if threshold is not None else ""
     return {
@@ -102,7 +103,9 @@ def verdict(product: Mapping[str, Any]) -> dict[str, Any] | None:
         "reasons": listed("reasons") or ([] if said else ["The gate's notebook said nothing, which counts as No."]),
         "must_change": listed("must_change"),
         "evidence": found,
-        "deciding": next((e for e in found if e["name"] == str(deciding).replace("_", " ")), None),
+        "deciding": next(
+            (e for e in found if e["name"] == str(deciding).replace("_", " ") and e["value"] != "–"), None
+        ),
     }
 
 
@@ -153,23 +156,30 @@ def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> st
     return KINDS.get(kind, f"{subject} {kind}".strip().capitalize())
 
 
+SHOWN = 8
+
+
 def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
     """The newest decisions with runs of uneventful looks in one piece.
 
     Returns
     -------
     dict
-        'parts': lists of decisions; one of more than one holds looks that changed nothing. 'left': how many older
-        decisions are left out.
+        'parts': lists of decisions; one of more than one holds looks that changed nothing. 'older': the same of those
+        before the newest eight. 'left': how many decisions before them are left out. A canary's end is told by the
+        promotion that it led to.
     """
     parts: list[list[dict[str, Any]]] = []
     is_quiet = lambda one: one["kind"] == "retrain" and one["verdict"] != "yes" and one["subject"] != "ended"
     for one in timeline[:most]:
-        if parts and is_quiet(one) and is_quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
+        above = parts[-1][0] if parts else {"kind": ""}
+        if above["kind"] == "promotion" and one.get("what") == CANARY["promoted"] and one["model"] == above["model"]:
+            parts[-1] = [above | {"what": "Promoted after its trial"}]
+        elif parts and is_quiet(one) and is_quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
             parts[-1].append(one)
         else:
             parts.append([one])
-    return {"parts": parts, "left": max(0, len(timeline) - most)}
+    return {"parts": parts[:SHOWN], "older": parts[SHOWN:], "left": max(0, len(timeline) - most)}
 
 
 def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], canary: Mapping[str, Any]) -> list[str]:
@@ -179,7 +189,7 @@ def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], ca
     retrain, trial = mapping(statement.get("retrain")), mapping(statement.get("canary"))
     metric = metric_name(mapping(statement.get("success")).get("metric") or "the metric")
     said = []
-    loss = f"no worse by more than {number(trial.get('max_loss'))} in {metric}"
+    loss = f"no worse by more than {_typed(trial['max_loss'])} in {metric}" if trial.get("max_loss") else "no worse"
     if canary:
         share = _share(canary.get("share")) or "a share"
         said.append(
@@ -197,17 +207,81 @@ def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], ca
         said.append(
             f"A newer model is trained when {retrain['k']} of the last {retrain['n']} looks (one every "
             f"{number(retrain.get('every_days'), 'days')}), the newest included, fall behind what this one promised by "
-            f"{number(retrain.get('standard_errors'))} standard errors and by {number(retrain.get('margin'))} in {metric}. "
-            f"Never on broken data, at most {number(retrain.get('budget_per_year'))} times a year, and "
+            f"{number(retrain.get('standard_errors'))} standard errors"
+            + (f" and by {_typed(retrain['margin'])} in {metric}" if retrain.get("margin") else "")
+            + (
+                f", and in any case when this one is {number(retrain['backstop_days'], 'days')} old"
+                if retrain.get("backstop_days")
+                else ""
+            )
+            + f". Never on broken data, at most {number(retrain.get('budget_per_year'))} times a year, and "
             f"{number(retrain.get('cooldown_days'), 'days')} after the last at the earliest."
         )
     return said
 
 
+LABELS = {
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "mape": "mean absolute percentage error",
+    "map": "mean average precision",
+    "ece": "expected calibration error",
+}
+
+
 def metric_name(name: Any) -> str:
     """A metric as people write it: 'ROC AUC' for roc_auc."""
     words = str(name).replace("_", " ")
-    return words.upper() if words in ("roc auc", "ndcg", "map", "mae", "rmse", "mape", "r2", "f1") else words
+    return LABELS.get(str(name)) or (words.upper() if words in ("roc auc", "ndcg", "r2", "f1") else words)
+
+
+def _typed(value: Any) -> str:
+    """A figure of the statement as somebody typed it."""
+    return f"{value:g}" if isinstance(value, (int, float)) else number(value)
+
+
+MEANINGS = {
+    "roc_auc": "how often one that is looked for is ranked above one that is not: 0.5 is guessing, 1 is perfect",
+    "average_precision": "how pure the top of the ranking is: 1 is perfect, guessing gives the share of those looked for",
+    "accuracy": "the share of right answers",
+    "f1": "precision and recall in one: 1 is perfect, 0 finds nobody",
+    "log_loss": "how wrong the probabilities are, the sure ones most: 0 is perfect",
+    "brier": "how far the probabilities are from what happened, squared: 0 is perfect",
+    "ece": "how far the probabilities are off on average: 0 is perfect",
+    "mae": "how far an answer is off on average",
+    "rmse": "how far an answer is off, large misses counting more",
+    "r2": "the share of the ups and downs that is explained: 1 is all, 0 is no better than the mean",
+    "mape": "how far an answer is off on average, as a share of the true value",
+    "ndcg": "how high in the list that which was wanted stands: 1 is all of it first, 0 is none of it in the list",
+    "hit_rate": "the share of lists that hold something that was wanted",
+    "recall": "the share of what was wanted that is in the list",
+    "map": "how high in the list that which was wanted stands, averaged over everything wanted: 1 is perfect",
+}
+
+
+def metric_meaning(name: Any) -> str:
+    """A sentence that says what a metric measures; '' for one that is not known."""
+    return f"{metric_name(name)}: {MEANINGS[name]}." if name in MEANINGS else ""
+
+
+BRIEF = {
+    "worse than promised": "worse",
+    "too few rows to say": "not known yet",
+    "cannot be said yet": "not known yet",
+    "waits for the canary": "canary on trial",
+    "waits: cooldown": "cooldown",
+    "waits: budget spent": "budget spent",
+    "waits for labels": "awaits labels",
+    "feed broken: mend it": "feed broken",
+    "waits for a stale stage": "waits",
+    "not looked at yet": "not looked at",
+    "not worth its cost": "not worth it",
+}
+
+
+def brief(word: str) -> str:
+    """A state in at most fifteen letters, for a box of the drawing."""
+    return BRIEF.get(word, word)
 
 
 def _share(value: Any) -> str:
@@ -321,7 +395,15 @@ def mapping(value: Any) -> dict[str, Any]:
 
 def judged(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What the held-out period showed, as tables: metrics, slices, contenders and the latency's figure."""
-    named = [{**row, "name": row.get("label") or row.get("name")} for row in records(evaluation.get("metrics"))]
+    model = next(
+        (mapping(c.get("metric")) for c in records(evaluation.get("contenders")) if c.get("kind") == "model"), {}
+    )
+    named = []
+    for row in records(evaluation.get("metrics")):
+        # the gate's own interval of the main figure, where another method's is a hair's breadth off
+        is_same = row.get("value") == model.get("value")
+        inside = {key: model[key] for key in ("low", "high") if is_same and key in model}
+        named.append(dict(row) | inside | {"name": row.get("label") or row.get("name")})
     against = []
     for row in records(evaluation.get("contenders")) or records(evaluation.get("baselines")):
         figure, gain = mapping(row.get("metric")) or row, mapping(row.get("gain"))

@@ -98,3 +98,32 @@ def test_status_before_the_first_run_lists_every_stage_as_missing(project):
 
 def test_log_before_the_first_decision_says_how_to_get_one(project):
     assert "mlloop run" in project.mlloop("log").stdout
+
+
+def test_log_is_readable_in_80_columns(project):
+    project.mlloop("run", "--until", "training")
+    words = [sys.executable, "-m", "mlloop.cli", "log"]
+    narrow = project.environment | {"COLUMNS": "80"}
+    said = subprocess.run(words, cwd=project.root, capture_output=True, text=True, env=narrow).stdout.splitlines()
+    assert said[0].startswith("#1  ") and said[0].endswith("loan  Need gate: yes, by policy")
+    assert said[1] == "    3 rows" and max(map(len, said)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["log", "--kind", "gates"], "Did you mean 'gate'?"),
+        (["at", "yesterday"], "TIME is 'yesterday'"),
+        (["loop", "--until", "soon"], "--until is 'soon'"),
+        (["monitor", "--at", "soon"], "--at is 'soon'"),
+        (["gate", "nead"], "no gate 'nead' (known: need). Did you mean 'need'?"),
+    ],
+)
+def test_a_mistyped_word_is_told_by_its_own_name(project, words, said):
+    done = project.mlloop(*words)
+    assert done.returncode == 2 and said in done.stderr and "mlloop" in done.stderr.splitlines()[-1]
+
+
+def test_log_of_a_problem_without_decisions_does_not_deny_those_of_others(project):
+    project.mlloop("run", "--until", "training")
+    assert "for 'other'; see all: mlloop log" in project.mlloop("log", "--problem", "other").stdout

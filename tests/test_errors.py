@@ -21,7 +21,8 @@ def made(tree: ast.AST) -> list[ast.Call]:
 
 def has_next_step(call: ast.Call) -> bool:
     spread = any(isinstance(one, ast.Starred) for one in call.args) or any(k.arg is None for k in call.keywords)
-    return spread or len(call.args) >= 3 or any(keyword.arg == "next_step" for keyword in call.keywords)
+    given = [*call.args[2:3], *(keyword.value for keyword in call.keywords if keyword.arg == "next_step")]
+    return spread or any(not (isinstance(one, ast.Constant) and not one.value) for one in given)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
@@ -32,9 +33,12 @@ def test_every_error_names_a_next_step(module):
 
 def test_the_walk_finds_errors_with_and_without_a_next_step():
     found = made(
-        ast.parse("raise DataError('x', 'y')\nerrors.LakeError('x', 'y', 'z')\nUsageError('x', next_step='y')")
+        ast.parse(
+            "raise DataError('x', 'y')\nerrors.LakeError('x', 'y', 'z')\nUsageError('x', next_step='y')\n"
+            "UsageError('x', 'y', '')\nUsageError('x', next_step=None)"
+        )
     )
-    assert [has_next_step(call) for call in found] == [False, True, True]
+    assert [has_next_step(call) for call in found] == [False, True, True, False, False]
     assert sum(len(made(ast.parse(path.read_text(encoding="utf-8")))) for path in MODULES) > 100
 
 

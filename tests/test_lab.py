@@ -26,6 +26,13 @@ def lab(tmp_path_factory):
     for name in ("settings.ini", "pipeline.yaml", "env.yaml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "nbs", root / "nbs")
+    with running(root) as address:
+        yield address, root
+
+
+@contextlib.contextmanager
+def running(root: Path, *options: str):
+    """A JupyterLab that `mlloop lab` started in `root`; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -33,11 +40,11 @@ def lab(tmp_path_factory):
     homes = {f"JUPYTER_{name}_DIR": str(root / ".home" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with (root / "said.txt").open("wb") as said:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlloop.cli", *words.split()],
+            [sys.executable, "-m", "mlloop.cli", *words.split(), *options],
             cwd=root, env={**os.environ, **homes}, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
     try:
-        yield _answering(f"http://127.0.0.1:{port}", server), root
+        yield _answering(f"http://127.0.0.1:{port}", server)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)

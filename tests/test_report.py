@@ -64,7 +64,8 @@ def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
     )
     words = soup(whole.reports / "index.html").get_text(" ")
     assert (
-        "A model is needed, and this one may solve it: ndcg 0.134 share (0.120 to 0.150) against 0.100 asked." in words
+        "A model is needed, and the one in production may solve the problem: ndcg 0.134 share (0.120 to 0.150) against 0.100 asked."
+        in words
     )
     assert "1,200 rows read: 1,100 kept, 90 rejected with a reason, 10 duplicates." in words
 
@@ -104,6 +105,41 @@ def test_what_a_notebook_stresses_is_its_finding_and_is_said_once(tmp_path):
     report.write(places)
     assert "All 7 rows & more kept" in soup(places.reports / "index.html").get_text(" ")
     assert soup(places.reports / "shop" / "visualization.html").get_text(" ").count("All 7 rows") == 1
+
+
+def test_what_tells_the_finding_stands_at_the_head_of_the_page(whole, tmp_path):
+    places = made.run(tmp_path, until="visualization")
+    cells = [
+        made.markdown("## Run\n\nMay the data be trusted?"),
+        made.code("f()", made.shown(text_markdown="### All is well\n\nNothing asks for attention.")),
+    ]
+    storage.write_json(places.state / "products" / "shop" / "visualization.ipynb", made.notebook(*cells))
+    report.write(places)
+    page = soup(places.reports / "shop" / "visualization.html")
+    first = page.select_one("h1 + .first")
+    assert first is not None and first.h2.text == "All is well"
+    words = page.get_text(" ")
+    assert words.index("All is well") < words.index("May the data be trusted?") and words.count("All is well") == 1
+
+
+def test_prose_that_announces_nothing_is_left_out_with_it():
+    act = [
+        made.markdown("## Run\n\nWhat this run answers."),
+        made.code("import this"),
+        made.markdown("Why rows were rejected."),
+        made.code("if rejected: plot()"),
+        made.markdown("What is kept."),
+        made.code("kept", made.shown(text_plain="7")),
+    ]
+    words = " ".join(rendering.words(block.shown) for block in rendering.blocks(act))
+    assert "What this run answers." in words and "What is kept." in words and "if rejected" in words
+    assert "Why rows were rejected." not in words
+
+
+def test_headers_say_their_unit_as_people_do_and_counts_of_rows_get_separators():
+    table = made.table(("kept", "0.54", "5380"), columns=("name", "set_aside_pct", "rows"))
+    cells = BeautifulSoup(rendering.library_html(table), "html.parser").find_all(["th", "td"])
+    assert [cell.text for cell in cells] == ["name", "set aside (%)", "rows", "kept", "0.54", "5,380"]
 
 
 def test_tables_align_numbers_and_name_their_headers():
@@ -229,7 +265,8 @@ def test_the_model_card_says_what_it_is_how_well_it_does_and_where_it_ends(whole
         "best_sellers rule 0.0200 0.0100 to 0.0300 0.0200 (0.0100 to 0.0300)",
         "activity new 0.100 9",
         "It knows nothing of what happened from 2025-06-16 on.",
-        "this model ( " + made.MODEL,
+        "this model since",
+        made.MODEL,
         "there is nothing to go back to",
     ):
         assert said in words, said
@@ -257,8 +294,8 @@ def test_the_index_tells_what_is_in_production_since_when_why_and_what_would_cha
         "Since 2025-06-30 in the data's time",
         "by Ada (decision 3)",
         "Why this one ndcg 0.134 share (0.120 to 0.150) against 0.100 asked; nobody answered yet",
-        "Is it healthy being watched , as of 2025-07-28. It does as well as it promised.",
-        "answers 20% of those who ask, for 21 days at most. It takes over after 200 answers if it is no worse by more than 0.0100 in NDCG.",
+        "Is it healthy being watched since the period that began 2025-07-21, as of 2025-07-28. It does as well as it promised.",
+        "answers 20% of those who ask, for 21 days at most. It takes over after 200 answers if it is no worse by more than 0.01 in NDCG.",
         "3 of the last 5 looks (one every 7 days), the newest included, fall behind what this one promised by 2 standard errors",
         "at most 12 times a year, and 21 days after the last at the earliest.",
         "mlloop rollback --problem shop",
@@ -282,17 +319,67 @@ def test_looks_that_changed_nothing_are_one_line_in_the_timeline(whole):
     assert first[1].startswith("2025-07-07 to 2025-07-21 · Learn again? Nothing to do , 3 times")
 
 
+def test_a_look_at_the_model_before_says_nothing_of_the_one_that_answers_now(tmp_path):
+    places = made.live(made.run(tmp_path), weeks=2)
+    look = sorted((places.state / "monitoring" / "shop").glob("*.json"))[-1]
+    storage.write_json(look, storage.read_json(look) | {"model": "1a" * 32, "health": "worse", "said": "It fell."})
+    page = soup(report.write(places))
+    panel = " ".join(page.select_one(".now").get_text(" ").split())
+    assert "Is it healthy not known yet . No period of its own has been looked at" in panel
+    assert "was at the model before it (1a1a1a1a1a1a): worse than promised. It fell." in panel
+    assert page.select_one("svg.loop.wide [aria-label^=Monitoring]")["aria-label"] == "Monitoring: not known yet"
+    words = " ".join(soup(places.reports / "shop" / "monitoring.html").get_text(" ").split())
+    assert "This look is at the model that answered then. knn 9f9f9f9f9f9f answers since" in words
+
+
+def test_a_model_that_the_loop_made_has_the_card_and_the_verdict(tmp_path):
+    places, later = made.live(made.run(tmp_path), weeks=1), "2b" * 32
+    folder = places.state / "products" / "shop"
+    for path in list(folder.glob("*.json")):
+        storage.write_json(places.state / "products" / "shop@2025-08-04" / path.name, storage.read_json(path))
+    again = places.state / "products" / "shop@2025-08-04"
+    trained, judged = (storage.read_json(again / f"{name}.json") for name in ("training", "validation_gate"))
+    trained["model"] |= {"digest": later}
+    judged["verdict"]["evidence"][0] |= {"value": 0.234}
+    storage.write_json(again / "training.json", trained)
+    storage.write_json(again / "validation_gate.json", judged)
+    ledger = Ledger.open(places)
+    ledger.record("gate", "shop", subject="validation", verdict="yes", model=later, actor="policy")
+    ledger.promote("shop", later, expect=made.MODEL, actor="policy", details={"as_of": "2025-08-04"})
+    page = soup(report.write(places))
+    words = " ".join(page.get_text(" ").split())
+    assert "ndcg 0.234" in words and "Trained by the loop; the run below made the first." in words
+    assert page.find("a", href="shop/model.html#asked") is not None
+    card = " ".join(soup(places.reports / "shop" / "model.html").get_text(" ").split())
+    assert f"Digest {later}" in card and "this model since 2025-08-04 in the data's time" in card
+
+
+def test_a_verdict_that_rests_on_no_figure_gives_its_reason(tmp_path):
+    places = made.run(tmp_path)
+    path = places.state / "products" / "shop" / "need_gate.json"
+    product = storage.read_json(path)
+    product["verdict"] |= {
+        "verdict": "maybe",
+        "deciding": "worth",
+        "reasons": ["Nobody knows what an answer is worth."],
+    }
+    product["verdict"]["evidence"] = [{"name": "worth", "value": None, "passed": None}]
+    storage.write_json(path, product)
+    card = soup(report.write(places)).select_one(".verdict")
+    assert "Nobody knows what an answer is worth." in card.get_text(" ") and "–" not in card.get_text(" ")
+
+
 def test_a_long_history_is_cut_and_says_where_the_rest_is():
     row = {"kind": "gate", "verdict": "yes", "action": ""}
     found = wording.folded([row] * 130)
-    assert (len(found["parts"]), found["left"]) == (100, 30)
+    assert (len(found["parts"]), len(found["older"]), found["left"]) == (8, 92, 30)
 
 
 def test_the_monitoring_page_shows_what_was_promised_estimated_and_realised(whole):
     page = soup(whole.reports / "shop" / "monitoring.html")
     words = " ".join(page.get_text(" ").split())
     for said in (
-        "Being watched. It does as well as it promised.",
+        "Being watched since the period that began 2025-07-21. It does as well as it promised.",
         "Period 2025-07-21 up to, not including, 2025-07-28",
         "Learn again? Being watched",
         "2025-07-21 0.116 (0.0960 to 0.136) – – 9f9f9f9f being watched 2,004",
@@ -350,7 +437,7 @@ def test_a_figure_stands_where_its_value_is():
 def test_a_damaged_product_of_monitoring_does_not_hide_the_rest(tmp_path, content):
     places = made.live(made.run(tmp_path), weeks=1)
     (places.state / "monitoring" / "shop" / "2025-07-07.json").write_text(content)
-    assert "this one may solve it" in soup(report.write(places)).get_text(" ")
+    assert "may solve the problem" in soup(report.write(places)).get_text(" ")
 
 
 def test_products_of_a_retraining_are_no_problem_of_their_own(tmp_path):

@@ -144,7 +144,7 @@ def test_lower_is_better_is_judged_downwards():
 
 def test_groups_with_few_rows_are_named_and_not_judged():
     reasons = decide(figures(), STATEMENT, ASKED)["reasons"]
-    assert any("1 with fewer than 100 rows are not judged" in reason for reason in reasons)
+    assert any("1 group with fewer than 100 rows is not judged" in reason for reason in reasons)
 
 
 def test_what_must_change_is_said_in_numbers():

@@ -98,3 +98,10 @@ def test_health_says_what_to_look_at():
 
 def test_long_and_hostile_names_stay_short_and_literal():
     assert v.safe("$" * 100).count(r"\$") <= 60 and "\n" not in v.safe("a\nb")
+
+
+def test_worth_that_nobody_stated_is_said_and_not_drawn():
+    _, (ax,) = v.panels(height=3.4)
+    nothing = pd.DataFrame({"name": ["random", "model"], "value": [0.0, 0.0], "low": [0.0, 0.0], "high": [0.0, 0.0]})
+    v.plot_money(nothing, ax, currency="EUR", period="each week", title="random is worth most")
+    assert ax.get_title(loc="left") == "The statement does not say what an answer is worth" and not ax.patches
