@@ -1,5 +1,6 @@
 """Candidates: scikit-learn's contract, one form for all recommenders, files that are safe and the same every time."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlloop import candidates, leave_one_out
 from mlloop.errors import DataError, ModelError
+from mlloop.hybrid import Hybrid
 from mlloop.perceptron import PerceptronClassifier, PerceptronRegressor
 from mlloop.problem import Recommendation, Tabular
 from mlloop.recommenders import EASE, ItemKNN, Popularity, Recommender
@@ -165,6 +167,12 @@ def test_a_recommender_of_ones_own_is_registered_saved_and_loaded(tmp_path):
         candidates.CANDIDATES.pop("alphabetical")
 
 
+def test_a_hybrid_learns_where_no_time_is_known():
+    events, items = shop()
+    model = Hybrid(horizon_days=None, repeats=False).fit(events.assign(time=pd.Timestamp(0)), items)
+    assert model.ranker_ is not None
+
+
 def test_a_return_is_no_purchase():
     events, items = shop()
     events.loc[events["item"] == "i03", "quantity"] = -1.0
@@ -236,6 +244,19 @@ def test_files_are_read_as_they_are_found(tmp_path):
             found = leave_one_out.read(path)
             assert found.train[["user", "item"]].equals(before.train[["user", "item"]]), text[:40]
             assert found.train["time"].equals(before.train["time"]) == same_time, text[:40]
+
+
+def test_packed_files_are_read_like_plain_ones(tmp_path):
+    events, _ = shop()
+    prefix = write_protocol(tmp_path, events)
+    before = leave_one_out.read(prefix)
+    for suffix in leave_one_out.SUFFIXES:
+        place = Path(f"{prefix}{suffix}")
+        Path(f"{place}.gz").write_bytes(gzip.compress(place.read_bytes()))
+        place.unlink()
+    for path in (prefix, tmp_path, f"{prefix}.test.negative.gz"):
+        found = leave_one_out.read(path)
+        assert found.train.equals(before.train) and (found.candidates == before.candidates).all()
 
 
 @pytest.mark.parametrize(
