@@ -336,15 +336,15 @@ def _print_rows(rows, whole: bool = False) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     width, indent = min(console.width, 120), " " * (len(str(rows[-1].id)) + 3)
     for row in rows:
-        told = wording.decision(
-            row.kind, row.subject, *(str(row.details.get(key) or "") for key in ("action", "outcome"))
-        )
+        action, outcome = (str(row.details.get(key) or "") for key in ("action", "outcome"))
+        told = wording.decision(row.kind, row.subject, action or row.subject, outcome)
+        stands = row.details.get("as_of")
+        told += f" ({wording.moment(stands)} in the data's time)" if stands else ""
         verdict = f": {row.verdict}" if row.kind == "gate" and row.verdict else ""
         model = f", model {row.model[:12]}" if row.model else ""
         number = f"#{row.id}".ljust(len(indent))
-        console.print(
-            f"{number}{str(row.at)[:16].replace('T', ' ')} UTC  {row.problem}  {told}{verdict}{model}, by {row.actor}"
-        )
+        head = f"{str(row.at)[:16].replace('T', ' ')} UTC  {row.problem}  {told}{verdict}{model}, by {row.actor}"
+        console.print(fill(head, width, initial_indent=number, subsequent_indent=indent, break_on_hyphens=False))
         more = len(row.reasons) - 1
         for reason in row.reasons if whole else [f"{one} (+{more} more)" if more else one for one in row.reasons[:1]]:
             console.print(

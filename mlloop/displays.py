@@ -66,7 +66,7 @@ def problem(one: Problem) -> str:
 
 def row(one: Row) -> str:
     """A decision of the ledger with its evidence."""
-    said = wording.decision(one.kind, one.subject, str(one.details.get("action") or one.subject))
+    said = _decided(one)
     verdict = f": {one.verdict}" if one.verdict else ""
     heading = f"#{one.id} {one.problem}, {wording.moment(one.at)} UTC, by {one.actor}: {said}{verdict}"
     return evidence(heading, one.evidence, " ".join(one.reasons))
@@ -80,13 +80,26 @@ def evidence(heading: str, figures: Iterable[Mapping[str, Any]], foot: str = "")
     return table(heading, ["figure", "value", "unit", "interval", "asked", "passed"], cells, foot)
 
 
+def _decided(one: Row) -> str:
+    return wording.decision(one.kind, one.subject, str(one.details.get("action") or one.subject))
+
+
 def ledger(one: Ledger) -> str:
     """The newest decisions, the latest first."""
     rows = one.rows()
     cells = [
-        (r.id, wording.moment(r.at), r.problem, wording.decision(r.kind, r.subject), r.verdict, r.actor, (r.model or "")[:12], "; ".join(r.reasons))
+        (
+            r.id,
+            wording.moment(r.at),
+            r.problem,
+            _decided(r),
+            r.verdict,
+            r.actor,
+            (r.model or "")[:12],
+            "; ".join(r.reasons),
+        )
         for r in rows[-SHOWN:][::-1]
-    ]  # fmt: skip
+    ]
     heading = f"{len(rows):,} decisions" + (f", the newest {SHOWN}" if len(rows) > SHOWN else "")
     return table(heading, ["#", "when (UTC)", "problem", "decision", "verdict", "by", "model", "why"], cells)
 

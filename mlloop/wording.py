@@ -393,6 +393,11 @@ def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _close(a: Any, b: Any) -> bool:
+    """Whether two figures are one, but for the order in which they were summed up."""
+    return isinstance(a, (int, float)) and isinstance(b, (int, float)) and abs(a - b) <= 1e-9 * max(1.0, abs(a))
+
+
 def judged(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What the held-out period showed, as tables: metrics, slices, contenders and the latency's figure."""
     model = next(
@@ -401,7 +406,7 @@ def judged(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     named = []
     for row in records(evaluation.get("metrics")):
         # the gate's own interval of the main figure, where another method's is a hair's breadth off
-        is_same = row.get("value") == model.get("value")
+        is_same = _close(row.get("value"), model.get("value"))
         inside = {key: model[key] for key in ("low", "high") if is_same and key in model}
         named.append(dict(row) | inside | {"name": row.get("label") or row.get("name")})
     against = []

@@ -159,8 +159,10 @@ def test_the_ledger_shows_the_newest_decision_first(shell, tmp_path):
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
     for number in range(32):
         ledger.record("gate", "shop", subject="need", verdict="yes", reasons=[f"reason {number}"])
+    ledger.record("retrain", "shop", subject="watch", verdict="maybe", reasons=["reason 32"])
     shown = html(shell, ledger)
-    assert shown.index("reason 31") < shown.index("reason 2<") and "reason 1<" not in shown and "32 decisions" in shown
+    assert "Learn again? Being watched" in shown
+    assert shown.index("reason 31") < shown.index("reason 3<") and "reason 2<" not in shown and "33 decisions" in shown
 
 
 def test_a_statement_shows_what_it_asks(shell):

@@ -610,3 +610,10 @@ def test_a_page_forbids_scripts_even_where_one_got_in(whole, browser, tmp_path):
     text = (whole.reports / "index.html").read_text(encoding="utf-8").replace("</main>", script + "</main>")
     page.write_text(text, encoding="utf-8")
     assert browser.open(page).run("document.title") == "What the loop found · mlloop"
+
+
+def test_the_card_shows_the_interval_that_the_gate_judged_by():
+    main = {"name": "ndcg", "label": "NDCG", "value": 0.15290227296675532, "low": 0.137, "high": 0.170}
+    judged_by = {"value": 0.1529022729667553, "low": 0.136, "high": 0.170}
+    found = wording.judged({"metrics": [main], "contenders": [{"name": "model", "kind": "model", "metric": judged_by}]})
+    assert (found["metrics"][0]["low"], found["metrics"][0]["value"]) == (0.136, main["value"])
