@@ -11,10 +11,14 @@ from pathlib import Path
 import ibis
 import pandas as pd
 import pytest
+import torch
 from test_candidates import LOANS, SHOP, rows, shop
+from torch.func import functional_call
 
 from mlloop import candidates, training
 from mlloop.errors import DataError
+from mlloop.neumf import Network
+from mlloop.perceptron import epoch_generator
 from mlloop.problem import Problem
 
 CODE = """
@@ -80,6 +84,18 @@ def test_a_checkpoint_of_other_data_is_not_resumed(tmp_path):
     found = candidates.build("perceptron", LOANS, 0, {"epochs": 2, "checkpoint": place}).fit(X2, y2)
     fresh = candidates.build("perceptron", LOANS, 0, {"epochs": 2}).fit(X2, y2)
     assert (found.predict_proba(X2) == fresh.predict_proba(X2)).all()
+
+
+@pytest.mark.parametrize("form", ["gmf", "mlp", "neumf"])
+def test_gradients_are_those_of_differences_also_where_a_user_or_item_comes_twice(form):
+    network = Network(3, 4, form, 2, [6, 4], seed=0).double()
+    with torch.no_grad():  # the first weights are so small that hardly a rectifier would be passed
+        for n, table in enumerate(network.parameters()):
+            table.normal_(generator=epoch_generator(0, n))
+    users, items = torch.tensor([0, 2, 0]), torch.tensor([[1, 1, 3], [0, 1, 2], [1, 2, 2]])
+    names = [name for name, _ in network.named_parameters()]
+    logits = lambda *values: functional_call(network, dict(zip(names, values, strict=True)), (users, items))
+    assert torch.autograd.gradcheck(logits, tuple(network.parameters()))
 
 
 def loans() -> Problem:
