@@ -7,6 +7,7 @@ __all__ = ['SUFFIXES', 'USUAL', 'Protocol', 'read', 'split', 'Result', 'ranks', 
            'compare']
 
 # %% ../nbs/09_leave_one_out.ipynb #9f66c05f
+import gzip
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -58,8 +59,8 @@ def read(
     Parameters
     ----------
     path : Path or str
-        The prefix of the three files, e.g. 'data/ml-1m', their folder or one of them; or a CSV (also .gz), from which
-        the protocol is made.
+        The prefix of the three files (plain or .gz), e.g. 'data/ml-1m', their folder or one of them; or a CSV (also
+        .gz), from which the protocol is made.
     negatives, seed
         For a CSV: how many items to draw for each user, and from which seed.
     columns : (str, str, str)
@@ -93,43 +94,58 @@ def read(
 
 def _prefix(path: Path | str) -> str | None:
     """The prefix of the three files that `path` means; None where there are none."""
-    text = str(path)
-    for suffix in SUFFIXES:
-        text = text.removesuffix(suffix)
+    text = _without_suffix(str(path))
     if Path(text).is_dir():
-        found = sorted(str(p).removesuffix(SUFFIXES[0]) for p in Path(text).glob(f"*{SUFFIXES[0]}"))
+        found = sorted({_without_suffix(str(p)) for end in ("", ".gz") for p in Path(text).glob(f"*{SUFFIXES[0]}{end}")})
         if len(found) > 1:
             raise DataError(f"holds several data sets: {', '.join(map(repr, found))}", text, "Name one of them")
         text = found[0] if found else text
-    return text if Path(f"{text}{SUFFIXES[0]}").is_file() else None
+    return text if _file(text, SUFFIXES[0]).is_file() else None
+
+
+def _without_suffix(text: str) -> str:
+    for suffix in SUFFIXES:
+        text = text.removesuffix(f"{suffix}.gz").removesuffix(suffix)
+    return text
+
+
+def _file(prefix: str, suffix: str) -> Path:
+    """The file of that suffix, packed (.gz) where there is no plain one."""
+    plain, packed = Path(f"{prefix}{suffix}"), Path(f"{prefix}{suffix}.gz")
+    return packed if packed.is_file() and not plain.is_file() else plain
+
+
+def _opened(place: Path):
+    return gzip.open(place, "rt", encoding="utf-8") if place.suffix == ".gz" else place.open(encoding="utf-8")
 
 # %% ../nbs/09_leave_one_out.ipynb #1b0d77aa
 def _from_files(prefix: str) -> Protocol:
-    train = _ratings(f"{prefix}.train.rating")
-    pairs, lists = _negatives(f"{prefix}.test.negative")
-    if Path(f"{prefix}.test.rating").is_file():
-        test = _ratings(f"{prefix}.test.rating")
+    train_place, test_place, negative = (_file(prefix, suffix) for suffix in SUFFIXES)
+    train = _ratings(train_place)
+    pairs, lists = _negatives(negative)
+    if test_place.is_file():
+        test = _ratings(test_place)
         stated = list(zip(test["user"], test["item"], strict=True))
         wrong = next((n for n, (a, b) in enumerate(zip(pairs, stated, strict=False)) if a != b), min(len(pairs), len(stated)))
         if stated != pairs:
             ours, theirs = (one[wrong] if wrong < len(one) else "no more lines" for one in (pairs, stated))
             raise DataError(
-                f"has {ours} where {prefix}.test.rating has {theirs}",
-                f"{prefix}.test.negative:{wrong + 1}",
+                f"has {ours} where {test_place} has {theirs}",
+                f"{negative}:{wrong + 1}",
                 "The two files must name the same pairs in the same order",
             )
     return _whole(_timed(train), np.array([user for user, _ in pairs], dtype=object), np.array(lists, dtype=object))
 
 
-def _ratings(place: str) -> pd.DataFrame:
+def _ratings(place: Path) -> pd.DataFrame:
     """user, item (text) and time (number; NaN where there is none) of a file of ratings."""
-    with Path(place).open(encoding="utf-8") as file:
+    with _opened(place) as file:
         apart = "\t" if "\t" in file.readline() else r"\s+"
     how: dict[str, Any] = {"sep": apart, "header": None, "dtype": str, "keep_default_na": False, "index_col": False}
     try:
         table = pd.read_csv(place, **how)
     except ValueError as error:  # pandas' own errors are such
-        raise DataError(f"cannot be read: {str(error).strip()}", place, "Check the file") from error
+        raise DataError(f"cannot be read: {str(error).strip()}", str(place), "Check the file") from error
     if table.shape[1] < 2:
         raise DataError(
             f"expected user, item, rating, timestamp, separated by tabs, got {table.iloc[0, 0]!r}", f"{place}:1", "Check the file"
@@ -138,13 +154,15 @@ def _ratings(place: str) -> pd.DataFrame:
     return pd.DataFrame({"user": table[0].str.strip(), "item": table[1].str.strip(), "time": when})
 
 
-def _negatives(place: str) -> tuple[list[tuple[str, str]], list[list[str]]]:
+def _negatives(place: Path) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """The pair of each line, and its candidates: the item left out, then the negatives."""
-    if not Path(place).is_file():
-        raise DataError("is missing", place, "Put it beside the other two, or give a CSV of interactions")
+    if not place.is_file():
+        raise DataError("is missing", str(place), "Put it beside the other two, or give a CSV of interactions")
     pairs: list[tuple[str, str]] = []
     lists: list[list[str]] = []
-    for number, line in enumerate(Path(place).read_text(encoding="utf-8").splitlines(), start=1):
+    with _opened(place) as file:
+        lines = file.read().splitlines()
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         pair, *drawn = line.rstrip().split("\t")
@@ -158,7 +176,7 @@ def _negatives(place: str) -> tuple[list[tuple[str, str]], list[list[str]]]:
         pairs.append((user, item))
         lists.append([item, *(one.strip() for one in drawn)])
     if not pairs:
-        raise DataError("is empty", place, "Check the file")
+        raise DataError("is empty", str(place), "Check the file")
     return pairs, lists
 
 

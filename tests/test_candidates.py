@@ -1,5 +1,6 @@
 """Candidates: scikit-learn's contract, one form for all recommenders, files that are safe and the same every time."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -236,6 +237,19 @@ def test_files_are_read_as_they_are_found(tmp_path):
             found = leave_one_out.read(path)
             assert found.train[["user", "item"]].equals(before.train[["user", "item"]]), text[:40]
             assert found.train["time"].equals(before.train["time"]) == same_time, text[:40]
+
+
+def test_packed_files_are_read_like_plain_ones(tmp_path):
+    events, _ = shop()
+    prefix = write_protocol(tmp_path, events)
+    before = leave_one_out.read(prefix)
+    for suffix in leave_one_out.SUFFIXES:
+        place = Path(f"{prefix}{suffix}")
+        Path(f"{place}.gz").write_bytes(gzip.compress(place.read_bytes()))
+        place.unlink()
+    for path in (prefix, tmp_path, f"{prefix}.test.negative.gz"):
+        found = leave_one_out.read(path)
+        assert found.train.equals(before.train) and (found.candidates == before.candidates).all()
 
 
 @pytest.mark.parametrize(
