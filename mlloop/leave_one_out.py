@@ -324,19 +324,19 @@ def _hybrid(seed: int, l2=300.0, neighbours=200, num_leaves=15, learning_rate=0.
     return Hybrid(l2, neighbours, num_leaves=num_leaves, learning_rate=learning_rate, seed=seed, **how)
 
 
-def _neural(seed: int, form="neumf", factors=32, learning_rate=0.002, weight_decay=1e-6, negatives=4) -> Recommender:
+def _neural(seed: int, form="neumf", factors=64, learning_rate=0.002, weight_decay=1e-6, negatives=8) -> Recommender:
     from mlloop.neumf import NeuMF
 
-    hidden = (2 * factors, factors, factors // 2)
-    return NeuMF(
-        form, factors, hidden, negatives, epochs=30, batch_size=2048, learning_rate=learning_rate, weight_decay=weight_decay, seed=seed
-    )
+    how: dict[str, Any] = {"epochs": 30, "patience": 4, "batch_size": 2048, "seed": seed}
+    hidden = (factors, factors // 2, factors // 4)
+    return NeuMF(form, factors, hidden, negatives, learning_rate=learning_rate, weight_decay=weight_decay, **how)
 
 
 _NEURAL = {
-    "factors": [16, 32, 64],
+    "factors": [32, 64, 128],
+    "negatives": [4, 8],
     "learning_rate": {"low": 0.001, "high": 0.01, "log": True},
-    "weight_decay": {"low": 1e-7, "high": 1e-4, "log": True},
+    "weight_decay": {"low": 1e-7, "high": 1e-5, "log": True},
 }
 USUAL: dict[str, Entry] = {
     "popularity": Entry(_popularity),

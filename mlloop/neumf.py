@@ -249,12 +249,14 @@ class NeuMF(Recommender):
                 epoch_generator(self.seed, epoch + (0 if held else 10_000), device),
             )
 
-        validate = None
+        validate, to_beat = None, np.inf
         if held:
             most = min(5000, max(1000, len(rows) // 20))  # asking must not take longer than learning
             held_rows, held_columns = (on(part[:: max(1, len(part) // most)], torch.int64) for part in held)
             drawn = negatives.draw(held_rows, 99, epoch_generator(self.seed, -2, device))
             validate = lambda: 1 - ranking(network, held_rows, held_columns, drawn)
+            wanted = torch.bincount(columns, minlength=len(self.items_))
+            to_beat = 1 - 1.1 * ranking(lambda _, asked: wanted[asked], held_rows, held_columns, drawn)
         return train(
             network,
             one_epoch,
@@ -265,6 +267,7 @@ class NeuMF(Recommender):
             weight_decay=self.weight_decay,
             checkpoint=f"{self.checkpoint}{suffix}" if self.checkpoint else None,
             key=self._key(rows, columns, weights, epochs),
+            to_beat=to_beat,
         )
 
     def _key(self, rows, columns, weights, epochs):
@@ -300,9 +303,9 @@ def run_epoch(network, optimiser, negatives, rows, columns, weights, count: int,
         optimiser.step()
 
 
-def ranking(network, rows, columns, drawn) -> float:
-    """Mean NDCG@10 of one positive among the drawn negatives (n, 99); a tie counts against the positive."""
+def ranking(scorer, rows, columns, drawn) -> float:
+    """Mean NDCG@10 by `scorer(rows, items)` of one positive among the drawn negatives (n, 99); a tie counts against it."""
     with torch.no_grad():
-        logits = network(rows, torch.cat([columns[:, None], drawn], dim=1))
+        logits = scorer(rows, torch.cat([columns[:, None], drawn], dim=1))
     place = (logits[:, 1:] >= logits[:, :1]).sum(dim=1)
     return float(torch.where(place < 10, 1 / torch.log2(place + 2.0), 0.0).mean())

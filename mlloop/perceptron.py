@@ -79,6 +79,7 @@ def train(
     weight_decay: float,
     checkpoint=None,
     key: str = "",
+    to_beat: float = float("inf"),
 ) -> list[float]:
     """Train `network` in place and leave it with the weights of its best epoch.
 
@@ -90,6 +91,8 @@ def train(
         A loss on rows not trained on, lower is better; None: no early stopping, the last epoch is kept.
     checkpoint : path, optional
         Where to save after each epoch, and to resume from.
+    to_beat : float
+        Patience counts only once a loss was below this; until then something simpler does as well.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def train(
         optimiser.load_state_dict(resumed["optimiser"])
         losses, best = resumed["losses"], resumed["best"]
     with one_thread(next(network.parameters()).device):
-        while len(losses) < epochs and not has_stalled(losses, patience):
+        while len(losses) < epochs and not (has_stalled(losses, patience) and min(losses) < to_beat):
             one_epoch(optimiser, len(losses))
             losses.append(validate() if validate else -float(len(losses)))
             if losses[-1] <= min(losses):

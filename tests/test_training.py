@@ -18,7 +18,7 @@ from torch.func import functional_call
 from mlloop import candidates, training
 from mlloop.errors import DataError
 from mlloop.neumf import Network
-from mlloop.perceptron import epoch_generator
+from mlloop.perceptron import epoch_generator, train
 from mlloop.problem import Problem
 
 CODE = """
@@ -96,6 +96,14 @@ def test_gradients_are_those_of_differences_also_where_a_user_or_item_comes_twic
     names = [name for name, _ in network.named_parameters()]
     logits = lambda *values: functional_call(network, dict(zip(names, values, strict=True)), (users, items))
     assert torch.autograd.gradcheck(logits, tuple(network.parameters()))
+
+
+@pytest.mark.parametrize(("to_beat", "epochs"), [(float("inf"), 3), (0.7, 6)])
+def test_patience_counts_only_once_the_loss_to_beat_was_beaten(to_beat, epochs):
+    told = iter([0.75, 0.76, 0.76, 0.5, 0.6, 0.6, 0.1])
+    how = {"epochs": 7, "patience": 2, "learning_rate": 0.1, "weight_decay": 0.0, "to_beat": to_beat}
+    losses = train(torch.nn.Linear(1, 1), lambda optimiser, epoch: None, lambda: next(told), **how)
+    assert len(losses) == epochs
 
 
 def loans() -> Problem:
