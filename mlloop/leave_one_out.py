@@ -324,7 +324,7 @@ def _hybrid(seed: int, l2=300.0, neighbours=200, num_leaves=15, learning_rate=0.
     return Hybrid(l2, neighbours, num_leaves=num_leaves, learning_rate=learning_rate, seed=seed, **how)
 
 
-def _neural(seed: int, form="neumf", factors=64, learning_rate=0.002, weight_decay=1e-6, negatives=8) -> Recommender:
+def _neural(seed: int, form="neumf", factors=64, learning_rate=0.002, weight_decay=2e-6, negatives=8) -> Recommender:
     from mlloop.neumf import NeuMF
 
     how: dict[str, Any] = {"epochs": 30, "patience": 4, "batch_size": 2048, "seed": seed}
