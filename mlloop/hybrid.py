@@ -183,6 +183,9 @@ class Hybrid(Recommender):
         given = {kind: table for kind, table in self._given.items() if table is not None and len(table)}
         moments = sorted(set().union(*(table["cutoff"].unique() for table in given.values()))) if given else []
         if len(moments) < 2:
+            if events["time"].nunique() == 1:  # no order is known: chance decides what came last
+                order = np.random.default_rng(self.seed).permutation(len(events))
+                events = events.assign(time=events["time"] + pd.to_timedelta(order, unit="ms"))
             last = events["time"].max() + pd.Timedelta(seconds=1)
             moments, given = [self._cut(events, last), last], {}
         first = (

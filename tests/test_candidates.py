@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlloop import candidates, leave_one_out
 from mlloop.errors import DataError, ModelError
+from mlloop.hybrid import Hybrid
 from mlloop.perceptron import PerceptronClassifier, PerceptronRegressor
 from mlloop.problem import Recommendation, Tabular
 from mlloop.recommenders import EASE, ItemKNN, Popularity, Recommender
@@ -164,6 +165,12 @@ def test_a_recommender_of_ones_own_is_registered_saved_and_loaded(tmp_path):
         assert candidates.CANDIDATES["alphabetical"].meaning == "By name."
     finally:
         candidates.CANDIDATES.pop("alphabetical")
+
+
+def test_a_hybrid_learns_where_no_time_is_known():
+    events, items = shop()
+    model = Hybrid(horizon_days=None, repeats=False).fit(events.assign(time=pd.Timestamp(0)), items)
+    assert model.ranker_ is not None
 
 
 def test_a_return_is_no_purchase():
