@@ -45,7 +45,7 @@ class Network(nn.Module):
             torch.empty(width, inputs).uniform_(-1, 1, generator=generator) * (3 / inputs) ** 0.5
         )
         self.wide = 0 if form == "mlp" else factors
-        self.half = half = 0 if form == "gmf" else hidden[0] // 2
+        self.deep = half = 0 if form == "gmf" else hidden[0] // 2
         self.users, self.items = table(users, self.wide + half), table(items, 1 + self.wide + half)
         nn.init.zeros_(self.items[:, 0])  # how much an item is wanted by everybody
         if self.wide:
@@ -57,12 +57,12 @@ class Network(nn.Module):
 
     def forward(self, users, items):
         """Logits (B, K) of `users` (B,) with `items` (B, K)."""
-        user_wide, user_deep = rows_of(self.users, users).split([self.wide, self.half], dim=-1)
-        wanted, item_wide, item_deep = rows_of(self.items, items).split([1, self.wide, self.half], dim=-1)
+        user_wide, user_deep = rows_of(self.users, users).split([self.wide, self.deep], dim=-1)
+        wanted, item_wide, item_deep = rows_of(self.items, items).split([1, self.wide, self.deep], dim=-1)
         logits = wanted[..., 0]
         if self.wide:
             logits = logits + (item_wide * (user_wide * self.product)[:, None]).sum(dim=-1)
-        if self.half:
+        if self.deep:
             logits = logits + self._deep(self._first(user_deep)[:, None] + item_deep @ self.from_item.T)  # (B, K, H) inside
         return logits
 
@@ -71,7 +71,7 @@ class Network(nn.Module):
         user, logits = self.users[users], self.items[:, 0]
         if self.wide:
             logits = logits + (user[:, : self.wide] * self.product) @ self.items[:, 1 : 1 + self.wide].T
-        if self.half:
+        if self.deep:
             of_items = self.items[:, 1 + self.wide :] @ self.from_item.T
             logits = logits + self._deep(self._first(user[:, self.wide :])[:, None] + of_items)
         return logits
