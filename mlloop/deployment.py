@@ -95,13 +95,15 @@ def _begin(settings: Settings, ledger: Ledger, statement: Problem, model: str, g
     problem = statement.name
     _loads(settings, problem, model, given["digests"]["release"])
     champion, on = ledger.champion(problem), ledger.canary(problem)
-    if champion is None or champion.model == model:
-        known = [row for row in ledger.rows(problem=problem, model=model) if row.key == given["key"]]
-        if known or champion:
-            return [*known, champion][0]  # type: ignore[return-value]
+    known = [row for row in ledger.rows(problem=problem, model=model) if row.key == given["key"]]
+    if known:
+        return known[0]
+    if champion and champion.model == model:
+        return champion
+    if champion is None:
         details = {"as_of": now.isoformat()} if now else None
         return ledger.promote(problem, model, None, reasons=["nobody answered for this problem yet"], details=details, **given)
-    if on and on.model != model and not [row for row in ledger.rows(problem=problem, model=model) if row.key == given["key"]]:
+    if on and on.model != model:
         ledger.end_canary(problem, str(on.model), "rolled_back", reasons=[f"a newer model took its place: {model[:12]}"], actor=given["actor"])
     return _trial_row(ledger, statement, model, given, now)
 

@@ -193,6 +193,16 @@ def test_a_model_that_was_rolled_back_is_not_tried_again_by_the_same_verdict(pro
     assert production.deploy(production.b).action == "canary"
 
 
+def test_deploying_the_first_model_again_after_another_took_over_changes_nothing(production):
+    production.deploy(production.a)
+    first = production.ledger.champion("loan")
+    production.ledger.promote("loan", production.b["digest"], expect=first.model, actor="ann")
+    count = len(production.ledger.rows(problem="loan"))
+    again = production.deploy(production.a)
+    assert again.action == "refused" and f"was tried already (row {first.id})" in again.reason
+    assert len(production.ledger.rows(problem="loan")) == count
+
+
 def test_a_newer_model_takes_the_canarys_place(production):
     production.deploy(production.a)
     production.deploy(production.b)
