@@ -1,0 +1,53 @@
+"""What a loop through a history is said to have gained, on the terminal and on its page."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+from bs4 import BeautifulSoup
+
+from mlloop import history
+from mlloop import settings as _settings
+
+
+def summary(never=88_100.0, always=106_022.0):
+    policy = lambda net, n: {"metric": 0.1, "retrainings": n, "worth": net + 150 * n, "cost": 150.0 * n, "net": net}
+    at = lambda value: {"value": value, "worth": 1.0}
+    ends = ("2025-07-07T00:00:00", "2025-07-14T00:00:00")
+    return {
+        "problem": "shop", "metric": "ndcg", "currency": "EUR", "note": "The others are a replay.",
+        "turns": [
+            {"at": ends[0], "action": "not enough rows", "verdict": "no", "said": "No figure yet.", "health": "ok"},
+            {"at": ends[1], "action": "retrain", "verdict": "yes", "said": "It is 28 days old.", "health": "ok"},
+        ],
+        "events": [{"as_of": ends[1], "word": "retrain"}],
+        "periods": [{"until": e, "n": 10, "loop": at(0.2), "never": at(0.1), "always": at(0.3)} for e in ends],
+        "totals": {"loop": policy(95_921.0, 2), "never": policy(never, 0), "always": policy(always, 5)},
+        "policies": {"loop": "the loop", "never": "never retraining", "always": "retraining every 3 periods"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("never", "always", "said"),
+    [
+        (
+            88_100,
+            106_022,
+            "gained 7,821 EUR against never retraining and lost 10,101 EUR against retraining every 3 periods",
+        ),
+        (95_921.3, 1, "was worth as much as never retraining and gained 95,920 EUR against retraining every 3 periods"),
+    ],
+)
+def test_what_the_loop_gained_is_said_in_words(never, always, said):
+    assert history.sentences(summary(never, always))[-1] == f"over 2 periods the loop {said}"
+
+
+def test_the_page_of_the_loop_says_the_gain_first_and_decisions_in_words(tmp_path):
+    places = dataclasses.replace(_settings.load(), reports=tmp_path)
+    page = history.write_page(places, SimpleNamespace(problem="shop"), summary())
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    assert soup.select_one("h1 + .lead").text.startswith("Over 2 periods the loop gained 7,821 EUR")
+    words = " ".join(soup.get_text(" ").split())
+    assert "2025-07-07 cannot be said yet No figure yet." in words and "2025-07-14 yes It is 28 days old." in words
+    assert "retraining every 3 periods, whatever the figures say" in words and "NDCG: how high in the list" in words
+    assert all(cell.get("scope") for cell in soup.find_all("th")) and soup.img["alt"]
