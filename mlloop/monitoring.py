@@ -205,7 +205,7 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
         return "not enough rows", f"The model answered {found['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said."
     periods, label, watched = [*earlier, found], metrics.metric(statement.success.metric).label, []
     realised_ = streak("realised", realised_marks(periods, model, policy.max_labels_missing), policy)
-    for what, one in (("labels show", realised_), ("it is estimated", streak("estimated", estimated_marks(periods, model), policy))):
+    for what, one in (("labels show", realised_), ("estimates say", streak("estimated", estimated_marks(periods, model), policy))):
         if not one.latest:
             continue
         said = _worse(label, one.marks[-1], what)
@@ -220,7 +220,7 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
 
 
 def _worse(label: str, mark: Mark, what: str) -> str:
-    return (f"{what} a {label} of {number(mark.value)} until {mark.until[:10]}, {number(mark.worse_by)} worse than its reference of "
+    return (f"{what} {label} {number(mark.value)} until {mark.until[:10]}, {number(mark.worse_by)} worse than its reference of "
             f"{number(mark.reference)} ({mark.standard_errors:.1f} standard errors)")  # fmt: skip
 
 
@@ -237,7 +237,7 @@ def _good(label: str, truths: Sequence[Mapping[str, Any]], guess: Mapping[str, A
     known = [one for one in truths if one["value"] is not None]
     said = []
     if known:
-        said.append(f"the labels until {known[-1]['period']['until'][:10]} show a {label} of {number(known[-1]['value'])}")
+        said.append(f"the labels until {known[-1]['period']['until'][:10]} show {label} {number(known[-1]['value'])}")
     if guess["value"] is not None:
         doubt = "" if guess["trusted"] else f" (not to be relied on: {guess['why']})"
         said.append(f"for this period {number(guess['value'])} is estimated{doubt}")

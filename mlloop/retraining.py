@@ -176,7 +176,9 @@ def _evidence(case: Case) -> Found | None:
     if not any(one.trusted for one in streaks):
         why = next((one.marks[-1].why for one in streaks if one.marks and one.marks[-1].why), "") or "none of its periods has a figure"
         return "not enough rows", f"No figure of this period may be trusted: {why}.", "Periods with enough rows, or labels."
-    return "nothing", f"The model does as on its held-out period: {_latest(case)}.", change
+    lower = any(one.trusted and one.marks[-1].worse_by > case.policy.margin for one in streaks)
+    how = "is worse than on its held-out period, but by no more than chance allows" if lower else "does as on its held-out period"
+    return "nothing", f"The model {how}: {_latest(case)}.", change
 
 
 def _latest(case: Case) -> str:
