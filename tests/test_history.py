@@ -17,7 +17,7 @@ def summary(never=88_100.0, always=106_022.0):
     return {
         "problem": "shop", "metric": "ndcg", "currency": "EUR", "note": "The others are a replay.",
         "turns": [
-            {"at": ends[0], "action": "not enough rows", "verdict": "no", "said": "No figure yet.", "health": "ok"},
+            {"at": ends[0], "action": "no figure yet", "verdict": "no", "said": "No figure yet.", "health": "ok"},
             {"at": ends[1], "action": "retrain", "verdict": "yes", "said": "It is 28 days old.", "health": "ok"},
         ],
         "events": [{"as_of": ends[1], "word": "retrain"}],
@@ -48,6 +48,6 @@ def test_the_page_of_the_loop_says_the_gain_first_and_decisions_in_words(tmp_pat
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     assert soup.select_one("h1 + .lead").text.startswith("Over 2 periods the loop gained 7,821 EUR")
     words = " ".join(soup.get_text(" ").split())
-    assert "2025-07-07 cannot be said yet No figure yet." in words and "2025-07-14 yes It is 28 days old." in words
+    assert "2025-07-07 no label yet No figure yet." in words and "2025-07-14 yes It is 28 days old." in words
     assert "retraining every 3 periods, whatever the figures say" in words and "NDCG: how high in the list" in words
     assert all(cell.get("scope") for cell in soup.find_all("th")) and soup.img["alt"]
