@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlloop import predictions, releases, serving, storage
 from mlloop.ledger import Ledger
 from mlloop.problem import Problem, Recommendation, Tabular
@@ -150,7 +152,7 @@ def in_production(settings: Settings, ledger: Ledger, problem: str, at: dt.datet
 def asked(lake: "Lake", statement: Problem, pair: serving.Pair, period: Period) -> tuple["pd.DataFrame", list[str]]:
     """The period's rows as a service would be asked for them, and the time of each (ISO).
 
-    A shop that shows only new things says what was bought since the model learnt.
+    A shop that shows only new things says what was bought since the models learnt, the newest where that is very much.
     """
     import pandas as pd
 
@@ -163,9 +165,9 @@ def asked(lake: "Lake", statement: Problem, pair: serving.Pair, period: Period) 
                 "user", "item", "time", "quantity", "kind"
             )
             who = users.rename(columns={"user": "entity"}).assign(at=period.since)
-            users["exclude"] = bought_before(
-                bought.to_pandas(), statement, who, getattr(pair.champion, "recommender", None)
-            )
+            asked_of = [one.recommender for one in (pair.champion, pair.canary) if isinstance(one, releases.Ranking)]
+            told = bought_before(bought.to_pandas(), statement, who, *asked_of)
+            users["exclude"] = [one[-serving.MOST_EXCLUDED :] for one in told]
         return users, [period.since.isoformat(timespec="microseconds")] * len(users)
     rows = lake.read(f"{statement.name}/{ARRIVED}")
     lacking = [one.name for one in pair.form.fields if one.name not in rows.columns]
@@ -177,18 +179,17 @@ def asked(lake: "Lake", statement: Problem, pair: serving.Pair, period: Period) 
     return table, [at.isoformat(timespec="microseconds") for at in pd.to_datetime(table[_time(statement)])]
 
 
-def bought_before(
-    events: "pd.DataFrame", statement: Problem, who: "pd.DataFrame", known_to: Any = None
-) -> list[list[str]]:
-    """What each of `who` (entity, at) had bought before, less what the recommender `known_to` saw, (n_who,)."""
+def bought_before(events: "pd.DataFrame", statement: Problem, who: "pd.DataFrame", *known_to: Any) -> list[list[str]]:
+    """What each of `who` (entity, at) had bought before, the latest last, less what every one of `known_to` saw, (n_who,)."""
     task = statement.task
     assert isinstance(task, Recommendation)
     bought = events[(events["kind"] == task.target_kind) & ~(events["quantity"] <= 0)]
     pairs = bought.merge(who.drop_duplicates("entity"), left_on="user", right_on="entity")
-    pairs = pairs.loc[pairs["time"] < pairs["at"], ["user", "item"]].drop_duplicates()
-    if known_to is not None and len(pairs):
-        pairs = pairs[~releases.seen_by(known_to, pairs["user"], pairs["item"])]
-    lists = pairs.assign(item=pairs["item"].astype(str)).sort_values(["user", "item"]).groupby("user")["item"].agg(list)
+    pairs = pairs[pairs["time"] < pairs["at"]].sort_values(["time", "user", "item"])[["user", "item"]]
+    pairs = pairs.drop_duplicates(keep="last")
+    if known_to and len(pairs):
+        pairs = pairs[~np.all([releases.seen_by(one, pairs["user"], pairs["item"]) for one in known_to], axis=0)]
+    lists = pairs.assign(item=pairs["item"].astype(str)).groupby("user")["item"].agg(list)
     found = lists.reindex(who["entity"])
     return [one if isinstance(one, list) else [] for one in found]
 
@@ -242,6 +243,7 @@ def labels(lake: "Lake", statement: Problem, since: dt.datetime, at: dt.datetime
             (events.kind == statement.task.target_kind)
             & (events.time >= pd.Timestamp(since))
             & (events.time < pd.Timestamp(at))
+            & ((events.quantity > 0) | events.quantity.isnull())
         )
         return wanted.select("user", "item", "time").to_pandas()
     if not lake.exists(f"{statement.name}/{ARRIVED}"):

@@ -50,6 +50,7 @@ def score(settings: Settings, problem: str, table: str, out: Path | None = None,
     if pair is None:
         raise ModelError("no model is in production", problem, "Put one there: mlloop run")
     texts = [one.name for one in pair.form.fields if one.type == "text"] + [pair.form.entity or "user"]
+    texts += ["exclude"] * (pair.form.kind == "recommendation")
     rows = read(settings, table, texts)
     kept = predictions.Log(predictions.folder_of(settings, problem)) if log else None
     try:

@@ -141,7 +141,8 @@ def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Esti
     who = sorted(wanted["user"].unique())[:MAX_ROWS]
     if not who:
         return None
-    rows, wanted = [row for row in rows if row["user"] in set(who)], wanted[wanted["user"].isin(who)]
+    some = set(who)
+    rows, wanted = [row for row in rows if row["user"] in some], wanted[wanted["user"].isin(who)]
     values = [_ranking_values(one, rows, wanted, statement) for one in (canary, champion)]
     return metrics.estimate_mean(values[0] - values[1], confidence=statement.success.confidence)
 

@@ -23,7 +23,7 @@ from .errors import DataError
 from .estimation import Figure, Period
 from .lake import Lake
 from .ledger import Ledger, Row
-from .problem import Problem, Recommendation
+from .problem import Problem, Recommendation, utc
 from .settings import Settings
 
 # %% ../nbs/24_evidence.ipynb #24875b02
@@ -147,7 +147,7 @@ def moment_of(ledger: Ledger, row: Row, statement: Problem) -> dt.datetime:
         gate = ledger.last(problem=row.problem, kind="gate", subject="validation", model=row.model)
         said = ((gate.details.get("parameters") or {}) if gate else {}).get("as_of")
     if said is not None:
-        return dt.datetime.fromisoformat(str(said))
+        return utc(str(said))
     is_first = ledger.rows(problem=row.problem, kind=("promotion", "rollback"))[0].id == row.id
     return statement.time.as_of if is_first and statement.time.as_of else row.at
 
@@ -196,7 +196,7 @@ def reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: 
         No gate judged the model, or what it read is no longer kept.
     """
     gate = _gate_of(ledger, statement, model)
-    key = (str(settings.state), statement.name, model, str(gate.digests.get("stage evaluation")))
+    key = (str(settings.state), settings.lake_uri, storage.digest_json(storage.plain(statement.task)), model, str(gate.digests.get("stage evaluation")))
     if key not in _READ:
         while len(_READ) >= 4:
             _READ.pop(next(iter(_READ)))
@@ -361,13 +361,13 @@ def feed_of(lake: Lake, statement: Problem, windows: Mapping[str, Any], since: d
         now = feed.profile(table, spec, *((since, until) if is_stream else (None, until)))
         days = (until - since) / dt.timedelta(days=1) if is_stream else None
         found = feed.compare(name, reference, now, days)
-        lately = ever = None
+        lately, ever, times = None, None, 1.0
         if is_stream and whole and any(one["kind"] in feed.SUDDEN for one in found):
             span = [dt.datetime.fromisoformat(whole[key]) for key in ("from", "until")]
-            lately = feed.compare(name, feed.profile(table, spec, *span), now, days)
+            lately, times = feed.profile(table, spec, *span), (until - since) / (span[1] - span[0])
         if any(one["kind"] == "unseen" for one in found):
-            ever = feed.compare(name, feed.profile(table, spec, None, before[1]), now)
-        found = feed.confirmed(found, lately, ever)
+            ever = feed.profile(table, spec, None, before[1])
+        found = feed.confirmed(found, now, lately, ever, times)
         history = [entry["notes"] for entry in lake.history(place) if entry["notes"].get("counts")]
         found += feed.set_aside(name, _counts(history, since), _counts(history, until))
         if is_stream:

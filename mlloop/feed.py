@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'QUANTILES', 'NULLS', 'NEW', 'AGAIN', 'ASIDE', 'LATE', 'FEWER', 'MORE', 'FACTOR', 'SURE', 'KINDS', 'SUDDEN',
-           'profile', 'finding', 'compare', 'confirmed', 'set_aside', 'late', 'status']
+           'OFTEN', 'profile', 'finding', 'compare', 'confirmed', 'set_aside', 'late', 'status']
 
 # %% ../nbs/08_feed.ipynb #072947f9
 import datetime as dt
@@ -194,30 +194,44 @@ def _unit(table, name, was, is_) -> list[dict[str, Any]]:
 
 # %% ../nbs/08_feed.ipynb #5548b8ef
 SUDDEN = ("volume", "unit")
+OFTEN = 20  # rows in which a value must have stood to count as one that there was
 
 
-def confirmed(found: Iterable[dict[str, Any]], lately: Iterable[Mapping[str, Any]] | None = None, ever: Iterable[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+def confirmed(found: Iterable[dict[str, Any]], now: Mapping[str, Any], lately: Mapping[str, Any] | None = None, ever: Mapping[str, Any] | None = None, times: float = 1.0) -> list[dict[str, Any]]:
     """The findings that a second look does not explain.
 
     Parameters
     ----------
     found : iterable of finding
-        Against the reference.
-    lately : iterable of finding, optional
-        Of the same period against the last one that was whole; None: there is none.
-    ever : iterable of finding, optional
-        Against everything before the reference's end; None: it was not looked at.
+        Of `now` against the reference.
+    now : dict
+        The period's profile.
+    lately : dict, optional
+        That of the last period that was whole; None: there is none. `times`: how many of its lengths the period has.
+    ever : dict, optional
+        Of everything before the reference's end; None: it was not looked at.
     """
-    mark = lambda one: (one["kind"], one["column"])
-    now, before = ({mark(one) for one in kept} if kept is not None else None for kept in (lately, ever))
-    kept = []
-    for one in found:
-        if one["kind"] in SUDDEN and now is not None and mark(one) not in now:
-            continue
-        if one["kind"] == "unseen" and before is not None and mark(one) not in before:
-            continue
-        kept.append(one)
-    return kept
+    return [one for one in found if not _settled(one, now, lately, times) and not _known(one, now, ever)]
+
+
+def _settled(one, now, lately, times) -> bool:
+    """Whether a jump is none against the last whole period: like it all along, not merely not surely unlike it, since half of that one may have the fault already."""
+    if one["kind"] not in SUDDEN or not lately or not lately["rows"]:
+        return False
+    if one["kind"] == "volume":
+        return FEWER <= now["rows"] / (lately["rows"] * times) <= MORE
+    was, is_ = (table["columns"].get(one["column"], {}).get("quantiles") or [] for table in (lately, now))
+    factors = [b / a for a, b in zip(was, is_, strict=False) if a and b and a * b > 0]
+    return bool(factors) and all(1 / FACTOR < factor < FACTOR for factor in factors)
+
+
+def _known(one, now, ever) -> bool:
+    """Whether values that the reference lacks were there before it, more than here and there."""
+    was = (ever or {}).get("columns", {}).get(one["column"], {}).get("values")
+    if one["kind"] != "unseen" or was is None:
+        return False
+    often = {value: share for value, share in was.items() if share * ever["rows"] >= OFTEN}
+    return not _unseen("", one["column"], {"values": often}, now["columns"][one["column"]], now["rows"])
 
 # %% ../nbs/08_feed.ipynb #73e7ef8c
 def set_aside(table: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ turn and let out at once. All three are measured by the labels that came in the 
 import base64
 import datetime as dt
 import io
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -288,7 +289,7 @@ class _Comparison:
                 MAX_ROWS,
                 period.since.isoformat(),
                 self.begin.isoformat(),
-                "without what was bought before",
+                "without what the request says was bought before",
             ]
         )
         path = self.folder / f"{period.name}.json"
@@ -409,7 +410,10 @@ class _Comparison:
             return None
         task: Any = self.statement.task
         bought = None if task.repeats else arrivals.bought_before(self._events(), self.statement, shown)
-        rows = [{"user": user, "exclude": bought[at] if bought else None} for at, user in enumerate(users)]
+        says = [
+            "exclude" in text for text in log.loc[shown.index, "row"].map(json.loads)
+        ]  # only who states it is spared it
+        rows = [{"user": user, "exclude": bought[at] if bought and says[at] else None} for at, user in enumerate(users)]
         lists = {"loop": shown, "never": shown.assign(items=[one["items"] for one in self.first.answers(rows)])}
         if self.always:
             at = self.renewed[period.since]

@@ -201,17 +201,19 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
     if broken:
         more = f" ({len(broken) - 1} more findings)" if len(broken) > 1 else ""
         return "feed broken", f"The feed is broken, so nothing can be said of the model: {broken[0]['said']}{more}"
-    if found["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
-        return "not enough rows", f"The model answered {found['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said."
     periods, label, watched = [*earlier, found], metrics.metric(statement.success.metric).label, []
     realised_ = streak("realised", realised_marks(periods, model, policy.max_labels_missing), policy)
     for what, one in (("labels show", realised_), ("estimates say", streak("estimated", estimated_marks(periods, model), policy))):
         if not one.latest:
+            if one.worse:
+                watched.append(f"{one.worse} of the last {len(one.marks)} periods were worse by {one.kind} figures, the latest is not")
             continue
         said = _worse(label, one.marks[-1], what)
         if one.fires:
             return "worse", f"The model is worse than it was: {said}, in {one.worse} of the last {len(one.marks)} periods."
         watched.append(f"{said}; so far that may be chance or pass")
+    if found["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
+        return "not enough rows", f"The model answered {found['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said."
     watched += _slow(statement, found)
     if watched:
         return "watch", f"To be watched: {'; '.join(watched)}."

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 NO_TEXT = "(missing)"
 PARTS = ("month", "weekday", "hour")
+CHUNK = 2000  # users ranked at once: each has a score for every item
 NEXT = "Make it anew: mlloop run --from deployment"
 
 
@@ -283,6 +284,14 @@ def chosen(recommender: Any, rows: Sequence[Mapping[str, Any]], k: int, repeats:
     repeats : bool
         Whether what the recommender saw a user buy is shown again.
     """
+    return [
+        items
+        for start in range(0, len(rows), CHUNK)
+        for items in _chosen(recommender, rows[start : start + CHUNK], k, repeats)
+    ]
+
+
+def _chosen(recommender: Any, rows: Sequence[Mapping[str, Any]], k: int, repeats: bool) -> list[list[str]]:
     wanted = [row.get("k") or k for row in rows]
     left_out = [set(row.get("exclude") or ()) for row in rows]
     users = [row["user"] for row in rows]
@@ -343,7 +352,10 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
     if kind == "number":
         return values.astype("float64").tolist()
     if kind == "list":
-        return [one if isinstance(one, list) else [*map(str.strip, str(one).split(";"))] for one in values.tolist()]
+        return [
+            list(one) if np.iterable(one) and not isinstance(one, str) else [*map(str.strip, _text(one).split(";"))]
+            for one in values.tolist()
+        ]
     return [_text(value) for value in values.tolist()]
 
 

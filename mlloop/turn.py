@@ -441,7 +441,7 @@ def trained_at(place: Place, row: Row) -> dt.datetime | None:
     """The moment of the run that trained a model, as its gate has it; None where the gate names none."""
     gate = place.ledger.last(problem=place.name, kind="gate", subject="validation", model=row.model)
     said = ((gate.details.get("parameters") or {}) if gate else {}).get("as_of")
-    return dt.datetime.fromisoformat(str(said)) if said else None
+    return utc(str(said)) if said else None
 
 
 def judged_product(place: Place, model: str | None, stage: str) -> dict[str, Any]:

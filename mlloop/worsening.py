@@ -60,10 +60,14 @@ def faulty(history: Sequence[Mapping[str, Any]]) -> set[str]:
 
 def estimated_marks(history: Sequence[Mapping[str, Any]], model: str | None) -> list[Mark]:
     """What was estimated of each period of `model`, the oldest first."""
-    marks, broken = [], faulty(history)
+    broken = faulty(history)
+    marks: list[Mark] = []
     for one in history:
         figure = one.get("estimated") or {}
-        if one.get("model") != model or not figure.get("methods"):
+        if one.get("model") != model:
+            continue
+        if not figure.get("methods"):  # a gap: what was estimated before is not the latest
+            marks += [mark(figure, one["period"], False, figure.get("why", ""))] * bool(marks)
             continue
         main = dict(next(iter(figure["methods"].values())), **{k: v for k, v in figure.items() if v is not None})
         whole = one["period"]["from"] not in broken

@@ -26,6 +26,7 @@ from mlloop import (
 )
 from mlloop.errors import LedgerError, ModelError, PromotionRefused
 from mlloop.problem import Tabular
+from mlloop.recommenders import ItemKNN
 
 TESTS = Path(__file__).parent
 
@@ -496,6 +497,12 @@ def test_a_shop_of_new_things_leaves_out_what_was_bought_since_and_judges_by_wha
     told = arrivals.bought_before(events, shop, who, recommender)
     assert told == [[unseen], [], ["i01"]], "neither what the model saw, nor a view, a return, or what is bought later"
     assert set(told[0]) < set(arrivals.bought_before(events, shop, who)[0])
+
+    younger = ItemKNN().fit(sales().query("time >= '2025-02-20'"))  # learnt from a window: it does not know the rest
+    both = arrivals.bought_before(events, shop, who, recommender, younger)
+    assert set(both[0]) > {unseen} and set(both[0]) - {unseen} == set(sales().query("user == 'u3'")["item"]) - set(
+        younger.items_[younger.seen_[[younger.users_.get_loc("u3")]].tocoo().col]
+    )
 
     rows = [{"user": "u3", "k": 5, "exclude": told[0]}, {"user": "new", "k": 5, "exclude": told[2]}]
     lists = releases.chosen(recommender, rows, 5, repeats=False)

@@ -501,6 +501,76 @@ def test_another_season_is_no_broken_feed(office):
         office.bring(end)
 
 
+def test_a_fault_that_began_in_a_period_that_passed_is_named_in_the_next(office):
+    """Half of the last whole period has the fault already: it is not like this one all along."""
+    end, day = office.ends[2], office.rows["day"]
+    try:
+        office.bring(end, office.rows.assign(amount=office.rows["amount"] * np.where(day >= end - 1.5 * EVERY, 100, 1)))
+        found = office.gathered(end).feed["findings"]
+        assert ("amount", "unit") in {(one["column"], one["kind"]) for one in found}
+    finally:
+        office.bring(end)
+
+
+def test_a_value_that_stood_there_once_is_no_known_value(office):
+    end, day = office.ends[2], office.rows["day"]
+    town = np.where((day >= end - EVERY) | (office.rows.index == 10), "?", office.rows["town"])
+    try:
+        office.bring(end, office.rows.assign(town=town))
+        assert [(one["column"], one["kind"]) for one in office.gathered(end).feed["findings"]] == [("town", "unseen")]
+    finally:
+        office.bring(end)
+
+
+def test_page_and_decision_agree():
+    """What labels showed before counts in a period with few answers; what was estimated before is not the latest; what has passed is watched."""
+    from mlloop import retraining
+
+    span = lambda n: {
+        "period": {"from": (MONDAY + n * WEEK).isoformat(), "until": (MONDAY + (n + 1) * WEEK).isoformat()}
+    }
+    bad = {
+        "value": 0.7,
+        "reference": {"value": 0.8},
+        "worse_by": 0.1,
+        "standard_errors": 5.0,
+        "trusted": True,
+        "why": "",
+    }
+    good = bad | {"value": 0.8, "worse_by": 0.0, "standard_errors": 0.0}
+    guess, none = (
+        lambda figure: {"methods": {"cbpe": {}}, **figure},
+        {"methods": {}, "value": None, "trusted": False, "why": "too few", "reference": {"value": 0.8}},
+    )
+
+    def week(n, rows, estimated, realised=()):
+        known = [{**span(i), "model": "m", "labels_missing": 0.0, "n": 900, **one} for i, one in enumerate(realised)]
+        served = {"latency": {"p99_ms": None}, "errors": {"share": 0.0}}
+        return {
+            **span(n),
+            "model": "m",
+            "rows": rows,
+            "feed": {"status": "ok", "findings": []},
+            "estimated": estimated,
+            "realised": known,
+            **served,
+        }
+
+    facts = retraining.Facts(MONDAY + 9 * WEEK, champion="m", since=MONDAY, new_labelled_rows=5000)
+    histories = {
+        ("worse", "retrain"): [*(week(i, 5000, guess(good)) for i in range(3)), week(3, 150, none, [bad] * 3)],
+        ("watch", "watch"): [*(week(i, 5000, guess(bad)) for i in range(3)), week(3, 5000, none)],
+        ("ok", "nothing"): [week(i, 5000, guess(good)) for i in range(4)],
+    }
+    for said, products in histories.items():
+        health, _ = monitoring.health(LOAN, products[-1], products[:-1])
+        assert (health, retraining.decide(LOAN, products, facts).action) == said
+    passed = [*(week(i, 5000, guess(bad)) for i in range(3)), week(3, 5000, guess(good))]
+    assert (
+        monitoring.health(LOAN, passed[-1], passed[:-1])[0] == "watch" == retraining.decide(LOAN, passed, facts).action
+    )
+
+
 def test_the_page_is_small_self_contained_and_answers_its_four_questions(office):
     place = evidence.product_path(office.settings, "loan", office.ends[2])
     product = {"nb": str(place.with_suffix(".ipynb")), "data": str(place)}

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from production import Production, environment, sales
 
-from mlloop import deployment, predictions, service, serving, storage
-from mlloop.errors import UsageError
+from mlloop import batch, deployment, predictions, service, serving, storage
+from mlloop.errors import MlloopError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -411,8 +411,6 @@ def test_batch_sets_bad_rows_aside_and_says_why(production):
 
 
 def test_a_file_states_a_category_as_it_is_written_and_a_number_that_is_none_is_refused(production):
-    from mlloop import batch
-
     (production.root / "codes.csv").write_text(
         "id,amount,age,town,job\n01,5,,Ely,021\n02,5,40,Ely,\n03,much,40,Ely,7\n"
     )
@@ -445,9 +443,6 @@ def production_sales(user: str) -> list[str]:
     [("nothing.csv", "cannot be read"), ("asked.xlsx", "no known kind"), ("short.csv", "lacks amount")],
 )
 def test_a_table_that_cannot_be_scored_is_refused(production, name, said, monkeypatch):
-    from mlloop import batch
-    from mlloop.errors import MlloopError
-
     (production.root / "short.csv").write_text("age,town\n20,Ely\n")
     monkeypatch.chdir(production.root)
     with pytest.raises(MlloopError, match=said):
@@ -462,10 +457,21 @@ def test_batch_recommends_for_every_user(production):
     done = ask("user\nu1\nu2\nstranger\n")
     assert done.returncode == 0, done.stderr
     lists = pd.read_csv(production.root / "lists.csv")
+    assert lists.groupby("user")["rank"].max().to_dict() == {"u1": 5, "u2": 5, "stranger": 5}
     one, two, *rest = lists.loc[lists["user"] == "u1", "item"]
     (production.root / "lists.csv").unlink()
     assert ask(f"user,exclude\nu1,{one}; {two}\nu2,\n").returncode == 0
     again = pd.read_csv(production.root / "lists.csv")
     assert again.loc[again["user"] == "u1", "item"].tolist()[:3] == rest
     assert again.loc[again["user"] == "u2", "item"].tolist() == lists.loc[lists["user"] == "u2", "item"].tolist()
-    assert lists.groupby("user")["rank"].max().to_dict() == {"u1": 5, "u2": 5, "stranger": 5}
+
+
+def test_what_a_table_leaves_out_is_read_as_the_text_that_it_is(production):
+    (production.root / "users.csv").write_text("user,exclude\nu1,021\nu2,\n")
+    pd.DataFrame({"user": ["u1", "u2"], "exclude": [["021", "i01"], None]}).to_parquet(
+        production.root / "users.parquet"
+    )
+    for name, told in (("users.csv", ["021"]), ("users.parquet", ["021", "i01"])):
+        batch.score(production.settings, "shop", str(production.root / name))
+        kept = logged(production, "shop").tail(2).set_index("entity")["row"].map(json.loads)
+        assert kept["u1"]["exclude"] == told and kept["u2"].get("exclude") is None
