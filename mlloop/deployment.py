@@ -123,7 +123,8 @@ def _standing(ledger: Ledger, problem: str, model: str, row: Row) -> Decision:
         return Decision("champion", "it answers every request", row)
     if on and on.model == model:
         return Decision("canary", f"it answers {on.details['share']:.0%} of those who ask, until {on.details['deadline'][:16]}", row)
-    return Decision("refused", f"it was tried already (row {row.id}) and answers no more; a new verdict of the gate would try it again", row)
+    was = "answered once" if row.kind == "promotion" else "was tried already"
+    return Decision("refused", f"it {was} (decision {row.id}) and answers no more; a new verdict of the gate would try it again", row)
 
 
 def follow(settings: Settings, ledger: Ledger) -> dict[str, Any]:

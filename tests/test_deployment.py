@@ -200,7 +200,7 @@ def test_deploying_the_first_model_again_after_another_took_over_changes_nothing
     production.ledger.promote("loan", production.b["digest"], expect=first.model, actor="ann")
     count = len(production.ledger.rows(problem="loan"))
     again = production.deploy(production.a)
-    assert again.action == "refused" and f"was tried already (row {first.id})" in again.reason
+    assert again.action == "refused" and f"answered once (decision {first.id})" in again.reason
     assert len(production.ledger.rows(problem="loan")) == count
 
 
