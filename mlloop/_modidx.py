@@ -374,6 +374,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mlloop.evidence.moment_of': ('evidence.html#moment_of', 'mlloop/evidence.py'),
                                  'mlloop.evidence.product_path': ('evidence.html#product_path', 'mlloop/evidence.py'),
                                  'mlloop.evidence.reference_of': ('evidence.html#reference_of', 'mlloop/evidence.py'),
+                                 'mlloop.evidence.trained_at': ('evidence.html#trained_at', 'mlloop/evidence.py'),
                                  'mlloop.evidence.wants_of': ('evidence.html#wants_of', 'mlloop/evidence.py'),
                                  'mlloop.evidence.with_truth': ('evidence.html#with_truth', 'mlloop/evidence.py')},
             'mlloop.exploration': { 'mlloop.exploration.Budget': ('exploration.html#budget', 'mlloop/exploration.py'),

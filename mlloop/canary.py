@@ -142,8 +142,11 @@ def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Esti
     if not who:
         return None
     some = set(who)
-    rows, wanted = [row for row in rows if row["user"] in some], wanted[wanted["user"].isin(who)]
-    values = [_ranking_values(one, rows, wanted, statement) for one in (canary, champion)]
+    rows, wanted = [row for row in rows if row["user"] in some], wanted[wanted["user"].isin(some)]
+    users = [row["user"] for row in rows]
+    lists = [[one["items"] for one in release.answers(rows)] for release in (canary, champion)]
+    figures = [metrics.values_of_lists(users, one, wanted["user"], wanted["item"], statement.task.k) for one in lists]
+    values = [one[statement.success.metric] for one in figures]
     return metrics.estimate_mean(values[0] - values[1], confidence=statement.success.confidence)
 
 
@@ -154,17 +157,6 @@ def _bought_before(wanted, rows, both) -> np.ndarray:
     for release in both:
         found |= releases.seen_by(release.recommender, wanted["user"], wanted["item"])
     return found
-
-
-def _ranking_values(release, rows, wanted, statement) -> np.ndarray:
-    """The metric of each row's list."""
-    place = {(row["user"], item): rank for row, answer in zip(rows, release.answers(rows), strict=True)
-             for rank, item in enumerate(answer["items"], 1)}  # fmt: skip
-    at = {row["user"]: position for position, row in enumerate(rows)}
-    pairs = list(zip(wanted["user"], wanted["item"], strict=True))
-    ranks = np.array([place.get(pair, np.inf) for pair in pairs], dtype=float)
-    users = np.array([at[user] for user, _ in pairs])
-    return metrics.values_of_ranks(users, ranks, len(rows), statement.task.k)[statement.success.metric]
 
 
 def estimated_gain(

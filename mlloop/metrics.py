@@ -7,7 +7,7 @@ Ties never help a ranking: an item that was wanted stands behind every unwanted 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -634,6 +634,27 @@ def values_of_ranks(users: ArrayLike, ranks: ArrayLike, n_users: int, k: int) ->
         "map": _ratio(total(nth / safe), best),
         "hits": np.where(wanted > 0, hits, np.nan),
     }
+
+
+def values_of_lists(
+    users: Iterable, lists: Iterable, wanted_by: Iterable, wanted: Iterable, k: int
+) -> dict[str, np.ndarray]:
+    """`values_of_ranks` of the list that was shown to each user.
+
+    Parameters
+    ----------
+    users : iterable of str
+        Each once, (n_users,).
+    lists : iterable of sequence of str
+        The items shown to each of `users`, best first.
+    wanted_by, wanted : iterable of (n_pairs,)
+        Who wanted, one of `users`, and which item.
+    """
+    at = {user: place for place, user in enumerate(users)}
+    ranks = {(user, item): rank for user, items in zip(at, lists, strict=True) for rank, item in enumerate(items, 1)}
+    pairs = [(user, str(item)) for user, item in zip(wanted_by, wanted, strict=True)]
+    places = [at[user] for user, _ in pairs]
+    return values_of_ranks(places, [ranks.get(pair, np.inf) for pair in pairs], len(at), k)
 
 
 # ---- money ---------------------------------------------------------------------------------------------------------

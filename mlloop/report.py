@@ -221,10 +221,11 @@ def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None
     if not products:
         return None
     name = statement_of(found or stages(settings, problem)).get("name") or problem
-    decided = [d for d in Decisions(settings).timeline(name) if d["kind"] == "retrain"]
+    decisions = Decisions(settings)
+    decided = [d for d in decisions.timeline(name) if d["kind"] == "retrain"]
     seen = monitored.view(products)
     latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
-    live = in_production(settings, problem, name, Decisions(settings))
+    live = in_production(settings, problem, name, decisions)
     elsewhere = ""
     if live and seen["model"] and seen["model"] != live["model"]:
         who = f"{live['name'] or 'another model'} {live['model'][:12]}"

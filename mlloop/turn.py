@@ -409,6 +409,8 @@ def begun(ledger: Ledger, problem: str) -> list[Row]:
 
 def facts(place: Place, at: dt.datetime) -> retraining.Facts:
     """What the policy knows besides monitoring, from ledger, lake and the champion's own evaluation."""
+    from mlloop import evidence
+
     champion, canary = place.ledger.champion(place.name), place.ledger.canary(place.name)
     if canary and dt.datetime.fromisoformat(canary.details["since"]) > at:
         canary = None
@@ -420,7 +422,7 @@ def facts(place: Place, at: dt.datetime) -> retraining.Facts:
         now=at,
         champion=champion.model if champion else None,
         since=since_of(place, champion) if champion else None,
-        trained=trained_at(place, champion) if champion else None,
+        trained=evidence.trained_at(place.ledger, place.name, champion.model) if champion else None,
         canary=canary.model if canary else None,
         canary_until=canary.details.get("deadline", "") if canary else "",
         begun=tuple(one for one in earlier if one < at),
@@ -435,13 +437,6 @@ def since_of(place: Place, row: Row) -> dt.datetime:
         return dt.datetime.fromisoformat(row.details["as_of"])
     stands = place.statement.time.as_of
     return min(row.at, utc(stands)) if stands else row.at
-
-
-def trained_at(place: Place, row: Row) -> dt.datetime | None:
-    """The moment of the run that trained a model, as its gate has it; None where the gate names none."""
-    gate = place.ledger.last(problem=place.name, kind="gate", subject="validation", model=row.model)
-    said = ((gate.details.get("parameters") or {}) if gate else {}).get("as_of")
-    return utc(str(said)) if said else None
 
 
 def judged_product(place: Place, model: str | None, stage: str) -> dict[str, Any]:

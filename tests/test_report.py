@@ -95,26 +95,25 @@ def test_corrected_prose_is_shown_without_a_run_and_changed_code_is_not():
     assert "best" not in shown() and "1234.5" in shown() and "something_else" not in shown()
 
 
-def test_what_a_notebook_stresses_is_its_finding_and_is_said_once(tmp_path):
+def visualized(tmp_path, prose, said):
+    """The pages of a run whose last notebook says so, below that prose."""
     places = made.run(tmp_path, until="visualization")
-    cells = [
-        made.markdown("## Run"),
-        made.code("f()", made.shown(text_markdown="- **All 7 rows & more *kept***; the rest is not")),
-    ]
+    cells = [made.markdown(prose), made.code("f()", made.shown(text_markdown=said))]
     storage.write_json(places.state / "products" / "shop" / "visualization.ipynb", made.notebook(*cells))
     report.write(places)
+    return places
+
+
+def test_what_a_notebook_stresses_is_its_finding_and_is_said_once(tmp_path):
+    places = visualized(tmp_path, "## Run", "- **All 7 rows & more *kept***; the rest is not")
     assert "All 7 rows & more kept" in soup(places.reports / "index.html").get_text(" ")
     assert soup(places.reports / "shop" / "visualization.html").get_text(" ").count("All 7 rows") == 1
 
 
 def test_what_tells_the_finding_stands_at_the_head_of_the_page(whole, tmp_path):
-    places = made.run(tmp_path, until="visualization")
-    cells = [
-        made.markdown("## Run\n\nMay the data be trusted?"),
-        made.code("f()", made.shown(text_markdown="### All is well\n\nNothing asks for attention.")),
-    ]
-    storage.write_json(places.state / "products" / "shop" / "visualization.ipynb", made.notebook(*cells))
-    report.write(places)
+    places = visualized(
+        tmp_path, "## Run\n\nMay the data be trusted?", "### All is well\n\nNothing asks for attention."
+    )
     page = soup(places.reports / "shop" / "visualization.html")
     first = page.select_one("h1 + .first")
     assert first is not None and first.h2.text == "All is well"
