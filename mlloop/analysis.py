@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['SAMPLE', 'GROUPS', 'SUSPICIOUS', 'SESSION', 'training_rows', 'sample', 'column_facts', 'grouped', 'cramers_v',
            'interval_of_v', 'forward_score', 'association', 'segments', 'group_labels', 'trend', 'season', 'Analysis',
-           'as_target', 'analyse_rows', 'called', 'findings_of_rows', 'analyse_events', 'concentration', 'loyalty',
-           'gaps', 'newcomers', 'sessions', 'findings_of_events', 'analyse', 'draw_first', 'draw_time', 'draw_last',
-           'closing']
+           'as_target', 'analyse_rows', 'findings_of_rows', 'analyse_events', 'concentration', 'loyalty', 'gaps',
+           'newcomers', 'sessions', 'findings_of_events', 'analyse', 'draw_first', 'draw_time', 'draw_last', 'closing']
 
 # %% ../nbs/14_analysis.ipynb #8c024b95
 import datetime as dt
@@ -24,7 +23,7 @@ from scipy import stats
 
 from .baselines import by_chance
 from .errors import DataError
-from .problem import Column, Problem, Recommendation, Tabular
+from .problem import Column, Problem, Recommendation, Tabular, called
 from mlloop.visualization import (
     plot_association,
     plot_concentration,
@@ -357,14 +356,6 @@ def _over_time(y: pd.Series, times: pd.Series) -> pd.DataFrame:
 def _newest(table: ir.Table, time: str) -> str | None:
     newest = table[time].cast("timestamp").max().to_pyarrow().as_py()
     return None if newest is None else newest.isoformat()
-
-
-def called(problem: Problem, column: str, longest: int = 34) -> str:
-    """A column as a reader may know it: its name, and what the statement says it means where that is short."""
-    declared = [table.columns[column].meaning for table in problem.tables.values() if column in table.columns]
-    meaning = next((m for m in declared if m), "")
-    alike = meaning.lower() == column.lower().replace("_", " ")
-    return column if not meaning or alike or len(meaning) > longest else f"{column} ({meaning})"
 
 
 def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROUNDS', 'CALLS', 'plain', 'all_metrics', 'contenders', 'slice_figures', 'part_of', 'calibration', 'latency',
            'step_above', 'examples', 'questions', 'load_model', 'hold', 'against_champion', 'headline', 'judge',
-           'forest', 'worths', 'slice_table', 'forest_title', 'called', 'slice_title', 'closing']
+           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import time
@@ -20,7 +20,7 @@ from .contest import RowsFold, UsersFold
 from .errors import DataError
 from .heldout import MODEL, Held, champion_of, held_rows, held_users, scores_of, unseen_from
 from .metrics import Estimate
-from .problem import Problem
+from .problem import Problem, called
 from .verdict import number
 
 # %% ../nbs/21_evaluation.ipynb #3e7b5ea7
@@ -299,12 +299,6 @@ def forest_title(statement: Problem, figures: dict[str, Any]) -> str:
     rule, label = figures["contenders"][figures["best_rule"]], metrics.metric(statement.success.metric).label
     given = f"the best rule '{rule['name']}' {number(rule['metric']['value'])}"
     return f"{label}: the model gives {number(figures['main']['value'])}, {given}"
-
-
-def called(statement: Problem, name: str) -> str:
-    """A slice by its name and, where the statement says so shortly, the meaning of its column."""
-    meanings = [table.columns[name].meaning for table in statement.tables.values() if name in table.columns]
-    return f"{name} ({meanings[0]})" if meanings and 0 < len(meanings[0]) < 34 else name
 
 
 def slice_title(statement: Problem, figures: dict[str, Any]) -> str:

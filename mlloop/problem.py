@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Name', 'Share', 'Positive', 'CLEANING', 'METRICS', 'Wrong', 'BOUNDS', 'Record', 'Source', 'Column', 'Cleaning',
            'Table', 'meant', 'Join', 'Tabular', 'Interactions', 'Items', 'Recommendation', 'Time', 'utc', 'Rule',
-           'Success', 'Money', 'Need', 'Budget', 'Retrain', 'Canary', 'Problem', 'load', 'find', 'summary',
+           'Success', 'Money', 'Need', 'Budget', 'Retrain', 'Canary', 'Problem', 'load', 'find', 'called', 'summary',
            'next_revision']
 
 # %% ../nbs/10_problem.ipynb #ca2795cf
@@ -541,6 +541,14 @@ def find(name_or_path: str, folder: Path | str | None = None) -> Path:
     return path
 
 # %% ../nbs/10_problem.ipynb #f54219cc
+def called(problem: Problem, column: str, longest: int = 34) -> str:
+    """A column as a reader may know it: its name, and what the statement says it means where that is short."""
+    declared = [table.columns[column].meaning for table in problem.tables.values() if column in table.columns]
+    meaning = next((m for m in declared if m), "")
+    alike = meaning.lower() == column.lower().replace("_", " ")
+    return column if not meaning or alike or len(meaning) > longest else f"{column} ({meaning})"
+
+
 def summary(problem: Problem):
     """The statement's figures as a table: what, value, meaning (pandas.DataFrame, one row a figure)."""
     import pandas as pd
