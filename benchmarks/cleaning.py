@@ -14,8 +14,8 @@ from pathlib import Path
 import ibis
 import pandas as pd
 
-from mlloop.cleaning import clean
-from mlloop.profiling import suggest_cleaning
+from mlloop.data.cleaning import clean
+from mlloop.data.profiling import suggest_cleaning
 
 TABLES = ("hospital", "beers")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import ibis
 
-from mlloop import behaviour, definitions
+from mlloop.data import event_features, feature_registry
 
-assert behaviour  # registers the definitions
+assert event_features  # registers the definitions
 
 CUTOFF = dt.datetime(2025, 7, 1)
 
@@ -48,15 +48,15 @@ def main() -> None:
         con = ibis.duckdb.connect(Path(folder, "world.db"), memory_limit=given.memory, temp_directory=folder)
         con.raw_sql("SELECT setseed(0.5)")
         world(con, given.events, given.users, given.items)
-        known = [definitions.past(con.table("events"), con.table("items"), CUTOFF)]
+        known = [feature_registry.past(con.table("events"), con.table("items"), CUTOFF)]
         report: dict = {"events": given.events, "tables": {}}
         for kind in ("item", "user", "taste", "pair"):
             began = time.perf_counter()
-            table = definitions.features_at(kind, known)
+            table = feature_registry.features_at(kind, known)
             table.to_parquet(Path(folder, f"{kind}.parquet"))
             took = time.perf_counter() - began
             rows = con.read_parquet(Path(folder, f"{kind}.parquet")).count().execute()
-            features = len(table.columns) - 1 - len(definitions.KEYS[kind])
+            features = len(table.columns) - 1 - len(feature_registry.KEYS[kind])
             report["tables"][kind] = {"seconds": round(took, 1), "rows": int(rows), "features": features}
             print(kind, report["tables"][kind], flush=True)
     report["seconds"] = round(sum(t["seconds"] for t in report["tables"].values()), 1)

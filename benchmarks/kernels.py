@@ -16,29 +16,30 @@ from pathlib import Path
 
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mlloop import kernels, settings
+from mlloop.core import settings
+from mlloop.kernels import execute
 
 IMPORTS = "import pandas, sklearn.ensemble, seaborn, torch, mlflow"
 PAUSE_S = 1.0
 
 
-def first_cell_s(source: str, place: settings.Settings, pool: kernels.Pool) -> tuple[float, float]:
+def first_cell_s(source: str, place: settings.Settings, pool: execute.Pool) -> tuple[float, float]:
     """Seconds from the call to the end of a first cell, and to the return."""
     ended: list[float] = []
     note = lambda event: ended.append(time.monotonic()) if event.seconds is not None else None
     notebook, began = new_notebook(cells=[new_code_cell(source)]), time.monotonic()
-    kernels.execute(notebook, place.root / "out.ipynb", cwd=place.root, settings=place, pool=pool, on_cell=note)
+    execute.execute(notebook, place.root / "out.ipynb", cwd=place.root, settings=place, pool=pool, on_cell=note)
     return ended[0] - began, time.monotonic() - began
 
 
 def measure(place: settings.Settings, repeat: int) -> dict[str, dict[str, float]]:
     """Medians of each kind, the kinds in turn; a pause before each lets the kernel ahead get ready."""
     pools = {
-        "fresh": kernels.pool(replace(place, kernel_pool="fresh")),
-        "warm": kernels.pool(place, ahead=0),
-        "ahead": kernels.pool(place, ahead=1),
+        "fresh": execute.pool(replace(place, kernel_pool="fresh")),
+        "warm": execute.pool(place, ahead=0),
+        "ahead": execute.pool(place, ahead=1),
     }
-    while (said := kernels.running(place)).get("imported", 0) < said.get("libraries", 1):
+    while (said := execute.running(place)).get("imported", 0) < said.get("libraries", 1):
         time.sleep(0.1)
     taken: dict[str, dict[str, list[float]]] = {kind: {"start": [], "imports": [], "whole": []} for kind in pools}
     for _ in range(repeat):
@@ -63,10 +64,10 @@ def main() -> None:
             (Path(folder) / name).write_text("")
         place = settings.load(folder)
         began = time.monotonic()
-        with kernels.pool(place, ahead=0) as pool:
+        with execute.pool(place, ahead=0) as pool:
             cold, _ = first_cell_s("1", place, pool)
             medians = measure(place, options.repeat)
-        kernels.stop(place)
+        execute.stop(place)
     if options.json:
         print(json.dumps({"first_ever_s": cold, "median_s": medians}))
         return

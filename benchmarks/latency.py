@@ -21,7 +21,7 @@ os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
 import numpy as np
 import pandas as pd
 
-from mlloop import candidates, onnxform
+from mlloop.models import candidates, onnx_export
 from mlloop.problem import Tabular
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,7 +61,7 @@ def tabular(count: int) -> list[dict]:
         model = one.make(task, 0)
         with candidates.threads(model, len(X)):
             model.fit(X, y)
-        session = onnxform.Session(onnxform.convert(model, kinds), kinds)
+        session = onnx_export.Session(onnx_export.convert(model, kinds), kinds)
         expected = model.predict_proba(X.head(2000))[:, 1]
         difference = float(np.abs(expected - session.scores_of_frame(X.head(2000))[:, 1]).max())
         found.append(

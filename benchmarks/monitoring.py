@@ -20,9 +20,11 @@ os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
 import numpy as np
 import pandas as pd
 
-from mlloop import estimation, metrics, monitoring, worsening
-from mlloop.estimation import Period, realised
-from mlloop.evidence import Answers, Inputs, Reference
+from mlloop import monitoring
+from mlloop.core import metrics
+from mlloop.monitors import degradation, estimation
+from mlloop.monitors.estimation import Period, realised
+from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.problem import Problem
 
 CHUNK, START = 2000, dt.datetime(2025, 1, 6)
@@ -128,7 +130,7 @@ def ours(its: Reference, now: Period) -> tuple[set[str], bool]:
 
 def is_worse_by(figure: dict, found: dict) -> bool:
     """Whether a figure of the period counts as worse, trusted or not."""
-    return worsening.is_worse(worsening.mark(figure, found["period"], True), LOAN.retrain)
+    return degradation.is_worse(degradation.mark(figure, found["period"], True), LOAN.retrain)
 
 
 def speed(sizes: list[int]) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mlloop.neumf import Negatives, Network, ranking, run_epoch
-from mlloop.perceptron import epoch_generator, one_thread
+from mlloop.models.neumf import Negatives, Network, ranking, run_epoch
+from mlloop.models.perceptron import epoch_generator, one_thread
 
 
 class Pairs(Dataset):
@@ -86,7 +86,7 @@ def main() -> None:
     }
     for name in ("vectorised", "plain"):
         network = Network(given.users, given.items, "neumf", 16, [32, 16], seed=0).to(device)
-        fused = True if name == "vectorised" else None  # as `train` of mlloop.perceptron; a plain loop has the default
+        fused = True if name == "vectorised" else None  # as `train` of mlloop.models.perceptron; a plain loop has the default
         optimiser = torch.optim.Adam(network.parameters(), lr=0.002, fused=fused)
         negatives = Negatives(rows, columns, given.items)
         pairs = Pairs(train[:, 0], train[:, 1], given.items, 4, seed=0)

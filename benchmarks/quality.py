@@ -22,7 +22,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import ibis
 import pandas as pd
 
-from mlloop import baselines, candidates, exploration, features, metrics, simulator
+from mlloop import exploration, features
+from mlloop.comparison import baselines
+from mlloop.core import metrics
+from mlloop.data import simulator
+from mlloop.models import candidates
 from mlloop.problem import Problem
 
 

@@ -60,14 +60,17 @@ def prepare(root: Path):
     """A project in `root` with two models of the census in its registry, the first of them in production."""
     import pandas as pd
 
-    from mlloop import settings as _settings
+    from mlloop.core import settings as _settings
 
     _settings.switch_off_telemetry()
     from nannyml import datasets
 
-    from mlloop import candidates, deployment, preparation, tracking
+    from mlloop import deployment
+    from mlloop.models import candidates
+    from mlloop.release import preparation
+    from mlloop.store import tracking
     from mlloop import problem as problems
-    from mlloop.ledger import Ledger
+    from mlloop.store.ledger import Ledger
 
     for name in ("settings.ini", "env.yaml", "pipeline.yaml"):
         (root / name).write_bytes((ROOT / name).read_bytes())
@@ -244,7 +247,7 @@ def swaps(settings, models, port: int, bodies: list[bytes], turns: int) -> dict:
     import httpx
 
     from mlloop import deployment
-    from mlloop.ledger import Ledger
+    from mlloop.store.ledger import Ledger
 
     ledger, done, seen = Ledger.open(settings), threading.Event(), []
 

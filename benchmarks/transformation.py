@@ -52,7 +52,7 @@ def ours(folder: Path, memory: str) -> dict:
     """The exported functions, with the rules as a statement declares them."""
     import ibis
 
-    from mlloop.cleaning import Context, clean
+    from mlloop.data.cleaning import Context, clean
     from mlloop.problem import Cleaning, Interactions
     from mlloop.transformation import events_of
 

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlloop import canary, feed, metrics, monitoring, retraining, validation_gate
-from mlloop.estimation import Figure
-from mlloop.evidence import Answers, Inputs, Reference
+from mlloop import monitoring, retraining, validation_gate
+from mlloop.core import metrics
+from mlloop.data import feed_checks
+from mlloop.release import canary
+from mlloop.monitors.estimation import Figure
+from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.problem import Problem
 
 STATEMENT = {
@@ -171,7 +174,7 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.waiting: list[tuple[int, Answers, Reference]] = []
         self.begun: list[dt.datetime] = []
-        self._profile = feed.profile(self._ibis(world.between(-HELD, 0)), self._spec)
+        self._profile = feed_checks.profile(self._ibis(world.between(-HELD, 0)), self._spec)
 
     @property
     def _spec(self):
@@ -222,7 +225,7 @@ class Loop:
         delay = self.statement.time.label_delay_days // 7
         due = [one for one in self.waiting if one[0] + 1 + delay <= number + 1]
         self.waiting = [one for one in self.waiting if one not in due]
-        findings = feed.compare("rows", self._profile, feed.profile(self._ibis(rows), self._spec), 7.0)
+        findings = feed_checks.compare("rows", self._profile, feed_checks.profile(self._ibis(rows), self._spec), 7.0)
         inputs = Inputs(now, self.world.day(self.since), self.reference, answers, [(one, its) for _, one, its in due], self.history,
                         {"findings": findings, "rows": {"rows": len(rows)}})  # fmt: skip
         return monitoring.observe(self.statement, inputs)
@@ -281,7 +284,7 @@ class Loop:
             first = max(self.canary.until, self.canary_since - delay - HELD)
             self.champion, self.since = self.canary, number + 1
             self.reference = self._reference(self.champion, first, first + HELD)
-            self._profile = feed.profile(self._ibis(self.world.between(first, first + HELD)), self._spec)
+            self._profile = feed_checks.profile(self._ibis(self.world.between(first, first + HELD)), self._spec)
         else:
             self.record.rolled_back.append(number)
         self.canary = None

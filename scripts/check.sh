@@ -6,7 +6,7 @@ before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 cp -rL nbs mlloop "$before"  # what links lead to, not the links
 "$bin/nbdev-clean"
-"$bin/python" -m mlloop.saving nbs/[0-9]*.ipynb
+"$bin/python" -m mlloop.lab.saving nbs/[0-9]*.ipynb
 "$bin/nbdev-export"
 for folder in nbs mlloop; do
     if ! diff -rq -x __pycache__ -x llms.txt -x .ipynb_checkpoints "$before/$folder" "$folder"; then

@@ -84,7 +84,7 @@ def write_notebook(path: Path, work: str, prose: str = "What this run answers.")
             "#| pipeline\nupstream = None\nproduct = None\nproblem = 'loan'\nas_of = None\nsample = 1.0\nseed = 0",
             metadata={"tags": ["parameters"]},
         ),
-        nbformat.v4.new_code_cell("#| pipeline\nfrom mlloop.storage import load_product, save_product"),
+        nbformat.v4.new_code_cell("#| pipeline\nfrom mlloop.core.storage import load_product, save_product"),
         nbformat.v4.new_code_cell(f"#| pipeline\n{work}"),
     ]
     for number, cell in enumerate(cells):
@@ -106,7 +106,7 @@ class Project:
     def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """Run the command line in the project."""
         return subprocess.run(
-            [sys.executable, "-m", "mlloop.cli", *arguments],
+            [sys.executable, "-m", "mlloop.cli.app", *arguments],
             cwd=self.root,
             capture_output=True,
             text=True,
@@ -118,7 +118,7 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start the command line in the project, in a session of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "mlloop.cli", *arguments],
+            [sys.executable, "-m", "mlloop.cli.app", *arguments],
             cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment, start_new_session=True,
         )  # fmt: skip
 
@@ -164,7 +164,7 @@ def project(tmp_path) -> Project:
             + f"    product: {{nb: '.mlloop/products/{{{{problem}}}}/{name}.ipynb', data: '.mlloop/products/{{{{problem}}}}/{name}.json'}}\n"
             + "    params: {problem: '{{problem}}', as_of: '{{as_of}}', sample: '{{sample}}', seed: '{{seed}}'}\n"
             + "    static_analysis: disable\n"
-            + ("    on_finish: mlloop.plan.stop_at_closed_gate\n" if name.endswith("gate") else "")
+            + ("    on_finish: mlloop.pipeline.plan.stop_at_closed_gate\n" if name.endswith("gate") else "")
         )
     files = {
         "settings.ini": SETTINGS, "env.yaml": ENV, "problems/loan.yaml": STATEMENT, "loans.csv": "amount\n1\n2\n6\n",

@@ -18,10 +18,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from mlloop import deployment, releases, settings
+from mlloop import deployment
+from mlloop.core import settings
+from mlloop.release import releases
 from mlloop import problem as problems
-from mlloop.errors import PromotionRefused
-from mlloop.ledger import Ledger
+from mlloop.core.errors import PromotionRefused
+from mlloop.store.ledger import Ledger
 
 SEEN = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 

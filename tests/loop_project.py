@@ -22,7 +22,7 @@ PLAIN = {
     "16_need_gate": "save_product(product, stage='need_gate', figures={'left_out': []}, verdict={'verdict': 'yes', 'reasons': ['asked elsewhere']})",
     "18_exploration": "save_product(product, stage='exploration', metric='ROC AUC', chosen={'name': 'lightgbm'},"
     " candidates=[{'name': 'lightgbm', 'mean': 0.9, 'low': 0.88, 'high': 0.92}])",
-    "19_building": "from mlloop.candidates import recipe\nparams = {'n_estimators': 40, 'num_leaves': 7}\n"
+    "19_building": "from mlloop.models.candidates import recipe\nparams = {'n_estimators': 40, 'num_leaves': 7}\n"
     "save_product(product, stage='building', estimator=recipe('lightgbm', params, 0))",
 }
 UPSTREAM = {
@@ -95,7 +95,7 @@ def make(root: Path) -> "Loop":
             f"  - source: nbs/{source.name}\n    name: {stage}\n" + (f"    upstream: [{', '.join(upstream)}]\n" if upstream else "")
             + f"    product: {{nb: '.mlloop/products/{{{{problem}}}}/{stage}.ipynb', data: '.mlloop/products/{{{{problem}}}}/{stage}.json'}}\n"
             + "    params: {problem: '{{problem}}', as_of: '{{as_of}}', sample: '{{sample}}', seed: '{{seed}}'}\n    static_analysis: disable\n"
-            + ("    on_finish: mlloop.plan.stop_at_closed_gate\n" if stage.endswith("gate") else "")
+            + ("    on_finish: mlloop.pipeline.plan.stop_at_closed_gate\n" if stage.endswith("gate") else "")
         )  # fmt: skip
     (root / "pipeline.yaml").write_text("meta:\n  extract_upstream: False\ntasks:\n" + "".join(tasks))
     (root / "settings.ini").write_text("[kernels]\npool = warm\nkeep_minutes = 2\n")
@@ -118,7 +118,7 @@ class Loop:
 
     def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "mlloop.cli", *arguments],
+            [sys.executable, "-m", "mlloop.cli.app", *arguments],
             cwd=self.root, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "200"}, **options,
         )  # fmt: skip
 
@@ -129,7 +129,8 @@ class Loop:
 
     def turn(self, *days: str) -> list:
         """Turns in this process, without pages."""
-        from mlloop import runner, turn
+        from mlloop.loop import turn
+        from mlloop.pipeline import runner
         from mlloop.problem import utc
 
         settings, plan = runner.project("loan", self.root)
@@ -147,8 +148,8 @@ class Loop:
 
     @property
     def ledger(self):
-        from mlloop import settings
-        from mlloop.ledger import Ledger
+        from mlloop.core import settings
+        from mlloop.store.ledger import Ledger
 
         return Ledger.open(settings.load(self.root))
 
@@ -158,8 +159,9 @@ def die(root: str, day: str, word: str, steps: int) -> None:
     import signal
     import time
 
-    from mlloop import runner, turn
-    from mlloop.errors import ProjectBusy
+    from mlloop.loop import turn
+    from mlloop.pipeline import runner
+    from mlloop.core.errors import ProjectBusy
     from mlloop.problem import utc
 
     said, left = False, steps

@@ -4,9 +4,10 @@ import json
 import os
 import sys
 
-from mlloop import deployment, settings
-from mlloop.errors import PromotionRefused
-from mlloop.ledger import Ledger
+from mlloop import deployment
+from mlloop.core import settings
+from mlloop.core.errors import PromotionRefused
+from mlloop.store.ledger import Ledger
 
 
 def main(root: str, given: str) -> None:

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from mlloop import settings, storage
-from mlloop.ledger import Ledger
+from mlloop.core import settings, storage
+from mlloop.store.ledger import Ledger
 
 HERE = Path(__file__).parent.parent
 MODEL = "9f" * 32

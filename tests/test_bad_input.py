@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop import cli, kernels, settings
-from mlloop.lake import Lake, TableRef
+from mlloop.cli import app
+from mlloop.core import settings
+from mlloop.kernels import execute
+from mlloop.store.lake import Lake, TableRef
 
 REPO = Path(__file__).parent.parent
 
@@ -102,7 +104,7 @@ class Small:
                 contextlib.redirect_stderr(written),
                 pytest.raises(SystemExit) as ended,
             ):
-                cli.main()
+                app.main()
         finally:
             os.chdir(before)
             sys.argv = argv
@@ -116,7 +118,7 @@ class Small:
 def small(tmp_path_factory):
     project = Small(tmp_path_factory.mktemp("small"))
     yield project
-    kernels.stop(settings.load(project.root))
+    execute.stop(settings.load(project.root))
 
 
 def rewrite(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Small], None]:
@@ -305,7 +307,7 @@ def unshared(shell: str) -> subprocess.CompletedProcess:
 def test_a_full_disk_and_a_folder_without_permission_are_told(small):
     small.mend()
     pd.concat([loans()] * 60).to_csv(small.root / "loans.csv", index=False)
-    fresh = f"MLLOOP_KERNELS_POOL=fresh {sys.executable} -m mlloop.cli"
+    fresh = f"MLLOOP_KERNELS_POOL=fresh {sys.executable} -m mlloop.cli.app"
     full = unshared(
         f"cd {small.root} && mount -t tmpfs -o size=600k none .mlloop && {fresh} run --until ingestion; echo exit $?; find .mlloop -name '*.part*'"
     )

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mlloop import candidates, leave_one_out
-from mlloop.errors import DataError, ModelError
-from mlloop.hybrid import Hybrid
-from mlloop.perceptron import PerceptronClassifier, PerceptronRegressor
+from mlloop import leave_one_out
+from mlloop.models import candidates
+from mlloop.core.errors import DataError, ModelError
+from mlloop.models.hybrid import Hybrid
+from mlloop.models.perceptron import PerceptronClassifier, PerceptronRegressor
 from mlloop.problem import Recommendation, Tabular
-from mlloop.recommenders import EASE, ItemKNN, Popularity, Recommender
+from mlloop.models.recommenders import EASE, ItemKNN, Popularity, Recommender
 
 LOANS = Tabular(kind="classification", table="loans", target="repaid", positive=1)
 PRICES = Tabular(kind="regression", table="loans", target="price")
@@ -280,7 +281,7 @@ def test_files_that_do_not_fit_each_other_are_refused_with_the_line(tmp_path, su
 def test_one_command_tunes_and_judges_and_says_what_it_found(tmp_path):
     from typer.testing import CliRunner
 
-    from mlloop.cli import app
+    from mlloop.cli.app import app
 
     events, _ = shop()
     prefix = write_protocol(tmp_path, events)

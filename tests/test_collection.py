@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlloop.collection import Store, collect, external_files, fetch_files, fetch_http, fetch_nannyml, fetch_sql
-from mlloop.errors import SourceError
+from mlloop.core.errors import SourceError
 from mlloop.problem import Problem, Source
-from mlloop.settings import Settings
-from mlloop.storage import digest_file
+from mlloop.core.settings import Settings
+from mlloop.core.storage import digest_file
 
 NOW = dt.datetime(2025, 4, 1)
 
@@ -333,9 +333,9 @@ def test_files_without_permission_and_folders_without_are_told(tmp_path):
 from pathlib import Path
 import shutil, datetime as dt
 from mlloop.collection import Store, fetch_files
-from mlloop.errors import MlloopError
+from mlloop.core.errors import MlloopError
 from mlloop.problem import Source
-from mlloop.settings import Settings
+from mlloop.core.settings import Settings
 home = Path({str(tmp_path)!r})
 #drop
 for state, path in ((Path('/tmp/mlloop-nobody'), 'secret.csv'), (home / 'denied', 'open.csv')):
@@ -366,9 +366,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
 from pathlib import Path
 import datetime as dt
 from mlloop.collection import Store, fetch_files
-from mlloop.errors import MlloopError
+from mlloop.core.errors import MlloopError
 from mlloop.problem import Source
-from mlloop.settings import Settings
+from mlloop.core.settings import Settings
 home = Path({str(tmp_path)!r})
 place = Settings(home, '', '', '', '', 'duckdb', '', None, 'fresh', 0, 1.0, home, home, home / 'disk', home)
 source = Source(kind='files', path='big.csv')

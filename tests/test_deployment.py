@@ -12,21 +12,15 @@ import pandas as pd
 import pytest
 from production import FEATURES, Production, environment, loans, sales
 
-from mlloop import (
-    arrivals,
-    canary,
-    candidates,
-    deployment,
-    metrics,
-    onnxform,
-    predictions,
-    preparation,
-    releases,
-    storage,
-)
-from mlloop.errors import LedgerError, ModelError, PromotionRefused
+from mlloop import deployment
+from mlloop.core import metrics, storage
+from mlloop.loop import arrivals
+from mlloop.models import candidates, onnx_export
+from mlloop.release import canary, preparation, releases
+from mlloop.store import prediction_log
+from mlloop.core.errors import LedgerError, ModelError, PromotionRefused
 from mlloop.problem import Tabular
-from mlloop.recommenders import ItemKNN
+from mlloop.models.recommenders import ItemKNN
 
 TESTS = Path(__file__).parent
 
@@ -69,12 +63,12 @@ def test_onnx_answers_as_the_trained_model_on_rows_with_unknown_and_missing_valu
     asked.loc[::7, "town"] = "Atlantis"
     asked.loc[::5, ["amount", "age"]] = np.nan
     inputs = {"amount": "number", "age": "number", "town": "text", "job": "text"}
-    content = onnxform.convert(fitted, inputs)
-    assert content == onnxform.convert(fitted, inputs)
-    got = onnxform.Session(content, inputs).scores_of_frame(asked)
+    content = onnx_export.convert(fitted, inputs)
+    assert content == onnx_export.convert(fitted, inputs)
+    got = onnx_export.Session(content, inputs).scores_of_frame(asked)
     expected = fitted.predict_proba(asked) if kind == "classification" else fitted.predict(asked)
     # double precision throughout, but ONNX sums a forest in 32 bits: 24 bits of mantissa on sums up to 100
-    assert onnxform.parity(expected, got, 1e-5, kind == "classification").holds
+    assert onnx_export.parity(expected, got, 1e-5, kind == "classification").holds
 
 
 def test_lightgbm_keeps_its_side_of_a_threshold_that_32_bits_cannot_tell_apart():
@@ -82,7 +76,7 @@ def test_lightgbm_keeps_its_side_of_a_threshold_that_32_bits_cannot_tell_apart()
     y = (X["x"] > 1e8).astype(int)
     task = Tabular(kind="classification", table="t", target="y", positive=1)
     fitted = candidates.build("lightgbm", task, 0, {"n_estimators": 5}).fit(X, y)
-    got = onnxform.Session(onnxform.convert(fitted, {"x": "number"}), {"x": "number"}).scores_of_frame(X)
+    got = onnx_export.Session(onnx_export.convert(fitted, {"x": "number"}), {"x": "number"}).scores_of_frame(X)
     assert np.abs(fitted.predict_proba(X) - got).max() < 1e-6 and np.ptp(got[:, 1]) > 0.1
 
 
@@ -219,7 +213,7 @@ def test_a_newer_model_takes_the_canarys_place(production):
 def test_the_command_line_promotes_goes_back_and_tells_who_answers(production, monkeypatch):
     from typer.testing import CliRunner
 
-    from mlloop.cli import app
+    from mlloop.cli.app import app
 
     monkeypatch.chdir(production.root)
     run = lambda *arguments: CliRunner().invoke(app, arguments)
@@ -242,7 +236,7 @@ def test_the_command_line_promotes_goes_back_and_tells_who_answers(production, m
 
 
 def test_mlflow_aliases_follow_the_ledger_and_are_mended(production):
-    from mlloop import tracking
+    from mlloop.store import tracking
 
     for model in (production.a, production.b):
         tracking.register_model("loan", model["path"], model["form"], settings=production.settings)
@@ -354,7 +348,7 @@ def on_trial(production, rows: int = 300, errors: int = 0, ms: float = 2.0, seed
     production.deploy(production.a, now=START)
     production.deploy(production.b, now=START)
     asked = loans(max(rows, 1), seed)
-    log = predictions.Log(predictions.folder_of(production.settings, "loan"))
+    log = prediction_log.Log(prediction_log.folder_of(production.settings, "loan"))
     for n, row in asked.head(rows).iterrows():
         mine = n % 2 == 0
         record = {
@@ -457,7 +451,7 @@ def test_a_recommender_on_trial_is_judged_by_what_was_bought(production):
     other = production.train_shop("random")
     production.deploy(champion, now=START)
     production.deploy(other, now=START)
-    log = predictions.Log(predictions.folder_of(production.settings, "shop"))
+    log = prediction_log.Log(prediction_log.folder_of(production.settings, "shop"))
     for n in range(240):
         mine = n % 2 == 0
         log.append([{

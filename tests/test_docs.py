@@ -12,7 +12,7 @@ import pytest
 import typer.main
 from bs4 import BeautifulSoup
 
-from mlloop.cli import app
+from mlloop.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,7 +74,7 @@ def test_the_cheap_commands_of_the_readme_and_of_the_help_run(fresh):
     for words in sorted(lines):
         asked = [word for word in words if word != "--open"]
         done = subprocess.run(
-            [sys.executable, "-m", "mlloop.cli", *asked], cwd=fresh, capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "mlloop.cli.app", *asked], cwd=fresh, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == DECIDED.get(words[0], 0), (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr and (done.stdout or "mlloop" in done.stderr), words

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlloop import errors
+from mlloop.core import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.MlloopError)}

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from mlloop import candidates, exploration
-from mlloop.errors import ModelError
+from mlloop import exploration
+from mlloop.models import candidates
+from mlloop.core.errors import ModelError
 from mlloop.exploration import Budget, Contestant
-from mlloop.metrics import Estimate
+from mlloop.core.metrics import Estimate
 from mlloop.problem import Problem
 
 

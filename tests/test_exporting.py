@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from mlloop import exporting
-from mlloop.cli import app
-from mlloop.errors import UsageError
+from mlloop.scaffold import export
+from mlloop.cli.app import app
+from mlloop.core.errors import UsageError
 
 START = dt.date(2026, 1, 2)
 
 
 def test_the_dag_is_python_that_calls_one_turn_per_problem(tmp_path):
-    text = exporting.airflow(tmp_path / "my loop", ["shop", "employment"], "0 6 * * 1", ".venv/bin/mlloop", START)
+    text = export.airflow(tmp_path / "my loop", ["shop", "employment"], "0 6 * * 1", ".venv/bin/mlloop", START)
     tree = ast.parse(text)
     named = {n.targets[0].id: ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)}
     assert named == {"PROJECT": str(tmp_path / "my loop"), "PROBLEMS": ["shop", "employment"]}
@@ -38,11 +38,11 @@ def test_the_command_in_the_dag_exists():
 )
 def test_what_cannot_be_meant_is_refused(problems, schedule, command):
     with pytest.raises(UsageError, match="mlloop"):
-        exporting.airflow(Path("/srv/loop"), problems, schedule, command, START)
+        export.airflow(Path("/srv/loop"), problems, schedule, command, START)
 
 
 def test_a_path_with_quotes_stays_text():
-    text = exporting.airflow(Path('/srv/it\'s\n"here"'), ["shop"], "@daily", "mlloop", START)
+    text = export.airflow(Path('/srv/it\'s\n"here"'), ["shop"], "@daily", "mlloop", START)
     assert '/srv/it\'s\n"here"' in [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
 
 

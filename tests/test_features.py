@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlloop import definitions, features
+from mlloop import features
+from mlloop.data import feature_registry
 from mlloop.problem import Problem
 
 BEGIN = pd.Timestamp("2025-01-06")
@@ -81,9 +82,9 @@ def test_a_later_event_never_changes_an_earlier_feature(drawn, hour, more):
     tables = [con.create_table(f"t{n}", t) for n, t in enumerate((earlier, pd.concat([earlier, later])))]
     goods = con.create_table("goods", GOODS)
     for kind in KINDS:
-        keys = definitions.KEYS[kind]
+        keys = feature_registry.KEYS[kind]
         one, two = (
-            definitions.features_of(kind, t, goods, [moment]).to_pandas().sort_values(keys, ignore_index=True)
+            feature_registry.features_of(kind, t, goods, [moment]).to_pandas().sort_values(keys, ignore_index=True)
             for t in tables
         )
         pd.testing.assert_frame_equal(one, two, rtol=1e-6)
@@ -147,7 +148,7 @@ def test_figures_of_a_small_shop_as_counted_by_hand():
     con = ibis.duckdb.connect()
     moment = (BEGIN + pd.Timedelta(days=24)).to_pydatetime()
     made = {
-        kind: definitions.features_of(
+        kind: feature_registry.features_of(
             kind, con.create_table(f"e{kind}", events), con.create_table(f"g{kind}", GOODS), [moment]
         ).to_pandas()
         for kind in KINDS
@@ -166,24 +167,24 @@ def test_figures_of_a_small_shop_as_counted_by_hand():
 
 
 def test_the_catalogue_explains_more_than_fifty_features_once_each():
-    told = definitions.catalogue(*KINDS)
+    told = feature_registry.catalogue(*KINDS)
     names = [line["name"] for line in told]
     assert len(names) > 50 and len(set(names)) == len(names)
     assert all(line["meaning"] and line["source"] for line in told)
 
 
 def test_a_changed_formula_changes_the_definition():
-    before = definitions.definition_digest("row")
+    before = feature_registry.definition_digest("row")
 
-    @definitions.feature("row", double=("twice the amount", ""))
+    @feature_registry.feature("row", double=("twice the amount", ""))
     def double(rows):
         return {"double": rows.amount * 2}
 
     try:
-        assert definitions.definition_digest("row") != before
+        assert feature_registry.definition_digest("row") != before
     finally:
-        definitions.DEFINITIONS.pop("double")
-    assert definitions.definition_digest("row") == before
+        feature_registry.DEFINITIONS.pop("double")
+    assert feature_registry.definition_digest("row") == before
 
 
 def test_what_is_known_afterwards_is_no_feature():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlloop.freshness import Modules, code_digest, imported
+from mlloop.pipeline.freshness import Modules, code_digest, imported
 
 EVERY = {"problem", "collection", "need_gate", "training", "evaluation"}
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlloop.errors import ContractError, SourceError
+from mlloop.core.errors import ContractError, SourceError
 from mlloop.ingestion import Raw, contract, ingest_table, schema_changes
-from mlloop.lake import Lake, digest
+from mlloop.store.lake import Lake, digest
 from mlloop.problem import Column, Problem, Source, Table, load
 
 NOW = dt.datetime(2025, 4, 1)
@@ -53,7 +53,7 @@ class Feed:
 
 
 def digest_of(raw: Raw) -> str:
-    from mlloop.storage import digest_file
+    from mlloop.core.storage import digest_file
 
     return digest_file(raw.path)
 

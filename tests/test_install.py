@@ -38,7 +38,7 @@ def test_the_wheel_holds_every_module_and_page_template(tmp_path):
     assert {f"mlloop/stages/{name}" for name in stages} <= held  # a new project gets its notebooks from here
     place = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(place)
-    code = "import mlloop.cli, mlloop.runner, mlloop.problem; print(mlloop.__file__)"
+    code = "import mlloop.cli.app, mlloop.pipeline.runner, mlloop.problem; print(mlloop.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -59,7 +59,7 @@ def without_network() -> list[str]:
 
 
 def test_a_run_needs_no_network(project):
-    command = [*without_network(), sys.executable, "-m", "mlloop.cli", "run"]
+    command = [*without_network(), sys.executable, "-m", "mlloop.cli.app", "run"]
     for pool in ("warm", "fresh"):
         environment = {**project.environment, "MLLOOP_KERNELS_POOL": pool, "MLLOOP_KERNELS_KEEP_MINUTES": "0.05"}
         done = subprocess.run(

@@ -13,8 +13,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from mlloop import kernels, settings
-from mlloop.errors import ParameterError
+from mlloop.core import settings
+from mlloop.kernels import execute as kernels
+from mlloop.core.errors import ParameterError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 
@@ -294,7 +295,7 @@ def test_zygote_leaves_when_the_project_is_gone(tmp_path):
 
 
 def test_zygote_that_cannot_start_means_fresh_kernels_and_one_warning(own, monkeypatch):
-    monkeypatch.setattr("mlloop.pool.LAUNCH", "raise SystemExit(3)")
+    monkeypatch.setattr("mlloop.kernels.pool.LAUNCH", "raise SystemExit(3)")
     with pytest.warns(RuntimeWarning, match="using fresh kernels") as warned, kernels.pool(own) as pool:
         done = [execute(own, "print(2)", pool=pool) for _ in range(2)]
     assert [(one.is_warm, shown) for one, shown in done] == [(False, ["2\n"])] * 2

@@ -140,9 +140,9 @@ DISPLAYS = {
         "Which ten products",
         "content with",
     ],
-    "from mlloop.ledger import Ledger\nLedger.open()": ["decisions", "when (UTC)", "Learn again?"],
+    "from mlloop.store.ledger import Ledger\nLedger.open()": ["decisions", "when (UTC)", "Learn again?"],
     "Ledger.open().rows()[0]": ["figure", "interval", "asked", "passed"],
-    "from mlloop.storage import load_product\nload_product(upstream['validation_gate']['data'])": [
+    "from mlloop.core.storage import load_product\nload_product(upstream['validation_gate']['data'])": [
         "validation gate says yes"
     ],
     "load_product(upstream['evaluation']['data'])": ["NDCG", "interval", "popular"],

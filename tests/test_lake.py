@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlloop.errors import LakeError, SettingsError
-from mlloop.lake import Lake, TableRef, connect, digest
-from mlloop.settings import Settings
+from mlloop.core.errors import LakeError, SettingsError
+from mlloop.store.lake import Lake, TableRef, connect, digest
+from mlloop.core.settings import Settings
 
 ROWS = pa.table(
     {
@@ -158,7 +158,7 @@ def test_appends_by_many_writers_at_once_are_all_there(lake):
 def test_a_killed_writer_leaves_a_whole_version(lake, seconds):
     before = lake.write("p/t", pa.table({"n": range(10)}))
     code = (
-        "import os, signal, threading, pyarrow as pa\nfrom mlloop.lake import Lake\n"
+        "import os, signal, threading, pyarrow as pa\nfrom mlloop.store.lake import Lake\n"
         f"lake, seconds = Lake({lake.uri!r}), {seconds}\n"
         "threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
         "while True:\n    lake.write('p/t', pa.table({'n': range(3_000_000)}))\n    lake.write('p/t', pa.table({'n': range(10)}))\n"

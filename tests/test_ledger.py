@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlloop.errors import LedgerError, PromotionRefused
-from mlloop.ledger import Head, Ledger, _canonical, _hash, decisions
-from mlloop.storage import plain
+from mlloop.core.errors import LedgerError, PromotionRefused
+from mlloop.store.ledger import Head, Ledger, _canonical, _hash, decisions
+from mlloop.core.storage import plain
 
 fork = multiprocessing.get_context("fork")
 

@@ -11,8 +11,10 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from mlloop import displays, problem, storage
-from mlloop.ledger import Ledger, Row
+from mlloop import problem
+from mlloop.core import storage
+from mlloop.lab import displays
+from mlloop.store.ledger import Ledger, Row
 
 HOSTILE = "</td></table><script>document.title='ran'</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
@@ -121,7 +123,7 @@ def test_inputs_that_were_not_made_name_the_run_that_makes_them(project, shell, 
 def test_loading_the_extension_takes_no_stage_with_it():
     code = "import sys, mlloop; print([m for m in sys.modules if m.startswith('mlloop.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "mlloop.magics" not in done.stdout and "mlloop.settings" in done.stdout
+    assert "mlloop.lab.magics" not in done.stdout and "mlloop.core.settings" in done.stdout
 
 
 def test_help_says_what_there_is(shell, capsys):

@@ -7,8 +7,8 @@ import pytest
 import sklearn.metrics as sk
 from scipy import sparse, stats
 
-from mlloop import metrics
-from mlloop.errors import DataError, UsageError
+from mlloop.core import metrics
+from mlloop.core.errors import DataError, UsageError
 
 MONEY = SimpleNamespace(
     true_positive=10.0,

@@ -15,12 +15,18 @@ import production
 import pytest
 from watched import EVERY, HELD, Watched
 
-from mlloop import drift, estimation, evidence, feed, kernels, metrics, monitoring, report, runner, storage
-from mlloop.errors import DataError
-from mlloop.estimation import Figure, Period, realised
-from mlloop.evidence import Answers, Inputs, Reference
+from mlloop import monitoring
+from mlloop.core import metrics, storage
+from mlloop.data import feed_checks
+from mlloop.kernels import execute
+from mlloop.monitors import drift, estimation, evidence
+from mlloop.pages import report
+from mlloop.pipeline import runner
+from mlloop.core.errors import DataError
+from mlloop.monitors.estimation import Figure, Period, realised
+from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.problem import Column, Problem, Retrain, Table
-from mlloop.worsening import mark, streak
+from mlloop.monitors.degradation import mark, streak
 
 MONDAY, WEEK = dt.datetime(2025, 3, 3), dt.timedelta(days=7)
 LOAN = Problem.model_validate({
@@ -357,7 +363,7 @@ def sold(days=28, seed=0, a_day=60):
 
 
 def looked(frame):
-    return feed.profile(ibis.memtable(frame.assign(at=frame["at"].dt.floor("s"))), SALES)
+    return feed_checks.profile(ibis.memtable(frame.assign(at=frame["at"].dt.floor("s"))), SALES)
 
 
 BROKEN = {
@@ -376,7 +382,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_feed_is_named_with_its_table_and_column(kind):
     breaks, column = BROKEN[kind]
-    found = feed.compare("sales", looked(sold()), looked(breaks(sold(days=14, seed=1))), days=14)
+    found = feed_checks.compare("sales", looked(sold()), looked(breaks(sold(days=14, seed=1))), days=14)
     assert [(one["table"], one["column"], one["kind"]) for one in found] == [("sales", column, kind)]
     assert all("sales" in one["said"] and abs(one["value"]) >= 0 for one in found)
     told = observed(answered(people(2000, 1, spread=0.3)), findings=found)
@@ -384,32 +390,32 @@ def test_a_broken_feed_is_named_with_its_table_and_column(kind):
 
 
 def test_a_column_that_is_not_there_any_more_is_named():
-    found = feed.compare("sales", looked(sold()), looked(sold(14, 1).drop(columns="shop")), days=14)
+    found = feed_checks.compare("sales", looked(sold()), looked(sold(14, 1).drop(columns="shop")), days=14)
     assert [(one["column"], one["kind"]) for one in found] == [("shop", "schema")]
 
 
 def test_a_feed_in_order_is_called_so():
     before = looked(sold())
-    found = [feed.compare("sales", before, looked(sold(days=14, seed=seed)), days=14) for seed in range(1, 31)]
+    found = [feed_checks.compare("sales", before, looked(sold(days=14, seed=seed)), days=14) for seed in range(1, 31)]
     assert found == [[]] * 30
     dearer = sold(14, 1).assign(
         price_eur=lambda t: t["price_eur"] * 1.3
     )  # a change of the world is no fault of the feed
-    assert feed.compare("sales", before, looked(dearer), days=14) == []
+    assert feed_checks.compare("sales", before, looked(dearer), days=14) == []
 
 
 def test_what_ingestion_set_aside_and_what_came_late_is_counted():
     before = {"read": 1000, "kept": 990, "rejected": 10, "duplicates": 0}
     assert [
         f["kind"]
-        for f in feed.set_aside("sales", before, {"read": 1200, "kept": 1090, "rejected": 110, "duplicates": 0})
+        for f in feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1090, "rejected": 110, "duplicates": 0})
     ] == ["rejected"]
     assert [
         f["kind"]
-        for f in feed.set_aside("sales", before, {"read": 1200, "kept": 1090, "rejected": 12, "duplicates": 98})
+        for f in feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1090, "rejected": 12, "duplicates": 98})
     ] == ["duplicates"]
-    assert feed.set_aside("sales", before, {"read": 1200, "kept": 1187, "rejected": 13, "duplicates": 0}) == []
-    assert [f["kind"] for f in feed.late("sales", 80, 100)] == ["late"] and feed.late("sales", 95, 100) == []
+    assert feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1187, "rejected": 13, "duplicates": 0}) == []
+    assert [f["kind"] for f in feed_checks.late("sales", 80, 100)] == ["late"] and feed_checks.late("sales", 95, 100) == []
 
 
 # ------------------------------------------------------------------------------------- a project that is watched
@@ -575,7 +581,7 @@ def test_the_page_is_small_self_contained_and_answers_its_four_questions(office)
     place = evidence.product_path(office.settings, "loan", office.ends[2])
     product = {"nb": str(place.with_suffix(".ipynb")), "data": str(place)}
     source = production.Path(__file__).parents[1] / "nbs/25_monitoring.ipynb"
-    kernels.execute(
+    execute.execute(
         runner.run_act(SimpleNamespace(source=source)), place.with_suffix(".ipynb"), cwd=office.settings.root, settings=office.settings,
         parameters={"problem": "loan", "as_of": office.ends[2].isoformat(), "product": product},
     )  # fmt: skip

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop import baselines, need_gate
-from mlloop.contest import rows_contest
-from mlloop.errors import DataError, ProblemError
+from mlloop import need_gate
+from mlloop.comparison import baselines
+from mlloop.comparison.folds import rows_contest
+from mlloop.core.errors import DataError, ProblemError
 from mlloop.need_gate import contest, decide
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -13,8 +13,9 @@ from browser import PROGRAM, Browser
 from bs4 import BeautifulSoup
 from ruamel.yaml import YAML
 
-from mlloop import drawing, overview, rendering, report, storage, wording
-from mlloop.ledger import Ledger
+from mlloop.core import storage
+from mlloop.pages import diagrams, notebook_html, problem_view, report, wording
+from mlloop.store.ledger import Ledger
 
 HOSTILE = (
     "</title></style></script></textarea></table>\"'><script>document.title='ran'</script>"
@@ -58,7 +59,7 @@ def soup(page: Path) -> BeautifulSoup:
 
 
 def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
-    stages = [stage.name for stage in overview.stages(whole, "shop") if stage.shown]
+    stages = [stage.name for stage in problem_view.stages(whole, "shop") if stage.shown]
     assert [page.stem for page in pages(whole) if page.parent.name == "shop"] == sorted(
         [*stages, "model", "monitoring"]
     )
@@ -80,7 +81,7 @@ def test_the_run_act_is_shown_without_parameters_and_with_code_folded(whole):
 
 def test_a_whole_notebook_shows_only_its_run_act():
     cells = [made.markdown("# Analysis"), made.code("1 / 0", made.shown(text_plain="lesson")), *made.run_cells(str)]
-    words = " ".join(block.shown for block in rendering.blocks(rendering.run_act(made.notebook(*cells))))
+    words = " ".join(block.shown for block in notebook_html.blocks(notebook_html.run_act(made.notebook(*cells))))
     assert "lesson" not in words and "What this run answers." in words
 
 
@@ -89,7 +90,7 @@ def test_corrected_prose_is_shown_without_a_run_and_changed_code_is_not():
     source = json.loads(json.dumps(executed))
     source["cells"][4]["source"] = "Which column is *best*?"
     source["cells"][5]["outputs"] = []
-    shown = lambda: "".join(block.shown for block in rendering.blocks(rendering.run_act(executed, source)))
+    shown = lambda: "".join(block.shown for block in notebook_html.blocks(notebook_html.run_act(executed, source)))
     assert "<em>best</em>" in shown() and "1234.5" in shown()
     source["cells"][5]["source"] = "#| pipeline\nsomething_else()"
     assert "best" not in shown() and "1234.5" in shown() and "something_else" not in shown()
@@ -130,19 +131,19 @@ def test_prose_that_announces_nothing_is_left_out_with_it():
         made.markdown("What is kept."),
         made.code("kept", made.shown(text_plain="7")),
     ]
-    words = " ".join(rendering.words(block.shown) for block in rendering.blocks(act))
+    words = " ".join(notebook_html.words(block.shown) for block in notebook_html.blocks(act))
     assert "What this run answers." in words and "What is kept." in words and "if rejected" in words
     assert "Why rows were rejected." not in words
 
 
 def test_headers_say_their_unit_as_people_do_and_counts_of_rows_get_separators():
     table = made.table(("kept", "0.54", "5380"), columns=("name", "set_aside_pct", "rows"))
-    cells = BeautifulSoup(rendering.library_html(table), "html.parser").find_all(["th", "td"])
+    cells = BeautifulSoup(notebook_html.library_html(table), "html.parser").find_all(["th", "td"])
     assert [cell.text for cell in cells] == ["name", "set aside (%)", "rows", "kept", "0.54", "5,380"]
 
 
 def test_tables_align_numbers_and_name_their_headers():
-    html = rendering.library_html(
+    html = notebook_html.library_html(
         made.table(("a", "1,234", "x"), ("b", float("nan"), "y"), columns=("name", "rows", "word"))
     )
     table = BeautifulSoup(html, "html.parser").table
@@ -156,28 +157,28 @@ def test_tables_align_numbers_and_name_their_headers():
 
 
 def test_large_counts_get_separators_and_an_empty_table_says_so():
-    counts = BeautifulSoup(rendering.library_html(made.table(("kept", 68785), ("rejected", 12))), "html.parser")
+    counts = BeautifulSoup(notebook_html.library_html(made.table(("kept", 68785), ("rejected", 12))), "html.parser")
     assert [cell.text for cell in counts.find_all("td")] == ["68,785", "12"]
-    assert "No rows." in rendering.library_html(made.table())
+    assert "No rows." in notebook_html.library_html(made.table())
 
 
 def test_html_in_prose_is_shown_as_text_and_a_moment_as_a_date():
-    assert "&lt;b&gt;bold&lt;/b&gt;" in rendering.prose("a <b>bold</b> <script>1</script> word")
-    shown = rendering.output(made.shown(text_plain="datetime.datetime(2016, 1, 1, 0, 0)"))[0].shown
+    assert "&lt;b&gt;bold&lt;/b&gt;" in notebook_html.prose("a <b>bold</b> <script>1</script> word")
+    shown = notebook_html.output(made.shown(text_plain="datetime.datetime(2016, 1, 1, 0, 0)"))[0].shown
     assert "2016-01-01" in shown and "datetime" not in shown
 
 
 def test_long_texts_keep_room_beside_numbers():
-    html = rendering.library_html(made.table(("a", 1, "words " * 9), columns=("name", "n", "why")))
+    html = notebook_html.library_html(made.table(("a", 1, "words " * 9), columns=("name", "n", "why")))
     cells = BeautifulSoup(html, "html.parser").table.tbody.find_all("td")
     assert [cell.get("class") for cell in cells] == [["n"], ["wide"]]
 
 
 def test_long_outputs_are_cut_and_say_so():
     rows = [(str(i), i) for i in range(500)]
-    html = rendering.library_html(made.table(*rows))
+    html = notebook_html.library_html(made.table(*rows))
     assert html.count("<tr>") == 201 and "The first 200 of 500 rows." in html
-    text = rendering.output({"output_type": "stream", "name": "stdout", "text": "x" * 30_000})[0].shown
+    text = notebook_html.output({"output_type": "stream", "name": "stdout", "text": "x" * 30_000})[0].shown
     assert "10,000 more characters" in text
 
 
@@ -272,14 +273,14 @@ def test_the_model_card_says_what_it_is_how_well_it_does_and_where_it_ends(whole
 
 
 def test_an_interval_is_drawn_in_proportion():
-    line = drawing.interval(0.5, 0.0, 1.0, 0.25)
+    line = diagrams.interval(0.5, 0.0, 1.0, 0.25)
     assert (line.low, line.threshold, line.value, line.high) == (6, 28, 50, 94)
-    assert drawing.interval(0.5, None, None, None) is None
+    assert diagrams.interval(0.5, None, None, None) is None
 
 
 def test_every_stage_has_its_place_in_both_drawings(whole):
-    stages = overview.stages(whole, "shop")
-    for drawn in (drawing.wide(stages, lambda s: s.is_gate), drawing.narrow(stages, lambda s: s.is_gate)):
+    stages = problem_view.stages(whole, "shop")
+    for drawn in (diagrams.wide(stages, lambda s: s.is_gate), diagrams.narrow(stages, lambda s: s.is_gate)):
         places = {(node.x, node.y) for node in drawn.nodes}
         assert len(places) == len(stages) > 10
         assert all(node.x + node.w <= drawn.width and node.y + node.h <= drawn.height for node in drawn.nodes)
@@ -415,13 +416,13 @@ def test_a_retraining_and_its_end_are_told_apart_from_looks_that_changed_nothing
 
 
 def test_a_figure_stands_where_its_value_is():
-    chart = drawing.periods(
+    chart = diagrams.periods(
         [{"period": "a", "realised": {"value": 1.0}}, {"period": "b", "estimated": {"value": 3.0}}], 2.0, None
     )
     assert chart is not None and chart.reference is not None
     low, high = (next(m.y for m in chart.marks if m.kind == kind) for kind in ("realised", "estimated"))
     assert abs((low + high) / 2 - chart.reference) < 0.02 and low > high
-    assert drawing.periods([], None, None) is None
+    assert diagrams.periods([], None, None) is None
 
 
 @pytest.mark.parametrize(
@@ -442,7 +443,7 @@ def test_a_damaged_product_of_monitoring_does_not_hide_the_rest(tmp_path, conten
 def test_products_of_a_retraining_are_no_problem_of_their_own(tmp_path):
     places = made.run(tmp_path)
     storage.write_json(places.state / "products" / "shop@2025-08-18" / "training.json", {"stage": "training"})
-    assert overview.names(places) == ["shop"]
+    assert problem_view.names(places) == ["shop"]
 
 
 # ---------------------------------------------------------------------------------------------- what may be missing

@@ -8,7 +8,7 @@ import pytest
 import report_project as made
 from browser import PROGRAM, Browser
 
-from mlloop import report
+from mlloop.pages import report
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine to open the pages in")
 WIDTHS = [360, 768, 1280]

@@ -5,9 +5,10 @@ import datetime as dt
 import pandas as pd
 import pytest
 
-from mlloop import predictions, retraining
-from mlloop.errors import UsageError
-from mlloop.history import moments
+from mlloop import retraining
+from mlloop.store import prediction_log
+from mlloop.core.errors import UsageError
+from mlloop.loop.history import moments
 from mlloop.scenario import STATEMENT, Happening, play
 
 AT = 3
@@ -64,7 +65,7 @@ def test_nothing_is_retrained_in_a_year_without_change():
 
 def test_label_beside_one_that_has_not_come_stays_what_it_was():
     log = pd.DataFrame({"entity": ["a", "b", "c"]})
-    joined = predictions.with_labels(log, pd.DataFrame({"id": ["a", "b"], "bought": [1, 0]}), "id", "bought")
+    joined = prediction_log.with_labels(log, pd.DataFrame({"id": ["a", "b"], "bought": [1, 0]}), "id", "bought")
     assert joined["label"].dropna().astype(str).tolist() == ["1", "0"]  # "1.0" would be no positive class
 
 

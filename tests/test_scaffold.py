@@ -13,8 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop import checks, freshness, own, problem, runner, scaffold, settings, survey
-from mlloop.errors import DataError, MlloopError, ProblemError, SourceError, StageFailed, UsageError
+from mlloop import problem
+from mlloop.core import extensions, settings
+from mlloop.pipeline import freshness, runner
+from mlloop.scaffold import checks, project_files, survey
+from mlloop.core.errors import DataError, MlloopError, ProblemError, SourceError, StageFailed, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,7 +49,7 @@ def made(tmp_path_factory):
     """A project out of a file of loans; nothing has run. Tests that change it copy it."""
     folder = tmp_path_factory.mktemp("own")
     loans().to_csv(folder / "loans.csv", sep=";", index=False, encoding="cp1252")
-    return scaffold.new(folder / "credit", scaffold.Wanted(str(folder / "loans.csv"), target="defaulted"))
+    return project_files.new(folder / "credit", project_files.Wanted(str(folder / "loans.csv"), target="defaulted"))
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def mlloop(root: Path, *arguments: str, code: int | tuple[int, ...] = 0) -> subp
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "mlloop.cli", *arguments],
+        [sys.executable, "-m", "mlloop.cli.app", *arguments],
         cwd=root,
         env=environment,
         capture_output=True,
@@ -94,7 +97,7 @@ def export(root: Path, **sources: str) -> None:
         at = next(i for i, cell in enumerate(content["cells"]) if cell["id"].endswith("-example"))
         content["cells"][at]["source"] = f"#| export\n{source}".splitlines(keepends=True)
         path.write_text(json.dumps(content, indent=1))
-    scaffold.export(root)
+    project_files.export(root)
 
 
 # ---------------------------------------------------------------------------------------------- looking at data
@@ -182,7 +185,7 @@ def test_a_table_of_a_database_is_a_source(tmp_path):
     url = f"sqlite:///{tmp_path}/bank.db"
     with pytest.raises(UsageError, match="which table"):
         survey.look(url)
-    made = scaffold.new(tmp_path / "bank", scaffold.Wanted(url, target="defaulted", table="loans"))
+    made = project_files.new(tmp_path / "bank", project_files.Wanted(url, target="defaulted", table="loans"))
     source = problem.load(made.root / "problems/bank.yaml").sources["rows"]
     assert (source.kind, source.table) == ("sql", "loans")
     assert any(line.startswith("source rows: table loans") for line in checks.everything(made.root))
@@ -201,7 +204,7 @@ def test_sales_become_a_question_of_what_to_recommend(tmp_path):
     )
     sales["product_name"] = "thing " + sales["product_id"].astype(str)
     sales.to_parquet(tmp_path / "sales.parquet")
-    made = scaffold.new(tmp_path / "shop", scaffold.Wanted(str(tmp_path / "sales.parquet")))
+    made = project_files.new(tmp_path / "shop", project_files.Wanted(str(tmp_path / "sales.parquet")))
     one = problem.load(made.root / "problems/shop.yaml")
     use = one.task.interactions[0]
     assert (use.user, use.item, use.time, use.quantity, use.price) == (
@@ -216,7 +219,7 @@ def test_sales_become_a_question_of_what_to_recommend(tmp_path):
 
 def test_without_a_time_column_it_says_what_that_costs(tmp_path):
     loans(200).drop(columns=["granted", "closed_as"]).to_csv(tmp_path / "loans.csv", index=False)
-    made = scaffold.new(tmp_path / "credit", scaffold.Wanted(str(tmp_path / "loans.csv"), target="defaulted"))
+    made = project_files.new(tmp_path / "credit", project_files.Wanted(str(tmp_path / "loans.csv"), target="defaulted"))
     assert "nothing can be said of drift" in dict(made.said)["without a time column"]
     assert "nothing can be said of drift" in statement(made.root)
     assert problem.load(made.root / "problems/credit.yaml").time.column is None
@@ -233,7 +236,7 @@ def test_what_is_missing_is_asked(tmp_path):
         asked.append(question)
         return "defaulted"
 
-    scaffold.new(tmp_path / "credit", scaffold.Wanted(str(tmp_path / "loans.csv")), ask)
+    project_files.new(tmp_path / "credit", project_files.Wanted(str(tmp_path / "loans.csv")), ask)
     assert asked == ["Which column is to be predicted?"]
 
 
@@ -258,13 +261,13 @@ def test_a_mistake_is_told_with_the_way_out_and_nothing_is_left_behind(tmp_path,
     (tmp_path / "one.csv").write_text("a\n1\n")
     given = {**wanted, "data": str(tmp_path / wanted.get("data", "loans.csv"))}
     with pytest.raises(error, match=re.escape(said)):
-        scaffold.new(tmp_path / "credit", scaffold.Wanted(**given))
+        project_files.new(tmp_path / "credit", project_files.Wanted(**given))
     assert not list(tmp_path.glob("*credit*"))
 
 
 def test_a_folder_with_something_in_it_is_left_alone(made):
     with pytest.raises(UsageError, match="is not empty"):
-        scaffold.new(made.root, scaffold.Wanted("x.csv", target="y"))
+        project_files.new(made.root, project_files.Wanted("x.csv", target="y"))
 
 
 # ---------------------------------------------------------------------------------------------- what was written
@@ -276,12 +279,12 @@ def test_a_new_project_passes_its_own_check(made):
 
 
 def test_a_stage_notebook_holds_a_place_for_ones_own_and_the_run_act(made):
-    cells = scaffold._read(made.root / "nbs/17_features.ipynb")["cells"]
+    cells = project_files._read(made.root / "nbs/17_features.ipynb")["cells"]
     code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
     assert code[0] == "#| default_exp features" and code[1].startswith("#| export") and "def burden" in code[1]
     assert all(source.startswith("#| pipeline") for source in code[2:])
-    ours = scaffold._run_cells(scaffold._read(ROOT / "nbs/17_features.ipynb"))
-    theirs = [c for c in scaffold._run_cells({"cells": cells}) if not c["id"].startswith("own-")]
+    ours = project_files._run_cells(project_files._read(ROOT / "nbs/17_features.ipynb"))
+    theirs = [c for c in project_files._run_cells({"cells": cells}) if not c["id"].startswith("own-")]
     assert [c["source"].replace('"credit"', '"shop"') for c in theirs] == [c["source"] for c in ours]
 
 
@@ -319,7 +322,7 @@ def test_check_finds_a_notebook_out_of_step_and_a_module_that_cannot_be_imported
     change(project / "nbs/17_features.ipynb", "# An example", "import os\\n# An example")
     with pytest.raises(StageFailed, match=r"differs from credit/features\.py"):
         checks.everything(project)
-    export(project, features="from mlloop.definitions import feature\n\n@feature('rows')\ndef broken(rows): ...\n")
+    export(project, features="from mlloop.data.feature_registry import feature\n\n@feature('rows')\ndef broken(rows): ...\n")
     done = mlloop(project, "check", code=1)
     assert (
         "credit/features.py: cannot be imported: feature: a feature is of one of" in done.stderr
@@ -334,26 +337,26 @@ def test_upgrade_renews_the_run_acts_and_leaves_ones_own_cells_alone(project):
     (project / "nbs/23_deployment.ipynb").unlink()
     extra = "\n  - source: nbs/30_letter.ipynb\n    name: letter\n    upstream: [evaluation]\n    product: {nb: a.ipynb, data: a.json}\n"
     (project / "pipeline.yaml").write_text((project / "pipeline.yaml").read_text() + extra)
-    told = "\n".join(scaffold.upgrade(project))
+    told = "\n".join(project_files.upgrade(project))
     assert "17_features.ipynb: its Run act" in told and "23_deployment.ipynb: new" in told and "pipeline.yaml" in told
     text = (project / "nbs/17_features.ipynb").read_text()
     assert "MINE = 1" in text and "made_otherwise" not in text
     pipeline = (project / "pipeline.yaml").read_text()
     assert pipeline.startswith((ROOT / "pipeline.yaml").read_text()) and "name: letter" in pipeline
-    assert scaffold.upgrade(project) == []
+    assert project_files.upgrade(project) == []
 
 
 # ---------------------------------------------------------------------------------------------- one's own, and a run
 
 FEATURE = """\
-from mlloop.definitions import feature
+from mlloop.data.feature_registry import feature
 
 @feature("row", amount_of_income=("amount as a share of the income", "share"))
 def burden(rows):
     return {"amount_of_income": rows.amount / rows.income}
 """
 CANDIDATE = """\
-from mlloop.candidates import candidate, spread
+from mlloop.models.candidates import candidate, spread
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
@@ -370,21 +373,21 @@ def careful(task, seed, C=1.0):
     return Pipeline([("columns", spread()), ("model", Careful(C=C, max_iter=500))])
 """
 RULE = """\
-from mlloop.own import rule
+from mlloop.core.extensions import rule
 
 @rule
 def low_income(rows):
     return -rows.income
 """
 CLEANING = """\
-from mlloop.cleaning import Step, rule
+from mlloop.data.cleaning import Step, rule
 
 @rule
 def upper(table, columns, context):
     return Step(table, {name: table[name].upper() for name in columns})
 """
 CHECK = """\
-from mlloop.own import check
+from mlloop.core.extensions import check
 
 @check("the income is beyond belief")
 def odd_income(columns):
@@ -458,8 +461,8 @@ def test_other_kinds_of_question_come_to_a_verdict_as_well(tmp_path, kind):
             0, 100, 1500
         ).round(2)
     data.to_csv(tmp_path / "data.csv", index=False)
-    wanted = scaffold.Wanted(str(tmp_path / "data.csv"), target=None if kind == "recommendation" else "price")
-    made = scaffold.new(tmp_path / "asked", wanted)
+    wanted = project_files.Wanted(str(tmp_path / "data.csv"), target=None if kind == "recommendation" else "price")
+    made = project_files.new(tmp_path / "asked", wanted)
     done = mlloop(made.root, "run", "--json", code=(0, 3))
     outcome = json.loads(done.stdout)[0]
     assert (
@@ -474,5 +477,5 @@ def test_the_lock_holds_what_extras_bring_as_well(made):
 
 
 def test_settings_of_a_new_project_are_those_that_ship(made):
-    assert settings.load(made.root).kernel_pool == "warm" and own.package(made.root) == "credit"
+    assert settings.load(made.root).kernel_pool == "warm" and extensions.package(made.root) == "credit"
     assert issubclass(UsageError, MlloopError)

@@ -15,8 +15,11 @@ import pandas as pd
 import pytest
 from production import Production, environment, sales
 
-from mlloop import batch, deployment, predictions, service, serving, storage
-from mlloop.errors import MlloopError, UsageError
+from mlloop import deployment, serving
+from mlloop.core import storage
+from mlloop.service import batch, http
+from mlloop.store import prediction_log
+from mlloop.core.errors import MlloopError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def served(trained):
 
 
 def logged(production, problem: str = "loan") -> pd.DataFrame:
-    return predictions.read(predictions.folder_of(production.settings, problem))
+    return prediction_log.read(prediction_log.folder_of(production.settings, problem))
 
 
 # ---------------------------------------------------------------------------------------------- asking
@@ -117,11 +120,11 @@ def test_what_is_no_request_is_refused(trained, served):
         b"[" * 5000,
     ):
         assert post(content).status_code == 422, content
-    assert post(b'"' + b"x" * service.MAX_BODY + b'"').status_code == 413
+    assert post(b'"' + b"x" * http.MAX_BODY + b'"').status_code == 413
     assert served.client.post("/predict", content=(b"x" * 65536 for _ in range(40))).status_code == 413, (
         "no length stated"
     )
-    assert served.ask([trained.ask()] * (service.MAX_ROWS + 1)).status_code == 422
+    assert served.ask([trained.ask()] * (http.MAX_ROWS + 1)).status_code == 422
     assert served.ask(trained.ask(), "/nothing").status_code == 404
     assert served.client.get("/predict").status_code == 405
 
@@ -174,8 +177,8 @@ def test_a_token_is_asked_for_everywhere_but_at_health_and_ready(production):
 
 def test_a_service_that_others_can_reach_needs_a_token():
     with pytest.raises(UsageError, match="needs a token"):
-        service.Options(host="0.0.0.0")
-    assert service.Options(host="0.0.0.0", token="sesame").token
+        http.Options(host="0.0.0.0")
+    assert http.Options(host="0.0.0.0", token="sesame").token
 
 
 def test_random_requests_by_its_own_description_find_no_server_error(served, tmp_path):
@@ -301,9 +304,9 @@ def test_a_service_killed_under_load_loses_no_acknowledged_prediction(production
         running.client.close()
         assert len(acknowledged) >= 150
         assert not set(acknowledged) - set(logged(production)["id"])
-    folder = predictions.folder_of(production.settings, "loan")
+    folder = prediction_log.folder_of(production.settings, "loan")
     before = logged(production)
-    assert predictions.seal(folder) == 3 and not list(folder.glob("*.jsonl"))
+    assert prediction_log.seal(folder) == 3 and not list(folder.glob("*.jsonl"))
     pd.testing.assert_frame_equal(logged(production), before)
 
 
@@ -326,7 +329,7 @@ def test_requests_under_way_are_answered_before_the_service_stops(production):
 
 def test_predictions_that_cannot_be_written_are_counted_and_shown(tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    log = predictions.Log(tmp_path, segment_bytes=1_000_000)
+    log = prediction_log.Log(tmp_path, segment_bytes=1_000_000)
     try:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # a disk with 100 kB left
@@ -337,11 +340,11 @@ def test_predictions_that_cannot_be_written_are_counted_and_shown(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         log.close()
-    assert predictions.read(tmp_path)["id"].tolist() == ["3"]
+    assert prediction_log.read(tmp_path)["id"].tolist() == ["3"]
 
 
 def test_a_torn_line_is_left_out_and_what_stands_before_it_is_read(tmp_path):
-    log = predictions.Log(tmp_path)
+    log = prediction_log.Log(tmp_path)
     for n in range(3):
         log.append([{"id": str(n), "at": f"2025-01-0{n + 1}", "row": {"x": n}}])
     log.close()
@@ -349,36 +352,36 @@ def test_a_torn_line_is_left_out_and_what_stands_before_it_is_read(tmp_path):
     content = path.read_bytes()
     at = content.index(b'{"id":"2"')
     path.write_bytes(content[: at + 8] + b"\0" * 500)
-    assert predictions.read(tmp_path)["id"].tolist() == ["0", "1"]
-    assert predictions.seal(tmp_path) == 1 and predictions.read(tmp_path)["id"].tolist() == ["0", "1"]
-    assert predictions.asked(predictions.read(tmp_path))["x"].tolist() == [0, 1]
+    assert prediction_log.read(tmp_path)["id"].tolist() == ["0", "1"]
+    assert prediction_log.seal(tmp_path) == 1 and prediction_log.read(tmp_path)["id"].tolist() == ["0", "1"]
+    assert prediction_log.asked(prediction_log.read(tmp_path))["x"].tolist() == [0, 1]
 
 
 def test_a_segment_that_is_being_written_is_not_sealed(tmp_path):
-    log = predictions.Log(tmp_path)
+    log = prediction_log.Log(tmp_path)
     log.append([{"id": "1", "at": "2025-01-01"}])
-    assert predictions.seal(tmp_path) == 0 and len(predictions.read(tmp_path)) == 1
+    assert prediction_log.seal(tmp_path) == 0 and len(prediction_log.read(tmp_path)) == 1
     log.close()
-    assert predictions.seal(tmp_path) == 1
+    assert prediction_log.seal(tmp_path) == 1
 
 
 def test_a_segment_that_is_full_is_followed_by_another(tmp_path):
-    log = predictions.Log(tmp_path, segment_bytes=4096)
+    log = prediction_log.Log(tmp_path, segment_bytes=4096)
     for n in range(100):
         log.append([{"id": f"{n:03}", "at": "2025-01-01", "row": {"text": "x" * 200}}])
     log.close()
     assert len(list(tmp_path.glob("*.jsonl"))) > 3
-    assert predictions.read(tmp_path)["id"].tolist() == [f"{n:03}" for n in range(100)]
+    assert prediction_log.read(tmp_path)["id"].tolist() == [f"{n:03}" for n in range(100)]
 
 
 def test_labels_join_by_who_was_asked_about_and_by_the_predictions_id(trained, served):
     said = served.ask([trained.ask(n) for n in range(600, 605)]).json()
     log = logged(trained)
     log = log[log["id"].isin([one["prediction_id"] for one in said])]
-    joined = predictions.with_labels(log, trained.rows[["id", "repaid"]], "id", "repaid")
+    joined = prediction_log.with_labels(log, trained.rows[["id", "repaid"]], "id", "repaid")
     assert joined["label"].tolist() == trained.rows["repaid"].iloc[1400:1405].tolist()
     by_id = pd.DataFrame({"prediction_id": [one["prediction_id"] for one in said][:2], "repaid": [1, 0]})
-    joined = predictions.with_labels(log, by_id, "prediction_id", "repaid", by="id").set_index("id")
+    joined = prediction_log.with_labels(log, by_id, "prediction_id", "repaid", by="id").set_index("id")
     assert joined["label"].loc[by_id["prediction_id"]].tolist() == [1, 0] and joined["label"].isna().sum() == 3
 
 
@@ -421,7 +424,7 @@ def test_a_file_states_a_category_as_it_is_written_and_a_number_that_is_none_is_
     (production.root / "codes.jsonl").write_text('{"id": "06", "amount": 5, "job": "021"}\n{"id": "07", "amount": 5}\n')
     batch.score(production.settings, "loan", str(production.root / "codes.jsonl"))
     kept = logged(production).set_index("entity")
-    jobs = predictions.asked(kept)["job"].where(lambda job: job.notna(), None)
+    jobs = prediction_log.asked(kept)["job"].where(lambda job: job.notna(), None)
     assert jobs.to_dict() == {"01": "021", "02": None, "04": "21", "05": None, "06": "021", "07": None}
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.errors import UsageError
-from mlloop.simulator import parameters, truth, write_world
-from mlloop.storage import digest_file
+from mlloop.core.errors import UsageError
+from mlloop.data.simulator import parameters, truth, write_world
+from mlloop.core.storage import digest_file
 
 SMALL = {"start": "2025-03-03", "customers": 120, "products": 60, "seed": 5}
 
@@ -61,7 +61,7 @@ def test_other_parameters_replace_the_world(tmp_path):
 @pytest.mark.parametrize("seconds", [0.2, 0.5, 0.9])
 def test_a_killed_writer_leaves_whole_days_and_the_next_writes_the_rest(tmp_path, seconds):
     code = (
-        "import os, signal, threading\nfrom mlloop.simulator import write_world\n"
+        "import os, signal, threading\nfrom mlloop.data.simulator import write_world\n"
         f"threading.Timer({seconds}, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
         f"write_world({str(tmp_path / 'a')!r}, '2025-05-12', **{SMALL!r})\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )

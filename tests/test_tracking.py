@@ -17,10 +17,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from mlloop import settings as _settings
-from mlloop import storage, tracking
-from mlloop.errors import ModelError
-from mlloop.ledger import Ledger
+from mlloop.core import settings as _settings
+from mlloop.core import storage
+from mlloop.store import tracking
+from mlloop.core.errors import ModelError
+from mlloop.store.ledger import Ledger
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def project(place, fresh_database):
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
-        "mlloop.tracking",
+        "mlloop.store.tracking",
         "mlflow.store.tracking.sqlalchemy_workspace_store",
         "mlflow.tracing.processor.otel",
         "alembic.command",
@@ -258,7 +259,7 @@ def estimators() -> dict[str, object]:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-    from mlloop.perceptron import PerceptronClassifier
+    from mlloop.models.perceptron import PerceptronClassifier
 
     one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)

@@ -15,16 +15,17 @@ import torch
 from test_candidates import LOANS, SHOP, rows, shop
 from torch.func import functional_call
 
-from mlloop import candidates, training
-from mlloop.errors import DataError
-from mlloop.neumf import Network
-from mlloop.perceptron import epoch_generator, train
+from mlloop import training
+from mlloop.models import candidates
+from mlloop.core.errors import DataError
+from mlloop.models.neumf import Network
+from mlloop.models.perceptron import epoch_generator, train
 from mlloop.problem import Problem
 
 CODE = """
 import json, sys, time
 sys.path.insert(0, {tests!r})
-import mlloop.perceptron as perceptron
+import mlloop.models.perceptron as perceptron
 from pathlib import Path
 from test_training import LOANS, SHOP, candidates, rows, shop
 checkpoint, slow, form = Path({checkpoint!r}), {slow}, {form!r}

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from loop_project import loans, make
 
-from mlloop import plan as plans
-from mlloop import predictions, runner
-from mlloop.errors import StageFailed
+from mlloop.pipeline import plan as plans
+from mlloop.pipeline import runner
+from mlloop.store import prediction_log
+from mlloop.core.errors import StageFailed
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -98,7 +99,7 @@ def test_turn_killed_again_and_again_comes_to_one_decision_and_one_retraining(be
     assert [row.subject for row in loop.ledger.rows(kind="retrain")].count("ended") == 1
     assert [row.subject for row in loop.ledger.rows(kind="canary")] == ["started"]
     assert len(loop.ledger.rows(kind="promotion")) == 1
-    log = predictions.read(loop.root / ".mlloop/predictions/loan")
+    log = prediction_log.read(loop.root / ".mlloop/predictions/loan")
     assert log["entity"].is_unique and len(log) == 3 * 840
 
 

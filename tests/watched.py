@@ -6,10 +6,16 @@ from pathlib import Path
 import pandas as pd
 import production
 
-from mlloop import baselines, candidates, evidence, objects, predictions, preparation, releases, serving, storage
+from mlloop import serving
+from mlloop.comparison import baselines
+from mlloop.core import storage
+from mlloop.models import candidates
+from mlloop.monitors import evidence
+from mlloop.release import preparation, releases
+from mlloop.store import objects, prediction_log
 from mlloop import problem as problems
-from mlloop.lake import Lake
-from mlloop.metrics import estimate
+from mlloop.store.lake import Lake
+from mlloop.core.metrics import estimate
 
 START, EVERY = dt.datetime(2025, 1, 1), dt.timedelta(days=14)
 TRAINED, HELD = dt.datetime(2025, 4, 1), dt.datetime(2025, 6, 24)
@@ -64,7 +70,7 @@ class Watched:
         _, records = serving.answer(pair, releases.rows_of(asked, fields))
         for record, at in zip(records, asked["day"], strict=True):
             record["at"] = at.isoformat()
-        log = predictions.Log(predictions.folder_of(self.settings, "loan"), sync=False)
+        log = prediction_log.Log(prediction_log.folder_of(self.settings, "loan"), sync=False)
         log.append(records)
         log.close()
 

@@ -1,0 +1,66 @@
+"""What a person sees while a pipeline runs: one line a stage, the running ones live."""
+
+import contextlib
+import time
+from typing import Any
+
+from mlloop.pipeline.plan import Plan
+from mlloop.pipeline.runner import Event
+
+
+@contextlib.contextmanager
+def silent():
+    """Watch without a word."""
+    yield lambda event: None
+
+
+class Progress:
+    """Context manager that yields the `watch` function of a run; live on a terminal, a line a stage elsewhere."""
+
+    def __init__(self, plan: Plan):
+        from rich.console import Console
+
+        self.plan = plan
+        self.console = Console(highlight=False, stderr=False, soft_wrap=True)
+        self.running: dict[str, Event] = {}
+        self.began: dict[str, float] = {}
+        self.live: Any = None
+
+    def __enter__(self):
+        if self.console.is_terminal:
+            from rich.live import Live
+
+            self.live = Live(get_renderable=self._lines, console=self.console, refresh_per_second=4, transient=True)
+            self.live.start()
+        return self.watch
+
+    def __exit__(self, *exception) -> None:
+        if self.live:
+            self.live.stop()
+
+    def watch(self, event: Event) -> None:
+        """Take one event of the run."""
+        if event.kind == "start":
+            self.began[event.stage] = time.monotonic()
+        if event.kind in ("start", "cell"):
+            self.running[event.stage] = event
+            return
+        if event.kind == "verdict":
+            self.console.print(f"  [bold]{event.stage.removesuffix('_gate')} gate: {event.text}[/bold]")
+            return
+        self.running.pop(event.stage, None)
+        if event.kind == "done":
+            rows = f"{event.rows:>12,} rows" if event.rows is not None else ""
+            self.console.print(f"[green]✓[/green] {event.problem:<12} {event.stage:<16} {event.seconds:>6.1f} s {rows}")
+        elif event.kind == "failed":
+            self.console.print(f"[red]✗[/red] {event.problem:<12} {event.stage:<16} {event.seconds:>6.1f} s failed")
+
+    def _lines(self):
+        from rich.text import Text
+
+        lines = []
+        for stage, event in list(self.running.items()):
+            elapsed = time.monotonic() - self.began[stage]
+            where = f"cell {event.cell}/{event.cells}" if event.cells else "starting"
+            lines.append(f"▸ {event.problem:<12} {stage:<16} {elapsed:>6.1f} s  {where}")
+        return Text("\n".join(lines))

@@ -1,0 +1,185 @@
+"""settings.ini: where things live. Nothing here changes what a run computes."""
+
+import configparser
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlloop.core.errors import ProjectNotFound, SettingsError
+
+OFF = {
+    "NML_DISABLE_USAGE_LOGGING": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "PLOOMBER_STATS_ENABLED": "false",
+    "PLOOMBER_VERSION_CHECK_DISABLED": "true",
+    "DO_NOT_TRACK": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "HF_HUB_OFFLINE": "1",
+}
+
+DEFAULTS = {
+    "lake": {"uri": ".mlloop/lake"},
+    "ledger": {"url": "sqlite:///.mlloop/ledger.db"},
+    "tracking": {"url": "sqlite:///.mlloop/mlflow.db", "artifacts": ".mlloop/artifacts"},
+    "engine": {"name": "duckdb", "memory": "4GB", "threads": ""},
+    "kernels": {"pool": "warm", "ahead": "1", "keep_minutes": "10"},
+    "paths": {"problems": "problems", "notebooks": "nbs", "state": ".mlloop", "reports": "reports"},
+}
+CHOICES = {("engine", "name"): ("duckdb", "spark"), ("kernels", "pool"): ("warm", "fresh")}
+
+
+def switch_off_telemetry() -> None:
+    """Set the variables that keep every dependency from calling home; before those are imported."""
+    os.environ.update(OFF)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The project's places, absolute.
+
+    Attributes
+    ----------
+    root : Path
+        The folder that holds settings.ini and pipeline.yaml.
+    lake_uri, ledger_url, tracking_url, artifacts_uri : str
+        A local path or URI each.
+    engine : str
+        'duckdb' or 'spark'.
+    engine_memory : str
+        Bound of the engine's memory, e.g. '4GB'; '' for the engine's default.
+    engine_threads : int or None
+    kernel_pool : str
+        'warm' or 'fresh'.
+    kernels_ahead : int
+        Kernels started before they are needed, >= 0.
+    keep_minutes : float
+        Minutes an idle kernel pool stays.
+    problems, notebooks, state, reports : Path
+    """
+
+    root: Path
+    lake_uri: str
+    ledger_url: str
+    tracking_url: str
+    artifacts_uri: str
+    engine: str
+    engine_memory: str
+    engine_threads: int | None
+    kernel_pool: str
+    kernels_ahead: int
+    keep_minutes: float
+    problems: Path
+    notebooks: Path
+    state: Path
+    reports: Path
+
+
+def find_root(start: Path | str | None = None) -> Path:
+    """The nearest folder at or above `start` that holds settings.ini and pipeline.yaml.
+
+    Raises
+    ------
+    ProjectNotFound
+        Where there is none.
+    """
+    here = Path(start or os.environ.get("MLLOOP_PROJECT") or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "settings.ini").is_file() and (folder / "pipeline.yaml").is_file():
+            return folder
+    raise ProjectNotFound(
+        "no mlloop project here or above (looked for settings.ini beside pipeline.yaml)",
+        str(here),
+        "Go to a project's folder, or begin one: mlloop new DIR --data FILE --target COLUMN",
+    )
+
+
+def load(root: Path | str | None = None) -> Settings:
+    """Read settings.ini of the project at or above `root` (default: the current folder).
+
+    Raises
+    ------
+    ProjectNotFound
+        No project there.
+    SettingsError
+        An unknown section or key, or a value that cannot be meant.
+    """
+    folder = find_root(root)
+    values = _values(folder / "settings.ini")
+    place = lambda text: (folder / text).resolve()
+    return Settings(
+        root=folder,
+        lake_uri=_uri(folder, values["lake"]["uri"]),
+        ledger_url=_database(folder, values["ledger"]["url"]),
+        tracking_url=_database(folder, values["tracking"]["url"]),
+        artifacts_uri=_uri(folder, values["tracking"]["artifacts"]),
+        engine=values["engine"]["name"],
+        engine_memory=values["engine"]["memory"],
+        engine_threads=_number(values, "engine", "threads", int),
+        kernel_pool=values["kernels"]["pool"],
+        kernels_ahead=_number(values, "kernels", "ahead", int) or 0,
+        keep_minutes=_number(values, "kernels", "keep_minutes", float) or 0.0,
+        problems=place(values["paths"]["problems"]),
+        notebooks=place(values["paths"]["notebooks"]),
+        state=place(values["paths"]["state"]),
+        reports=place(values["paths"]["reports"]),
+    )
+
+
+def _values(path: Path) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise SettingsError(str(error).replace("\n", " "), str(path), "Mend the file, then: mlloop check") from error
+    values = {section: dict(keys) for section, keys in DEFAULTS.items()}
+    for section in parser.sections():
+        for key, value in parser[section].items():
+            if key not in values.get(section, {}):
+                known = ", ".join(f"[{s}] {k}" for s, keys in DEFAULTS.items() for k in keys)
+                raise SettingsError(
+                    f"unknown setting [{section}] {key} (known: {known})",
+                    str(path),
+                    "Mend the file, then: mlloop check",
+                )
+            values[section][key] = value.strip()
+    for section, keys in values.items():
+        for key in keys:
+            keys[key] = os.environ.get(f"MLLOOP_{section}_{key}".upper(), keys[key])
+    for (section, key), allowed in CHOICES.items():
+        if values[section][key] not in allowed:
+            raise SettingsError(
+                f"[{section}] {key} is {values[section][key]!r}, expected one of {', '.join(allowed)}",
+                str(path),
+                "Mend the file, then: mlloop check",
+            )
+    return values
+
+
+def _number(values, section: str, key: str, kind):
+    text = values[section][key]
+    if not text:
+        return None
+    try:
+        number = kind(text)
+        if number < 0:
+            raise ValueError
+    except ValueError as error:
+        raise SettingsError(
+            f"[{section}] {key} is {text!r}, expected a number >= 0",
+            "settings.ini",
+            "Mend the file, then: mlloop check",
+        ) from error
+    return number
+
+
+def _uri(folder: Path, text: str) -> str:
+    return text if "://" in text else str((folder / text).resolve())
+
+
+def _database(folder: Path, url: str) -> str:
+    prefix = "sqlite:///"
+    if url.startswith(prefix) and not url.startswith(prefix + "/"):
+        return prefix + str((folder / url.removeprefix(prefix)).resolve())
+    return url

@@ -1,0 +1,185 @@
+"""Files that are whole or absent, and digests of what they hold.
+
+A product is written beside its place, fsynced and moved into it, so a kill leaves the old one or the new one.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlloop.core.errors import DataError, MlloopError, StageFailed
+
+# why a write may fail that is nobody's fault in the code: a full disk, no permission
+NO_ROOM = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, it becomes `path`.
+
+    The temporary keeps the suffix of `path`. The block may write a file or make a folder there.
+
+    Raises
+    ------
+    StageFailed
+        No space, no permission.
+    """
+    path = Path(path)
+    beside = path.parent / f".{path.stem}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part{path.suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        _sync(beside)
+        if beside.is_dir() and path.exists():
+            _swap_folder(beside, path)
+        else:
+            os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if isinstance(error, MlloopError) or error.errno not in NO_ROOM:
+            raise
+        raise StageFailed(
+            f"cannot be written: {error.strerror}",
+            str(path),
+            "Nothing was changed there. Make room or give permission, then: mlloop run",
+        ) from error
+    finally:
+        remove(beside)
+
+
+def _swap_folder(new: Path, path: Path) -> None:
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    os.replace(path, old)
+    os.replace(new, path)
+    remove(old)
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path | str) -> None:
+    """Remove a file or a folder; nothing happens where there is none."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path | str) -> int:
+    """Remove what killed writers left in `folder` (``*.part*``, ``*.old``); returns how many."""
+    left = [p for pattern in (".*.part*", ".*.old") for p in Path(folder).rglob(pattern)]
+    for path in left:
+        remove(path)
+    return len(left)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write `value` as JSON with sorted keys, atomically. NaN and infinities become null."""
+    return write_text(path, json.dumps(plain(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    DataError
+        Missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError("is not there", str(path), "The stage that writes it has not run: mlloop run") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"is not JSON: {error}", str(path), "Write it anew: mlloop run --force") from error
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types: dataclasses, times, paths and NumPy scalars converted."""
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump(mode="json"))
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def digest_bytes(content: bytes) -> str:
+    """SHA-256 of `content`, hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of `value` written as canonical JSON."""
+    return digest_bytes(json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def digest_file(path: Path | str) -> str:
+    """SHA-256 of a file's content; of a folder: of its files' relative names and contents."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        return digest_json([[p.relative_to(path).as_posix(), digest_file(p)] for p in files])
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def save_product(product: dict | str, **content: Any) -> dict:
+    """Write a stage's product: the JSON file that later stages, gates and pages read.
+
+    Parameters
+    ----------
+    product : dict or str
+        What Ploomber injects as `product` (its 'data' entry is used), or the path itself.
+    **content
+        Tables as `lake.TableRef`, figures, counts, verdicts; anything `write_json` can write.
+
+    Returns
+    -------
+    dict
+        The content as it will be read back.
+    """
+    path = product["data"] if isinstance(product, dict) else product
+    write_json(path, content)
+    return read_json(path)
+
+
+def load_product(upstream: dict | str) -> dict:
+    """Read the product of an upstream stage, e.g. ``load_product(upstream['features'])``."""
+    return read_json(upstream["data"] if isinstance(upstream, dict) else upstream)

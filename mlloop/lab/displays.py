@@ -1,0 +1,159 @@
+"""What a statement, a verdict, the ledger and an evaluation look like at the end of a notebook's cell: small tables, escaped."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from mlloop.pages import wording
+from mlloop.store.ledger import Ledger, Row, Standing
+from mlloop.problem import Problem
+
+SHOWN = 30
+
+
+def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], foot: str = "") -> str:
+    """A table of texts; every word in it is escaped."""
+    head = Markup("").join(Markup("<th style='text-align:left'>{}</th>").format(name) for name in columns)
+    body = Markup("").join(
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(Markup("<td style='text-align:left'>{}</td>").format(_text(cell)) for cell in row)
+        )
+        for row in rows
+    )
+    said = Markup("<p><strong>{}</strong></p>").format(heading) if heading else Markup("")
+    more = Markup("<p>{}</p>").format(foot) if foot else Markup("")
+    return str(said + Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body) + more)
+
+
+def facts(heading: str, given: Mapping[str, Any]) -> str:
+    """Names and values, one a row."""
+    return table(heading, ["name", "value"], [(name, _plain(value)) for name, value in given.items()])
+
+
+def _text(value: Any) -> Markup:
+    return escape(wording.number(value) if isinstance(value, (int, float)) else "" if value is None else str(value))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return (
+            ", ".join(map(str, value))
+            if any(isinstance(one, Mapping) for one in value.values())
+            else ", ".join(f"{name}: {one}" for name, one in value.items())
+        )
+    return repr(value) if isinstance(value, (bool, type(None), str)) else str(value)
+
+
+def problem(one: Problem) -> str:
+    """A problem statement: what is asked, what is content, what it is worth."""
+    success, task = one.success, one.task
+    rows = [
+        ("decision", one.decision),
+        ("owner", one.owner),
+        ("task", task.kind),
+        ("content with", f"{wording.metric_name(success.metric)} {wording.number(success.threshold)}"),
+        ("better than the best rule by", wording.number(success.min_gain)),
+        ("rules", "; ".join(rule.meaning for rule in one.rules)),
+        (
+            "a decision is worth",
+            f"in {one.money.currency}, {one.money.decisions_per_period:,} each {one.money.period_days} days",
+        ),
+        ("tables", ", ".join(one.tables)),
+    ]
+    return table(f"{one.name}, revision {one.revision}: {one.question}", ["", ""], [r for r in rows if r[1]])
+
+
+def row(one: Row) -> str:
+    """A decision of the ledger with its evidence."""
+    said = _decided(one)
+    verdict = f": {one.verdict}" if one.verdict else ""
+    heading = f"#{one.id} {one.problem}, {wording.moment(one.at)} UTC, by {one.actor}: {said}{verdict}"
+    return evidence(heading, one.evidence, " ".join(one.reasons))
+
+
+def evidence(heading: str, figures: Iterable[Mapping[str, Any]], foot: str = "") -> str:
+    """Figures with interval, threshold and how they went."""
+    rows = [wording.evidence(figure) for figure in figures]
+    went = {True: "yes", False: "no", None: "open"}
+    cells = [[e["name"], e["value"], e["unit"], e["within"], e["threshold"], went[e["passed"]]] for e in rows]
+    return table(heading, ["figure", "value", "unit", "interval", "asked", "passed"], cells, foot)
+
+
+def _decided(one: Row) -> str:
+    return wording.decision(one.kind, one.subject, str(one.details.get("action") or one.subject))
+
+
+def ledger(one: Ledger) -> str:
+    """The newest decisions, the latest first."""
+    rows = one.rows()
+    cells = [
+        (
+            r.id,
+            wording.moment(r.at),
+            r.problem,
+            _decided(r),
+            r.verdict,
+            r.actor,
+            (r.model or "")[:12],
+            "; ".join(r.reasons),
+        )
+        for r in rows[-SHOWN:][::-1]
+    ]
+    heading = f"{len(rows):,} decisions" + (f", the newest {SHOWN}" if len(rows) > SHOWN else "")
+    return table(heading, ["#", "when (UTC)", "problem", "decision", "verdict", "by", "model", "why"], cells)
+
+
+def standing(one: Standing) -> str:
+    """What was in production, and what the gates had said."""
+    champion = f"{str(one.champion.model)[:12]} since {wording.moment(one.champion.at)}" if one.champion else "no model"
+    gates = ", ".join(f"{name} {gate.verdict}" for name, gate in one.gates.items())
+    canary = f"{str(one.canary.model)[:12]} since {wording.moment(one.canary.at)}" if one.canary else ""
+    rows = [("in production", champion), ("canary", canary), ("gates", gates)]
+    return table(one.problem, ["", ""], [r for r in rows if r[1]])
+
+
+def product(one: dict[str, Any]) -> str | None:
+    """A stage's product: a gate's verdict, an evaluation's figures, else its finding; None for any other dictionary."""
+    stage = one.get("stage")
+    if not isinstance(stage, str):
+        return verdict(one)
+    told = wording.verdict(one)
+    if isinstance(one.get("verdict"), dict) and told:
+        return evidence(
+            f"The {told['gate']} gate says {told['verdict']}",
+            one["verdict"].get("evidence") or [],
+            " ".join(told["reasons"]),
+        )
+    if one.get("metrics"):
+        judged = wording.judged(one)
+        figures = [wording.figures(judged[part]) for part in ("metrics", "contenders", "slices") if judged[part]]
+        return "".join(
+            table(stage if not i else "", [c for c, _ in f["columns"]], f["rows"]) for i, f in enumerate(figures)
+        )
+    said = str(one.get("finding") or wording.finding(stage, one))
+    return facts(
+        f"{stage}: {said}" if said else stage, {k: _brief(v) for k, v in one.items() if k not in ("stage", "finding")}
+    )
+
+
+def verdict(one: dict[str, Any]) -> str | None:
+    """A verdict as `mlloop.core.verdict.conclude` makes it; None for any other dictionary."""
+    if not {"gate", "verdict", "evidence", "reasons"} <= set(one):
+        return None
+    return evidence(f"The {one['gate']} gate says {one['verdict']}", one["evidence"], " ".join(one["reasons"]))
+
+
+def _brief(value: Any) -> Any:
+    return (
+        f"{len(value)} entries: {', '.join(map(str, list(value)[:6]))}"
+        if isinstance(value, (dict, list)) and len(value) > 3
+        else value
+    )
+
+
+def register(html: Any) -> None:
+    """Tell IPython's HTML formatter how to show these."""
+    for kind, shown in {Problem: problem, Row: row, Ledger: ledger, Standing: standing}.items():
+        html.for_type(kind, shown)
+    html.for_type(dict, product)

@@ -1,0 +1,456 @@
+"""How each problem of a project stands: its stages, verdicts, model and decisions, as the pages show them."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlloop.core import storage
+from mlloop.pages import diagrams, monitoring_view, notebook_html, wording
+from mlloop.core.errors import MlloopError
+from mlloop.core.settings import Settings
+
+STATES = {
+    "fresh": "up to date",
+    "ran": "ran",
+    "stale": "stale",
+    "waiting": "waits for a stale stage",
+    "failed": "failed",
+    "missing": "not run",
+    "closed": "a gate said No",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as its page shows it: state, time taken, what it found."""
+
+    name: str
+    notebook: Path
+    executed: Path
+    data: Path
+    is_gate: bool
+    state: str
+    reasons: list[str]
+    record: dict[str, Any]
+    product: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is something to make a page of."""
+        return self.executed.exists() and bool(self.product)
+
+    @property
+    def verdict(self) -> str | None:
+        """'yes', 'maybe' or 'no' at a gate that has run; a gate that said nothing counts as 'no'."""
+        if not (self.is_gate and self.product):
+            return None
+        said = self.product.get("verdict")
+        said = said.get("verdict") if isinstance(said, dict) else None
+        return said if said in ("yes", "maybe", "no") else "no"
+
+    @property
+    def word(self) -> str:
+        """The state in words, with the verdict of a gate."""
+        if self.verdict and self.state in ("fresh", "ran"):
+            return {"yes": "said Yes", "maybe": "said Maybe", "no": "said No"}[self.verdict]
+        return STATES.get(self.state, self.state)
+
+    @property
+    def brief(self) -> str:
+        """The word as it fits into a box of the drawing."""
+        return wording.brief(self.word)
+
+    @property
+    def mark(self) -> str:
+        """The name of the shape drawn beside the word."""
+        if self.verdict and self.state in ("fresh", "ran"):
+            return f"said-{self.verdict}"
+        return {"ran": "fresh"}.get(self.state, self.state if self.state in STATES else "missing")
+
+    @property
+    def decided(self) -> dict[str, Any] | None:
+        """The verdict of a gate that ran to its end, ready to show."""
+        return wording.verdict(self.product) if self.is_gate and self.state != "failed" else None
+
+    @property
+    def href(self) -> str:
+        """Its page below the problem's folder; '' where there is none."""
+        return f"{self.name}.html" if self.shown else ""
+
+    @property
+    def seconds(self) -> float | None:
+        return self.record.get("seconds")
+
+    @property
+    def finding(self) -> str:
+        """What it found, in a sentence: the product's own, the notebook's stressed words, or one made of its figures."""
+        own = self.product.get("finding")
+        stressed = notebook_html.stressed(read_or_empty(self.executed)) if self.shown and not self.is_gate else ""
+        said = str(own or stressed or wording.finding(self.name, self.product))
+        return f"{said}." if said[-1:].isalnum() or said[-1:] in ("]", ")", "'") else said
+
+
+@dataclass(frozen=True)
+class Process:
+    """What goes on after deployment, in the drawing of the loop: serving, monitoring, retraining."""
+
+    name: str
+    word: str
+    mark: str
+    href: str = ""
+    is_gate: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name.capitalize()
+
+    @property
+    def brief(self) -> str:
+        return wording.brief(self.word)
+
+    @property
+    def shown(self) -> bool:
+        return bool(self.href)
+
+
+TURN = ("retraining", "features")
+
+
+def processes(view: Mapping[str, Any]) -> list[Process]:
+    """Serving, monitoring and retraining as they stand."""
+    if not any(s.name == "deployment" for s in view["stages"]):
+        return []
+    live, seen = view["production"], view["health"]
+    serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing")
+    looked = Process("monitoring", "not looked at yet", "missing")
+    if seen:
+        looked = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
+    last = view["looked"]
+    again = (
+        Process("retraining", last["action"], last["mark"])
+        if last
+        else Process("retraining", "not asked yet", "missing")
+    )
+    return [serving, looked, again]
+
+
+def names(settings: Settings) -> list[str]:
+    """The problems that have a statement or a product, sorted; a revision counts once it has run, an edition never."""
+    stated = {path.stem for path in settings.problems.glob("*.yaml") if not re.search(r"\.r\d+$", path.stem)}
+    made = {
+        path.name
+        for path in (settings.state / "products").glob("*")
+        if "@" not in path.name and path.is_dir() and any(path.glob("*.json"))
+    }
+    return sorted(stated | made)
+
+
+def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, Any]] | None = None) -> list[Stage]:
+    """The stages of pipeline.yaml in its order, with what is known of each for `problem`."""
+    content = yaml.safe_load((settings.root / "pipeline.yaml").read_text(encoding="utf-8")) or {}
+    found = []
+    for task in content.get("tasks", []):
+        name = task["name"]
+        place = lambda key, product=task["product"]: settings.root / product[key].replace("{{problem}}", problem)
+        record = read_or_empty(settings.state / "records" / problem / f"{name}.json")
+        failed = settings.state / "failed" / problem / f"{name}.ipynb"
+        told = dict((states or {}).get(name) or {})
+        state = told.get("state") or ("ran" if record else "missing")
+        executed, product = place("nb"), read_or_empty(place("data"))
+        if failed.exists() and state != "fresh":
+            state, executed = "failed", failed
+        found.append(
+            Stage(
+                name=name,
+                notebook=settings.root / task["source"],
+                executed=executed,
+                data=place("data"),
+                is_gate="on_finish" in task,
+                state=state,
+                reasons=[str(reason) for reason in told.get("reasons") or []],
+                record=record,
+                product={
+                    "stage": name,
+                    "finding": notebook_html.raised(read_or_empty(failed)).replace(f"{settings.root}/", ""),
+                }
+                if state == "failed"
+                else product,
+            )
+        )
+    return found
+
+
+def read_or_empty(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def has_card(found: list[Stage]) -> bool:
+    return any(s.name == "training" and s.shown and s.state != "failed" for s in found)
+
+
+def shown_of(stage: Stage) -> list[Any]:
+    return [stage.name, stage.state, stage.reasons, stage.record, stage.product, stage.shown]
+
+
+def overview(settings: Settings, problem: str, states, decisions: "Decisions") -> dict[str, Any]:
+    found = stages(settings, problem, states)
+    by_name = {s.name: s for s in found}
+    read = {s.name: s.product for s in found}
+    statement, wrong = statement_of(found), ""
+    if not statement:
+        statement, wrong = _stated(settings, problem)
+    name = statement.get("name") or problem
+    view: dict[str, Any] = {
+        "name": problem,
+        "statement": statement,
+        "wrong": wrong,
+        "stages": found,
+        "need": decided(by_name.get("need_gate")),
+        "validation": decided(by_name.get("validation_gate")),
+        "model": model_of(read.get("training", {})),
+        "production": in_production(settings, problem, name, decisions),
+        "canary": decisions.canary(name),
+        "monitoring": monitoring_view.view(monitoring_view.read(monitored_in(settings, problem))),
+        "timeline": decisions.timeline(name),
+        "revision": _next_revision(settings, problem, statement),
+        "as_of": read.get("problem", {}).get("as_of"),
+        "has_card": has_card(found),
+        "metric": wording.metric_meaning(wording.mapping(statement.get("success")).get("metric")),
+        "has_history": (settings.reports / problem / "loop.html").exists(),
+        "counts": wording.counts(read.get("ingestion", {})),
+        "seconds": sum(s.seconds or 0 for s in found),
+    }
+    view["looked"] = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
+    view["health"] = health(view["production"], view["monitoring"])
+    if view["production"] and view["production"]["is_later"]:
+        view["model"] = model_of(view["production"]["products"]["training"])
+        view["validation"] = wording.verdict(view["production"]["products"].get("validation_gate", {}))
+    parts = [*found, *processes(view)]
+    view |= {
+        "wide": diagrams.wide(parts, lambda s: s.is_gate, TURN),
+        "narrow": diagrams.narrow(parts, lambda s: s.is_gate, TURN),
+        "would_change": wording.would_change(statement, view["production"], view["canary"]),
+        "told": wording.folded(view["timeline"]),
+    }
+    return view | {"headline": headline(view)}
+
+
+def monitored_in(settings: Settings, problem: str) -> Path:
+    """The folder of the products of monitoring."""
+    return settings.state / "monitoring" / problem
+
+
+def in_production(settings: Settings, problem: str, name: str, decisions: "Decisions") -> dict[str, Any]:
+    """The champion as the ledger has it, with the products of the run that made it; {} where there is none.
+
+    'is_later' says whether a retraining made it rather than the run whose stages have pages. Where its own moment was
+    not recorded in the data's time, that of the monitoring of it is taken.
+    """
+    live = decisions.production(name)
+    if not live:
+        return {}
+    made = _made_in(settings, problem, live["model"])
+    products = {path.stem: read_or_empty(path) for path in made.glob("*.json")} if made else {}
+    seen = monitoring_view.view(monitoring_view.read(monitored_in(settings, problem)))
+    if live["since"] == live["decided_at"] and seen.get("model") == live["model"] and seen.get("since"):
+        live["since"] = seen["since"]
+    is_later = made is not None and made.name != problem
+    since = f"{live['since']} UTC"
+    if live["since"] != live["decided_at"]:
+        since = f"{live['since']} in the data's time, decided {live['decided_at']} UTC"
+    model = model_of(products.get("training", {}))
+    return live | {"name": str(model.get("name") or ""), "is_later": is_later, "products": products, "told": since}
+
+
+def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
+    """The folder of products of the training that made a model; None where that is gone."""
+    for folder in sorted((settings.state / "products").glob(f"{problem}*"), reverse=True):
+        is_its = folder.name == problem or folder.name.startswith(f"{problem}@")
+        if is_its and model_of(read_or_empty(folder / "training.json")).get("digest") == digest:
+            return folder
+    return None
+
+
+def health(live: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether what answers now is healthy, by the newest look; {} where nobody looked.
+
+    A look at the model before it says nothing of the one in production: then it is not known yet.
+    """
+    if not seen or not live or not seen.get("model") or seen["model"] == live["model"]:
+        return {key: seen[key] for key in ("word", "mark", "said", "as_of", "not_since")} if seen else {}
+    before = (
+        f"The newest look, as of {seen['as_of']}, was at the model before it ({seen['model'][:12]}): {seen['word']}."
+    )
+    said = f"No period of its own has been looked at since {live['since']}. {before} {seen['said']}"
+    return {"word": "not known yet", "mark": "missing", "said": said, "as_of": "", "not_since": ""}
+
+
+def decided(stage: Stage | None) -> dict[str, Any] | None:
+    return stage.decided if stage else None
+
+
+def headline(view: Mapping[str, Any]) -> str:
+    """What was found about a problem, in one sentence."""
+    need, validation, stages = view["need"], view["validation"], view["stages"]
+    failed = [s.title for s in stages if s.state == "failed"]
+    if failed:
+        return f"The run failed at {failed[0].lower()}; the pages before it stand."
+    if need is None:
+        done = [s.title.lower() for s in stages if s.shown]
+        return f"Has run as far as {done[-1]}; neither gate has been asked." if done else "Has not run yet."
+    if need["verdict"] == "no":
+        return "No machine learning is needed, or it would not pay, as the problem is stated."
+    needed = {"yes": "A model is needed", "maybe": "A model may be needed"}[need["verdict"]]
+    if validation is None:
+        return f"{needed}; none has been validated yet."
+    solved = {
+        "yes": "and this one solves the problem",
+        "maybe": "and this one may solve it",
+        "no": "but this one does not solve the problem",
+    }
+    if view.get("production"):
+        solved = {
+            "yes": "and the gate found that the one in production solves the problem",
+            "maybe": "and the one in production may solve the problem",
+            "no": "but the model trained last does not solve the problem",
+        }
+    decided = validation["deciding"]
+    return f"{needed}, {solved[validation['verdict']]}{': ' + decided['sentence'] if decided else ''}."
+
+
+def statement_of(found: list[Stage]) -> dict[str, Any]:
+    """The problem statement as the run read it; {} where that stage has not run."""
+    read = next((s.product.get("problem") for s in found if s.name == "problem"), None)
+    return read if isinstance(read, dict) else {}
+
+
+def _stated(settings: Settings, problem: str) -> tuple[dict[str, Any], str]:
+    """The statement in its file, and what is wrong with it."""
+    from mlloop import problem as problems
+
+    try:
+        return storage.plain(problems.load(settings.problems / f"{problem}.yaml")), ""
+    except MlloopError as error:
+        return {}, str(error)
+
+
+def _next_revision(settings: Settings, problem: str, statement: Mapping[str, Any]) -> str:
+    """The file of the next revision that a closed gate opened, relative to the project; '' where there is none."""
+    number, base = statement.get("revision"), re.sub(r"\.r\d+$", "", problem)
+    path = settings.problems / f"{base}.r{(number if isinstance(number, int) else 1) + 1}.yaml"
+    return path.relative_to(settings.root).as_posix() if path.exists() and path.is_relative_to(settings.root) else ""
+
+
+def model_of(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, digest, form and registration of the trained model; {} where there is none."""
+    model = training.get("model")
+    return model if isinstance(model, dict) else {}
+
+
+def ledger_files(settings: Settings) -> list[Path]:
+    url = settings.ledger_url.removeprefix("sqlite:///")
+    return [Path(url)] if url != settings.ledger_url and Path(url).exists() else []
+
+
+class Decisions:
+    """What the ledger says, and what is wrong where it cannot be read."""
+
+    def __init__(self, settings: Settings):
+        self.wrong, self._ledger = "", None
+        if settings.ledger_url.startswith("sqlite:///") and not ledger_files(settings):
+            return
+        from mlloop.store.ledger import Ledger
+
+        self._ledger = Ledger.open(settings)
+
+    def _ask(self, question, otherwise):
+        if self._ledger is None or self.wrong:
+            return otherwise
+        try:
+            return question(self._ledger)
+        except MlloopError as error:
+            self.wrong = str(error)
+            return otherwise
+
+    def production(self, problem: str) -> dict[str, Any]:
+        """The champion: model, since when, by whom, what a rollback would restore; {} where there is none."""
+        row = self._ask(lambda ledger: ledger.champion(problem), None)
+        if row is None:
+            return {}
+        earlier = self._ask(lambda ledger: ledger.previous_champion(problem), None)
+        judged = self._ask(
+            lambda ledger: ledger.last(problem=problem, kind="gate", subject="validation", model=row.model), None
+        )
+        told = _decision(row)
+        return {
+            "model": row.model,
+            "since": told["at"],
+            "decided_at": wording.moment(row.at),
+            "actor": row.actor,
+            "kind": row.kind,
+            "reasons": told["reasons"],
+            "gate": _decision(judged)["deciding"] if judged else "",
+            "earlier": earlier,
+            "row": row.id,
+        }
+
+    def canary(self, problem: str) -> dict[str, Any]:
+        """The model on trial beside the champion: since when, on which share, until when; {} where there is none."""
+        row = self._ask(lambda ledger: ledger.canary(problem), None)
+        if row is None:
+            return {}
+        details = row.details if isinstance(row.details, dict) else {}
+        return {
+            "model": row.model,
+            "since": wording.moment(details.get("since") or row.at),
+            "share": details.get("share"),
+            "until": wording.moment(details.get("deadline")),
+        }
+
+    def timeline(self, problem: str) -> list[dict[str, Any]]:
+        """The decisions about `problem`, the latest first."""
+        rows = self._ask(lambda ledger: ledger.rows(problem=problem), [])
+        return [_decision(row) for row in sorted(rows, key=lambda row: row.id, reverse=True)]
+
+
+def _decision(row) -> dict[str, Any]:
+    details = row.details if isinstance(row.details, dict) else {}
+    found = [wording.evidence(one) for one in row.evidence or []]
+    deciding = str(details.get("deciding") or "").replace("_", " ")
+    action = str(
+        details.get("action") or row.subject or {"yes": "retrain", "no": "nothing"}.get(row.verdict or "", "watch")
+    )
+    stands = details.get("as_of") or details.get("since") if row.kind in ("retrain", "canary") else details.get("as_of")
+    if row.kind == "gate" and "@" in str(details.get("products") or ""):  # of a retraining, which stands at a moment
+        stands = wording.mapping(details.get("parameters")).get("as_of")
+    return {
+        "id": row.id,
+        "at": wording.moment(stands) if stands else f"{wording.moment(row.at)}",
+        "decided_at": wording.moment(row.at) if stands else "",
+        "kind": row.kind,
+        "subject": row.subject,
+        "what": wording.decision(row.kind, row.subject, action, str(details.get("outcome") or "")),
+        "change": str(details.get("change") or ""),
+        "action": wording.ACTIONS.get(action, (action, "missing"))[0],
+        "mark": wording.ACTIONS.get(action, (action, "missing"))[1],
+        "verdict": row.verdict if row.kind in ("gate", "retrain") else None,
+        "reasons": [str(one) for one in row.reasons or []],
+        "evidence": found,
+        "deciding": next((e["sentence"] for e in found if e["name"] == deciding and e["value"] != "–"), ""),
+        "actor": row.actor,
+        "model": row.model,
+        "revision": details.get("revision"),
+    }

@@ -1,0 +1,336 @@
+"""Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
+
+Everything shown comes from the products, the records and the ledger; nothing is computed from rows here. A page whose
+inputs did not change is left as it is, so writing all of them after each stage costs little.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mlloop.core import storage
+from mlloop.pages import monitoring_view, notebook_html, wording
+from mlloop.core import settings as _settings
+from mlloop.pages.problem_view import (
+    Decisions,
+    Stage,
+    decided,
+    has_card,
+    in_production,
+    ledger_files,
+    model_of,
+    monitored_in,
+    names,
+    overview,
+    read_or_empty,
+    shown_of,
+    stages,
+    statement_of,
+)
+from mlloop.core.settings import Settings
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_BYTES = 1_000_000
+
+
+def write(
+    settings: Settings | None = None,
+    problems: Iterable[str] | None = None,
+    states: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+) -> Path:
+    """Write the pages of `problems` (default: all) and the index; returns the index.
+
+    Parameters
+    ----------
+    states : mapping, optional
+        problem -> stage -> {'state', 'reasons'} as `runner.status` says; without it a recorded stage is shown as
+        one that ran, and nothing is claimed about its freshness.
+    """
+    settings = settings or _settings.load()
+    known = names(settings)
+    for problem in known if problems is None else [name for name in known if name in set(problems)]:
+        found = stages(settings, problem, (states or {}).get(problem))
+        for stage in found:
+            if write_stage(settings, problem, stage.name, found) is None:
+                storage.remove(settings.reports / problem / f"{stage.name}.html")
+        if write_card(settings, problem, found) is None:
+            storage.remove(settings.reports / problem / "model.html")
+        if write_monitoring(settings, problem, found) is None:
+            storage.remove(settings.reports / problem / "monitoring.html")
+    index = write_index(settings, states)
+    os.utime(index)
+    return index
+
+
+def is_current(settings: Settings) -> bool:
+    """Whether the pages were written after everything they show: notebooks, statements, records, decisions."""
+    index = settings.reports / "index.html"
+    if not index.exists():
+        return False
+    shown = [*settings.notebooks.glob("*.ipynb"), *settings.problems.glob("*.yaml"), *ledger_files(settings)]
+    shown += [path for kind in ("records", "failed", "monitoring") for path in (settings.state / kind).glob("*/*")]
+    written = index.stat().st_mtime_ns
+    return all(path.stat().st_mtime_ns <= written for path in shown)
+
+
+def write_stage(settings: Settings, problem: str, stage: str, found: list[Stage] | None = None) -> Path | None:
+    """Write the page of one stage from its executed notebook; None where it has not run."""
+    found = found or stages(settings, problem)
+    one = next((s for s in found if s.name == stage), None)
+    if one is None or not one.shown:
+        return None
+    return stage_page(
+        one.executed,
+        settings.reports / problem / f"{stage}.html",
+        stage=one,
+        problem=problem,
+        stages=found,
+        has_monitoring=any(monitored_in(settings, problem).glob("*.json")),
+    )
+
+
+def stage_page(
+    executed: Path | str,
+    out: Path | str,
+    *,
+    stage: Stage,
+    problem: str,
+    stages: list[Stage] | None = None,
+    has_monitoring: bool = False,
+) -> Path:
+    """Write the Run act of an executed notebook as a page.
+
+    Parameters
+    ----------
+    executed : Path or str
+        An executed notebook, whole or only its Run act.
+    out : Path or str
+        The page to write; untouched where nothing it shows has changed.
+    stages : list of Stage, optional
+        All stages of the problem, for the way through its pages.
+    has_monitoring : bool
+        Whether the problem has a page of monitoring.
+    """
+    executed, around = Path(executed), stages or [stage]
+    seen = [storage.digest_file(path) for path in (executed, stage.notebook) if path.exists()]
+
+    def view() -> dict[str, Any]:
+        blocks = _fit(
+            notebook_html.blocks(notebook_html.run_act(read_or_empty(executed), read_or_empty(stage.notebook) or None))
+        )
+        words = " ".join(notebook_html.words(block.shown) for block in blocks)
+        decided, asked = stage.decided, wording.mapping(statement_of(around).get("success")).get("metric")
+        first, blocks = _finding_first(blocks, stage.finding)
+        return {
+            "first": first,
+            "metric": wording.metric_meaning(asked),
+            "blocks": blocks,
+            "finding": "" if stage.finding.rstrip(".") in words else stage.finding,
+            "reasons": [reason for reason in (decided or {}).get("reasons", []) if reason not in words],
+            "is_evidence_told": all(one["name"] in words for one in (decided or {}).get("evidence", [])),
+            "must_change": [one for one in (decided or {}).get("must_change", []) if one not in words],
+            "stage": stage,
+            "stages": around,
+            "problem": problem,
+            "heading": notebook_html.title(read_or_empty(stage.notebook)) or stage.title,
+            "verdict": decided,
+            "statement": statement_of(around),
+            "tables": wording.tables(stage.product),
+            "before": _beside(around, stage, -1),
+            "after": _beside(around, stage, +1),
+            "has_card": has_card(around),
+            "has_monitoring": has_monitoring,
+        }
+
+    return _page(
+        Path(out), "stage.html", [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring], view
+    )
+
+
+def _finding_first(found: list[notebook_html.Block], finding: str) -> tuple[notebook_html.Markup, list[notebook_html.Block]]:
+    """The output that tells the finding, for the head of the page, and the other blocks; its heading is then the page's second."""
+    said = finding.rstrip(".")
+    for i, block in enumerate(found):
+        if said and block.kind == "output" and said in notebook_html.words(block.shown):
+            shown = notebook_html.Markup(re.sub(r"<(/?)h[34]>", r"<\1h2>", str(block.shown)))
+            return shown, found[:i] + found[i + 1 :]
+    return notebook_html.Markup(), found
+
+
+def _beside(around: list[Stage], stage: Stage, step: int) -> Stage | None:
+    shown = [s for s in around if s.shown or s is stage]
+    place = shown.index(stage) + step
+    return shown[place] if 0 <= place < len(shown) else None
+
+
+def _fit(found: list[notebook_html.Block]) -> list[notebook_html.Block]:
+    """`found` with the outputs that would take the page over its bound left out, and said so."""
+    room, kept = MAX_BYTES - 60_000, []
+    for block in found:
+        room -= len(block.shown.encode())
+        if room < 0 and block.kind in ("output", "code"):
+            room += len(block.shown.encode())
+            if block.kind == "output":
+                said = notebook_html.Markup("<p>One output is too large for this page; it is in the executed notebook.</p>")
+                kept.append(notebook_html.Block("output", said))
+            continue
+        kept.append(block)
+    return kept
+
+
+def write_card(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
+    """Write the model card of `problem`; None where no model was trained."""
+    found = found or stages(settings, problem)
+    if not has_card(found):
+        return None
+    by_name = {s.name: s for s in found}
+    production = in_production(settings, problem, statement_of(found).get("name") or problem, Decisions(settings))
+    is_later = bool(production) and production["is_later"]
+    read = {name: s.product for name, s in by_name.items()} | (production["products"] if is_later else {})
+    validation = (
+        wording.verdict(read.get("validation_gate", {})) if is_later else decided(by_name.get("validation_gate"))
+    )
+    return _page(
+        settings.reports / problem / "model.html",
+        "model.html",
+        [[shown_of(s) for s in found], production],
+        lambda: {
+            "metric": wording.metric_meaning(wording.mapping(statement_of(found).get("success")).get("metric")),
+            "problem": problem,
+            "stages": found,
+            "statement": statement_of(found),
+            "production": production,
+            "model": model_of(read.get("training", {})),
+            "training": read.get("training", {}),
+            "building": read.get("building", {}),
+            "judged": wording.judged(read.get("evaluation", {})),
+            "features": wording.records(read.get("features", {}).get("catalogue")),
+            "windows": read.get("features", {}).get("windows") or read.get("transformation", {}).get("windows") or {},
+            "need": decided(by_name.get("need_gate")),
+            "validation": validation,
+            "tables": _trained_on(wording.tables(read.get("features", {}))),
+        },
+    )
+
+
+def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
+    """Write the page of the newest look at the model in production; None where nobody looked."""
+    products = monitoring_view.read(monitored_in(settings, problem))
+    if not products:
+        return None
+    name = statement_of(found or stages(settings, problem)).get("name") or problem
+    decisions = Decisions(settings)
+    decided = [d for d in decisions.timeline(name) if d["kind"] == "retrain"]
+    seen = monitoring_view.view(products)
+    latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
+    live = in_production(settings, problem, name, decisions)
+    elsewhere = ""
+    if live and seen["model"] and seen["model"] != live["model"]:
+        who = f"{live['name'] or 'another model'} {live['model'][:12]}"
+        elsewhere = f"This look is at the model that answered then. {who} answers since {live['told']}; no period of its own has been looked at."
+    notebook = monitored_in(settings, problem) / f"{products[-1]['file']}.ipynb"
+    source, ran = settings.notebooks / "25_monitoring.ipynb", read_or_empty(notebook)
+    return _page(
+        settings.reports / problem / "monitoring.html",
+        "monitoring.html",
+        [products, latest, elsewhere, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
+        lambda: {
+            "problem": problem,
+            "seen": seen,
+            "decided": latest,
+            "elsewhere": elsewhere,
+            "blocks": _fit(notebook_html.blocks(notebook_html.run_act(ran, read_or_empty(source) or None))) if ran else [],
+        },
+    )
+
+
+def _trained_on(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tables a model learned from; all of them where none is named so."""
+    return [table for table in tables if table["name"].endswith("/train")] or tables
+
+
+def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None) -> Path:
+    """Write reports/index.html."""
+    decisions = Decisions(settings)
+    views = [overview(settings, name, (states or {}).get(name), decisions) for name in names(settings)]
+    seen = [
+        [[shown_of(s) for s in v["stages"]]]
+        + [
+            v[k]
+            for k in (
+                "production",
+                "validation",
+                "canary",
+                "monitoring",
+                "timeline",
+                "statement",
+                "wrong",
+                "revision",
+                "has_history",
+            )
+        ]
+        for v in views
+    ]
+    return _page(
+        settings.reports / "index.html",
+        "index.html",
+        [seen, decisions.wrong],
+        lambda: {"problems": views, "wrong": decisions.wrong},
+    )
+
+
+def _page(out: Path, template: str, seen: Any, view) -> Path:
+    """Render `template` into `out` unless the page there was made of the same."""
+    digest = storage.digest_json([template, _templates_digest(), seen])
+    try:
+        with out.open(encoding="utf-8") as page:
+            if digest in page.read(400):
+                return out
+    except OSError:
+        pass
+    html = _environment().get_template(template).render(digest=digest, **view())
+    return storage.write_text(out, html)
+
+
+@cache
+def _templates_digest() -> str:
+    here = Path(__file__).parent
+    return storage.digest_json(
+        [
+            storage.digest_file(here / name)
+            for name in (
+                "templates",
+                "drawing.py",
+                "rendering.py",
+                "wording.py",
+                "monitored.py",
+                "overview.py",
+                "report.py",
+            )
+        ]
+    )
+
+
+@cache
+def _environment():
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": wording.number,
+        "seconds": wording.seconds,
+        "moment": wording.moment,
+        "records": wording.records,
+        "figures": wording.figures,
+    }
+    environment.globals |= {"css": notebook_html.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))}
+    return environment

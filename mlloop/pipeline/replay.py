@@ -1,0 +1,96 @@
+"""Asks a gate again on exactly what it read when it decided, and says what differs."""
+
+from typing import Any
+
+from mlloop.core import storage
+from mlloop.kernels import execute
+from mlloop.pipeline import runner
+from mlloop.store import objects
+from mlloop.pipeline import plan as plans
+from mlloop.core.errors import UsageError
+from mlloop.pipeline.freshness import Freshness
+from mlloop.store.ledger import Ledger, Row
+from mlloop.core.settings import Settings
+
+
+def replay(settings: Settings, decision: int) -> dict[str, Any]:
+    """Run a gate's notebook again on the inputs recorded with its decision.
+
+    Parameters
+    ----------
+    decision : int
+        The number of a ledger row of kind 'gate'.
+
+    Returns
+    -------
+    dict
+        gate, problem, then, now (verdicts), same (bool), differs (list of str: figures and circumstances).
+
+    Raises
+    ------
+    UsageError
+        Not a gate's decision.
+    DataError
+        What it read is no longer kept.
+    StageFailed
+        The notebook fails today.
+    """
+    row = Ledger.open(settings).row(decision)
+    if row.kind != "gate":
+        raise UsageError(
+            f"decision {decision} is a {row.kind}, only a gate can be replayed", next_step="See: mlloop log --kind gate"
+        )
+    plan = plans.read(
+        settings, plans.parameters(settings, **{**row.details["parameters"], "problem": row.details["products"]})
+    )
+    task = plan.task(row.details["stage"])
+    folder = settings.state / "replays" / str(decision)
+    storage.remove(folder)
+    given = {
+        **row.details["parameters"],
+        "upstream": {},
+        "product": {n: str(folder / p.name) for n, p in task.products.items()},
+    }
+    for name in task.upstream:
+        kept = objects.restore(settings, row.digests[f"stage {name}"], folder / f"{name}.json")
+        given["upstream"][name] = {"nb": str(kept.with_suffix(".ipynb")), "data": str(kept)}
+    execute.execute(
+        runner.run_act(task),
+        folder / f"{task.name}.ipynb",
+        cwd=settings.root,
+        env={},
+        parameters=given,
+        settings=settings,
+    )
+    now = plans.read_verdict(folder / task.products["data"].name)
+    differs = [*_figures(row, now), *_circumstances(settings, plan, task, row)]
+    same = now["verdict"] == row.verdict
+    return {
+        "gate": row.subject,
+        "problem": row.problem,
+        "then": row.verdict,
+        "now": now["verdict"],
+        "same": same,
+        "differs": differs,
+    }
+
+
+def _figures(row: Row, now: dict[str, Any]) -> list[str]:
+    then = {one["name"]: one for one in row.evidence}
+    found = {one["name"]: one for one in now["evidence"]}
+    told = []
+    for name in {**then, **found}:
+        was, is_ = then.get(name, {}).get("value"), found.get(name, {}).get("value")
+        if was != is_:
+            told.append(f"{name} was {was}, is {is_}")
+    return told
+
+
+def _circumstances(settings: Settings, plan: plans.Plan, task: plans.Task, row: Row) -> list[str]:
+    parts = Freshness(settings, plan.problem, lambda task: []).parts(task, {})
+    told = []
+    if storage.digest_json([parts.cells, parts.modules]) != row.digests.get("code"):
+        told.append("the gate's code changed since")
+    if parts.dependencies != row.digests.get("environment"):
+        told.append("the dependencies changed since")
+    return told

@@ -1,0 +1,675 @@
+"""Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
+
+A stage counts as done when its record is written, which happens after its product is whole; a gate's verdict goes
+into the ledger before that. So a kill at any point leaves work to redo and nothing to mend.
+"""
+
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlloop.core import errors, storage
+from mlloop.store import objects
+from mlloop.pipeline import plan as plans
+from mlloop import problem as problems
+from mlloop.core import settings as _settings
+from mlloop.core.errors import GateClosed, InputChanged, MlloopError, ParameterError, ProjectBusy, StageFailed
+from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
+from mlloop.pipeline.plan import Plan, Task
+from mlloop.core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a run tells whoever watches it: 'start', 'cell', 'fresh', 'done', 'verdict', 'failed' or 'page'."""
+
+    kind: str
+    problem: str
+    stage: str
+    text: str = ""
+    cell: int = 0
+    cells: int = 0
+    seconds: float = 0.0
+    rows: int | None = None
+
+
+@dataclass
+class Outcome:
+    """How a run of one problem ended."""
+
+    problem: str
+    ran: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: MlloopError | None = None
+    seconds: float = 0.0
+    took: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+
+# ---------------------------------------------------------------------------------------------- one run at a time
+
+
+@contextlib.contextmanager
+def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[int]:
+    """Hold the project for one run; yields the lock's file descriptor, which the run's kernels inherit.
+
+    The operating system frees the lock when the last process that has the descriptor is gone, so a killed run is
+    over when its kernels are.
+
+    Raises
+    ------
+    ProjectBusy
+        Another run holds the project; names it.
+    """
+    path = settings.state / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _take(descriptor, path, patience_s)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": _now()}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path, patience_s: float) -> None:
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            held = holder(path)
+            if held.get("alive") or time.monotonic() > until:
+                who = f"process {held.get('pid', '?')} on {held.get('host', '?')} ({held.get('command', '?')}, since {held.get('since', '?')})"
+                raise ProjectBusy(
+                    f"another run holds the project: {who}", str(path.parent), "Wait for it, or stop it, then run again"
+                ) from error
+            time.sleep(0.05)
+
+
+def holder(path: Path) -> dict[str, Any]:
+    """Who wrote the lock file last, with `alive`: whether that process is still there; {} where nobody did."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        here = held.get("host") == socket.gethostname()
+        return {**held, "alive": not here or Path(f"/proc/{held['pid']}").exists() or _is_alive(held["pid"])}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def is_held(settings: Settings) -> bool:
+    """Whether a run holds the project now."""
+    path = settings.state / "run.lock"
+    if not path.exists():
+        return False
+    with path.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0).isoformat()
+
+
+# ---------------------------------------------------------------------------------------------- the project's state
+
+
+def project(problem: str | None = None, root: Path | str | None = None, **changed: Any) -> tuple[Settings, Plan]:
+    """The settings and the plan of the project around `root` for one problem."""
+    settings = _settings.load(root)
+    given = {**changed, **({"problem": problem} if problem else {})}
+    values = plans.parameters(settings, **given)
+    file = problems.find(str(values["problem"]), settings.problems)
+    if file.suffix in (".yaml", ".yml") and file.resolve().parent == settings.problems:
+        values["problem"] = file.stem
+    else:
+        values["problem"] = str(file.resolve())
+    return settings, plans.read(settings, values)
+
+
+def statement_file(settings: Settings, plan: Plan) -> Path:
+    """The YAML file of the plan's problem."""
+    return problems.find(str(plan.parameters["problem"]), settings.problems)
+
+
+def freshness(settings: Settings, plan: Plan) -> Freshness:
+    """The freshness of a plan's stages, with the files outside the pipeline that the first two read."""
+
+    def external(task: Task) -> list[Path]:
+        if task.name == "problem":
+            return [statement_file(settings, plan)]
+        if task.name == "collection":
+            from mlloop.collection import external_files
+
+            return external_files(problems.load(statement_file(settings, plan)), settings)
+        return []
+
+    made = Freshness(settings, plan.problem, external, lambda task: _outdated(settings, plan, made, task))
+    return made
+
+
+def _outdated(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> list[str]:
+    """Why an evaluation no longer holds: somebody else is champion than it compared with, and no verdict stands on it.
+
+    An evaluation that a gate has judged is history. The gate's record shows that without a look into the ledger.
+    """
+    product = storage.read_json(task.products["data"])
+    compared = product.get("champion")
+    if not isinstance(compared, dict) or "model" not in product:
+        return []
+    ours = fresh.digests.of(task.products["data"])
+    for gate in (one for one in plan.tasks.values() if one.is_gate and task.name in one.upstream):
+        record = fresh.record(gate.name)
+        if record and record.parts.get("inputs", {}).get(f"stage {task.name}") == ours:
+            return []
+    from mlloop.store.ledger import Ledger
+
+    row = Ledger.open(settings).champion(problems.load(statement_file(settings, plan)).name)
+    if row is None or row.model in (product["model"], compared.get("digest")):
+        return []
+    was = str(compared.get("digest") or "nobody")[:12]
+    return [f"the champion is {str(row.model)[:12]} since it was compared with {was}"]
+
+
+def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
+    """The state of each stage: 'fresh', 'stale' (and why), 'waiting' (what it reads is stale), 'missing' or 'closed'.
+
+    Returns
+    -------
+    dict
+        stage -> {state, reasons, seconds, finished_at, rows}
+    """
+    fresh, blocked = freshness(settings, plan), ""
+    found: dict[str, dict[str, Any]] = {}
+    for task in plan.tasks.values():
+        record, state = fresh.record(task.name), "fresh"
+        reasons = (
+            fresh.stale(task, fresh.parts(task, _upstream(plan, task)))
+            if task.source.exists()
+            else ["its notebook is missing"]
+        )
+        if reasons:
+            state = "missing" if record is None else "stale"
+        waits = [name for name in task.upstream if found[name]["state"] != "fresh"]
+        if waits and not reasons:
+            state, reasons = "waiting", [f"reads {name}, which is {found[name]['state']}" for name in waits]
+        if blocked and task.name in plan.downstream(blocked):
+            state, reasons = "closed", [f"the gate {blocked} said No"]
+        if task.is_gate and state == "fresh" and plans.read_verdict(task.products["data"])["verdict"] == "no":
+            blocked = blocked or task.name
+        found[task.name] = {"state": state, "reasons": reasons}
+        if record:
+            found[task.name] |= {"seconds": record.seconds, "finished_at": record.finished_at, "rows": record.rows}
+    fresh.remember()
+    return found
+
+
+def _upstream(plan: Plan, task: Task) -> dict[str, Task]:
+    return {name: plan.tasks[name] for name in task.upstream}
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+def run(
+    plan: Plan,
+    settings: Settings,
+    *,
+    start: str | None = None,
+    until: str | None = None,
+    force: bool = False,
+    watch: Callable[[Event], None] = lambda event: None,
+    command: str = "mlloop run",
+    actor: str = "policy",
+    lock: int | None = None,
+) -> Outcome:
+    """Bring a problem's products up to date: run what is stale, in order, up to a gate that says No.
+
+    Parameters
+    ----------
+    start : str, optional
+        Run this stage and what follows, fresh or not ("enter at features").
+    until : str, optional
+        Stop after this stage.
+    force : bool
+        Run every selected stage, fresh or not.
+    lock : int, optional
+        What `hold` gave, where the caller holds the project already.
+
+    Returns
+    -------
+    Outcome
+        With `error` set when a stage failed or a gate is closed; raised are only errors before the first stage.
+
+    Raises
+    ------
+    ProjectBusy, ParameterError, ProblemError, SettingsError, StageFailed
+    """
+    chosen = [name for name in _chosen(plan, until) if name not in plan.taken]
+    _must_be_there(settings, plan)
+    forced = {start, *plan.downstream(start)} if start and plan.task(start) else set(chosen) if force else set()
+    outcome = Outcome(plan.problem)
+    began = time.monotonic()
+    fresh = freshness(settings, plan)
+    problems.load(statement_file(settings, plan))
+    check_notebooks([plan.tasks[name] for name in chosen])
+    if _all_fresh(plan, fresh, chosen, forced, outcome):
+        outcome.seconds = time.monotonic() - began
+        return outcome
+    outcome = Outcome(plan.problem)
+    with contextlib.nullcontext(lock) if lock is not None else hold(settings, command) as held:
+        for folder in ("products", "records"):
+            storage.sweep(settings.state / folder)
+        work = _Work(plan, settings, freshness(settings, plan), watch, held, actor)
+        try:
+            work.all(chosen, forced, outcome)
+        except MlloopError as error:
+            outcome.error = error
+        finally:
+            work.close()
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _must_be_there(settings: Settings, plan: Plan) -> None:
+    """What an edition takes over is there and recorded, and no gate among it said No."""
+    for task in (plan.tasks[name] for name in plan.taken):
+        kept = settings.state / "records" / plan.base / f"{task.name}.json"
+        if not (kept.exists() and task.products["data"].exists()):
+            raise StageFailed(
+                f"the stage {task.name} that it takes over has not run",
+                plan.problem,
+                f"Run it: mlloop run --problem {plan.base}",
+            )
+        if task.is_gate and (verdict := plans.read_verdict(task.products["data"]))["verdict"] == "no":
+            raise closed(replace(plan, problem=plan.base, edition=""), task, verdict)
+
+
+def _chosen(plan: Plan, until: str | None) -> list[str]:
+    if until is None:
+        return list(plan.tasks)
+    wanted, waiting = set(), [plan.task(until).name]
+    while waiting:
+        name = waiting.pop()
+        wanted.add(name)
+        waiting += plan.tasks[name].upstream
+    order = list(plan.tasks)
+    return [name for name in order if name in wanted or order.index(name) <= order.index(until)]
+
+
+def check_notebooks(tasks: list[Task]) -> None:
+    """Before anything runs: each notebook is there, is one, and takes the parameters it will be given.
+
+    Raises
+    ------
+    StageFailed, ParameterError
+    """
+    for task in tasks:
+        tagged = plans.parameters_cells(task.source)
+        names = plans.parameter_names(tagged[0]) if tagged else set()
+        unknown = set(task.parameters) - names
+        if unknown:
+            raise ParameterError(
+                f"the parameters cell does not know {', '.join(sorted(unknown))} (it has: {', '.join(sorted(names)) or 'none'})",
+                str(task.source),
+                "Add them to the cell tagged 'parameters', or remove them from pipeline.yaml",
+            )
+
+
+def _all_fresh(plan: Plan, fresh: Freshness, chosen: list[str], forced: set[str], outcome: Outcome) -> bool:
+    for name in chosen:
+        task = plan.tasks[name]
+        if name in forced or fresh.stale(task, fresh.parts(task, _upstream(plan, task))):
+            return False
+        outcome.fresh.append(name)
+        if task.is_gate:
+            verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
+            if verdict["verdict"] == "no":
+                outcome.error = closed(plan, task, verdict)
+                outcome.skipped = [n for n in chosen if n in plan.downstream(name)]
+                break
+    fresh.remember()
+    return True
+
+
+def closed(plan: Plan, task: Task, verdict: dict[str, Any]) -> GateClosed:
+    """The error of a gate that said No: why, and what in the problem statement must change."""
+    reasons = "; ".join(verdict["reasons"]) or "no reason given"
+    change = "\n".join(f"  - {one}" for one in verdict["must_change"])
+    step = f"What must change in the problem statement:\n{change}\n" if change else ""
+    again = f"mlloop run --problem {verdict['revision']}" if verdict.get("revision") else plan.again
+    if plan.edition:
+        return GateClosed(
+            f"the {task.gate} gate said No to the challenger of {plan.edition}: {reasons}",
+            plan.base,
+            f"The champion stays. See the evidence: mlloop log --problem {plan.base} --kind gate",
+        )
+    return GateClosed(
+        f"the {task.gate} gate said No: {reasons}", plan.problem, f"{step}Back to the problem statement, then: {again}"
+    )
+
+
+class _Work:
+    """One run in progress."""
+
+    def __init__(self, plan: Plan, settings: Settings, fresh: Freshness, watch, lock: int, actor: str):
+        self.plan, self.settings, self.fresh, self.watch, self.lock, self.actor = (
+            plan,
+            settings,
+            fresh,
+            watch,
+            lock,
+            actor,
+        )
+        self.run_id = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self._pool: Any = None
+        self._stack = contextlib.ExitStack()
+        self._mutex = threading.Lock()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def all(self, chosen: list[str], forced: set[str], outcome: Outcome) -> None:
+        """Run the stages in the plan's order, two at a time where the graph allows."""
+        waiting = list(chosen)
+        running: dict[Future, str] = {}
+        done: set[str] = set(self.plan.taken)
+        with ThreadPoolExecutor(max_workers=_at_once()) as threads:
+            try:
+                while waiting or running:
+                    for name in [n for n in waiting if set(self.plan.tasks[n].upstream) <= done][
+                        : _at_once() - len(running)
+                    ]:
+                        waiting.remove(name)
+                        running[threads.submit(self.one, self.plan.tasks[name], name in forced, outcome)] = name
+                    if not running:
+                        break
+                    self._collect(running, done, outcome)
+            except MlloopError:
+                raise  # what runs beside it may end well: the executor waits for it
+            except BaseException:
+                self._stop()
+                raise
+            finally:
+                outcome.skipped = [n for n in chosen if n not in outcome.ran and n not in outcome.fresh]
+
+    def _collect(self, running: dict[Future, str], done: set[str], outcome: Outcome) -> None:
+        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            name = running.pop(future)
+            future.result()
+            done.add(name)
+
+    def _stop(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def one(self, task: Task, forced: bool, outcome: Outcome) -> None:
+        """Bring one stage up to date and, at a gate, read its verdict.
+
+        Raises
+        ------
+        StageFailed, InputChanged, GateClosed
+        """
+        before = self.fresh.parts(task, _upstream(self.plan, task))
+        if not forced and not self.fresh.stale(task, before):
+            outcome.fresh.append(task.name)
+            self.watch(Event("fresh", self.plan.problem, task.name))
+        else:
+            outcome.took[task.name] = self._execute(task, before)
+            outcome.ran.append(task.name)
+        if task.is_gate:
+            verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
+            self.watch(Event("verdict", self.plan.problem, task.name, text=verdict["verdict"]))
+            if verdict["verdict"] == "no":
+                if not self.plan.edition:  # a challenger that does not do says nothing against the question
+                    verdict["revision"] = self._open_revision(task, verdict)
+                raise closed(self.plan, task, verdict)
+
+    def _open_revision(self, task: Task, verdict: dict[str, Any]) -> str:
+        """Open the statement's next revision with what must change; its path, relative to the project."""
+        from mlloop.store.ledger import Ledger
+
+        path = statement_file(self.settings, self.plan)
+        revision = problems.next_revision(path, task.gate, verdict["must_change"])
+        shown = os.path.relpath(revision, self.settings.root)
+        statement = problems.load(path)
+        Ledger.open(self.settings).record(
+            "revision",
+            statement.name,
+            subject=task.gate,
+            reasons=verdict["must_change"],
+            actor=self.actor,
+            details={"from": statement.revision, "to": statement.revision + 1, "file": shown},
+            key=storage.digest_json(
+                ["revision", statement.name, statement.revision, task.gate, verdict["must_change"]]
+            ),
+        )
+        return shown
+
+    def _execute(self, task: Task, before) -> float:
+        self.fresh.forget(task.name)
+        began = time.monotonic()
+        cells: list[dict] = []
+        self.watch(Event("start", self.plan.problem, task.name))
+        try:
+            self._notebook(task, cells)
+        except StageFailed as error:
+            self.watch(Event("failed", self.plan.problem, task.name, text=error.what, seconds=time.monotonic() - began))
+            raise
+        now = self.fresh.parts(task, _upstream(self.plan, task))
+        changed = sorted(k for k in now.inputs if now.inputs[k] != before.inputs.get(k))
+        if changed or set(before.inputs) - set(now.inputs):
+            raise InputChanged(
+                f"{', '.join(changed) or 'an input'} changed while {task.name} was reading it",
+                self.plan.problem,
+                f"Run again: {self.plan.again}",
+            )
+        seconds = round(time.monotonic() - began, 3)
+        products = {name: self.fresh.digests.of(place) or "" for name, place in task.products.items()}
+        if not all(products.values()):
+            missing = ", ".join(n for n, digest in products.items() if not digest)
+            raise StageFailed(
+                f"ended without writing its product {missing}",
+                str(task.source),
+                f"Its last cell must call save_product, then: mlloop run --from {task.name}",
+            )
+        content = storage.read_json(task.products["data"])
+        if task.is_gate:
+            self._into_ledger(task, before, products, content)
+        self.fresh.keep(
+            Record(
+                task.name,
+                before.key,
+                storage.plain(before),
+                products,
+                seconds,
+                _now(),
+                _rows(content),
+                cells,
+                self.run_id,
+            )
+        )
+        self.watch(Event("done", self.plan.problem, task.name, seconds=seconds, rows=_rows(content)))
+        return seconds
+
+    def _notebook(self, task: Task, cells: list[dict]) -> None:
+        from mlloop.kernels import execute
+
+        failed = self.settings.state / "failed" / self.plan.problem / f"{task.name}.ipynb"
+        beside = task.products["nb"].with_name(f".{task.name}.{os.getpid()}.part.ipynb")
+        try:
+            execute.execute(
+                run_act(task),
+                beside,
+                cwd=self.settings.root,
+                env={"MLLOOP_RUN": self.run_id, "MLLOOP_PROJECT": str(self.settings.root)},
+                parameters=injected(self.plan, task),
+                on_cell=lambda event: self._cell(task, event, cells),
+                settings=self.settings,
+                pool=self._warm(),
+                pass_fds=(self.lock,),
+            )
+        except StageFailed as error:
+            if beside.exists():
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(beside, failed)
+            raise self._told(task, error, failed) from error
+        _tidy(beside)
+        os.replace(beside, task.products["nb"])
+        storage.remove(failed)
+
+    def _told(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
+        where = f"{self.plan.problem}: stage {task.name} ({os.path.relpath(task.source, self.settings.root)})"
+        shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}" if failed.exists() else ""
+        kind = getattr(errors, getattr(error, "ename", ""), None)
+        if isinstance(kind, type) and issubclass(kind, MlloopError):
+            # it is complete already: what and where, and in its last line the next step
+            *said, step = [line for line in str(getattr(error, "evalue", "")).splitlines() if line.strip()]
+            told = StageFailed("\n".join(said) or step, where, f"{step}\n{shown}" if said else shown)
+            told.exit_code = kind.exit_code
+            return told
+        run = self.plan.again
+        look = "" if self.plan.edition else f"Look into it: mlloop debug {task.name} --problem {self.plan.problem}; "
+        again = f"{look}then: {run}"
+        if any(os.strerror(number) in error.what for number in storage.NO_ROOM):
+            again = f"Nothing was half-written. Make room or give permission, then: {run}"
+        what = error.what if hasattr(error, "ename") or not error.where else f"{error.where}: {error.what}"
+        return StageFailed(what, where, f"{shown}\n{again}" if shown else again)
+
+    def _cell(self, task: Task, event, cells: list[dict]) -> None:
+        if event.seconds is not None:
+            cells.append({"cell": event.index, "seconds": round(event.seconds, 3)})
+        self.watch(Event("cell", self.plan.problem, task.name, cell=event.index + 1, cells=event.total))
+
+    def _warm(self):
+        from mlloop.kernels import execute
+
+        with self._mutex:
+            if self._pool is None:
+                self._pool = self._stack.enter_context(execute.pool(self.settings))
+            return self._pool
+
+    def _into_ledger(self, task: Task, parts, products: dict[str, str], content: dict) -> None:
+        from mlloop.store.ledger import Ledger
+
+        for name in task.upstream:
+            objects.keep(self.settings, self.plan.tasks[name].products["data"])
+        verdict = plans.read_verdict(task.products["data"])
+        statement = problems.load(statement_file(self.settings, self.plan))
+        model = content.get("model")
+        model = model.get("digest") if isinstance(model, dict) else model
+        Ledger.open(self.settings).record(
+            "gate",
+            statement.name,
+            subject=task.gate,
+            verdict=verdict["verdict"],
+            reasons=verdict["reasons"],
+            evidence=verdict["evidence"],
+            digests={
+                "code": storage.digest_json([parts.cells, parts.modules]),
+                "environment": parts.dependencies,
+                "notebook": products["nb"],
+                "product": products["data"],
+                **parts.inputs,
+            },
+            actor=self.actor,
+            model=model,
+            details={
+                "stage": task.name,
+                "parameters": task.parameters,
+                "deciding": verdict["deciding"],
+                "must_change": verdict["must_change"],
+                "revision": statement.revision,
+                "products": self.plan.problem,
+                "run": self.run_id,
+            },
+            key=storage.digest_json([self.plan.problem, task.name, parts.key, products["data"], products["nb"]]),
+        )
+
+
+def _at_once() -> int:
+    return max(1, min(2, os.cpu_count() or 1))
+
+
+def _rows(content: dict) -> int | None:
+    tables = content.get("tables") or {}
+    counts: list[int] = [
+        table["rows"] for table in tables.values() if isinstance(table, dict) and table.get("rows") is not None
+    ]
+    return sum(counts) if counts else None
+
+
+def _is_prose(cell) -> bool:
+    """Whether a cell is prose below the notebook's title."""
+    return cell.cell_type == "markdown" and not cell.source.startswith("# ")
+
+
+def run_act(task: Task):
+    """The Run act of a stage's notebook as a notebook: its `#| pipeline` and parameters cells and their prose."""
+    import nbformat
+
+    notebook = nbformat.read(task.source, as_version=4)
+    marked = [i for i, cell in enumerate(notebook.cells) if is_run_cell(cell)]
+    if len(marked) > 1:
+        first = marked[0]
+        while first and _is_prose(notebook.cells[first - 1]):
+            first -= 1
+        notebook.cells = [
+            cell
+            for i, cell in enumerate(notebook.cells)
+            if i >= first and (cell.cell_type == "markdown" or i in marked)
+        ]
+    return notebook
+
+
+def injected(plan: Plan, task: Task) -> dict[str, Any]:
+    """What a stage's parameters cell is given: the task's parameters, `upstream` and `product` (absolute paths)."""
+    paths = lambda one: {name: str(place) for name, place in one.products.items()}
+    return {
+        **task.parameters,
+        "upstream": {name: paths(plan.tasks[name]) for name in task.upstream} or None,
+        "product": paths(task),
+    }
+
+
+def _tidy(path: Path) -> None:
+    """Take out of an executed notebook what differs from run to run: times, papermill's notes, the id of its own cell."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["metadata"].pop("papermill", None)
+    for cell in content["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["id"] = "injected-parameters"
+        cell["metadata"] = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}
+    storage.write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,276 @@
+"""How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing
+by itself.
+
+Both models are asked again, in one go, for every row that was asked since the canary began; so the test is paired: the
+same rows under both. What only the canary's own answers can show, errors and latency, is read from its share.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlloop.core import metrics
+from mlloop.release import releases
+from mlloop.store import prediction_log
+from mlloop.core.errors import DataError
+from mlloop.problem import Problem, Recommendation
+from mlloop.core.verdict import Check, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_ERRORS, ERROR_SHARE = 2, 0.01
+MAX_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a canary was started with, as its ledger row has it.
+
+    Attributes
+    ----------
+    since, deadline : datetime
+    min_rows : int
+        Rows that the canary must have answered, and rows with a label that the test needs.
+    max_loss : float
+        How much worse than the champion still counts as no worse, in the problem's metric.
+    confidence : float
+    max_latency_ms : float
+    """
+
+    since: dt.datetime
+    deadline: dt.datetime
+    min_rows: int
+    max_loss: float
+    confidence: float
+    max_latency_ms: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a canary stands.
+
+    Attributes
+    ----------
+    outcome : str or None
+        'promoted', 'rolled_back', or None: go on.
+    reasons : list of str
+    evidence : list of dict
+    """
+
+    outcome: str | None
+    reasons: list[str]
+    evidence: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the canary's own share shows: answers, errors, the 99th percentile of its latency."""
+
+    answered: int
+    errors: int
+    slow_ms: float | None
+
+
+def seen(log: "pd.DataFrame", model: str) -> Seen:
+    """Count the canary's own answers in the log."""
+    own = log[(log["model"] == model) & (log["role"] == "canary")]
+    answered = own[own["error"].isna()]
+    slow = float(answered["ms"].quantile(0.99)) if answered["ms"].notna().any() else None
+    return Seen(len(answered), int(own["error"].notna().sum()), slow)
+
+
+def gain(
+    statement: Problem,
+    champion: releases.Release,
+    canary: releases.Release,
+    log: "pd.DataFrame",
+    labels: "pd.DataFrame | None",
+    now: dt.datetime,
+) -> metrics.Estimate | None:
+    """How much better the canary is than the champion on the rows whose truth is known; None where there is none.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        The entity's column, or the id that the answer gave, and the target; for recommendation user, item, time of
+        what was bought.
+    """
+    if labels is None or log.empty:
+        return None
+    if isinstance(statement.task, Recommendation):
+        return _ranking_gain(statement, champion, canary, log, labels, now)
+    task = statement.task
+    by_entity = task.entity is not None and task.entity in labels
+    on, by = (task.entity, "entity") if by_entity else ("id", "id")
+    known = prediction_log.with_labels(log, labels, str(on), task.target, by).dropna(subset=["label"]).head(MAX_ROWS)
+    if known.empty:
+        return None
+    asked = releases.rows_of(prediction_log.asked(known), canary.fields)
+    is_class = task.kind == "classification"
+    truth = known["label"].astype(str).eq(str(task.positive)) if is_class else known["label"]
+    ours, theirs = canary.scores(asked), champion.scores(asked)  # type: ignore[attr-defined]
+    cut, their_cut = getattr(canary, "cut", 0.5), getattr(champion, "cut", 0.5)
+    try:
+        return metrics.compare(
+            statement.success.metric, truth.astype(float).to_numpy(), ours, theirs,
+            threshold=cut, their_threshold=their_cut, confidence=statement.success.confidence,
+        )  # fmt: skip
+    except DataError:  # one class only, say: no figure yet
+        return None
+
+
+def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Estimate | None:
+    """Both are asked what everybody was asked, and judged by what was bought in the time that the statement gives a list."""
+    import pandas as pd
+
+    window = pd.Timedelta(days=statement.time.holdout_days)
+    shown = log.dropna(subset=["entity"]).sort_values("at", kind="stable").drop_duplicates("entity")
+    shown = shown[shown["at"] + window <= now].reset_index(drop=True)
+    wanted = bought.astype({"user": str, "item": str}).merge(shown[["entity", "at"]], left_on="user", right_on="entity")
+    wanted = wanted.loc[(wanted["time"] >= wanted["at"]) & (wanted["time"] < wanted["at"] + window), ["user", "item"]]
+    asked = prediction_log.asked(shown)
+    left_out = asked["exclude"] if "exclude" in asked else pd.Series([None] * len(shown), dtype=object)
+    rows = [
+        {"user": user, "k": statement.task.k, "exclude": out if isinstance(out, list) else None}
+        for user, out in zip(shown["entity"], left_out, strict=True)
+    ]
+    wanted = wanted.drop_duplicates()
+    if not statement.task.repeats:
+        wanted = wanted[~_bought_before(wanted, rows, (champion, canary))]
+    who = sorted(wanted["user"].unique())[:MAX_ROWS]
+    if not who:
+        return None
+    some = set(who)
+    rows, wanted = [row for row in rows if row["user"] in some], wanted[wanted["user"].isin(some)]
+    users = [row["user"] for row in rows]
+    lists = [[one["items"] for one in release.answers(rows)] for release in (canary, champion)]
+    figures = [metrics.values_of_lists(users, one, wanted["user"], wanted["item"], statement.task.k) for one in lists]
+    values = [one[statement.success.metric] for one in figures]
+    return metrics.estimate_mean(values[0] - values[1], confidence=statement.success.confidence)
+
+
+def _bought_before(wanted, rows, both) -> np.ndarray:
+    """Which pairs of user and item were bought before the list was shown: left out of it, or seen by a model."""
+    told = {(row["user"], item) for row in rows for item in row["exclude"] or ()}
+    found = np.array([pair in told for pair in zip(wanted["user"], wanted["item"], strict=True)], dtype=bool)
+    for release in both:
+        found |= releases.seen_by(release.recommender, wanted["user"], wanted["item"])
+    return found
+
+
+def estimated_gain(
+    statement: Problem, champion: releases.Release, canary: releases.Release, log: "pd.DataFrame", draws: int = 200
+) -> metrics.Estimate | None:
+    """The gain to be expected where no label has come; classification only, else None.
+
+    Each row is believed positive with the mean of both models' calibrated probabilities, so that neither is judged by
+    its own belief alone. Truth is drawn from that belief and rows with replacement; the figure says nothing about a
+    change in what the target means.
+    """
+    if statement.task.kind != "classification" or log.empty:
+        return None
+    rows = releases.rows_of(prediction_log.asked(log.head(MAX_ROWS)), canary.fields)
+    scores = [np.asarray(one.scores(rows)) for one in (canary, champion)]  # type: ignore[attr-defined]
+    belief = np.mean([calibrated(one, s) for one, s in zip((canary, champion), scores, strict=True)], axis=0)
+    rng, better, found = np.random.default_rng(0), metrics.metric(statement.success.metric), []
+    for _ in range(draws):
+        some = rng.integers(0, len(belief), len(belief))
+        truth = (rng.random(len(belief)) < belief[some]).astype(float)
+        try:
+            figures = [
+                metrics.measure(better.name, truth, s[some], getattr(one, "cut", 0.5))
+                for one, s in zip((canary, champion), scores, strict=True)
+            ]
+        except DataError:
+            continue
+        found.append(better.gain(*figures))
+    if len(found) < draws // 2:
+        return None
+    tail = (1 - statement.success.confidence) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return metrics.Estimate(float(np.mean(found)), float(low), float(high), len(belief), 1 - 2 * tail, "expected")
+
+
+def calibrated(release: releases.Release, scores: np.ndarray) -> np.ndarray:
+    """Scores as probabilities by the release's own calibration on the held-out period; as they are where it has none."""
+    knots = release.card.get("calibration")
+    if not knots:
+        return np.clip(scores, 0, 1)
+    return np.interp(scores, knots["score"], knots["probability"])
+
+
+def decide(
+    terms: Terms,
+    own: Seen,
+    realised: metrics.Estimate | None,
+    estimated: metrics.Estimate | None,
+    now: dt.datetime,
+    label: str = "metric",
+) -> Trial:
+    """What follows from a canary's figures: promote, roll back, or go on. No data means roll back.
+
+    Parameters
+    ----------
+    own : Seen
+    realised, estimated : Estimate or None
+        Gain over the champion.
+    now : datetime
+    label : str
+        The metric's name for readers.
+    """
+    over = now >= terms.deadline
+    enough = own.answered >= terms.min_rows
+    figure, kind = realised, "realised"
+    if realised is None or realised.n < terms.min_rows:
+        figure, kind = (estimated, "estimated") if over else (None, "")
+    checks = [_errors(own), _rows(own, terms, over)]
+    if enough:
+        checks += [_latency(own, terms), _no_worse(figure, kind, terms, over, label)]
+    evidence = [one.evidence() for one in checks]
+    failed = [one for one in checks if one.passed is False]
+    if failed:
+        return Trial("rolled_back", [one.reason for one in failed], evidence)
+    if all(one.passed for one in checks) and enough:
+        return Trial("promoted", [one.reason for one in checks if one.reason], evidence)
+    return Trial(None, [one.reason for one in checks if one.passed is None], evidence)
+
+
+def _errors(own: Seen) -> Check:
+    asked = own.answered + own.errors
+    share = own.errors / asked if asked else 0.0
+    bad = own.errors > MAX_ERRORS and share > ERROR_SHARE
+    said = f"{own.errors} of {asked} requests to the canary ended in an error." if bad else ""
+    return Check("canary's errors", not bad, said, share, None, None, ERROR_SHARE, "share of requests")
+
+
+def _rows(own: Seen, terms: Terms, over: bool) -> Check:
+    passed = True if own.answered >= terms.min_rows else False if over else None
+    until = f"{terms.deadline:%Y-%m-%d %H:%M}"
+    said = f"The canary answered {own.answered:,} requests by {until}, {terms.min_rows:,} are asked for."
+    return Check("canary's rows", passed, "" if passed else said, own.answered, None, None, terms.min_rows, "rows")
+
+
+def _latency(own: Seen, terms: Terms) -> Check:
+    slow = own.slow_ms is not None and own.slow_ms > terms.max_latency_ms
+    said = f"One in a hundred answers of the canary took {number(own.slow_ms)} ms or longer, {number(terms.max_latency_ms)} are allowed."
+    return Check(
+        "canary's latency (p99)", not slow, said if slow else "", own.slow_ms, None, None, terms.max_latency_ms, "ms"
+    )
+
+
+def _no_worse(figure: metrics.Estimate | None, kind: str, terms: Terms, over: bool, label: str) -> Check:
+    name = f"{kind or 'realised'} gain over the champion"
+    if figure is None or not np.isfinite([figure.low, figure.high]).all():
+        said = "There is no figure for the canary's gain: too few labels have come, and it cannot be estimated."
+        return Check(name, False if over else None, said, None, None, None, -terms.max_loss, label)
+    good, bad = figure.low >= -terms.max_loss, figure.high < -terms.max_loss
+    passed = True if good else False if bad or over else None
+    words = "no worse than" if good else "worse than" if bad else "not shown to be as good as"
+    said = (
+        f"The canary is {words} the champion: {kind} gain in {label} {number(figure.value)} "
+        f"[{number(figure.low)}, {number(figure.high)}] on {figure.n:,} rows, a loss of {number(terms.max_loss)} is allowed."
+    )
+    return Check(name, passed, said, figure.value, figure.low, figure.high, -terms.max_loss, label)

@@ -1,0 +1,371 @@
+"""The production artefact: a folder that answers requests, whole without the pipeline, and never code.
+
+`release.json` says what is asked for (the fields), how fields become features, and what the answer means; beside it lies
+the model as ONNX, or, where ONNX cannot express it, as skops or safetensors made of types from our own list. The
+folder's name is its digest, so that a release once made is never changed, and an earlier one is there to go back to.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlloop.core import storage
+from mlloop.models import onnx_export
+from mlloop.core.errors import ModelError
+from mlloop.core.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+NO_TEXT = "(missing)"
+PARTS = ("month", "weekday", "hour")
+CHUNK = 2000  # users ranked at once: each has a score for every item
+NEXT = "Make it anew: mlloop run --from deployment"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One thing that a request states.
+
+    Attributes
+    ----------
+    name : str
+    type : str
+        'number', 'text', 'time', or 'list' (of texts; in a table of texts separated by semicolons).
+    required : bool
+        Whether a request without it is refused; else it counts as missing.
+    min, max : float or None
+    values : list of str or None
+    meaning, unit : str
+    """
+
+    name: str
+    type: str
+    required: bool = False
+    min: float | None = None
+    max: float | None = None
+    values: list[str] | None = None
+    meaning: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """How one feature is read off a request: the field `source`, a `part` of the time in it, or the definition by
+    which it is `computed` from the fields."""
+
+    name: str
+    type: str
+    source: str
+    part: str | None = None
+    computed: str | None = None
+
+
+def folder_of(settings: Settings, problem: str, digest: str) -> Path:
+    """Where a release of that digest lies."""
+    return settings.state / "releases" / problem / digest[:32]
+
+
+def write(settings: Settings, problem: str, card: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[Path, str]:
+    """Write a release; the same content again is the same release.
+
+    Parameters
+    ----------
+    card : dict
+        The content of release.json.
+    files : dict of str to bytes
+        Relative name -> content.
+
+    Returns
+    -------
+    path : Path
+    digest : str
+        Of the whole folder: what the ledger cites.
+    """
+    content = {**files, "release.json": _card(card)}
+    names = sorted(content, key=Path)
+    digest = storage.digest_json([[name, storage.digest_bytes(content[name])] for name in names])
+    path = folder_of(settings, problem, digest)
+    if not path.is_dir() or storage.digest_file(path) != digest:
+        with storage.atomic_path(path) as beside:
+            for name in names:
+                (beside / name).parent.mkdir(parents=True, exist_ok=True)
+                (beside / name).write_bytes(content[name])
+    return path, digest
+
+
+def _card(card: Mapping[str, Any]) -> bytes:
+    return (json.dumps(storage.plain(dict(card)), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def load(folder: Path | str, digest: str) -> "Release":
+    """The release in `folder`, if it is the one with that digest.
+
+    Raises
+    ------
+    ModelError
+        Missing, altered, of a format or of types that are not known.
+    """
+    folder = Path(folder)
+    if not (folder / "release.json").is_file():
+        raise ModelError("there is no release here", str(folder), NEXT)
+    found = storage.digest_file(folder)
+    if found != digest:
+        raise ModelError(f"was altered: its digest is {found[:12]}, the ledger says {digest[:12]}", str(folder), NEXT)
+    card = storage.read_json(folder / "release.json")
+    if card.get("format") != FORMAT:
+        raise ModelError(f"has format {card.get('format')!r}, expected {FORMAT}", str(folder), NEXT)
+    made = Ranking if card["kind"] == "recommendation" else Scoring
+    return made(card, folder, digest)
+
+
+class Release:
+    """A loaded production artefact; `card` is its release.json.
+
+    Attributes
+    ----------
+    digest, model, problem, kind, form : str
+        `digest` is the release's, `model` the trained model's.
+    fields : list of Field
+    entity : str or None
+        The field that names who is asked about.
+    """
+
+    def __init__(self, card: dict[str, Any], folder: Path, digest: str):
+        self.card, self.folder, self.digest = card, folder, digest
+        self.model, self.problem, self.kind, self.form = card["model"], card["problem"], card["kind"], card["form"]
+        self.entity: str | None = card.get("entity")
+        self.fields = [Field(**one) for one in card["fields"]]
+
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """One answer a row."""
+        raise NotImplementedError
+
+
+class Scoring(Release):
+    """A classifier's or regressor's release: score and prediction of each row."""
+
+    def __init__(self, card: dict[str, Any], folder: Path, digest: str, session: Any = None):
+        super().__init__(card, folder, digest)
+        self.features = [Feature(**one) for one in card["features"]]
+        inputs = {one.name: one.type for one in self.features}
+        self.positive, self.cut = card.get("positive_at"), card.get("cut", 0.5)
+        self.classes = card.get("classes")
+        self.extra: Any = self._own_features()
+        if session is not None:
+            self.session = session
+        elif self.form == "onnx":
+            self.session = onnx_export.Session((folder / "model.onnx").read_bytes(), inputs)
+        else:
+            from mlloop.models import candidates
+
+            self.session = _Estimator(candidates.load(folder), inputs)
+
+    def _own_features(self) -> Any:
+        """What computes the features that the project defined itself; None where there are none.
+
+        Raises
+        ------
+        ModelError
+            One is no longer there, or another than the model was trained with.
+        """
+        wanted = self.card.get("definitions") or {}
+        if not wanted:
+            return None
+        from mlloop.core import extensions
+        from mlloop.data import feature_registry
+
+        extensions.bring_in()
+        known = {one.name: one for one in feature_registry.definitions("row")}
+        for name, digest in wanted.items():
+            if name not in known or feature_registry.formula_digest(known[name]) != digest:
+                what = "is no longer there" if name not in known else "was changed since the model was trained"
+                raise ModelError(
+                    f"its feature {name!r} {what}",
+                    f"model {self.model[:12]}",
+                    "Restore it, or train anew: mlloop run --from features",
+                )
+        return feature_registry.RowFeatures([known[name] for name in wanted], {one.name: one.type for one in self.fields})
+
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """The features of the rows as columns: numbers or None, and text."""
+        made: dict[str, list[Any]] = {}
+        computed = self.extra(rows) if self.extra else {}
+        for one in self.features:
+            if one.name in computed:
+                made[one.name] = computed[one.name]
+            elif one.part:
+                made[one.name] = [part_of(row.get(one.source), one.part) for row in rows]
+            elif one.type == onnx_export.TEXT:
+                made[one.name] = [NO_TEXT if (v := row.get(one.source)) is None else v for row in rows]
+            else:
+                made[one.name] = [row.get(one.source) for row in rows]
+        return made
+
+    def scores(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Probability of the positive class, of each class (n, n_classes) where there are more than two, or the number."""
+        answered = self.session.scores_of_columns(self.columns(rows), len(rows))
+        return answered[:, self.positive] if answered.ndim == 2 and self.positive is not None else answered
+
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """score and prediction of each row.
+
+        Raises
+        ------
+        ModelError
+            An answer is not a number.
+        """
+        scores = self.scores(rows)
+        if not np.isfinite(scores).all():
+            raise ModelError(
+                "answered with something that is not a number",
+                f"model {self.model[:12]}",
+                "Look at the row that was asked; go back to the model before: mlloop rollback",
+            )
+        return [self._answer(score) for score in scores.tolist()]
+
+    def _answer(self, score: Any) -> dict[str, Any]:
+        if self.classes is None:
+            return {"score": score, "prediction": score}
+        if isinstance(score, list):
+            best = max(range(len(score)), key=score.__getitem__)
+            return {"score": score[best], "prediction": self.classes[best]}
+        yes, no = self.classes[self.positive], self.classes[1 - self.positive]  # type: ignore[operator]
+        return {"score": score, "prediction": yes if score >= self.cut else no}
+
+
+def part_of(moment: Any, part: str) -> float | None:
+    """Month (1 to 12), weekday (0 is Monday) or hour of a moment."""
+    if moment is None:
+        return None
+    return float({"month": moment.month, "weekday": moment.weekday(), "hour": getattr(moment, "hour", 0)}[part])
+
+
+class _Estimator:
+    """A scikit-learn estimator with the interface of an ONNX session."""
+
+    def __init__(self, estimator: Any, inputs: Mapping[str, str]):
+        self.estimator, self.inputs = estimator, dict(inputs)
+
+    def scores_of_columns(self, columns: Mapping[str, list[Any]], n: int) -> np.ndarray:
+        import pandas as pd
+
+        kinds = {onnx_export.NUMBER: "float64", onnx_export.TEXT: "object"}
+        frame = pd.DataFrame({name: pd.Series(columns[name], dtype=kinds[kind]) for name, kind in self.inputs.items()})
+        ask = getattr(self.estimator, "predict_proba", None) or self.estimator.predict
+        return np.asarray(ask(frame), dtype=float)
+
+
+class Ranking(Release):
+    """A recommender's release: the best items for each user."""
+
+    def __init__(self, card: dict[str, Any], folder: Path, digest: str):
+        super().__init__(card, folder, digest)
+        from mlloop.models import candidates
+
+        self.recommender = candidates.load(folder)
+        self.k, self.repeats = card["k"], card["repeats"]
+
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The items for each row's user, best first, without those in its `exclude`; a user nobody knows is shown what is popular."""
+        return [{"items": items} for items in chosen(self.recommender, rows, self.k, self.repeats)]
+
+
+def chosen(recommender: Any, rows: Sequence[Mapping[str, Any]], k: int, repeats: bool) -> list[list[str]]:
+    """The items that a recommender shows to each row's user, best first.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        user; k and exclude (items) where they are stated.
+    repeats : bool
+        Whether what the recommender saw a user buy is shown again.
+    """
+    return [
+        items
+        for start in range(0, len(rows), CHUNK)
+        for items in _chosen(recommender, rows[start : start + CHUNK], k, repeats)
+    ]
+
+
+def _chosen(recommender: Any, rows: Sequence[Mapping[str, Any]], k: int, repeats: bool) -> list[list[str]]:
+    wanted = [row.get("k") or k for row in rows]
+    left_out = [set(row.get("exclude") or ()) for row in rows]
+    users = [row["user"] for row in rows]
+    most = max((n + len(out) for n, out in zip(wanted, left_out, strict=True)), default=k)
+    found = recommender.recommend(users, k=most, exclude_seen=not repeats)
+    to_show = _to_show(recommender, users, repeats)
+    lists = ([str(item) for item in items[:n]] for items, n in zip(found, to_show, strict=True))
+    return [[i for i in items if i not in out][:n] for items, out, n in zip(lists, left_out, wanted, strict=True)]
+
+
+def _to_show(recommender: Any, users: Sequence[str], repeats: bool) -> list[int]:
+    """How many items there are for each user: all, or those not bought before, which stand first."""
+    every = len(recommender.items_)
+    if repeats:
+        return [every] * len(users)
+    bought = np.append(np.diff(recommender.seen_.indptr), 0)  # the last: a user nobody knows
+    return (every - bought[recommender.users_.get_indexer(users)]).tolist()
+
+
+def seen_by(recommender: Any, users: Any, items: Any) -> np.ndarray:
+    """Whether the recommender saw each user buy the item beside it, (n_pairs,)."""
+    import pandas as pd
+
+    known = recommender.seen_.tocoo()
+    row, column = (
+        recommender.users_.get_indexer(users),
+        recommender.items_.astype(str).get_indexer(pd.Index(items).astype(str)),
+    )
+    place = lambda row, column: np.asarray(row, dtype=np.int64) * len(recommender.items_) + column
+    return (row >= 0) & (column >= 0) & np.isin(place(row, column), place(known.row, known.col)[known.data > 0])
+
+
+def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[dict[str, Any]]:
+    """A table's rows as requests state them: the known fields, missing values as None.
+
+    What is no number or time where one is asked for stays as it is, so that the check of its row can name it.
+    """
+
+    columns = {}
+    for one in fields:
+        if one.name not in frame:
+            continue
+        values = frame[one.name]
+        missing = values.isna().to_numpy()
+        try:
+            listed = _listed(values, one.type)
+        except (ValueError, TypeError):
+            listed = values.tolist()
+        columns[one.name] = [None if gone else value for value, gone in zip(listed, missing, strict=True)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _listed(values: "pd.Series", kind: str) -> list[Any]:
+    import pandas as pd
+
+    if kind == "time":
+        return pd.to_datetime(values).tolist()
+    if kind == "number":
+        return values.astype("float64").tolist()
+    if kind == "list":
+        return [
+            list(one) if np.iterable(one) and not isinstance(one, str) else [*map(str.strip, _text(one).split(";"))]
+            for one in values.tolist()
+        ]
+    return [_text(value) for value in values.tolist()]
+
+
+def _text(value: Any) -> str:
+    """A value as the text that JSON's number would become: 21.0, as a table with gaps has an integer, is '21'."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def field_dict(one: Field | Feature) -> dict[str, Any]:
+    """A field or feature as release.json has it."""
+    return asdict(one)

@@ -1,0 +1,317 @@
+"""What can be found wrong before anything runs, in seconds: no row is computed, and no stage starts."""
+
+import ast
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mlloop.core import extensions, parsing
+from mlloop.pipeline import runner
+from mlloop import problem as problems
+from mlloop.core import settings as _settings
+from mlloop.core.errors import MlloopError, ProblemError, SettingsError, SourceError, StageFailed
+from mlloop.problem import Problem, Recommendation, Source, Table, meant
+from mlloop.core.settings import Settings
+
+
+def everything(root: Path | str | None = None) -> list[str]:
+    """Check settings, statements, sources, pipeline, notebooks and what the project adds; returns what was found, one line each.
+
+    Raises
+    ------
+    MlloopError
+        The first thing that would fail.
+    """
+    settings = _settings.load(root)
+    said = [f"settings.ini: state in {settings.state}, engine {settings.engine}, kernels {settings.kernel_pool}"]
+    files = [file for file in sorted(settings.problems.glob("*.yaml")) if not re.search(r"\.r\d+$", file.stem)]
+    if not files:
+        raise SettingsError(
+            "holds no problem statement", str(settings.problems), "Write one, or begin a project: mlloop new DIR"
+        )
+    statements = {file: problems.load(file) for file in files}
+    for file, one in statements.items():
+        said.append(f"{file.name}: {one.task.kind}, {len(one.tables)} tables, {len(one.rules)} rules")
+    _, plan = runner.project(files[0].stem, settings.root)
+    runner.check_notebooks(list(plan.tasks.values()))
+    gates = ", ".join(task.name for task in plan.tasks.values() if task.is_gate) or "none"
+    said.append(f"pipeline.yaml: {len(plan.tasks)} stages, gates: {gates}")
+    wrong = [one for one in (out_of_step(path, settings) for path in _notebooks(settings, plan)) if one]
+    if wrong:
+        raise StageFailed("; ".join(wrong), str(settings.notebooks), "Export them: nbdev-export")
+    said.append("notebooks: their modules are what they export")
+    said += _own(settings, statements)
+    for file, one in statements.items():
+        said += _sources(file, one, settings)
+        expressions(file, one)
+    return [*said, *_ledger(settings)]
+
+
+def _ledger(settings: Settings) -> list[str]:
+    from mlloop.store.ledger import Ledger
+
+    head = Ledger.open(settings).verify()
+    return [f"ledger: {head.id} decisions, the chain holds"]
+
+
+# ---------------------------------------------------------------------------------------------- notebooks and modules
+
+
+def _notebooks(settings: Settings, plan) -> list[Path]:
+    return list(
+        dict.fromkeys([*(task.source for task in plan.tasks.values()), *sorted(settings.notebooks.glob("*.ipynb"))])
+    )
+
+
+def out_of_step(notebook: Path, settings: Settings) -> str | None:
+    """What is wrong between a notebook and the module exported from it; None where they agree."""
+    try:
+        cells = [
+            "".join(c["source"])
+            for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+            if c["cell_type"] == "code"
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageFailed(f"not a notebook: {error}", str(notebook), "Restore it, then: mlloop check") from error
+    names = [cell.split("default_exp", 1)[1].split()[0] for cell in cells if cell.startswith("#| default_exp")]
+    if not names:
+        return None
+    package = extensions.package(settings.root) or "mlloop"
+    folder = settings.root / package.replace(".", "/")
+    module = folder / f"{names[0]}.py"
+    if not module.exists():
+        return None if not folder.exists() else f"{notebook.name} exports {names[0]}, which is not there"
+    wanted = [_body(cell, package) for cell in cells if cell.startswith("#| export")]
+    held = module.read_text(encoding="utf-8")
+    parts = [
+        _body("\n".join(part.split("\n")[1:]), package)
+        for part in held.split("\n# %% ")[1:]
+        if not part.startswith("auto")
+    ]
+    return None if wanted == parts else f"{notebook.name} differs from {package}/{names[0]}.py"
+
+
+def _body(source: str, package: str) -> str:
+    """Code without its directives, imports of the package relative as nbdev writes them."""
+    text = "\n".join(line for line in source.split("\n") if not line.startswith("#|"))
+    try:
+        tree = parsing.tree(text)
+    except SyntaxError:
+        return text.strip()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == package:
+            node.module, node.level = (node.module or "").partition(".")[2] or None, 1
+    return ast.dump(tree)
+
+
+# ---------------------------------------------------------------------------------------------- what the project adds
+
+
+def _own(settings: Settings, statements: dict[Path, Problem]) -> list[str]:
+    """Import the project's own modules, and hold the names in the statements against what is registered."""
+    brought = extensions.bring_in(settings.root)
+    for file, statement in statements.items():
+        _names(file, statement)
+    found = extensions.declared(settings.root)
+    counts = {kind: sum(one.kind == kind for one in found) for kind in dict.fromkeys(one.kind for one in found)}
+    words = {"cleaning": "cleaning rule", "rule": "business rule"}
+    told = ", ".join(f"{n} {words.get(kind, kind)}{'s' if n > 1 else ''}" for kind, n in counts.items())
+    return [f"of its own: {told or 'nothing yet'}"] if brought else []
+
+
+def _names(file: Path, statement: Problem) -> None:
+    wanted: list[tuple[str, dict[str, Any], str, str]] = [
+        ("rule", extensions.RULES, r.function, f"rules: {r.name}") for r in statement.rules if r.function
+    ]
+    wanted += [
+        ("check", extensions.CHECKS, name, f"tables.{table}.checks")
+        for table, one in statement.tables.items()
+        for name in one.checks
+    ]
+    for kind, known, name, place in wanted:
+        if name not in known:
+            told = f"{kind} {name!r} is not registered" + meant(name, known)
+            raise ProblemError(
+                told, f"{file}: {place}", f"Write it with the decorator own.{kind} and export it, then: mlloop check"
+            )
+    if statement.budget.candidates:
+        from mlloop.models import candidates
+
+        able = [c.name for c in candidates.of_kind(statement.task.kind)]
+        for name in statement.budget.candidates:
+            if name not in able:
+                told = f"candidate {name!r} is not there for {statement.task.kind}" + meant(name, able)
+                raise ProblemError(told, f"{file}: budget.candidates", "Mend the statement, then: mlloop check")
+
+
+# ---------------------------------------------------------------------------------------------- sources
+
+
+def _sources(file: Path, statement: Problem, settings: Settings) -> list[str]:
+    """Each source is there, and holds the columns that its tables declare; what is only reached over a network is left out."""
+    told = []
+    for name, source in statement.sources.items():
+        tables = {t: table for t, table in statement.tables.items() if table.source == name}
+        if statement.simulator is not None or source.kind in ("http", "nannyml"):
+            continue
+        columns, where = _files(source, settings, statement) if source.kind == "files" else _database(source, settings)
+        if columns is None:
+            continue
+        for table, spec in tables.items():
+            _has_columns(file, statement, table, spec, columns, where)
+        told.append(f"source {name}: {where}, {len(columns)} columns")
+    return told
+
+
+def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list[str] | None, str]:
+    from mlloop import collection, ingestion
+
+    where = collection.place(source.path or "", settings, statement.name)
+    found = collection.matching(source, settings, statement.name)
+    if not found:
+        folder = Path(where).parent
+        near = sorted(one.name for one in folder.glob("*"))[:8] if folder.is_dir() else []
+        there = f"the folder holds {', '.join(near)}" if near else "the folder is empty or not there"
+        raise SourceError(
+            f"no file matches ({there})",
+            where,
+            "Put the file there or mend sources in the statement, then: mlloop check",
+        )
+    newest = found[-1]
+    form = collection.file_format(newest, source)
+    if form == "jsonl":
+        return None, ""
+    raw = ingestion.Raw(newest, form, newest.name, source)
+    if source.encoding.lower().startswith("utf-16") and form == "csv":
+        return None, ""
+    return ingestion.header(
+        raw
+    ), f"{len(found)} file{'s' if len(found) > 1 else ''} ({os.path.relpath(newest, settings.root)})"
+
+
+def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str]:
+    """The columns of a local database's table; others are left to the run."""
+    from mlloop import collection
+
+    url = collection.place(source.url or "", settings)
+    if not url.startswith("sqlite:///"):
+        return None, ""
+    place = Path(url.removeprefix("sqlite:///").split("?")[0])
+    if not place.is_file():
+        raise SourceError(
+            "there is no such database", str(place), "Put it there or mend sources in the statement, then: mlloop check"
+        )
+    if source.table is None:
+        return None, ""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(url)
+    inspector = sa.inspect(engine)
+    known = [*inspector.get_table_names(), *inspector.get_view_names()]
+    if source.table not in known:
+        raise SourceError(
+            f"there is no table {source.table!r}" + meant(source.table, known),
+            str(place),
+            "Mend sources in the statement, then: mlloop check",
+        )
+    return [
+        str(column["name"]) for column in inspector.get_columns(source.table)
+    ], f"table {source.table} of {place.name}"
+
+
+def _has_columns(file: Path, statement: Problem, table: str, spec: Table, columns: list[str], where: str) -> None:
+    lost = [name for name in spec.columns if name not in columns]
+    needed = {*spec.key, spec.time, *(n for n, one in spec.columns.items() if one.required), *_needed(statement, table)}
+    for name in lost:
+        if name in needed:
+            told = f"column {name!r} is not in {where}" + meant(name, columns)
+            raise ProblemError(
+                told, f"{file}: tables.{table}.columns", "Mend the statement or the file, then: mlloop check"
+            )
+
+
+def _needed(statement: Problem, table: str) -> set[str | None]:
+    task = statement.task
+    if isinstance(task, Recommendation):
+        uses = {
+            c
+            for use in task.interactions
+            if use.table == table
+            for c in (use.user, use.item, use.time, use.kind_column)
+        }
+        return uses | ({task.items.item} if task.items and task.items.table == table else set())
+    return {task.target, task.entity, statement.time.column} if task.table == table else set()
+
+
+# ---------------------------------------------------------------------------------------------- SQL
+
+
+def expressions(file: Path, statement: Problem) -> None:
+    """Try the statement's SQL (derive, where, rules) on an empty table of the declared columns.
+
+    Raises
+    ------
+    ProblemError
+        An expression that is no SQL, or names a column that is not there.
+    """
+    task = statement.task
+    if isinstance(task, Recommendation):
+        return
+    import duckdb
+
+    columns = {n: _type(c.type) for join in task.joins for n, c in statement.tables[join.table].columns.items()}
+    columns |= {n: _type(c.type) for n, c in statement.tables[task.table].columns.items()}
+    for rule in statement.tables[task.table].cleaning:
+        made = {"number": "DOUBLE", "date": "TIMESTAMP"}.get(rule.rule)
+        columns |= {n: made for n in rule.columns if made and n in columns}
+        suffix = {"fill": "_missing", "outliers": "_outlier"}.get(rule.rule)
+        columns |= {f"{n}{suffix}": "BOOLEAN" for n in rule.columns if suffix}
+    unknown = any(one.rule not in problems.CLEANING for one in statement.tables[task.table].cleaning)
+    with duckdb.connect() as con:
+        listed = ", ".join(f'"{_quoted(name)}" {kind}' for name, kind in columns.items())
+        con.execute(f"CREATE TABLE rows ({listed})")
+        for name, sql in task.derive.items():
+            _try(con, f"task.derive: {name}", sql, file, columns, unknown)
+            kind = str(con.sql(f"SELECT ({sql}) AS made FROM rows").types[0])
+            con.execute(f'ALTER TABLE rows ADD COLUMN "{_quoted(name)}" {kind}')
+            columns[name] = kind
+        wanted = {"task.where": task.where, **{f"rules: {r.name}": r.score for r in statement.rules}}
+        for place, expression in wanted.items():
+            if expression:
+                _try(
+                    con,
+                    place,
+                    f"CAST(({expression}) AS DOUBLE)" if place.startswith("rules") else expression,
+                    file,
+                    columns,
+                    unknown,
+                )
+
+
+def _try(con: Any, place: str, sql: str, file: Path, columns: dict[str, str], lenient: bool) -> None:
+    import duckdb
+
+    try:
+        con.execute(f"SELECT ({sql}) FROM rows")
+    except duckdb.Error as error:
+        if lenient and isinstance(error, duckdb.BinderException):
+            return  # a cleaning rule of the project's own may have added the column
+        said = " ".join(str(error).split("\n\nLINE")[0].split())[:300]
+        raise ProblemError(
+            f"{said} (columns: {', '.join(columns)})", f"{file}: {place}", "Mend the statement, then: mlloop check"
+        ) from error
+
+
+def _type(kind: str) -> str:
+    return {"integer": "BIGINT", "number": "DOUBLE", "time": "TIMESTAMP", "date": "DATE", "boolean": "BOOLEAN"}.get(
+        kind, "VARCHAR"
+    )
+
+
+def _quoted(name: str) -> str:
+    return name.replace('"', '""')
+
+
+__all__ = ["MlloopError", "everything", "expressions", "out_of_step"]

@@ -1,0 +1,488 @@
+"""Writes down what was found out about a table as the parts of a problem statement, guesses marked as such."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlloop import problem as problems
+from mlloop.scaffold import survey
+from mlloop.core.errors import DataError, UsageError
+from mlloop.problem import meant
+from mlloop.scaffold.survey import Guess, Looked
+
+Ask = Callable[[str, Sequence[str], str | None], str]
+
+
+@dataclass
+class Wanted:
+    """What the person asked for; None where it is to be found out.
+
+    Attributes
+    ----------
+    data : str
+        A file, a glob or folder of files, or a database's URL.
+    target, time, id, user, item : str or None
+        Columns.
+    task : str or None
+        'classification', 'regression' or 'recommendation'.
+    positive : str or None
+        The class that is looked for.
+    """
+
+    data: str
+    target: str | None = None
+    time: str | None = None
+    id: str | None = None
+    user: str | None = None
+    item: str | None = None
+    task: str | None = None
+    positive: str | None = None
+    table: str | None = None
+    query: str | None = None
+
+
+def _must_be_a_column(option: str, column: str | None, looked: Looked) -> None:
+    if column is not None and column not in looked.text.columns:
+        told = f"--{option} {column!r} is not a column" + meant(column, list(looked.text.columns))
+        raise UsageError(told, looked.source.path or looked.source.url, "Name one of them")
+
+
+# ---------------------------------------------------------------------------------------------- the statement
+
+
+def statement(name: str, wanted: Wanted, looked: Looked, columns: dict[str, Guess], ask: Ask | None) -> dict[str, Any]:
+    """What the template of the problem statement is filled with; and `said`, `leaks`."""
+    if wanted.task not in (None, "classification", "regression", "recommendation"):
+        kinds = "classification, regression, recommendation"
+        raise UsageError(f"--task {wanted.task!r} is none of {kinds}", next_step=f"Example: {survey.EXAMPLE}")
+    for option in ("target", "time", "id", "user", "item"):
+        _must_be_a_column(option, getattr(wanted, option), looked)
+    events = wanted.task == "recommendation" or wanted.user is not None or wanted.item is not None
+    if not events and wanted.target is None:
+        events = _is_about_events(wanted, looked, columns, ask)
+    times = survey.times_of(looked, columns)
+    time = wanted.time or (times[0] if times else None)
+    said: list[tuple[str, str]] = []
+    if time and not columns[time].is_time:
+        raise UsageError(
+            f"--time {time!r} holds no times that are understood, such as {looked.text[time].dropna().iloc[0]!r}",
+            looked.source.path or looked.source.url,
+            "Write them as 2025-03-31 or 2025-03-31T12:00, or leave --time out",
+        )
+    if time and not wanted.time and len(times) > 1 and ask:
+        time = ask("Which column says when a row happened?", times, time)
+    elif time and not wanted.time:
+        others = f"; {', '.join(times[1:])} would do too: --time" if len(times) > 1 else ""
+        said.append(("time", f"{time}, since it says when a row happened{others}"))
+    make = _events if events else _rows
+    given = make(name, wanted, looked, columns, time, said, ask)
+    more = {
+        "looked": _looked_at(looked, wanted),
+        "source": _source(looked),
+        "said": said,
+        "table": given.get("table", "rows"),
+    }
+    return {"suggested": _suggested(looked, columns, given), **more, **given}
+
+
+def _is_about_events(wanted: Wanted, looked: Looked, columns: dict[str, Guess], ask: Ask | None) -> bool:
+    events = survey.looks_like_events(looked, columns)
+    if ask:
+        hint = " (none: recommend items to users)" if events else ""
+        answer = ask(
+            f"Which column is to be predicted?{hint}",
+            [*looked.text.columns, *(["none"] if events else [])],
+            "none" if events else None,
+        )
+        wanted.target = None if answer == "none" else answer
+        return answer == "none"
+    if events:
+        return True
+    raise UsageError(
+        f"which column is to be predicted? There are: {', '.join(map(str, looked.text.columns))}",
+        looked.source.path or looked.source.url,
+        "Say it: --target COLUMN; or for recommendations: --user COLUMN --item COLUMN",
+    )
+
+
+def _looked_at(looked: Looked, wanted: Wanted) -> str:
+    what = Path(looked.source.path).name if looked.source.path else (looked.source.table or "a query")
+    seen = f" ({len(looked.text):,} of them closely)" if len(looked.text) < looked.rows else ""
+    return f"{looked.rows:,} rows of {what}{seen}"
+
+
+def _source(looked: Looked) -> dict[str, Any]:
+    return {k: v for k, v in looked.source.model_dump(exclude_defaults=True).items() if v is not None}
+
+
+def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time, said, ask) -> dict[str, Any]:
+    """A classification or a regression."""
+    target = wanted.target
+    assert target is not None
+    kind, positive = _kind(wanted, looked, columns[target], target, said, ask)
+    y = survey.as_number(columns[target], kind, positive)
+    if y.dropna().nunique() < 2:
+        raise DataError(
+            f"has one value only: {looked.text[target].dropna().iloc[0]!r}" if y.notna().any() else "has no value",
+            f"target {target!r}",
+            "Name another: --target COLUMN",
+        )
+    windows = survey.windows_of(columns[time].values) if time else None
+    if time and windows is None:
+        span = columns[time].values
+        said.append(
+            (
+                "time",
+                f"{time} spans less than 8 days ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time",
+            )
+        )
+        time = None
+    key = wanted.id or survey.key_of(looked, columns)
+    unique = key is not None and looked.distinct[key] >= 0.98 * looked.rows and looked.missing[key] == 0
+    if key and looked.distinct[key] < looked.rows:
+        extra = "identical rows are dropped, others of the same key set aside" if unique else "its rows belong together"
+        said.append(
+            ("key", f"{key} comes more than once ({looked.distinct[key]:,} values in {looked.rows:,} rows): {extra}")
+        )
+    found = survey.leaks(columns, y, kind, [target, *([key] if key else [])], columns[time].values if time else None)
+    found = {column: sign for column, sign in found.items() if column != time}
+    usable = [n for n, one in columns.items() if n not in (target, key, time, *found) and one.column.feature]
+    before = (
+        columns[time].values < pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
+        if time and windows
+        else None
+    )
+    learnt = y[before] if before is not None and before.sum() > 50 else y
+    rule, figure = survey.first_rule(columns, usable, learnt, kind)
+    task = [f"kind: {kind}", "table: rows", f"target: {scalar(target)}"]
+    task += [f"positive: {scalar(_typed(positive, columns[target]))}"] if kind == "classification" else []
+    task += [f"entity: {scalar(key)}"] if key else []
+    said[:0] = _headline(kind, target, positive, columns[target], y, looked)
+    if not time:
+        said.append(
+            (
+                "without a time column",
+                "folds and the held-out fifth are drawn by chance: the figures hold for rows like these, not for later ones; "
+                "nothing can be said of drift, of how long a model stays right, or of when to retrain",
+            )
+        )
+    return {
+        "heading": f"{target}: {_question(kind, target, positive)}",
+        "name": name,
+        "question": _question(kind, target, positive),
+        "decision": f"(say what is done with a predicted {target}, and what a wrong one costs)",
+        "task": task,
+        "time_said": _time_said(time, windows),
+        "time": _time(time, windows),
+        "key": [key] if key and unique else [],
+        "table_time": time,
+        "columns": _columns(
+            columns,
+            {target: "target", **({key: "key"} if key else {}), **({time: "time"} if time else {})},
+            found,
+            kind,
+        ),
+        "cleaning": [rule for n, one in columns.items() if one.column.feature for rule in one.cleaning],
+        "rules": [rule],
+        "leaks": found,
+        **_success(kind, y, figure, survey.slices_of(columns, usable, looked.rows), looked, windows),
+    }
+
+
+def _kind(wanted, looked, target: Guess, name: str, said, ask) -> tuple[str, str | None]:
+    kind = wanted.task or survey.kind_of(target)
+    if target.is_time:
+        raise DataError(
+            "holds times, which cannot be predicted as they are", f"target {name!r}", "Name another: --target COLUMN"
+        )
+    if kind == "regression" and not target.is_number:
+        example = looked.text[name].dropna().iloc[0]
+        raise UsageError(
+            f"--task regression needs numbers; {name} holds values such as {example!r}",
+            next_step="Leave --task out, or name another --target",
+        )
+    if kind == "regression":
+        return kind, None
+    counts = survey.classes_of(target)
+    if len(counts) > 50:
+        raise DataError(
+            f"has {len(counts):,} different values, which is too many classes to tell apart",
+            f"target {name!r}",
+            "Name another: --target COLUMN",
+        )
+    positive = wanted.positive
+    if positive is not None and positive not in counts.index:
+        raise UsageError(
+            f"--positive {positive!r} is not a value of {name}" + meant(positive, list(counts.index)),
+            next_step="Name one of them",
+        )
+    if positive is None:
+        positive = survey.positive_of(counts)
+        if len(counts) > 2 and ask:
+            positive = ask(
+                f"{name} has {len(counts)} classes. Which one is looked for, against the rest?",
+                list(counts.index),
+                positive,
+            )
+        elif len(counts) > 2:
+            listed = ", ".join(counts.index[:6]) + (", ..." if len(counts) > 6 else "")
+            told = f"{name} has {len(counts)} ({listed}); {positive} is looked for, against the rest: --positive"
+            said.append(("classes", told))
+    return kind, positive
+
+
+def _typed(positive: str | None, target: Guess) -> Any:
+    """The positive class in the type of its column."""
+    if target.column.type == "boolean":
+        return str(positive).lower() in ("true", "yes", "y", "t", "1")
+    if target.column.type in ("integer", "number") or target.cleaning:
+        return int(float(positive or 0)) if float(positive or 0).is_integer() else str(positive)
+    return positive
+
+
+def _question(kind: str, target: str, positive: str | None) -> str:
+    return f"Which rows have {target} = {positive}?" if kind == "classification" else f"What is {target}?"
+
+
+def _headline(kind, target, positive, column: Guess, y: pd.Series, looked: Looked) -> list[tuple[str, str]]:
+    lost = int(y.isna().sum())
+    without = f"; {lost:,} rows without it are left out" if lost else ""
+    if kind == "classification":
+        return [
+            ("question", f"{_question(kind, target, positive)} ({y.mean():.1%} of {looked.rows:,} rows do{without})")
+        ]
+    spread = f"{y.median():.4g} in the middle, 9 of 10 between {y.quantile(0.05):.4g} and {y.quantile(0.95):.4g}"
+    return [("question", f"{_question(kind, target, positive)} ({spread}; {looked.rows:,} rows{without})")]
+
+
+def _time_said(time: str | None, windows: dict[str, Any] | None) -> list[str]:
+    if not time or not windows:
+        return [
+            "No column says when a row happened. What that costs: folds and the held-out fifth are drawn by chance, so the",
+            "figures hold for rows like these and not for later ones; nothing can be said of drift, of how long a model stays",
+            "right, or of when to retrain. Once a column says it: time: {column: NAME} here, and time: NAME in the table.",
+        ]
+    return [
+        f"{windows['days']:,} days of history. Everything is computed as of a moment; the last holdout_days before it are held out and",
+        "read once. label_delay_days: how long after a row its answer is known. 0 is a guess: look.",
+    ]
+
+
+def _time(time: str | None, windows: dict[str, Any] | None) -> dict[str, Any]:
+    if not time or not windows:
+        return {"as_of": survey.today(), "folds": 4}
+    return {
+        "column": time,
+        **{k: windows[k] for k in ("as_of", "holdout_days", "folds", "fold_days")},
+        "label_delay_days": 0,
+    }
+
+
+def _columns(
+    columns: dict[str, Guess], roles: dict[str, str], leaks: dict[str, str], kind: str
+) -> list[dict[str, Any]]:
+    shown = []
+    for name, one in columns.items():
+        spec, why, role = one.column.model_dump(exclude_defaults=True), one.why, roles.get(name)
+        if role == "target":
+            spec.pop("feature", None)
+            spec, why = {**spec, "known": "after"}, "what is asked" + (f"; {why}" if why else "")
+        elif role in ("key", "time"):
+            spec["required"] = True
+            spec |= {"feature": False} if role == "key" else {}
+            why = "says who" if role == "key" else why
+        elif name in leaks:
+            spec["known"] = "after"
+            why = f"LEAK? {leaks[name]}. If it is really known before the answer, take `known: after` away"
+        shown.append({"name": name, "spec": spec, "why": why.replace("\n", " ")})
+    return shown
+
+
+def _success(kind: str, y: pd.Series, figure: float, slices: dict[str, int], looked: Looked, windows) -> dict[str, Any]:
+    rows, days = looked.rows, (windows or {}).get("holdout_days", 28)
+    every = int(np.clip(days // 4, 1, 28))
+    span = (windows or {}).get("days", 365)
+    in_period = max(20, int(rows * every / max(span, 1)))
+    retrain = {"every_days": every, "min_labelled_rows": max(50, min(500, in_period)), "cooldown_days": 2 * every}
+    canary = {"share": 0.2, "min_rows": max(20, min(500, in_period // 5)), "deadline_days": 2 * every}
+    need: dict[str, Any] = {"min_rows": int(min(1000, max(200, rows // 2)))}
+    rest = {"need": need, "retrain": retrain, "canary": canary}
+    least = int(min(200, max(30, 0.6 * min(slices.values(), default=334))))
+    groups: dict[str, Any] = {"slices": list(slices), "min_slice_rows": least}
+    if kind == "classification":
+        fewer = int(min((y == 1).sum(), (y == 0).sum()) * rows / max(1, y.notna().sum()))
+        need["min_positives"] = int(min(100, max(20, fewer // 2)))
+        asked = min(0.99, max(0.6, round(figure + 0.02, 2)))
+        success = {"metric": "roc_auc", "threshold": asked, "min_gain": 0.02, **groups, "max_slice_gap": 0.15}
+        outcomes = ("true_positive", "false_positive", "false_negative", "true_negative")
+        return rest | {
+            "success": success,
+            "success_said": f"The rule reaches ROC AUC {figure:.3f} on the rows looked at; a little more is a first demand, "
+            "no more: ask for what the decision needs.",
+            "money": {"currency": "EUR", **dict.fromkeys(outcomes, 0), "ml_per_period": 0},
+            "money_said": "State what each outcome of a decision brings or costs.",
+        }
+    rounded = lambda value: float(f"{value:.3g}")
+    success = {"metric": "mae", "threshold": rounded(0.95 * figure), "min_gain": rounded(0.02 * figure)}
+    return rest | {
+        "success": success | groups | {"max_slice_gap": rounded(0.5 * figure)},
+        "success_said": f"The rule is {figure:.4g} off on average on the rows looked at; a little less is a first demand, "
+        "no more: ask for what the decision needs.",
+        "money": {"currency": "EUR", "per_unit_error": 0, "ml_per_period": 0},
+        "money_said": "State what one unit of error costs.",
+    }
+
+
+def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time, said, ask) -> dict[str, Any]:
+    """A recommendation: who touched what, and when."""
+    parts = survey.parts_of_events(looked, columns)
+    user, item = wanted.user or parts["user"], wanted.item or parts["item"]
+    if ask and not user:
+        user = ask("Which column says who?", list(looked.text.columns), None)
+    if ask and not item:
+        item = ask("Which column says what was bought or looked at?", list(looked.text.columns), None)
+    lacking = [word for word, one in {"--user": user, "--item": item, "--time": time}.items() if not one]
+    windows = survey.windows_of(columns[time].values, True) if time else None
+    if lacking or windows is None:
+        told = (
+            f"recommendations need to know who, what and when; say {', '.join(lacking)}"
+            if lacking
+            else f"{time} spans less than 8 days: too short to hold days out"
+        )
+        raise UsageError(
+            told,
+            looked.source.path or looked.source.url,
+            "Example: mlloop new shop --data sales.csv --user customer --item product --time sold_at",
+        )
+    assert user is not None and item is not None and time is not None
+    if item != parts["item"]:
+        parts = {**parts, "name": None, "category": None}
+    kinds = survey.kind_column_of(columns)
+    event = {"table": "events", "user": user, "item": item, "time": time}
+    event |= {"kind_column": kinds[0]} if kinds else {"kind": "purchase"}
+    event |= {what: parts[what] for what in ("quantity", "price") if parts[what] and parts[what] not in (user, item)}
+    items = {"table": "events", "item": item, **{w: parts[w] for w in ("name", "category", "price") if parts[w]}}
+    known = looked.text[[user, item]].dropna()
+    again = float(known.duplicated().mean()) if len(known) else 0.0
+    task = ["kind: recommendation", "interactions:", f"  - {flow(event)}"]
+    task += [f"items: {flow(items)}"] if parts["name"] or parts["category"] else []
+    task += [f"target_kind: {scalar(kinds[1] if kinds else 'purchase')}", "k: 10"]
+    task += [f"repeats: true  # {again:.0%} of the rows repeat an item of the same user; false never shows it again"]
+    unknown = looked.missing[user]
+    users, items_known = f"{looked.distinct[user]:,} {user}", f"{looked.distinct[item]:,} values of {item}"
+    told = f"{looked.rows:,} rows" + (f"; {unknown:,} without {user} cannot be learnt from" if unknown else "")
+    said[:0] = [("question", f"Which 10 of {items_known} should each of {users} be shown? ({told})")]
+    roles = {user: "id", item: "id"}
+    shown = _columns(
+        {n: _as_name(looked, n, one) if n in roles else one for n, one in columns.items()},
+        {time: "time"},
+        {},
+        "recommendation",
+    )
+    for one in shown:
+        one["spec"].pop("feature", None)
+        if one["name"] == item:
+            one["spec"]["required"] = True
+    rules = [{"name": "best_sellers_30d", "meaning": "what sold most in the last 30 days", "popular_days": 30}]
+    if parts["category"]:
+        rules.append(
+            {
+                "name": "best_sellers_of_category",
+                "meaning": "what sold most in the user's favourite category",
+                "popular_days": 30,
+                "by": "category",
+            }
+        )
+    every = max(1, windows["holdout_days"] // 4)
+    figure = survey.simple_figure(looked, user, item, time, windows, kinds)
+    return {
+        "table": "events",
+        "heading": f"{item} for {user}",
+        "name": name,
+        "question": f"Which ten {item} should each {user} be shown, so that one is taken in the next {windows['holdout_days']} days?",
+        "decision": "(say where the ten are shown, and what is shown there today)",
+        "task": task,
+        "time_said": _time_said(time, windows),
+        "time": {k: windows[k] for k in ("as_of", "holdout_days", "folds", "fold_days")},
+        "key": [],
+        "table_time": time,
+        "columns": shown,
+        "cleaning": [],
+        "rules": rules,
+        "leaks": {},
+        "success": {
+            "metric": "ndcg",
+            "threshold": max(0.01, round(1.1 * figure, 3)),
+            "min_gain": max(0.001, round(0.05 * figure, 3)),
+            "slices": ["activity"],
+            "max_slice_gap": 0.2,
+            "min_slice_rows": 100,
+        },
+        "success_said": f"Best-sellers, or what a user had before, reach NDCG@10 {figure:.3f} on the rows looked at; a tenth more is "
+        "a first demand, no more: ask for what the decision needs.",
+        "need": {
+            "min_rows": int(min(5000, max(500, looked.rows // 2))),
+            "min_users": int(min(200, max(20, looked.distinct[user] // 10))),
+        },
+        "retrain": {"every_days": every, "min_labelled_rows": 200, "cooldown_days": 2 * every},
+        "canary": {"share": 0.2, "min_rows": 100, "deadline_days": 2 * every},
+        "money": {"currency": "EUR", "per_hit": 0, "ml_per_period": 0},
+        "money_said": "State what one shown item that is taken brings.",
+    }
+
+
+def _as_name(looked: Looked, name: str, one: Guess) -> Guess:
+    """A user's or an item's column: text, whatever it looks like; whole numbers stay whole."""
+    kind: Any = "integer" if one.column.type == "integer" else "text"
+    return Guess(problems.Column(type=kind), "", looked.text[name])
+
+
+def _suggested(looked: Looked, columns: dict[str, Guess], given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Further cleaning rules that the values speak for, for the person to switch on."""
+    import ibis
+
+    from mlloop.data import profiling
+
+    if given.get("table") == "events":
+        return []
+    done = {tuple(rule["columns"]) for rule in given["cleaning"]}
+    texts = [n for n, one in columns.items() if one.column.type in ("text", "category") and not one.is_number][:30]
+    if not texts:
+        return []
+    rules = profiling.suggest_cleaning(ibis.memtable(looked.text[texts].head(5000).astype("string")))
+    shown = [rule.model_dump(exclude_defaults=True) for rule in rules if tuple(rule.columns) not in done]
+    return [rule for i, rule in enumerate(shown) if rule not in shown[:i]]
+
+
+# ---------------------------------------------------------------------------------------------- YAML
+
+
+PLAIN = re.compile(r"^[A-Za-z_][\w./-]*( [\w./-]+)*$")
+RESERVED = {"y", "n", "yes", "no", "true", "false", "on", "off", "null", "none", "nan"}
+
+
+def scalar(value: Any) -> str:
+    """A value as YAML writes it, quoted where it could be read as something else."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    text = str(value)
+    return text if PLAIN.match(text) and text.lower() not in RESERVED else json.dumps(text, ensure_ascii=False)
+
+
+def flow(value: Any) -> str:
+    """Lists and mappings on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{scalar(k)}: {flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(flow(one) for one in value) + "]"
+    return scalar(value)

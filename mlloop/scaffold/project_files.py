@@ -1,0 +1,454 @@
+"""Makes a project out of a data file and a question, and renews its notebooks when mlloop moves on."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlloop import problem as problems
+from mlloop.core import storage
+from mlloop.scaffold import draft, survey
+from mlloop.core.errors import SettingsError, UsageError
+from mlloop.pipeline.freshness import is_run_cell
+from mlloop.scaffold.draft import Ask, Wanted
+from mlloop.scaffold.survey import Looked
+
+TEMPLATES = Path(__file__).parent / "templates" / "project"
+STAGES = Path(__file__).parent / "stages"
+COPIED_BYTES = 200_000_000
+
+USES = {
+    "ingestion": ["ingestion"],
+    "transformation": ["transformation"],
+    "need_gate": ["need_gate"],
+    "features": ["features", "need_gate"],
+    "exploration": ["exploration", "need_gate"],
+    "building": ["exploration"],
+    "training": ["exploration"],
+    "evaluation": ["exploration", "need_gate"],
+    "validation_gate": ["exploration"],
+    "deployment": ["exploration", "features"],
+    "serving": ["exploration", "features"],
+    "monitoring": ["ingestion", "transformation", "need_gate", "exploration", "features"],
+    "retraining": ["ingestion", "transformation", "need_gate", "exploration", "features"],
+}
+"""Stage -> the modules of the project's own that it imports: what it reads of checks, cleaning, rules, features, models."""
+
+EXAMPLES = {
+    "ingestion": """\
+# from mlloop.core.extensions import check
+#
+# @check("delivered before it was ordered")        # in the statement: tables: ...: checks: [delivered_before_ordered]
+# def delivered_before_ordered(columns):
+#     return columns["delivered_at"] < columns["ordered_at"]""",
+    "transformation": """\
+# from mlloop.data.cleaning import Step, rule
+#
+# @rule                                            # in the statement: cleaning: [{rule: without_dashes, columns: [code]}]
+# def without_dashes(table, columns, context):
+#     return Step(table, {name: table[name].replace("-", "") for name in columns})""",
+    "need_gate": """\
+# from mlloop.core.extensions import rule
+#
+# @rule                                            # in the statement: rules: [{name: usual, meaning: ..., function: usual}]
+# def usual(rows):
+#     return rows.amount / rows.income             # higher means more of the positive class; or the predicted number""",
+    "features": """\
+# from mlloop.data.feature_registry import feature
+#
+# @feature("row", amount_of_income=("amount as a share of the income", "share"))
+# def burden(rows):
+#     return {"amount_of_income": rows.amount / rows.income}""",
+    "exploration": """\
+# from mlloop.models.candidates import candidate, spread
+# from sklearn.ensemble import ExtraTreesClassifier
+# from sklearn.pipeline import Pipeline
+#
+# @candidate("extra_trees", ["classification"], space={"min_samples_leaf": [5, 20, 50]}, complexity=3)
+# def extra_trees(task, seed, min_samples_leaf=20):
+#     \"\"\"Randomised trees, averaged.\"\"\"
+#     model = ExtraTreesClassifier(200, min_samples_leaf=min_samples_leaf, random_state=seed)
+#     return Pipeline([("columns", spread()), ("model", model)])""",
+}
+PLACES = {
+    "ingestion": "A check of rows: what it is true of is set aside at ingestion, with its reason.",
+    "transformation": "A cleaning step, counted and shown like those of mlloop.",
+    "need_gate": "A business rule: what would be done without a model. Both gates compare with it.",
+    "features": "A feature, from what is known at the moment of the decision.",
+    "exploration": "A model to try beside those of mlloop; what wins goes on to training.",
+}
+
+
+@dataclass
+class Made:
+    """What was made: the project's folder and what there is to say about it, in order."""
+
+    root: Path
+    name: str
+    said: list[tuple[str, str]] = field(default_factory=list)
+    leaks: dict[str, str] = field(default_factory=dict)
+
+
+def new(folder: Path, wanted: Wanted, ask: Ask | None = None) -> Made:
+    """Make a project in `folder` from a data file, whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Must not exist, or be empty.
+    ask : callable (question, choices, default) -> str, optional
+        Asks the person for what is missing; without it a missing target is an error.
+
+    Raises
+    ------
+    UsageError, SourceError, DataError
+    """
+    root = Path(folder).expanduser().resolve()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UsageError("is not empty", str(root), "Choose another folder, or empty it")
+    name = _slug(root.name)
+    looked = survey.look(wanted.data, wanted.table, wanted.query)
+    columns = survey.columns_of(looked)
+    statement = draft.statement(name, wanted, looked, columns, ask)
+    made = Made(root, name, statement.pop("said"), statement.pop("leaks"))
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with storage.atomic_path(root) as beside:
+        beside.mkdir()
+        data_said = _data(beside, root, looked, statement, made.said)
+        _write(beside, name, statement, data_said)
+        problems.load(beside / "problems" / f"{name}.yaml")
+    return made
+
+
+def _slug(text: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]
+    if not name:
+        raise UsageError(
+            f"{text!r} gives no name for the problem", next_step="Name the folder with letters: mlloop new churn ..."
+        )
+    return name if name[0].isalpha() else f"p_{name}"
+
+
+def _package(name: str) -> str:
+    """The name of the project's package: one that hides no other."""
+    taken = (
+        name in sys.stdlib_module_names
+        or name in ("mlloop", "tests", "nbs", "data", "problems")
+        or importlib.util.find_spec(name) is not None
+    )
+    return f"{name}_project" if taken else name
+
+
+# ---------------------------------------------------------------------------------------------- the files
+
+
+def _data(beside: Path, root: Path, looked: Looked, statement: dict[str, Any], said: list[tuple[str, str]]) -> str:
+    """Copy the data into the project where it is not too large; what README says of it."""
+    source = statement["source"]
+    if source["kind"] == "sql":
+        hidden = re.sub(r"^(\w+(?:\+\w+)?://[^:/@]+):[^@]+@", r"\1:${DATABASE_PASSWORD}@", source["url"])
+        if hidden != source["url"]:
+            said.append(("password", "not written down: set DATABASE_PASSWORD before a run"))
+        source["url"] = hidden
+        return "empty: the rows come from a database"
+    size = sum(file.stat().st_size for file in looked.files)
+    if size > COPIED_BYTES:
+        said.append(("data", f"read where it lies ({size / 1e6:,.0f} MB): {source['path']}"))
+        return f"empty: the rows are read from {source['path']}"
+    folder = beside / "data"
+    folder.mkdir()
+    for file in looked.files:
+        shutil.copyfile(file, folder / file.name)
+    source["path"] = (
+        f"data/{looked.files[0].name}" if len(looked.files) == 1 else f"data/*{_common_suffix(looked.files)}"
+    )
+    said.append(("data", f"copied to {os.path.relpath(root)}/data ({size / 1e6:,.1f} MB); git does not take it"))
+    return "a copy of what `mlloop new` was given; git does not take it (see .gitignore)"
+
+
+def _common_suffix(files: list[Path]) -> str:
+    suffixes = {"".join(file.suffixes[-2:]) if file.name.endswith(".gz") else file.suffix for file in files}
+    return suffixes.pop() if len(suffixes) == 1 else ""
+
+
+def _write(root: Path, name: str, statement: dict[str, Any], data_said: str) -> None:
+    package = _package(name)
+    requirement, told = mlloop_requirement()
+    given = {**statement, "package": package, "data_said": data_said, "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+             "mlloop_said": told, "told": f"{statement['question']} Made with mlloop {version()}."}  # fmt: skip
+    places = {
+        "problem.yaml": f"problems/{name}.yaml",
+        "gitignore": ".gitignore",
+        "check.yml": ".github/workflows/check.yml",
+        "test_project.py": "tests/test_project.py",
+    }
+    for template in (
+        "problem.yaml",
+        "pyproject.toml",
+        "Makefile",
+        "gitignore",
+        "check.yml",
+        "env.yaml",
+        "test_project.py",
+        "README.md",
+    ):
+        storage.write_text(root / places.get(template, template), _filled(template, given))
+    for whole in ("settings.ini", "pipeline.yaml"):
+        storage.write_text(root / whole, (TEMPLATES / whole).read_text(encoding="utf-8"))
+    storage.write_text(root / "requirements.txt", f"# which mlloop this project runs on\n{requirement}\n")
+    storage.write_text(
+        root / "requirements.lock", "# the exact versions this project was made with\n" + "\n".join(locked()) + "\n"
+    )
+    storage.write_text(
+        root / package / "__init__.py",
+        f'"""What {name} adds to mlloop of its own; each module is exported from the notebook of its stage."""\n\n__version__ = "0.1.0"\n',
+    )
+    for source in stage_notebooks():
+        write_notebook(root / "nbs" / source.name, source, name, package)
+    export(root)
+
+
+def _filled(template: str, given: dict[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"y": draft.scalar, "flow": draft.flow, "json": json.dumps}
+    return environment.get_template(template).render(**given)
+
+
+def version() -> str:
+    """The version of mlloop that is installed."""
+    try:
+        return importlib.metadata.version("mlloop")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+def mlloop_requirement() -> tuple[str, str]:
+    """How a new environment gets the mlloop that made the project: a requirement, and what README says of it."""
+    try:
+        direct = json.loads(importlib.metadata.distribution("mlloop").read_text("direct_url.json") or "{}")
+    except importlib.metadata.PackageNotFoundError:
+        direct = {"url": Path(__file__).resolve().parents[1].as_uri(), "dir_info": {"editable": True}}
+    url, commit = direct.get("url", ""), direct.get("vcs_info", {}).get("commit_id")
+    if commit:
+        return f"mlloop @ git+{url}@{commit}", ""
+    if url.startswith("file://"):
+        place = url.removeprefix("file://")
+        line = f"-e {place}" if direct.get("dir_info", {}).get("editable") else f"mlloop @ {url}"
+        told = (
+            f"`requirements.txt` names mlloop by its place on this machine ({place}), which a build elsewhere does not "
+            f"have: write `mlloop=={version()}` there once it is to be had by name."
+        )
+        return line, told
+    return f"mlloop=={version()}", ""
+
+
+def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
+    """name==version of everything mlloop needs, as installed here; local versions such as +cpu left out."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, str] = {}
+    asked = [Requirement(text) for text in [*(importlib.metadata.requires("mlloop") or []), *extra]]
+    waiting = [one for one in asked if _applies(one, "")]
+    seen = set()
+    while waiting:
+        one = waiting.pop()
+        name = canonicalize_name(one.name)
+        try:
+            dist = importlib.metadata.distribution(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found[name] = dist.version.partition("+")[0]
+        for e in ("", *one.extras):
+            if (name, e) not in seen:
+                seen.add((name, e))
+                waiting += [r for r in map(Requirement, dist.requires or []) if _applies(r, e)]
+    return sorted(f"{name}=={number}" for name, number in found.items())
+
+
+def _applies(one, extra: str) -> bool:
+    return one.marker is None or one.marker.evaluate({"extra": extra})
+
+
+# ---------------------------------------------------------------------------------------------- notebooks
+
+
+def stage_notebooks() -> list[Path]:
+    """The notebooks of the stages that this mlloop has: those with a Run act."""
+    found = [path for path in sorted(STAGES.glob("[12]*.ipynb")) if len(_run_cells(_read(path))) > 1]
+    if not found:
+        raise SettingsError("the stages' notebooks are not there", str(STAGES), "Install mlloop again")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return content
+
+
+def _run_cells(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The Run act: from its heading on, its code cells and the prose between them."""
+    cells = content["cells"]
+    marked = [i for i, cell in enumerate(cells) if is_run_cell(cell)]
+    if len(marked) < 2:
+        return []
+    first = marked[0]
+    while first and cells[first - 1]["cell_type"] == "markdown" and not cells[first - 1]["source"].startswith("# "):
+        first -= 1
+    return [cell for i, cell in enumerate(cells) if i >= first and (cell["cell_type"] == "markdown" or i in marked)]
+
+
+def write_notebook(path: Path, source: Path, name: str, package: str) -> bool:
+    """Write a stage's notebook of a project, its own cells kept where it is there already; returns whether it changed."""
+    stage = source.stem.split("_", 1)[1]
+    before = _read(path)["cells"] if path.exists() else None
+    act = _act(_run_cells(_read(source)), stage, name, package)
+    if before is None:
+        ours = _beginning(_read(source), stage, package)
+    else:
+        run = _run_cells({"cells": before})
+        ours = [cell for cell in before if not any(cell is one for one in run)]
+    cells = [{**cell, "source": cell["source"].splitlines(keepends=True)} for cell in [*ours, *act]]
+    kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    text = (
+        json.dumps(
+            {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}, indent=1, ensure_ascii=False
+        )
+        + "\n"
+    )
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    storage.write_text(path, text)
+    return True
+
+
+def _act(cells: list[dict[str, Any]], stage: str, name: str, package: str) -> list[dict[str, Any]]:
+    """The Run act for a project: asked for its problem, and importing first what of its own the stage depends on."""
+    made: list[dict[str, Any]] = []
+    for cell in cells:
+        source = re.sub(r'^problem = "\w+"$', f'problem = "{name}"', cell["source"], flags=re.MULTILINE)
+        made.append(
+            {
+                **cell,
+                "source": source,
+                **({"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}),
+            }
+        )
+        if "parameters" in cell["metadata"].get("tags", []) and stage in USES:
+            lines = "\n".join(f"import {package}.{module}" for module in USES[stage])
+            made.append(
+                _code(
+                    f"#| pipeline\n# what this project adds of its own; a change there makes this stage stale\n{lines}",
+                    f"own-{stage}",
+                )
+            )
+    return made
+
+
+def _beginning(content: dict[str, Any], stage: str, package: str) -> list[dict[str, Any]]:
+    title = next(cell["source"] for cell in content["cells"] if cell["cell_type"] == "markdown")
+    cells = [_prose(title, f"title-{stage}")]
+    if stage not in EXAMPLES:
+        return cells
+    told = f"{PLACES[stage]} Write it in a cell that begins with `#| export`, then `make export`; importing `{package}.{stage}` registers it."
+    return [
+        *cells,
+        _code(f"#| default_exp {stage}", f"module-{stage}"),
+        _prose(f"## Your own\n\n{told}", f"place-{stage}"),
+        _code(
+            f"#| export\n# An example; take the marks off and make it yours.\n#\n{EXAMPLES[stage]}",
+            f"own-{stage}-example",
+        ),
+    ]
+
+
+def _code(source: str, cell: str) -> dict[str, Any]:
+    return {"cell_type": "code", "execution_count": None, "id": cell, "metadata": {}, "outputs": [], "source": source}
+
+
+def _prose(source: str, cell: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": cell, "metadata": {}, "source": source}
+
+
+def export(root: Path) -> None:
+    """Write the project's modules from its notebooks, as nbdev-export does."""
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "IN_TEST"},  # with it nbdev exports nothing
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["nothing was said"]
+        raise SettingsError(
+            f"the notebooks cannot be exported: {last[0]}", str(root), "Mend the notebook, then: nbdev-export"
+        )
+
+
+# ---------------------------------------------------------------------------------------------- moving on
+
+
+def upgrade(root: Path) -> list[str]:
+    """Renew the Run acts and pipeline.yaml of a project to those of this mlloop; says what changed.
+
+    Cells above the Run act, stages of the project's own and everything else stay as they are.
+    """
+    from mlloop.core import extensions
+
+    package = extensions.package(root)
+    if package is None or package == "mlloop":
+        raise SettingsError(
+            "is not a project made by mlloop new", str(root), "Begin one: mlloop new DIR --data FILE --target COLUMN"
+        )
+    name = (yaml.safe_load((root / "env.yaml").read_text(encoding="utf-8")) or {}).get("problem", package)
+    told = []
+    for source in stage_notebooks():
+        path = root / "nbs" / source.name
+        was = path.exists()
+        if write_notebook(path, source, str(name), package):
+            told.append(
+                f"nbs/{source.name}: {'its Run act is that of mlloop ' + version() if was else 'new in mlloop ' + version()}"
+            )
+    path = root / "pipeline.yaml"
+    renewed = _renewed(path.read_text(encoding="utf-8"), (TEMPLATES / "pipeline.yaml").read_text(encoding="utf-8"))
+    if renewed is not None:
+        storage.write_text(path, renewed)
+        told.append(f"pipeline.yaml: the stages are those of mlloop {version()}; stages of your own stay")
+    if told:
+        export(root)
+    return told
+
+
+def _renewed(mine: str, theirs: str) -> str | None:
+    """pipeline.yaml with every stage of mlloop as it is now, and further ones kept behind them; None where nothing changes."""
+    ours, new = (yaml.safe_load(text) or {} for text in (mine, theirs))
+    known = {task["name"] for task in new["tasks"]}
+    extra = [task for task in ours.get("tasks") or [] if task.get("name") not in known]
+    same = [task for task in ours.get("tasks") or [] if task.get("name") in known] == new["tasks"]
+    if same and ours.get("meta") == new.get("meta"):
+        return None
+    more = yaml.safe_dump(extra, sort_keys=False, allow_unicode=True, width=120) if extra else ""
+    return theirs + ("\n" + textwrap.indent(more, "  ") if more else "")

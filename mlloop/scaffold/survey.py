@@ -1,0 +1,784 @@
+"""Looks at a table nobody has described yet and says what its columns are, which one leaks the target, and what to ask.
+
+It reads the rows as ingestion will: all values as text. What it cannot know it leaves as a first guess, and says so.
+"""
+
+import csv
+import datetime as dt
+import glob
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlloop import analysis, ingestion
+from mlloop.data import profiling
+from mlloop.collection import FORMATS
+from mlloop.core.errors import DataError, SourceError, UsageError
+from mlloop.problem import Column, Source, meant
+
+ROWS = 100_000
+FORMS = (
+    *("%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y", "%d/%m/%y", "%Y%m%d"),
+    *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S"),
+    *("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%y %H:%M", "%d/%m/%y %H:%M"),
+    *("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p", "%d %b %Y", "%b %d, %Y", "%d-%b-%y", "%d-%b-%Y"),
+)
+WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}
+YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churned", "fraud", "dead", "won")
+USER = re.compile(
+    r"(^|_)(user|customer|client|member|household|visitor|account|shopper|buyer|reviewer)(_?(id|no|key|number))?$", re.I
+)
+ITEM = re.compile(
+    r"(^|_)(item|product|article|sku|stock_?code|movie|book|song|track|isbn|asin|upc|good)(_?(id|no|key|code|number))?$",
+    re.I,
+)
+WHEN = re.compile(r"(date|time|timestamp|_at$|^at$|day$|dt$|when|since)", re.I)
+NAMING = re.compile(
+    r"(^|[_ ])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no)$|^unnamed|(?<=[a-z])(ID|Id|No)$", re.I
+)
+QUANTITY = re.compile(r"(quantity|qty|pieces|units|count)$", re.I)
+PRICE = re.compile(r"(price|amount|sales_value|cost|revenue)", re.I)
+TITLE = re.compile(r"(description|name|title|product_?name)$", re.I)
+GROUP = re.compile(r"(category|department|genre|group|brand|type|class)$", re.I)
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+@dataclass
+class Looked:
+    """A source as it was looked at.
+
+    Attributes
+    ----------
+    source : Source
+    files : list of Path
+        The files behind it; none for a database.
+    text : DataFrame
+        At most about `ROWS` rows, every value as text.
+    rows, unread : int
+        Rows there are, and lines that could not be read at all.
+    distinct, missing : dict of str to int
+        Of each column, over all rows.
+    table : ibis.Table
+        All rows, as text.
+    """
+
+    source: Source
+    files: list[Path]
+    text: pd.DataFrame
+    rows: int
+    unread: int
+    distinct: dict[str, int]
+    missing: dict[str, int]
+    table: Any = None
+
+
+def look(data: str, table: str | None = None, query: str | None = None) -> Looked:
+    """Read a sample of a file, a glob or folder of files, or a table of a database.
+
+    Raises
+    ------
+    SourceError, UsageError, DataError
+        Nothing there, a format that is not known, no column or no row.
+    """
+    import tempfile
+
+    import ibis
+
+    with tempfile.TemporaryDirectory() as folder:
+        if "://" in data:
+            source, files, raws = *_database(data, table, query, Path(folder)), None
+        else:
+            if table or query:
+                raise UsageError("--table and --query belong to a database's URL", next_step=f"Example: {EXAMPLE}")
+            source, files, raws = _files(data)
+        raws = raws or [ingestion.Raw(Path(folder, "sample.parquet"), "parquet", "query", source)]
+        con = ibis.duckdb.connect()
+        raws = [ingestion.as_utf8(raw, Path(folder)) for raw in raws]
+        names = list(dict.fromkeys(name for raw in raws[:50] for name in ingestion.header(raw) if name.strip()))
+        if len(names) < 2:
+            raise DataError(
+                f"has {len(names)} column{'s' if len(names) != 1 else ''} ({', '.join(names) or 'none'})",
+                data,
+                "Is it a table with a header line?",
+            )
+        rows, unread = ingestion.raw_rows(con, raws, names)
+        return _counted(rows, unread, names, source, files, data)
+
+
+EXAMPLE = "mlloop new churn --data customers.csv --target churned"
+
+
+def _counted(rows, unread, names, source, files, data) -> Looked:
+    values = rows.select(*names)
+    present = {name: values[name].strip().lower().isin(ingestion.MISSING) | values[name].isnull() for name in names}
+    asked = {f"d{i}": values[name].nunique() for i, name in enumerate(names)}
+    asked |= {f"m{i}": present[name].sum() for i, name in enumerate(names)}
+    counted = values.aggregate(rows=values.count(), **asked).to_pyarrow().to_pylist()[0]
+    if not counted["rows"]:
+        raise DataError("holds no row", data, "Look at the file, or at the query")
+    count = counted["rows"]
+    some = rows
+    if count > ROWS:
+        some = some.filter((some["_row"].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / count))
+    text = some.order_by("_n", "_row").select(*names).to_pandas().astype(object)
+    return Looked(
+        source,
+        files,
+        text.where(text.notna(), None),
+        count,
+        int(unread.count().to_pyarrow().as_py()),
+        {name: counted[f"d{i}"] or 0 for i, name in enumerate(names)},
+        {name: int(counted[f"m{i}"] or 0) for i, name in enumerate(names)},
+        values,
+    )
+
+
+def _files(data: str) -> tuple[Source, list[Path], list[ingestion.Raw]]:
+    path = Path(data).expanduser()
+    pattern = str(path / "*") if path.is_dir() else str(path)
+    found = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
+    if not found:
+        near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:8] if path.parent.is_dir() else []
+        raise SourceError(
+            "there is no such file" + (meant(path.name, near) if near else ""), data, "Name it: --data FILE"
+        )
+    suffix = lambda one: Path(one.name.removesuffix(".gz")).suffix.lower()
+    if path.is_dir():
+        found = [one for one in found if suffix(one) in FORMATS]
+    strange = sorted({suffix(one) for one in found} - set(FORMATS))
+    if strange or not found:
+        known = "CSV, TSV, Parquet and JSON lines, each also .gz, and SQL by URL"
+        told = f"{strange[0]!r} is not a format that is read" if strange else "holds no file of a format that is read"
+        raise SourceError(f"{told} ({known})", data, "Save it as CSV or Parquet, then: " + EXAMPLE)
+    form = FORMATS[suffix(found[0])]
+    glob_or_file = str(found[0].resolve()) if len(found) == 1 else str(Path(pattern).resolve())
+    given: dict[str, Any] = {"kind": "files", "path": glob_or_file, "format": form}
+    if form == "csv":
+        given["encoding"] = encoding(found[0])
+        mark = separator(found[0], given["encoding"])
+        given |= {} if mark == "," else {"separator": mark}
+    source = Source(**given)
+    return source, found, [ingestion.Raw(one, form, one.name, source) for one in found]
+
+
+def _database(url: str, table: str | None, query: str | None, folder: Path) -> tuple[Source, list[Path]]:
+    import sqlalchemy as sa
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from mlloop.collection import CHUNK_ROWS, write_rows
+
+    if url.startswith("sqlite:///"):
+        file = Path(url.removeprefix("sqlite:///").split("?")[0]).expanduser().resolve()
+        if not file.is_file():
+            raise SourceError("there is no such database", str(file), "Name it: --data sqlite:///FILE --table TABLE")
+        url = f"sqlite:///{file}"
+    try:
+        engine = sa.create_engine(url)
+        known = sa.inspect(engine).get_table_names()
+        if table is None and query is None and len(known) != 1:
+            raise UsageError(
+                f"which table? There are: {', '.join(known) or 'none'}", url, "Say it: --table NAME, or --query SQL"
+            )
+        table = None if query else (table or known[0])
+        if table and "." not in table and table not in known + sa.inspect(engine).get_view_names():
+            raise SourceError(f"there is no table {table!r}" + meant(table, known), url, "Say it: --table NAME")
+        inner = (
+            f"({query}) AS asked"
+            if query
+            else ".".join(engine.dialect.identifier_preparer.quote(p) for p in (table or "").split("."))
+        )
+        with engine.connect().execution_options(stream_results=True) as connection:
+            result = connection.execute(sa.text(f"SELECT * FROM {inner}"))
+            columns = list(result.keys())
+            rows = ([dict(r) for r in part] for part in result.mappings().partitions(CHUNK_ROWS))
+            write_rows(rows, folder / "sample.parquet", columns)
+    except (SQLAlchemyError, ImportError) as error:
+        raise SourceError(
+            " ".join(str(getattr(error, "orig", None) or error).split())[:300],
+            url,
+            "Mend the URL or the query, then try again",
+        ) from error
+    return Source(kind="sql", url=url, table=table, query=query), []
+
+
+def encoding(path: Path) -> str:
+    """The encoding of a text file: what it can be read as, of the likely ones."""
+    import codecs
+    import gzip
+
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as handle:
+        first = handle.read(4)
+        if first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        western = codecs.getincrementaldecoder("cp1252")()
+        is_utf8 = is_western = True
+        block = first
+        while block:
+            try:
+                is_utf8 and decoder.decode(block)
+            except UnicodeDecodeError:
+                is_utf8 = False
+            try:
+                is_western and western.decode(block)
+            except UnicodeDecodeError:
+                is_western = False
+            block = handle.read(1 << 20)
+        try:
+            is_utf8 and decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            is_utf8 = False
+    return "utf-8" if is_utf8 else "cp1252" if is_western else "latin-1"
+
+
+def separator(path: Path, coded: str) -> str:
+    """The character between the values of a text file: the one that cuts its first lines into the most equal columns."""
+    import gzip
+    import itertools
+
+    with (
+        gzip.open(path, "rt", encoding=coded, errors="replace")
+        if path.name.endswith(".gz")
+        else path.open(encoding=coded, errors="replace") as handle
+    ):
+        lines = list(itertools.islice(handle, 50))
+    scores = {}
+    for mark in (",", ";", "\t", "|"):
+        widths = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
+        usual = max(set(widths), key=widths.count) if widths else 0
+        scores[mark] = (usual > 1) * widths.count(usual) * usual if len(widths) and widths[0] == usual else usual / 100
+    return max(scores, key=lambda mark: scores[mark])
+
+
+# ---------------------------------------------------------------------------------------------- columns
+
+
+@dataclass
+class Guess:
+    """What a column seems to be.
+
+    Attributes
+    ----------
+    column : Column
+    why : str
+        A note for the statement: '' where there is nothing to say.
+    values : Series
+        The sample's values in that type.
+    cleaning : list of dict
+        Cleaning rules that make it so.
+    """
+
+    column: Column
+    why: str
+    values: pd.Series
+    cleaning: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_time(self) -> bool:
+        return self.column.type in ("time", "date")
+
+    @property
+    def is_number(self) -> bool:
+        return self.values.dtype.kind in "if"
+
+
+def guess(name: str, text: pd.Series) -> Guess:
+    """The type of one column of text, and what makes its values fit."""
+    told = text.map(lambda v: v.strip() if isinstance(v, str) else v)
+    known = told[told.notna() & ~told.str.lower().isin([*ingestion.MISSING])]
+    if known.empty:
+        return Guess(Column(type="text", feature=False), "no value at all", text)
+    found = (
+        _boolean(known) or _number(name, known) or _moment(name, known) or _dressed(name, known) or _text(name, known)
+    )
+    found.values = found.values.reindex(text.index)
+    return found
+
+
+def _boolean(known: pd.Series) -> Guess | None:
+    low = known.str.lower()
+    if not set(low.unique()) <= WORDS or low.nunique() != 2:
+        return None
+    return Guess(Column(type="boolean"), "", low.isin(ingestion.TRUE))
+
+
+def _fits(known: pd.Series, pattern: str) -> float:
+    return float(known.str.fullmatch(pattern.strip("^$")).mean())
+
+
+def _number(name: str, known: pd.Series) -> Guess | None:
+    if _fits(known, ingestion.INTEGER) == 1 and not known.str.fullmatch(r"0\d+").mean() > 0.05:
+        values = pd.to_numeric(known, errors="coerce")
+        if (values.abs() < 2**62).all():
+            if _fits(known, r"(19|20)\d\d[01]\d[0-3]\d") == 1 and WHEN.search(name):
+                return None
+            return Guess(Column(type="integer"), "", values.astype(float))
+    if _fits(known, ingestion.NUMBER) == 1 and not known.str.fullmatch(r"0\d+").mean() > 0.05:
+        return Guess(Column(type="number"), "", pd.to_numeric(known, errors="coerce").astype(float))
+    grouped = r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"
+    plain = r"[+-]?\d+(\.\d+)?"
+    if _fits(known, f"({grouped})|({plain})") == 1 and _fits(known, grouped) > 0:
+        return Guess(
+            Column(type="number", thousands=","),
+            "thousands are set apart by a comma",
+            pd.to_numeric(known.str.replace(",", "")),
+        )
+    comma = r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?"
+    if _fits(known, comma) == 1 and _fits(known, r".*,\d+") > 0:
+        values = pd.to_numeric(known.str.replace(".", "").str.replace(",", "."))
+        return Guess(Column(type="number", decimal=",", thousands="."), "the decimal sign is a comma", values)
+    return None
+
+
+def _moment(name: str, known: pd.Series) -> Guess | None:
+    some = known if len(known) <= 3000 else known.sample(3000, random_state=0)
+    iso = some.str.match(ingestion.ISO).mean() > 0.98
+    if iso:
+        values = pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+        if values.notna().mean() > 0.98:
+            whole = bool((known.str.len() <= 10).all())
+            return Guess(Column(type="date" if whole else "time"), _unfit(values), values.astype("datetime64[us]"))
+    if not some.str.contains(r"\d").mean() > 0.9 or some.str.len().median() < 6:
+        return None
+    fits = {form: pd.to_datetime(some, format=form, errors="coerce").notna().mean() for form in FORMS}
+    best = max(fits.values())
+    if best < 0.9:
+        return None
+    forms = [form for form, share in fits.items() if share == best][:1]
+    rest = some[pd.to_datetime(some, format=forms[0], errors="coerce").isna()]
+    if best < 0.995 and len(rest):
+        more = {
+            form: pd.to_datetime(rest, format=form, errors="coerce").notna().mean()
+            for form in FORMS
+            if form not in forms
+        }
+        forms += [form for form, share in sorted(more.items(), key=lambda pair: -pair[1])[:1] if share > 0.3]
+    values = (
+        pd.concat([pd.to_datetime(known, format=form, errors="coerce") for form in forms], axis=1)
+        .bfill(axis=1)
+        .iloc[:, 0]
+    )
+    swapped = {form for form, share in fits.items() if share == best} - set(forms)
+    why = "day or month first? Both would do: look" if swapped else _unfit(values)
+    whole = not any("%H" in form or "%I" in form for form in forms)
+    stated = forms[0] if len(forms) == 1 else forms
+    return Guess(Column(type="date" if whole else "time", format=stated), why, values.astype("datetime64[us]"))
+
+
+def _unfit(values: pd.Series) -> str:
+    bad = int(values.isna().sum())
+    return f"{bad:,} of {len(values):,} values are no times: their rows are set aside" if bad else ""
+
+
+def _dressed(name: str, known: pd.Series) -> Guess | None:
+    """Numbers with units or among words that mean nothing: text that a cleaning rule makes a number."""
+    parts = known.str.extract(profiling.NUMBER)
+    fits = parts[1].notna()
+    bare = known.str.fullmatch(ingestion.NUMBER.strip("^$"))
+    dressed = fits & ~bare
+    words = known[~fits].str.lower()
+    strange = words[~words.isin(profiling.SAID_MISSING)]
+    if (
+        fits.sum() < 20
+        or bare.all()
+        or len(strange) > 0.1 * len(known)
+        or strange.nunique() > max(5, 0.02 * len(known))
+    ):
+        return None
+    unit = (parts[0].fillna("") + "|" + parts[2].fillna(""))[dressed].map(profiling._unit).value_counts()
+    units = {one for one in unit.index if one.isalpha() and unit[one] >= 0.01 * len(known)}
+    symbols = "".join(sorted(set("".join((parts[0].fillna("") + parts[2].fillna(""))[dressed])) & set("%$€£")))
+    coded = parts[0][dressed].fillna("").str.contains(r"[^\W\d_]").any()  # letters before a number make it a code
+    if len(units) > 6 or coded or NAMING.search(name):
+        return None
+    rules = [r for r in profiling.suggest_cleaning(_as_table(known.head(5000), name)) if r.rule == "number"]
+    options = dict(rules[0].options) if rules else {}
+    values = pd.to_numeric(parts[1].str.replace(",", ""), errors="coerce")
+    marks = [*sorted(units), *symbols]
+    told = [f"some are written with {', '.join(marks)}"] if marks else []
+    told += (
+        [f"{len(words):,} values such as {words.iloc[0]!r} are no numbers: they count as missing"] if len(words) else []
+    )
+    rule = {
+        "rule": "number",
+        "columns": [name],
+        **({"options": options} if options else {}),
+        "reason": "; ".join(told) or "numbers written as text",
+    }
+    why = f"a number once it is cleaned: {rule['reason']}"
+    return Guess(Column(type="text"), why, values.astype(float), [rule])
+
+
+def _as_table(known: pd.Series, name: str):
+    import ibis
+
+    return ibis.memtable(pd.DataFrame({name: known.astype(str)}))
+
+
+def _text(name: str, known: pd.Series) -> Guess:
+    distinct = known.nunique()
+    if distinct <= 50 or (distinct <= 500 and distinct <= 0.2 * len(known)):
+        return Guess(Column(type="category"), "", known.astype(object))
+    if len(known) > 50 and distinct > 0.9 * len(known):
+        return Guess(
+            Column(type="text", feature=False), "names rows: nearly every value is different", known.astype(object)
+        )
+    return Guess(Column(type="text"), f"{distinct:,} different values", known.astype(object))
+
+
+def columns_of(looked: Looked) -> dict[str, Guess]:
+    """A guess for each column, by name; what only numbers the rows is no feature."""
+    found = {name: guess(name, looked.text[name]) for name in map(str, looked.text.columns)}
+    for name, one in found.items():
+        unique = looked.distinct[name] >= 0.999 * (looked.rows - looked.missing[name])
+        whole = one.column.type in ("integer", "category") or (one.column.type == "text" and not one.is_number)
+        if (
+            whole
+            and unique
+            and looked.rows > 50
+            and (NAMING.search(name) or one.column.type == "text" or _counts_up(one))
+        ):
+            found[name] = _changed(one, feature=False, why="names rows: every value is different")
+        elif (
+            one.column.type in ("integer", "number")
+            and NAMING.search(name)
+            and looked.distinct[name] >= 0.9 * looked.rows > 50
+        ):
+            found[name] = _changed(one, feature=False, why="names rows: nearly every value is different")
+        elif one.column.type in ("integer", "number") and NAMING.search(name) and looked.distinct[name] > 2:
+            kind: Any = "category" if looked.distinct[name] <= 500 else "text"
+            found[name] = Guess(Column(type=kind), "a number that names things", looked.text[name])
+        elif one.column.feature and looked.distinct[name] <= 1:
+            found[name] = _changed(one, feature=False, why="one value only: nothing to learn")
+    return found
+
+
+def _counts_up(one: Guess) -> bool:
+    return one.is_number and bool((one.values.dropna().diff().dropna() > 0).all())
+
+
+def _changed(one: Guess, why: str, **fields: Any) -> Guess:
+    return Guess(one.column.model_copy(update=fields), why, one.values, one.cleaning)
+
+
+# ---------------------------------------------------------------------------------------------- keys and time
+
+
+def key_of(looked: Looked, columns: dict[str, Guess]) -> str | None:
+    """The column that names each row, if one does."""
+    kinds = ("integer", "text", "category")
+    whole = [
+        n for n, one in columns.items() if looked.missing[n] == 0 and one.column.type in kinds and not one.cleaning
+    ]
+    named = [n for n in whole if NAMING.search(n) and looked.distinct[n] >= 0.98 * looked.rows]
+    plain = [n for n in whole if looked.distinct[n] == looked.rows and not columns[n].column.feature]
+    rank = lambda n: (-looked.distinct[n], not re.search("id$", n, re.I))
+    best: list[str | None] = [*sorted(named, key=rank), *plain, None]
+    return best[0]
+
+
+def times_of(looked: Looked, columns: dict[str, Guess]) -> list[str]:
+    """The columns that may say when a row happened, the likeliest first; columns with many gaps do not."""
+    able = [
+        n
+        for n, one in columns.items()
+        if one.is_time and looked.missing[n] <= 0.02 * looked.rows and one.values.nunique() > 3
+    ]
+    likely = lambda n: (
+        looked.missing[n] > 0,
+        not re.search(r"^(date|time|timestamp|created|ordered|observed)|(time|date|timestamp|created_at|dt)$", n, re.I),
+        list(columns).index(n),
+    )
+    return sorted(able, key=likely)
+
+
+def windows_of(times: pd.Series, recommendation: bool = False) -> dict[str, Any] | None:
+    """as_of, holdout_days, folds and fold_days for a history; None where it is too short to be cut by days."""
+    known = times.dropna().sort_values()
+    first, last = known.iloc[0], known.iloc[-1]
+    begin, as_of = first.normalize(), last.normalize() + pd.Timedelta(days=1)
+    days = (as_of - begin).days
+    if days < 8:
+        return None
+    cut = known.iloc[int(len(known) * 0.8)].normalize()
+    holdout = int(np.clip((as_of - cut).days, max(1, days * 0.1), max(1, days * 0.3)))
+    holdout = min(holdout, 28) if recommendation else holdout
+    half = known[known < as_of - pd.Timedelta(days=holdout)]
+    middle = half.iloc[int(len(half) * 0.4)] if len(half) else begin
+    fold = max(1, int(((as_of - pd.Timedelta(days=holdout)) - middle.normalize()).days // 4))
+    fold = min(fold, 28) if recommendation else fold
+    return {
+        "as_of": as_of.date() if as_of == as_of.normalize() else as_of,
+        "holdout_days": holdout,
+        "folds": 4,
+        "fold_days": fold,
+        "days": days,
+        "first": first,
+    }
+
+
+# ---------------------------------------------------------------------------------------------- the target and what leaks it
+
+
+def classes_of(target: Guess) -> pd.Series:
+    """The classes of a target and how often each is there, commonest first; spellings of one class count as one."""
+    text = target.values.dropna().map(_spelt)
+    spelling = text.groupby(text.str.casefold()).agg(lambda v: v.value_counts().index[0])
+    return text.str.casefold().map(spelling).value_counts()
+
+
+def _spelt(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value).strip()
+
+
+def kind_of(target: Guess) -> str:
+    """'classification' or 'regression'."""
+    return "regression" if target.is_number and target.values.nunique() > 2 else "classification"
+
+
+def positive_of(counts: pd.Series) -> str:
+    """The class that is looked for: the one called yes, else the rarer of two, else the commonest."""
+    said = [one for word in YES for one in counts.index if one.lower() == word]
+    return said[0] if said and len(counts) == 2 else str(counts.index[-1] if len(counts) == 2 else counts.index[0])
+
+
+def as_number(target: Guess, kind: str, positive: str | None = None) -> pd.Series:
+    """The target as numbers: 1 for the positive class and 0 for others, or the number; missing where it is."""
+    if kind == "regression":
+        return target.values.astype(float)
+    yes = target.values.map(lambda v: None if pd.isna(v) else float(_spelt(v).casefold() == str(positive).casefold()))
+    return yes.astype(float)
+
+
+def leaks(
+    columns: dict[str, Guess], y: pd.Series, kind: str, skip: Sequence[str], order: pd.Series | None = None
+) -> dict[str, str]:
+    """Columns that seem to know the target, each with the sign that gives it away.
+
+    Parameters
+    ----------
+    columns : dict of str to Guess
+    y : Series of float
+        1 for the positive class, or the number.
+    skip : sequence of str
+        The target, and what names rows.
+    order : Series, optional
+        When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
+    """
+    known = y.notna()
+    y, found = y[known], {}
+    at = order[known] if order is not None else pd.Series(np.random.default_rng(0).random(len(y)), index=y.index)
+    later = (at.rank(method="first") > len(y) / 2).to_numpy()
+    for name, one in columns.items():
+        if name in skip:
+            continue
+        values = one.values[known]
+        sign = analysis._sign(values, y, _alone(values, y, later, kind), kind, None)
+        sign = sign or (_only_for_one(values, y) if kind == "classification" else "")
+        if sign and not sign.startswith("names rows"):
+            found[name] = sign
+    return found | _sums({n: c for n, c in columns.items() if n not in skip and n not in found}, y, known)
+
+
+def _only_for_one(values: pd.Series, y: pd.Series) -> str:
+    """Whether a column is filled in for rows of one class only: then it was likely filled in afterwards."""
+    there = values.notna() & (values.astype(str).str.strip() != "")
+    n, share = int(there.sum()), float(y[there].mean()) if there.any() else 0.5
+    if n < 30 or n > 0.9 * len(y) or not 0.05 < y.mean() < 0.95 or 0.03 < share < 0.97:
+        return ""
+    told = f"{int(y[there].sum()):,} of {n:,} rows with a value are of the class looked for"
+    return f"is filled in for one class only ({told}), so probably afterwards"
+
+
+def _alone(values: pd.Series, y: pd.Series, later: np.ndarray, kind: str) -> float:
+    return analysis.forward_score(analysis.grouped(values), y, later, kind)
+
+
+def _sums(columns: dict[str, Guess], y: pd.Series, known: pd.Series) -> dict[str, str]:
+    """Numbers that add up to the target, as parts of a total do."""
+    numbers = {
+        n: one.values[known] for n, one in columns.items() if one.is_number and one.values[known].isna().mean() < 0.05
+    }
+    if len(numbers) < 2:
+        return {}
+    X = pd.DataFrame(numbers).loc[:, lambda frame: frame.nunique() > 1]
+    whole = X.notna().all(axis=1)
+    X, y = X[whole].head(20_000), y[whole].head(20_000)
+    if len(X) < 50 or X.shape[1] < 2 or X.shape[1] > 200 or y.nunique() < 3:
+        return {}
+    kept = list(X.columns)
+    if _r2(X[kept], y) < 0.99999:
+        return {}
+    while len(kept) > 1:
+        left = {name: _r2(X[[c for c in kept if c != name]], y) for name in kept}
+        name = max(left, key=lambda n: left[n])
+        if left[name] < 0.99999:
+            break
+        kept.remove(name)
+    if len(kept) < 2 or len(kept) > 6:
+        return {}
+    return {name: f"is a part of it: {' and '.join(kept)} add up to the target" for name in kept}
+
+
+def _r2(X: pd.DataFrame, y: pd.Series) -> float:
+    scaled = (X - X.mean()) / X.std(ddof=0).replace(0, 1)
+    A = np.column_stack([np.ones(len(X)), scaled.to_numpy(float)])
+    rest = y.to_numpy(float) - A @ np.linalg.lstsq(A, y.to_numpy(float), rcond=None)[0]
+    spread = float(((y - y.mean()) ** 2).sum())
+    return 1 - float((rest**2).sum()) / spread if spread else 0.0
+
+
+# ---------------------------------------------------------------------------------------------- a first rule
+
+
+def first_rule(
+    columns: dict[str, Guess], usable: Sequence[str], y: pd.Series, kind: str
+) -> tuple[dict[str, str], float]:
+    """The best single question the sample knows, as SQL: name, meaning, score; and its ROC AUC or mean absolute error."""
+    y, best = y.dropna(), None
+    for name in usable:
+        one = columns[name]
+        if one.is_time:
+            continue
+        for told, sql, yes in _questions(name, one):
+            yes = yes.loc[y.index]
+            if min(yes.sum(), (~yes).sum()) < 0.02 * len(y):
+                continue
+            inside, outside = y[yes], y[~yes]
+            between = len(inside) * (inside.mean() - y.mean()) ** 2 + len(outside) * (outside.mean() - y.mean()) ** 2
+            if best is None or between > best[0]:
+                best = (between, told, sql, yes)
+    form = (lambda part: part.mean()) if kind == "classification" else (lambda part: part.median())
+    if best is None:
+        usual = float(form(y))
+        figure = 0.5 if kind == "classification" else float((y - usual).abs().mean())
+        return {"name": "always_alike", "meaning": "the same answer for every row", "score": f"{usual:.6g}"}, figure
+    _, told, sql, yes = best
+    a, b = float(form(y[yes])), float(form(y[~yes]))
+    figure = float((y - np.where(yes, a, b)).abs().mean())
+    if kind == "classification":
+        figure = 0.5 + abs(float(yes[y == 1].mean()) - float(yes[y != 1].mean())) / 2  # the curve has one corner
+    score = f"CASE WHEN {sql} THEN {a:.6g} ELSE {b:.6g} END"
+    return {"name": "one_question", "meaning": f"{told}: {a:.4g}, otherwise {b:.4g}", "score": score}, figure
+
+
+def _questions(name: str, one: Guess):
+    quoted = '"' + name.replace('"', '""') + '"'
+    values = one.values
+    if one.column.type == "boolean":
+        yield f"{name} is true", quoted, values.fillna(False).astype(bool)
+    elif one.is_number:
+        for cut in np.unique(values.quantile([0.2, 0.35, 0.5, 0.65, 0.8]).dropna()):
+            yield (
+                f"{name} is at least {cut:.6g}",
+                f"{quoted} >= {cut:.6g}",
+                (values >= float(f"{cut:.6g}")).fillna(False),
+            )
+    elif values.nunique() <= 500:
+        for value in values.value_counts().index[:10]:
+            told = str(value).replace("'", "''")
+            yield f"{name} is {value}", f"{quoted} = '{told}'", (values == value).fillna(False)
+
+
+def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> dict[str, int]:
+    """At most two columns whose groups are few and large, each with how many held-out rows its smallest group may have."""
+    found: dict[str, int] = {}
+    for name in usable:
+        one = columns[name]
+        if one.column.type not in ("category", "boolean") or one.cleaning:
+            continue
+        shares = one.values.value_counts(normalize=True)
+        if 2 <= len(shares) <= 6 and shares.min() >= 0.08 and shares.min() * rows * 0.2 >= 50 and len(found) < 2:
+            found[name] = int(shares.min() * rows * 0.2)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- who bought what
+
+
+def parts_of_events(looked: Looked, columns: dict[str, Guess]) -> dict[str, str | None]:
+    """The columns of a table of events that seem to say user, item, quantity, price, name and category; None: no such."""
+    first = lambda pattern, able=lambda name: True: next((n for n in columns if pattern.search(n) and able(n)), None)
+    number = lambda name: columns[name].is_number
+    item = first(ITEM, lambda n: looked.distinct[n] > 1 and looked.distinct[n] < looked.rows)
+    named = lambda n: n != item and not number(n) and _settles(looked, item, n)
+    return {
+        "user": first(USER, lambda n: 1 < looked.distinct[n] < looked.rows),
+        "item": item,
+        "quantity": first(QUANTITY, number),
+        "price": first(PRICE, number),
+        "name": first(TITLE, named) if item else None,
+        "category": first(GROUP, lambda n: named(n) and looked.distinct[n] <= 500) if item else None,
+    }
+
+
+def simple_figure(
+    looked: Looked, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
+) -> float:
+    """The best NDCG@10 that best-sellers, or what a user had before, reach in the held-out days; of whole users, a part of them."""
+    from mlloop.models import recommenders
+    from mlloop.comparison.baselines import BoughtBefore, user_values
+
+    asked = looked.table
+    if looked.rows > ROWS:
+        asked = asked.filter((asked[user].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / looked.rows))
+    events = asked.select(
+        user=asked[user], item=asked[item], time=asked[time], **({"kind": asked[kind[0]]} if kind else {})
+    )
+    events = events.to_pandas().dropna(subset=["user", "item", "time"])
+    events = events.assign(
+        time=guess(time, events["time"].astype(object)).values, kind="purchase" if kind is None else events["kind"]
+    )
+    since = pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
+    before, after = events[events["time"] < since], events[events["time"] >= since]
+    wanted = kind[1] if kind else "purchase"
+    after = after[after["kind"] == wanted][["user", "item"]].drop_duplicates()
+    if before.empty or after.empty:
+        return 0.0
+    simple = [recommenders.Popularity(days=30, target_kind=wanted), BoughtBefore(target_kind=wanted)]
+    with np.errstate(invalid="ignore"):  # nobody paid a price here
+        values = [user_values(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
+    return float(max(values))
+
+
+def _settles(looked: Looked, item: str | None, name: str) -> bool:
+    """Whether an item nearly always has the same value of column `name`."""
+    if item is None:
+        return False
+    pairs = looked.text[[item, name]].dropna()
+    most = pairs.groupby([item, name]).size().groupby(level=0).max().sum() if len(pairs) else 0
+    return len(pairs) > 0 and most / len(pairs) > 0.8
+
+
+KINDS = re.compile(r"(^|_)(event|action|kind|event_?type|behaviou?r)(_?type)?$", re.I)
+WANTED = ("purchase", "transaction", "order", "buy", "bought", "conversion", "pv")
+
+
+def kind_column_of(columns: dict[str, Guess]) -> tuple[str, str] | None:
+    """The column that says of which kind an event is, and the kind that is wanted; None where there is none."""
+    for name, one in columns.items():
+        if KINDS.search(name) and one.column.type == "category":
+            seen = [str(v) for v in one.values.dropna().unique()]
+            wanted = [v for word in WANTED for v in seen if v.lower() == word]
+            if wanted:
+                return name, wanted[0]
+    return None
+
+
+def looks_like_events(looked: Looked, columns: dict[str, Guess]) -> bool:
+    """Whether the table seems to say who bought what and when."""
+    parts = parts_of_events(looked, columns)
+    return bool(parts["user"] and parts["item"] and times_of(looked, columns))
+
+
+def today() -> dt.date:
+    """The day on which a table without times is looked at."""
+    return dt.datetime.now(dt.UTC).date()

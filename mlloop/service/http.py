@@ -1,0 +1,626 @@
+"""The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
+
+One process, one event loop. A request is checked by a type made from the release and answered in the loop (a row takes
+some 100 microseconds); requests that come together are one question to the model. An answer leaves when its log line is
+durable; one thread waits for the disk, and what is said meanwhile is its next write. A task looks at the ledger's head;
+when it moved, the new pair is loaded beside and takes over between two requests.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic_core
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import TypeAdapter, ValidationError
+
+from mlloop import serving
+from mlloop.store import prediction_log
+from mlloop.core.errors import ModelError, UsageError
+from mlloop.store.ledger import Head, Ledger
+from mlloop.core.settings import Settings
+
+MAX_BODY = 1024 * 1024
+MAX_ROWS = 1000
+INLINE_ROWS = 32
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+OPEN = ("/health", "/ready")
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the service runs.
+
+    Attributes
+    ----------
+    host, port
+        Port 0: any that is free.
+    token : str or None
+        What a caller must present as `Authorization: Bearer TOKEN`.
+    max_body : int
+        Bytes of a request, at most.
+    poll_s : float
+        Seconds between two looks at the ledger.
+    sync : bool
+        Whether a prediction is on disk before it is acknowledged, or with the operating system (see predictions.Log).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    max_body: int = MAX_BODY
+    poll_s: float = 0.5
+    sync: bool = True
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not self.token:
+            raise UsageError(
+                f"a service on {self.host} can be reached from other machines and needs a token",
+                "mlloop serve",
+                "Set one: MLLOOP_TOKEN=... mlloop serve --host " + self.host,
+            )
+
+
+class Figures:
+    """What /metrics shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        made: Any = dict(registry=self.registry)
+        self.requests = Counter("mlloop_requests", "Requests by problem and status.", ["problem", "status"], **made)
+        self.answers = Counter("mlloop_answers", "Rows answered.", ["problem", "role"], **made)
+        self.errors = Counter("mlloop_canary_errors", "Rows on which the canary failed.", ["problem"], **made)
+        self.seconds = Histogram(
+            "mlloop_request_seconds", "From the request's last byte to the answer, log included.", ["problem"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5), **made,
+        )  # fmt: skip
+        self.swaps = Counter("mlloop_swaps", "Times another pair took over.", ["problem"], **made)
+        self.info = Gauge("mlloop_model", "1 for the models that answer now.", ["problem", "role", "model"], **made)
+        self.written = Gauge("mlloop_predictions_written", "Predictions in the log.", ["problem"], **made)
+        self.lost = Gauge("mlloop_predictions_lost", "Predictions answered but not logged.", ["problem"], **made)
+
+
+class Desk:
+    """One problem's place in the service: who answers, what a request looks like, where it is logged."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, problem: str, figures: Figures, sync: bool):
+        self.settings, self.ledger, self.problem, self.figures = settings, ledger, problem, figures
+        self.pair: serving.Pair | None = None
+        self.one: TypeAdapter | None = None
+        self.fault: str | None = None
+        self.log = prediction_log.Log(prediction_log.folder_of(settings, problem), sync)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.waiting: list[tuple[serving.Pair, list[dict[str, Any]], asyncio.Future]] = []
+        self.unwritten: list[tuple[list, list[dict[str, Any]], list[dict[str, Any]]]] = []
+        self.writing = False
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix=f"log-{problem}")
+        self.seconds = figures.seconds.labels(problem)
+        self.answered = {role: figures.answers.labels(problem, role) for role in ("champion", "canary")}
+        self.ok = figures.requests.labels(problem, "200")
+
+    def refresh(self) -> Callable[[], None]:
+        """Load what the ledger names; returns what puts it in place. Runs in a thread, the call of it in the loop.
+
+        Raises
+        ------
+        ModelError
+            The champion cannot be loaded; whoever answered goes on answering.
+        """
+        pair = serving.in_production(self.settings, self.ledger, self.problem, self.pair)
+        if pair == self.pair:
+            return lambda: None
+        one = None if pair is None else serving.checker(pair.form)
+        return lambda: self._take(pair, one)
+
+    def _take(self, pair: serving.Pair | None, one: TypeAdapter | None) -> None:
+        if self.pair is not None:
+            self.figures.swaps.labels(self.problem).inc()
+        self.pair, self.one = pair, one
+        for labels in [sample.labels for metric in self.figures.info.collect() for sample in metric.samples]:
+            if labels["problem"] == self.problem:
+                self.figures.info.remove(labels["problem"], labels["role"], labels["model"])
+        for role, release in (("champion", pair and pair.champion), ("canary", pair and pair.canary)):
+            if release:
+                self.figures.info.labels(self.problem, role, release.model[:12]).set(1)
+
+    def read(self, body: bytes) -> tuple[list[dict[str, Any]], bool]:
+        """The checked rows of a request, and whether it was one row."""
+        assert self.one is not None
+        if body.lstrip()[:1] != b"[":
+            return [self.one.validate_json(body)], True
+        listed = pydantic_core.from_json(body)
+        if not 1 <= len(listed) <= MAX_ROWS:
+            raise TooMany(f"{len(listed)} rows, expected 1 to {MAX_ROWS}")
+        rows, wrong = [], []
+        for at, row in enumerate(listed):
+            try:
+                rows.append(self.one.validate_json(pydantic_core.to_json(row)))
+            except ValidationError as error:
+                wrong += [{**one, "loc": [at, *one["loc"]]} for one in serving.told(error)]
+        if wrong:
+            raise Wrong(wrong)
+        return rows, False
+
+    def ask(self, pair: serving.Pair, rows: list[dict[str, Any]]) -> asyncio.Future:
+        """The answers to the rows and whether they are in the log, to be awaited.
+
+        Requests that are ready in the same turn of the loop are answered and logged as one: the model is asked once.
+        """
+        assert self.loop is not None
+        said: asyncio.Future = self.loop.create_future()
+        if not self.waiting:
+            self.loop.call_soon(self._flush)
+        self.waiting.append((pair, rows, said))
+        return said
+
+    def _flush(self) -> None:
+        asked, self.waiting = self.waiting, []
+        for pair in {id(pair): pair for pair, _, _ in asked}.values():
+            group = [(rows, said) for other, rows, said in asked if other is pair]
+            try:
+                self.keep(group, *serving.answer(pair, [row for rows, _ in group for row in rows]))
+            except Exception:
+                self._alone(pair, group)
+
+    def _alone(self, pair: serving.Pair, group: list[tuple[list[dict[str, Any]], asyncio.Future]]) -> None:
+        """One request's rows have no answer: the others must not suffer."""
+        for rows, said in group:
+            try:
+                self.keep([(rows, said)], *serving.answer(pair, rows))
+            except Exception as error:
+                if not said.done():
+                    said.set_exception(error)
+
+    def keep(self, group: list, answers: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
+        """Log what was said to a group of requests; each has its answers when that is durable.
+
+        While the disk is busy with one write, what is said meanwhile waits and is written as one.
+        """
+        self.unwritten.append((group, answers, records))
+        if not self.log.sync:
+            self._written(*self._write(self._taken()))
+        elif not self.writing:
+            self._write_on()
+        failed = sum("error" in one for one in records)
+        if failed:
+            self.figures.errors.labels(self.problem).inc(failed)
+        canary = sum(one["role"] == "canary" for one in answers)
+        self.answered["champion"].inc(len(answers) - canary)
+        if canary:
+            self.answered["canary"].inc(canary)
+
+    def _taken(self) -> list:
+        batch, self.unwritten = self.unwritten, []
+        return batch
+
+    def _write_on(self) -> None:
+        batch = self._taken()
+        self.writing = bool(batch)
+        if batch:
+            self.writer.submit(self._write_beside, batch)
+
+    def _write_beside(self, batch: list) -> None:
+        """In the writer's thread."""
+        done = self._write(batch)
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            self.loop.call_soon_threadsafe(self._written, *done)  # type: ignore[union-attr]
+
+    def _write(self, batch: list) -> tuple[list, bool]:
+        return batch, self.log.append([one for _, _, records in batch for one in records])
+
+    def _written(self, batch: list, durable: bool) -> None:
+        for group, answers, _ in batch:
+            start = 0
+            for rows, said in group:
+                if not said.done():
+                    said.set_result((answers[start : start + len(rows)], durable))
+                start += len(rows)
+        if self.log.sync:
+            self._write_on()
+
+    def close(self) -> None:
+        """Write what waits and leave the log."""
+        self.writer.shutdown(wait=True)
+        self.log.close()
+
+
+class TooMany(Exception):
+    """A request with no rows, or more than are taken at once."""
+
+
+class Wrong(Exception):
+    """Rows that break the contract; holds what is to be told."""
+
+
+class Service:
+    """The application with its state."""
+
+    def __init__(self, settings: Settings, problems: list[str], options: Options):
+        self.settings, self.options, self.figures = settings, options, Figures()
+        self.ledger = Ledger.open(settings)
+        self.desks = {name: Desk(settings, self.ledger, name, self.figures, options.sync) for name in problems}
+        self.head: Head | None = None
+        self.app = self._app()
+
+    # who answers
+
+    def load(self) -> None:
+        """Load every problem's pair before the first request.
+
+        Raises
+        ------
+        ModelError
+            A champion's release is missing or altered.
+        """
+        self.head = self.ledger.head()
+        for desk in self.desks.values():
+            desk.refresh()()
+            desk.log.prepare()
+
+    async def _watch(self) -> None:
+        """Let another pair take over when the ledger moved; a look that fails is made again."""
+        while True:
+            await asyncio.sleep(self.options.poll_s)
+            try:
+                for desk in self.desks.values():
+                    await asyncio.to_thread(desk.log.prepare)
+                head = await asyncio.to_thread(self.ledger.head)
+                if head != self.head:
+                    await self._follow()
+                    self.head = head
+            except Exception as error:
+                for desk in self.desks.values():
+                    desk.fault = f"{type(error).__name__}: {error}"
+
+    async def _follow(self) -> None:
+        for desk in self.desks.values():
+            try:
+                put = await asyncio.to_thread(desk.refresh)
+                put()
+                desk.fault = None
+                self.app.openapi_schema = None
+            except ModelError as error:
+                desk.fault = str(error)
+
+    # the application
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(
+            title="mlloop", version="1", lifespan=self._lifespan, redoc_url=None,
+            description="Answers with the models that are in production.",
+        )  # fmt: skip
+        app.add_api_route(
+            "/health", self._health, methods=["GET"], tags=["service"], summary="Whether the process lives."
+        )
+        app.add_api_route(
+            "/ready",
+            self._ready,
+            methods=["GET"],
+            tags=["service"],
+            summary="Whether it can answer.",
+            response_model=None,
+        )
+        app.add_api_route(
+            "/metrics",
+            self._metrics,
+            methods=["GET"],
+            tags=["service"],
+            summary="Figures for Prometheus.",
+            response_class=Response,
+        )
+        self._kinds, asks = self._kinds_of(), {}
+        for name, desk in self.desks.items():
+            verb = "recommend" if self._kinds[name] == "recommendation" else "predict"
+            alone = [n for n in self.desks if (self._kinds[n] == "recommendation") == (verb == "recommend")] == [name]
+            for path in ([f"/{verb}"] if alone else []) + [f"/{name}/{verb}"]:
+                asks[path] = self._route(app, path, desk, verb)
+        app.add_middleware(Guard, token=self.options.token, asks=asks)
+        app.openapi = self._openapi  # type: ignore[method-assign]
+        return app
+
+    def _kinds_of(self) -> dict[str, str]:
+        from mlloop import problem as problems
+
+        found = {}
+        for name in self.desks:
+            pair = self.desks[name].pair
+            found[name] = (
+                pair.champion.kind if pair else problems.load(problems.find(name, self.settings.problems)).task.kind
+            )
+        return found
+
+    def _route(self, app: FastAPI, path: str, desk: Desk, verb: str) -> Callable[[Request], Awaitable[Response]]:
+        """Describe a path to the application; returns what answers it."""
+
+        async def ask(request: Request) -> Response:
+            return await self._ask(desk, request)
+
+        said = {"recommend": "The best items for a user.", "predict": "Score and prediction of a row."}[verb]
+        row, answer = f"{_title(desk.problem)}Row", f"{_title(desk.problem)}Answer"
+        refused = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Refused"}}}}
+        responses: dict[int | str, dict[str, Any]] = {
+            200: {"description": said, "content": {JSON: {"schema": _one_or_many(answer)}}},
+            **{code: {"description": text, **refused} for code, text in REFUSALS.items()},
+        }
+        if not self.options.token:
+            responses.pop(401)
+        app.router.routes.append(
+            _Lean(
+                path,
+                ask,
+                methods=["POST"],
+                tags=[desk.problem],
+                summary=said,
+                name=f"{desk.problem} {verb} {path}",
+                operation_id=path.strip("/").replace("/", "_"),
+                responses=responses,
+                openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": _one_or_many(row)}}}},
+            )
+        )
+        return ask
+
+    def _openapi(self) -> dict[str, Any]:
+        if self.app.openapi_schema is None:
+            made = get_openapi(
+                title=self.app.title, version=self.app.version, description=self.app.description, routes=self.app.routes
+            )
+            schemas = made.setdefault("components", {}).setdefault("schemas", {})
+            for name, desk in self.desks.items():
+                row = desk.one.json_schema() if desk.one else {"type": "object"}
+                schemas[f"{_title(name)}Row"] = {**row, "title": f"{_title(name)}Row"}
+                schemas[f"{_title(name)}Answer"] = ANSWERS[self._kinds[name] == "recommendation"]
+            schemas["Refused"] = REFUSED
+            for path in made["paths"].values():
+                for operation in path.values():
+                    if "200" in operation["responses"] and "requestBody" in operation:
+                        operation["responses"]["200"]["content"] = {
+                            JSON: operation["responses"]["200"]["content"][JSON]
+                        }
+            if self.options.token:
+                made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                made["security"] = [{"token": []}]
+            self.app.openapi_schema = made
+        return self.app.openapi_schema
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        for desk in self.desks.values():
+            desk.loop = loop
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            for desk in self.desks.values():
+                await asyncio.to_thread(desk.close)
+
+    # answers
+
+    async def _ask(self, desk: Desk, request: Request) -> Response:
+        began = asyncio.get_running_loop().time()
+        try:
+            body = await _body(request, self.options.max_body)
+            response = await self._answer(desk, body)
+        except TooLarge:
+            response = refuse(413, [], f"the request is larger than {self.options.max_body:,} bytes", "too_large")
+        if response.status_code == 200:
+            desk.ok.inc()
+        else:
+            self.figures.requests.labels(desk.problem, str(response.status_code)).inc()
+        desk.seconds.observe(asyncio.get_running_loop().time() - began)
+        return response
+
+    async def _answer(self, desk: Desk, body: bytes) -> Response:
+        pair = desk.pair
+        if pair is None:
+            return refuse(503, [], f"no model is in production for {desk.problem}", "no_champion")
+        try:
+            rows, is_one = desk.read(body)
+            if len(rows) <= INLINE_ROWS:
+                said = desk.ask(pair, rows)
+            else:
+                said = asyncio.get_running_loop().create_future()
+                desk.keep([(rows, said)], *await asyncio.to_thread(serving.answer, pair, rows))
+            answers, durable = await said
+        except ValidationError as error:
+            return Response(pydantic_core.to_json({"detail": serving.told(error)}), 422, media_type=JSON)
+        except Wrong as error:
+            return Response(pydantic_core.to_json({"detail": error.args[0]}), 422, media_type=JSON)
+        except (TooMany, ModelError) as error:
+            return refuse(422, [], error.what if isinstance(error, ModelError) else str(error), "no_answer")
+        except ValueError:
+            return refuse(422, [], "the body is not JSON", "json_invalid")
+        headers = None if durable else {"x-prediction-logged": "false"}
+        return Response(pydantic_core.to_json(answers[0] if is_one else answers), 200, headers, JSON)
+
+    async def _health(self) -> dict[str, str]:
+        return {"status": "ok"}
+
+    async def _ready(self) -> Response:
+        told = {
+            name: {
+                "champion": desk.pair.champion.model[:12] if desk.pair else None,
+                "canary": desk.pair.canary.model[:12] if desk.pair and desk.pair.canary else None,
+                "fault": desk.fault or (desk.pair.fault if desk.pair else None) or desk.log.fault,
+                "predictions_lost": desk.log.lost,
+            }
+            for name, desk in self.desks.items()
+        }
+        ready = bool(told) and all(one["champion"] for one in told.values())
+        content = pydantic_core.to_json({"ready": ready, "problems": told})
+        return Response(content, 200 if ready else 503, media_type=JSON)
+
+    async def _metrics(self) -> Response:
+        for name, desk in self.desks.items():
+            self.figures.written.labels(name).set(desk.log.written)
+            self.figures.lost.labels(name).set(desk.log.lost)
+        return Response(generate_latest(self.figures.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+class _Lean(APIRoute):
+    """A route whose handler checks its body itself; what FastAPI would do for it takes as long as the model."""
+
+    def get_route_handler(self):
+        return self.endpoint
+
+
+class Guard:
+    """Stands before the application: lets nobody past without the token, except to ask whether the service lives.
+
+    Questions go straight to their desk: what the framework does on the way takes as long as the answer.
+    """
+
+    def __init__(self, app: Any, token: str | None, asks: dict[str, Callable[[Request], Awaitable[Response]]]):
+        self.app, self.asks = app, asks
+        self.token = f"Bearer {token}".encode() if token else None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        if self.token and scope["path"] not in OPEN:
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not hmac.compare_digest(given, self.token):
+                response = refuse(401, [], "a token is needed", "no_token")
+                response.headers["www-authenticate"] = "Bearer"
+                return await response(scope, receive, send)
+        ask = self.asks.get(scope["path"]) if scope["method"] == "POST" else None
+        if ask is None:
+            return await self.app(scope, receive, send)
+        response = await ask(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+class TooLarge(Exception):
+    """A body beyond the limit."""
+
+
+async def _body(request: Request, most: int) -> bytes:
+    parts, size = [], 0
+    stated = request.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > most:
+        raise TooLarge
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise TooLarge
+        parts.append(part)
+    return b"".join(parts)
+
+
+def refuse(status: int, loc: list[Any], message: str, kind: str) -> Response:
+    """An answer that says what is wrong, in the form that FastAPI gives it."""
+    return Response(
+        pydantic_core.to_json({"detail": [{"loc": loc, "msg": message, "type": kind}]}), status, media_type=JSON
+    )
+
+
+def _one_or_many(name: str) -> dict[str, Any]:
+    """The schema of one such thing, or a list of them."""
+    one = {"$ref": f"#/components/schemas/{name}"}
+    return {"oneOf": [one, {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": one}]}
+
+
+def _title(problem: str) -> str:
+    return "".join(part.title() for part in problem.replace("-", "_").split("_"))
+
+
+REFUSALS = {
+    401: "No token, or not the right one.",
+    413: "The request is too large.",
+    422: "A row breaks the contract; each entry names the field.",
+    503: "No model is in production.",
+}
+REFUSED = {
+    "type": "object", "title": "Refused", "required": ["detail"],
+    "properties": {"detail": {"type": "array", "items": {
+        "type": "object", "required": ["loc", "msg", "type"],
+        "properties": {"loc": {"type": "array", "items": {}}, "msg": {"type": "string"}, "type": {"type": "string"}}}}},
+}  # fmt: skip
+_SAID = {
+    "prediction_id": {"type": "string", "description": "name of this prediction; labels can be joined by it"},
+    "model": {"type": "string", "description": "who answered: the beginning of the model's digest"},
+    "role": {"enum": ["champion", "canary"]},
+}
+ANSWERS = {
+    True: {"type": "object", "required": ["prediction_id", "items", "model", "role"],
+           "properties": {**_SAID, "items": {"type": "array", "items": {"type": "string"}}}},
+    False: {"type": "object", "required": ["prediction_id", "score", "prediction", "model", "role"],
+            "properties": {**_SAID, "score": {"type": "number"}, "prediction": {}}},
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+def in_production(settings: Settings) -> list[str]:
+    """The problems that have a champion."""
+    return [name for name, standing in Ledger.open(settings).at().items() if standing.champion]
+
+
+def start(settings: Settings, problems: list[str] | None, options: Options) -> tuple["Service", uvicorn.Server]:
+    """A loaded service and the server that will run it.
+
+    Raises
+    ------
+    UsageError
+        No problem has a champion.
+    ModelError
+        A champion's release is missing or altered.
+    """
+    chosen = problems or in_production(settings)
+    if not chosen:
+        raise UsageError("no model is in production", str(settings.root), "Put one there: mlloop run")
+    service = Service(settings, chosen, options)
+    service.load()
+    config = uvicorn.Config(
+        service.app, options.host, options.port, log_level="warning", access_log=False, timeout_keep_alive=30,
+        timeout_graceful_shutdown=20, server_header=False, date_header=False,
+    )  # fmt: skip
+    return service, uvicorn.Server(config)
+
+
+def serve(
+    settings: Settings, problems: list[str] | None, options: Options, ready: Callable[[str], None] = print
+) -> None:
+    """Run the service until it is told to stop (SIGTERM, SIGINT); requests under way are answered first."""
+    _, server = start(settings, problems, options)
+    asyncio.run(_run(server, options, ready))
+
+
+async def _run(server: uvicorn.Server, options: Options, ready: Callable[[str], None]) -> None:
+    server.capture_signals = contextlib.nullcontext  # type: ignore  # it would let the signal kill it after all
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+    running = asyncio.create_task(server.serve())
+    while not server.started and not running.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        ready(f"http://{options.host}:{port_of(server)}")
+    await running
+
+
+def port_of(server: uvicorn.Server) -> int:
+    """The port on which the server listens."""
+    return server.servers[0].sockets[0].getsockname()[1]
+
+
+def token_from(environment: dict[str, str] | None = None, file: Path | None = None) -> str | None:
+    """The token of a file, else of MLLOOP_TOKEN."""
+    if file is not None:
+        return file.read_text(encoding="utf-8").strip() or None
+    return (environment or dict(os.environ)).get("MLLOOP_TOKEN") or None

@@ -1,0 +1,584 @@
+"""The lake: typed tables in Delta Lake, each version of which can be read again for ever.
+
+A table's content has a digest that does not depend on the order of its rows nor on how they lie in files, so the same
+content never makes a second version and a ledger row can cite exactly what a decision saw. Reads are Ibis tables on the
+engine of settings.ini (DuckDB, or Spark); nothing here holds a table's rows in Python.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.datatypes as dt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, TableNotFoundError
+
+from mlloop.core import settings as _settings
+from mlloop.core.errors import LakeError, SettingsError
+from mlloop.core.settings import Settings
+from mlloop.core.storage import digest_json, remove
+
+KEEP = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
+CLOUD = ("AWS_", "AZURE_", "GOOGLE_", "GCP_")
+NOTE = "mlloop"
+BATCH_ROWS = 131_072
+
+
+@dataclass(frozen=True)
+class TableRef:
+    """One version of one table, and what it holds: enough to read it again and to know that it is the same.
+
+    Attributes
+    ----------
+    name : str
+        'problem/table'.
+    uri : str
+        Where the table lies.
+    version : int
+        Of the Delta table, >= 0.
+    rows : int
+    digest : str
+        Of names, types and rows; hexadecimal.
+    """
+
+    name: str
+    uri: str
+    version: int
+    rows: int
+    digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, as JSON has them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "TableRef":
+        """The reference that `to_dict` wrote."""
+        return cls(**{name: fields[name] for name in ("name", "uri", "version", "rows", "digest")})
+
+
+_connections: dict[tuple, Any] = {}
+
+
+def connect(settings: Settings | None = None):
+    """The engine of settings.ini as an Ibis backend; one for each process and project.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        Default: those of the project here or above.
+
+    Raises
+    ------
+    SettingsError
+        ``engine = spark`` where pyspark is not installed, or a memory bound that is none.
+    """
+    settings = settings or _settings.load()
+    key = (os.getpid(), settings.engine, settings.engine_memory, settings.engine_threads, settings.state)
+    if key not in _connections:
+        _connections[key] = _spark(settings) if settings.engine == "spark" else _duckdb(settings)
+    return _connections[key]
+
+
+def _duckdb(settings: Settings):
+    spill = settings.state / "tmp" / f"duckdb-{os.getpid()}"
+    options: dict[str, Any] = {"temp_directory": str(spill)}
+    if settings.engine_memory:
+        options["memory_limit"] = settings.engine_memory
+    if settings.engine_threads:
+        options["threads"] = settings.engine_threads
+    atexit.register(shutil.rmtree, spill, ignore_errors=True)
+    try:
+        con = ibis.duckdb.connect(**options)
+    except Exception as error:
+        told = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_said(error)}"
+        raise SettingsError(told, "settings.ini", "Mend the file, then: mlloop check") from error
+    con.raw_sql("SET TimeZone = 'UTC'")
+    return con
+
+
+def _spark(settings: Settings):
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise SettingsError(
+            "[engine] name is 'spark', but pyspark is not installed", "settings.ini", "Run: pip install 'mlloop[spark]'"
+        ) from error
+    builder = SparkSession.builder.appName("mlloop").config("spark.sql.session.timeZone", "UTC")
+    if not os.environ.get("SPARK_REMOTE") and "MASTER" not in os.environ:
+        builder = builder.master(f"local[{settings.engine_threads or '*'}]")
+        builder = builder.config("spark.ui.enabled", "false").config("spark.driver.host", "127.0.0.1")
+        if settings.engine_memory:
+            builder = builder.config("spark.driver.memory", settings.engine_memory.upper().removesuffix("B"))
+    return ibis.pyspark.connect(builder.getOrCreate())
+
+
+class Lake:
+    """Tables by name under one address.
+
+    Parameters
+    ----------
+    place : Settings, str or Path, optional
+        The project's settings (default: those of the project here or above), or the address alone.
+    con : ibis backend, optional
+        Where tables are read; default: `connect(settings)`.
+    """
+
+    def __init__(self, place: Settings | str | Path | None = None, con=None):
+        settings = place if isinstance(place, Settings) else _settings.load() if place is None else None
+        self.uri = settings.lake_uri if settings else str(place)
+        self._settings, self._con = settings, con
+
+    @property
+    def con(self):
+        """The engine's Ibis backend."""
+        if self._con is None:
+            self._con = connect(self._settings) if self._settings else ibis.duckdb.connect()
+        return self._con
+
+    def on_duckdb(self) -> "Lake":
+        """The same lake, read by DuckDB: for rows that lie in files of this machine, whatever the engine."""
+        if self.con.name == "duckdb":
+            return self
+        return Lake(self.uri, _duckdb(self._settings) if self._settings else None)
+
+    def where(self, name: str) -> str:
+        """The address of table `name`."""
+        return f"{self.uri.rstrip('/')}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a table `name`."""
+        return DeltaTable.is_deltatable(self.where(name), storage_options())
+
+    def names(self, problem: str) -> list[str]:
+        """The tables of a problem in a lake on a local disk, sorted."""
+        folder = Path(self.uri, problem)
+        return sorted(f"{problem}/{log.parent.name}" for log in folder.glob("*/_delta_log"))
+
+    def ref(self, name: str, version: int | None = None) -> TableRef:
+        """The reference of a version of a table (default: the latest).
+
+        Raises
+        ------
+        LakeError
+            No such table or version.
+        """
+        table = self._open(name, version)
+        sums = self._sums(table)
+        return TableRef(name, self.where(name), table.version(), sums.rows, _digest(_columns(table), sums))
+
+    def history(self, name: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The newest `limit` versions of a table (default: all), newest first: version, time (epoch, ms), operation,
+        batches, notes."""
+        return [_told(entry) for entry in self._open(name).history(limit)]
+
+    def has_batch(self, name: str, batch: str) -> bool:
+        """Whether `batch` was ever committed to table `name`."""
+        return self.exists(name) and _has(self._open(name), batch)
+
+    def read(self, table: TableRef | Mapping[str, Any] | str, version: int | None = None):
+        """A version of a table, as an Ibis table on the engine.
+
+        Parameters
+        ----------
+        table : TableRef, its dict, or str
+            A reference reads the version it names; a name reads `version`, or the latest.
+
+        Raises
+        ------
+        LakeError
+            No such table or version, or files that are gone.
+        """
+        if not isinstance(table, str):
+            ref = table if isinstance(table, TableRef) else TableRef.from_dict(table)
+            return self._scan(self._open(ref.name, ref.version if version is None else version, ref.uri))
+        return self._scan(self._open(table, version))
+
+    def write(
+        self,
+        name: str,
+        data,
+        mode: str = "overwrite",
+        *,
+        batches: Sequence[str] = (),
+        notes: Mapping[str, Any] | None = None,
+    ) -> TableRef:
+        """Write a table whole, or append to it, as one atomic commit.
+
+        Parameters
+        ----------
+        name : str
+            'problem/table'.
+        data : pyarrow.Table, pandas.DataFrame or ibis table
+            Times become naive UTC, microseconds. An Ibis table is computed by its engine and streamed.
+        mode : {'overwrite', 'append'}
+            'overwrite' with the content that is already there, and 'append' of no rows, add no version.
+        batches : sequence of str
+            Names of what is being written, kept with the commit. An append all of whose batches are already
+            there adds nothing: the same batch twice is written once, even if the first writer was killed.
+        notes : mapping, optional
+            Kept with the version, see `history`.
+
+        Returns
+        -------
+        TableRef
+            Of the version that now holds the content.
+
+        Raises
+        ------
+        LakeError
+            Columns that cannot be stored, or that differ from the table's on append; no space; no permission.
+        """
+        if mode not in ("overwrite", "append"):
+            raise LakeError(f"mode is {mode!r}, expected 'overwrite' or 'append'", name, "Mend the call.")
+        present = self._open(name) if self.exists(name) else None
+        if present is not None and mode == "append" and batches and all(_has(present, one) for one in batches):
+            return self.ref(name)
+        with _prepared(name, data) as (schema, stream, sums):
+            if present is not None and mode == "append":
+                _must_fit(name, present, schema)
+            if present is not None and self._is_there(present, mode, schema, sums, batches):
+                return self.ref(name)
+            self._commit(name, present, schema, stream, mode, sums, batches, notes)
+        return self.ref(name)
+
+    def restore(self, name: str, version: int) -> TableRef:
+        """Make an earlier version the latest again (as a new version; no row is copied)."""
+        old = self._open(name, version)
+        table = self._open(name)
+        if table.version() != version:
+            notes = next(entry["notes"] for entry in self.history(name) if entry["version"] == version)
+            note = {"whole": True, **asdict(self._sums(old)), "restored": version, "notes": notes}
+            table.restore(version, commit_properties=CommitProperties(custom_metadata={NOTE: json.dumps(note)}))
+        return self.ref(name)
+
+    def _is_there(self, present: DeltaTable, mode: str, schema: pa.Schema, sums: "Sums", batches) -> bool:
+        if mode == "append":
+            return sums.rows == 0 and not batches
+        if _columns_of(schema) != _columns(present) or any(not _has(present, one) for one in batches):
+            return False
+        return _digest(_columns(present), self._sums(present)) == _digest(_columns_of(schema), sums)
+
+    def _commit(self, name, present, schema, stream, mode, sums, batches, notes) -> None:
+        note: dict[str, Any] = {
+            "whole": mode == "overwrite" or present is None,
+            **asdict(sums),
+            "batches": list(batches),
+        }
+        if not note["whole"]:
+            note |= {"base": present.version(), "before": asdict(self._sums(present))}
+        if notes:
+            note["notes"] = dict(notes)
+        properties = CommitProperties(
+            custom_metadata={NOTE: json.dumps(note)},
+            app_transactions=[Transaction(one, 1) for one in batches] or None,
+        )
+        try:
+            write_deltalake(
+                present if present is not None and mode == "append" else self.where(name),
+                pa.RecordBatchReader.from_batches(schema, stream()),
+                mode="append" if mode == "append" else "overwrite",
+                schema_mode=None if mode == "append" else "overwrite",
+                configuration=KEEP if present is None else None,
+                storage_options=storage_options(),
+                commit_properties=properties,
+            )
+        except CommitFailedError as error:
+            if mode == "append" and batches and all(_has(self._open(name), one) for one in batches):
+                return
+            raise LakeError(
+                f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop run"
+            ) from error
+        except (DeltaError, DeltaProtocolError, OSError) as error:
+            raise LakeError(f"cannot be written: {_said(error)}", self.where(name), _room(error)) from error
+
+    def _open(self, name: str, version: int | None = None, uri: str | None = None) -> DeltaTable:
+        uri = uri or self.where(name)
+        try:
+            table = DeltaTable(uri, version=version, storage_options=storage_options())
+        except TableNotFoundError as error:
+            there = ", ".join(self.names(name.split("/")[0])) or "none"
+            raise LakeError(f"there is no table {name!r} (there are: {there})", uri, "Write it: mlloop run") from error
+        except (DeltaError, OSError, OverflowError) as error:
+            if version is not None and self.exists(name):
+                latest = DeltaTable(uri, storage_options=storage_options()).version()
+                told = f"table {name!r} has no version {version} (versions: 0 to {latest})"
+                raise LakeError(told, uri, "See which were written: mlloop log") from error
+            raise LakeError(
+                f"table {name!r} cannot be opened: {_said(error)}", uri, "Write it anew: mlloop run"
+            ) from error
+        if "deletionVectors" in (table.protocol().reader_features or []):
+            raise LakeError("uses deletion vectors, which are not read here", uri, "Rewrite it without them.")
+        return table
+
+    def _scan(self, table: DeltaTable):
+        files = table.file_uris()
+        label = f"delta_{uuid.uuid4().hex[:12]}"
+        if not files:
+            return _empty(self.con, label, ibis.Schema.from_pyarrow(pa.schema(table.schema())))
+        try:
+            if self.con.name == "duckdb" and "://" in files[0]:
+                return self.con.read_in_memory(table.to_pyarrow_dataset(), table_name=label)
+            if self.con.name == "pyspark":
+                rows = self.con._session.read.option("mergeSchema", "true").parquet(*files)
+                rows.createOrReplaceTempView(label)
+                return self.con.table(label)
+            return self.con.read_parquet(files, table_name=label, union_by_name=True)
+        except Exception as error:
+            told = f"version {table.version()} cannot be read: {_said(error)}"
+            raise LakeError(
+                told, str(table.table_uri), "If its files were removed, write it anew: mlloop run --force"
+            ) from error
+
+    def _sums(self, table: DeltaTable) -> "Sums":
+        """The sums of a version: those its commits noted, or, where another program wrote, computed from its rows."""
+        total = Sums(0, 0, 0)
+        for entry in _commits(table):
+            note = _note(entry)
+            if note is None and entry["operation"] in ("WRITE", "MERGE", "DELETE", "UPDATE", "RESTORE"):
+                break
+            if note is None:
+                continue
+            if note.get("base") == entry["version"] - 1:
+                return total + Sums(note["rows"], int(note["low"]), int(note["high"])) + Sums(**note["before"])
+            total += Sums(note["rows"], int(note["low"]), int(note["high"]))
+            if note["whole"]:
+                return total
+        schema = pa.schema(table.schema())
+        rows = self._scan(table).to_pyarrow_batches(chunk_size=BATCH_ROWS)
+        return _sum(_memory(), pa.RecordBatchReader.from_batches(schema, (one.cast(schema) for one in rows)), schema)
+
+
+def _empty(con, label: str, schema: ibis.Schema):
+    if con.name != "pyspark":
+        return con.create_table(label, schema=schema, temp=True)
+    from ibis.backends.pyspark.datatypes import PySparkSchema
+
+    con._session.createDataFrame([], schema=PySparkSchema.from_ibis(schema)).createOrReplaceTempView(label)
+    return con.table(label)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Count and sums of the rows' MD5 halves: they add up over batches, whatever the order of the rows."""
+
+    rows: int
+    low: int
+    high: int
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(self.rows + other.rows, self.low + other.low, self.high + other.high)
+
+
+def _has(table: DeltaTable, batch: str) -> bool:
+    return table.transaction_version(batch) is not None
+
+
+def storage_options() -> dict[str, str] | None:
+    """Credentials of object stores, from the environment (AWS_*, AZURE_*, GOOGLE_*)."""
+    return {key: value for key, value in os.environ.items() if key.startswith(CLOUD)} or None
+
+
+def digest(data) -> str:
+    """Digest of a table's names, types and rows; the order of the rows plays no part.
+
+    Parameters
+    ----------
+    data : pyarrow.Table, pandas.DataFrame or ibis table
+    """
+    with _prepared("data", data) as (schema, _, sums):
+        return _digest(_columns_of(schema), sums)
+
+
+@contextlib.contextmanager
+def _prepared(name: str, data) -> Iterator[tuple]:
+    """The stored schema, a function that streams the rows in it, and their sums."""
+    if isinstance(data, ibis.Table):
+        with _computed(name, data) as path:
+            file = pq.ParquetFile(path)
+            schema = file.schema_arrow.remove_metadata()
+            sums = _sum(_memory(), None, schema, path)
+            yield schema, lambda: file.iter_batches(BATCH_ROWS), sums
+        return
+    table = data if isinstance(data, pa.Table) else pa.Table.from_pandas(data, preserve_index=False)
+    schema = pa.schema([pa.field(f.name, _stored(name, f.name, f.type)) for f in table.schema])
+    table = table.cast(schema)
+    yield schema, lambda: iter(table.to_batches(BATCH_ROWS)), _sum(_memory(), table, schema)
+
+
+@contextlib.contextmanager
+def _computed(name: str, table) -> Iterator[Path]:
+    """The rows of an Ibis table, computed once by its engine into a Parquet file that lives as long as the block."""
+    casts = {column: _stored_ibis(name, column, kind) for column, kind in table.schema().items()}
+    table = table.cast({column: kind for column, kind in casts.items() if kind != table.schema()[column]})
+    folder = Path(os.environ.get("MLLOOP_TMP") or _spill())
+    path = folder / f"rows-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if table.get_backend().name == "duckdb":
+            table.to_parquet(path)
+        else:
+            batches = table.to_pyarrow_batches(chunk_size=BATCH_ROWS)
+            with pq.ParquetWriter(path, batches.schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+        yield path
+    finally:
+        remove(path)
+
+
+def _spill() -> Path:
+    for pid, *_, state in _connections:
+        if pid == os.getpid():
+            return Path(state) / "tmp"
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="mlloop-"))
+
+
+def _stored(table: str, column: str, kind: pa.DataType) -> pa.DataType:
+    """The type under which Delta keeps a column."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us")
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_unsigned_integer(kind):
+        return {8: pa.int16(), 16: pa.int32()}.get(kind.bit_width, pa.int64())
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_duration(kind) or pa.types.is_time(kind) or pa.types.is_interval(kind):
+        raise LakeError(
+            f"column {column!r} is of type {kind}, which Delta cannot keep",
+            table,
+            "Store it as a number with its unit in the name.",
+        )
+    return kind
+
+
+def _stored_ibis(table: str, column: str, kind: dt.DataType) -> dt.DataType:
+    if kind.is_timestamp():
+        return dt.Timestamp(scale=6)
+    if kind.is_null() or kind.is_uuid() or kind.is_json():
+        return dt.string
+    if kind.is_unsigned_integer():
+        return {8: dt.int16, 16: dt.int32}.get(kind.nbytes * 8, dt.int64)
+    if kind.is_time() or kind.is_interval():
+        _stored(table, column, pa.duration("us"))
+    return kind
+
+
+def _memory():
+    """A private DuckDB connection for digests: the same digest on every engine."""
+    import duckdb
+
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def _sum(con, rows, schema: pa.Schema, path: Path | None = None) -> Sums:
+    with contextlib.closing(con):
+        if path is None:
+            con.register("rows", rows)
+        scan = f"read_parquet('{str(path).replace(chr(39), chr(39) * 2)}')" if path else "rows"
+        parts = ", '|', ".join(_text(field) for field in schema) or "''"
+        counted, low, high = con.execute(
+            f"""SELECT count(*), coalesce(sum((m & 18446744073709551615::UHUGEINT)::HUGEINT), 0),
+                       coalesce(sum((m >> 64)::HUGEINT), 0)
+                FROM (SELECT md5_number(concat({parts}, '')) AS m FROM {scan})"""
+        ).fetchone()
+    return Sums(int(counted), int(low), int(high))
+
+
+def _text(field: pa.Field) -> str:
+    """SQL for a value as text such that no two rows of different values read the same."""
+    column = '"' + field.name.replace('"', '""') + '"'
+    if pa.types.is_string(field.type):
+        return f"coalesce(strlen({column}) || ':' || {column}, '~')"
+    if pa.types.is_binary(field.type):
+        return f"coalesce(hex({column}), '~')"
+    if pa.types.is_nested(field.type):
+        return f"coalesce(strlen(to_json({column})::VARCHAR) || ':' || to_json({column})::VARCHAR, '~')"
+    return f"coalesce({column}::VARCHAR, '~')"
+
+
+def _digest(columns: list[list[str]], sums: Sums) -> str:
+    return digest_json({"columns": columns, "rows": sums.rows, "low": str(sums.low), "high": str(sums.high)})
+
+
+def _columns_of(schema: pa.Schema) -> list[list[str]]:
+    return [[field.name, str(field.type).replace("large_", "")] for field in schema]
+
+
+def _columns(table: DeltaTable) -> list[list[str]]:
+    schema = pa.schema(table.schema())
+    return _columns_of(pa.schema([pa.field(f.name, _stored("", f.name, f.type)) for f in schema]))
+
+
+def _must_fit(name: str, table: DeltaTable, schema: pa.Schema) -> None:
+    there, new = dict(_columns(table)), dict(_columns_of(schema))
+    wrong = [f"column {c!r} is missing (the table has it as {t})" for c, t in there.items() if c not in new]
+    wrong += [f"column {c!r} is not in the table" for c in new if c not in there]
+    wrong += [f"column {c!r} is {new[c]}, the table has {t}" for c, t in there.items() if c in new and new[c] != t]
+    if not wrong and list(there) != list(new):
+        wrong = [f"columns are in another order: {', '.join(new)}; the table has {', '.join(there)}"]
+    if wrong:
+        raise LakeError(
+            "; ".join(wrong), name, "Bring the rows to the table's schema, or write the table whole: mlloop run"
+        )
+
+
+def _commits(table: DeltaTable) -> Iterator[dict[str, Any]]:
+    """The commits that made a version, newest first; the first is read alone, since it mostly suffices.
+
+    deltalake 1.6 numbers them wrongly when a table was opened at an older version, so the latest is opened for it.
+    """
+    latest = DeltaTable(table.table_uri, storage_options=storage_options())
+    near = latest.version() - table.version() + 1
+    for limit in (near, None):
+        found = latest.history(limit)
+        yield from found[near - 1 if limit else near :]
+
+
+def _note(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    return json.loads(entry[NOTE]) if NOTE in entry else None
+
+
+def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
+    note = _note(entry) or {}
+    return {
+        "version": entry["version"],
+        "time": entry["timestamp"],
+        "operation": entry["operation"],
+        "batches": note.get("batches", []),
+        "notes": note.get("notes", {}),
+    }
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _room(error: BaseException) -> str:
+    text = str(error).lower()
+    if "no space" in text or "quota" in text:
+        return "Nothing was changed there. Make room, then: mlloop run"
+    if "permission" in text or "read-only" in text:
+        return "Nothing was changed there. Give permission to write, then: mlloop run"
+    return "Nothing was changed there. Run it again: mlloop run"

@@ -1,0 +1,70 @@
+"""Products kept by their digest, so that a decision can be looked into on exactly what it read."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlloop.core import storage
+from mlloop.core.errors import DataError
+from mlloop.core.settings import Settings
+
+
+def cited(content: Any) -> Iterator[dict]:
+    """What a product cites: the entries that name a version of a table, or a file with its digest."""
+    if isinstance(content, dict):
+        if {"uri", "version"} <= set(content) or {"path", "digest"} <= set(content):
+            yield content
+        for value in content.values():
+            yield from cited(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from cited(value)
+
+
+def place(settings: Settings, product: Path, path: str) -> Path:
+    """Where a file is that a product cites: absolute, or told from the project, its state folder or the product's."""
+    places = [folder / path for folder in (settings.root, settings.state, product.parent)]
+    return next((found for found in places if found.exists()), places[0])
+
+
+def keep(settings: Settings, product: Path) -> str:
+    """Keep a product and the files it cites; returns its digest. What is kept already is not written again."""
+    digest = storage.digest_file(product)
+    kept = settings.state / "objects" / f"{digest}.json"
+    if not kept.exists():
+        for entry in cited(storage.read_json(product)):
+            if "path" in entry:
+                _copy(place(settings, product, entry["path"]), settings.state / "objects" / entry["digest"])
+        _copy(product, kept)
+    return digest
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    with storage.atomic_path(target) as beside:
+        shutil.copytree(source, beside) if source.is_dir() else shutil.copyfile(source, beside)
+
+
+def restore(settings: Settings, digest: str, target: Path) -> Path:
+    """Write a kept product to `target`, its files cited where they are kept.
+
+    Raises
+    ------
+    DataError
+        It was not kept, or has been removed since.
+    """
+    found = settings.state / "objects" / f"{digest}.json"
+    if not found.exists():
+        raise DataError(
+            f"the product {digest[:12]} is no longer kept",
+            str(found.parent),
+            "It cannot be replayed; ask the gate anew: mlloop gate need",
+        )
+    content = storage.read_json(found)
+    for entry in cited(content):
+        kept = settings.state / "objects" / str(entry["digest"])
+        if "path" in entry and kept.exists():
+            entry["path"] = str(kept)
+    return storage.write_json(target, content)
