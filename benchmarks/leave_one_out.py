@@ -1,28 +1,35 @@
-"""The public leave-one-out protocol at the size of MovieLens-1M or Pinterest: seconds and figures of each recommender.
+"""The public leave-one-out protocol: an item of each user left out, among 99 that the user never touched.
 
-    python benchmarks/leave_one_out.py [--size ml-1m|pinterest] [--tune N] [--models EASE NeuMF ...] [--json FILE] [PREFIX]
+    python benchmarks/leave_one_out.py PREFIX -m EASE -m NeuMF --tune 8 --json
+    python benchmarks/leave_one_out.py events.csv --columns user,item,time
+    python benchmarks/leave_one_out.py --size pinterest
 
-Without PREFIX (three files of the NCF paper's format) a world of that size is drawn and written in the format first:
-users with 20 or more items each, a million interactions (ml-1m: 6,040 users, 3,706 items) or one and a half (pinterest:
-55,187 users, 9,916 items); who likes what follows from 60 hidden tastes and from how well an item is known. Its figures
-say how the recommenders compare there, not what they reach on MovieLens.
+Without PREFIX a data set of that size is drawn and written in the format first: users with 20 or more items each, a
+million interactions (ml-1m: 6,040 users, 3,706 items) or one and a half (pinterest: 55,187 users, 9,916 items); who likes
+what follows from 60 hidden tastes and from how well an item is known. Its figures say how the recommenders compare there,
+not what they reach on MovieLens.
 """
 
-import argparse
+import json
 import os
 import resource
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import protocol
+import typer
+from rich.console import Console
+from rich.table import Table
 
-from mlloop import leave_one_out
+from mlloop.core.errors import MlloopError, UsageError
 
 TASTES = 60
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
@@ -61,30 +68,65 @@ def world(prefix: Path, size: Size = SIZES["ml-1m"], seed: int = 0) -> None:
             negative.write(f"({user},{chosen[-1]})\t" + "\t".join(map(str, drawn)) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("prefix", nargs="?")
-    parser.add_argument("--size", choices=SIZES, default="ml-1m", help="of the drawn data")
-    parser.add_argument("--tune", type=int, default=0, metavar="N")
-    parser.add_argument("--models", nargs="*", default=list(leave_one_out.USUAL))
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+@app.command(help=(__doc__ or "").split("\n")[0])
+def compare(
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Prefix of .train.rating, .test.rating and .test.negative (or their folder); or a CSV."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="May be repeated, e.g. EASE; default: all there are.")
+    ] = None,
+    tune: Annotated[int, typer.Option(min=0, help="Sets of parameters to try for each, judged inside training.")] = 0,
+    columns: Annotated[str, typer.Option(help="A CSV's columns of user, item and time.")] = "user,item,time",
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of the list.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of models, of trials, and of a CSV's negatives.")] = 0,
+    size: Annotated[
+        str, typer.Option(help=f"Of the drawn data, where no PREFIX is given: {', '.join(SIZES)}.")
+    ] = "ml-1m",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    try:
+        read = _read(data, columns, size, seed)
+        progress = lambda line: typer.echo(f"{line['model']}: {line['tuning_s'] + line['seconds']:.0f} s", err=True)
+        table = protocol.compare(read, model, k, seed, tune, progress)
+    except MlloopError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        raise typer.Exit(error.exit_code) from error
+    if as_json:
+        typer.echo(json.dumps(table.reset_index().to_dict("records"), indent=1, default=float))
+    else:
+        _print(table, read, k)
+
+
+def _read(data: str | None, columns: str, size: str, seed: int) -> protocol.Protocol:
+    names = [name.strip() for name in columns.split(",")]
+    if len(names) != 3:
+        raise UsageError(
+            f"--columns is {columns!r}, expected three names", next_step="Example: --columns user,item,time"
+        )
+    if data is not None:
+        return protocol.read(data, seed=seed, columns=(names[0], names[1], names[2]))
+    if size not in SIZES:
+        raise UsageError(f"--size is {size!r}, expected one of {', '.join(SIZES)}", next_step="Example: --size ml-1m")
     with tempfile.TemporaryDirectory() as folder:
-        prefix = given.prefix or str(Path(folder, "drawn"))
-        if not given.prefix:
-            world(Path(prefix), SIZES[given.size])
-        began = time.perf_counter()
-        data = leave_one_out.read(prefix)
-    print(f"read {len(data.train):,} interactions, {len(data.users):,} users in {time.perf_counter() - began:.1f} s")
-    table = leave_one_out.compare(data, given.models, trials=given.tune, told=lambda line: print(line, flush=True))
-    print("| model | HR@10 | NDCG@10 | seconds | seconds of tuning |\n|---|---|---|---:|---:|")
-    for name, one in table.iterrows():
-        told = [f"{one[w]:.3f} [{one[f'{w}_low']:.3f}, {one[f'{w}_high']:.3f}]" for w in ("hr", "ndcg")]
-        print(f"| {name} | {told[0]} | {told[1]} | {one['seconds']:.0f} | {one['tuning_s']:.0f} |")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
-    if given.json:
-        table.reset_index().to_json(given.json, orient="records", indent=1)
+        world(Path(folder, "drawn"), SIZES[size], seed)
+        return protocol.read(str(Path(folder, "drawn")))
+
+
+def _print(table, read: protocol.Protocol, k: int) -> None:
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("model", f"HR@{k}", f"NDCG@{k}", "seconds", "parameters found"):
+        shown.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=heading[0] != "p")
+    for name, row in table.iterrows():
+        hit, ndcg = (f"{row[w]:.3f} [{row[f'{w}_low']:.3f}, {row[f'{w}_high']:.3f}]" for w in ("hr", "ndcg"))
+        params = ", ".join(f"{key} {value:.3g}" for key, value in row["params"].items())
+        shown.add_row(str(name), hit, ndcg, f"{row['seconds'] + row['tuning_s']:.0f}", params)
+    console = Console(highlight=False, markup=False)
+    console.print(shown)
+    counts = f"{len(read.users):,} users, {len(read.items):,} items, {len(read.train):,} interactions to learn from"
+    console.print(f"{counts}; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -86,7 +86,9 @@ def main() -> None:
     }
     for name in ("vectorised", "plain"):
         network = Network(given.users, given.items, "neumf", 16, [32, 16], seed=0).to(device)
-        fused = True if name == "vectorised" else None  # as `train` of mlloop.models.perceptron; a plain loop has the default
+        fused = (
+            True if name == "vectorised" else None
+        )  # as `train` of mlloop.models.perceptron; a plain loop has the default
         optimiser = torch.optim.Adam(network.parameters(), lr=0.002, fused=fused)
         negatives = Negatives(rows, columns, given.items)
         pairs = Pairs(train[:, 0], train[:, 1], given.items, 4, seed=0)

@@ -17,10 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from mlloop.core.settings import OFF
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
 from mlloop.pipeline.freshness import is_run_cell
-from mlloop.core.settings import OFF
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("settings.ini", "env.yaml", "pipeline.yaml", "requirements.lock", "problems", "nbs")
@@ -68,7 +68,7 @@ def timed(command: list[str], folder: Path, **environment: str) -> float:
 
 
 def mlloop(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mlloop.cli.app", *arguments]
+    return [sys.executable, "-m", "mlloop", *arguments]
 
 
 def measure(options) -> dict[str, list[float]]:
@@ -93,7 +93,7 @@ def measure(options) -> dict[str, list[float]]:
             change_late_stage(folder)
             note("mlloop run, a late stage changed", timed(mlloop(*run), folder))
             note("  of which that stage's own work, before", stage)
-            timed([sys.executable, "-m", "mlloop.kernels.execute", "stop"], folder)
+            timed([sys.executable, "-m", "mlloop.kernels", "stop"], folder)
         with tempfile.TemporaryDirectory() as place:
             folder = copy_project(Path(place))
             note("mlloop run, fresh kernels", timed(mlloop(*run), folder, MLLOOP_KERNELS_POOL="fresh"))

@@ -2,7 +2,7 @@
 
     python benchmarks/scenarios.py --seeds 20
 
-Prints the table of docs/retraining.md. Each history is a world of `mlloop.scenario`: 1,500 rows a period, labels one
+Prints the table of docs/retraining.md. Each history is a world of `scenario_world`: 1,500 rows a period, labels one
 period late, a boosted tree. Everything that decides is the code of production.
 """
 
@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from statistics import median
 
-from mlloop.scenario import Happening, Record, play
+from scenario_world import Happening, Record, play
 
 AT = 4
 SCENARIOS = {

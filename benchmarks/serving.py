@@ -66,10 +66,10 @@ def prepare(root: Path):
     from nannyml import datasets
 
     from mlloop import deployment
+    from mlloop import problem as problems
     from mlloop.models import candidates
     from mlloop.release import preparation
     from mlloop.store import tracking
-    from mlloop import problem as problems
     from mlloop.store.ledger import Ledger
 
     for name in ("settings.ini", "env.yaml", "pipeline.yaml"):

@@ -13,8 +13,12 @@ from mkdocs.utils import get_relative_url
 prepared = Path(tempfile.mkdtemp(prefix="mlloop-docs-"))
 
 
+def _nbs(config):
+    return Path(config.config_file_path).parent / "nbs"
+
+
 def _notebooks(config):
-    return sorted((Path(config.config_file_path).parent / "nbs").glob("[0-9]*.ipynb"))
+    return [path for path in sorted(_nbs(config).rglob("[a-z0-9]*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
 
 def _readable(notebook):
@@ -40,9 +44,13 @@ def on_config(config):
     if more := [page for page in pages if page not in set(_named(config.nav))]:
         config.nav.insert(-1, {"More": more})
     if not any("The notebooks" in one for one in config.nav):
-        title = lambda path: path.stem.split("_", 1)[1].replace("_", " ").capitalize()
-        pages = [{title(notebook): f"nbs/{notebook.name}"} for notebook in _notebooks(config)]
-        config.nav.insert(-1, {"The notebooks": pages})
+        title = lambda path: path.stem.lstrip("0123456789_").replace("_", " ").capitalize()
+        groups: dict[str, list] = {}
+        for path in _notebooks(config):
+            place = path.relative_to(_nbs(config))
+            groups.setdefault(place.parts[0] if len(place.parts) > 1 else "", []).append({title(path): f"nbs/{place}"})
+        stages = groups.pop("")
+        config.nav.insert(-1, {"The notebooks": [*stages, *({wing: pages} for wing, pages in groups.items())]})
     return config
 
 
@@ -51,8 +59,10 @@ def on_files(files, config):
     """Add the notebooks to the files, before the plugin that renders them looks."""
     (prepared / "nbs").mkdir(exist_ok=True)
     for notebook in _notebooks(config):
-        (prepared / "nbs" / notebook.name).write_text(json.dumps(_readable(notebook)), encoding="utf-8")
-        files.append(File(f"nbs/{notebook.name}", str(prepared), config.site_dir, config.use_directory_urls))
+        place = Path("nbs", notebook.relative_to(_nbs(config)))
+        (prepared / place).parent.mkdir(parents=True, exist_ok=True)
+        (prepared / place).write_text(json.dumps(_readable(notebook)), encoding="utf-8")
+        files.append(File(place.as_posix(), str(prepared), config.site_dir, config.use_directory_urls))
     return files
 
 

@@ -2,37 +2,39 @@
 
 Modules:
 
-- `mlloop.loop.arrivals`: What came in a period: rows brought into the lake, asked of the models in production, and labels as far as they have come.
-- `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
 - `mlloop.core.errors`: Every error a user can meet, each with what happened, where, and the next step.
-- `mlloop.loop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
-- `mlloop.kernels.provisioner`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
-- `mlloop.store.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
-- `mlloop.store.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
-- `mlloop.lab.magics`: `%load_ext mlloop`: a stage's true inputs in a notebook, the command line without leaving it, and rich displays.
-- `mlloop.core.metrics`: How good are predictions, how sure are we, and what are they worth?
-- `mlloop.models.onnx_export`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
 - `mlloop.core.extensions`: What a project adds of its own: business rules and checks, and how its modules are found.
+- `mlloop.core.metrics`: How good are predictions, how sure are we, and what are they worth?
+- `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
 - `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time.
-- `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
-- `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
-- `mlloop.release.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.
+- `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
+- `mlloop.data.simulator`: XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
+- `mlloop.kernels.provisioner`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
+- `mlloop.kernels.zygote`: A process that has the libraries imported and forks Jupyter kernels from itself on request.
+- `mlloop.lab.magics`: `%load_ext mlloop`: a stage's true inputs in a notebook, the command line without leaving it, and rich displays.
+- `mlloop.lab.saving`: Saving from JupyterLab: a stage notebook goes to disk without what its kernel left in it, so git sees only your change.
+- `mlloop.loop.arrivals`: What came in a period: rows brought into the lake, asked of the models in production, and labels as far as they have come.
+- `mlloop.loop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
+- `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
+- `mlloop.models.onnx_export`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
 - `mlloop.pages.notebook_html`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 - `mlloop.pages.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
+- `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
 - `mlloop.pipeline.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
-- `mlloop.lab.saving`: Saving from JupyterLab: a stage notebook goes to disk without what its kernel left in it, so git sees only your change.
-- `mlloop.scenario`: A small world whose truth is known, in which the loop's decisions can be tried: no notebook, no disk, a second a history.
+- `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
+- `mlloop.release.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.
 - `mlloop.service.http`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
-- `mlloop.data.simulator`: XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
-- `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
-- `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
-- `mlloop.kernels.zygote`: A process that has the libraries imported and forks Jupyter kernels from itself on request."""
+- `mlloop.store.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
+- `mlloop.store.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
+- `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged."""
 
 __version__ = "0.1.0"
 
+from mlloop.core import moved
 from mlloop.core.settings import switch_off_telemetry
 
 switch_off_telemetry()
+moved.install()
 
 
 def load_ipython_extension(shell):

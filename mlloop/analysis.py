@@ -21,8 +21,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from .baselines import by_chance
-from .errors import DataError
+from .comparison.baselines import by_chance
+from .core.errors import DataError
 from .problem import Column, Problem, Recommendation, Tabular, called
 from mlloop.visualization import (
     plot_association,
@@ -46,7 +46,7 @@ def training_rows(
     start, end = (ibis.literal(dt.datetime.fromisoformat(windows[key])) for key in ("from", "train_until"))
     return table.filter((table[time] >= start) & (table[time] < end))
 
-
+# %% ../nbs/14_analysis.ipynb #b30021b7
 def sample(table: ir.Table, key: Sequence[str], limit: int = SAMPLE) -> pd.DataFrame:
     """At most about `limit` rows as a DataFrame, in the order of all their values; the same ones each time.
 
@@ -100,7 +100,7 @@ def grouped(values: pd.Series, groups: int = GROUPS) -> pd.Series:
     frequent = {v: i for i, v in enumerate(sorted(text.value_counts().index[: groups - 1]))}
     return text.map(frequent).fillna(groups - 1).where(text.notna(), -1).astype(int)
 
-
+# %% ../nbs/14_analysis.ipynb #0ea1976f
 def cramers_v(counts: np.ndarray) -> float:
     """Cramér's V, corrected for bias, of a table of counts (groups, classes); 0 to 1.
 
@@ -117,7 +117,7 @@ def cramers_v(counts: np.ndarray) -> float:
     fewer = min(r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)) - 1
     return float(min(1.0, np.sqrt(phi / fewer))) if fewer > 0 else 0.0
 
-
+# %% ../nbs/14_analysis.ipynb #15d44522
 def interval_of_v(counts: np.ndarray, draws: int = 200, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Percentile interval of Cramér's V over tables redrawn with the same shares."""
     n, rng = int(counts.sum()), np.random.default_rng(seed)
@@ -150,7 +150,7 @@ def forward_score(codes: pd.Series, y: pd.Series, later: np.ndarray, kind: str) 
     ranks = stats.rankdata(y_score)
     return float((ranks[y_true == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(y_true) - positive)))
 
-
+# %% ../nbs/14_analysis.ipynb #137844de
 def association(
     rows: pd.DataFrame, y: pd.Series, time: str | None, kind: str, columns: Mapping[str, Column] | None = None, seed: int = 0
 ) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def association(
     data = pd.DataFrame(found, columns=["column", "value", "low", "high", "alone", "suspect", "sign"])
     return data.sort_values(["value", "column"], ascending=[False, True], ignore_index=True)
 
-
+# %% ../nbs/14_analysis.ipynb #efc55006
 def _sign(values: pd.Series, y: pd.Series, alone: float, kind: str, column: Column | None) -> str:
     known = values.dropna()
     if column is not None and column.known == "after":
@@ -226,7 +226,7 @@ def segments(rows: pd.DataFrame, y: pd.Series, kind: str, columns: Sequence[str]
     data = pd.DataFrame(parts, columns=["column", "group", "value", "low", "high", "n", "apart"])
     return data.sort_values(["apart", "column", "group"], ascending=[False, True, True], ignore_index=True)
 
-
+# %% ../nbs/14_analysis.ipynb #4febab70
 def group_labels(values: pd.Series, groups: int = 5) -> pd.Series:
     """A column's values as readable groups: ranges of a number, the twelve most frequent values of anything else."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 12:
@@ -237,7 +237,7 @@ def group_labels(values: pd.Series, groups: int = 5) -> pd.Series:
     text = values.astype("string")
     return text.where(text.isin(text.value_counts().index[:12]), "other").where(text.notna(), "missing").astype(object)
 
-
+# %% ../nbs/14_analysis.ipynb #54de3503
 def _interval(part: pd.Series, kind: str) -> tuple[float, float]:
     if kind == "classification":
         found = stats.binomtest(int(part.sum()), len(part)).proportion_ci(method="wilson")
@@ -256,7 +256,7 @@ def trend(series: pd.Series) -> dict[str, float]:
     first, last = float(series.iloc[:quarter].mean()), float(series.iloc[-quarter:].mean())
     return {"tau": float(tau), "p": float(p), "change": last / first - 1 if first else 0.0, "n": len(series)}
 
-
+# %% ../nbs/14_analysis.ipynb #142979a3
 def season(values: pd.Series, labels: pd.Series) -> dict[str, float]:
     """The share of a series' variance that groups of time explain (eta squared), and the p-value of an F test."""
     groups = [part.to_numpy(dtype=float) for _, part in values.groupby(labels.to_numpy()) if len(part) > 1]
@@ -276,7 +276,7 @@ class Analysis:
     findings: list[str]
     frames: dict[str, Any] = field(default_factory=dict)
 
-
+# %% ../nbs/14_analysis.ipynb #55c688e9
 def as_target(values: pd.Series, problem: Problem) -> pd.Series:
     """The target as a number: 1 for the positive class, or the value itself."""
     task = problem.task
@@ -290,7 +290,7 @@ def as_target(values: pd.Series, problem: Problem) -> pd.Series:
         ).astype(float)
     return values.astype(float)
 
-
+# %% ../nbs/14_analysis.ipynb #0e1f8517
 def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | None, seed: int = 0) -> Analysis:
     """Facts, findings and figures' data of a tabular question's training period."""
     task, time = problem.task, problem.time.column if windows else None
@@ -346,18 +346,18 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     }
     return Analysis(task.kind, facts, findings_of_rows(problem, facts), frames)
 
-
+# %% ../nbs/14_analysis.ipynb #438676fb
 def _over_time(y: pd.Series, times: pd.Series) -> pd.DataFrame:
     often = "D" if (times.max() - times.min()).days < 120 else "W"
     each = y.groupby(times.dt.floor("D") if often == "D" else times.dt.to_period("W").dt.start_time)
     return pd.DataFrame({"value": each.mean(), "n": each.size()}).rename_axis("time").reset_index()
 
-
+# %% ../nbs/14_analysis.ipynb #b3f7dc2d
 def _newest(table: ir.Table, time: str) -> str | None:
     newest = table[time].cast("timestamp").max().to_pyarrow().as_py()
     return None if newest is None else newest.isoformat()
 
-
+# %% ../nbs/14_analysis.ipynb #c8cccbb6
 def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     """What the facts of a tabular question say, in sentences."""
     assert isinstance(problem.task, Tabular)
@@ -402,7 +402,7 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     ]
     return said + _findings_of_columns(facts)
 
-
+# %% ../nbs/14_analysis.ipynb #126a43e9
 def _findings_of_columns(facts: Mapping[str, Any]) -> list[str]:
     single = [c["column"] for c in facts["columns"] if c["distinct"] <= 1 and c["missing"] < c["rows"]]
     empty = [c["column"] for c in facts["columns"] if c["missing"] == c["rows"]]
@@ -479,7 +479,7 @@ def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Ma
     }
     return Analysis(task.kind, facts, findings_of_events(problem, facts), frames)
 
-
+# %% ../nbs/14_analysis.ipynb #fd3e1692
 def _columns_of_events(events: ir.Table, items: ir.Table, kind: str) -> list[dict[str, Any]]:
     # a look has no quantity and no price: those are asked of events of the target kind only
     bought = column_facts(events.filter(events["kind"] == kind).select("quantity", "price_eur"))
@@ -487,7 +487,7 @@ def _columns_of_events(events: ir.Table, items: ir.Table, kind: str) -> list[dic
     everything = column_facts(events.select("user", "item", "time", "kind"))
     return everything + told + [fact | {"column": f"items.{fact['column']}"} for fact in column_facts(items)]
 
-
+# %% ../nbs/14_analysis.ipynb #84765bf5
 def concentration(counts: pd.Series) -> dict[str, float]:
     """Share of items that makes 80% of the events, and the Gini coefficient of their counts (0 equal, 1 one item)."""
     ordered = np.sort(counts.to_numpy(dtype=float))
@@ -500,7 +500,7 @@ def concentration(counts: pd.Series) -> dict[str, float]:
         "top_10_share": float(held[min(9, n - 1)]),
     }
 
-
+# %% ../nbs/14_analysis.ipynb #72b6fc85
 def loyalty(bought: pd.DataFrame) -> dict[str, float]:
     """How much of what is bought was bought before by the same customer, and how much each customer buys."""
     pairs = bought.groupby(["user", "item"], sort=False)["time"].rank(method="first")
@@ -513,7 +513,7 @@ def loyalty(bought: pd.DataFrame) -> dict[str, float]:
         "days_between": float(again.median()) if len(again) else float("nan"),
     }
 
-
+# %% ../nbs/14_analysis.ipynb #b575c2cc
 def gaps(bought: pd.DataFrame) -> pd.Series:
     """Days between a customer's consecutive visits that ended in a purchase; purchases of one day are one visit."""
     visits = (
@@ -522,7 +522,7 @@ def gaps(bought: pd.DataFrame) -> pd.Series:
     days = visits.groupby("user")["day"].diff().dt.days.dropna()
     return days.rename("days between purchases")
 
-
+# %% ../nbs/14_analysis.ipynb #86c37b5d
 def newcomers(bought: pd.DataFrame, since: pd.Timestamp) -> dict[str, float]:
     """Of the events since a moment: the share whose item, and whose customer, had none before."""
     before, after = bought[bought["time"] < since], bought[bought["time"] >= since]
@@ -534,7 +534,7 @@ def newcomers(bought: pd.DataFrame, since: pd.Timestamp) -> dict[str, float]:
     }
     return new | {"events": len(after)}
 
-
+# %% ../nbs/14_analysis.ipynb #2ec75dad
 def sessions(data: pd.DataFrame) -> dict[str, float]:
     """Visits (events of one customer at most 30 minutes apart): how many, events in one, share with a purchase."""
     ordered = data.sort_values(["user", "time"])
@@ -547,11 +547,11 @@ def sessions(data: pd.DataFrame) -> dict[str, float]:
         "per_user": float(begins.sum() / max(ordered["user"].nunique(), 1)),
     }
 
-
+# %% ../nbs/14_analysis.ipynb #41b07b5e
 def _share(value: float) -> str:
     return f"{value:.1%}" if value else "none"
 
-
+# %% ../nbs/14_analysis.ipynb #f893bb41
 def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     """What the facts of a recommendation question say, in sentences."""
     task, c, loyal, new = problem.task, facts["concentration"], facts["loyalty"], facts["newcomers"]
@@ -588,7 +588,7 @@ def analyse(
         raise DataError("recommendations need events with a time", f"{problem.name}/events", "Declare it, then: mlloop check")
     return analyse_events(problem, tables, windows)
 
-
+# %% ../nbs/14_analysis.ipynb #c82b6b0f
 def draw_first(found: Analysis, left: Axes, right: Axes) -> None:
     """What goes with the target and how its strongest column is spread; or who holds the sales and when people return."""
     frames = found.frames
@@ -624,14 +624,14 @@ def draw_first(found: Analysis, left: Axes, right: Axes) -> None:
         share=found.kind == "classification",
     )
 
-
+# %% ../nbs/14_analysis.ipynb #b2ff1b7d
 def _in_order(groups: pd.Series) -> pd.Series:
     number = pd.to_numeric(
         groups.astype(str).str.replace(",", "").str.extract(r"^(-?[\d.]+(?:e[+-]?\d+)?)")[0], errors="coerce"
     )
     return number if number.notna().mean() > 0.5 else groups.astype(str)
 
-
+# %% ../nbs/14_analysis.ipynb #db99191b
 def draw_time(found: Analysis, ax: Axes) -> Axes:
     """The target, or the events of each kind, over time with the windows drawn in."""
     frames = found.frames
@@ -653,7 +653,7 @@ def draw_time(found: Analysis, ax: Axes) -> Axes:
         frames["over_time"], ax, label=label, windows=frames["windows"], title=_said_of_time(found, label)
     )
 
-
+# %% ../nbs/14_analysis.ipynb #e2746fcb
 def _draw_target(found: Analysis, ax: Axes) -> Axes:
     task, y = found.frames["problem"].task, found.frames["y"]
     if found.kind == "regression":
@@ -661,14 +661,14 @@ def _draw_target(found: Analysis, ax: Axes) -> Axes:
     said = f"{y.mean():.0%} of the rows are {task.target} = {task.positive}"
     return plot_distribution(y.map({1.0: str(task.positive), 0.0: "others"}).rename(task.target), ax, title=said)
 
-
+# %% ../nbs/14_analysis.ipynb #2e4f3e38
 def _said_of_time(found: Analysis, what: str) -> str:
     t = found.facts["trend"]
     if t["p"] >= 0.01 or abs(t["change"]) < 0.02:
         return f"{what[:1].upper()}{what[1:]}: no trend that chance would not make (p = {t['p']:.2f})"
     return f"{what[:1].upper()}{what[1:]} {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} over the period"
 
-
+# %% ../nbs/14_analysis.ipynb #df0b2203
 def draw_last(found: Analysis, left: Axes, right: Axes) -> None:
     """The weekday and hour of purchases and what each customer leaves; or how columns go together and what is spread widest."""
     frames = found.frames
@@ -700,7 +700,7 @@ def draw_last(found: Analysis, left: Axes, right: Axes) -> None:
     plot_heatmap(matrix, left, title=said, label="Cramér's V", low=0, high=1)
     plot_distribution(frames["rows"][chosen[0]], right)
 
-
+# %% ../nbs/14_analysis.ipynb #16fa97d0
 def closing(found: Analysis) -> pd.DataFrame:
     """The facts a gate reads, for the page: value, unit, low, high, threshold, verdict (one row a figure)."""
     facts, rows = found.facts, []

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from . import candidates
-from .metrics import metric
+from .models import candidates
+from .core.metrics import metric
 from .problem import Problem
 
 # %% ../nbs/19_building.ipynb #0f18da5e
@@ -20,7 +20,7 @@ def recipe_of(exploration: dict[str, Any], seed: int) -> dict[str, Any]:
     chosen = exploration["chosen"]
     return candidates.recipe(chosen["name"], chosen["params"], seed)
 
-
+# %% ../nbs/19_building.ipynb #80f54158
 def built(statement: Problem, recipe: dict[str, Any]):
     """The untrained estimator of a recipe."""
     return candidates.from_recipe(recipe, statement.task)
@@ -45,7 +45,7 @@ def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
     ]
     return pd.DataFrame(lines, columns=["parameter", "value", "default", "searched"]).set_index("parameter")
 
-
+# %% ../nbs/19_building.ipynb #3226692b
 def _text(value: Any) -> str:
     return (
         f"{value:.4g}"
@@ -55,7 +55,7 @@ def _text(value: Any) -> str:
         else str(value)
     )
 
-
+# %% ../nbs/19_building.ipynb #0dc179cd
 def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, Any]) -> str:
     """What is built and what it promised (Markdown)."""
     candidate = candidates.of_kind(statement.task.kind, [recipe["name"]])[0]

@@ -24,10 +24,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .errors import MlloopError, SourceError
+from .core.errors import MlloopError, SourceError
 from .problem import Problem, Source, utc
-from .settings import Settings
-from .storage import atomic_path, digest_file, digest_json, read_json, write_json
+from .core.settings import Settings
+from .core.storage import atomic_path, digest_file, digest_json, read_json, write_json
 
 # %% ../nbs/11_collection.ipynb #99d6e04c
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ def place(text: str, settings: Settings, problem: str = "") -> str:
         return f"sqlite:///{settings.root / text.removeprefix('sqlite:///')}"
     return text if "://" in text else str(settings.root / text)
 
-
+# %% ../nbs/11_collection.ipynb #9ea05224
 def matching(source: Source, settings: Settings, problem: str = "") -> list[Path]:
     """The files that the glob of a source of kind 'files' names, sorted by name."""
     found = glob.glob(place(source.path or "", settings, problem), recursive=True)  # noqa: PTH207 (an absolute pattern)
     return sorted(Path(p) for p in found if Path(p).is_file())
 
-
+# %% ../nbs/11_collection.ipynb #47e1e6cd
 def external_files(problem: Problem, settings: Settings) -> list[Path]:
     """The local files that a problem's sources read and that the project did not make itself.
 
@@ -156,7 +156,7 @@ def file_format(path: Path, source: Source) -> str:
         )
     return FORMATS[suffix]
 
-
+# %% ../nbs/11_collection.ipynb #127a0d67
 def count_rows(path: Path, form: str) -> int:
     """Rows of a Parquet file; lines of a text file, less the header of a CSV."""
     if form == "parquet":
@@ -169,7 +169,7 @@ def count_rows(path: Path, form: str) -> int:
             lines, last = lines + block.count(b"\n"), block[-1:]
     return max(0, lines + (last != b"\n") - (form == "csv"))
 
-
+# %% ../nbs/11_collection.ipynb #2271337d
 def fetch_files(source: Source, store: Store, as_of: dt.datetime, settings: Settings, problem: str = "") -> list[Batch]:
     """The files of a glob that had arrived at `as_of`, as batches in the order of their names.
 
@@ -189,13 +189,13 @@ def fetch_files(source: Source, store: Store, as_of: dt.datetime, settings: Sett
         raise SourceError("is empty: no row in any file of the source", where, "Fetch it again from where it comes, then: mlloop run")
     return batches
 
-
+# %% ../nbs/11_collection.ipynb #c91f21c2
 def _copy(path: Path, to: Path) -> None:
     import shutil
 
     shutil.copyfile(path, to)
 
-
+# %% ../nbs/11_collection.ipynb #5915f72a
 def _copied(path: Path, source: Source, store: Store) -> Batch:
     form, status = file_format(path, source), path.stat()
     try:
@@ -231,7 +231,7 @@ def windows(store: Store, as_of: dt.datetime) -> tuple[list[Batch], str | None]:
         chain.append(max(following, key=lambda batch: utc(batch.watermark or "")))
         since = chain[-1].watermark
 
-
+# %% ../nbs/11_collection.ipynb #5727f107
 def fetch_windows(
     store: Store, as_of: dt.datetime, suffix: str, origin: str, read: Callable[[str | None, str, Path], int]
 ) -> list[Batch]:
@@ -269,7 +269,7 @@ def write_rows(chunks: Iterable[list[dict[str, Any]]], path: Path, columns: list
             part.unlink()
     return rows
 
-
+# %% ../nbs/11_collection.ipynb #5808463b
 def _array(values: list):
     import pyarrow as pa
 
@@ -281,7 +281,7 @@ def _array(values: list):
             pass
     return pa.array([v if v is None or isinstance(v, str) else _as_text(v) for v in values], pa.string())
 
-
+# %% ../nbs/11_collection.ipynb #b598cd4d
 def _as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
@@ -289,7 +289,7 @@ def _as_text(value: Any) -> str:
         return value.isoformat()
     return json.dumps(value, default=str) if isinstance(value, (dict, list, bool)) else str(value)
 
-
+# %% ../nbs/11_collection.ipynb #6ba7e40c
 def _common(types: list):
     """One type for a column that came in several: integers widen to numbers, anything else becomes text."""
     import pyarrow as pa
@@ -330,7 +330,7 @@ def fetch_sql(source: Source, store: Store, as_of: dt.datetime, settings: Settin
         step = f"Run: pip install {'mlloop[postgres]' if error.name == 'psycopg' else error.name}"
         raise SourceError(f"the driver {error.name} is not installed", _without_password(url), step) from error
 
-
+# %% ../nbs/11_collection.ipynb #590083fb
 def _driven(url: str):
     """The URL with psycopg as Postgres' driver where it names none."""
     import sqlalchemy as sa
@@ -338,11 +338,11 @@ def _driven(url: str):
     made = sa.make_url(url)
     return made.set(drivername="postgresql+psycopg") if made.drivername in ("postgres", "postgresql") else made
 
-
+# %% ../nbs/11_collection.ipynb #62feabf7
 def _without_password(url: str) -> str:
     return re.sub(r"//([^:/@]+):[^@]+@", r"//\1:***@", url)
 
-
+# %% ../nbs/11_collection.ipynb #d3a27fc7
 def _query(source: Source, url: str, since: str | None, until: str | None, to: Path) -> int:
     """Stream the rows of a window, in the order of the watermark, into a Parquet file."""
     import sqlalchemy as sa
@@ -366,7 +366,7 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
     finally:
         engine.dispose()
 
-
+# %% ../nbs/11_collection.ipynb #2b16a173
 def _like(sample: Any, edge: str) -> Any:
     """A moment in the form in which the column holds its times."""
     if not isinstance(sample, str):
@@ -402,7 +402,7 @@ def fetch_http(source: Source, store: Store, as_of: dt.datetime, settings: Setti
     read = lambda to: counted.append(write(None, as_of.isoformat(), to))
     return [replace(store.take(".jsonl", read, rows=-1, format="jsonl", origin=source.url or ""), rows=counted[0])]
 
-
+# %% ../nbs/11_collection.ipynb #c7248e08
 def _inside(value: Any, since: str | None, until: str) -> bool:
     """Whether a row's time lies in the window; a row whose time cannot be read is kept for ingestion to judge."""
     try:
@@ -411,7 +411,7 @@ def _inside(value: Any, since: str | None, until: str) -> bool:
         moment = None
     return moment is None or ((since is None or moment >= utc(since)) and moment < utc(until))
 
-
+# %% ../nbs/11_collection.ipynb #9ec3eeb7
 def _pages(url: str, source: Source) -> Iterator[dict]:
     import httpx
 
@@ -433,7 +433,7 @@ def _pages(url: str, source: Source) -> Iterator[dict]:
             following = _under(page, source.next_page, url, missing=None) if source.next_page else None
             url = str(httpx.URL(url).join(following)) if following else ""
 
-
+# %% ../nbs/11_collection.ipynb #a704dd0e
 def _under(page: Any, dotted: str | None, url: str, missing: Any = ...) -> Any:
     for name in dotted.split(".") if dotted else []:
         if not isinstance(page, dict) or name not in page:
@@ -444,7 +444,7 @@ def _under(page: Any, dotted: str | None, url: str, missing: Any = ...) -> Any:
         page = page[name]
     return page
 
-
+# %% ../nbs/11_collection.ipynb #6351161b
 def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
     """One answer as JSON; what may pass is tried again."""
     import httpx
@@ -510,7 +510,7 @@ def nannyml_history(dataset: str):
         history["observed_at"] = spread_over_year(history["year"])
     return history
 
-
+# %% ../nbs/11_collection.ipynb #b22a6e13
 def spread_over_year(year):
     """A time for each row, spread evenly over the year it states, in the order of the rows (naive, seconds)."""
     import pandas as pd
@@ -558,7 +558,7 @@ def collect(problem: Problem, as_of: dt.datetime, settings: Settings) -> dict[st
     """
     made = settings.state / "world" / problem.name
     if problem.simulator is not None:
-        from mlloop.simulator import write_world
+        from mlloop.data.simulator import write_world
 
         write_world(made, as_of, **problem.simulator)
     fetched = {}
@@ -586,7 +586,7 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
     columns = ["source", "kind", "where it comes from", "batches", "rows", "fetched up to (UTC)"]
     return pd.DataFrame(rows, columns=columns).set_index("source")
 
-
+# %% ../nbs/11_collection.ipynb #3e274c59
 def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     """Rows of each file of a feed, in the order they came; returns ax. Its title says whether a day is missing."""
     from matplotlib.dates import ConciseDateFormatter
@@ -608,7 +608,7 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     said = f"{name}: {found}, {sum(rows) / len(rows):,.0f} rows a file"
     return finish(ax, said, f"n = {len(rows)} files", "day in the file's name", "rows per file")
 
-
+# %% ../nbs/11_collection.ipynb #3301e91c
 def feeds(batches: dict[str, list[Batch]]) -> dict[str, list[Batch]]:
     """The sources that come as files named by day, five or more: those whose rhythm can be drawn."""
     dated = {n: [b for b in bs if re.search(r"\d{4}-\d{2}-\d{2}", b.origin)] for n, bs in batches.items()}

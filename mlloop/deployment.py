@@ -14,15 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from . import canary, predictions, releases
-from .errors import ModelError, PromotionRefused
-from .ledger import Ledger, Row
-from .metrics import metric
-from .preparation import Prepared
+from .release import canary, releases
+from .store import prediction_log
+from .core.errors import ModelError, PromotionRefused
+from .store.ledger import Ledger, Row
+from .core.metrics import metric
+from .release.preparation import Prepared
 from .problem import Problem
-from .releases import Release
-from .settings import Settings
-from .storage import digest_json, read_json
+from .release.releases import Release
+from .core.settings import Settings
+from .core.storage import digest_json, read_json
 
 # %% ../nbs/23_deployment.ipynb #50149e9b
 def release_digest(ledger: Ledger, problem: str, model: str) -> str:
@@ -38,7 +39,7 @@ def release_digest(ledger: Ledger, problem: str, model: str) -> str:
         raise ModelError("the ledger cites no release of it", f"model {model[:12]}", releases.NEXT)
     return cited[-1].digests["release"]
 
-
+# %% ../nbs/23_deployment.ipynb #dc35a820
 def _loads(settings: Settings, problem: str, model: str, digest: str) -> Release:
     """The release of that digest, if it is of that model and can be loaded."""
     made = releases.load(releases.folder_of(settings, problem, digest), digest)
@@ -46,7 +47,7 @@ def _loads(settings: Settings, problem: str, model: str, digest: str) -> Release
         raise ModelError(f"is of model {made.model[:12]}, not {model[:12]}", f"release {digest[:12]}", releases.NEXT)
     return made
 
-
+# %% ../nbs/23_deployment.ipynb #2e4822ca
 def load_release(settings: Settings, ledger: Ledger, problem: str, model: str) -> Release:
     """The release of a model that is, or was, champion or canary.
 
@@ -66,7 +67,7 @@ class Decision:
     reason: str
     row: Row | None = None
 
-
+# %% ../nbs/23_deployment.ipynb #084a98ae
 def deploy(settings: Settings, ledger: Ledger, statement: Problem, model: str, release: str, actor: str = "policy",
            now: dt.datetime | None = None) -> Decision:
     """Make a model champion where there is none, else canary; aliases in MLflow follow.
@@ -90,7 +91,7 @@ def deploy(settings: Settings, ledger: Ledger, statement: Problem, model: str, r
         follow(settings, ledger)
     return _standing(ledger, statement.name, model, row)
 
-
+# %% ../nbs/23_deployment.ipynb #52c03e54
 def _begin(settings: Settings, ledger: Ledger, statement: Problem, model: str, given: dict[str, Any], now) -> Row:
     problem = statement.name
     _loads(settings, problem, model, given["digests"]["release"])
@@ -107,7 +108,7 @@ def _begin(settings: Settings, ledger: Ledger, statement: Problem, model: str, g
         ledger.end_canary(problem, str(on.model), "rolled_back", reasons=[f"a newer model took its place: {model[:12]}"], actor=given["actor"])
     return _trial_row(ledger, statement, model, given, now)
 
-
+# %% ../nbs/23_deployment.ipynb #e739eb8e
 def _trial_row(ledger: Ledger, statement: Problem, model: str, given: dict[str, Any], now: dt.datetime | None = None) -> Row:
     """Start a canary on the statement's terms."""
     champion, terms = ledger.champion(statement.name), statement.canary
@@ -116,7 +117,7 @@ def _trial_row(ledger: Ledger, statement: Problem, model: str, given: dict[str, 
                "deadline": (start + dt.timedelta(days=terms.deadline_days)).isoformat()}
     return ledger.start_canary(statement.name, model, champion.model if champion else None, details=details, **given)
 
-
+# %% ../nbs/23_deployment.ipynb #e717bd1e
 def _standing(ledger: Ledger, problem: str, model: str, row: Row) -> Decision:
     champion, on = ledger.champion(problem), ledger.canary(problem)
     if champion and champion.model == model:
@@ -126,13 +127,13 @@ def _standing(ledger: Ledger, problem: str, model: str, row: Row) -> Decision:
     was = "answered once" if row.kind == "promotion" else "was tried already"
     return Decision("refused", f"it {was} (decision {row.id}) and answers no more; a new verdict of the gate would try it again", row)
 
-
+# %% ../nbs/23_deployment.ipynb #9fb405d7
 def follow(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """Let MLflow's aliases follow the ledger; what was changed. MLflow out of order changes nothing for the ledger."""
     file = settings.tracking_url.removeprefix("sqlite:///")
     if file != settings.tracking_url and not Path(file).exists():  # nothing was ever registered
         return {}
-    from mlloop import tracking
+    from mlloop.store import tracking
 
     try:
         return tracking.mend_aliases(ledger, settings)
@@ -162,12 +163,12 @@ def judge(settings: Settings, ledger: Ledger, statement: Problem, labels: pd.Dat
         follow(settings, ledger)
     return trial
 
-
+# %% ../nbs/23_deployment.ipynb #752c61f7
 def _trial(settings, ledger, statement, on: Row, labels, now) -> canary.Trial:
     d = on.details
     terms = canary.Terms(dt.datetime.fromisoformat(d["since"]), dt.datetime.fromisoformat(d["deadline"]), d["min_rows"], d["max_loss"],
                          statement.success.confidence, statement.success.max_latency_ms)
-    log = predictions.read(predictions.folder_of(settings, statement.name), since=terms.since, until=now)
+    log = prediction_log.read(prediction_log.folder_of(settings, statement.name), since=terms.since, until=now)
     try:
         now_answers, tried = (load_release(settings, ledger, statement.name, model) for model in (d["champion"], str(on.model)))
     except ModelError as error:
@@ -203,7 +204,7 @@ def promote(settings: Settings, ledger: Ledger, problem: str, model: str, releas
     follow(settings, ledger)
     return row
 
-
+# %% ../nbs/23_deployment.ipynb #bf771299
 def rollback(settings: Settings, ledger: Ledger, problem: str, to: str | None = None, actor: str = "policy",
              reasons: tuple[str, ...] = ()) -> Row:
     """Make an earlier champion (default: the one before) the champion again; ends a canary that is on.
@@ -222,7 +223,7 @@ def rollback(settings: Settings, ledger: Ledger, problem: str, to: str | None = 
     follow(settings, ledger)
     return row
 
-
+# %% ../nbs/23_deployment.ipynb #8facf6fe
 def put(settings: Settings, ledger: Ledger, statement: Problem, model: str | None = None, on_trial: bool = False, actor: str = "policy",
         reasons: tuple[str, ...] = ()) -> Row:
     """Make a model, or the one that was trained last, champion at once, or canary.
@@ -254,7 +255,7 @@ def put(settings: Settings, ledger: Ledger, statement: Problem, model: str | Non
     follow(settings, ledger)
     return row
 
-
+# %% ../nbs/23_deployment.ipynb #6be60cfe
 def known_model(ledger: Ledger, problem: str, beginning: str) -> str:
     """The model that the ledger knows by the beginning of its digest.
 
@@ -268,7 +269,7 @@ def known_model(ledger: Ledger, problem: str, beginning: str) -> str:
         raise ModelError(f"the ledger knows {len(found)} models of {problem!r} that begin with {beginning!r}", "ledger", "See them: mlloop log")
     return found[0]
 
-
+# %% ../nbs/23_deployment.ipynb #6b965239
 def stop_canary(settings: Settings, ledger: Ledger, problem: str, actor: str, reasons: tuple[str, ...] = ()) -> Row:
     """End the canary that is on, rolled back.
 

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import metrics
-from .baselines import Answer
-from .contest import RowsFold, UsersFold
-from .errors import DataError
-from .heldout import MODEL, Held, champion_of, held_rows, held_users, scores_of, unseen_from
-from .metrics import Estimate
+from .core import metrics
+from .comparison.baselines import Answer
+from .comparison.folds import RowsFold, UsersFold
+from .core.errors import DataError
+from .comparison.holdout import MODEL, Held, champion_of, held_rows, held_users, scores_of, unseen_from
+from .core.metrics import Estimate
 from .problem import Problem, called
-from .verdict import number
+from .core.verdict import number
 
 # %% ../nbs/21_evaluation.ipynb #3e7b5ea7
 def plain(e: Estimate) -> dict[str, Any]:
     """An estimate in JSON's types: value, low, high, n."""
     return {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
 
-
+# %% ../nbs/21_evaluation.ipynb #ccbdc255
 def all_metrics(statement: Problem, held: Held) -> list[dict[str, Any]]:
     """Every metric of the task that can be measured: name, label, unit, value, low, high, n."""
     found = []
@@ -43,7 +43,7 @@ def all_metrics(statement: Problem, held: Held) -> list[dict[str, Any]]:
         found.append({"name": one.name, "label": one.label, "unit": unit, **plain(estimate)})
     return found
 
-
+# %% ../nbs/21_evaluation.ipynb #4f30e3ed
 def _of_metric(fold: RowsFold | UsersFold, name: str) -> Estimate:
     if isinstance(fold, UsersFold):
         return metrics.estimate_mean(fold.values[MODEL.name][name], confidence=fold.confidence)
@@ -52,13 +52,13 @@ def _of_metric(fold: RowsFold | UsersFold, name: str) -> Estimate:
         name, fold.y, answer.scores, threshold=answer.cut, groups=fold.groups, confidence=fold.confidence, seed=fold.seed
     )
 
-
+# %% ../nbs/21_evaluation.ipynb #9ff93add
 def _unit(statement: Problem) -> str:
     task: Any = statement.task
     column = statement.tables[task.table].columns.get(task.target)
     return column.unit if column else ""
 
-
+# %% ../nbs/21_evaluation.ipynb #2f246923
 def contenders(held: Held) -> list[dict[str, Any]]:
     """Each contender's metric and money, and the model's gain over it in both: one dict a contender."""
     found = []
@@ -70,7 +70,7 @@ def contenders(held: Held) -> list[dict[str, Any]]:
         found.append(row)
     return found
 
-
+# %% ../nbs/21_evaluation.ipynb #956ccdf0
 def slice_figures(statement: Problem, held: Held) -> list[dict[str, Any]]:
     """The metric in each group: slice, group, n, value, low, high, gap (how much worse than on all rows).
 
@@ -89,7 +89,7 @@ def slice_figures(statement: Problem, held: Held) -> list[dict[str, Any]]:
             found.append({"slice": name, "group": group, **row, "n": len(at)})
     return found
 
-
+# %% ../nbs/21_evaluation.ipynb #c36150ef
 def part_of(fold: RowsFold | UsersFold, at: np.ndarray):
     """The model's answers on the rows or users at positions `at`, as a fold of its own."""
     if isinstance(fold, UsersFold):
@@ -150,7 +150,7 @@ def latency(ask, questions: list, limit_ms: float) -> dict[str, Any]:
     p50, p99 = min(rounds, key=lambda r: r[1])
     return {"p50_below_ms": step_above(p50, limit_ms), "p99_below_ms": step_above(p99, limit_ms), "calls": CALLS}
 
-
+# %% ../nbs/21_evaluation.ipynb #10d1183a
 def step_above(value: float, limit: float) -> float:
     """The smallest step of 1, 2, 5, 10, 20, 50 ... or `limit` that is not below `value`."""
     steps = sorted({*(f * 10.0**e for e in range(-2, 7) for f in (1, 2, 5)), float(limit)})
@@ -176,7 +176,7 @@ def examples(statement: Problem, model, source, features: list[str] | None = Non
     asked = {name: [None if pd.isna(v) else v for v in rows[name].tolist()] for name in rows}
     return {"rows": asked, "numbers": numbers, "answers": scores_of(model, rows, 1).tolist()}
 
-
+# %% ../nbs/21_evaluation.ipynb #b43b589e
 def questions(statement: Problem, model, held: Held, features: dict[str, Any]):
     """How the model is asked for one answer, some questions, and the rows or users they come from."""
     task: Any = statement.task
@@ -196,11 +196,11 @@ def load_model(training: dict[str, Any]):
     ModelError
         Missing or altered.
     """
-    from mlloop import candidates
+    from mlloop.models import candidates
 
     return candidates.load(training["model"]["path"], training["model"]["digest"])
 
-
+# %% ../nbs/21_evaluation.ipynb #a83e0e56
 def hold(statement: Problem, features: dict[str, Any], read, model, seed: int = 0, champion=None, since: str | None = None) -> Held:
     """The held-out period with everybody's answers.
 
@@ -226,7 +226,7 @@ def hold(statement: Problem, features: dict[str, Any], read, model, seed: int = 
         holdout = holdout[holdout[statement.time.column] >= pd.Timestamp(since)].reset_index(drop=True)
     return held_rows(statement, model, train, holdout, features["features"], champion, seed)
 
-
+# %% ../nbs/21_evaluation.ipynb #d018be13
 def against_champion(statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0) -> dict[str, Any]:
     """The gain over the champion on rows neither has learnt: said, digest, since, n, gain, more_worth, champion's metric.
 
@@ -262,7 +262,7 @@ def headline(statement: Problem, figures: dict[str, Any]) -> str:
     )
     return f"{said}\n\n{figures['champion']['said']}"
 
-
+# %% ../nbs/21_evaluation.ipynb #bacfc54b
 def judge(statement: Problem, held: Held) -> dict[str, Any]:
     """All figures of the held-out period but the champion's and the latency, in JSON's types."""
     better, rows = metrics.metric(statement.success.metric), contenders(held)
@@ -277,30 +277,30 @@ def judge(statement: Problem, held: Held) -> dict[str, Any]:
             figures["calibration"] = calibration(held.fold.y, scores)
     return figures
 
-
+# %% ../nbs/21_evaluation.ipynb #7dac8c64
 def forest(figures: dict[str, Any]) -> pd.DataFrame:
     """Contenders for `plot_intervals`: name, group, value, low, high."""
     return pd.DataFrame([{"name": c["name"].replace("_", " "), "group": c["kind"], **c["metric"]} for c in figures["contenders"]])
 
-
+# %% ../nbs/21_evaluation.ipynb #40cab61c
 def worths(figures: dict[str, Any]) -> pd.DataFrame:
     """Contenders for `plot_money`: name, value, low, high."""
     return pd.DataFrame([{"name": c["name"].replace("_", " "), **c["worth"]} for c in figures["contenders"]])
 
-
+# %% ../nbs/21_evaluation.ipynb #edd60b75
 def slice_table(figures: dict[str, Any]) -> pd.DataFrame:
     """Groups for `plot_intervals`: name, group, value, low, high; those that could not be measured are left out."""
     rows = [{"name": f"{s['slice']} {s['group']} (n = {s['n']:,})", "group": s["slice"], **s} for s in figures["slices"] if s["value"] is not None]
     return pd.DataFrame([{key: row[key] for key in ("name", "value", "low", "high")} | {"group": row["slice"]} for row in rows])
 
-
+# %% ../nbs/21_evaluation.ipynb #d4166a5b
 def forest_title(statement: Problem, figures: dict[str, Any]) -> str:
     """What the model and the best rule give, in words."""
     rule, label = figures["contenders"][figures["best_rule"]], metrics.metric(statement.success.metric).label
     given = f"the best rule '{rule['name']}' {number(rule['metric']['value'])}"
     return f"{label}: the model gives {number(figures['main']['value'])}, {given}"
 
-
+# %% ../nbs/21_evaluation.ipynb #054b9d39
 def slice_title(statement: Problem, figures: dict[str, Any]) -> str:
     """How far the worst group of those with enough rows is behind, in words."""
     least = statement.success.min_slice_rows
@@ -311,7 +311,7 @@ def slice_title(statement: Problem, figures: dict[str, Any]) -> str:
     behind = f"is {number(worst['gap'])} behind everybody; {number(statement.success.max_slice_gap)} is allowed"
     return f"Of groups with {least:,} rows the worst, {called(statement, worst['slice'])} {worst['group']}, {behind}"
 
-
+# %% ../nbs/21_evaluation.ipynb #23a34a26
 def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:
     """The page's last table: figure, value, unit, interval, threshold, verdict."""
     s, rule, main = statement.success, figures["contenders"][figures["best_rule"]], figures["main"]

@@ -18,14 +18,16 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from . import baselines, candidates, metrics
-from .baselines import Answer
-from .candidates import Candidate
-from .contest import RowsFold, UsersFold
-from .errors import DataError, ModelError
-from .metrics import Estimate
+from .comparison import baselines
+from .core import metrics
+from .models import candidates
+from .comparison.baselines import Answer
+from .models.candidates import Candidate
+from .comparison.folds import RowsFold, UsersFold
+from .core.errors import DataError, ModelError
+from .core.metrics import Estimate
 from .problem import Problem, Recommendation, Rule
-from .verdict import number as in_words
+from .core.verdict import number as in_words
 
 # %% ../nbs/18_exploration.ipynb #19731f60
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class RowsJudge:
         groups = None if self.groups is None else self.groups[test]
         return RowsFold(self.y[test], said, groups, success.metric, self.statement.money, success.confidence)
 
-
+# %% ../nbs/18_exploration.ipynb #63c11882
 @dataclass(frozen=True)
 class UsersJudge:
     """Folds of a recommendation problem.
@@ -139,7 +141,7 @@ class UsersJudge:
         success = self.statement.success
         return UsersFold(said, success.metric, self.statement.money, success.confidence)
 
-
+# %% ../nbs/18_exploration.ipynb #b572232c
 def features_until(features: dict[str, pd.DataFrame], until: pd.Timestamp) -> dict[str, Any]:
     """The feature tables with cutoffs up to `until`, as a recommender's `fit` takes them."""
     return {name: table[table["cutoff"] <= until] for name, table in features.items()}
@@ -157,7 +159,7 @@ class Trial:
     is_pruned: bool
     said: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
-
+# %% ../nbs/18_exploration.ipynb #0b0e5be2
 @dataclass(frozen=True)
 class Budget:
     """What a search may spend.
@@ -178,7 +180,7 @@ class Budget:
     folds: int = 2
     rows: int | None = None
 
-
+# %% ../nbs/18_exploration.ipynb #bd732869
 def search(
     candidate: Candidate, judge: RowsJudge | UsersJudge, budget: Budget, seed: int = 0
 ) -> tuple[list[Trial], bool]:
@@ -210,7 +212,7 @@ def search(
         study.tell(asked, None if trials[-1].is_pruned else float(np.mean(trials[-1].values)), state=state)
     return trials, False
 
-
+# %% ../nbs/18_exploration.ipynb #d6ffb6f9
 def _optuna():
     import warnings
 
@@ -219,7 +221,7 @@ def _optuna():
         import optuna
     return optuna
 
-
+# %% ../nbs/18_exploration.ipynb #f91e3346
 def _tried(candidate, params, asked, judge, budget, seed) -> Trial:
     values: list[float] = []
     kept: dict[int, Any] = {}
@@ -243,7 +245,7 @@ def _tried(candidate, params, asked, judge, budget, seed) -> Trial:
             return Trial(params, values, True)
     return Trial(params, values, False, kept)
 
-
+# %% ../nbs/18_exploration.ipynb #7a16de65
 def best_of(trials: list[Trial], metric: str) -> Trial:
     """The trial with the best mean among those that were not given up; the earlier one of two equals."""
     sign = 1 if metrics.metric(metric).higher_is_better else -1
@@ -279,7 +281,7 @@ class Contestant:
     figure: Estimate
     behind: Estimate
 
-
+# %% ../nbs/18_exploration.ipynb #9d0d8dd2
 @dataclass(frozen=True)
 class Explored:
     """The whole comparison, best first; `chosen` is a name among those of kind 'model'."""
@@ -291,7 +293,7 @@ class Explored:
     def __getitem__(self, name: str) -> Contestant:
         return next(c for c in self.contestants if c.name == name)
 
-
+# %% ../nbs/18_exploration.ipynb #e7d0e772
 def compared(
     judge: RowsJudge | UsersJudge, tuned: dict[str, tuple[Candidate, list[Trial]]], seed: int = 0
 ) -> list[Contestant]:
@@ -326,7 +328,7 @@ def compared(
     ]
     return sorted(made, key=lambda c: -better.gain(c.figure.value, 0.0))
 
-
+# %% ../nbs/18_exploration.ipynb #32913d2f
 def _kind(name, rules, tuned) -> tuple[str, str, int]:
     if name in rules:
         return "rule", rules[name].meaning, 0
@@ -339,7 +341,7 @@ def choose(contestants: list[Contestant]) -> str:
     models = sorted((c for c in contestants if c.kind == "model"), key=lambda c: (c.complexity, c.behind.value))
     return next(c.name for c in models if c.behind.value <= standard_error(c.behind))
 
-
+# %% ../nbs/18_exploration.ipynb #4f6bbb16
 def standard_error(estimate: Estimate) -> float:
     """The standard error that the interval of `estimate` stands for."""
     from scipy.stats import norm
@@ -381,13 +383,13 @@ def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., A
     stopped = [candidate.name for candidate, (_, ended, _) in zip(able, searched, strict=True) if ended]
     return Explored(contestants, choose(contestants), stopped)
 
-
+# %% ../nbs/18_exploration.ipynb #104e8238
 def _searched(candidate: Candidate, judge, budget: Budget, seed: int) -> tuple[list[Trial], bool, float]:
     began = time.monotonic()
     trials, ended = search(candidate, judge, budget, seed)
     return trials, ended, time.monotonic() - began
 
-
+# %% ../nbs/18_exploration.ipynb #7c8f6fb1
 def _write(one: Contestant, track, seconds: float | None) -> None:
     with track(one.name, one.params) as run:
         run.log(
@@ -447,7 +449,7 @@ def shown(explored: Explored) -> pd.DataFrame:
         ]
     )
 
-
+# %% ../nbs/18_exploration.ipynb #c63b150a
 def headline(explored: Explored, statement: Problem) -> str:
     """Who goes on and why (Markdown)."""
     chosen, metric = explored[explored.chosen], metrics.metric(statement.success.metric).label
@@ -465,7 +467,7 @@ def headline(explored: Explored, statement: Problem) -> str:
         said += f" The seconds of the budget ran out: {', '.join(explored.stopped)} had fewer trials than allowed."
     return said
 
-
+# %% ../nbs/18_exploration.ipynb #400aec5c
 def table(explored: Explored):
     """All contestants: figure, interval, how far behind, trials, parameters."""
     lines = [
@@ -483,11 +485,11 @@ def table(explored: Explored):
     ]
     return pd.DataFrame(lines).set_index("name").style.format(precision=4, escape="html")
 
-
+# %% ../nbs/18_exploration.ipynb #8b088e03
 def _brief(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-
+# %% ../nbs/18_exploration.ipynb #f9731a4f
 def summary(explored: Explored, statement: Problem) -> dict[str, Any]:
     """The stage's product: candidates with figures, every trial, and the chosen one."""
     lines = [
@@ -515,7 +517,7 @@ def summary(explored: Explored, statement: Problem) -> dict[str, Any]:
         "chosen": {"name": chosen.name, "params": chosen.params},
     }
 
-
+# %% ../nbs/18_exploration.ipynb #9caf20f8
 def trials_of(explored: Explored) -> list[dict[str, Any]]:
     """Every trial of every candidate, losers too: candidate, params, values, is_pruned."""
     return [

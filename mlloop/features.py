@@ -16,10 +16,11 @@ import ibis
 import ibis.expr.datatypes as types
 import pandas as pd
 
-from . import behaviour, definitions, own  # noqa: F401  (importing it declares its features)
-from .baselines import by_chance, usable_columns
-from .definitions import Past, feature  # noqa: F401  (a user's own features are declared with these)
-from .errors import DataError, ProblemError
+from .core import extensions
+from .data import event_features as behaviour, feature_registry  # noqa: F401  (importing it declares its features)
+from .comparison.baselines import by_chance, usable_columns
+from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
+from .core.errors import DataError, ProblemError
 from .problem import Problem, Recommendation, Rule, Tabular, utc
 
 # %% ../nbs/17_features.ipynb #fac13cc1
@@ -47,7 +48,7 @@ def typed_columns(rows: ibis.Table, names: list[str]) -> dict[str, ibis.Value]:
             found[name] = column.cast("string").fill_null(MISSING)
     return found
 
-
+# %% ../nbs/17_features.ipynb #a3f2b930
 def _time_parts(name: str, column) -> dict[str, ibis.Value]:
     parts = {"month": column.month(), "weekday": column.day_of_week.index()}
     if isinstance(column.type(), types.Timestamp):
@@ -99,7 +100,7 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     ProblemError
         An expression that cannot be computed on these columns.
     """
-    made = {f"rule_{r.name}": own.named("rule", own.RULES, r.function)(rows).cast("float64") for r in rules if r.function}
+    made = {f"rule_{r.name}": extensions.named("rule", extensions.RULES, r.function)(rows).cast("float64") for r in rules if r.function}
     rows, rules = rows.mutate(**made), [rule for rule in rules if not rule.function]
     for rule in rules:
         _must_parse(rows, rule)
@@ -108,7 +109,7 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     scores = ", ".join(f'CAST(({rule.score}) AS DOUBLE) AS "rule_{rule.name}"' for rule in rules)
     return rows.alias("rows_to_score").sql(f"SELECT *, {scores} FROM rows_to_score", dialect="duckdb")
 
-
+# %% ../nbs/17_features.ipynb #26f9465e
 def _must_parse(rows: ibis.Table, rule: Rule) -> None:
     try:
         rows.alias("rows_to_try").sql(
@@ -142,7 +143,7 @@ class Made:
     left_out: list[dict[str, str]]
     definition: str
 
-
+# %% ../nbs/17_features.ipynb #a4f208b7
 def row_features(statement: Problem, rows: ibis.Table, suspects=(), entity_repeats: bool = False) -> Made:
     """The features of every row of a tabular problem, each from the time before it.
 
@@ -172,18 +173,18 @@ def row_features(statement: Problem, rows: ibis.Table, suspects=(), entity_repea
             {"name": name, "meaning": meaning, "unit": unit, "source": task.table}
             for name, (meaning, unit) in HISTORY.items()
         ]
-    for definition in definitions.definitions("row"):
+    for definition in feature_registry.definitions("row"):
         columns |= definition.compute(rows)
-    told += definitions.catalogue("row")
+    told += feature_registry.catalogue("row")
     return Made(
         {"rows": rows.mutate(**columns)},
         list(columns),
         told,
         left_out,
-        definitions.digest_json([told, definitions.definition_digest("row")]),
+        feature_registry.digest_json([told, feature_registry.definition_digest("row")]),
     )
 
-
+# %% ../nbs/17_features.ipynb #586414d7
 def _told(name: str, declared: dict[str, Any], table: str) -> dict[str, str]:
     if name in declared:
         return {"name": name, "meaning": declared[name].meaning, "unit": declared[name].unit, "source": table}
@@ -191,7 +192,7 @@ def _told(name: str, declared: dict[str, Any], table: str) -> dict[str, str]:
     meaning = f"{part} of {base}" if part in ("month", "weekday", "hour") else "derived by the statement"
     return {"name": name, "meaning": meaning, "unit": "", "source": table}
 
-
+# %% ../nbs/17_features.ipynb #a75476e6
 def _number(rows: ibis.Table, task) -> ibis.Value:
     column = rows[task.target]
     if task.kind == "regression":
@@ -207,17 +208,17 @@ def cutoffs(windows: dict[str, Any]) -> list[dt.datetime]:
     first = [begin - length] if begin - length > utc(windows["from"]) else []
     return sorted({*first, *(utc(fold["train_until"]) for fold in folds), utc(windows["holdout_from"])})
 
-
+# %% ../nbs/17_features.ipynb #27726ada
 def event_features(
     statement: Problem, events: ibis.Table, items: ibis.Table | None, moments: list[dt.datetime]
 ) -> Made:
     """The features of users, items, tastes and pairs as of each moment."""
     assert isinstance(statement.task, Recommendation)
     kinds = ("user", "item", "taste", "pair")
-    known = [definitions.past(events, items, moment, statement.task.target_kind) for moment in moments]
-    tables = {f"{kind}_features": definitions.features_at(kind, known) for kind in kinds}
-    told = definitions.catalogue(*kinds)
-    return Made(tables, [line["name"] for line in told], told, [], definitions.definition_digest(*kinds))
+    known = [feature_registry.past(events, items, moment, statement.task.target_kind) for moment in moments]
+    tables = {f"{kind}_features": feature_registry.features_at(kind, known) for kind in kinds}
+    told = feature_registry.catalogue(*kinds)
+    return Made(tables, [line["name"] for line in told], told, [], feature_registry.definition_digest(*kinds))
 
 # %% ../nbs/17_features.ipynb #85bcd149
 def make(
@@ -277,7 +278,7 @@ def described(table: pd.DataFrame, catalogue: list[dict[str, str]]) -> pd.DataFr
         lines.append({**line, "missing_share": float(missing), "low": low, "middle": middle, "high": high})
     return pd.DataFrame(lines)
 
-
+# %% ../nbs/17_features.ipynb #259e73c2
 def later_events_change(
     statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, Any] | None, made: Made
 ) -> list[str]:
@@ -288,7 +289,7 @@ def later_events_change(
         return [
             n
             for k in kinds
-            for n in definitions.changed_by_the_future(
+            for n in feature_registry.changed_by_the_future(
                 k, tables["events"], tables.get("items"), moment, statement.task.target_kind
             )
         ]
@@ -307,11 +308,11 @@ def later_events_change(
     one, two = (t.agg(**{c: _fingerprint(t[c]) for c in t.columns}).execute().iloc[0] for t in (again, before))
     return [name for name in made.features if not _same(one[name], two[name])]
 
-
+# %% ../nbs/17_features.ipynb #067e757e
 def _fingerprint(column) -> ibis.Value:
     return column.sum() if isinstance(column.type(), types.Numeric) else column.length().sum()
 
-
+# %% ../nbs/17_features.ipynb #dc6cb9bd
 def _same(a, b) -> bool:
     return (pd.isna(a) and pd.isna(b)) or abs(a - b) <= 1e-9 * (1 + abs(a))
 
@@ -321,7 +322,7 @@ def suspects_of(need_gate: dict[str, Any]) -> list[str]:
     left_out = (need_gate.get("figures") or {}).get("left_out") or []
     return [line["column"] for line in left_out if "leak" in line["why"]]
 
-
+# %% ../nbs/17_features.ipynb #8af54630
 def headline(made: Made, refs: dict[str, Any], changed: list[str]) -> str:
     """What the page says first (Markdown)."""
     rows = ", ".join(f"{ref.rows:,} rows of `{name}`" for name, ref in refs.items())
@@ -331,13 +332,13 @@ def headline(made: Made, refs: dict[str, Any], changed: list[str]) -> str:
     left = "".join(f"\n- `{line['column']}` is not used: {line['why']}" for line in made.left_out)
     return f"**{len(made.features)} features, {whence}**: {said}.\n\n{rows}.\n{left}"
 
-
+# %% ../nbs/17_features.ipynb #06f3e6fa
 def missing_shares(shown: list[pd.DataFrame]) -> pd.DataFrame:
     """column and share, for `plot_missing`."""
     told = pd.concat(shown).drop_duplicates("name")
     return told.rename(columns={"name": "column", "missing_share": "share"})[["column", "share"]]
 
-
+# %% ../nbs/17_features.ipynb #362eff77
 def catalogue_table(shown: list[pd.DataFrame]):
     """The described catalogue for the page: one line a feature."""
     table = pd.concat(shown).drop_duplicates("name")

@@ -35,12 +35,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pandera.errors import SchemaError
 
-from . import own
-from .errors import ContractError, SourceError
-from .lake import Lake, TableRef
+from .core import extensions
+from .core.errors import ContractError, SourceError
+from .store.lake import Lake, TableRef
 from .problem import Column, Problem, Recommendation, Source, Table
-from .settings import Settings
-from .storage import digest_json
+from .core.settings import Settings
+from .core.storage import digest_json
 
 # %% ../nbs/12_ingestion.ipynb #447990ba
 INTEGER = r"^[+-]?\d+(\.0*)?$"
@@ -64,7 +64,7 @@ def present(text: ibis.Value, column: Column) -> ibis.Value:
         return text.nullif("")
     return ibis.ifelse(text.strip().lower().isin(MISSING), ibis.null("string"), text.strip())
 
-
+# %% ../nbs/12_ingestion.ipynb #ff3b3f5c
 def typed(text: ibis.Value, column: Column) -> ibis.Value:
     """The value that `present` text stands for, null where it stands for none of the declared type."""
     if column.type in ("integer", "number"):
@@ -76,7 +76,7 @@ def typed(text: ibis.Value, column: Column) -> ibis.Value:
         return _moment(text, column).cast(LAKE_TYPES[column.type])
     return text
 
-
+# %% ../nbs/12_ingestion.ipynb #e6cb8e98
 def _number(text: ibis.Value, column: Column) -> ibis.Value:
     if column.thousands:
         grouped = text.re_search(rf"^[+-]?\d{{1,3}}([{column.thousands}]\d{{3}})+(\D|$)")
@@ -89,7 +89,7 @@ def _number(text: ibis.Value, column: Column) -> ibis.Value:
     number = form.try_cast("float64")
     return number.isinf().ifelse(ibis.null("float64"), number)
 
-
+# %% ../nbs/12_ingestion.ipynb #5fe2dc9b
 def _moment(text: ibis.Value, column: Column) -> ibis.Value:
     stamp = types.Timestamp(scale=6)
     if column.format:
@@ -99,7 +99,7 @@ def _moment(text: ibis.Value, column: Column) -> ibis.Value:
     offset = iso.try_cast(types.Timestamp(timezone="UTC")).cast(stamp)
     return text.re_search(OFFSET).ifelse(offset, iso.try_cast(stamp))
 
-
+# %% ../nbs/12_ingestion.ipynb #d162a10a
 @ibis.udf.scalar.builtin
 def try_strptime(text: str, form: str) -> types.timestamp: ...
 
@@ -120,7 +120,7 @@ def rules(name: str, column: Column, raw: ibis.Value, value: ibis.Value) -> Iter
     if column.pattern is not None:
         yield ~value.cast("string").re_search(column.pattern), f"{name} does not match {column.pattern}"
 
-
+# %% ../nbs/12_ingestion.ipynb #59dbeb61
 def contract(table: Table) -> pa_ibis.DataFrameSchema:
     """The declared contract of a table as a pandera schema for Ibis tables: checked by the engine, not in Python."""
     columns = {}
@@ -147,7 +147,7 @@ class Raw:
     origin: str
     source: Source
 
-
+# %% ../nbs/12_ingestion.ipynb #22ed22f9
 def as_utf8(raw: Raw, folder: Path) -> Raw:
     """`raw` itself, or a copy in UTF-8 of a text file declared to be in another encoding.
 
@@ -166,7 +166,7 @@ def as_utf8(raw: Raw, folder: Path) -> Raw:
         raise SourceError(f"cannot be read as {raw.source.encoding}: {error}", raw.origin, DECLARE) from error
     return replace(raw, path=copy)
 
-
+# %% ../nbs/12_ingestion.ipynb #97b4dcfe
 AGAIN = "Fetch it again, or declare its format, then: mlloop run"
 DECLARE = "Declare its encoding in the statement (encoding: latin-1, cp1252, utf-16 ...), then: mlloop run"
 
@@ -175,12 +175,12 @@ def _open(raw: Raw, encoding: str, errors: str = "strict"):
     opened = gzip.open if raw.path.name.endswith(".gz") else open
     return opened(raw.path, "rt", encoding=encoding, errors=errors, newline="")
 
-
+# %% ../nbs/12_ingestion.ipynb #a8b1b635
 def separator(raw: Raw) -> str:
     """The declared separator, else a tab for .tsv and a comma otherwise."""
     return raw.source.separator or ("\t" if ".tsv" in raw.path.name or raw.origin.endswith(".tsv") else ",")
 
-
+# %% ../nbs/12_ingestion.ipynb #04181937
 def header(raw: Raw) -> list[str]:
     """The column names of a CSV or Parquet file, or the keys in the first lines of JSON; none for an empty file.
 
@@ -209,7 +209,7 @@ def header(raw: Raw) -> list[str]:
         raise SourceError(f"has the column {twice[0]!r} twice", raw.origin, "Rename one in the file, then: mlloop run")
     return names
 
-
+# %% ../nbs/12_ingestion.ipynb #4e493e95
 def _keys(raw: Raw, lines: int = 200) -> list[str]:
     keys: dict[str, None] = {}
     with gzip.open(raw.path, "rb") if raw.path.name.endswith(".gz") else raw.path.open("rb") as handle:
@@ -255,27 +255,27 @@ def raw_rows(con, raws: Sequence[Raw], columns: Sequence[str]) -> tuple[ibis.Tab
         unread += [f"FROM {broken}"] if broken else []
     return con.table(_table(con, " UNION ALL ".join(rows))), con.table(_table(con, " UNION ALL ".join(unread)))
 
-
+# %% ../nbs/12_ingestion.ipynb #3f072f1d
 def _fresh() -> str:
     return f"raw_{uuid.uuid4().hex[:12]}"
 
-
+# %% ../nbs/12_ingestion.ipynb #f81d0c41
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
-
+# %% ../nbs/12_ingestion.ipynb #52a743ac
 def _name(value: str) -> str:
     return '"' + value.replace('"', '""') + '"'
 
-
+# %% ../nbs/12_ingestion.ipynb #3c0613c6
 def _files(found: Sequence[tuple[int, Raw]]) -> str:
     return "[" + ", ".join(_quoted(str(raw.path)) for _, raw in found) + "]"
 
-
+# %% ../nbs/12_ingestion.ipynb #1557fc93
 def _places(found: Sequence[tuple[int, Raw]]) -> str:
     return "(VALUES " + ", ".join(f"({_quoted(str(raw.path))}, {n}::BIGINT)" for n, raw in found) + ") AS places(_file, _n)"
 
-
+# %% ../nbs/12_ingestion.ipynb #9f1ced08
 def _table(con, select: str) -> str:
     name = _fresh()
     con.raw_sql(f"CREATE TEMP TABLE {name} AS {select}")
@@ -295,14 +295,14 @@ def _text_file(con, found, form, names, delimiter, columns) -> tuple[str, str]:
                 origins = ", ".join(raw.origin for _, raw in found[:3])
                 raise SourceError(f"cannot be read as {form}: {told}", origins, AGAIN) from first
 
-
+# %% ../nbs/12_ingestion.ipynb #21327dbd
 def _one_line_end(raw: Raw, copy: Path) -> Raw:
     with gzip.open(raw.path) if raw.path.name.endswith(".gz") else raw.path.open("rb") as read, copy.open("wb") as write:
         for line in read:
             write.write(line.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
     return replace(raw, path=copy)
 
-
+# %% ../nbs/12_ingestion.ipynb #4eda3af0
 def _scanned(con, found, form, names, delimiter, columns) -> tuple[str, str]:
     errors, scans = _fresh(), _fresh()
     kinds = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in (names if form == "csv" else ["_line"]))
@@ -320,13 +320,13 @@ def _scanned(con, found, form, names, delimiter, columns) -> tuple[str, str]:
         FROM {errors} JOIN {scans} USING (scan_id, file_id) JOIN {_places(found)} ON file_path = _file GROUP BY 1, 2""",
     )
 
-
+# %% ../nbs/12_ingestion.ipynb #df6b0c47
 def _csv(scan, names, columns, found) -> str:
     picked = ", ".join(_name(c) if c in names else f"NULL::VARCHAR AS {_name(c)}" for c in columns)
     numbered = f"(SELECT *, row_number() OVER () AS _row FROM {scan})"
     return f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {numbered} JOIN {_places(found)} USING (_file)"
 
-
+# %% ../nbs/12_ingestion.ipynb #1d042a4d
 def _jsonl(scan, columns, found) -> str:
     paths = "[" + ", ".join(_quoted('$."' + c.replace('"', '\\"') + '"') for c in columns) + "]"
     picked = ", ".join(f"_found[{i}] AS {_name(c)}" for i, c in enumerate(columns, 1))
@@ -336,7 +336,7 @@ def _jsonl(scan, columns, found) -> str:
             CASE WHEN {is_object} THEN json_extract_string(_line, {paths}) END AS _found
         FROM {scan} WHERE trim(_line) <> '') JOIN {_places(found)} USING (_file)"""
 
-
+# %% ../nbs/12_ingestion.ipynb #8fb79f5a
 def _parquet(con, found, names, columns) -> tuple[str, None]:
     picked = ", ".join(f"{_name(c)}::VARCHAR AS {_name(c)}" if c in names else f"NULL::VARCHAR AS {_name(c)}" for c in columns)
     scan = f"(SELECT *, row_number() OVER () AS _row FROM read_parquet({_files(found)}, filename = '_file'))"
@@ -348,14 +348,14 @@ def _hash(rows: ibis.Table, names: Sequence[str]) -> ibis.Value:
     content = ibis.struct({name: rows[name] for name in names})
     return ibis.udf.scalar.builtin(_content_hash, name="hash", signature=((content.type(),), types.uint64))(content)
 
-
+# %% ../nbs/12_ingestion.ipynb #05cc186c
 def _content_hash(content): ...
 
-
+# %% ../nbs/12_ingestion.ipynb #02ce652f
 @ibis.udf.scalar.builtin
 def md5_number_lower(text: str) -> types.uint64: ...
 
-
+# %% ../nbs/12_ingestion.ipynb #5789b022
 def judged(rows: ibis.Table, table: Table) -> ibis.Table:
     """Typed columns, `_reason` (null for rows that fit, else the first broken rule) and `_raw` (a broken row as it came)."""
     columns = table.columns
@@ -363,17 +363,17 @@ def judged(rows: ibis.Table, table: Table) -> ibis.Table:
     raw = {name: text[f"{name}{RAW}"] for name in columns}
     value = {name: typed(raw[name], column) for name, column in columns.items()}
     broken = [rule for name, column in columns.items() for rule in rules(name, column, raw[name], value[name])]
-    broken += [(one.broken(value), one.reason) for one in (own.named("check", own.CHECKS, name) for name in table.checks)]
+    broken += [(one.broken(value), one.reason) for one in (extensions.named("check", extensions.CHECKS, name) for name in table.checks)]
     reason = ibis.cases((text._line.notnull(), "line is not a JSON object"), *broken, else_=ibis.null("string"))
     told = text.mutate(_reason=reason, **value).cache()
     came = ibis.coalesce(told._line, _as_json({name: told[f"{name}{RAW}"] for name in columns}))
     return told.select("_n", "_row", *columns, "_reason", _raw=told._reason.isnull().ifelse(ibis.null("string"), came))
 
-
+# %% ../nbs/12_ingestion.ipynb #da19d66d
 def _as_json(fields: dict[str, ibis.Value]) -> ibis.Value:
     return ibis.struct(fields).cast("json").cast("string")
 
-
+# %% ../nbs/12_ingestion.ipynb #9b35121f
 def placed(rows: ibis.Table, table: Table, before: ibis.Table | None = None) -> ibis.Table:
     """`judged` rows with `_place`: 'kept', 'rejected' or 'duplicates'; `before` are the rows already in the table."""
     names = list(table.columns)
@@ -404,7 +404,7 @@ class Ingested:
     rejected: TableRef
     counts: dict[str, int]
 
-
+# %% ../nbs/12_ingestion.ipynb #7a93bb3b
 def states(recipe: Any, batches: Sequence[str]) -> list[str]:
     """The state after no batch, after the first, after the second ...: a chain of digests."""
     chain = [digest_json(recipe)]
@@ -412,7 +412,7 @@ def states(recipe: Any, batches: Sequence[str]) -> list[str]:
         chain.append(digest_json([chain[-1], batch]))
     return chain
 
-
+# %% ../nbs/12_ingestion.ipynb #6faf0b23
 def standing(lake: Lake, name: str, chain: Sequence[str], as_of: dt.datetime) -> tuple[int, int, dict]:
     """(batches of the chain that a version of the table holds, that version, its notes); (0, -1, {}) for none.
 
@@ -440,7 +440,7 @@ def is_later(rows: ibis.Table, table: Table, as_of: dt.datetime) -> ibis.Value:
     at = typed(present(rows[table.time], table.columns[table.time]), table.columns[table.time])
     return (at.cast("timestamp") >= as_of).fill_null(False)
 
-
+# %% ../nbs/12_ingestion.ipynb #37f19132
 def sampled(rows: ibis.Table, entity: str | None, sample: float) -> ibis.Table:
     """The rows of a share of the entities, the same share of entities in every table and run."""
     if sample >= 1 or entity is None or entity not in rows.columns:
@@ -448,7 +448,7 @@ def sampled(rows: ibis.Table, entity: str | None, sample: float) -> ibis.Table:
     who = ibis.coalesce(rows[entity].nullif(""), rows._line, rows._row.cast("string"))
     return rows.filter((md5_number_lower(who) % 1_000_000) < int(sample * 1_000_000))
 
-
+# %% ../nbs/12_ingestion.ipynb #6c11daf2
 def entity_of(problem: Problem, name: str) -> str | None:
     """The column by which rows of table `name` are sampled: the user of interactions, the entity of a tabular task."""
     if isinstance(problem.task, Recommendation):
@@ -481,7 +481,7 @@ def ingest_table(
     once = dict(zip(reversed(batches), reversed(raws), strict=True))
     order = list(dict.fromkeys(batches))
     recipe = {"contract": table, "sample": sample if entity in table.columns else 1.0, "ingestion": 1}
-    chain = states(recipe | ({"checks": own.checks_digest(table.checks)} if table.checks else {}), order)
+    chain = states(recipe | ({"checks": extensions.checks_digest(table.checks)} if table.checks else {}), order)
     held, version, notes = standing(lake, name, chain, as_of)
     if version < 0 or held < len(order):
         before = lake.restore(name, version) if version >= 0 else None
@@ -491,7 +491,7 @@ def ingest_table(
     rejected = standing(lake, f"{name}__rejected", chain, as_of)[1]
     return Ingested(lake.ref(name, version), lake.ref(f"{name}__rejected", rejected), notes["counts"])
 
-
+# %% ../nbs/12_ingestion.ipynb #b982dd93
 def _sorted(lake, table, raws, before, notes, as_of, entity, sample) -> tuple[tuple, dict]:
     """The new rows with their place, computed once into a temporary table; and the notes of the state they lead to."""
     con = lake.con
@@ -512,7 +512,7 @@ def _sorted(lake, table, raws, before, notes, as_of, entity, sample) -> tuple[tu
     cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None
     return (done, unread, raws), {"counts": {"read": sum(counts.values())} | counts, "latest": last, "cut_at": cut_at, "new": found["kept"]}
 
-
+# %% ../nbs/12_ingestion.ipynb #103fda1c
 def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) -> None:
     """Append, or write whole, the rejected rows and then the kept ones; both carry the state that they lead to."""
     done, unread, raws = sorted_rows
@@ -526,14 +526,14 @@ def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) ->
     lake.write(other, _set_aside(done, unread, raws), mode, batches=[mark], notes=notes)
     lake.write(name, kept.order_by("_n", "_row").select(*table.columns), mode, batches=[mark], notes=notes)
 
-
+# %% ../nbs/12_ingestion.ipynb #c6de75bd
 def _must_fit(kept: ibis.Table, table: Table, name: str) -> None:
     try:
         contract(table).validate(kept)
     except SchemaError as error:
         raise ContractError(f"rows that passed the rules break the contract: {error}", name, "This is a fault of mlloop: report it.") from error
 
-
+# %% ../nbs/12_ingestion.ipynb #9554c922
 def _set_aside(done: ibis.Table, unread: ibis.Table, raws: Sequence[Raw]) -> ibis.Table:
     """Rejected rows as they came: origin (file), row (its number there), reason, raw (at most `RAW_CHARS`)."""
     origins = ibis.memtable({"_n": range(len(raws)), "origin": [raw.origin for raw in raws]}, schema={"_n": "int64", "origin": "string"})
@@ -576,7 +576,7 @@ def schema_changes(table: Table, raws: Sequence[Raw], rejected: ibis.Table | Non
     told += _other_type(rejected, rows or {}) if rejected is not None else []
     return pd.DataFrame(told, columns=["file", "change", "column", "explanation"])
 
-
+# %% ../nbs/12_ingestion.ipynb #16f6c376
 def _mentions(raw: Raw, column: str) -> bool:
     """Whether a JSON key that the first lines lack comes later in the file: keys without a value are often left out."""
     if raw.format != "jsonl":
@@ -584,7 +584,7 @@ def _mentions(raw: Raw, column: str) -> bool:
     with gzip.open(raw.path, "rb") if raw.path.name.endswith(".gz") else raw.path.open("rb") as handle:
         return any(json.dumps(column).encode() in line for line in handle)
 
-
+# %% ../nbs/12_ingestion.ipynb #32ca14d1
 def _renamed(column: str, new: Sequence[str]) -> str | None:
     """The one of the new names that reads most like the lost one, if any does."""
     plain = lambda name: re.sub(r"[^a-z0-9]", "", name.lower())
@@ -594,7 +594,7 @@ def _renamed(column: str, new: Sequence[str]) -> str | None:
     best = max(alike, key=lambda name: alike[name], default=None)
     return best if best is not None and alike[best] >= 0.6 else None
 
-
+# %% ../nbs/12_ingestion.ipynb #f7da4bfa
 def _explained(column: str, found: str | None, table: Table) -> str:
     if column not in table.columns:
         return "it is gone, and nothing reads it"
@@ -603,7 +603,7 @@ def _explained(column: str, found: str | None, table: Table) -> str:
         f"it is gone: {effect}. Have the feed mended, or take the column out of the statement"
     )
 
-
+# %% ../nbs/12_ingestion.ipynb #9ba05cf3
 def _other_type(rejected: ibis.Table, rows: Mapping[str, int]) -> list[tuple[str, str, str, str]]:
     kinds = "|".join(re.escape(reason) for reason in NOT_A.values())
     found = rejected.filter(rejected.reason.re_search(f" ({kinds})$"))
@@ -649,7 +649,7 @@ def ingest(
             raise ContractError(told, f"{problem.name}/{name}", "Mend the table's columns in the statement, then: mlloop run")
     return done
 
-
+# %% ../nbs/12_ingestion.ipynb #c5c1caea
 def _nothing_kept(lake: Lake, done: Ingested, table: Table, raws: Sequence[Raw]) -> str:
     worst = why_rejected(lake, {"": done}).head(3)
     if not len(worst):
@@ -658,7 +658,7 @@ def _nothing_kept(lake: Lake, done: Ingested, table: Table, raws: Sequence[Raw])
     changed = "; ".join(f"{c.column!r} {c.change} in {c.file}: {c.explanation}" for c in schema_changes(table, raws[-1:]).itertuples())
     return f"none of {done.counts['read']:,} rows fits the contract: {told}" + (f". {changed}" if changed else "")
 
-
+# %% ../nbs/12_ingestion.ipynb #46ed58c5
 def changes_of(problem: Problem, batches: Mapping[str, Sequence[Mapping[str, Any]]], done: Mapping[str, Ingested], lake: Lake, settings: Settings):
     """`schema_changes` of every table of a problem, as one table with the column `table` in front (pandas.DataFrame)."""
     import pandas as pd
@@ -672,12 +672,12 @@ def changes_of(problem: Problem, batches: Mapping[str, Sequence[Mapping[str, Any
         parts.append(found)
     return pd.concat(parts, ignore_index=True)
 
-
+# %% ../nbs/12_ingestion.ipynb #2bc1c0c1
 def _raws(problem: Problem, table: Table, batches: Mapping[str, Sequence[Mapping[str, Any]]], settings: Settings) -> list[Raw]:
     source = problem.sources[table.source]
     return [Raw(settings.state / b["path"], b["format"], b["origin"], source) for b in batches[table.source]]
 
-
+# %% ../nbs/12_ingestion.ipynb #d5bb68c2
 def counts_table(done: Mapping[str, Ingested]):
     """Rows read, kept, rejected and duplicate of each table (pandas.DataFrame)."""
     import pandas as pd
@@ -685,7 +685,7 @@ def counts_table(done: Mapping[str, Ingested]):
     table = pd.DataFrame({name: one.counts for name, one in done.items()}).T[["read", "kept", "rejected", "duplicates"]]
     return table.assign(set_aside_pct=(100 * (1 - table.kept / table["read"].clip(lower=1))).round(2)).rename_axis("table")
 
-
+# %% ../nbs/12_ingestion.ipynb #59c7830b
 def why_rejected(lake: Lake, done: Mapping[str, Ingested]):
     """Rejected rows by table and reason, with one example each, most frequent first (pandas.DataFrame)."""
     import pandas as pd
@@ -698,7 +698,7 @@ def why_rejected(lake: Lake, done: Mapping[str, Ingested]):
     found = pd.concat(parts)[["table", "reason", "rows", "example"]]
     return found.sort_values(["rows", "table", "reason"], ascending=[False, True, True], ignore_index=True)
 
-
+# %% ../nbs/12_ingestion.ipynb #027f83e0
 def plot_rejected(found, ax, n_read: int, top: int = 10):
     """Bars of `why_rejected`, the most frequent reasons first; returns ax."""
     from mlloop.visualization import finish

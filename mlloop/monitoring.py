@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import drift, estimation, feed, metrics
-from .errors import DataError
-from .estimation import Figure, Period, compared, realised
+from .core import metrics
+from .data import feed_checks
+from .monitors import drift, estimation
+from .core.errors import DataError
+from .monitors.estimation import Figure, Period, compared, realised
 from .evaluation import calibration
-from .evidence import Answers, Inputs, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
-from .heldout import row_slices
+from .monitors.evidence import Answers, Inputs, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
+from .comparison.holdout import row_slices
 from .problem import Problem, Recommendation
-from .verdict import number
-from .worsening import FAULTY, Mark, estimated_marks, faulty, is_worse, mark, realised_marks, streak
+from .core.verdict import number
+from .monitors.degradation import FAULTY, Mark, estimated_marks, faulty, is_worse, mark, realised_marks, streak
 
 # %% ../nbs/25_monitoring.ipynb #6ddf567b
 LEAST_ROWS = 200  # answers; of fewer nothing is said
@@ -58,7 +60,7 @@ def judged(statement: Problem, answers: Answers, reference: Reference, then: flo
         why.append(f"{figure.n:,} answers have a label, {policy.min_labelled_rows:,} are asked for")
     return told | {"trusted": not why, "why": "; ".join(why)}
 
-
+# %% ../nbs/25_monitoring.ipynb #86ddcd58
 def _figure(statement: Problem, answers: Answers, reference: Reference) -> tuple[Figure, float]:
     """The realised figure of a period, and the share of its answers without a label."""
     metric = statement.success.metric
@@ -106,7 +108,7 @@ def guessed(statement: Problem, inputs: Inputs, history: Sequence[Mapping[str, A
     found |= {"low": found["value"] - reach, "high": found["value"] + reach, "trusted": not why, "why": "; ".join(why)}
     return found, belief
 
-
+# %% ../nbs/25_monitoring.ipynb #86a29448
 def _doubts(found: Mapping[str, Any], history: Sequence[Mapping[str, Any]], model: str) -> list[str]:
     why = []
     if found["unreached"] > 0.5:
@@ -145,7 +147,7 @@ def segments(statement: Problem, reference: Reference, answers: Answers, names: 
             found.append({**row, **compared(metric, is_, was)})
     return sorted(found, key=lambda one: one["standard_errors"], reverse=True)
 
-
+# %% ../nbs/25_monitoring.ipynb #0c3c5e07
 @lru_cache(maxsize=64)
 def _groups(metric: str, reference: Reference, name: str) -> dict[str, Figure]:
     """The metric in each group of the reference that is large enough and has both classes."""
@@ -158,7 +160,7 @@ def _groups(metric: str, reference: Reference, name: str) -> dict[str, Figure]:
             continue
     return found
 
-
+# %% ../nbs/25_monitoring.ipynb #4d8cab1b
 def _of_group(metric: str, answers: Answers, rows: np.ndarray, cut: float, belief: np.ndarray | None) -> tuple[Figure, str]:
     period = Period(answers.X, answers.score, answers.y)  # type: ignore[arg-type]
     if belief is not None:
@@ -171,7 +173,7 @@ def _of_group(metric: str, answers: Answers, rows: np.ndarray, cut: float, belie
         raise DataError("too few labels", "labels", "Wait for more")
     return realised(metric, period.at(known), cut), "labels"
 
-
+# %% ../nbs/25_monitoring.ipynb #14284085
 def _activities(metric: str, reference: Reference, answers: Answers) -> list[dict[str, Any]]:
     if answers.values is None:
         return []
@@ -220,12 +222,12 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
     truths = [one for one in found["realised"] if one["model"] == model]
     return "ok", f"The model is all right: {_good(label, truths, found['estimated'], found)}"
 
-
+# %% ../nbs/25_monitoring.ipynb #eb63ea88
 def _worse(label: str, mark: Mark, what: str) -> str:
     return (f"{what} {label} {number(mark.value)} until {mark.until[:10]}, {number(mark.worse_by)} worse than its reference of "
             f"{number(mark.reference)} ({mark.standard_errors:.1f} standard errors)")  # fmt: skip
 
-
+# %% ../nbs/25_monitoring.ipynb #79d3cf73
 def _slow(statement: Problem, found: Mapping[str, Any]) -> list[str]:
     said, limit = [], statement.success.max_latency_ms
     if (found["latency"]["p99_ms"] or 0) > limit:
@@ -234,7 +236,7 @@ def _slow(statement: Problem, found: Mapping[str, Any]) -> list[str]:
         said.append(f"{found['errors']['share']:.1%} of the answers failed")
     return said
 
-
+# %% ../nbs/25_monitoring.ipynb #73965876
 def _good(label: str, truths: Sequence[Mapping[str, Any]], guess: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     known = [one for one in truths if one["value"] is not None]
     said = []
@@ -262,7 +264,7 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     answers, reference, earlier = inputs.answers, inputs.reference, inputs.earlier
     found: dict[str, Any] = {"problem": statement.name, "as_of": inputs.as_of.isoformat(), "period": answers.span, "model": answers.model,
                              "since": inputs.champion_since.isoformat(), **_served(statement, answers)}  # fmt: skip
-    found["feed"] = feed.status(inputs.feed["findings"]) | {"rows": inputs.feed["rows"]}
+    found["feed"] = feed_checks.status(inputs.feed["findings"]) | {"rows": inputs.feed["rows"]}
     moved = drift.drifted(reference.X, answers.X)
     found["drift"] = {key: moved[key] for key in ("columns", "rows", "left_out", "said")}
     then = {one["period"]["from"]: one["estimated"].get("value") for one in earlier}
@@ -274,7 +276,7 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     found["health"], found["said"] = health(statement, found, earlier)
     return found | {"alert": found["health"] in ("worse", "feed broken")}
 
-
+# %% ../nbs/25_monitoring.ipynb #8611cb81
 def _served(statement: Problem, answers: Answers) -> dict[str, Any]:
     log = answers.log
     good = log[log["error"].isna()] if len(log) else log
@@ -283,7 +285,7 @@ def _served(statement: Problem, answers: Answers) -> dict[str, Any]:
     return {"rows": len(good), "latency": {"p50_ms": at(0.5), "p99_ms": at(0.99), "limit_ms": statement.success.max_latency_ms, "n": len(good)},
             "errors": {"n": failed, "share": failed / len(log) if len(log) else 0.0}}  # fmt: skip
 
-
+# %% ../nbs/25_monitoring.ipynb #ae08f3fd
 def _calibration(statement: Problem, inputs: Inputs) -> dict[str, Any] | None:
     """By tenths of the scores, on the newest period with labels; carried over where none came."""
     if statement.task.kind != "classification":
@@ -294,7 +296,7 @@ def _calibration(statement: Problem, inputs: Inputs) -> dict[str, Any] | None:
             return {"period": answers.span, "groups": calibration(answers.y[known], answers.score[known])}  # type: ignore[index]
     return inputs.earlier[-1].get("calibration") if inputs.earlier else None
 
-
+# %% ../nbs/25_monitoring.ipynb #2b1d6625
 def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], belief: np.ndarray | None) -> dict[str, Any]:
     reference, answers, policy = inputs.reference, inputs.answers, statement.retrain
     before: dict[str, int] = {}
@@ -331,7 +333,7 @@ def headline(statement: Problem, found: Mapping[str, Any]) -> str:
             f"**What happens next:** {next_}\n\n"
             f"Model {found['model'][:12]}, in production since {found['since'][:10]}; period {until}, {found['rows']:,} answers.")  # fmt: skip
 
-
+# %% ../nbs/25_monitoring.ipynb #9756cc8e
 def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row a period: time (its end), model, health, estimated, low, high, trusted, realised, reference, alert.
 
@@ -352,7 +354,7 @@ def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     numbers = ["estimated", "low", "high", "realised", "reference"]
     return frame.assign(**{name: pd.to_numeric(frame[name]).astype(float) for name in numbers}) if len(frame) else frame
 
-
+# %% ../nbs/25_monitoring.ipynb #a5d91eef
 def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     """Draw what was estimated with what labels showed, the model's reference and the limit below which it counts as worse."""
     from mlloop.visualization import GREY, plot_performance
@@ -376,13 +378,13 @@ def methods_table(found: Mapping[str, Any]) -> pd.DataFrame:
     kept = [(name, one["value"], one["low"], one["high"], one["n"]) for name, one in rows]
     return pd.DataFrame(kept, columns=["of", "figure", "low", "high", "rows"]).set_index("of").round(4)
 
-
+# %% ../nbs/25_monitoring.ipynb #e92d7603
 def findings_table(found: Mapping[str, Any]) -> pd.DataFrame:
     """What is wrong with the feed: table, column, what, figure, limit, in words."""
     rows = [(one["table"], one["column"] or "", one["kind"], number(one["value"]), number(one["threshold"]), one["said"]) for one in found["findings"]]
     return pd.DataFrame(rows, columns=["table", "column", "what", "figure", "limit", "in words"]).set_index("table")
 
-
+# %% ../nbs/25_monitoring.ipynb #0a600eea
 def why_table(found: Mapping[str, Any]) -> pd.DataFrame:
     """The groups that got worst: group, figure, reference, worse by, standard errors, rows, by."""
     rows = [(f"{one['slice']} {one['group']}", number(one["value"]), number(one["reference"]), number(one["worse_by"]),
@@ -390,13 +392,13 @@ def why_table(found: Mapping[str, Any]) -> pd.DataFrame:
     columns = ["group", "figure", "reference", "worse by", "standard errors", "rows", "by"]
     return pd.DataFrame(rows, columns=columns).set_index("group")
 
-
+# %% ../nbs/25_monitoring.ipynb #542e5348
 def drift_figure(found: Mapping[str, Any]) -> pd.DataFrame:
     """For `plot_drift`: column and value (distance over its threshold), alert."""
     rows = [(one["name"], one["value"] / one["threshold"], one["alert"]) for one in found["features"]]
     return pd.DataFrame(rows, columns=["column", "value", "alert"])
 
-
+# %% ../nbs/25_monitoring.ipynb #8016185e
 def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """The page's last table: question, figure, interval, reference, threshold, verdict."""
     policy, guess = statement.retrain, found["estimated"]

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import baselines, metrics
-from .baselines import Contender
-from .contest import RowsFold, UsersFold, rows_contest, users_contest
-from .errors import DataError
-from .metrics import Estimate
+from .comparison import baselines
+from .core import metrics
+from .comparison.baselines import Contender
+from .comparison.folds import RowsFold, UsersFold, rows_contest, users_contest
+from .core.errors import DataError
+from .core.metrics import Estimate
 from .problem import Money, Problem
-from .verdict import Check, conclude, number
+from .core.verdict import Check, conclude, number
 
 # %% ../nbs/16_need_gate.ipynb #f9284594
 def figures(
@@ -62,7 +63,7 @@ def figures(
         "left_out": list(left_out), "timeless": timeless,
     }  # fmt: skip
 
-
+# %% ../nbs/16_need_gate.ipynb #77511859
 def _plain(e: Estimate) -> dict[str, float]:
     return {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
 
@@ -94,7 +95,7 @@ def decide(found: dict[str, Any], statement: Problem) -> dict[str, Any]:
     ]
     return conclude("need", checks, main="gain over the best rule")
 
-
+# %% ../nbs/16_need_gate.ipynb #ffa9061d
 def _data(data: dict[str, int], statement: Problem) -> list[Check]:
     asked = {"rows": ("rows", statement.need.min_rows)}
     if statement.task.kind == "classification":
@@ -109,11 +110,11 @@ def _data(data: dict[str, int], statement: Problem) -> list[Check]:
         checks.append(Check(f"enough {name}", ok, said if not ok else "", n, None, None, least, name, change))
     return checks
 
-
+# %% ../nbs/16_need_gate.ipynb #d3548fe5
 def _named(found: dict[str, Any], name: str) -> dict[str, Any]:
     return next(row for row in found["contenders"] if row["name"] == name)
 
-
+# %% ../nbs/16_need_gate.ipynb #fb3b74fd
 def _gain(found: dict[str, Any], statement: Problem) -> Check:
     g, least, label = found["gain"], statement.success.min_gain, metrics.metric(found["metric"]).label
     if not np.isfinite([g["value"], g["low"], g["high"]]).all():
@@ -133,7 +134,7 @@ def _gain(found: dict[str, Any], statement: Problem) -> Check:
     )
     return Check("gain over the best rule", passed, said, g["value"], g["low"], g["high"], least, label, "" if passed else change)
 
-
+# %% ../nbs/16_need_gate.ipynb #3c6e9b89
 def is_priced(money: Money, kind: str) -> bool:
     """Whether the statement says what an answer is worth."""
     if kind == "classification":
@@ -141,7 +142,7 @@ def is_priced(money: Money, kind: str) -> bool:
         return len(set(outcomes)) > 1
     return bool(money.per_unit_error if kind == "regression" else money.per_hit)
 
-
+# %% ../nbs/16_need_gate.ipynb #c634949d
 def _money(found: dict[str, Any], statement: Problem) -> Check:
     m, period = statement.money, f"{statement.money.currency} each {statement.money.period_days} days"
     name = "worth more than it costs"
@@ -160,7 +161,7 @@ def _money(found: dict[str, Any], statement: Problem) -> Check:
     )
     return Check(name, passed, said, value, low, high, 0.0, period, "" if passed else change)
 
-
+# %% ../nbs/16_need_gate.ipynb #e1e7a4b4
 def _rule_suffices(found: dict[str, Any], statement: Problem, pays: bool) -> Check:
     rule, asked = _named(found, found["best_rule"]), statement.success.threshold
     better = metrics.metric(found["metric"])
@@ -173,7 +174,7 @@ def _rule_suffices(found: dict[str, Any], statement: Problem, pays: bool) -> Che
         "no rule suffices", passed, "" if passed else said, value, low, high, asked, better.label, "" if passed else change
     )
 
-
+# %% ../nbs/16_need_gate.ipynb #d20ef61d
 def _reach(found: dict[str, Any], statement: Problem) -> Check:
     better, asked = metrics.metric(found["metric"]), statement.success.threshold
     model = _named(found, found["model"])["metric"]
@@ -192,7 +193,7 @@ def _reach(found: dict[str, Any], statement: Problem) -> Check:
         "" if passed else change,
     )  # fmt: skip
 
-
+# %% ../nbs/16_need_gate.ipynb #7722514a
 def _stable(found: dict[str, Any]) -> Check:
     gains = found["gain"]["folds"]
     won = sum(g > 0 for g in gains)
@@ -201,7 +202,7 @@ def _stable(found: dict[str, Any]) -> Check:
     change = f"the gain has to hold in every period, it does in {won} of {len(gains)}"
     return Check("better in every fold", passed, said, won, None, None, len(gains), "folds", "" if passed else change)
 
-
+# %% ../nbs/16_need_gate.ipynb #835746cf
 def _caveats(found: dict[str, Any]) -> list[Check]:
     checks = []
     leaks = [row["column"] for row in found["left_out"] if row["why"].startswith("suspected")]
@@ -221,7 +222,7 @@ def suspects(analysis: dict[str, Any]) -> dict[str, str]:
     """Columns that the analysis suspects to leak the target, each with the sign that gave it away."""
     return {entry["column"]: entry.get("sign", "") for entry in analysis.get("facts", {}).get("suspects", [])}
 
-
+# %% ../nbs/16_need_gate.ipynb #e871645a
 def before_holdout(table, time: str | None, windows: dict[str, Any] | None, seed: int = 0, entity: str | None = None) -> pd.DataFrame:
     """Rows of an Ibis table before the held-out period; a seeded draw of `MAX_ROWS` where there are more."""
     table = _before(table, time, windows, entity)
@@ -229,13 +230,13 @@ def before_holdout(table, time: str | None, windows: dict[str, Any] | None, seed
     rows = rows.sort_values(list(rows.columns), ignore_index=True) if len(rows) > MAX_ROWS else rows
     return rows.sample(MAX_ROWS, random_state=seed) if len(rows) > MAX_ROWS else rows
 
-
+# %% ../nbs/16_need_gate.ipynb #025b4a8e
 def _before(table, time: str | None, windows: dict[str, Any] | None, entity: str | None = None):
     if time and windows:
         return table.filter(table[time] < pd.Timestamp(windows["train_until"]).to_pydatetime())
     return baselines.by_chance(table, entity)["train"]
 
-
+# %% ../nbs/16_need_gate.ipynb #aa32204c
 def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
     """Events before the held-out period; those of whole users, about `MAX_EVENTS`, where there are more."""
     events = _before(events, "time", windows)
@@ -244,7 +245,7 @@ def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
         events = events.filter(events["user"].hexdigest("md5") < f"{int(MAX_EVENTS / count * 16**8):08x}")
     return events.order_by(["time", "user", "item", "kind"]).to_pandas()
 
-
+# %% ../nbs/16_need_gate.ipynb #f6404c1c
 def contest(
     statement: Problem, tables: dict[str, Any], windows: dict[str, Any] | None, leaks=(), seed: int = 0
 ) -> dict[str, Any]:
@@ -288,27 +289,27 @@ def headline(verdict: dict[str, Any]) -> str:
     reasons = verdict["reasons"]
     return f"### {HEADLINES[verdict['verdict']]}\n\n{reasons[0] if reasons else 'There are no figures.'}"
 
-
+# %% ../nbs/16_need_gate.ipynb #75dde206
 def reasons(verdict: dict[str, Any]) -> str:
     """All reasons, and what would have to change, as Markdown lists."""
     said = "\n".join(f"- {reason}" for reason in verdict["reasons"])
     change = "\n".join(f"- {line}" for line in verdict["must_change"])
     return said + (f"\n\n**What would have to change**\n\n{change}" if change else "")
 
-
+# %% ../nbs/16_need_gate.ipynb #47b93590
 def field(found: dict[str, Any], what: str = "metric") -> pd.DataFrame:
     """Contenders with 'metric' or 'worth': name, group, value, low, high (one row a contender)."""
     rows = [{"name": c["name"].replace("_", " "), "group": c["kind"], **c[what]} for c in found["contenders"]]
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/16_need_gate.ipynb #44c75265
 def money_title(found: dict[str, Any], money: Money) -> str:
     """What the model brings against its best-paying rival, in words."""
     more, period = found["more_worth"]["value"], f"{money.currency} each {money.period_days} days"
     said = f"{'more' if more >= 0 else 'less'} than '{found['best_paying']}'"
     return f"A cheap model brings {number(abs(more))} {period} {said}; running one costs {number(money.ml_per_period)}"
 
-
+# %% ../nbs/16_need_gate.ipynb #ef80da81
 def contest_title(found: dict[str, Any]) -> str:
     """How far the contenders come, in words."""
     model, rule = _named(found, found["model"])["metric"], _named(found, found["best_rule"])

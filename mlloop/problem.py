@@ -21,9 +21,9 @@ from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from . import own, storage
-from . import settings as _settings
-from .errors import ProblemError, ProjectNotFound
+from .core import extensions, storage
+from .core import settings as _settings
+from .core.errors import ProblemError, ProjectNotFound
 
 # %% ../nbs/10_problem.ipynb #704bfd5f
 class Record(BaseModel):
@@ -95,7 +95,7 @@ class Column(Record):
             raise ValueError(f"decimal and thousands are both {self.decimal!r}: no number could be read")
         return self
 
-
+# %% ../nbs/10_problem.ipynb #f32b4d14
 class Cleaning(Record):
     """One declared cleaning rule of a table; what each `rule` does is in the notebook 04_cleaning."""
 
@@ -104,7 +104,7 @@ class Cleaning(Record):
     options: dict[str, Any] = {}
     reason: str = ""
 
-
+# %% ../nbs/10_problem.ipynb #ec74e891
 CLEANING = (
     "text", "missing_words", "finite", "one_spelling", "spelling", "words", "shape", "spill", "replace", "recode", "number",
     "date", "fill", "drop_missing", "duplicates", "near_duplicates", "dependency", "outliers", "returns",
@@ -136,7 +136,7 @@ class Table(Record):
                     raise ValueError(f"cleaning rule {one.rule!r} names {name!r}" + meant(name, self.columns))
         return self
 
-
+# %% ../nbs/10_problem.ipynb #29fa6ee9
 def meant(word: str, known) -> str:
     """' (known: ...). Did you mean ...?' for a word that is not among `known`."""
     known = [str(k) for k in known]
@@ -152,7 +152,7 @@ class Join(Record):
     on: list[str]
     columns: list[str] | None = None
 
-
+# %% ../nbs/10_problem.ipynb #ba26c290
 class Tabular(Record):
     """Predict `target` of `table`: the class `positive`, or a number."""
 
@@ -166,7 +166,7 @@ class Tabular(Record):
     where: str | None = None
     drop: list[str] = []
 
-
+# %% ../nbs/10_problem.ipynb #72b372f8
 class Interactions(Record):
     """Events of one table: who, what, when, and of which kind (a constant, or a column that says it)."""
 
@@ -185,7 +185,7 @@ class Interactions(Record):
             raise ValueError("interactions need either kind (a constant) or kind_column")
         return self
 
-
+# %% ../nbs/10_problem.ipynb #5c765812
 class Items(Record):
     """The catalogue: the item's key and the columns that describe it."""
 
@@ -195,7 +195,7 @@ class Items(Record):
     category: str | None = None
     price: str | None = None
 
-
+# %% ../nbs/10_problem.ipynb #868caf09
 class Recommendation(Record):
     """Rank items for users; judged on events of kind `target_kind` in the top `k`."""
 
@@ -217,7 +217,7 @@ class Time(Record):
     fold_days: Positive = 14
     label_delay_days: Annotated[int, Field(ge=0)] = 0
 
-
+# %% ../nbs/10_problem.ipynb #74626760
 def utc(moment: dt.datetime | dt.date | str) -> dt.datetime:
     """A moment as a naive datetime in UTC, the form every table holds."""
     if isinstance(moment, str):
@@ -268,7 +268,7 @@ class Success(Record):
     min_slice_rows: Positive = 200
     max_latency_ms: Annotated[float, Field(gt=0)] = 100.0
 
-
+# %% ../nbs/10_problem.ipynb #3fd8e871
 class Money(Record):
     """What decisions are worth, per decision and per period, in one currency.
 
@@ -288,7 +288,7 @@ class Money(Record):
     ml_per_period: Annotated[float, Field(ge=0)] = 0.0
     per_retraining: Annotated[float, Field(ge=0)] = 0.0
 
-
+# %% ../nbs/10_problem.ipynb #f73555a4
 class Need(Record):
     """What the need gate asks of the data before it believes any figure."""
 
@@ -296,7 +296,7 @@ class Need(Record):
     min_positives: Positive = 100
     min_users: Positive = 100
 
-
+# %% ../nbs/10_problem.ipynb #aa228103
 class Budget(Record):
     """What exploration may spend."""
 
@@ -329,7 +329,7 @@ class Retrain(Record):
             raise ValueError(f"k {self.k} of the last n {self.n} periods can never happen")
         return self
 
-
+# %% ../nbs/10_problem.ipynb #ab98f92b
 class Canary(Record):
     """How a challenger is tried: on which share, for how many rows at least, until when at most."""
 
@@ -367,7 +367,7 @@ class Problem(Record):
             raise PydanticCustomError("inconsistent", "{told}", {"told": "; ".join(told for _, told in wrong), "wrong": wrong})
         return self
 
-
+# %% ../nbs/10_problem.ipynb #22da1b10
 Wrong = tuple[tuple[str | int, ...], str]
 
 
@@ -386,7 +386,7 @@ def _wrong_names(p: Problem) -> list[Wrong]:
     told = "task uses table {!r}, which is not declared"
     return wrong + [(("task", *at), told.format(t) + meant(t, p.tables)) for at, t in used if t not in p.tables]
 
-
+# %% ../nbs/10_problem.ipynb #4ca1d6b6
 def _wrong_task(p: Problem) -> list[Wrong]:
     task, wrong = p.task, list[Wrong]()
     if isinstance(task, Tabular) and task.table in p.tables:
@@ -412,7 +412,7 @@ def _wrong_task(p: Problem) -> list[Wrong]:
     told = "rule {!r} needs {}, since the task is {}"
     return wrong + [(("rules", i), told.format(r.name, form, task.kind)) for i, r in enumerate(p.rules) if getattr(r, form) is None and r.function is None]
 
-
+# %% ../nbs/10_problem.ipynb #eecfb292
 BOUNDS = {"r2": (-math.inf, 1), "mae": (0, math.inf), "rmse": (0, math.inf), "mape": (0, math.inf), "log_loss": (0, math.inf)}
 
 
@@ -455,7 +455,7 @@ def load(path: Path | str) -> Problem:
         told = [line for one in error.errors() for line in _told(path, content, one)]
         raise ProblemError("\n".join(told), next_step="Mend the file, then: mlloop check") from error
 
-
+# %% ../nbs/10_problem.ipynb #ee449836
 def _names_of_its_own(path: Path) -> dict[str, list[str]]:
     """What the project around a statement declares of its own, by kind: names the statement may use."""
     for start in (path.resolve().parent, None):
@@ -463,16 +463,16 @@ def _names_of_its_own(path: Path) -> dict[str, list[str]]:
             root = _settings.find_root(start)
         except ProjectNotFound:
             continue
-        return {kind: own.names(root, kind) for kind in ("cleaning", "rule", "check")}
+        return {kind: extensions.names(root, kind) for kind in ("cleaning", "rule", "check")}
     return {}
 
-
+# %% ../nbs/10_problem.ipynb #463e88fa
 def _plain(node):
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     return [_plain(value) for value in node] if isinstance(node, list) else node
 
-
+# %% ../nbs/10_problem.ipynb #f773708f
 def _told(path: Path, content: Any, error: Any) -> list[str]:
     if error["type"] == "inconsistent":
         return [f"{path}:{_line(content, list(at))}: {told}" for at, told in error["ctx"]["wrong"]]
@@ -486,7 +486,7 @@ def _told(path: Path, content: Any, error: Any) -> list[str]:
         got = ""
     return [f"{path}:{line}: {where + ': ' if where else ''}{said}{got}"]
 
-
+# %% ../nbs/10_problem.ipynb #0bb70be8
 def _line(node: Any, keys: list[Any]) -> int:
     """The line of the deepest of `keys` that is there."""
     line = 1
@@ -500,7 +500,7 @@ def _line(node: Any, keys: list[Any]) -> int:
         node = node[key]
     return line
 
-
+# %% ../nbs/10_problem.ipynb #bbcfff4e
 def _allowed(keys) -> list[str]:
     """The keys a record takes at the place `keys` of a statement."""
     schema = Problem.model_json_schema()
@@ -513,7 +513,7 @@ def _allowed(keys) -> list[str]:
         nodes = found
     return sorted({name for node in nodes for name in node.get("properties", {})})
 
-
+# %% ../nbs/10_problem.ipynb #2da8e939
 def _resolved(node, schema) -> list[dict]:
     if not isinstance(node, dict):
         return []
@@ -522,7 +522,7 @@ def _resolved(node, schema) -> list[dict]:
     alternatives = node.get("anyOf") or node.get("oneOf") or []
     return [found for one in alternatives for found in _resolved(one, schema)] or [node]
 
-
+# %% ../nbs/10_problem.ipynb #c1574fac
 def find(name_or_path: str, folder: Path | str | None = None) -> Path:
     """The file of a problem given by name ('shop') or by path.
 
@@ -548,7 +548,7 @@ def called(problem: Problem, column: str, longest: int = 34) -> str:
     alike = meaning.lower() == column.lower().replace("_", " ")
     return column if not meaning or alike or len(meaning) > longest else f"{column} ({meaning})"
 
-
+# %% ../nbs/10_problem.ipynb #e4c11a2e
 def summary(problem: Problem):
     """The statement's figures as a table: what, value, meaning (pandas.DataFrame, one row a figure)."""
     import pandas as pd

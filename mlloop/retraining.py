@@ -16,10 +16,10 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 
-from .metrics import metric
+from .core.metrics import metric
 from .problem import Problem, Retrain
-from .verdict import Check, number, table
-from .worsening import Streak, estimated_marks, is_worse, realised_marks, streak
+from .core.verdict import Check, number, table
+from .monitors.degradation import Streak, estimated_marks, is_worse, realised_marks, streak
 
 # %% ../nbs/26_retraining.ipynb #56028e5f
 def exchange_rate(evaluation: Mapping[str, Any], name: str) -> float | None:
@@ -36,7 +36,7 @@ def exchange_rate(evaluation: Mapping[str, Any], name: str) -> float | None:
     earned = ours["worth"]["value"] - rule["worth"]["value"]
     return earned / gained if gained > 0 and earned > 0 else None
 
-
+# %% ../nbs/26_retraining.ipynb #29e4eeb7
 def expected_loss(worse_by: float, rate: float, policy: Retrain, period_days: int) -> float:
     """What `worse_by` costs until the next retraining would be allowed."""
     return worse_by * rate * max(policy.every_days, policy.cooldown_days) / period_days
@@ -82,7 +82,7 @@ class Facts:
         return cls(**{**kept, "now": moment(kept["now"]), "since": moment(kept.get("since")),
                       "trained": moment(kept.get("trained")), "begun": tuple(map(moment, kept.get("begun", ())))})
 
-
+# %% ../nbs/26_retraining.ipynb #b7ed3aa6
 @dataclass(frozen=True)
 class Decision:
     """What was decided for one period.
@@ -108,7 +108,7 @@ class Decision:
     change: str
     evidence: list[dict[str, Any]]
 
-
+# %% ../nbs/26_retraining.ipynb #f300f110
 @dataclass(frozen=True)
 class Case:
     """One period's facts, as the rules read them."""
@@ -151,7 +151,7 @@ def _feed(case: Case) -> Found | None:
     told = "; ".join(str(one.get("said") or f"{one.get('table')}.{one.get('column')}: {one.get('kind')}") for one in feed.get("findings", [])[:3])
     return "feed broken", f"The feed is broken ({told}): the data must be mended, and nothing is retrained on it.", "A period whose feed is whole."
 
-
+# %% ../nbs/26_retraining.ipynb #ab596865
 def _production(case: Case) -> Found | None:
     if case.facts.champion is None:
         return "no champion", "No model is in production yet.", "A model that its gate lets pass: mlloop run."
@@ -160,7 +160,7 @@ def _production(case: Case) -> Found | None:
     said = f"The model {case.facts.canary[:12]} is on trial until {case.facts.canary_until[:10]}; its figures are awaited."
     return "waiting for canary", said, "The canary's end: promoted, or rolled back."
 
-
+# %% ../nbs/26_retraining.ipynb #cb149ec1
 def _evidence(case: Case) -> Found | None:
     if case.firing or case.is_old:
         return None
@@ -180,20 +180,20 @@ def _evidence(case: Case) -> Found | None:
     how = "is worse than on its held-out period, but by no more than chance allows" if lower else "does as on its held-out period"
     return "nothing", f"The model {how}: {_latest(case)}.", change
 
-
+# %% ../nbs/26_retraining.ipynb #154835dd
 def _latest(case: Case) -> str:
     said = [f"{one.kind} {case.label} {number(one.marks[-1].value)} (reference {number(one.marks[-1].reference)})"
             for one in (case.realised, case.estimated) if one.trusted and one.marks[-1].value is not None]
     return ", ".join(said) or "no figure is worse"
 
-
+# %% ../nbs/26_retraining.ipynb #77e3982c
 def _labels(case: Case) -> Found | None:
     have, asked = case.facts.new_labelled_rows, case.policy.min_labelled_rows
     if have >= asked:
         return None
     return "not enough labels", f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {asked:,} are asked for.", f"{asked - have:,} more labels."
 
-
+# %% ../nbs/26_retraining.ipynb #c4ce7ad7
 def _cooldown(case: Case) -> Found | None:
     last = max(case.facts.begun, default=None)
     until = last + dt.timedelta(days=case.policy.cooldown_days) if last else None
@@ -201,7 +201,7 @@ def _cooldown(case: Case) -> Found | None:
         return None
     return "cooldown", f"{_why(case)} But the last retraining began on {last:%Y-%m-%d}; the next may on {until:%Y-%m-%d}.", f"The {until:%Y-%m-%d}."
 
-
+# %% ../nbs/26_retraining.ipynb #adb6d8d4
 def _budget(case: Case) -> Found | None:
     year = [one for one in case.facts.begun if case.facts.now - one < dt.timedelta(days=365)]
     if len(year) < case.policy.budget_per_year:
@@ -209,7 +209,7 @@ def _budget(case: Case) -> Found | None:
     said = f"{_why(case)} But {len(year)} of {case.policy.budget_per_year} retrainings of a year are spent."
     return "budget", said, "A larger retrain.budget_per_year in the statement, or time."
 
-
+# %% ../nbs/26_retraining.ipynb #8b268de1
 def _worth(case: Case) -> Found | None:
     loss, cost = _loss(case), case.statement.money.per_retraining
     if loss is None or loss > cost:
@@ -217,14 +217,14 @@ def _worth(case: Case) -> Found | None:
     said = f"{_why(case)} But that costs {number(loss)} {case.statement.money.currency} until the next retraining could come, and one costs {number(cost)}."
     return "not worth it", said, "A larger loss, or a cheaper retraining."
 
-
+# %% ../nbs/26_retraining.ipynb #1fe457c8
 def _loss(case: Case) -> float | None:
     if case.firing is None or case.facts.rate is None:
         return None
     bad = [one.worse_by for one in case.firing.marks if is_worse(one, case.policy)]
     return expected_loss(float(np.mean(bad)), case.facts.rate, case.policy, case.statement.money.period_days)
 
-
+# %% ../nbs/26_retraining.ipynb #ab2e7c05
 def _why(case: Case) -> str:
     if case.firing is None:
         return f"{case.policy.backstop_days} days have passed since a model was last trained, which is when the schedule asks for a new one."
@@ -232,7 +232,7 @@ def _why(case: Case) -> str:
     return (f"{case.firing.worse} of the last {len(case.firing.marks)} periods are worse than the reference by {case.firing.kind} {case.label}: "
             f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors.")
 
-
+# %% ../nbs/26_retraining.ipynb #dfb10a63
 RULES: tuple[Callable[[Case], Found | None], ...] = (_feed, _production, _evidence, _labels, _cooldown, _budget, _worth)
 
 # %% ../nbs/26_retraining.ipynb #517b7285
@@ -252,7 +252,7 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     action, said, change = found or ("retrain", f"{_why(case)} A challenger is trained.", "")
     return Decision(action, VERDICTS.get(action, "no"), said, change, _figures(case))
 
-
+# %% ../nbs/26_retraining.ipynb #580b4dbe
 def _figures(case: Case) -> list[dict[str, Any]]:
     """The evidence, with the thresholds as they stood."""
     policy, found = case.policy, []
@@ -287,7 +287,7 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                  for kind, found in marks.items() for m in found if m.value is not None]
     return pd.DataFrame(rows, columns=["until", "kind", "value", "low", "high", "reference", "model"])
 
-
+# %% ../nbs/26_retraining.ipynb #543ce937
 def plot_history(data: pd.DataFrame, ax, events: Sequence[tuple[str, str]] = (), title: str = "", label: str = ""):
     """Realised and estimated figures of each period, the references, and `events` (ISO moment, word); returns ax."""
     from mlloop.visualization import BLUE, GREY, ORANGE, finish

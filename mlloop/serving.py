@@ -21,11 +21,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import Field as Limits
 from typing_extensions import TypedDict
 
-from . import deployment, predictions, releases
-from .errors import DataError, ModelError
-from .ledger import Ledger
-from .releases import Field, Release
-from .settings import Settings
+from . import deployment
+from .release import releases
+from .store import prediction_log
+from .core.errors import DataError, ModelError
+from .store.ledger import Ledger
+from .release.releases import Field, Release
+from .core.settings import Settings
 
 # %% ../nbs/24_serving.ipynb #0d1bdd36
 MOST_EXCLUDED = 1000
@@ -47,7 +49,7 @@ def request_type(release: Release) -> type:
     made.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)  # type: ignore[attr-defined]
     return made
 
-
+# %% ../nbs/24_serving.ipynb #9cce2a66
 def _key(one: Field) -> Any:
     told = ", ".join(part for part in (one.meaning, one.unit) if part) or None
     kind: Any = {"number": float, "time": dt.datetime, "text": str}[one.type]
@@ -58,16 +60,16 @@ def _key(one: Field) -> Any:
         kind = Annotated[kind, Limits(max_length=10_000, pattern=f"^({pattern})$" if pattern else None, description=told)]
     return Required[kind] if one.required else NotRequired[kind | None]
 
-
+# %% ../nbs/24_serving.ipynb #174a7e8d
 def _escaped(text: str) -> str:
     return "".join(c if c.isalnum() or c in " _-" else f"\\x{{{ord(c):x}}}" for c in text)
 
-
+# %% ../nbs/24_serving.ipynb #16507677
 def checker(release: Release) -> TypeAdapter:
     """What checks the JSON of one request."""
     return TypeAdapter(request_type(release))
 
-
+# %% ../nbs/24_serving.ipynb #5c8ebc0c
 def told(error: ValidationError) -> list[dict[str, Any]]:
     """What is wrong with a request: where and why, without its content."""
     found = error.errors(include_input=False, include_context=False, include_url=False)
@@ -79,7 +81,7 @@ def takes_canary(key: str, canary: str, share: float) -> bool:
     place = int.from_bytes(hashlib.blake2b(f"{canary}|{key}".encode(), digest_size=8).digest(), "big")
     return place < share * 2**64
 
-
+# %% ../nbs/24_serving.ipynb #75b85812
 @dataclass(frozen=True)
 class Pair:
     """Who answers for a problem: the champion, and a canary while one is on.
@@ -110,7 +112,7 @@ class Pair:
         merged.fields = [*self.champion.fields, *more]
         return merged
 
-
+# %% ../nbs/24_serving.ipynb #effb075c
 def in_production(settings: Settings, ledger: Ledger, problem: str, now: Pair | None = None) -> Pair | None:
     """The pair that the ledger names; None where it names no champion.
 
@@ -182,7 +184,7 @@ def answer(pair: Pair, rows: Sequence[Mapping[str, Any]], marks: Sequence[tuple[
             answers[at] = {"prediction_id": record["id"], **one, "model": release.model[:12], "role": role}
     return answers, records
 
-
+# %% ../nbs/24_serving.ipynb #9864bf4a
 def _parts(pair: Pair, rows: Sequence[Mapping[str, Any]], entity: str | None) -> Iterator[tuple[Release, str, list[int]]]:
     """Who answers which rows."""
     ours: list[int] = []
@@ -195,12 +197,12 @@ def _parts(pair: Pair, rows: Sequence[Mapping[str, Any]], entity: str | None) ->
     if rest:
         yield pair.champion, "champion", rest
 
-
+# %% ../nbs/24_serving.ipynb #4f8c2e72
 def _sticky(row: Mapping[str, Any], entity: str | None) -> str:
     key = row.get(entity) if entity else None
     return str(key) if key is not None else json.dumps(row, sort_keys=True, default=str)
 
-
+# %% ../nbs/24_serving.ipynb #e9895498
 def _record(release: Release, role: str, row: Mapping[str, Any], entity: str | None, said: Mapping[str, Any], ms: float | None,
             error: str | None = None) -> dict[str, Any]:
     now = time.time_ns()
@@ -210,7 +212,7 @@ def _record(release: Release, role: str, row: Mapping[str, Any], entity: str | N
               "row": {k: v if v is None or type(v) in (str, float, int, list) else str(v) for k, v in row.items() if k != entity}, **said, "ms": ms}
     return {**record, "error": error} if error else record
 
-
+# %% ../nbs/24_serving.ipynb #eea47bc8
 def _utc(ns: int) -> str:
     return dt.datetime.fromtimestamp(ns / 1e9, dt.UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
@@ -218,7 +220,7 @@ def _utc(ns: int) -> str:
 CHUNK = 5000
 
 
-def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = None,
+def score_table(pair: Pair, table: pd.DataFrame, log: prediction_log.Log | None = None,
                 marks: Sequence[tuple[str, str]] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Answer every row of a table.
 
@@ -263,7 +265,7 @@ def score_table(pair: Pair, table: pd.DataFrame, log: predictions.Log | None = N
         said += [{"row": at, **key, **one} for at, key, one in zip(places, who, answers, strict=True)]
     return _as_table(said, form), pd.DataFrame(refused, columns=["row", "reason"])
 
-
+# %% ../nbs/24_serving.ipynb #ce25e881
 def _valid(checks: TypeAdapter, rows: list[dict[str, Any]], start: int, refused: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
     """The rows that keep the contract and their positions; the others go to `refused`."""
     good, places = [], []
@@ -276,7 +278,7 @@ def _valid(checks: TypeAdapter, rows: list[dict[str, Any]], start: int, refused:
             refused.append({"row": at, "reason": "; ".join(said)})
     return good, places
 
-
+# %% ../nbs/24_serving.ipynb #f31025a9
 def _as_table(said: list[dict[str, Any]], form: Release) -> pd.DataFrame:
     if form.kind != "recommendation":
         names = [*([form.entity] if form.entity else []), "prediction_id", "score", "prediction", "model", "role"]

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import baselines, candidates, tracking
-from .errors import DataError
+from .comparison import baselines
+from .models import candidates
+from .store import tracking
+from .core.errors import DataError
 from .problem import Problem, Recommendation
 
 # %% ../nbs/20_training.ipynb #19c9b0c4
@@ -39,7 +41,7 @@ class Material:
     example: pd.DataFrame
     trained: dict[str, Any]
 
-
+# %% ../nbs/20_training.ipynb #28768c30
 def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None) -> Material:
     """What the product of `features` gives to learn from; `read` gives an Ibis table for a table's reference.
 
@@ -69,7 +71,7 @@ def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
     span = {"from": time.min(), "until": until} if time is not None else {"from": None, "until": None}
     return Material(made.given, made.example, {**made.trained, **span})
 
-
+# %% ../nbs/20_training.ipynb #359674f9
 def _rows(statement, tables, features, until, read, days=None):
     task, time = statement.task, statement.time.column
     rows = read(tables["train"]).to_pandas()
@@ -81,12 +83,12 @@ def _rows(statement, tables, features, until, read, days=None):
     made = Material({"X": rows[features], "y": y}, rows[features].head(5), {"rows": len(rows)})
     return made, rows[time] if time else None
 
-
+# %% ../nbs/20_training.ipynb #1625b234
 def _inside(rows, time, until, days):
     since = until - pd.Timedelta(days=days) if days else pd.Timestamp.min
     return rows[(rows[time] < until) & (rows[time] >= since)]
 
-
+# %% ../nbs/20_training.ipynb #230d1068
 def _events(tables, until, read, days=None) -> Material:
     events = _inside(read(tables["events"]).to_pandas(), "time", until, days)
     names = [name for name in tables if name.endswith("_features")]
@@ -103,7 +105,7 @@ def fitted(model, learned_from: Material):
         warnings.simplefilter("ignore", category=FutureWarning)
         return model.fit(**given)
 
-
+# %% ../nbs/20_training.ipynb #b413789a
 def saved(model, folder: Path, checkpoint: Path) -> dict[str, str]:
     """Write the fitted `model` below `folder` without its checkpoint: path, digest, form."""
     nested = [name for name in model.get_params() if name.split("__")[-1] == "checkpoint"]
@@ -113,7 +115,7 @@ def saved(model, folder: Path, checkpoint: Path) -> dict[str, str]:
         left.unlink()
     return kept
 
-
+# %% ../nbs/20_training.ipynb #f128df5d
 def from_root(path: str) -> str:
     """`path` as seen from the project's root, where every stage runs; as it is where it lies elsewhere."""
     inside = Path(path).resolve().is_relative_to(Path.cwd())
@@ -135,7 +137,7 @@ def registered(
     )
     return {"name": made.name, "version": made.version, "digest": made.digest, "form": made.form}
 
-
+# %% ../nbs/20_training.ipynb #d233c8e6
 def signature(statement: Problem, model, example: pd.DataFrame):
     """The MLflow signature: what the model is asked with, and what it answers."""
     from mlflow.models import infer_signature
@@ -155,7 +157,7 @@ def learning_curve(model) -> pd.DataFrame:
     losses = getattr(last, "losses_", None) or [1 - v for v in getattr(last, "validation_", [])]
     return pd.DataFrame({"epoch": range(1, len(losses) + 1), "loss": losses})
 
-
+# %% ../nbs/20_training.ipynb #0d4b4a56
 def plot_learning(curve: pd.DataFrame, ax):
     """Draw the validation loss of each epoch and mark the best."""
     from mlloop.visualization import finish
@@ -171,7 +173,7 @@ def plot_learning(curve: pd.DataFrame, ax):
         "loss",
     )
 
-
+# %% ../nbs/20_training.ipynb #7f811274
 def facts(model, kept: dict[str, str], trained: dict[str, Any]) -> pd.DataFrame:
     """What was trained, as a table: figure and unit."""
     size = (
@@ -189,11 +191,11 @@ def facts(model, kept: dict[str, str], trained: dict[str, Any]) -> pd.DataFrame:
     ]
     return pd.DataFrame(lines, columns=["what", "figure", "unit"]).set_index("what")
 
-
+# %% ../nbs/20_training.ipynb #2f612ce2
 def _before(trained: dict[str, Any]) -> str:
     return f" before {str(trained['until'])[:10]}" if trained["until"] is not None else ""
 
-
+# %% ../nbs/20_training.ipynb #572ef5ce
 def headline(recipe: dict[str, Any], trained: dict[str, Any], version: dict[str, Any]) -> str:
     """What was trained and where it is (Markdown)."""
     return (

@@ -17,8 +17,8 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 
-from .cleaning import Change, Context, clean, standard_rules
-from .errors import DataError
+from .data.cleaning import Change, Context, clean, standard_rules
+from .core.errors import DataError
 from .problem import Interactions, Items, Join, Problem, Recommendation, Table, Tabular, Time, meant
 from .visualization import example_of
 
@@ -127,7 +127,7 @@ def joined(
         join.table, "join", list(join.on), 0, "noted", f"left join on {', '.join(join.on)}", True
     )
 
-
+# %% ../nbs/13_transformation.ipynb #a39d01df
 def _has_keys(rows: ir.Table, right: ir.Table, join: Join) -> None:
     for what, table in (("the rows", rows), (f"table {join.table!r}", right)):
         missing = [k for k in [*join.on, *((join.columns or []) if table is right else [])] if k not in table.columns]
@@ -138,7 +138,7 @@ def _has_keys(rows: ir.Table, right: ir.Table, join: Join) -> None:
                 "Mend the statement, then: mlloop check",
             )
 
-
+# %% ../nbs/13_transformation.ipynb #aa5d7c4a
 def _must_be_unique(right: ir.Table, keys: Sequence[str], name: str) -> None:
     repeated = right.group_by(keys).aggregate(copies=lambda t: t.count()).filter(lambda t: t.copies > 1)
     found = repeated.aggregate(keys=repeated.count(), rows=repeated.copies.sum()).to_pyarrow().to_pylist()[0]
@@ -149,7 +149,7 @@ def _must_be_unique(right: ir.Table, keys: Sequence[str], name: str) -> None:
             f"Declare under tables.{name}.cleaning: {{rule: duplicates, columns: [{', '.join(keys)}]}}, then: mlloop run",
         )
 
-
+# %% ../nbs/13_transformation.ipynb #c71d7bd4
 def _latest(rows: ir.Table, side: ir.Table, on: Sequence[str], time: str) -> ir.Table:
     """The rows with __latest: the time of the newest entry of their key at or before them."""
     left = rows.select(*on, time).distinct()
@@ -174,14 +174,14 @@ def derived(rows: ir.Table, expressions: Mapping[str, str]) -> ir.Table:
         rows = _by_sql(rows, f'SELECT *, ({expression}) AS "{name}"', f"task.derive: {name}", expression)
     return rows
 
-
+# %% ../nbs/13_transformation.ipynb #46c1bf52
 def where(rows: ir.Table, condition: str | None) -> ir.Table:
     """The rows of which an SQL condition is true."""
     if not condition:
         return rows
     return _by_sql(rows, "SELECT *", "task.where", condition, f"WHERE ({condition})")
 
-
+# %% ../nbs/13_transformation.ipynb #0e53a85a
 def _by_sql(rows: ir.Table, select: str, place: str, expression: str, rest: str = "") -> ir.Table:
     name = ibis.util.gen_name("rows")
     try:
@@ -201,7 +201,7 @@ class Result:
     windows: dict[str, Any] | None
     changes: list[Change] = field(default_factory=list)
 
-
+# %% ../nbs/13_transformation.ipynb #e47f68de
 def standardised(
     name: str, table: ir.Table, spec: Table, moment: dt.datetime | None = None, learn_until: dt.datetime | None = None
 ):
@@ -214,7 +214,7 @@ def standardised(
     cleaned, more = clean(cleaned, spec.cleaning, name=name, context=context)
     return cleaned, [c for c in changes if c.rows] + more
 
-
+# %% ../nbs/13_transformation.ipynb #1084da84
 def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime, labelled: bool = True) -> Result:
     """The rows of a tabular question: standardised, joined, derived, filtered; and their windows.
 
@@ -246,11 +246,11 @@ def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime
         {"rows": rows.order_by(list(dict.fromkeys(key or rows.columns)))}, windows, [*changes, *more]
     )
 
-
+# %% ../nbs/13_transformation.ipynb #ec47493a
 def _noted(change: Change, count: int, reason: str) -> Change:
     return Change(change.table, change.rule, change.columns, count, "noted", f"{change.reason}; {reason}", True)
 
-
+# %% ../nbs/13_transformation.ipynb #702f786c
 def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> tuple[ir.Table, list[Change]]:
     task = problem.task
     assert isinstance(task, Tabular)
@@ -279,7 +279,7 @@ def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> t
     _must_vary(labelled, problem)
     return labelled, [change for change in changes if change.rows]
 
-
+# %% ../nbs/13_transformation.ipynb #7127f33d
 def _must_vary(rows: ir.Table, problem: Problem) -> None:
     task = problem.task
     assert isinstance(task, Tabular)
@@ -293,7 +293,7 @@ def _must_vary(rows: ir.Table, problem: Problem) -> None:
             "Ask for rows of other kinds, or see: mlloop report --open",
         )
 
-
+# %% ../nbs/13_transformation.ipynb #0fbb8f5f
 def _time_column(rows: ir.Table, problem: Problem) -> str | None:
     task = problem.task
     assert isinstance(task, Tabular)
@@ -308,7 +308,7 @@ def _time_column(rows: ir.Table, problem: Problem) -> str | None:
         )
     return column
 
-
+# %% ../nbs/13_transformation.ipynb #614742c9
 def _first(table: ir.Table, column: str, where: str) -> dt.datetime:
     first = table[column].cast("timestamp").min().to_pyarrow().as_py()
     if first is None:
@@ -372,7 +372,7 @@ def events_of(
         parts.append(part)
     return ibis.union(*parts) if len(parts) > 1 else parts[0], [change for change in changes if change.rows]
 
-
+# %% ../nbs/13_transformation.ipynb #3aba0300
 def _as_events(table: ir.Table, use: Interactions) -> ir.Table:
     take = lambda column, kind: table[column].cast(kind) if column else ibis.null(kind)
     kind = table[use.kind_column].cast("string") if use.kind_column else ibis.literal(use.kind)
@@ -418,7 +418,7 @@ def items_of(
     reason = "items under several names or categories; each column has its most frequent value"
     return _settled(chosen), [Change(use.table, "one row an item", [use.item], int(several or 0), "changed", reason)]
 
-
+# %% ../nbs/13_transformation.ipynb #cd8b2446
 def _settled(table: ir.Table) -> ir.Table:
     settled = table.select("item").distinct()
     for i, column in enumerate(c for c in table.columns if c != "item"):
@@ -468,7 +468,7 @@ def transform(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.dateti
     changes += [*more, *settled, *_strangers(events, items, task)]
     return Result(ordered, time_windows(problem.time, as_of, first), changes)
 
-
+# %% ../nbs/13_transformation.ipynb #6e7f0e9a
 def _strangers(events: ir.Table, items: ir.Table, task: Recommendation) -> list[Change]:
     if task.items is None:
         return []
@@ -502,7 +502,7 @@ def headline(refs: Mapping[str, Any], result: Result) -> str:
     done = f"{changed:,} values were changed and {dropped:,} rows left out, each by a rule below"
     return f"**{ready} are ready; {done if changed or dropped else 'no value was changed and no row left out'}.**"
 
-
+# %% ../nbs/13_transformation.ipynb #ab0b99c3
 def table_of_changes(changes: Sequence[Change]) -> pd.DataFrame:
     """What each rule did, for the page: table, rule, columns, what, rows, example (one row a change that did something)."""
     shown = []
@@ -515,7 +515,7 @@ def table_of_changes(changes: Sequence[Change]) -> pd.DataFrame:
         )
     return pd.DataFrame(shown, columns=["table", "rule", "columns", "what", "rows", "example", "by"])
 
-
+# %% ../nbs/13_transformation.ipynb #673c8302
 def table_of_windows(saved: Mapping[str, Any]) -> pd.DataFrame:
     """The windows and tables of the product, for the page: from, until, days (one row a window)."""
     windows = saved["windows"]

@@ -11,9 +11,9 @@ __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', '
 import math
 from typing import Any
 
-from . import metrics
+from .core import metrics
 from .problem import Problem
-from .verdict import Check, conclude, number
+from .core.verdict import Check, conclude, number
 
 # %% ../nbs/22_validation_gate.ipynb #31db9754
 def is_figure(e: dict[str, Any] | None) -> bool:
@@ -21,12 +21,12 @@ def is_figure(e: dict[str, Any] | None) -> bool:
     keys = ("value", "low", "high")
     return e is not None and all(isinstance(e.get(k), (int, float)) and math.isfinite(e[k]) for k in keys)
 
-
+# %% ../nbs/22_validation_gate.ipynb #794ee587
 def missing(name: str, what: str) -> Check:
     """A check that fails because its figure is not there."""
     return Check(name, False, f"There is no figure for {what}; a missing figure is a No.", must_change=f"measure {what}")
 
-
+# %% ../nbs/22_validation_gate.ipynb #67496baf
 def threshold_met(figures: dict[str, Any], statement: Problem) -> Check:
     """Is the metric at least what was asked for: surely, by value only, or not?"""
     name, main, asked = "threshold met", figures.get("main"), statement.success.threshold
@@ -40,7 +40,7 @@ def threshold_met(figures: dict[str, Any], statement: Problem) -> Check:
     change = f"needs {better.label} {number(asked)}, the model gives {number(main['value'])} +- {number(half)}"
     return Check(name, passed, said, main["value"], main["low"], main["high"], asked, better.label, "" if passed else change)
 
-
+# %% ../nbs/22_validation_gate.ipynb #75975634
 def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
     """Is the gain over the best rule surely at least what was asked for?"""
     name, least, label = "better than the best rule", statement.success.min_gain, metrics.metric(statement.success.metric).label
@@ -109,7 +109,7 @@ def right_for_everybody(figures: dict[str, Any], statement: Problem) -> list[Che
         )
     return checks
 
-
+# %% ../nbs/22_validation_gate.ipynb #97fae553
 def quick_enough(figures: dict[str, Any], statement: Problem) -> Check:
     """Do 99 of 100 answers come in time?"""
     name, limit = "quick enough", statement.success.max_latency_ms
@@ -120,7 +120,7 @@ def quick_enough(figures: dict[str, Any], statement: Problem) -> Check:
     change = f"an answer may take {number(limit)} ms, 99 of 100 take up to {number(took)}"
     return Check(name, passed, said, took, None, None, limit, "ms", "" if passed else change)
 
-
+# %% ../nbs/22_validation_gate.ipynb #fd3eb3da
 def can_be_asked(asked: dict[str, Any] | None) -> Check:
     """Did a fresh process load the model and give the same answers?"""
     name = "can be loaded and asked"
@@ -194,13 +194,13 @@ def ask_afresh(training: dict[str, Any], examples: dict[str, Any]) -> dict[str, 
     same = sum(is_same(a, b) for a, b in zip(answers, examples["answers"], strict=True))
     return {"asked": len(answers), "same": same, "said": ""}
 
-
+# %% ../nbs/22_validation_gate.ipynb #8465ae08
 def answer(task: dict[str, Any]) -> list:
     """What the model at path says to the questions of `examples`; run in the new process."""
     import pandas as pd
 
-    from mlloop import candidates
-    from mlloop.heldout import scores_of
+    from mlloop.models import candidates
+    from mlloop.comparison.holdout import scores_of
 
     model, asked = candidates.load(task["path"], task["digest"]), task["examples"]
     if "users" in asked:
@@ -208,7 +208,7 @@ def answer(task: dict[str, Any]) -> list:
     columns = {n: pd.Series(v, dtype=float if n in asked["numbers"] else object) for n, v in asked["rows"].items()}
     return scores_of(model, pd.DataFrame(columns), 1).tolist()
 
-
+# %% ../nbs/22_validation_gate.ipynb #fdae7b94
 def is_same(ours, theirs) -> bool:
     """Whether two answers are equal, numbers to six digits."""
     if isinstance(theirs, list):
@@ -235,14 +235,14 @@ def headline(verdict: dict[str, Any], figures: dict[str, Any], statement: Proble
         f"{money.period_days} days more than '{rule}', and costs {number(money.ml_per_period)} to run."
     )
 
-
+# %% ../nbs/22_validation_gate.ipynb #75dde206
 def reasons(verdict: dict[str, Any]) -> str:
     """All reasons, and what would have to change, as Markdown lists."""
     said = "\n".join(f"- {reason}" for reason in verdict["reasons"])
     change = "\n".join(f"- {line}" for line in verdict["must_change"])
     return said + (f"\n\n**What would have to change**\n\n{change}" if change else "")
 
-
+# %% ../nbs/22_validation_gate.ipynb #4307dfc4
 def contest_title(figures: dict[str, Any], statement: Problem) -> str:
     """What the model and the best rule give on the held-out period, in words."""
     label = metrics.metric(statement.success.metric).label
@@ -252,7 +252,7 @@ def contest_title(figures: dict[str, Any], statement: Problem) -> str:
     rule = figures["contenders"][figures["best_rule"]]
     return f"{said}, the best rule '{rule['name']}' {number(rule['metric']['value'])}"
 
-
+# %% ../nbs/22_validation_gate.ipynb #05cff561
 def losers(exploration: dict[str, Any]):
     """The candidates in the folds: name, mean, low, high, chosen (DataFrame)."""
     import pandas as pd

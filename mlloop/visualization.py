@@ -48,17 +48,17 @@ def panels(count: int = 1, columns: int = 2, width: float = 8.0, height: float =
         spare.remove()
     return fig, list(grid.flat[:count])
 
-
+# %% ../nbs/15_visualization.ipynb #f29bd480
 def safe(text: object) -> str:
     """`text` as matplotlib draws it: a dollar sign is a dollar sign, and no text runs longer than 60 characters."""
     text = " ".join(str(text).split())
     return _literal(text if len(text) <= 60 else text[:57] + "...")
 
-
+# %% ../nbs/15_visualization.ipynb #f57a3e11
 def _literal(text: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\$", text)
 
-
+# %% ../nbs/15_visualization.ipynb #23e00e97
 def finish(ax: Axes, title: str, caption: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
     """Put the finding above, the axes' names and units beside, and what was counted below."""
     per_line = max(24, int(ax.get_window_extent().width / ax.figure.dpi * 11))
@@ -123,7 +123,7 @@ def plot_intervals(
     said = title or f"{best['name']} is ahead with {best['value']:.3g}{' ' + unit if unit else ''}"
     return finish(ax, said, caption or "Lines are intervals", unit)
 
-
+# %% ../nbs/15_visualization.ipynb #36708cc6
 def mark(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
     """Draw a threshold, dashed, with its name and value at the line."""
     words: dict[str, Any] = {"s": f" {safe(name)} {value:.3g} ", "color": RED, "fontsize": 7.5}
@@ -143,7 +143,7 @@ def _no_worth(ax: Axes, caption: str) -> Axes:
     ax.set(xticks=[], yticks=[])
     return finish(ax, "The statement does not say what an answer is worth", caption)
 
-
+# %% ../nbs/15_visualization.ipynb #c36fb975
 def plot_money(
     data: pd.DataFrame,
     ax: Axes,
@@ -195,12 +195,12 @@ def shade_windows(ax: Axes, windows: Mapping) -> Axes:
     ax.set_xlim(min(low, start), max(high, end))
     return ax
 
-
+# %% ../nbs/15_visualization.ipynb #aca94702
 def day_number(moment: str) -> float:
     """A moment (ISO) as matplotlib counts time: days since 1970."""
     return float(mdates.date2num(pd.Timestamp(moment).to_pydatetime()))
 
-
+# %% ../nbs/15_visualization.ipynb #4e9ffde6
 def plot_time_series(
     data: pd.DataFrame,
     ax: Axes,
@@ -232,7 +232,7 @@ def plot_time_series(
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     return finish(ax, title or _trend(data, label), caption or f"n = {len(data):,} points", "time (UTC)", label)
 
-
+# %% ../nbs/15_visualization.ipynb #4a8efbea
 def _trend(data: pd.DataFrame, label: str) -> str:
     """How the last quarter of a series compares with its first, in words."""
     ordered = data.sort_values("time")["value"].dropna()
@@ -375,7 +375,7 @@ def plot_association(
         title = f"{best['column']} tells most ({best['value']:.2f})" + (f"; {count} suspected to leak" if count else "")
     return finish(ax, title, caption or f"{len(data)} columns", label)
 
-
+# %% ../nbs/15_visualization.ipynb #f6969ba4
 def plot_heatmap(
     matrix: pd.DataFrame,
     ax: Axes,
@@ -534,7 +534,7 @@ def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) 
     said = title or f"Probabilities are off by {error * 100:.1f} points on average"
     return finish(ax, said, f"n = {int(data['n'].sum()):,} rows in {len(data)} bins", "said to be probable", "happened")
 
-
+# %% ../nbs/15_visualization.ipynb #29be38e3
 def plot_performance(
     data: pd.DataFrame,
     ax: Axes,
@@ -570,7 +570,7 @@ def plot_performance(
     )
     return finish(ax, said, caption or f"n = {len(shown)} periods", "time (UTC)", label)
 
-
+# %% ../nbs/15_visualization.ipynb #bc8b4b7c
 def plot_drift(
     data: pd.DataFrame,
     ax: Axes,
@@ -635,20 +635,20 @@ def health(ingestion: Mapping, transformation: Mapping, analysis: Mapping, stale
     )
     return data.set_index("figure")
 
-
+# %% ../nbs/15_visualization.ipynb #6f84df65
 def counts_table(ingestion: Mapping) -> pd.DataFrame:
     """Rows read, kept, rejected and duplicate of each table (DataFrame, one row a table)."""
     rows = [{"table": name, **counts} for name, counts in sorted(ingestion.get("counts", {}).items())]
     return pd.DataFrame(rows, columns=["table", "read", "kept", "rejected", "duplicates"]).fillna(0)
 
-
+# %% ../nbs/15_visualization.ipynb #46f1c9c9
 def missing_table(analysis: Mapping) -> pd.DataFrame:
     """The share of missing values of each column: column, share, n (DataFrame, one row a column)."""
     found = analysis.get("facts", {}).get("columns", [])
     rows = [(c["column"], c["missing"] / max(c["rows"], 1), c["rows"]) for c in found]
     return pd.DataFrame(rows, columns=["column", "share", "n"])
 
-
+# %% ../nbs/15_visualization.ipynb #430f1135
 def example_of(example: Mapping) -> str:
     """An example of a change in words: a value before and after, or what was dropped; '' for none."""
     if "before" not in example:
@@ -656,7 +656,7 @@ def example_of(example: Mapping) -> str:
     before, after = ("missing" if value is None else repr(value) for value in (example["before"], example["after"]))
     return f"{before} -> {after}"
 
-
+# %% ../nbs/15_visualization.ipynb #5b4526fe
 def changes_table(transformation: Mapping) -> pd.DataFrame:
     """What each cleaning rule did: table, rule, columns, rows, an example before and after (one row a rule)."""
     rows = []

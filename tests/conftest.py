@@ -106,7 +106,7 @@ class Project:
     def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """Run the command line in the project."""
         return subprocess.run(
-            [sys.executable, "-m", "mlloop.cli.app", *arguments],
+            [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root,
             capture_output=True,
             text=True,
@@ -118,7 +118,7 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start the command line in the project, in a session of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "mlloop.cli.app", *arguments],
+            [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment, start_new_session=True,
         )  # fmt: skip
 

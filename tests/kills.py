@@ -19,10 +19,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from mlloop import deployment
-from mlloop.core import settings
-from mlloop.release import releases
 from mlloop import problem as problems
+from mlloop.core import settings
 from mlloop.core.errors import PromotionRefused
+from mlloop.release import releases
 from mlloop.store.ledger import Ledger
 
 SEEN = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")

@@ -118,7 +118,7 @@ class Loop:
 
     def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "mlloop.cli.app", *arguments],
+            [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "200"}, **options,
         )  # fmt: skip
 
@@ -159,9 +159,9 @@ def die(root: str, day: str, word: str, steps: int) -> None:
     import signal
     import time
 
+    from mlloop.core.errors import ProjectBusy
     from mlloop.loop import turn
     from mlloop.pipeline import runner
-    from mlloop.core.errors import ProjectBusy
     from mlloop.problem import utc
 
     said, left = False, steps

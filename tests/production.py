@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from mlloop import deployment
+from mlloop import problem as problems
 from mlloop.core import settings
 from mlloop.models import candidates
 from mlloop.release import preparation
-from mlloop import problem as problems
 from mlloop.store.ledger import Ledger
 
 LOAN = """\
@@ -165,7 +165,7 @@ class Production:
     def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """Run the command line in the project."""
         return subprocess.run(
-            [sys.executable, "-m", "mlloop.cli.app", *arguments],
+            [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root, capture_output=True, text=True, timeout=120, env=environment(), **options,
         )  # fmt: skip
 
@@ -193,7 +193,7 @@ class Served:
     def __init__(self, production: Production, arguments, more):
         self.errors = production.root / f"serve-{time.monotonic_ns()}.err"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlloop.cli.app", "serve", "--port", "0", "--poll-s", "0.05", *arguments],
+            [sys.executable, "-m", "mlloop", "serve", "--port", "0", "--poll-s", "0.05", *arguments],
             cwd=production.root, stdout=subprocess.PIPE, stderr=self.errors.open("w"), text=True,
             env={**environment(), **more}, start_new_session=True,
         )  # fmt: skip

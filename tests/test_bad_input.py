@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.cli import app
+from mlloop.cli.app import app
 from mlloop.core import settings
 from mlloop.kernels import execute
 from mlloop.store.lake import Lake, TableRef
@@ -307,7 +307,7 @@ def unshared(shell: str) -> subprocess.CompletedProcess:
 def test_a_full_disk_and_a_folder_without_permission_are_told(small):
     small.mend()
     pd.concat([loans()] * 60).to_csv(small.root / "loans.csv", index=False)
-    fresh = f"MLLOOP_KERNELS_POOL=fresh {sys.executable} -m mlloop.cli.app"
+    fresh = f"MLLOOP_KERNELS_POOL=fresh {sys.executable} -m mlloop"
     full = unshared(
         f"cd {small.root} && mount -t tmpfs -o size=600k none .mlloop && {fresh} run --until ingestion; echo exit $?; find .mlloop -name '*.part*'"
     )

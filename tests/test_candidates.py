@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import protocol
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mlloop import leave_one_out
-from mlloop.models import candidates
 from mlloop.core.errors import DataError, ModelError
+from mlloop.models import candidates
 from mlloop.models.hybrid import Hybrid
 from mlloop.models.perceptron import PerceptronClassifier, PerceptronRegressor
-from mlloop.problem import Recommendation, Tabular
 from mlloop.models.recommenders import EASE, ItemKNN, Popularity, Recommender
+from mlloop.problem import Recommendation, Tabular
 
 LOANS = Tabular(kind="classification", table="loans", target="repaid", positive=1)
 PRICES = Tabular(kind="regression", table="loans", target="price")
@@ -185,8 +185,8 @@ def test_a_return_is_no_purchase():
 
 
 def write_protocol(folder: Path, events: pd.DataFrame) -> Path:
-    """The same split as `leave_one_out.split` makes, in the three files of the format."""
-    made = leave_one_out.split(events, negatives=8, seed=0)
+    """The same split as `protocol.split` makes, in the three files of the format."""
+    made = protocol.split(events, negatives=8, seed=0)
     train = made.train.assign(rating=1, time=made.train["time"].astype("int64") // 10**9)
     train[["user", "item", "rating", "time"]].to_csv(folder / "toy.train.rating", sep="\t", header=False, index=False)
     lines = [f"({u},{c[0]})\t" + "\t".join(c[1:]) for u, c in zip(made.users, made.candidates, strict=True)]
@@ -203,8 +203,8 @@ def test_files_and_csv_of_the_same_data_give_the_same_figures(tmp_path):
     )
     prefix = write_protocol(tmp_path, plain)
     plain.to_csv(tmp_path / "toy.csv", index=False)
-    by_files = leave_one_out.evaluate(ItemKNN(shrink=1.0), prefix)
-    by_csv = leave_one_out.evaluate(ItemKNN(shrink=1.0), leave_one_out.read(tmp_path / "toy.csv", negatives=8, seed=0))
+    by_files = protocol.evaluate(ItemKNN(shrink=1.0), prefix)
+    by_csv = protocol.evaluate(ItemKNN(shrink=1.0), protocol.read(tmp_path / "toy.csv", negatives=8, seed=0))
     assert by_files == by_csv and 0 < by_files.ndcg.value < by_files.hit_rate.value <= 1
 
 
@@ -214,8 +214,8 @@ def test_a_tie_and_a_missing_score_never_help_the_model():
             return np.full((len(rows), len(self.items_)), np.nan)
 
     events, _ = shop()
-    data = leave_one_out.split(events[["user", "item", "time"]], negatives=9)
-    assert (leave_one_out.ranks(Silent().fit(data.train, data.items), data) == 10).all()
+    data = protocol.split(events[["user", "item", "time"]], negatives=9)
+    assert (protocol.ranks(Silent().fit(data.train, data.items), data) == 10).all()
 
 
 def test_a_file_that_is_not_in_the_format_is_named_with_its_line(tmp_path):
@@ -224,13 +224,13 @@ def test_a_file_that_is_not_in_the_format_is_named_with_its_line(tmp_path):
     place = Path(f"{prefix}.test.negative")
     place.write_text("nonsense\n" + place.read_text())
     with pytest.raises(DataError, match=r"toy\.test\.negative:1: expected"):
-        leave_one_out.read(prefix)
+        protocol.read(prefix)
 
 
 def test_files_are_read_as_they_are_found(tmp_path):
     events, _ = shop()
     prefix = write_protocol(tmp_path, events)
-    before = leave_one_out.read(prefix)
+    before = protocol.read(prefix)
     place = Path(f"{prefix}.train.rating")
     rows = [line.split("\t") for line in place.read_text().splitlines()]
     for text, same_time in {
@@ -242,7 +242,7 @@ def test_files_are_read_as_they_are_found(tmp_path):
     }.items():
         place.write_text(text, newline="")
         for path in (prefix, tmp_path, place):
-            found = leave_one_out.read(path)
+            found = protocol.read(path)
             assert found.train[["user", "item"]].equals(before.train[["user", "item"]]), text[:40]
             assert found.train["time"].equals(before.train["time"]) == same_time, text[:40]
 
@@ -250,13 +250,13 @@ def test_files_are_read_as_they_are_found(tmp_path):
 def test_packed_files_are_read_like_plain_ones(tmp_path):
     events, _ = shop()
     prefix = write_protocol(tmp_path, events)
-    before = leave_one_out.read(prefix)
-    for suffix in leave_one_out.SUFFIXES:
+    before = protocol.read(prefix)
+    for suffix in protocol.SUFFIXES:
         place = Path(f"{prefix}{suffix}")
         Path(f"{place}.gz").write_bytes(gzip.compress(place.read_bytes()))
         place.unlink()
     for path in (prefix, tmp_path, f"{prefix}.test.negative.gz"):
-        found = leave_one_out.read(path)
+        found = protocol.read(path)
         assert found.train.equals(before.train) and (found.candidates == before.candidates).all()
 
 
@@ -275,21 +275,18 @@ def test_files_that_do_not_fit_each_other_are_refused_with_the_line(tmp_path, su
     place = Path(f"{write_protocol(tmp_path, events)}{suffix}")
     place.write_text("\n".join(change(place.read_text().splitlines())))
     with pytest.raises(DataError, match=said):
-        leave_one_out.read(tmp_path)
+        protocol.read(tmp_path)
 
 
 def test_one_command_tunes_and_judges_and_says_what_it_found(tmp_path):
+    from leave_one_out import app
     from typer.testing import CliRunner
-
-    from mlloop.cli.app import app
 
     events, _ = shop()
     prefix = write_protocol(tmp_path, events)
-    done = CliRunner().invoke(
-        app, ["leave-one-out", str(prefix), "-m", "EASE", "-m", "popularity", "--tune", "3", "--json"]
-    )
+    done = CliRunner().invoke(app, [str(prefix), "-m", "EASE", "-m", "popularity", "--tune", "3", "--json"])
     assert done.exit_code == 0, done.output
     found = {line["model"]: line for line in json.loads(done.stdout)}
     assert set(found) == {"EASE", "popularity"} and set(found["EASE"]["params"]) == {"l2"}
-    again = leave_one_out.evaluate(EASE(**found["EASE"]["params"]), prefix)
+    again = protocol.evaluate(EASE(**found["EASE"]["params"]), prefix)
     assert again.ndcg.value == found["EASE"]["ndcg"] and again.hit_rate.low == found["EASE"]["hr_low"]

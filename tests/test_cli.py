@@ -43,7 +43,7 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_written_for_each_shell(shell):
-    words = [sys.executable, "-m", "mlloop.cli.app", "--show-completion", shell]
+    words = [sys.executable, "-m", "mlloop", "--show-completion", shell]
     # what typer's own tests set: the shell that is named, not the one that started the tests
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | named)
@@ -62,7 +62,7 @@ def test_completion_completes_commands_and_options():
 
 def test_unknown_command_and_option_are_usage_errors():
     for words in (["rnu"], ["run", "--untill", "features"]):
-        done = subprocess.run([sys.executable, "-m", "mlloop.cli.app", *words], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "mlloop", *words], capture_output=True, text=True)
         assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
@@ -103,7 +103,7 @@ def test_log_before_the_first_decision_says_how_to_get_one(project):
 
 def test_log_is_readable_in_80_columns(project):
     project.mlloop("run", "--until", "training")
-    words = [sys.executable, "-m", "mlloop.cli.app", "log"]
+    words = [sys.executable, "-m", "mlloop", "log"]
     narrow = project.environment | {"COLUMNS": "80"}
     said = subprocess.run(words, cwd=project.root, capture_output=True, text=True, env=narrow).stdout.splitlines()
     assert said[0].startswith("#1  ") and said[0].endswith("loan  Need gate: yes, by policy")

@@ -16,9 +16,9 @@ import pytest
 
 from mlloop.collection import Store, collect, external_files, fetch_files, fetch_http, fetch_nannyml, fetch_sql
 from mlloop.core.errors import SourceError
-from mlloop.problem import Problem, Source
 from mlloop.core.settings import Settings
 from mlloop.core.storage import digest_file
+from mlloop.problem import Problem, Source
 
 NOW = dt.datetime(2025, 4, 1)
 

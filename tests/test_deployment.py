@@ -14,13 +14,13 @@ from production import FEATURES, Production, environment, loans, sales
 
 from mlloop import deployment
 from mlloop.core import metrics, storage
+from mlloop.core.errors import LedgerError, ModelError, PromotionRefused
 from mlloop.loop import arrivals
 from mlloop.models import candidates, onnx_export
+from mlloop.models.recommenders import ItemKNN
+from mlloop.problem import Tabular
 from mlloop.release import canary, preparation, releases
 from mlloop.store import prediction_log
-from mlloop.core.errors import LedgerError, ModelError, PromotionRefused
-from mlloop.problem import Tabular
-from mlloop.models.recommenders import ItemKNN
 
 TESTS = Path(__file__).parent
 

@@ -30,7 +30,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_in_the_documentation_exists(page):
-    made = [ROOT / "Makefile", ROOT / "mlloop" / "templates" / "project" / "Makefile"]
+    made = [ROOT / "Makefile", ROOT / "mlloop" / "scaffold" / "template" / "Makefile"]
     targets = [t for file in made for t in re.findall(r"^([a-z]+):", file.read_text(encoding="utf-8"), re.MULTILINE)]
     for words in commands(page):
         if words[0] == "make":
@@ -74,7 +74,7 @@ def test_the_cheap_commands_of_the_readme_and_of_the_help_run(fresh):
     for words in sorted(lines):
         asked = [word for word in words if word != "--open"]
         done = subprocess.run(
-            [sys.executable, "-m", "mlloop.cli.app", *asked], cwd=fresh, capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "mlloop", *asked], cwd=fresh, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == DECIDED.get(words[0], 0), (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr and (done.stdout or "mlloop" in done.stderr), words

@@ -9,7 +9,7 @@ from mlloop.core import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.MlloopError)}
-MODULES = sorted(path for path in (ROOT / "mlloop").glob("*.py") if not path.name.startswith("_"))
+MODULES = sorted(path for path in (ROOT / "mlloop").rglob("*.py") if not path.name.startswith("_"))
 
 
 def made(tree: ast.AST) -> list[ast.Call]:

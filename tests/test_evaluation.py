@@ -12,12 +12,12 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mlloop import evaluation
 from mlloop.comparison import holdout as heldout
-from mlloop.models import candidates
-from mlloop.store import tracking
 from mlloop.core.errors import DataError, ModelError
-from mlloop.store.ledger import Ledger
-from mlloop.problem import Problem
+from mlloop.models import candidates
 from mlloop.models.recommenders import Popularity
+from mlloop.problem import Problem
+from mlloop.store import tracking
+from mlloop.store.ledger import Ledger
 
 WINDOWS = {
     "from": "2025-01-01T00:00:00", "train_until": "2025-02-01T00:00:00", "holdout_from": "2025-02-01T00:00:00",

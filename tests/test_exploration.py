@@ -7,10 +7,10 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from mlloop import exploration
-from mlloop.models import candidates
 from mlloop.core.errors import ModelError
-from mlloop.exploration import Budget, Contestant
 from mlloop.core.metrics import Estimate
+from mlloop.exploration import Budget, Contestant
+from mlloop.models import candidates
 from mlloop.problem import Problem
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from mlloop.scaffold import export
 from mlloop.cli.app import app
 from mlloop.core.errors import UsageError
+from mlloop.scaffold import export
 
 START = dt.date(2026, 1, 2)
 

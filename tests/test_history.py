@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from bs4 import BeautifulSoup
 
-from mlloop.loop import history
 from mlloop.core import settings as _settings
+from mlloop.loop import history
 
 
 def summary(never=88_100.0, always=106_022.0):

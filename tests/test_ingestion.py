@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mlloop.core.errors import ContractError, SourceError
 from mlloop.ingestion import Raw, contract, ingest_table, schema_changes
-from mlloop.store.lake import Lake, digest
 from mlloop.problem import Column, Problem, Source, Table, load
+from mlloop.store.lake import Lake, digest
 
 NOW = dt.datetime(2025, 4, 1)
 SALES = Table(

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_wheel_holds_every_module_and_page_template(tmp_path):
     source = tmp_path / "source"
     shutil.copytree(ROOT / "mlloop", source / "mlloop", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "nbs", source / "nbs")
+    shutil.copytree(ROOT / "scripts", source / "scripts")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     build = [
@@ -35,7 +37,7 @@ def test_the_wheel_holds_every_module_and_page_template(tmp_path):
     files = [p for p in (ROOT / "mlloop").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert {p.relative_to(ROOT).as_posix() for p in files} <= held
     stages = {p.name for p in (ROOT / "nbs").glob("[12]*.ipynb")}
-    assert {f"mlloop/stages/{name}" for name in stages} <= held  # a new project gets its notebooks from here
+    assert {f"mlloop/scaffold/stages/{name}" for name in stages} <= held  # a new project gets its notebooks from here
     place = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(place)
     code = "import mlloop.cli.app, mlloop.pipeline.runner, mlloop.problem; print(mlloop.__file__)"
@@ -47,7 +49,7 @@ def test_the_wheel_holds_every_module_and_page_template(tmp_path):
         env={**os.environ, "PYTHONPATH": str(place)},
     )
     assert done.stdout.startswith(str(place)), done.stderr
-    assert (place / "mlloop/templates/project/pipeline.yaml").read_text() == (ROOT / "pipeline.yaml").read_text()
+    assert (place / "mlloop/scaffold/template/pipeline.yaml").read_text() == (ROOT / "pipeline.yaml").read_text()
 
 
 def without_network() -> list[str]:
@@ -59,7 +61,7 @@ def without_network() -> list[str]:
 
 
 def test_a_run_needs_no_network(project):
-    command = [*without_network(), sys.executable, "-m", "mlloop.cli.app", "run"]
+    command = [*without_network(), sys.executable, "-m", "mlloop", "run"]
     for pool in ("warm", "fresh"):
         environment = {**project.environment, "MLLOOP_KERNELS_POOL": pool, "MLLOOP_KERNELS_KEEP_MINUTES": "0.05"}
         done = subprocess.run(

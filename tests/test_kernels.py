@@ -14,8 +14,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from mlloop.core import settings
-from mlloop.kernels import execute as kernels
 from mlloop.core.errors import ParameterError
+from mlloop.kernels import execute as kernels
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 

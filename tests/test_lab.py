@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "nbs").rglob("[a-z0-9]*.ipynb"))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def running(root: Path, *options: str):
     homes = {f"JUPYTER_{name}_DIR": str(root / ".home" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     with (root / "said.txt").open("wb") as said:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlloop.cli.app", *words.split(), *options],
+            [sys.executable, "-m", "mlloop", *words.split(), *options],
             cwd=root, env={**os.environ, **homes}, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
     try:

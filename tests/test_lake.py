@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlloop.core.errors import LakeError, SettingsError
-from mlloop.store.lake import Lake, TableRef, connect, digest
 from mlloop.core.settings import Settings
+from mlloop.store.lake import Lake, TableRef, connect, digest
 
 ROWS = pa.table(
     {

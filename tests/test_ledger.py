@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlloop.core.errors import LedgerError, PromotionRefused
-from mlloop.store.ledger import Head, Ledger, _canonical, _hash, decisions
 from mlloop.core.storage import plain
+from mlloop.store.ledger import Head, Ledger, _canonical, _hash, decisions
 
 fork = multiprocessing.get_context("fork")
 

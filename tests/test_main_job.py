@@ -28,11 +28,11 @@ def shipped(tmp_path_factory) -> Path:
     for statement in (folder / "problems").glob("*.yaml"):
         statement.write_text(re.sub(r"trials: \d+", "trials: 1", statement.read_text()))
     yield folder
-    subprocess.run([sys.executable, "-m", "mlloop.kernels.execute", "stop"], cwd=folder, capture_output=True)
+    subprocess.run([sys.executable, "-m", "mlloop.kernels", "stop"], cwd=folder, capture_output=True)
 
 
 def mlloop(folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    command = [*before, sys.executable, "-m", "mlloop.cli.app", *arguments]
+    command = [*before, sys.executable, "-m", "mlloop", *arguments]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=1500, env={**os.environ, "COLUMNS": "200"}
     )

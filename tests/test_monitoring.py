@@ -17,16 +17,16 @@ from watched import EVERY, HELD, Watched
 
 from mlloop import monitoring
 from mlloop.core import metrics, storage
+from mlloop.core.errors import DataError
 from mlloop.data import feed_checks
 from mlloop.kernels import execute
 from mlloop.monitors import drift, estimation, evidence
-from mlloop.pages import report
-from mlloop.pipeline import runner
-from mlloop.core.errors import DataError
+from mlloop.monitors.degradation import mark, streak
 from mlloop.monitors.estimation import Figure, Period, realised
 from mlloop.monitors.evidence import Answers, Inputs, Reference
+from mlloop.pages import report
+from mlloop.pipeline import runner
 from mlloop.problem import Column, Problem, Retrain, Table
-from mlloop.monitors.degradation import mark, streak
 
 MONDAY, WEEK = dt.datetime(2025, 3, 3), dt.timedelta(days=7)
 LOAN = Problem.model_validate({
@@ -415,7 +415,9 @@ def test_what_ingestion_set_aside_and_what_came_late_is_counted():
         for f in feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1090, "rejected": 12, "duplicates": 98})
     ] == ["duplicates"]
     assert feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1187, "rejected": 13, "duplicates": 0}) == []
-    assert [f["kind"] for f in feed_checks.late("sales", 80, 100)] == ["late"] and feed_checks.late("sales", 95, 100) == []
+    assert [f["kind"] for f in feed_checks.late("sales", 80, 100)] == ["late"] and feed_checks.late(
+        "sales", 95, 100
+    ) == []
 
 
 # ------------------------------------------------------------------------------------- a project that is watched

@@ -4,12 +4,12 @@ import datetime as dt
 
 import pandas as pd
 import pytest
+from scenario_world import STATEMENT, Happening, play
 
 from mlloop import retraining
-from mlloop.store import prediction_log
 from mlloop.core.errors import UsageError
 from mlloop.loop.history import moments
-from mlloop.scenario import STATEMENT, Happening, play
+from mlloop.store import prediction_log
 
 AT = 3
 

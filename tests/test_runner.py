@@ -226,5 +226,5 @@ def test_debug_writes_the_notebook_with_its_inputs(project):
 
 
 def test_outside_a_project_every_command_says_what_to_do(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "mlloop.cli.app", "run"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "mlloop", "run"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "mlloop new" in done.stderr

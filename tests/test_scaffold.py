@@ -15,9 +15,9 @@ import pytest
 
 from mlloop import problem
 from mlloop.core import extensions, settings
+from mlloop.core.errors import DataError, MlloopError, ProblemError, SourceError, StageFailed, UsageError
 from mlloop.pipeline import freshness, runner
 from mlloop.scaffold import checks, project_files, survey
-from mlloop.core.errors import DataError, MlloopError, ProblemError, SourceError, StageFailed, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,7 +78,7 @@ def mlloop(root: Path, *arguments: str, code: int | tuple[int, ...] = 0) -> subp
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "mlloop.cli.app", *arguments],
+        [sys.executable, "-m", "mlloop", *arguments],
         cwd=root,
         env=environment,
         capture_output=True,
@@ -322,7 +322,10 @@ def test_check_finds_a_notebook_out_of_step_and_a_module_that_cannot_be_imported
     change(project / "nbs/17_features.ipynb", "# An example", "import os\\n# An example")
     with pytest.raises(StageFailed, match=r"differs from credit/features\.py"):
         checks.everything(project)
-    export(project, features="from mlloop.data.feature_registry import feature\n\n@feature('rows')\ndef broken(rows): ...\n")
+    export(
+        project,
+        features="from mlloop.data.feature_registry import feature\n\n@feature('rows')\ndef broken(rows): ...\n",
+    )
     done = mlloop(project, "check", code=1)
     assert (
         "credit/features.py: cannot be imported: feature: a feature is of one of" in done.stderr

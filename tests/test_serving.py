@@ -17,9 +17,9 @@ from production import Production, environment, sales
 
 from mlloop import deployment, serving
 from mlloop.core import storage
+from mlloop.core.errors import MlloopError, UsageError
 from mlloop.service import batch, http
 from mlloop.store import prediction_log
-from mlloop.core.errors import MlloopError, UsageError
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from mlloop.core.errors import UsageError
-from mlloop.data.simulator import parameters, truth, write_world
 from mlloop.core.storage import digest_file
+from mlloop.data.simulator import parameters, truth, write_world
 
 SMALL = {"start": "2025-03-03", "customers": 120, "products": 60, "seed": 5}
 

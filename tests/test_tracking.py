@@ -19,8 +19,8 @@ from sqlalchemy.engine import Engine
 
 from mlloop.core import settings as _settings
 from mlloop.core import storage
-from mlloop.store import tracking
 from mlloop.core.errors import ModelError
+from mlloop.store import tracking
 from mlloop.store.ledger import Ledger
 
 

@@ -16,8 +16,8 @@ from test_candidates import LOANS, SHOP, rows, shop
 from torch.func import functional_call
 
 from mlloop import training
-from mlloop.models import candidates
 from mlloop.core.errors import DataError
+from mlloop.models import candidates
 from mlloop.models.neumf import Network
 from mlloop.models.perceptron import epoch_generator, train
 from mlloop.problem import Problem

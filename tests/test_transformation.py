@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.data.cleaning import Change, Context, clean
 from mlloop.core.errors import DataError, ProblemError
-from mlloop.problem import Cleaning, Interactions, Items, Join, Problem, Time
-from mlloop.data.profiling import suggest_cleaning
 from mlloop.core.storage import plain
+from mlloop.data.cleaning import Change, Context, clean
+from mlloop.data.profiling import suggest_cleaning
+from mlloop.problem import Cleaning, Interactions, Items, Join, Problem, Time
 from mlloop.transformation import (
     derived,
     events_of,

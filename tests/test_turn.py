@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from loop_project import loans, make
 
+from mlloop.core.errors import StageFailed
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
 from mlloop.store import prediction_log
-from mlloop.core.errors import StageFailed
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.core import metrics
-from mlloop.models import candidates
 from mlloop.comparison.baselines import Answer
 from mlloop.comparison.folds import RowsFold
+from mlloop.core import metrics
+from mlloop.core.verdict import Check, conclude, table
+from mlloop.models import candidates
 from mlloop.problem import Problem
 from mlloop.validation_gate import ask_afresh, decide
-from mlloop.core.verdict import Check, conclude, table
 
 STATEMENT = Problem.model_validate({
     "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",

@@ -6,16 +6,16 @@ from pathlib import Path
 import pandas as pd
 import production
 
+from mlloop import problem as problems
 from mlloop import serving
 from mlloop.comparison import baselines
 from mlloop.core import storage
+from mlloop.core.metrics import estimate
 from mlloop.models import candidates
 from mlloop.monitors import evidence
 from mlloop.release import preparation, releases
 from mlloop.store import objects, prediction_log
-from mlloop import problem as problems
 from mlloop.store.lake import Lake
-from mlloop.core.metrics import estimate
 
 START, EVERY = dt.datetime(2025, 1, 1), dt.timedelta(days=14)
 TRAINED, HELD = dt.datetime(2025, 4, 1), dt.datetime(2025, 6, 24)

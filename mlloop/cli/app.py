@@ -307,8 +307,8 @@ def log(
 ) -> None:
     """List what was decided, with the evidence; the newest last."""
     from mlloop.core import settings as _settings
-    from mlloop.store.ledger import KINDS, Ledger
     from mlloop.problem import meant
+    from mlloop.store.ledger import KINDS, Ledger
 
     if kind is not None and kind not in KINDS:
         raise UsageError(f"no kind {kind!r}{meant(kind, KINDS)}", "--kind", "Example: mlloop log --kind gate")
@@ -422,9 +422,9 @@ def _person(given: str | None) -> str:
 
 
 def _statement(name: str | None):
-    from mlloop.pipeline import plan as plans
     from mlloop import problem as problems
     from mlloop.core import settings as _settings
+    from mlloop.pipeline import plan as plans
 
     settings = _settings.load()
     chosen = name or str(plans.parameters(settings)["problem"])
@@ -525,8 +525,8 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Answer over HTTP with the models in production: /predict, /recommend, /docs, /metrics, /health, /ready."""
-    from mlloop.service import http
     from mlloop.core import settings as _settings
+    from mlloop.service import http
 
     if durable not in ("disk", "process"):
         raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
@@ -652,8 +652,8 @@ def _ask(question: str, choices, default: str | None) -> str:
 @app.command(epilog="Example: mlloop upgrade")
 def upgrade() -> None:
     """Renew the Run acts and pipeline.yaml of a project to those of the installed mlloop; cells of your own stay."""
-    from mlloop.scaffold import project_files
     from mlloop.core import settings as _settings
+    from mlloop.scaffold import project_files
 
     told = project_files.upgrade(_settings.load().root)
     for line in told or [f"nothing to do: the project is that of mlloop {project_files.version()}"]:
@@ -863,8 +863,8 @@ def loop(
 @app.command(epilog="Example: mlloop report --open")
 def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False) -> None:
     """Write the pages of everything that ran; prints where they begin."""
-    from mlloop.pages import report as pages
     from mlloop.core import settings as _settings
+    from mlloop.pages import report as pages
 
     settings = _settings.load()
     index = pages.write(settings, states=_states(settings))
@@ -886,9 +886,9 @@ def export(
     """Write the loop for a scheduler: a file that calls mlloop tick for each problem."""
     import datetime as dt
 
+    from mlloop.core import settings as _settings
     from mlloop.pages import problem_view
     from mlloop.scaffold import export as exporting
-    from mlloop.core import settings as _settings
 
     if target not in exporting.TARGETS:
         raise UsageError(
@@ -898,55 +898,6 @@ def export(
     settings = _settings.load()
     text = exporting.airflow(settings.root, problem or problem_view.names(settings), schedule, command, dt.date.today())
     typer.echo(os.path.relpath(exporting.write(out.resolve(), text)) if out else text, nl=bool(out))
-
-
-@app.command("leave-one-out", epilog="Example: mlloop leave-one-out data/ml-1m --tune 8")
-def leave_one_out(
-    data: Annotated[
-        str,
-        typer.Argument(help="Prefix of .train.rating, .test.rating and .test.negative (or their folder); or a CSV."),
-    ],
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="May be repeated, e.g. EASE; default: all there are.")
-    ] = None,
-    tune: Annotated[int, typer.Option(min=0, help="Sets of parameters to try for each, judged inside training.")] = 0,
-    columns: Annotated[str, typer.Option(help="A CSV's columns of user, item and time.")] = "user,item,time",
-    k: Annotated[int, typer.Option("-k", min=1, help="Length of the list.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of models, of trials, and of a CSV's negatives.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Judge recommenders by the public protocol: an item of each user left out, among 99 the user never touched."""
-    from mlloop import leave_one_out as protocol
-
-    names = [one.strip() for one in columns.split(",")]
-    if len(names) != 3:
-        raise UsageError(
-            f"--columns is {columns!r}, expected three names", next_step="Example: --columns user,item,time"
-        )
-    read = protocol.read(data, seed=seed, columns=(names[0], names[1], names[2]))
-    told = lambda line: typer.echo(f"{line['model']}: {line['tuning_s'] + line['seconds']:.0f} s", err=True)
-    table = protocol.compare(read, model, k, seed, tune, told)
-    if as_json:
-        return _print_json(table.reset_index().to_dict("records"))
-    _print_protocol(table, read, k)
-
-
-def _print_protocol(table, read, k: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("model", f"HR@{k}", f"NDCG@{k}", "seconds", "parameters found"):
-        shown.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=heading[0] != "p")
-    for name, one in table.iterrows():
-        hit, ndcg = (f"{one[w]:.3f} [{one[f'{w}_low']:.3f}, {one[f'{w}_high']:.3f}]" for w in ("hr", "ndcg"))
-        params = ", ".join(f"{key} {value:.3g}" for key, value in one["params"].items())
-        shown.add_row(str(name), hit, ndcg, f"{one['seconds'] + one['tuning_s']:.0f}", params)
-    console = Console(highlight=False, markup=False)
-    console.print(shown)
-    console.print(
-        f"{len(read.users):,} users, {len(read.items):,} items, {len(read.train):,} interactions to learn from"
-    )
 
 
 @app.command(epilog="Example: mlloop check")
@@ -965,8 +916,8 @@ def check() -> None:
 )
 def lab(context: typer.Context) -> None:
     """Open JupyterLab in the project with every notebook working; further options go to JupyterLab."""
-    from mlloop.lab import jupyterlab
     from mlloop.core import settings as _settings
+    from mlloop.lab import jupyterlab
 
     raise typer.Exit(jupyterlab.start(_settings.load(), context.args))
 
@@ -1049,7 +1000,3 @@ def _fault(error: Exception) -> int:
         err=True,
     )
     return 1
-
-
-if __name__ == "__main__":
-    main()

@@ -25,6 +25,7 @@ from typing import Any
 from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.errors import MlloopError, ProjectNotFound, SettingsError, StageFailed
+from mlloop.core.moved import current
 
 RULES: dict[str, Callable[..., Any]] = {}
 
@@ -239,7 +240,7 @@ def _kind(decorator: ast.expr, origin: dict[str, str]) -> str | None:
         "mlloop.core.extensions.rule": "rule",
         "mlloop.core.extensions.check": "check",
     }
-    return kinds.get(whole)
+    return kinds.get(current(whole))
 
 
 def _declared(node: ast.FunctionDef | ast.AsyncFunctionDef, decorator: ast.expr, origin, module: str) -> Declared:

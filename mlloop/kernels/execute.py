@@ -1,6 +1,6 @@
 """Executes notebooks through papermill, each in a kernel of its own, forked from a process that is warm.
 
-A person can look at that process: ``python -m mlloop.kernels.execute status``, or ``stop``.
+A person can look at that process: ``python -m mlloop.kernels status``, or ``stop``.
 """
 
 import ast
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from mlloop.core import parsing, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ParameterError, StageFailed
-from mlloop.kernels.pool import Address, Pool, pool
 from mlloop.core.settings import Settings
+from mlloop.kernels.pool import Address, Pool, pool
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -187,7 +187,7 @@ def _papermill(notebook: "NotebookNode", parameters: dict[str, Any] | None, job:
         raise CellFailed(out, error) from None
     except DeadKernelError as error:
         raise StageFailed(
-            str(error), str(out), "See what the kernel pool says: python -m mlloop.kernels.execute status"
+            str(error), str(out), "See what the kernel pool says: python -m mlloop.kernels status"
         ) from error
 
 
@@ -242,9 +242,9 @@ def stop(settings: Settings) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Answer ``python -m mlloop.kernels.execute status|stop`` for the project around the current folder."""
+    """Answer ``python -m mlloop.kernels status|stop`` for the project around the current folder."""
     if arguments not in (["status"], ["stop"]):
-        print("usage: python -m mlloop.kernels.execute status|stop", file=sys.stderr)
+        print("usage: python -m mlloop.kernels status|stop", file=sys.stderr)
         return 2
     try:
         settings = _settings.load()
@@ -256,7 +256,3 @@ def main(arguments: list[str]) -> int:
     else:
         print(json.dumps(running(settings) or {"pid": None, "log": str(Address(settings).log)}, indent=1))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

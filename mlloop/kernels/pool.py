@@ -17,8 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mlloop.kernels import zygote
 from mlloop.core.settings import Settings
+from mlloop.kernels import zygote
 
 START_S = 15.0
 """Seconds in which a zygote must answer; it does before its imports, so usually within 0.1."""

@@ -6,8 +6,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from mlloop.pages import wording
-from mlloop.store.ledger import Ledger, Row, Standing
 from mlloop.problem import Problem
+from mlloop.store.ledger import Ledger, Row, Standing
 
 SHOWN = 30
 

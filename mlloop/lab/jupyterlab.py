@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mlloop.core import storage
-from mlloop.pipeline import runner
 from mlloop.core.errors import UsageError
-from mlloop.pipeline.plan import Plan, Task
 from mlloop.core.settings import Settings
+from mlloop.pipeline import runner
+from mlloop.pipeline.plan import Plan, Task
 
 CONFIG = """# Written by mlloop. Ploomber's server extension breaks the opening of every notebook in JupyterLab 4.
 import warnings

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mlloop.lab import displays
 from mlloop.core.errors import MlloopError, UsageError
+from mlloop.lab import displays
 
 PROCESSES = ("serving", "monitoring", "retraining")
 HELP = """%mlloop inputs [STAGE] [--problem NAME]   a stage's true inputs into this notebook; default: this notebook's stage
@@ -147,7 +147,7 @@ def _command(words: list[str]) -> None:
     from mlloop.core import settings
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlloop.cli.app", *words],
+        [sys.executable, "-m", "mlloop", *words],
         cwd=settings.load().root,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

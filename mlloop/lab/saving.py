@@ -23,7 +23,7 @@ def before_saving(model: dict[str, Any], path: str, contents_manager: Any, **_: 
         return
     root = Path(contents_manager.root_dir)
     file = (root / path).resolve()
-    if file.parent == settings.load(root).notebooks.resolve():
+    if file.is_relative_to(settings.load(root).notebooks.resolve()):
         tidy(model["content"])
 
 

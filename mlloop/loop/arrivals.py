@@ -14,11 +14,11 @@ import numpy as np
 
 from mlloop import serving
 from mlloop.core import storage
+from mlloop.core.settings import Settings
+from mlloop.problem import Problem, Recommendation, Tabular
 from mlloop.release import releases
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Ledger
-from mlloop.problem import Problem, Recommendation, Tabular
-from mlloop.core.settings import Settings
 
 if TYPE_CHECKING:
     import ibis

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlloop import problem as problems
 from mlloop.core import metrics, storage
+from mlloop.core.errors import DataError, UsageError
+from mlloop.core.settings import Settings
 from mlloop.loop import arrivals, turn
+from mlloop.loop.arrivals import Period
+from mlloop.loop.turn import Place, Turned
 from mlloop.pages import wording
 from mlloop.pipeline import runner
-from mlloop.release import releases
-from mlloop.store import prediction_log
-from mlloop import problem as problems
-from mlloop.loop.arrivals import Period
-from mlloop.core.errors import DataError, UsageError
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Recommendation, utc
-from mlloop.core.settings import Settings
-from mlloop.loop.turn import Place, Turned
+from mlloop.release import releases
+from mlloop.store import prediction_log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,7 +300,9 @@ class _Comparison:
         path = self.folder / f"{period.name}.json"
         if path.exists() and (kept := storage.read_json(path)).get("key") == key:
             return kept["found"]
-        log = prediction_log.read(prediction_log.folder_of(self.place.settings, self.place.name), period.since, period.until)
+        log = prediction_log.read(
+            prediction_log.folder_of(self.place.settings, self.place.name), period.since, period.until
+        )
         log = (
             log[log["error"].isna()]
             .drop_duplicates("entity" if log["entity"].notna().all() else "id")
@@ -323,7 +325,9 @@ class _Comparison:
         if truth is None or log.empty:
             return None
         on, by = (task.entity, "entity") if task.entity and task.entity in truth else ("id", "id")
-        known = prediction_log.with_labels(log, truth, on, task.target, by).dropna(subset=["label"]).reset_index(drop=True)
+        known = (
+            prediction_log.with_labels(log, truth, on, task.target, by).dropna(subset=["label"]).reset_index(drop=True)
+        )
         if known.empty:
             return None
         y = baselines.target(known["label"], task)

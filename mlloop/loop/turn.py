@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from mlloop import deployment, retraining
-from mlloop.core import extensions as own, storage
-from mlloop.loop import arrivals
-from mlloop.pipeline import runner
-from mlloop.pipeline import plan as plans
 from mlloop import problem as problems
+from mlloop.core import extensions as own
 from mlloop.core import settings as _settings
-from mlloop.loop.arrivals import Period
+from mlloop.core import storage
 from mlloop.core.errors import GateClosed, MlloopError, UsageError
-from mlloop.store.ledger import Ledger, Row
+from mlloop.core.settings import Settings
+from mlloop.loop import arrivals
+from mlloop.loop.arrivals import Period
+from mlloop.pipeline import plan as plans
+from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Problem, utc
-from mlloop.core.settings import Settings
+from mlloop.store.ledger import Ledger, Row
 
 ENTERED = (
     "problem", "collection", "ingestion", "transformation", "features", "training", "evaluation", "validation_gate", "deployment",

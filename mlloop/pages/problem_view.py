@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from mlloop.core import storage
-from mlloop.pages import diagrams, monitoring_view, notebook_html, wording
 from mlloop.core.errors import MlloopError
 from mlloop.core.settings import Settings
+from mlloop.pages import diagrams, monitoring_view, notebook_html, wording
 
 STATES = {
     "fresh": "up to date",

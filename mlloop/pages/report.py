@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlloop.core import storage
-from mlloop.pages import monitoring_view, notebook_html, wording
 from mlloop.core import settings as _settings
+from mlloop.core import storage
+from mlloop.core.settings import Settings
+from mlloop.pages import monitoring_view, notebook_html, wording
 from mlloop.pages.problem_view import (
     Decisions,
     Stage,
@@ -30,7 +31,6 @@ from mlloop.pages.problem_view import (
     stages,
     statement_of,
 )
-from mlloop.core.settings import Settings
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 1_000_000
@@ -70,7 +70,7 @@ def is_current(settings: Settings) -> bool:
     index = settings.reports / "index.html"
     if not index.exists():
         return False
-    shown = [*settings.notebooks.glob("*.ipynb"), *settings.problems.glob("*.yaml"), *ledger_files(settings)]
+    shown = [*settings.notebooks.rglob("*.ipynb"), *settings.problems.glob("*.yaml"), *ledger_files(settings)]
     shown += [path for kind in ("records", "failed", "monitoring") for path in (settings.state / kind).glob("*/*")]
     written = index.stat().st_mtime_ns
     return all(path.stat().st_mtime_ns <= written for path in shown)
@@ -150,7 +150,9 @@ def stage_page(
     )
 
 
-def _finding_first(found: list[notebook_html.Block], finding: str) -> tuple[notebook_html.Markup, list[notebook_html.Block]]:
+def _finding_first(
+    found: list[notebook_html.Block], finding: str
+) -> tuple[notebook_html.Markup, list[notebook_html.Block]]:
     """The output that tells the finding, for the head of the page, and the other blocks; its heading is then the page's second."""
     said = finding.rstrip(".")
     for i, block in enumerate(found):
@@ -174,7 +176,9 @@ def _fit(found: list[notebook_html.Block]) -> list[notebook_html.Block]:
         if room < 0 and block.kind in ("output", "code"):
             room += len(block.shown.encode())
             if block.kind == "output":
-                said = notebook_html.Markup("<p>One output is too large for this page; it is in the executed notebook.</p>")
+                said = notebook_html.Markup(
+                    "<p>One output is too large for this page; it is in the executed notebook.</p>"
+                )
                 kept.append(notebook_html.Block("output", said))
             continue
         kept.append(block)
@@ -242,7 +246,9 @@ def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None
             "seen": seen,
             "decided": latest,
             "elsewhere": elsewhere,
-            "blocks": _fit(notebook_html.blocks(notebook_html.run_act(ran, read_or_empty(source) or None))) if ran else [],
+            "blocks": _fit(notebook_html.blocks(notebook_html.run_act(ran, read_or_empty(source) or None)))
+            if ran
+            else [],
         },
     )
 
@@ -298,20 +304,7 @@ def _page(out: Path, template: str, seen: Any, view) -> Path:
 @cache
 def _templates_digest() -> str:
     here = Path(__file__).parent
-    return storage.digest_json(
-        [
-            storage.digest_file(here / name)
-            for name in (
-                "templates",
-                "drawing.py",
-                "rendering.py",
-                "wording.py",
-                "monitored.py",
-                "overview.py",
-                "report.py",
-            )
-        ]
-    )
+    return storage.digest_json([storage.digest_file(path) for path in (TEMPLATES, *sorted(here.glob("*.py")))])
 
 
 @cache

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mlloop.core import parsing, storage
-from mlloop.store import objects
-from mlloop.pipeline.plan import Task
+from mlloop.core.moved import current
 from mlloop.core.settings import Settings
+from mlloop.pipeline.plan import Task
+from mlloop.store import objects
 
 
 @dataclass
@@ -148,7 +149,7 @@ class Modules:
     @lru_cache(maxsize=4096)  # noqa: B019  (one instance a command)
     def file(self, name: str) -> Path | None:
         """The file of a local module; None for a third party's."""
-        top, *rest = name.split(".")
+        top, *rest = current(name).split(".")
         base = self.root / top
         if not base.exists() and not base.with_suffix(".py").exists():
             if top != "mlloop":

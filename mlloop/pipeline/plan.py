@@ -19,8 +19,9 @@ import yaml
 
 from mlloop.core import parsing, storage
 from mlloop.core.errors import GateClosed, ParameterError, SettingsError, StageFailed
-from mlloop.problem import meant
+from mlloop.core.moved import current
 from mlloop.core.settings import Settings
+from mlloop.problem import meant
 
 GATE_HOOK = "mlloop.pipeline.plan.stop_at_closed_gate"
 
@@ -274,7 +275,7 @@ def _ask_ploomber(path: Path, env: dict[str, Any]) -> list[dict]:
             "upstream": upstream[name],
             "params": {k: _as_text(v) for k, v in (declared[name].get("params") or {}).items()},
             "product": _products(path, declared[name]),
-            "is_gate": declared[name].get("on_finish") == GATE_HOOK,
+            "is_gate": current(str(declared[name].get("on_finish"))) == GATE_HOOK,
         }
         for name in _in_file_order(list(declared), upstream)
     ]

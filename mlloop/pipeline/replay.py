@@ -3,14 +3,14 @@
 from typing import Any
 
 from mlloop.core import storage
-from mlloop.kernels import execute
-from mlloop.pipeline import runner
-from mlloop.store import objects
-from mlloop.pipeline import plan as plans
 from mlloop.core.errors import UsageError
-from mlloop.pipeline.freshness import Freshness
-from mlloop.store.ledger import Ledger, Row
 from mlloop.core.settings import Settings
+from mlloop.kernels import execute
+from mlloop.pipeline import plan as plans
+from mlloop.pipeline import runner
+from mlloop.pipeline.freshness import Freshness
+from mlloop.store import objects
+from mlloop.store.ledger import Ledger, Row
 
 
 def replay(settings: Settings, decision: int) -> dict[str, Any]:

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlloop.core import errors, storage
-from mlloop.store import objects
-from mlloop.pipeline import plan as plans
 from mlloop import problem as problems
+from mlloop.core import errors, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import GateClosed, InputChanged, MlloopError, ParameterError, ProjectBusy, StageFailed
+from mlloop.core.settings import Settings
+from mlloop.pipeline import plan as plans
 from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
 from mlloop.pipeline.plan import Plan, Task
-from mlloop.core.settings import Settings
+from mlloop.store import objects
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlloop.core import metrics
+from mlloop.core.errors import DataError
+from mlloop.core.verdict import Check, number
+from mlloop.problem import Problem, Recommendation
 from mlloop.release import releases
 from mlloop.store import prediction_log
-from mlloop.core.errors import DataError
-from mlloop.problem import Problem, Recommendation
-from mlloop.core.verdict import Check, number
 
 if TYPE_CHECKING:
     import pandas as pd

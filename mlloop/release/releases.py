@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlloop.core import storage
-from mlloop.models import onnx_export
 from mlloop.core.errors import ModelError
 from mlloop.core.settings import Settings
+from mlloop.models import onnx_export
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +190,9 @@ class Scoring(Release):
                     f"model {self.model[:12]}",
                     "Restore it, or train anew: mlloop run --from features",
                 )
-        return feature_registry.RowFeatures([known[name] for name in wanted], {one.name: one.type for one in self.fields})
+        return feature_registry.RowFeatures(
+            [known[name] for name in wanted], {one.name: one.type for one in self.fields}
+        )
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """The features of the rows as columns: numbers or None, and text."""

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlloop.core import extensions, parsing
-from mlloop.pipeline import runner
 from mlloop import problem as problems
+from mlloop.core import extensions, parsing
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ProblemError, SettingsError, SourceError, StageFailed
-from mlloop.problem import Problem, Recommendation, Source, Table, meant
 from mlloop.core.settings import Settings
+from mlloop.pipeline import runner
+from mlloop.problem import Problem, Recommendation, Source, Table, meant
 
 
 def everything(root: Path | str | None = None) -> list[str]:
@@ -61,8 +61,12 @@ def _ledger(settings: Settings) -> list[str]:
 
 def _notebooks(settings: Settings, plan) -> list[Path]:
     return list(
-        dict.fromkeys([*(task.source for task in plan.tasks.values()), *sorted(settings.notebooks.glob("*.ipynb"))])
+        dict.fromkeys([*(task.source for task in plan.tasks.values()), *sorted(_below(settings.notebooks))])
     )
+
+
+def _below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
 
 
 def out_of_step(notebook: Path, settings: Settings) -> str | None:
@@ -80,29 +84,31 @@ def out_of_step(notebook: Path, settings: Settings) -> str | None:
         return None
     package = extensions.package(settings.root) or "mlloop"
     folder = settings.root / package.replace(".", "/")
-    module = folder / f"{names[0]}.py"
+    module = folder.joinpath(*names[0].split(".")).with_suffix(".py")
+    inside = f"{package}.{names[0]}".rpartition(".")[0]
     if not module.exists():
         return None if not folder.exists() else f"{notebook.name} exports {names[0]}, which is not there"
-    wanted = [_body(cell, package) for cell in cells if cell.startswith("#| export")]
+    wanted = [_body(cell, inside) for cell in cells if cell.startswith("#| export")]
     held = module.read_text(encoding="utf-8")
     parts = [
-        _body("\n".join(part.split("\n")[1:]), package)
+        _body("\n".join(part.split("\n")[1:]), inside)
         for part in held.split("\n# %% ")[1:]
         if not part.startswith("auto")
     ]
-    return None if wanted == parts else f"{notebook.name} differs from {package}/{names[0]}.py"
+    return None if wanted == parts else f"{notebook.name} differs from {module.relative_to(settings.root)}"
 
 
 def _body(source: str, package: str) -> str:
-    """Code without its directives, imports of the package relative as nbdev writes them."""
+    """Code without its directives, the relative imports that nbdev writes resolved against `package`."""
     text = "\n".join(line for line in source.split("\n") if not line.startswith("#|"))
     try:
         tree = parsing.tree(text)
     except SyntaxError:
         return text.strip()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == package:
-            node.module, node.level = (node.module or "").partition(".")[2] or None, 1
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            node.module, node.level = ".".join([*above, *([node.module] if node.module else [])]), 0
     return ast.dump(tree)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from mlloop import problem as problems
-from mlloop.scaffold import survey
 from mlloop.core.errors import DataError, UsageError
 from mlloop.problem import meant
+from mlloop.scaffold import survey
 from mlloop.scaffold.survey import Guess, Looked
 
 Ask = Callable[[str, Sequence[str], str | None], str]

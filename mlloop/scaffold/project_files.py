@@ -17,14 +17,16 @@ import yaml
 
 from mlloop import problem as problems
 from mlloop.core import storage
-from mlloop.scaffold import draft, survey
 from mlloop.core.errors import SettingsError, UsageError
 from mlloop.pipeline.freshness import is_run_cell
+from mlloop.scaffold import draft, survey
 from mlloop.scaffold.draft import Ask, Wanted
 from mlloop.scaffold.survey import Looked
 
-TEMPLATES = Path(__file__).parent / "templates" / "project"
-STAGES = Path(__file__).parent / "stages"
+TEMPLATES = Path(__file__).parent / "template"
+INSTALLED = Path(__file__).parent / "stages"
+# in a checkout the notebooks themselves
+STAGES = INSTALLED if INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "nbs"
 COPIED_BYTES = 200_000_000
 
 USES = {
@@ -245,7 +247,7 @@ def mlloop_requirement() -> tuple[str, str]:
     try:
         direct = json.loads(importlib.metadata.distribution("mlloop").read_text("direct_url.json") or "{}")
     except importlib.metadata.PackageNotFoundError:
-        direct = {"url": Path(__file__).resolve().parents[1].as_uri(), "dir_info": {"editable": True}}
+        direct = {"url": Path(__file__).resolve().parents[2].as_uri(), "dir_info": {"editable": True}}
     url, commit = direct.get("url", ""), direct.get("vcs_info", {}).get("commit_id")
     if commit:
         return f"mlloop @ git+{url}@{commit}", ""

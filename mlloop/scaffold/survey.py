@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from mlloop import analysis, ingestion
-from mlloop.data import profiling
 from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
+from mlloop.data import profiling
 from mlloop.problem import Column, Source, meant
 
 ROWS = 100_000
@@ -724,8 +724,8 @@ def simple_figure(
     looked: Looked, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
 ) -> float:
     """The best NDCG@10 that best-sellers, or what a user had before, reach in the held-out days; of whole users, a part of them."""
-    from mlloop.models import recommenders
     from mlloop.comparison.baselines import BoughtBefore, user_values
+    from mlloop.models import recommenders
 
     asked = looked.table
     if looked.rows > ROWS:

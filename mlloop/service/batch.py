@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mlloop import serving
 from mlloop.core import storage
-from mlloop.store import prediction_log
 from mlloop.core.errors import ModelError, SourceError
-from mlloop.store.ledger import Ledger
 from mlloop.core.settings import Settings
+from mlloop.store import prediction_log
+from mlloop.store.ledger import Ledger
 
 if TYPE_CHECKING:
     import pandas as pd

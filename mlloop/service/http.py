@@ -26,10 +26,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import TypeAdapter, ValidationError
 
 from mlloop import serving
-from mlloop.store import prediction_log
 from mlloop.core.errors import ModelError, UsageError
-from mlloop.store.ledger import Head, Ledger
 from mlloop.core.settings import Settings
+from mlloop.store import prediction_log
+from mlloop.store.ledger import Head, Ledger
 
 MAX_BODY = 1024 * 1024
 MAX_ROWS = 1000

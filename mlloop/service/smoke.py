@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from mlloop.core import storage
-from mlloop.service import http
 from mlloop.core.settings import Settings
+from mlloop.service import http
 
 
 def ask_once(settings: Settings, problems: list[str] | None, options: http.Options) -> list[dict[str, Any]]:

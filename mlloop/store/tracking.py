@@ -50,6 +50,9 @@ TRUSTED_TYPES = (
     "mlloop.models.perceptron.PerceptronClassifier",  # ours: restored as plain attributes, arrays of weights among them
     "mlloop.models.perceptron.PerceptronRegressor",
     "mlloop.models.serialization.plain_name",  # names columns of a column transformer
+    "mlloop.perceptron.PerceptronClassifier",  # as models name it that were saved before the modules moved
+    "mlloop.perceptron.PerceptronRegressor",
+    "mlloop.artefacts.plain_name",
 )
 
 
@@ -464,7 +467,9 @@ def load_estimator(path: Path | str, digest: str | None = None) -> Any:
 
 
 def _only_trusted(found: list[str], where: str) -> None:
-    strange = sorted(name for name in set(found) - {*TRUSTED_TYPES, *extensions.TRUSTED} if not extensions.is_own_type(name))
+    strange = sorted(
+        name for name in set(found) - {*TRUSTED_TYPES, *extensions.TRUSTED} if not extensions.is_own_type(name)
+    )
     if strange:
         raise ModelError(
             f"holds {', '.join(strange)}, which is not among the types trusted to be built from a model file",

@@ -28,7 +28,7 @@ def mlloop(*arguments, state=None):
         "MLLOOP_TRACKING_ARTIFACTS": f"{state}/.mlloop/artifacts",
     }
     environment = {**os.environ, **(apart if state else {})}
-    return subprocess.run([sys.executable, "-m", "mlloop.cli.app", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "mlloop", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def data_is_here():

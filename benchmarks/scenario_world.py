@@ -16,10 +16,10 @@ import pandas as pd
 from mlloop import monitoring, retraining, validation_gate
 from mlloop.core import metrics
 from mlloop.data import feed_checks
-from mlloop.release import canary
 from mlloop.monitors.estimation import Figure
 from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.problem import Problem
+from mlloop.release import canary
 
 STATEMENT = {
     "name": "world", "question": "Who buys?", "decision": "Whom to write to.", "time": {"column": "at", "label_delay_days": 7, "as_of": "2025-01-06"},
