@@ -152,7 +152,12 @@ def forward_score(codes: pd.Series, y: pd.Series, later: np.ndarray, kind: str) 
 
 # %% ../nbs/14_analysis.ipynb #137844de
 def association(
-    rows: pd.DataFrame, y: pd.Series, time: str | None, kind: str, columns: Mapping[str, Column] | None = None, seed: int = 0
+    rows: pd.DataFrame,
+    y: pd.Series,
+    time: str | None,
+    kind: str,
+    columns: Mapping[str, Column] | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """How each column goes with the target, and which are suspected to leak.
 
@@ -387,7 +392,11 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
             f"{form.format(target['mean'])} ({s['n']:,} rows)."
         )
     if "trend" not in facts:
-        return [*said, "No column says when a row happened: nothing is known of how it moves.", *_findings_of_columns(facts)]
+        return [
+            *said,
+            "No column says when a row happened: nothing is known of how it moves.",
+            *_findings_of_columns(facts),
+        ]
     t = facts["trend"]
     moved = t["p"] < 0.01 and abs(t["change"]) >= 0.02
     said.append(
@@ -585,7 +594,9 @@ def analyse(
     if isinstance(problem.task, Tabular):
         return analyse_rows(problem, tables["rows"], windows, seed)
     if not windows:
-        raise DataError("recommendations need events with a time", f"{problem.name}/events", "Declare it, then: mlloop check")
+        raise DataError(
+            "recommendations need events with a time", f"{problem.name}/events", "Declare it, then: mlloop check"
+        )
     return analyse_events(problem, tables, windows)
 
 # %% ../nbs/14_analysis.ipynb #c82b6b0f
@@ -600,7 +611,9 @@ def draw_first(found: Analysis, left: Axes, right: Axes) -> None:
             frames["gaps"],
             right,
             label="days between visits with a purchase",
-            title=f"Half of the visits that follow another come within {median:.0f} days" if np.isfinite(median) else None,
+            title=f"Half of the visits that follow another come within {median:.0f} days"
+            if np.isfinite(median)
+            else None,
         )
         return
     problem, named = frames["problem"], frames["association"]

@@ -50,7 +50,9 @@ class Batch:
 # %% ../nbs/11_collection.ipynb #b3a6e595
 def place(text: str, settings: Settings, problem: str = "") -> str:
     """A path or URL of a statement with ``{state}``, ``{root}`` and ``{problem}`` filled in, and made absolute."""
-    text = text.replace("{state}", str(settings.state)).replace("{root}", str(settings.root)).replace("{problem}", problem)
+    text = (
+        text.replace("{state}", str(settings.state)).replace("{root}", str(settings.root)).replace("{problem}", problem)
+    )
     text = re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), text)
     if text.startswith("sqlite:///") and not text.startswith("sqlite:////") and ":memory:" not in text:
         return f"sqlite:///{settings.root / text.removeprefix('sqlite:///')}"
@@ -130,7 +132,9 @@ class Store:
         self.fetched = {name: now for name in self.batches} | self.fetched
         self.seen[as_of.isoformat()] = [batch.name() for batch in batches]
         content = {"declared": self.declared, "batches": {n: asdict(b) for n, b in self.batches.items()}}
-        write_json(self.folder / "manifest.json", content | {"seen": self.seen, "known": self.known, "fetched": self.fetched})
+        write_json(
+            self.folder / "manifest.json", content | {"seen": self.seen, "known": self.known, "fetched": self.fetched}
+        )
         return batches
 
     def recall(self, as_of: dt.datetime) -> list[Batch] | None:
@@ -141,7 +145,15 @@ class Store:
         return batches if there else None
 
 # %% ../nbs/11_collection.ipynb #704d17d1
-FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
 
 
 def file_format(path: Path, source: Source) -> str:
@@ -152,7 +164,8 @@ def file_format(path: Path, source: Source) -> str:
     if suffix not in FORMATS:
         raise SourceError(
             f"cannot tell the format from the suffix {suffix!r} (known: {', '.join(FORMATS)}, each also .gz)",
-            str(path), "Declare it in the statement (format: csv), then: mlloop check",
+            str(path),
+            "Declare it in the statement (format: csv), then: mlloop check",
         )
     return FORMATS[suffix]
 
@@ -163,7 +176,7 @@ def count_rows(path: Path, form: str) -> int:
         import pyarrow.parquet as pq
 
         return pq.ParquetFile(path).metadata.num_rows
-    with (gzip.open(path) if path.name.endswith(".gz") else path.open("rb")) as handle:
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as handle:
         lines, last = 0, b"\n"
         while block := handle.read(1 << 20):
             lines, last = lines + block.count(b"\n"), block[-1:]
@@ -183,10 +196,14 @@ def fetch_files(source: Source, store: Store, as_of: dt.datetime, settings: Sett
     if not paths:
         near = sorted(p.name for p in Path(where).parent.glob("*"))[:8] if Path(where).parent.is_dir() else []
         there = f"the folder holds {', '.join(near)}" if near else "the folder is empty or not there"
-        raise SourceError(f"no file matches ({there})", where, "Put the file there or mend sources in the statement, then: mlloop run")
+        raise SourceError(
+            f"no file matches ({there})", where, "Put the file there or mend sources in the statement, then: mlloop run"
+        )
     batches = [_copied(path, source, store) for path in paths if arrived(path, as_of)]
     if batches and not any(batch.rows for batch in batches):
-        raise SourceError("is empty: no row in any file of the source", where, "Fetch it again from where it comes, then: mlloop run")
+        raise SourceError(
+            "is empty: no row in any file of the source", where, "Fetch it again from where it comes, then: mlloop run"
+        )
     return batches
 
 # %% ../nbs/11_collection.ipynb #c91f21c2
@@ -201,16 +218,25 @@ def _copied(path: Path, source: Source, store: Store) -> Batch:
     try:
         mark = [status.st_size, status.st_mtime_ns]
         known = store.known.get(str(path))
-        if known and known[0] == mark and known[1] in store.batches and (store.state / store.batches[known[1]].path).exists():
+        if (
+            known
+            and known[0] == mark
+            and known[1] in store.batches
+            and (store.state / store.batches[known[1]].path).exists()
+        ):
             return store.batches[known[1]]
         suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
         batch = store.take(
             suffix, lambda to: _copy(path, to), rows=count_rows(path, form), format=form, origin=path.name
         )
     except PermissionError as error:
-        raise SourceError("may not be read: no permission", str(path), "Give permission (chmod u+r), then: mlloop run") from error
+        raise SourceError(
+            "may not be read: no permission", str(path), "Give permission (chmod u+r), then: mlloop run"
+        ) from error
     except EOFError as error:
-        raise SourceError(f"is cut short: {error}", str(path), "Fetch it again from where it comes, then: mlloop run") from error
+        raise SourceError(
+            f"is cut short: {error}", str(path), "Fetch it again from where it comes, then: mlloop run"
+        ) from error
     except (gzip.BadGzipFile, zlib.error, ValueError) as error:
         told = f"is not what its name says ({form}{', gz' if path.name.endswith('.gz') else ''}): {error}"
         raise SourceError(told, str(path), "Rename it or declare its format, then: mlloop run") from error
@@ -224,7 +250,9 @@ def windows(store: Store, as_of: dt.datetime) -> tuple[list[Batch], str | None]:
     chain: list[Batch] = []
     since: str | None = None
     while True:
-        following = [b for b in store.batches.values() if b.since == since and b.watermark and utc(b.watermark) <= as_of]
+        following = [
+            b for b in store.batches.values() if b.since == since and b.watermark and utc(b.watermark) <= as_of
+        ]
         following = [b for b in following if (store.state / b.path).exists() and b.watermark != since]
         if not following:
             return chain, since
@@ -244,8 +272,13 @@ def fetch_windows(
         return chain
     counted: list[int] = []
     batch = store.take(
-        suffix, lambda to: counted.append(read(since, until, to)), rows=-1, since=since, watermark=until,
-        format="parquet" if suffix == ".parquet" else "jsonl", origin=origin,
+        suffix,
+        lambda to: counted.append(read(since, until, to)),
+        rows=-1,
+        since=since,
+        watermark=until,
+        format="parquet" if suffix == ".parquet" else "jsonl",
+        origin=origin,
     )
     return [*chain, replace(batch, rows=counted[0])]
 
@@ -316,7 +349,9 @@ def fetch_sql(source: Source, store: Store, as_of: dt.datetime, settings: Settin
     url, origin = place(source.url or "", settings, problem), source.table or "query"
     file = Path(url.removeprefix("sqlite:///").split("?")[0])
     if url.startswith("sqlite:///") and not file.is_file():
-        raise SourceError("there is no such database", str(file), "Put it there or mend sources in the statement, then: mlloop run")
+        raise SourceError(
+            "there is no such database", str(file), "Put it there or mend sources in the statement, then: mlloop run"
+        )
     try:
         if source.watermark:
             return fetch_windows(store, as_of, ".parquet", origin, lambda *window: _query(source, url, *window))
@@ -325,7 +360,9 @@ def fetch_sql(source: Source, store: Store, as_of: dt.datetime, settings: Settin
         return [replace(store.take(".parquet", read, rows=-1, format="parquet", origin=origin), rows=counted[0])]
     except SQLAlchemyError as error:
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        raise SourceError(f"{origin}: {said}", _without_password(url), "Mend sources in the statement, then: mlloop run") from error
+        raise SourceError(
+            f"{origin}: {said}", _without_password(url), "Mend sources in the statement, then: mlloop run"
+        ) from error
     except ModuleNotFoundError as error:
         step = f"Run: pip install {'mlloop[postgres]' if error.name == 'psycopg' else error.name}"
         raise SourceError(f"the driver {error.name} is not installed", _without_password(url), step) from error
@@ -351,18 +388,26 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
     try:
         with engine.connect().execution_options(stream_results=True) as connection:
             quote = engine.dialect.identifier_preparer.quote
-            inner = f"({source.query}) AS asked" if source.query else ".".join(quote(p) for p in (source.table or "").split("."))
+            inner = (
+                f"({source.query}) AS asked"
+                if source.query
+                else ".".join(quote(p) for p in (source.table or "").split("."))
+            )
             where, bound = [], {}
             if source.watermark:
                 mark = quote(source.watermark)
-                sample = connection.execute(sa.text(f"SELECT {mark} FROM {inner} WHERE {mark} IS NOT NULL LIMIT 1")).scalar()
+                sample = connection.execute(
+                    sa.text(f"SELECT {mark} FROM {inner} WHERE {mark} IS NOT NULL LIMIT 1")
+                ).scalar()
                 limits = [(">=", "since", since), ("<", "until", until)]
                 where = [f"{mark} {sign} :{name}" for sign, name, edge in limits if edge]
                 bound = {name: _like(sample, edge) for _, name, edge in limits if edge}
             text = f"SELECT * FROM {inner}" + (f" WHERE {' AND '.join(where)} ORDER BY {mark}" if where else "")
             result = connection.execute(sa.text(text), bound)
             columns = list(result.keys())
-            return write_rows(([dict(r) for r in part] for part in result.mappings().partitions(CHUNK_ROWS)), to, columns)
+            return write_rows(
+                ([dict(r) for r in part] for part in result.mappings().partitions(CHUNK_ROWS)), to, columns
+            )
     finally:
         engine.dispose()
 
@@ -415,18 +460,25 @@ def _inside(value: Any, since: str | None, until: str) -> bool:
 def _pages(url: str, source: Source) -> Iterator[dict]:
     import httpx
 
-    headers = {key: re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1], ""), value) for key, value in source.headers.items()}
+    headers = {
+        key: re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1], ""), value) for key, value in source.headers.items()
+    }
     seen: set[str] = set()
     with httpx.Client(timeout=30, follow_redirects=True, headers=headers) as client:
         while url:
             if url in seen:
-                raise SourceError("the pages go in a circle: this address came twice", url, "Mend next_page in the statement, then: mlloop run")
+                raise SourceError(
+                    "the pages go in a circle: this address came twice",
+                    url,
+                    "Mend next_page in the statement, then: mlloop run",
+                )
             seen.add(url)
             page = _page(client, url)
             rows = _under(page, source.records, url)
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise SourceError(
-                    f"records {source.records!r} is {type(rows).__name__}, expected a list of objects", url,
+                    f"records {source.records!r} is {type(rows).__name__}, expected a list of objects",
+                    url,
                     "Mend records in the statement, then: mlloop run",
                 )
             yield from rows
@@ -440,7 +492,9 @@ def _under(page: Any, dotted: str | None, url: str, missing: Any = ...) -> Any:
             if missing is not ...:
                 return missing
             keys = ", ".join(page) if isinstance(page, dict) else type(page).__name__
-            raise SourceError(f"the answer has no {dotted!r} (it has: {keys})", url, "Mend records in the statement, then: mlloop run")
+            raise SourceError(
+                f"the answer has no {dotted!r} (it has: {keys})", url, "Mend records in the statement, then: mlloop run"
+            )
         page = page[name]
     return page
 
@@ -450,12 +504,15 @@ def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
     import httpx
     import tenacity
 
-    may_pass = lambda e: isinstance(e, httpx.TransportError) or (
-        isinstance(e, httpx.HTTPStatusError) and (e.response.status_code == 429 or e.response.status_code >= 500)
+    may_pass = lambda e: (
+        isinstance(e, httpx.TransportError)
+        or (isinstance(e, httpx.HTTPStatusError) and (e.response.status_code == 429 or e.response.status_code >= 500))
     )
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(may_pass), stop=tenacity.stop_after_attempt(attempts),
-        wait=tenacity.wait_exponential_jitter(wait_s, max=10, jitter=wait_s), reraise=True,
+        retry=tenacity.retry_if_exception(may_pass),
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=tenacity.wait_exponential_jitter(wait_s, max=10, jitter=wait_s),
+        reraise=True,
     )
     try:
         response = retrying(lambda: client.get(url).raise_for_status())
@@ -464,7 +521,9 @@ def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
         told = f"answered {error.response.status_code} {error.response.reason_phrase}"
         raise SourceError(told, url, "Check the address and the headers of the source, then: mlloop run") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SourceError(f"cannot be reached: {error}", url, "Check the address and the network, then: mlloop run") from error
+        raise SourceError(
+            f"cannot be reached: {error}", url, "Check the address and the network, then: mlloop run"
+        ) from error
     except ValueError as error:
         raise SourceError("the answer is not JSON", url, "Check the address of the source, then: mlloop run") from error
 
@@ -521,7 +580,9 @@ def spread_over_year(year):
     return (begins + length * place_in_year).dt.floor("s")
 
 # %% ../nbs/11_collection.ipynb #b3726316
-def fetch_nannyml(source: Source, store: Store, as_of: dt.datetime, settings: Settings, problem: str = "") -> list[Batch]:
+def fetch_nannyml(
+    source: Source, store: Store, as_of: dt.datetime, settings: Settings, problem: str = ""
+) -> list[Batch]:
     """The rows of a NannyML data set: those before `as_of` where a watermark is declared, else all."""
     import pandas as pd
 
@@ -582,7 +643,16 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
         source = problem.sources[name]
         where = _without_password(source.path or source.url or source.dataset or "")
         marks = [batch.watermark for batch in fetched if batch.watermark]
-        rows.append((name, source.kind, where, len(fetched), sum(b.rows for b in fetched), max(marks, default="")[:16].removesuffix("T00:00").replace("T", " ")))
+        rows.append(
+            (
+                name,
+                source.kind,
+                where,
+                len(fetched),
+                sum(b.rows for b in fetched),
+                max(marks, default="")[:16].removesuffix("T00:00").replace("T", " "),
+            )
+        )
     columns = ["source", "kind", "where it comes from", "batches", "rows", "fetched up to (UTC)"]
     return pd.DataFrame(rows, columns=columns).set_index("source")
 
@@ -603,7 +673,11 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     missing -= sum((min(dated) + dt.timedelta(days=n)).weekday() in closed for n in range(span))
     rests = "".join(f"no file on {calendar.day_name[day]}s, " for day in closed)
     found = rests + ("no day is missing" if not missing else f"{missing} of {span} days are missing")
-    found = found.replace(", no day is missing", ", no other day is missing").replace(" are missing", " are missing too") if closed else found
+    found = (
+        found.replace(", no day is missing", ", no other day is missing").replace(" are missing", " are missing too")
+        if closed
+        else found
+    )
     ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
     said = f"{name}: {found}, {sum(rows) / len(rows):,.0f} rows a file"
     return finish(ax, said, f"n = {len(rows)} files", "day in the file's name", "rows per file")

@@ -34,7 +34,11 @@ def release_digest(ledger: Ledger, problem: str, model: str) -> str:
     ModelError
         It cites none.
     """
-    cited = [row for row in ledger.rows(problem=problem, kind=("promotion", "canary"), model=model) if row.digests.get("release")]
+    cited = [
+        row
+        for row in ledger.rows(problem=problem, kind=("promotion", "canary"), model=model)
+        if row.digests.get("release")
+    ]
     if not cited:
         raise ModelError("the ledger cites no release of it", f"model {model[:12]}", releases.NEXT)
     return cited[-1].digests["release"]
@@ -68,8 +72,15 @@ class Decision:
     row: Row | None = None
 
 # %% ../nbs/23_deployment.ipynb #084a98ae
-def deploy(settings: Settings, ledger: Ledger, statement: Problem, model: str, release: str, actor: str = "policy",
-           now: dt.datetime | None = None) -> Decision:
+def deploy(
+    settings: Settings,
+    ledger: Ledger,
+    statement: Problem,
+    model: str,
+    release: str,
+    actor: str = "policy",
+    now: dt.datetime | None = None,
+) -> Decision:
     """Make a model champion where there is none, else canary; aliases in MLflow follow.
 
     Parameters
@@ -81,7 +92,9 @@ def deploy(settings: Settings, ledger: Ledger, statement: Problem, model: str, r
     """
     gate = ledger.last(problem=statement.name, kind="gate", subject="validation", model=model)
     key = digest_json(["deploy", statement.name, model, gate.id if gate else None])
-    given = dict(digests={"model": model, "release": release}, actor=actor, evidence=gate.evidence if gate else (), key=key)
+    given = dict(
+        digests={"model": model, "release": release}, actor=actor, evidence=gate.evidence if gate else (), key=key
+    )
     try:
         row = _begin(settings, ledger, statement, model, given, now)
     except PromotionRefused as error:
@@ -103,18 +116,33 @@ def _begin(settings: Settings, ledger: Ledger, statement: Problem, model: str, g
         return champion
     if champion is None:
         details = {"as_of": now.isoformat()} if now else None
-        return ledger.promote(problem, model, None, reasons=["nobody answered for this problem yet"], details=details, **given)
+        return ledger.promote(
+            problem, model, None, reasons=["nobody answered for this problem yet"], details=details, **given
+        )
     if on and on.model != model:
-        ledger.end_canary(problem, str(on.model), "rolled_back", reasons=[f"a newer model took its place: {model[:12]}"], actor=given["actor"])
+        ledger.end_canary(
+            problem,
+            str(on.model),
+            "rolled_back",
+            reasons=[f"a newer model took its place: {model[:12]}"],
+            actor=given["actor"],
+        )
     return _trial_row(ledger, statement, model, given, now)
 
 # %% ../nbs/23_deployment.ipynb #e739eb8e
-def _trial_row(ledger: Ledger, statement: Problem, model: str, given: dict[str, Any], now: dt.datetime | None = None) -> Row:
+def _trial_row(
+    ledger: Ledger, statement: Problem, model: str, given: dict[str, Any], now: dt.datetime | None = None
+) -> Row:
     """Start a canary on the statement's terms."""
     champion, terms = ledger.champion(statement.name), statement.canary
     start = now or dt.datetime.now(dt.UTC).replace(tzinfo=None)
-    details = {"share": terms.share, "min_rows": terms.min_rows, "max_loss": terms.max_loss, "since": start.isoformat(),
-               "deadline": (start + dt.timedelta(days=terms.deadline_days)).isoformat()}
+    details = {
+        "share": terms.share,
+        "min_rows": terms.min_rows,
+        "max_loss": terms.max_loss,
+        "since": start.isoformat(),
+        "deadline": (start + dt.timedelta(days=terms.deadline_days)).isoformat(),
+    }
     return ledger.start_canary(statement.name, model, champion.model if champion else None, details=details, **given)
 
 # %% ../nbs/23_deployment.ipynb #e717bd1e
@@ -123,9 +151,15 @@ def _standing(ledger: Ledger, problem: str, model: str, row: Row) -> Decision:
     if champion and champion.model == model:
         return Decision("champion", "it answers every request", row)
     if on and on.model == model:
-        return Decision("canary", f"it answers {on.details['share']:.0%} of those who ask, until {on.details['deadline'][:16]}", row)
+        return Decision(
+            "canary", f"it answers {on.details['share']:.0%} of those who ask, until {on.details['deadline'][:16]}", row
+        )
     was = "answered once" if row.kind == "promotion" else "was tried already"
-    return Decision("refused", f"it {was} (decision {row.id}) and answers no more; a new verdict of the gate would try it again", row)
+    return Decision(
+        "refused",
+        f"it {was} (decision {row.id}) and answers no more; a new verdict of the gate would try it again",
+        row,
+    )
 
 # %% ../nbs/23_deployment.ipynb #9fb405d7
 def follow(settings: Settings, ledger: Ledger) -> dict[str, Any]:
@@ -141,8 +175,14 @@ def follow(settings: Settings, ledger: Ledger) -> dict[str, Any]:
         return {}
 
 # %% ../nbs/23_deployment.ipynb #36cd6440
-def judge(settings: Settings, ledger: Ledger, statement: Problem, labels: pd.DataFrame | None = None,
-          now: dt.datetime | None = None, actor: str = "policy") -> canary.Trial | None:
+def judge(
+    settings: Settings,
+    ledger: Ledger,
+    statement: Problem,
+    labels: pd.DataFrame | None = None,
+    now: dt.datetime | None = None,
+    actor: str = "policy",
+) -> canary.Trial | None:
     """Judge the canary that is on, and end it where its figures say so; None where there is none.
 
     Parameters
@@ -158,30 +198,61 @@ def judge(settings: Settings, ledger: Ledger, statement: Problem, labels: pd.Dat
     now = now or dt.datetime.now(dt.UTC).replace(tzinfo=None)
     trial = _trial(settings, ledger, statement, on, labels, now)
     if trial.outcome:
-        ledger.end_canary(statement.name, str(on.model), trial.outcome, reasons=trial.reasons, evidence=trial.evidence,
-                          digests=on.digests, actor=actor, details={"as_of": now.isoformat()}, key=digest_json(["canary", on.id]))
+        ledger.end_canary(
+            statement.name,
+            str(on.model),
+            trial.outcome,
+            reasons=trial.reasons,
+            evidence=trial.evidence,
+            digests=on.digests,
+            actor=actor,
+            details={"as_of": now.isoformat()},
+            key=digest_json(["canary", on.id]),
+        )
         follow(settings, ledger)
     return trial
 
 # %% ../nbs/23_deployment.ipynb #752c61f7
 def _trial(settings, ledger, statement, on: Row, labels, now) -> canary.Trial:
     d = on.details
-    terms = canary.Terms(dt.datetime.fromisoformat(d["since"]), dt.datetime.fromisoformat(d["deadline"]), d["min_rows"], d["max_loss"],
-                         statement.success.confidence, statement.success.max_latency_ms)
+    terms = canary.Terms(
+        dt.datetime.fromisoformat(d["since"]),
+        dt.datetime.fromisoformat(d["deadline"]),
+        d["min_rows"],
+        d["max_loss"],
+        statement.success.confidence,
+        statement.success.max_latency_ms,
+    )
     log = prediction_log.read(prediction_log.folder_of(settings, statement.name), since=terms.since, until=now)
     try:
-        now_answers, tried = (load_release(settings, ledger, statement.name, model) for model in (d["champion"], str(on.model)))
+        now_answers, tried = (
+            load_release(settings, ledger, statement.name, model) for model in (d["champion"], str(on.model))
+        )
     except ModelError as error:
         return canary.Trial("rolled_back", [str(error)], [])
     answered = log[log["error"].isna() | (log["role"] != "canary")]
     realised = canary.gain(statement, now_answers, tried, answered, labels, now)
     over = now >= terms.deadline
-    estimated = canary.estimated_gain(statement, now_answers, tried, answered) if over and (realised is None or realised.n < terms.min_rows) else None
-    return canary.decide(terms, canary.seen(log, str(on.model)), realised, estimated, now, metric(statement.success.metric).label)
+    estimated = (
+        canary.estimated_gain(statement, now_answers, tried, answered)
+        if over and (realised is None or realised.n < terms.min_rows)
+        else None
+    )
+    return canary.decide(
+        terms, canary.seen(log, str(on.model)), realised, estimated, now, metric(statement.success.metric).label
+    )
 
 # %% ../nbs/23_deployment.ipynb #74178e02
-def promote(settings: Settings, ledger: Ledger, problem: str, model: str, release: str | None = None, actor: str = "policy",
-            reasons: tuple[str, ...] = (), expect: str | None = "now") -> Row:
+def promote(
+    settings: Settings,
+    ledger: Ledger,
+    problem: str,
+    model: str,
+    release: str | None = None,
+    actor: str = "policy",
+    reasons: tuple[str, ...] = (),
+    expect: str | None = "now",
+) -> Row:
     """Make a model champion at once.
 
     Parameters
@@ -200,13 +271,21 @@ def promote(settings: Settings, ledger: Ledger, problem: str, model: str, releas
         expect = champion.model if champion else None
     release = release or release_digest(ledger, problem, model)
     _loads(settings, problem, model, release)
-    row = ledger.promote(problem, model, expect, reasons=reasons, digests={"model": model, "release": release}, actor=actor)
+    row = ledger.promote(
+        problem, model, expect, reasons=reasons, digests={"model": model, "release": release}, actor=actor
+    )
     follow(settings, ledger)
     return row
 
 # %% ../nbs/23_deployment.ipynb #bf771299
-def rollback(settings: Settings, ledger: Ledger, problem: str, to: str | None = None, actor: str = "policy",
-             reasons: tuple[str, ...] = ()) -> Row:
+def rollback(
+    settings: Settings,
+    ledger: Ledger,
+    problem: str,
+    to: str | None = None,
+    actor: str = "policy",
+    reasons: tuple[str, ...] = (),
+) -> Row:
     """Make an earlier champion (default: the one before) the champion again; ends a canary that is on.
 
     Raises
@@ -217,15 +296,24 @@ def rollback(settings: Settings, ledger: Ledger, problem: str, to: str | None = 
     champion = ledger.champion(problem)
     back = to or ledger.previous_champion(problem)
     if champion is None or back is None:
-        raise PromotionRefused(f"{problem!r} has no earlier champion to go back to", ledger.where, "See what happened: mlloop log")
+        raise PromotionRefused(
+            f"{problem!r} has no earlier champion to go back to", ledger.where, "See what happened: mlloop log"
+        )
     load_release(settings, ledger, problem, str(back))
     row = ledger.rollback(problem, str(champion.model), to=back, reasons=reasons, actor=actor)
     follow(settings, ledger)
     return row
 
 # %% ../nbs/23_deployment.ipynb #8facf6fe
-def put(settings: Settings, ledger: Ledger, statement: Problem, model: str | None = None, on_trial: bool = False, actor: str = "policy",
-        reasons: tuple[str, ...] = ()) -> Row:
+def put(
+    settings: Settings,
+    ledger: Ledger,
+    statement: Problem,
+    model: str | None = None,
+    on_trial: bool = False,
+    actor: str = "policy",
+    reasons: tuple[str, ...] = (),
+) -> Row:
     """Make a model, or the one that was trained last, champion at once, or canary.
 
     Parameters
@@ -238,7 +326,11 @@ def put(settings: Settings, ledger: Ledger, statement: Problem, model: str | Non
     PromotionRefused, ModelError
     """
     if model is not None and not model.strip():
-        raise ModelError("an empty digest names no model", statement.name, "Leave it out for the one trained last, or see them: mlloop log")
+        raise ModelError(
+            "an empty digest names no model",
+            statement.name,
+            "Leave it out for the one trained last, or see them: mlloop log",
+        )
     product = settings.state / "products" / statement.name / "deployment.json"
     made = read_json(product) if product.exists() else None
     release = None
@@ -251,7 +343,9 @@ def put(settings: Settings, ledger: Ledger, statement: Problem, model: str | Non
         return promote(settings, ledger, statement.name, model, release, actor, reasons)
     release = release or release_digest(ledger, statement.name, model)
     _loads(settings, statement.name, model, release)
-    row = _trial_row(ledger, statement, model, dict(digests={"model": model, "release": release}, actor=actor, reasons=reasons))
+    row = _trial_row(
+        ledger, statement, model, dict(digests={"model": model, "release": release}, actor=actor, reasons=reasons)
+    )
     follow(settings, ledger)
     return row
 
@@ -266,7 +360,11 @@ def known_model(ledger: Ledger, problem: str, beginning: str) -> str:
     """
     found = sorted({row.model for row in ledger.rows(problem=problem) if row.model and row.model.startswith(beginning)})
     if len(found) != 1:
-        raise ModelError(f"the ledger knows {len(found)} models of {problem!r} that begin with {beginning!r}", "ledger", "See them: mlloop log")
+        raise ModelError(
+            f"the ledger knows {len(found)} models of {problem!r} that begin with {beginning!r}",
+            "ledger",
+            "See them: mlloop log",
+        )
     return found[0]
 
 # %% ../nbs/23_deployment.ipynb #6b965239
@@ -292,8 +390,16 @@ WHO = {"champion": "this model", "canary": "the champion, and this model for a s
 def closing_table(prepared: Prepared, decision: Decision) -> pd.DataFrame:
     """The stage's figures: figure, unit, threshold, verdict."""
     p = prepared.parity
-    rows = [("largest difference from the trained model", f"{p.largest:.2g}", p.unit, f"{p.bound:g}", "yes" if p.holds else "no"),
-            ("rows compared", f"{p.rows:,}", "rows", "", ""),
-            ("form in production", prepared.form, "", "", ""),
-            ("who answers now", WHO[decision.action], "", "", decision.reason)]
+    rows = [
+        (
+            "largest difference from the trained model",
+            f"{p.largest:.2g}",
+            p.unit,
+            f"{p.bound:g}",
+            "yes" if p.holds else "no",
+        ),
+        ("rows compared", f"{p.rows:,}", "rows", "", ""),
+        ("form in production", prepared.form, "", "", ""),
+        ("who answers now", WHO[decision.action], "", "", decision.reason),
+    ]
     return pd.DataFrame(rows, columns=["question", "figure", "unit", "threshold", "verdict"]).set_index("question")

@@ -49,7 +49,13 @@ def _of_metric(fold: RowsFold | UsersFold, name: str) -> Estimate:
         return metrics.estimate_mean(fold.values[MODEL.name][name], confidence=fold.confidence)
     answer = fold.answers[MODEL.name]
     return metrics.estimate(
-        name, fold.y, answer.scores, threshold=answer.cut, groups=fold.groups, confidence=fold.confidence, seed=fold.seed
+        name,
+        fold.y,
+        answer.scores,
+        threshold=answer.cut,
+        groups=fold.groups,
+        confidence=fold.confidence,
+        seed=fold.seed,
     )
 
 # %% ../nbs/21_evaluation.ipynb #9ff93add
@@ -66,7 +72,10 @@ def contenders(held: Held) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"name": who.name, "kind": who.kind, "meaning": who.meaning}
         row |= {"metric": plain(held.fold.figure(who.name)), "worth": plain(held.fold.worth(who.name))}
         if who is not MODEL:
-            row |= {"gain": plain(held.fold.gain(MODEL.name, who.name)), "more_worth": plain(held.fold.worth(MODEL.name, who.name))}
+            row |= {
+                "gain": plain(held.fold.gain(MODEL.name, who.name)),
+                "more_worth": plain(held.fold.worth(MODEL.name, who.name)),
+            }
         found.append(row)
     return found
 
@@ -114,7 +123,15 @@ def calibration(y_true: np.ndarray, y_score: np.ndarray, groups: int = 10) -> li
         happened = int(y_true[part].sum())
         low, high = binomtest(happened, len(part)).proportion_ci(method="wilson")
         said = float(y_score[part].mean())
-        found.append({"predicted": said, "observed": happened / len(part), "low": float(low), "high": float(high), "n": len(part)})
+        found.append(
+            {
+                "predicted": said,
+                "observed": happened / len(part),
+                "low": float(low),
+                "high": float(high),
+                "n": len(part),
+            }
+        )
     return found
 
 # %% ../nbs/21_evaluation.ipynb #907cad4b
@@ -201,7 +218,9 @@ def load_model(training: dict[str, Any]):
     return candidates.load(training["model"]["path"], training["model"]["digest"])
 
 # %% ../nbs/21_evaluation.ipynb #a83e0e56
-def hold(statement: Problem, features: dict[str, Any], read, model, seed: int = 0, champion=None, since: str | None = None) -> Held:
+def hold(
+    statement: Problem, features: dict[str, Any], read, model, seed: int = 0, champion=None, since: str | None = None
+) -> Held:
     """The held-out period with everybody's answers.
 
     Parameters
@@ -227,7 +246,9 @@ def hold(statement: Problem, features: dict[str, Any], read, model, seed: int = 
     return held_rows(statement, model, train, holdout, features["features"], champion, seed)
 
 # %% ../nbs/21_evaluation.ipynb #d018be13
-def against_champion(statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0) -> dict[str, Any]:
+def against_champion(
+    statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0
+) -> dict[str, Any]:
     """The gain over the champion on rows neither has learnt: said, digest, since, n, gain, more_worth, champion's metric.
 
     Where there is nothing to compare with, `digest` is None; where it cannot be compared, `gain` is None.
@@ -245,7 +266,11 @@ def against_champion(statement: Problem, features: dict[str, Any], read, model, 
     except (DataError, KeyError, ValueError) as error:
         return found | {"said": f"{said} It cannot be asked about these rows: {str(error).splitlines()[0]}"}
     row = next(c for c in contenders(held) if c["kind"] == "champion")
-    return found | {"since": since, "n": row["gain"]["n"], **{key: row[key] for key in ("metric", "gain", "more_worth")}}
+    return found | {
+        "since": since,
+        "n": row["gain"]["n"],
+        **{key: row[key] for key in ("metric", "gain", "more_worth")},
+    }
 
 # %% ../nbs/21_evaluation.ipynb #85e98599
 def headline(statement: Problem, figures: dict[str, Any]) -> str:
@@ -268,7 +293,12 @@ def judge(statement: Problem, held: Held) -> dict[str, Any]:
     better, rows = metrics.metric(statement.success.metric), contenders(held)
     simple = [i for i, c in enumerate(rows) if c["kind"] in ("rule", "statistic")]
     best = max(simple, key=lambda i: better.gain(rows[i]["metric"]["value"], 0.0))
-    figures: dict[str, Any] = {"main": rows[0]["metric"], "metrics": all_metrics(statement, held), "contenders": rows, "best_rule": best}
+    figures: dict[str, Any] = {
+        "main": rows[0]["metric"],
+        "metrics": all_metrics(statement, held),
+        "contenders": rows,
+        "best_rule": best,
+    }
     figures["slices"] = slice_figures(statement, held)
     figures["slices_missing"] = [name for name in statement.success.slices if name not in held.slices]
     if statement.task.kind == "classification" and isinstance(held.fold, RowsFold):
@@ -280,7 +310,9 @@ def judge(statement: Problem, held: Held) -> dict[str, Any]:
 # %% ../nbs/21_evaluation.ipynb #7dac8c64
 def forest(figures: dict[str, Any]) -> pd.DataFrame:
     """Contenders for `plot_intervals`: name, group, value, low, high."""
-    return pd.DataFrame([{"name": c["name"].replace("_", " "), "group": c["kind"], **c["metric"]} for c in figures["contenders"]])
+    return pd.DataFrame(
+        [{"name": c["name"].replace("_", " "), "group": c["kind"], **c["metric"]} for c in figures["contenders"]]
+    )
 
 # %% ../nbs/21_evaluation.ipynb #40cab61c
 def worths(figures: dict[str, Any]) -> pd.DataFrame:
@@ -290,8 +322,14 @@ def worths(figures: dict[str, Any]) -> pd.DataFrame:
 # %% ../nbs/21_evaluation.ipynb #edd60b75
 def slice_table(figures: dict[str, Any]) -> pd.DataFrame:
     """Groups for `plot_intervals`: name, group, value, low, high; those that could not be measured are left out."""
-    rows = [{"name": f"{s['slice']} {s['group']} (n = {s['n']:,})", "group": s["slice"], **s} for s in figures["slices"] if s["value"] is not None]
-    return pd.DataFrame([{key: row[key] for key in ("name", "value", "low", "high")} | {"group": row["slice"]} for row in rows])
+    rows = [
+        {"name": f"{s['slice']} {s['group']} (n = {s['n']:,})", "group": s["slice"], **s}
+        for s in figures["slices"]
+        if s["value"] is not None
+    ]
+    return pd.DataFrame(
+        [{key: row[key] for key in ("name", "value", "low", "high")} | {"group": row["slice"]} for row in rows]
+    )
 
 # %% ../nbs/21_evaluation.ipynb #d4166a5b
 def forest_title(statement: Problem, figures: dict[str, Any]) -> str:
@@ -327,4 +365,6 @@ def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:
         *((m["label"], number(m["value"]), m["unit"], interval(m), "", "") for m in others),
         ("99 of 100 answers take at most", number(took), "ms", "", number(s.max_latency_ms), good(took <= s.max_latency_ms)),
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["figure", "value", "unit", "interval", "threshold", "verdict"]).set_index("figure")
+    return pd.DataFrame(rows, columns=["figure", "value", "unit", "interval", "threshold", "verdict"]).set_index(
+        "figure"
+    )

@@ -476,7 +476,9 @@ def table(explored: Explored):
             "what it is": c.meaning,
             "mean": in_words(c.figure.value),
             "interval": f"{in_words(c.figure.low)} to {in_words(c.figure.high)}",
-            "behind the best": f"{in_words(c.behind.value)} ({in_words(c.behind.low)} to {in_words(c.behind.high)})" if c.behind.value else "",
+            "behind the best": f"{in_words(c.behind.value)} ({in_words(c.behind.low)} to {in_words(c.behind.high)})"
+            if c.behind.value
+            else "",
             "trials": f"{len(c.trials)} ({sum(t.is_pruned for t in c.trials)} given up)" if c.trials else "",
             "verdict": "goes on" if c.name == explored.chosen else "",
             "parameters": ", ".join(f"{k}={_brief(v)}" for k, v in c.params.items() if v is not None),

@@ -100,7 +100,11 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     ProblemError
         An expression that cannot be computed on these columns.
     """
-    made = {f"rule_{r.name}": extensions.named("rule", extensions.RULES, r.function)(rows).cast("float64") for r in rules if r.function}
+    made = {
+        f"rule_{r.name}": extensions.named("rule", extensions.RULES, r.function)(rows).cast("float64")
+        for r in rules
+        if r.function
+    }
     rows, rules = rows.mutate(**made), [rule for rule in rules if not rule.function]
     for rule in rules:
         _must_parse(rows, rule)

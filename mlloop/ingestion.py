@@ -50,7 +50,13 @@ MISSING = ["", "nan", "null", "none", "na", "n/a", "nat"]
 TRUE, FALSE = ["true", "t", "yes", "y", "1", "1.0"], ["false", "f", "no", "n", "0", "0.0"]
 OWN, RAW = ["_n", "_row", "_line"], "__raw"
 LAKE_TYPES = {
-    "integer": "int64", "number": "float64", "text": "string", "category": "string", "time": "timestamp(6)", "date": "date", "boolean": "boolean",
+    "integer": "int64",
+    "number": "float64",
+    "text": "string",
+    "category": "string",
+    "time": "timestamp(6)",
+    "date": "date",
+    "boolean": "boolean",
 }
 NOT_A = {
     "integer": "is not a whole number", "number": "is not a finite number", "time": "is not a time as declared (default: ISO 8601)",
@@ -249,7 +255,9 @@ def raw_rows(con, raws: Sequence[Raw], columns: Sequence[str]) -> tuple[ibis.Tab
     unread = ["SELECT 0::BIGINT AS _n, 0::BIGINT AS _row, NULL::VARCHAR AS _line, NULL::VARCHAR AS _reason WHERE false"]
     for (form, names, delimiter), found in groups.items():
         scan, broken = (
-            _parquet(con, found, names, columns) if form == "parquet" else _text_file(con, found, form, names, delimiter, columns)
+            _parquet(con, found, names, columns)
+            if form == "parquet"
+            else _text_file(con, found, form, names, delimiter, columns)
         )
         rows.append(f"FROM {scan}")
         unread += [f"FROM {broken}"] if broken else []
@@ -273,7 +281,11 @@ def _files(found: Sequence[tuple[int, Raw]]) -> str:
 
 # %% ../nbs/12_ingestion.ipynb #1557fc93
 def _places(found: Sequence[tuple[int, Raw]]) -> str:
-    return "(VALUES " + ", ".join(f"({_quoted(str(raw.path))}, {n}::BIGINT)" for n, raw in found) + ") AS places(_file, _n)"
+    return (
+        "(VALUES "
+        + ", ".join(f"({_quoted(str(raw.path))}, {n}::BIGINT)" for n, raw in found)
+        + ") AS places(_file, _n)"
+    )
 
 # %% ../nbs/12_ingestion.ipynb #9f1ced08
 def _table(con, select: str) -> str:
@@ -297,7 +309,10 @@ def _text_file(con, found, form, names, delimiter, columns) -> tuple[str, str]:
 
 # %% ../nbs/12_ingestion.ipynb #21327dbd
 def _one_line_end(raw: Raw, copy: Path) -> Raw:
-    with gzip.open(raw.path) if raw.path.name.endswith(".gz") else raw.path.open("rb") as read, copy.open("wb") as write:
+    with (
+        gzip.open(raw.path) if raw.path.name.endswith(".gz") else raw.path.open("rb") as read,
+        copy.open("wb") as write,
+    ):
         for line in read:
             write.write(line.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
     return replace(raw, path=copy)
@@ -306,8 +321,10 @@ def _one_line_end(raw: Raw, copy: Path) -> Raw:
 def _scanned(con, found, form, names, delimiter, columns) -> tuple[str, str]:
     errors, scans = _fresh(), _fresh()
     kinds = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in (names if form == "csv" else ["_line"]))
-    dialect = f"header = true, delim = {_quoted(delimiter)}, quote = '\"', escape = '\"'" if form == "csv" else (
-        "header = false, delim = '\x01', quote = '', escape = ''"
+    dialect = (
+        f"header = true, delim = {_quoted(delimiter)}, quote = '\"', escape = '\"'"
+        if form == "csv"
+        else ("header = false, delim = '\x01', quote = '', escape = ''")
     )
     scan = f"""read_csv({_files(found)}, columns = {{{kinds}}}, auto_detect = false, {dialect}, ignore_errors = true,
         store_rejects = true, rejects_table = '{errors}', rejects_scan = '{scans}', filename = '_file', max_line_size = {LINE_BYTES})"""
@@ -338,9 +355,13 @@ def _jsonl(scan, columns, found) -> str:
 
 # %% ../nbs/12_ingestion.ipynb #8fb79f5a
 def _parquet(con, found, names, columns) -> tuple[str, None]:
-    picked = ", ".join(f"{_name(c)}::VARCHAR AS {_name(c)}" if c in names else f"NULL::VARCHAR AS {_name(c)}" for c in columns)
+    picked = ", ".join(
+        f"{_name(c)}::VARCHAR AS {_name(c)}" if c in names else f"NULL::VARCHAR AS {_name(c)}" for c in columns
+    )
     scan = f"(SELECT *, row_number() OVER () AS _row FROM read_parquet({_files(found)}, filename = '_file'))"
-    return _table(con, f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {scan} JOIN {_places(found)} USING (_file)"), None
+    return _table(
+        con, f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {scan} JOIN {_places(found)} USING (_file)"
+    ), None
 
 # %% ../nbs/12_ingestion.ipynb #ec03a836
 def _hash(rows: ibis.Table, names: Sequence[str]) -> ibis.Value:
@@ -359,11 +380,16 @@ def md5_number_lower(text: str) -> types.uint64: ...
 def judged(rows: ibis.Table, table: Table) -> ibis.Table:
     """Typed columns, `_reason` (null for rows that fit, else the first broken rule) and `_raw` (a broken row as it came)."""
     columns = table.columns
-    text = rows.select(*OWN, **{f"{name}{RAW}": present(rows[name], column) for name, column in columns.items()}).cache()
+    text = rows.select(
+        *OWN, **{f"{name}{RAW}": present(rows[name], column) for name, column in columns.items()}
+    ).cache()
     raw = {name: text[f"{name}{RAW}"] for name in columns}
     value = {name: typed(raw[name], column) for name, column in columns.items()}
     broken = [rule for name, column in columns.items() for rule in rules(name, column, raw[name], value[name])]
-    broken += [(one.broken(value), one.reason) for one in (extensions.named("check", extensions.CHECKS, name) for name in table.checks)]
+    broken += [
+        (one.broken(value), one.reason)
+        for one in (extensions.named("check", extensions.CHECKS, name) for name in table.checks)
+    ]
     reason = ibis.cases((text._line.notnull(), "line is not a JSON object"), *broken, else_=ibis.null("string"))
     told = text.mutate(_reason=reason, **value).cache()
     came = ibis.coalesce(told._line, _as_json({name: told[f"{name}{RAW}"] for name in columns}))
@@ -386,7 +412,9 @@ def placed(rows: ibis.Table, table: Table, before: ibis.Table | None = None) -> 
     if before is not None:
         known = before.select(*table.key, _known=_hash(before, names))
         rows = rows.left_join(known, table.key).select(*rows.columns, "_known")
-        rows = rows.mutate(_winner=ibis.coalesce(rows._known, rows._winner), _nth=rows._nth + rows._known.notnull().cast("int64"))
+        rows = rows.mutate(
+            _winner=ibis.coalesce(rows._known, rows._winner), _nth=rows._nth + rows._known.notnull().cast("int64")
+        )
     again = rows._reason.isnull() & (rows._nth > 0)
     clash = again & (rows._same != rows._winner)
     told = f"{', '.join(table.key)} is already used by a row with other values"
@@ -424,7 +452,11 @@ def standing(lake: Lake, name: str, chain: Sequence[str], as_of: dt.datetime) ->
     for limit in (1, None) if lake.exists(name) else ():
         for entry in lake.history(name, limit):
             notes, moment = entry["notes"], as_of.isoformat()
-            if notes.get("state") not in chain or notes["cut_at"] not in (None, moment) or (notes["latest"] or "") >= moment:
+            if (
+                notes.get("state") not in chain
+                or notes["cut_at"] not in (None, moment)
+                or (notes["latest"] or "") >= moment
+            ):
                 continue
             if chain.index(notes["state"]) > best[0] or best[1] < 0:
                 best = (chain.index(notes["state"]), entry["version"], notes)
@@ -457,8 +489,14 @@ def entity_of(problem: Problem, name: str) -> str | None:
 
 # %% ../nbs/12_ingestion.ipynb #ffda5cc6
 def ingest_table(
-    lake: Lake, name: str, table: Table, raws: Sequence[Raw], batches: Sequence[str], as_of: dt.datetime,
-    entity: str | None = None, sample: float = 1.0,
+    lake: Lake,
+    name: str,
+    table: Table,
+    raws: Sequence[Raw],
+    batches: Sequence[str],
+    as_of: dt.datetime,
+    entity: str | None = None,
+    sample: float = 1.0,
 ) -> Ingested:
     """Bring a table of the lake to the state in which exactly `raws` are in it.
 
@@ -510,7 +548,12 @@ def _sorted(lake, table, raws, before, notes, as_of, entity, sample) -> tuple[tu
     counts["rejected"] += int(unread.count().execute())
     last = max([t for t in (notes.get("latest"), found["latest"] and found["latest"].isoformat()) if t], default=None)
     cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None
-    return (done, unread, raws), {"counts": {"read": sum(counts.values())} | counts, "latest": last, "cut_at": cut_at, "new": found["kept"]}
+    return (done, unread, raws), {
+        "counts": {"read": sum(counts.values())} | counts,
+        "latest": last,
+        "cut_at": cut_at,
+        "new": found["kept"],
+    }
 
 # %% ../nbs/12_ingestion.ipynb #103fda1c
 def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) -> None:
@@ -531,12 +574,16 @@ def _must_fit(kept: ibis.Table, table: Table, name: str) -> None:
     try:
         contract(table).validate(kept)
     except SchemaError as error:
-        raise ContractError(f"rows that passed the rules break the contract: {error}", name, "This is a fault of mlloop: report it.") from error
+        raise ContractError(
+            f"rows that passed the rules break the contract: {error}", name, "This is a fault of mlloop: report it."
+        ) from error
 
 # %% ../nbs/12_ingestion.ipynb #9554c922
 def _set_aside(done: ibis.Table, unread: ibis.Table, raws: Sequence[Raw]) -> ibis.Table:
     """Rejected rows as they came: origin (file), row (its number there), reason, raw (at most `RAW_CHARS`)."""
-    origins = ibis.memtable({"_n": range(len(raws)), "origin": [raw.origin for raw in raws]}, schema={"_n": "int64", "origin": "string"})
+    origins = ibis.memtable(
+        {"_n": range(len(raws)), "origin": [raw.origin for raw in raws]}, schema={"_n": "int64", "origin": "string"}
+    )
     first = done.group_by("_n").agg(_first=done._row.min())
     bad = done.filter(done._place == "rejected").join(first, "_n")
     bad = bad.select("_n", row=bad._row - bad._first + 1, reason=bad._reason, raw=bad._raw.substr(0, RAW_CHARS))
@@ -544,7 +591,9 @@ def _set_aside(done: ibis.Table, unread: ibis.Table, raws: Sequence[Raw]) -> ibi
     return bad.join(origins, "_n").order_by("_n", "row").select("origin", "row", "reason", "raw")
 
 # %% ../nbs/12_ingestion.ipynb #818c5ae2
-def schema_changes(table: Table, raws: Sequence[Raw], rejected: ibis.Table | None = None, rows: Mapping[str, int] | None = None):
+def schema_changes(
+    table: Table, raws: Sequence[Raw], rejected: ibis.Table | None = None, rows: Mapping[str, int] | None = None
+):
     """What changed in the columns of a source from file to file (pandas.DataFrame: file, change, column, explanation).
 
     Parameters
@@ -570,7 +619,11 @@ def schema_changes(table: Table, raws: Sequence[Raw], rejected: ibis.Table | Non
             told.append((raw.origin, "renamed" if found else "missing", column, _explained(column, found, table)))
         for column in came if before is not None else []:
             if column not in paired.values():
-                known = "it is declared and was missing before" if column in table.columns else "declare it to use it, else it is left out"
+                known = (
+                    "it is declared and was missing before"
+                    if column in table.columns
+                    else "declare it to use it, else it is left out"
+                )
                 told.append((raw.origin, "new", column, known))
         before = names
     told += _other_type(rejected, rows or {}) if rejected is not None else []
@@ -599,8 +652,10 @@ def _explained(column: str, found: str | None, table: Table) -> str:
     if column not in table.columns:
         return "it is gone, and nothing reads it"
     effect = "its rows are set aside" if table.columns[column].required else "its values are empty"
-    return f"{effect}; {found!r} looks like it: was it renamed? Declare the new name or have the feed mended" if found else (
-        f"it is gone: {effect}. Have the feed mended, or take the column out of the statement"
+    return (
+        f"{effect}; {found!r} looks like it: was it renamed? Declare the new name or have the feed mended"
+        if found
+        else (f"it is gone: {effect}. Have the feed mended, or take the column out of the statement")
     )
 
 # %% ../nbs/12_ingestion.ipynb #9ba05cf3
@@ -613,13 +668,24 @@ def _other_type(rejected: ibis.Table, rows: Mapping[str, int]) -> list[tuple[str
         column, said = one["reason"].split(" ", 1)
         of = rows.get(one["origin"], 10**12)
         if one["n"] >= 0.5 * of:
-            told.append((one["origin"], "other type", column, f"{one['n']:,} of {of:,} values: {said}, as in {one['example'][:80]}"))
+            told.append(
+                (
+                    one["origin"],
+                    "other type",
+                    column,
+                    f"{one['n']:,} of {of:,} values: {said}, as in {one['example'][:80]}",
+                )
+            )
     return told
 
 # %% ../nbs/12_ingestion.ipynb #0624297f
 def ingest(
-    problem: Problem, batches: Mapping[str, Sequence[Mapping[str, Any]]], as_of: dt.datetime, settings: Settings,
-    sample: float = 1.0, lake: Lake | None = None,
+    problem: Problem,
+    batches: Mapping[str, Sequence[Mapping[str, Any]]],
+    as_of: dt.datetime,
+    settings: Settings,
+    sample: float = 1.0,
+    lake: Lake | None = None,
 ) -> dict[str, Ingested]:
     """Ingest what the collection fetched; returns the tables by name.
 
@@ -643,10 +709,14 @@ def ingest(
     lake, done = (lake or Lake(settings)).on_duckdb(), {}
     for name, table in problem.tables.items():
         raws, names = _raws(problem, table, batches, settings), [batch["digest"] for batch in batches[table.source]]
-        done[name] = ingest_table(lake, f"{problem.name}/{name}", table, raws, names, as_of, entity_of(problem, name), sample)
+        done[name] = ingest_table(
+            lake, f"{problem.name}/{name}", table, raws, names, as_of, entity_of(problem, name), sample
+        )
         if not done[name].counts["kept"]:
             told = _nothing_kept(lake, done[name], table, raws)
-            raise ContractError(told, f"{problem.name}/{name}", "Mend the table's columns in the statement, then: mlloop run")
+            raise ContractError(
+                told, f"{problem.name}/{name}", "Mend the table's columns in the statement, then: mlloop run"
+            )
     return done
 
 # %% ../nbs/12_ingestion.ipynb #c5c1caea
@@ -655,11 +725,19 @@ def _nothing_kept(lake: Lake, done: Ingested, table: Table, raws: Sequence[Raw])
     if not len(worst):
         return "no row was there before this moment"
     told = "; ".join(f"{reason} ({rows:,} rows)" for reason, rows in zip(worst.reason, worst.rows, strict=True))
-    changed = "; ".join(f"{c.column!r} {c.change} in {c.file}: {c.explanation}" for c in schema_changes(table, raws[-1:]).itertuples())
+    changed = "; ".join(
+        f"{c.column!r} {c.change} in {c.file}: {c.explanation}" for c in schema_changes(table, raws[-1:]).itertuples()
+    )
     return f"none of {done.counts['read']:,} rows fits the contract: {told}" + (f". {changed}" if changed else "")
 
 # %% ../nbs/12_ingestion.ipynb #46ed58c5
-def changes_of(problem: Problem, batches: Mapping[str, Sequence[Mapping[str, Any]]], done: Mapping[str, Ingested], lake: Lake, settings: Settings):
+def changes_of(
+    problem: Problem,
+    batches: Mapping[str, Sequence[Mapping[str, Any]]],
+    done: Mapping[str, Ingested],
+    lake: Lake,
+    settings: Settings,
+):
     """`schema_changes` of every table of a problem, as one table with the column `table` in front (pandas.DataFrame)."""
     import pandas as pd
 
@@ -673,7 +751,9 @@ def changes_of(problem: Problem, batches: Mapping[str, Sequence[Mapping[str, Any
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/12_ingestion.ipynb #2bc1c0c1
-def _raws(problem: Problem, table: Table, batches: Mapping[str, Sequence[Mapping[str, Any]]], settings: Settings) -> list[Raw]:
+def _raws(
+    problem: Problem, table: Table, batches: Mapping[str, Sequence[Mapping[str, Any]]], settings: Settings
+) -> list[Raw]:
     source = problem.sources[table.source]
     return [Raw(settings.state / b["path"], b["format"], b["origin"], source) for b in batches[table.source]]
 
@@ -683,7 +763,9 @@ def counts_table(done: Mapping[str, Ingested]):
     import pandas as pd
 
     table = pd.DataFrame({name: one.counts for name, one in done.items()}).T[["read", "kept", "rejected", "duplicates"]]
-    return table.assign(set_aside_pct=(100 * (1 - table.kept / table["read"].clip(lower=1))).round(2)).rename_axis("table")
+    return table.assign(set_aside_pct=(100 * (1 - table.kept / table["read"].clip(lower=1))).round(2)).rename_axis(
+        "table"
+    )
 
 # %% ../nbs/12_ingestion.ipynb #59c7830b
 def why_rejected(lake: Lake, done: Mapping[str, Ingested]):

@@ -46,13 +46,26 @@ def judged(statement: Problem, answers: Answers, reference: Reference, then: flo
         estimated_then, why.
     """
     metric, policy = statement.success.metric, statement.retrain
-    told: dict[str, Any] = {"period": answers.span, "model": answers.model, "reference": reference.figure.plain(), "estimated_then": then}
-    told |= dict.fromkeys(("value", "low", "high", "se", "worse_by", "standard_errors")) | {"trusted": False, "n": 0, "labels_missing": 1.0}
+    told: dict[str, Any] = {
+        "period": answers.span,
+        "model": answers.model,
+        "reference": reference.figure.plain(),
+        "estimated_then": then,
+    }
+    told |= dict.fromkeys(("value", "low", "high", "se", "worse_by", "standard_errors")) | {
+        "trusted": False,
+        "n": 0,
+        "labels_missing": 1.0,
+    }
     try:
         figure, missing = _figure(statement, answers, reference)
     except DataError as error:
         return told | {"why": f"Nothing can be said: {error.what}."}
-    told |= {**figure.plain(), **compared(metric, figure, reference.figure, periods=policy.k), "labels_missing": missing}
+    told |= {
+        **figure.plain(),
+        **compared(metric, figure, reference.figure, periods=policy.k),
+        "labels_missing": missing,
+    }
     why = []
     if missing > policy.max_labels_missing:
         why.append(f"{missing:.0%} of the labels are missing, {policy.max_labels_missing:.0%} may be")
@@ -79,7 +92,9 @@ def _figure(statement: Problem, answers: Answers, reference: Reference) -> tuple
 OFF = 3.0  # standard errors that an estimate may lie from what labels later showed
 
 
-def guessed(statement: Problem, inputs: Inputs, history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], np.ndarray | None]:
+def guessed(
+    statement: Problem, inputs: Inputs, history: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], np.ndarray | None]:
     """What is estimated of the period, whether it is to be trusted and why not; and each row's belief.
 
     Parameters
@@ -91,10 +106,14 @@ def guessed(statement: Problem, inputs: Inputs, history: Sequence[Mapping[str, A
     empty: dict[str, Any] = {"metric": metric, "reference": reference.figure.plain(), "methods": {}, "trusted": False}
     empty |= dict.fromkeys(("value", "low", "high", "se", "worse_by", "standard_errors"))
     if isinstance(statement.task, Recommendation):
-        return empty | {"why": "The quality of recommendations cannot be estimated without labels: only what is bought later tells."}, None
+        return empty | {
+            "why": "The quality of recommendations cannot be estimated without labels: only what is bought later tells."
+        }, None
     assert answers.score is not None
     if len(answers.score) < LEAST_ROWS:
-        return empty | {"why": f"There are {len(answers.score):,} answers, {LEAST_ROWS} are the least of which something can be said."}, None
+        return empty | {
+            "why": f"There are {len(answers.score):,} answers, {LEAST_ROWS} are the least of which something can be said."
+        }, None
     current = Period(answers.X, answers.score)
     try:
         then = realised(metric, reference.period(), reference.cut)
@@ -113,19 +132,25 @@ def _doubts(found: Mapping[str, Any], history: Sequence[Mapping[str, Any]], mode
     why = []
     if found["unreached"] > 0.5:
         why.append(f"{found['unreached']:.0%} of the rows are of kinds that the reference hardly has")
-    known = [one for one in history if one["model"] == model and one.get("estimated_then") is not None and one["trusted"]]
+    known = [
+        one for one in history if one["model"] == model and one.get("estimated_then") is not None and one["trusted"]
+    ]
     if known:
         last = known[-1]
         gap, error = abs(last["value"] - last["estimated_then"]), float(np.hypot(last["se"], found["spread"]))
         if gap > OFF * error:
-            why.append(f"for the period until {last['period']['until'][:10]} it said {number(last['estimated_then'])}, and the labels then showed {number(last['value'])}")
+            why.append(
+                f"for the period until {last['period']['until'][:10]} it said {number(last['estimated_then'])}, and the labels then showed {number(last['value'])}"
+            )
     return why
 
 # %% ../nbs/25_monitoring.ipynb #1dd852aa
 LEAST_GROUP = 100
 
 
-def segments(statement: Problem, reference: Reference, answers: Answers, names: Iterable[str], belief: np.ndarray | None = None) -> list[dict[str, Any]]:
+def segments(
+    statement: Problem, reference: Reference, answers: Answers, names: Iterable[str], belief: np.ndarray | None = None
+) -> list[dict[str, Any]]:
     """slice, group, value, n, reference, worse_by, standard_errors, by ('labels' or 'estimate'): the surest fall first."""
     metric = statement.success.metric
     if isinstance(statement.task, Recommendation):
@@ -161,7 +186,9 @@ def _groups(metric: str, reference: Reference, name: str) -> dict[str, Figure]:
     return found
 
 # %% ../nbs/25_monitoring.ipynb #4d8cab1b
-def _of_group(metric: str, answers: Answers, rows: np.ndarray, cut: float, belief: np.ndarray | None) -> tuple[Figure, str]:
+def _of_group(
+    metric: str, answers: Answers, rows: np.ndarray, cut: float, belief: np.ndarray | None
+) -> tuple[Figure, str]:
     period = Period(answers.X, answers.score, answers.y)  # type: ignore[arg-type]
     if belief is not None:
         part = period.at(rows)
@@ -182,8 +209,18 @@ def _activities(metric: str, reference: Reference, answers: Answers) -> list[dic
         values = answers.values.loc[answers.values["activity"] == one["group"], metric].dropna()
         if min(len(values), one["n"]) < 30:
             continue
-        now, then = Figure(float(values.mean()), spread / len(values) ** 0.5, len(values)), Figure(one["value"], spread / one["n"] ** 0.5, one["n"])
-        row = {"slice": "activity", "group": one["group"], "value": now.value, "n": now.n, "reference": then.value, "by": "labels"}
+        now, then = (
+            Figure(float(values.mean()), spread / len(values) ** 0.5, len(values)),
+            Figure(one["value"], spread / one["n"] ** 0.5, one["n"]),
+        )
+        row = {
+            "slice": "activity",
+            "group": one["group"],
+            "value": now.value,
+            "n": now.n,
+            "reference": then.value,
+            "by": "labels",
+        }
         rows.append({**row, **compared(metric, now, then)})
     return sorted(rows, key=lambda one: one["standard_errors"], reverse=True)
 
@@ -205,17 +242,28 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
         return "feed broken", f"The feed is broken, so nothing can be said of the model: {broken[0]['said']}{more}"
     periods, label, watched = [*earlier, found], metrics.metric(statement.success.metric).label, []
     realised_ = streak("realised", realised_marks(periods, model, policy.max_labels_missing), policy)
-    for what, one in (("labels show", realised_), ("estimates say", streak("estimated", estimated_marks(periods, model), policy))):
+    for what, one in (
+        ("labels show", realised_),
+        ("estimates say", streak("estimated", estimated_marks(periods, model), policy)),
+    ):
         if not one.latest:
             if one.worse:
-                watched.append(f"{one.worse} of the last {len(one.marks)} periods were worse by {one.kind} figures, the latest is not")
+                watched.append(
+                    f"{one.worse} of the last {len(one.marks)} periods were worse by {one.kind} figures, the latest is not"
+                )
             continue
         said = _worse(label, one.marks[-1], what)
         if one.fires:
-            return "worse", f"The model is worse than it was: {said}, in {one.worse} of the last {len(one.marks)} periods."
+            return (
+                "worse",
+                f"The model is worse than it was: {said}, in {one.worse} of the last {len(one.marks)} periods.",
+            )
         watched.append(f"{said}; so far that may be chance or pass")
     if found["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
-        return "not enough rows", f"The model answered {found['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said."
+        return (
+            "not enough rows",
+            f"The model answered {found['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said.",
+        )
     watched += _slow(statement, found)
     if watched:
         return "watch", f"To be watched: {'; '.join(watched)}."
@@ -231,7 +279,9 @@ def _worse(label: str, mark: Mark, what: str) -> str:
 def _slow(statement: Problem, found: Mapping[str, Any]) -> list[str]:
     said, limit = [], statement.success.max_latency_ms
     if (found["latency"]["p99_ms"] or 0) > limit:
-        said.append(f"one answer in a hundred took {number(found['latency']['p99_ms'])} ms or longer, {number(limit)} are allowed")
+        said.append(
+            f"one answer in a hundred took {number(found['latency']['p99_ms'])} ms or longer, {number(limit)} are allowed"
+        )
     if (found["errors"]["share"] or 0) > 0.01:
         said.append(f"{found['errors']['share']:.1%} of the answers failed")
     return said
@@ -269,7 +319,9 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     found["drift"] = {key: moved[key] for key in ("columns", "rows", "left_out", "said")}
     then = {one["period"]["from"]: one["estimated"].get("value") for one in earlier}
     known = [judged(statement, one, its, then.get(one.span["from"])) for one, its in inputs.past]
-    found["realised"] = sorted([*(earlier[-1]["realised"] if earlier else []), *known], key=lambda one: one["period"]["from"])
+    found["realised"] = sorted(
+        [*(earlier[-1]["realised"] if earlier else []), *known], key=lambda one: one["period"]["from"]
+    )
     found["estimated"], belief = guessed(statement, inputs, found["realised"])
     found["calibration"] = _calibration(statement, inputs)
     found["explains"] = _explained(statement, inputs, moved, belief)
@@ -297,7 +349,9 @@ def _calibration(statement: Problem, inputs: Inputs) -> dict[str, Any] | None:
     return inputs.earlier[-1].get("calibration") if inputs.earlier else None
 
 # %% ../nbs/25_monitoring.ipynb #2b1d6625
-def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], belief: np.ndarray | None) -> dict[str, Any]:
+def _explained(
+    statement: Problem, inputs: Inputs, moved: Mapping[str, Any], belief: np.ndarray | None
+) -> dict[str, Any]:
     reference, answers, policy = inputs.reference, inputs.answers, statement.retrain
     before: dict[str, int] = {}
     for one in inputs.earlier[1 - policy.n :]:
@@ -308,7 +362,11 @@ def _explained(statement: Problem, inputs: Inputs, moved: Mapping[str, Any], bel
     found: dict[str, Any] = {"features": ranked[:10], "segments": []}
     if belief is not None and len(belief) == len(answers.X):
         found["segments"] = segments(statement, reference, answers, names, belief)[:6]
-    labelled = [(one, its) for one, its in inputs.past if one.values is not None or (one.y is not None and np.isfinite(one.y).any())]
+    labelled = [
+        (one, its)
+        for one, its in inputs.past
+        if one.values is not None or (one.y is not None and np.isfinite(one.y).any())
+    ]
     if labelled:
         found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0].some(), names)[:6]
     return found
@@ -369,19 +427,27 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     known = int(data["realised"].notna().sum())
     said = f"{int(data['alert'].sum())} of {len(data)} periods raised an alert; labels have come for {known}"
     more = f"; dashed: a new model answers ({int(news.sum())})" if news.any() else ""
-    return plot_performance(data, ax, label=better.label, threshold=None, title=said, caption=f"n = {len(data)} periods{more}")
+    return plot_performance(
+        data, ax, label=better.label, threshold=None, title=said, caption=f"n = {len(data)} periods{more}"
+    )
 
 # %% ../nbs/25_monitoring.ipynb #21926ec0
 def methods_table(found: Mapping[str, Any]) -> pd.DataFrame:
     """What each method says, and the reference: figure, low, high, rows."""
-    rows = [("reference", found["reference"]), *((estimation.METHODS[name], one) for name, one in found["methods"].items())]
+    rows = [
+        ("reference", found["reference"]),
+        *((estimation.METHODS[name], one) for name, one in found["methods"].items()),
+    ]
     kept = [(name, one["value"], one["low"], one["high"], one["n"]) for name, one in rows]
     return pd.DataFrame(kept, columns=["of", "figure", "low", "high", "rows"]).set_index("of").round(4)
 
 # %% ../nbs/25_monitoring.ipynb #e92d7603
 def findings_table(found: Mapping[str, Any]) -> pd.DataFrame:
     """What is wrong with the feed: table, column, what, figure, limit, in words."""
-    rows = [(one["table"], one["column"] or "", one["kind"], number(one["value"]), number(one["threshold"]), one["said"]) for one in found["findings"]]
+    rows = [
+        (one["table"], one["column"] or "", one["kind"], number(one["value"]), number(one["threshold"]), one["said"])
+        for one in found["findings"]
+    ]
     return pd.DataFrame(rows, columns=["table", "column", "what", "figure", "limit", "in words"]).set_index("table")
 
 # %% ../nbs/25_monitoring.ipynb #0a600eea
@@ -406,18 +472,54 @@ def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapp
     truths = [one for one in found["realised"] if one["value"] is not None]
     label = metrics.metric(statement.success.metric).label
     limit = f"{policy.standard_errors:g} standard errors and {policy.margin:g}"
-    rows = [("is the feed in order?", f"{len(found['feed']['findings'])} findings", "", "", "0", "yes" if found["feed"]["status"] == "ok" else "no")]
-    for what, one in [("estimated", guess), *([(f"realised until {truths[-1]['period']['until'][:10]}", truths[-1])] if truths else [])]:
+    rows = [
+        (
+            "is the feed in order?",
+            f"{len(found['feed']['findings'])} findings",
+            "",
+            "",
+            "0",
+            "yes" if found["feed"]["status"] == "ok" else "no",
+        )
+    ]
+    for what, one in [
+        ("estimated", guess),
+        *([(f"realised until {truths[-1]['period']['until'][:10]}", truths[-1])] if truths else []),
+    ]:
         if one.get("value") is None:
             rows.append((f"{label}, {what}", "none", "", "", limit, one["why"]))
             continue
         span, why = one.get("period", found["period"]), one["why"]
         if span["from"] in broken:
             why = FAULTY
-        verdict = "worse" if is_worse(mark(one, span, not why), policy) else f"not relied on: {why}" if why else "all right"
-        rows.append((f"{label}, {what}", number(one["value"]), f"{number(one['low'])} to {number(one['high'])}", number(one["reference"]["value"]), limit, verdict))
+        verdict = (
+            "worse" if is_worse(mark(one, span, not why), policy) else f"not relied on: {why}" if why else "all right"
+        )
+        rows.append(
+            (
+                f"{label}, {what}",
+                number(one["value"]),
+                f"{number(one['low'])} to {number(one['high'])}",
+                number(one["reference"]["value"]),
+                limit,
+                verdict,
+            )
+        )
     took = found["latency"]["p99_ms"]
     slow = "" if took is None else "yes" if took <= found["latency"]["limit_ms"] else "no"
-    rows.append(("99 of 100 answers take at most (ms)", number(took), "", "", number(found["latency"]["limit_ms"]), slow))
-    rows.append(("answers that failed", f"{found['errors']['share']:.2%}", "", "", "1%", "yes" if found["errors"]["share"] <= 0.01 else "no"))
-    return pd.DataFrame(rows, columns=["question", "figure", "interval", "reference", "limit", "verdict"]).set_index("question")
+    rows.append(
+        ("99 of 100 answers take at most (ms)", number(took), "", "", number(found["latency"]["limit_ms"]), slow)
+    )
+    rows.append(
+        (
+            "answers that failed",
+            f"{found['errors']['share']:.2%}",
+            "",
+            "",
+            "1%",
+            "yes" if found["errors"]["share"] <= 0.01 else "no",
+        )
+    )
+    return pd.DataFrame(rows, columns=["question", "figure", "interval", "reference", "limit", "verdict"]).set_index(
+        "question"
+    )

@@ -48,7 +48,11 @@ def figures(
     for one in who:
         values = [f.figure(one.name) for f in folds]
         worth = metrics.over_folds([f.worth(one.name) for f in folds])
-        table[one.name] = {**one.__dict__, "metric": _plain(metrics.over_folds(values, better.low, better.high)), "worth": _plain(worth)}
+        table[one.name] = {
+            **one.__dict__,
+            "metric": _plain(metrics.over_folds(values, better.low, better.high)),
+            "worth": _plain(worth),
+        }
         table[one.name]["folds"] = [value.value for value in values]
     simple = [name for name, row in table.items() if row["kind"] != "model"]
     model = next(name for name, row in table.items() if row["kind"] == "model")
@@ -118,7 +122,12 @@ def _named(found: dict[str, Any], name: str) -> dict[str, Any]:
 def _gain(found: dict[str, Any], statement: Problem) -> Check:
     g, least, label = found["gain"], statement.success.min_gain, metrics.metric(found["metric"]).label
     if not np.isfinite([g["value"], g["low"], g["high"]]).all():
-        return Check("gain over the best rule", False, "The gain could not be measured.", must_change="the gain could not be measured")
+        return Check(
+            "gain over the best rule",
+            False,
+            "The gain could not be measured.",
+            must_change="the gain could not be measured",
+        )
     sure, chance = g["low"] >= least and g["low"] > 0, g["low"] <= 0 and g["value"] < max(least, 1e-12)
     passed = True if sure else False if chance or (g["low"] <= 0 and least == 0) or g["high"] < least else None
     rule, model = _named(found, found["best_rule"]), _named(found, found["model"])
@@ -132,7 +141,9 @@ def _gain(found: dict[str, Any], statement: Problem) -> Check:
         f"needs {label} {number(statement.success.threshold)} and {number(least)} more than any rule; best candidate "
         f"{number(model['metric']['value'])} +- {number(half)}; the rule {rule['name']!r} gives {number(rule['metric']['value'])}"
     )
-    return Check("gain over the best rule", passed, said, g["value"], g["low"], g["high"], least, label, "" if passed else change)
+    return Check(
+        "gain over the best rule", passed, said, g["value"], g["low"], g["high"], least, label, "" if passed else change
+    )
 
 # %% ../nbs/16_need_gate.ipynb #3c6e9b89
 def is_priced(money: Money, kind: str) -> bool:
@@ -171,7 +182,15 @@ def _rule_suffices(found: dict[str, Any], statement: Problem, pays: bool) -> Che
     said = f"The rule '{rule['name']}' ({rule['meaning']}) already gives {better.label} {number(value)} where {number(asked)} is asked for."
     change = f"the rule '{rule['name']}' gives {number(value)} where {number(asked)} is asked for: use it, or ask for more than {number(value)}"
     return Check(
-        "no rule suffices", passed, "" if passed else said, value, low, high, asked, better.label, "" if passed else change
+        "no rule suffices",
+        passed,
+        "" if passed else said,
+        value,
+        low,
+        high,
+        asked,
+        better.label,
+        "" if passed else change,
     )
 
 # %% ../nbs/16_need_gate.ipynb #d20ef61d
@@ -223,7 +242,9 @@ def suspects(analysis: dict[str, Any]) -> dict[str, str]:
     return {entry["column"]: entry.get("sign", "") for entry in analysis.get("facts", {}).get("suspects", [])}
 
 # %% ../nbs/16_need_gate.ipynb #e871645a
-def before_holdout(table, time: str | None, windows: dict[str, Any] | None, seed: int = 0, entity: str | None = None) -> pd.DataFrame:
+def before_holdout(
+    table, time: str | None, windows: dict[str, Any] | None, seed: int = 0, entity: str | None = None
+) -> pd.DataFrame:
     """Rows of an Ibis table before the held-out period; a seeded draw of `MAX_ROWS` where there are more."""
     table = _before(table, time, windows, entity)
     rows = table.to_pandas()

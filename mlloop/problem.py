@@ -106,8 +106,25 @@ class Cleaning(Record):
 
 # %% ../nbs/10_problem.ipynb #ec74e891
 CLEANING = (
-    "text", "missing_words", "finite", "one_spelling", "spelling", "words", "shape", "spill", "replace", "recode", "number",
-    "date", "fill", "drop_missing", "duplicates", "near_duplicates", "dependency", "outliers", "returns",
+    "text",
+    "missing_words",
+    "finite",
+    "one_spelling",
+    "spelling",
+    "words",
+    "shape",
+    "spill",
+    "replace",
+    "recode",
+    "number",
+    "date",
+    "fill",
+    "drop_missing",
+    "duplicates",
+    "near_duplicates",
+    "dependency",
+    "outliers",
+    "returns",
 )
 
 
@@ -224,7 +241,11 @@ def utc(moment: dt.datetime | dt.date | str) -> dt.datetime:
         try:
             moment = dt.datetime.fromisoformat(moment)
         except ValueError as error:
-            raise ProblemError(f"{moment!r} is not a time such as 2025-03-31 or 2025-03-31T12:00", "as_of", "Example: mlloop run --set as_of=2025-03-31") from error
+            raise ProblemError(
+                f"{moment!r} is not a time such as 2025-03-31 or 2025-03-31T12:00",
+                "as_of",
+                "Example: mlloop run --set as_of=2025-03-31",
+            ) from error
     if not isinstance(moment, dt.datetime):
         moment = dt.datetime(moment.year, moment.month, moment.day)
     return moment.astimezone(dt.UTC).replace(tzinfo=None) if moment.tzinfo else moment
@@ -245,7 +266,9 @@ class Rule(Record):
     @model_validator(mode="after")
     def _one_form(self):
         if sum(form is not None for form in (self.score, self.popular_days, self.function)) != 1:
-            raise ValueError(f"rule {self.name!r} needs either score (an SQL expression) or popular_days, or a function")
+            raise ValueError(
+                f"rule {self.name!r} needs either score (an SQL expression) or popular_days, or a function"
+            )
         return self
 
 # %% ../nbs/10_problem.ipynb #0a89feda
@@ -364,7 +387,9 @@ class Problem(Record):
     def _holds_together(self):
         wrong = [*_wrong_names(self), *_wrong_task(self), *_wrong_success(self)]
         if wrong:
-            raise PydanticCustomError("inconsistent", "{told}", {"told": "; ".join(told for _, told in wrong), "wrong": wrong})
+            raise PydanticCustomError(
+                "inconsistent", "{told}", {"told": "; ".join(told for _, told in wrong), "wrong": wrong}
+            )
         return self
 
 # %% ../nbs/10_problem.ipynb #22da1b10
@@ -373,7 +398,10 @@ Wrong = tuple[tuple[str | int, ...], str]
 
 def _wrong_names(p: Problem) -> list[Wrong]:
     wrong: list[Wrong] = [
-        (("tables", name, "source"), f"table {name!r} reads source {table.source!r}, which is not declared" + meant(table.source, p.sources))
+        (
+            ("tables", name, "source"),
+            f"table {name!r} reads source {table.source!r}, which is not declared" + meant(table.source, p.sources),
+        )
         for name, table in p.tables.items()
         if table.source not in p.sources
     ]
@@ -397,7 +425,9 @@ def _wrong_task(p: Problem) -> list[Wrong]:
         for at, column in wanted.items():
             if column is not None and column not in columns:
                 what = ".".join(at).removeprefix("task.")
-                wrong.append((at, f"{what} {column!r} is not a column of table {task.table!r}" + meant(column, columns)))
+                wrong.append(
+                    (at, f"{what} {column!r} is not a column of table {task.table!r}" + meant(column, columns))
+                )
         if task.kind == "classification" and task.positive is None:
             wrong.append((("task",), "task.positive must say which value of the target is the positive class"))
     if isinstance(task, Recommendation):
@@ -410,16 +440,31 @@ def _wrong_task(p: Problem) -> list[Wrong]:
                     wrong.append((("task", "interactions", i, what), told))
     form = "popular_days" if isinstance(task, Recommendation) else "score"
     told = "rule {!r} needs {}, since the task is {}"
-    return wrong + [(("rules", i), told.format(r.name, form, task.kind)) for i, r in enumerate(p.rules) if getattr(r, form) is None and r.function is None]
+    return wrong + [
+        (("rules", i), told.format(r.name, form, task.kind))
+        for i, r in enumerate(p.rules)
+        if getattr(r, form) is None and r.function is None
+    ]
 
 # %% ../nbs/10_problem.ipynb #eecfb292
-BOUNDS = {"r2": (-math.inf, 1), "mae": (0, math.inf), "rmse": (0, math.inf), "mape": (0, math.inf), "log_loss": (0, math.inf)}
+BOUNDS = {
+    "r2": (-math.inf, 1),
+    "mae": (0, math.inf),
+    "rmse": (0, math.inf),
+    "mape": (0, math.inf),
+    "log_loss": (0, math.inf),
+}
 
 
 def _wrong_success(p: Problem) -> list[Wrong]:
     metric, known = p.success.metric, METRICS[p.task.kind]
     if metric not in known:
-        return [(("success", "metric"), f"success.metric {metric!r} does not belong to {p.task.kind}" + meant(metric, known))]
+        return [
+            (
+                ("success", "metric"),
+                f"success.metric {metric!r} does not belong to {p.task.kind}" + meant(metric, known),
+            )
+        ]
     low, high = BOUNDS.get(metric, (0, 1))
     if not low <= p.success.threshold <= high:
         told = f"success.threshold {p.success.threshold:g} can never be met: {metric} lies between {low:g} and {high:g}"
@@ -444,11 +489,17 @@ def load(path: Path | str) -> Problem:
     try:
         content = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ProblemError("there is no such problem statement", str(path), "See those there are: mlloop status") from error
+        raise ProblemError(
+            "there is no such problem statement", str(path), "See those there are: mlloop status"
+        ) from error
     except (MarkedYAMLError, UnicodeDecodeError) as error:
         raise ProblemError(" ".join(str(error).split()), str(path), "Mend the file, then: mlloop check") from error
     if not isinstance(content, dict):
-        raise ProblemError("holds no problem statement (expected keys: name, question, ...)", str(path), "See problems/shop.yaml for one")
+        raise ProblemError(
+            "holds no problem statement (expected keys: name, question, ...)",
+            str(path),
+            "See problems/shop.yaml for one",
+        )
     try:
         return Problem.model_validate(_plain(content), context=_names_of_its_own(path))
     except ValidationError as error:
@@ -479,7 +530,11 @@ def _told(path: Path, content: Any, error: Any) -> list[str]:
     keys = [k for k in error["loc"] if k not in ("classification", "regression", "recommendation")]
     line = _line(content, keys)
     where = ".".join(str(k) for k in keys)
-    got = "" if isinstance(error.get("input"), (dict, list)) or error["type"] == "missing" else f", got {error.get('input')!r}"
+    got = (
+        ""
+        if isinstance(error.get("input"), (dict, list)) or error["type"] == "missing"
+        else f", got {error.get('input')!r}"
+    )
     said = re.sub("^Value error, ", "", error["msg"])
     if error["type"] == "extra_forbidden":
         said = f"unknown key {str(keys[-1])!r}" + meant(str(keys[-1]), _allowed(keys[:-1]))
@@ -508,7 +563,11 @@ def _allowed(keys) -> list[str]:
     for key in keys:
         found = []
         for node in nodes:
-            inner = node.get("items") if isinstance(key, int) else node.get("properties", {}).get(key, node.get("additionalProperties"))
+            inner = (
+                node.get("items")
+                if isinstance(key, int)
+                else node.get("properties", {}).get(key, node.get("additionalProperties"))
+            )
             found += _resolved(inner, schema)
         nodes = found
     return sorted({name for node in nodes for name in node.get("properties", {})})
@@ -537,7 +596,9 @@ def find(name_or_path: str, folder: Path | str | None = None) -> Path:
     path = folder / f"{name_or_path}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise ProblemError(f"no problem {name_or_path!r}" + meant(name_or_path, known), str(folder), "See them: mlloop status")
+        raise ProblemError(
+            f"no problem {name_or_path!r}" + meant(name_or_path, known), str(folder), "See them: mlloop status"
+        )
     return path
 
 # %% ../nbs/10_problem.ipynb #f54219cc
@@ -554,7 +615,11 @@ def summary(problem: Problem):
     import pandas as pd
 
     s, m, t = problem.success, problem.money, problem.time
-    hit = f"; a hit: {problem.task.target} = {problem.task.positive} was said and is" if problem.task.kind == "classification" else ""
+    hit = (
+        f"; a hit: {problem.task.target} = {problem.task.positive} was said and is"
+        if problem.task.kind == "classification"
+        else ""
+    )
     worth = {
         "classification": (
             f"hit {m.true_positive:+g}, false hit {m.false_positive:+g}, right no {m.true_negative:+g}, miss {m.false_negative:+g} {m.currency}"
@@ -597,7 +662,9 @@ def next_revision(path: Path, gate: str, must_change: list[str]) -> Path:
     target = path.with_name(f"{re.sub(r'[.]r[0-9]+$', '', path.stem)}.r{revision}.yaml")
     if target.exists():
         return target
-    head = [f"# Revision {revision}, opened because the {gate} gate said No to revision {revision - 1}. What must change:"]
+    head = [
+        f"# Revision {revision}, opened because the {gate} gate said No to revision {revision - 1}. What must change:"
+    ]
     head += [f"#   - {' '.join(one.split())}" for one in must_change or ["(the gate gave no figure)"]]
     body, found = re.subn(r"(?m)^revision:.*$", f"revision: {revision}", text, count=1)
     return storage.write_text(target, "\n".join([*head, "#", body if found else f"revision: {revision}\n{body}"]))

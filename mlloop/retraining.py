@@ -79,8 +79,15 @@ class Facts:
     def read(cls, kept: Mapping[str, Any]) -> "Facts":
         """From JSON, as a turn kept it."""
         moment = lambda text: dt.datetime.fromisoformat(text) if text else None
-        return cls(**{**kept, "now": moment(kept["now"]), "since": moment(kept.get("since")),
-                      "trained": moment(kept.get("trained")), "begun": tuple(map(moment, kept.get("begun", ())))})
+        return cls(
+            **{
+                **kept,
+                "now": moment(kept["now"]),
+                "since": moment(kept.get("since")),
+                "trained": moment(kept.get("trained")),
+                "begun": tuple(map(moment, kept.get("begun", ()))),
+            }
+        )
 
 # %% ../nbs/26_retraining.ipynb #b7ed3aa6
 @dataclass(frozen=True)
@@ -148,8 +155,15 @@ def _feed(case: Case) -> Found | None:
     feed = case.newest.get("feed") or {}
     if feed.get("status") != "broken":
         return None
-    told = "; ".join(str(one.get("said") or f"{one.get('table')}.{one.get('column')}: {one.get('kind')}") for one in feed.get("findings", [])[:3])
-    return "feed broken", f"The feed is broken ({told}): the data must be mended, and nothing is retrained on it.", "A period whose feed is whole."
+    told = "; ".join(
+        str(one.get("said") or f"{one.get('table')}.{one.get('column')}: {one.get('kind')}")
+        for one in feed.get("findings", [])[:3]
+    )
+    return (
+        "feed broken",
+        f"The feed is broken ({told}): the data must be mended, and nothing is retrained on it.",
+        "A period whose feed is whole.",
+    )
 
 # %% ../nbs/26_retraining.ipynb #ab596865
 def _production(case: Case) -> Found | None:
@@ -157,7 +171,9 @@ def _production(case: Case) -> Found | None:
         return "no champion", "No model is in production yet.", "A model that its gate lets pass: mlloop run."
     if case.facts.canary is None:
         return None
-    said = f"The model {case.facts.canary[:12]} is on trial until {case.facts.canary_until[:10]}; its figures are awaited."
+    said = (
+        f"The model {case.facts.canary[:12]} is on trial until {case.facts.canary_until[:10]}; its figures are awaited."
+    )
     return "waiting for canary", said, "The canary's end: promoted, or rolled back."
 
 # %% ../nbs/26_retraining.ipynb #cb149ec1
@@ -168,22 +184,48 @@ def _evidence(case: Case) -> Found | None:
     worst = max(streaks, key=lambda one: (one.latest, one.worse))
     change = f"{k} of the last {n} periods worse than the reference, the latest among them."
     if worst.worse:
-        said = f"{worst.worse} of the last {n} periods is" if worst.worse == 1 else f"{worst.worse} of the last {n} periods are"
+        said = (
+            f"{worst.worse} of the last {n} periods is"
+            if worst.worse == 1
+            else f"{worst.worse} of the last {n} periods are"
+        )
         passed = "" if worst.latest else ", but not the latest"
-        return "watch", f"{said} worse than the reference by {worst.kind} {case.label}{passed}; {k} with the latest among them would retrain.", change
+        return (
+            "watch",
+            f"{said} worse than the reference by {worst.kind} {case.label}{passed}; {k} with the latest among them would retrain.",
+            change,
+        )
     if not any(one.marks for one in streaks):
-        return "no figure yet", "No labels of this model's answers have come yet, and nothing could be estimated of them.", "The labels of its first period."
+        return (
+            "no figure yet",
+            "No labels of this model's answers have come yet, and nothing could be estimated of them.",
+            "The labels of its first period.",
+        )
     if not any(one.trusted for one in streaks):
-        why = next((one.marks[-1].why for one in streaks if one.marks and one.marks[-1].why), "") or "none of its periods has a figure"
-        return "not enough rows", f"No figure of this period may be trusted: {why}.", "Periods with enough rows, or labels."
+        why = (
+            next((one.marks[-1].why for one in streaks if one.marks and one.marks[-1].why), "")
+            or "none of its periods has a figure"
+        )
+        return (
+            "not enough rows",
+            f"No figure of this period may be trusted: {why}.",
+            "Periods with enough rows, or labels.",
+        )
     lower = any(one.trusted and one.marks[-1].worse_by > case.policy.margin for one in streaks)
-    how = "is worse than on its held-out period, but by no more than chance allows" if lower else "does as on its held-out period"
+    how = (
+        "is worse than on its held-out period, but by no more than chance allows"
+        if lower
+        else "does as on its held-out period"
+    )
     return "nothing", f"The model {how}: {_latest(case)}.", change
 
 # %% ../nbs/26_retraining.ipynb #154835dd
 def _latest(case: Case) -> str:
-    said = [f"{one.kind} {case.label} {number(one.marks[-1].value)} (reference {number(one.marks[-1].reference)})"
-            for one in (case.realised, case.estimated) if one.trusted and one.marks[-1].value is not None]
+    said = [
+        f"{one.kind} {case.label} {number(one.marks[-1].value)} (reference {number(one.marks[-1].reference)})"
+        for one in (case.realised, case.estimated)
+        if one.trusted and one.marks[-1].value is not None
+    ]
     return ", ".join(said) or "no figure is worse"
 
 # %% ../nbs/26_retraining.ipynb #77e3982c
@@ -191,7 +233,11 @@ def _labels(case: Case) -> Found | None:
     have, asked = case.facts.new_labelled_rows, case.policy.min_labelled_rows
     if have >= asked:
         return None
-    return "not enough labels", f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {asked:,} are asked for.", f"{asked - have:,} more labels."
+    return (
+        "not enough labels",
+        f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {asked:,} are asked for.",
+        f"{asked - have:,} more labels.",
+    )
 
 # %% ../nbs/26_retraining.ipynb #c4ce7ad7
 def _cooldown(case: Case) -> Found | None:
@@ -199,7 +245,11 @@ def _cooldown(case: Case) -> Found | None:
     until = last + dt.timedelta(days=case.policy.cooldown_days) if last else None
     if until is None or case.facts.now >= until:
         return None
-    return "cooldown", f"{_why(case)} But the last retraining began on {last:%Y-%m-%d}; the next may on {until:%Y-%m-%d}.", f"The {until:%Y-%m-%d}."
+    return (
+        "cooldown",
+        f"{_why(case)} But the last retraining began on {last:%Y-%m-%d}; the next may on {until:%Y-%m-%d}.",
+        f"The {until:%Y-%m-%d}.",
+    )
 
 # %% ../nbs/26_retraining.ipynb #adb6d8d4
 def _budget(case: Case) -> Found | None:
@@ -229,8 +279,10 @@ def _why(case: Case) -> str:
     if case.firing is None:
         return f"{case.policy.backstop_days} days have passed since a model was last trained, which is when the schedule asks for a new one."
     last = case.firing.marks[-1]
-    return (f"{case.firing.worse} of the last {len(case.firing.marks)} periods are worse than the reference by {case.firing.kind} {case.label}: "
-            f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors.")
+    return (
+        f"{case.firing.worse} of the last {len(case.firing.marks)} periods are worse than the reference by {case.firing.kind} {case.label}: "
+        f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors."
+    )
 
 # %% ../nbs/26_retraining.ipynb #dfb10a63
 RULES: tuple[Callable[[Case], Found | None], ...] = (_feed, _production, _evidence, _labels, _cooldown, _budget, _worth)
@@ -260,15 +312,58 @@ def _figures(case: Case) -> list[dict[str, Any]]:
         if not one.marks:
             continue
         last = one.marks[-1]
-        bound = None if last.reference is None else last.reference - metric(case.statement.success.metric).gain(1, 0) * policy.margin
-        found += [Check(f"{one.kind} {case.label}", not one.latest, "", last.value, last.low, last.high, bound, case.label),
-                  Check(f"standard errors worse by {one.kind} figures", not one.latest, "", last.standard_errors, None, None, policy.standard_errors, "standard errors"),
-                  Check(f"periods worse by {one.kind} figures", not one.fires, "", one.worse, None, None, policy.k, f"of the last {policy.n}")]
+        bound = (
+            None
+            if last.reference is None
+            else last.reference - metric(case.statement.success.metric).gain(1, 0) * policy.margin
+        )
+        found += [
+            Check(f"{one.kind} {case.label}", not one.latest, "", last.value, last.low, last.high, bound, case.label),
+            Check(
+                f"standard errors worse by {one.kind} figures",
+                not one.latest,
+                "",
+                last.standard_errors,
+                None,
+                None,
+                policy.standard_errors,
+                "standard errors",
+            ),
+            Check(
+                f"periods worse by {one.kind} figures",
+                not one.fires,
+                "",
+                one.worse,
+                None,
+                None,
+                policy.k,
+                f"of the last {policy.n}",
+            ),
+        ]
     if case.firing:
         loss = _loss(case)
-        found += [Check("new labelled rows", case.facts.new_labelled_rows >= policy.min_labelled_rows, "", case.facts.new_labelled_rows, None, None, policy.min_labelled_rows, "rows"),
-                  Check("expected loss", None if loss is None else loss <= case.statement.money.per_retraining, "", loss, None, None,
-                        case.statement.money.per_retraining, case.statement.money.currency)]
+        found += [
+            Check(
+                "new labelled rows",
+                case.facts.new_labelled_rows >= policy.min_labelled_rows,
+                "",
+                case.facts.new_labelled_rows,
+                None,
+                None,
+                policy.min_labelled_rows,
+                "rows",
+            ),
+            Check(
+                "expected loss",
+                None if loss is None else loss <= case.statement.money.per_retraining,
+                "",
+                loss,
+                None,
+                None,
+                case.statement.money.per_retraining,
+                case.statement.money.currency,
+            ),
+        ]
     return [one.evidence() for one in found]
 
 # %% ../nbs/26_retraining.ipynb #dc301d94
@@ -283,8 +378,20 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     models = {one["period"]["from"]: one.get("model") for one in history}
     for model in dict.fromkeys(models.values()):
         marks = {"estimated": estimated_marks(history, model), "realised": realised_marks(history, model, 1.0)}
-        rows += [{"until": pd.Timestamp(m.until), "kind": kind, "value": m.value, "low": m.low, "high": m.high, "reference": m.reference, "model": model}
-                 for kind, found in marks.items() for m in found if m.value is not None]
+        rows += [
+            {
+                "until": pd.Timestamp(m.until),
+                "kind": kind,
+                "value": m.value,
+                "low": m.low,
+                "high": m.high,
+                "reference": m.reference,
+                "model": model,
+            }
+            for kind, found in marks.items()
+            for m in found
+            if m.value is not None
+        ]
     return pd.DataFrame(rows, columns=["until", "kind", "value", "low", "high", "reference", "model"])
 
 # %% ../nbs/26_retraining.ipynb #543ce937
@@ -296,15 +403,34 @@ def plot_history(data: pd.DataFrame, ax, events: Sequence[tuple[str, str]] = (),
         part = data[data["kind"] == kind].sort_values("until")
         if len(part):
             value = part["value"].to_numpy(float)
-            spread = np.abs(np.vstack([value - part["low"].fillna(part["value"]), part["high"].fillna(part["value"]) - value]))
-            ax.errorbar(part["until"], value, yerr=spread, color=colour, marker=sign, ms=4, lw=1.2, elinewidth=0.7, label=kind)
+            spread = np.abs(
+                np.vstack([value - part["low"].fillna(part["value"]), part["high"].fillna(part["value"]) - value])
+            )
+            ax.errorbar(
+                part["until"], value, yerr=spread, color=colour, marker=sign, ms=4, lw=1.2, elinewidth=0.7, label=kind
+            )
     for _, part in data.dropna(subset=["reference"]).groupby("model", sort=False):
         ax.plot([part["until"].min(), part["until"].max()], [part["reference"].iloc[-1]] * 2, color=GREY, ls="--", lw=1)
     for moment, word in events:
         ax.axvline(pd.Timestamp(moment), color=GREY, lw=0.8, ls=":")
-        ax.annotate(word, (mdates.date2num(pd.Timestamp(moment)), 1.0), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=7, color=GREY)
+        ax.annotate(
+            word,
+            (mdates.date2num(pd.Timestamp(moment)), 1.0),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            va="top",
+            ha="right",
+            fontsize=7,
+            color=GREY,
+        )
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     if len(data):
         ax.legend(fontsize=7.5, frameon=False, loc="lower left")
     periods = data["until"].nunique()
-    return finish(ax, title, f"n = {periods} periods; lines across are intervals; dashed: the reference of the model that answered", "time (UTC)", label)
+    return finish(
+        ax,
+        title,
+        f"n = {periods} periods; lines across are intervals; dashed: the reference of the model that answered",
+        "time (UTC)",
+        label,
+    )

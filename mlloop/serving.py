@@ -37,9 +37,19 @@ _Name = Annotated[str, Limits(max_length=200)]
 def request_type(release: Release) -> type:
     """The type of one request for this release, a TypedDict that pydantic checks."""
     if release.kind == "recommendation":
-        keys = {"user": Required[Annotated[str, Limits(max_length=200, description="who is shown the items")]],
-                "k": NotRequired[Annotated[int | None, Limits(ge=1, le=1000, description="how many items")]],
-                "exclude": NotRequired[Annotated[list[_Name] | None, Limits(max_length=MOST_EXCLUDED, description="items not to show, say those bought since the model learnt")]]}
+        keys = {
+            "user": Required[Annotated[str, Limits(max_length=200, description="who is shown the items")]],
+            "k": NotRequired[Annotated[int | None, Limits(ge=1, le=1000, description="how many items")]],
+            "exclude": NotRequired[
+                Annotated[
+                    list[_Name] | None,
+                    Limits(
+                        max_length=MOST_EXCLUDED,
+                        description="items not to show, say those bought since the model learnt",
+                    ),
+                ]
+            ],
+        }
     else:
         keys = {one.name: _key(one) for one in release.fields}
         if release.entity and release.entity not in keys:
@@ -57,7 +67,9 @@ def _key(one: Field) -> Any:
         kind = Annotated[kind, Limits(ge=one.min, le=one.max, description=told)]
     elif one.type == "text":
         pattern = "|".join(_escaped(v) for v in one.values) if one.values else None
-        kind = Annotated[kind, Limits(max_length=10_000, pattern=f"^({pattern})$" if pattern else None, description=told)]
+        kind = Annotated[
+            kind, Limits(max_length=10_000, pattern=f"^({pattern})$" if pattern else None, description=told)
+        ]
     return Required[kind] if one.required else NotRequired[kind | None]
 
 # %% ../nbs/24_serving.ipynb #174a7e8d
@@ -140,8 +152,11 @@ def in_production(settings: Settings, ledger: Ledger, problem: str, now: Pair | 
         return Pair(champion, fault=str(error))
 
 # %% ../nbs/24_serving.ipynb #c3fd44ad
-def answer(pair: Pair, rows: Sequence[Mapping[str, Any]], marks: Sequence[tuple[str, str]] | None = None,
-           ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def answer(
+    pair: Pair,
+    rows: Sequence[Mapping[str, Any]],
+    marks: Sequence[tuple[str, str]] | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The answers to checked rows, and the records of what was said.
 
     Parameters
@@ -173,7 +188,14 @@ def answer(pair: Pair, rows: Sequence[Mapping[str, Any]], marks: Sequence[tuple[
             if role == "champion":
                 raise
             failed = [_record(release, role, row, entity, {}, None, type(error).__name__) for row in asked]
-            records += failed if marks is None else [{**one, "id": f"{marks[at][0]}e", "at": marks[at][1]} for at, one in zip(places, failed, strict=True)]
+            records += (
+                failed
+                if marks is None
+                else [
+                    {**one, "id": f"{marks[at][0]}e", "at": marks[at][1]}
+                    for at, one in zip(places, failed, strict=True)
+                ]
+            )
             release, role, said = pair.champion, "champion", pair.champion.answers(asked)
         each_ms = round((time.perf_counter() - began) * 1000 / len(asked), 3)
         for at, row, one in zip(places, asked, said, strict=True):
@@ -185,7 +207,9 @@ def answer(pair: Pair, rows: Sequence[Mapping[str, Any]], marks: Sequence[tuple[
     return answers, records
 
 # %% ../nbs/24_serving.ipynb #9864bf4a
-def _parts(pair: Pair, rows: Sequence[Mapping[str, Any]], entity: str | None) -> Iterator[tuple[Release, str, list[int]]]:
+def _parts(
+    pair: Pair, rows: Sequence[Mapping[str, Any]], entity: str | None
+) -> Iterator[tuple[Release, str, list[int]]]:
     """Who answers which rows."""
     ours: list[int] = []
     if pair.canary is not None:
@@ -203,13 +227,31 @@ def _sticky(row: Mapping[str, Any], entity: str | None) -> str:
     return str(key) if key is not None else json.dumps(row, sort_keys=True, default=str)
 
 # %% ../nbs/24_serving.ipynb #e9895498
-def _record(release: Release, role: str, row: Mapping[str, Any], entity: str | None, said: Mapping[str, Any], ms: float | None,
-            error: str | None = None) -> dict[str, Any]:
+def _record(
+    release: Release,
+    role: str,
+    row: Mapping[str, Any],
+    entity: str | None,
+    said: Mapping[str, Any],
+    ms: float | None,
+    error: str | None = None,
+) -> dict[str, Any]:
     now = time.time_ns()
     who = row.get(entity) if entity else None
-    record = {"id": f"{now:016x}{os.urandom(6).hex()}", "at": _utc(now), "problem": release.problem,
-              "model": release.model, "release": release.digest, "role": role, "entity": None if who is None else str(who),
-              "row": {k: v if v is None or type(v) in (str, float, int, list) else str(v) for k, v in row.items() if k != entity}, **said, "ms": ms}
+    record = {
+        "id": f"{now:016x}{os.urandom(6).hex()}",
+        "at": _utc(now),
+        "problem": release.problem,
+        "model": release.model,
+        "release": release.digest,
+        "role": role,
+        "entity": None if who is None else str(who),
+        "row": {
+            k: v if v is None or type(v) in (str, float, int, list) else str(v) for k, v in row.items() if k != entity
+        },
+        **said,
+        "ms": ms,
+    }
     return {**record, "error": error} if error else record
 
 # %% ../nbs/24_serving.ipynb #eea47bc8
@@ -220,8 +262,12 @@ def _utc(ns: int) -> str:
 CHUNK = 5000
 
 
-def score_table(pair: Pair, table: pd.DataFrame, log: prediction_log.Log | None = None,
-                marks: Sequence[tuple[str, str]] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_table(
+    pair: Pair,
+    table: pd.DataFrame,
+    log: prediction_log.Log | None = None,
+    marks: Sequence[tuple[str, str]] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Answer every row of a table.
 
     Parameters
@@ -246,7 +292,10 @@ def score_table(pair: Pair, table: pd.DataFrame, log: prediction_log.Log | None 
         A column is missing that every request must state.
     """
     form, checks = pair.form, checker(pair.form)
-    fields = [*form.fields, *([Field("user", "text", True), Field("exclude", "list")] if form.kind == "recommendation" else [])]
+    fields = [
+        *form.fields,
+        *([Field("user", "text", True), Field("exclude", "list")] if form.kind == "recommendation" else []),
+    ]
     if form.entity and form.kind != "recommendation":
         fields.append(Field(form.entity, "text"))
     lacking = [one.name for one in fields if one.required and one.name not in table]
@@ -266,7 +315,9 @@ def score_table(pair: Pair, table: pd.DataFrame, log: prediction_log.Log | None 
     return _as_table(said, form), pd.DataFrame(refused, columns=["row", "reason"])
 
 # %% ../nbs/24_serving.ipynb #ce25e881
-def _valid(checks: TypeAdapter, rows: list[dict[str, Any]], start: int, refused: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
+def _valid(
+    checks: TypeAdapter, rows: list[dict[str, Any]], start: int, refused: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[int]]:
     """The rows that keep the contract and their positions; the others go to `refused`."""
     good, places = [], []
     for at, row in enumerate(rows, start):
@@ -292,6 +343,13 @@ def log_by_model(log: pd.DataFrame) -> pd.DataFrame:
     """answered, failed, p50_ms, p99_ms, first and last answer of each model and role in a prediction log."""
     kept = log.assign(model=log["model"].str[:12], failed=log["error"].notna())
     said = kept.groupby(["model", "role"], sort=False)
-    return pd.DataFrame({
-        "answered": said["failed"].agg(lambda failed: int((~failed).sum())), "failed": said["failed"].sum(),
-        "p50_ms": said["ms"].median(), "p99_ms": said["ms"].quantile(0.99), "first": said["at"].min(), "last": said["at"].max()})
+    return pd.DataFrame(
+        {
+            "answered": said["failed"].agg(lambda failed: int((~failed).sum())),
+            "failed": said["failed"].sum(),
+            "p50_ms": said["ms"].median(),
+            "p99_ms": said["ms"].quantile(0.99),
+            "first": said["at"].min(),
+            "last": said["at"].max(),
+        }
+    )

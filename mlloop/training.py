@@ -42,7 +42,9 @@ class Material:
     trained: dict[str, Any]
 
 # %% ../nbs/20_training.ipynb #28768c30
-def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None) -> Material:
+def material(
+    statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None
+) -> Material:
     """What the product of `features` gives to learn from; `read` gives an Ibis table for a table's reference.
 
     Parameters

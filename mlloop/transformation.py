@@ -242,9 +242,7 @@ def rows_of(problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime
     rows = until(rows, column, as_of)  # a time that came with a join was not there to cut by before
     windows = time_windows(time, as_of, _first(rows, column, f"{problem.name}/rows")) if column else None
     key = [k for k in (column, task.entity, *problem.tables[task.table].key) if k in rows.columns]
-    return Result(
-        {"rows": rows.order_by(list(dict.fromkeys(key or rows.columns)))}, windows, [*changes, *more]
-    )
+    return Result({"rows": rows.order_by(list(dict.fromkeys(key or rows.columns)))}, windows, [*changes, *more])
 
 # %% ../nbs/13_transformation.ipynb #ec47493a
 def _noted(change: Change, count: int, reason: str) -> Change:

@@ -24,7 +24,9 @@ def is_figure(e: dict[str, Any] | None) -> bool:
 # %% ../nbs/22_validation_gate.ipynb #794ee587
 def missing(name: str, what: str) -> Check:
     """A check that fails because its figure is not there."""
-    return Check(name, False, f"There is no figure for {what}; a missing figure is a No.", must_change=f"measure {what}")
+    return Check(
+        name, False, f"There is no figure for {what}; a missing figure is a No.", must_change=f"measure {what}"
+    )
 
 # %% ../nbs/22_validation_gate.ipynb #67496baf
 def threshold_met(figures: dict[str, Any], statement: Problem) -> Check:
@@ -38,12 +40,18 @@ def threshold_met(figures: dict[str, Any], statement: Problem) -> Check:
     half = (main["high"] - main["low"]) / 2
     said = f"{better.label} is {number(main['value'])} [{number(main['low'])}, {number(main['high'])}], {number(asked)} is asked for."
     change = f"needs {better.label} {number(asked)}, the model gives {number(main['value'])} +- {number(half)}"
-    return Check(name, passed, said, main["value"], main["low"], main["high"], asked, better.label, "" if passed else change)
+    return Check(
+        name, passed, said, main["value"], main["low"], main["high"], asked, better.label, "" if passed else change
+    )
 
 # %% ../nbs/22_validation_gate.ipynb #75975634
 def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
     """Is the gain over the best rule surely at least what was asked for?"""
-    name, least, label = "better than the best rule", statement.success.min_gain, metrics.metric(statement.success.metric).label
+    name, least, label = (
+        "better than the best rule",
+        statement.success.min_gain,
+        metrics.metric(statement.success.metric).label,
+    )
     if figures.get("best_rule") is None or not is_figure(figures["contenders"][figures["best_rule"]].get("gain")):
         return missing(name, "the gain over the best rule")
     rule = figures["contenders"][figures["best_rule"]]
@@ -62,17 +70,29 @@ def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
 # %% ../nbs/22_validation_gate.ipynb #18ec53f8
 def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
     """Is the model surely better than the one in production, if there is one?"""
-    name, found, label = "better than the champion", figures.get("champion"), metrics.metric(statement.success.metric).label
+    name, found, label = (
+        "better than the champion",
+        figures.get("champion"),
+        metrics.metric(statement.success.metric).label,
+    )
     if found is None:
         return missing(name, "the champion")
     if not found["digest"]:
         return Check(name, True, found["said"], unit=label)
     g = found.get("gain")
     if g is None or not is_figure(g):
-        return Check(name, False, found["said"], unit=label, must_change="compare with the champion on rows that neither has learnt")
+        return Check(
+            name,
+            False,
+            found["said"],
+            unit=label,
+            must_change="compare with the champion on rows that neither has learnt",
+        )
     if g["value"] == g["low"] == g["high"] == 0:
         said = f"{found['said']} On the {found['n']:,} rows that neither has learnt it answers as the champion does: a swap would change nothing."
-        return Check(name, None, said, 0.0, 0.0, 0.0, 0.0, label, "nothing: the champion answers already as this model would")
+        return Check(
+            name, None, said, 0.0, 0.0, 0.0, 0.0, label, "nothing: the champion answers already as this model would"
+        )
     passed = g["low"] > 0
     said = (
         f"{found['said']} On the {found['n']:,} rows that neither has learnt the gain is {number(g['value'])} "
@@ -101,11 +121,25 @@ def right_for_everybody(figures: dict[str, Any], statement: Problem) -> list[Che
         passed = True if worst["gap"] <= s.max_slice_gap else False if kind_end > s.max_slice_gap else None
         small = len(groups) - len(judged)
         place = f"is {number(worst['gap'])} behind everybody" if worst["gap"] > 0 else "is as well off as everybody"
-        few = f"; {small} group{'s' if small > 1 else ''} with fewer than {s.min_slice_rows:,} rows {'are' if small > 1 else 'is'} not judged." if small else "."
+        few = (
+            f"; {small} group{'s' if small > 1 else ''} with fewer than {s.min_slice_rows:,} rows {'are' if small > 1 else 'is'} not judged."
+            if small
+            else "."
+        )
         said = f"The worst group of {name}, '{worst['group']}' (n = {worst['n']:,}), {place}{few}"
         change = f"{name} '{worst['group']}' is {number(worst['gap'])} behind everybody in {better.label}, at most {number(s.max_slice_gap)} may be"
         checks.append(
-            Check(f"no group of {name} left behind", passed, said, worst["gap"], None, None, s.max_slice_gap, better.label, "" if passed else change)
+            Check(
+                f"no group of {name} left behind",
+                passed,
+                said,
+                worst["gap"],
+                None,
+                None,
+                s.max_slice_gap,
+                better.label,
+                "" if passed else change,
+            )
         )
     return checks
 
@@ -116,7 +150,10 @@ def quick_enough(figures: dict[str, Any], statement: Problem) -> Check:
     took = (figures.get("latency") or {}).get("p99_below_ms")
     if took is None or not math.isfinite(took):
         return missing(name, "the time of one answer")
-    said, passed = f"99 of 100 single answers take at most {number(took)} ms, {number(limit)} are allowed.", took <= limit
+    said, passed = (
+        f"99 of 100 single answers take at most {number(took)} ms, {number(limit)} are allowed.",
+        took <= limit,
+    )
     change = f"an answer may take {number(limit)} ms, 99 of 100 take up to {number(took)}"
     return Check(name, passed, said, took, None, None, limit, "ms", "" if passed else change)
 
@@ -182,9 +219,13 @@ def ask_afresh(training: dict[str, Any], examples: dict[str, Any]) -> dict[str, 
     import sys
 
     task = json.dumps({"path": training["model"]["path"], "digest": training["model"]["digest"], "examples": examples})
-    program = "import sys, json; from mlloop.validation_gate import answer; print(json.dumps(answer(json.load(sys.stdin))))"
+    program = (
+        "import sys, json; from mlloop.validation_gate import answer; print(json.dumps(answer(json.load(sys.stdin))))"
+    )
     try:
-        done = subprocess.run([sys.executable, "-c", program], input=task, capture_output=True, text=True, timeout=PATIENCE_S)
+        done = subprocess.run(
+            [sys.executable, "-c", program], input=task, capture_output=True, text=True, timeout=PATIENCE_S
+        )
     except subprocess.TimeoutExpired:
         return {"asked": len(examples["answers"]), "same": None, "said": f"It did not answer within {PATIENCE_S} s."}
     if done.returncode:
@@ -226,7 +267,9 @@ HEADLINES = {
 def headline(verdict: dict[str, Any], figures: dict[str, Any], statement: Problem) -> str:
     """The verdict, what decided it, and what the model is worth, as Markdown."""
     said = f"### {HEADLINES[verdict['verdict']]}\n\n{verdict['reasons'][0] if verdict['reasons'] else ''}"
-    more = (figures["contenders"][figures["best_rule"]] if figures.get("best_rule") is not None else {}).get("more_worth")
+    more = (figures["contenders"][figures["best_rule"]] if figures.get("best_rule") is not None else {}).get(
+        "more_worth"
+    )
     if more is None or not is_figure(more):
         return said
     money, rule = statement.money, figures["contenders"][figures["best_rule"]]["name"]
@@ -258,6 +301,15 @@ def losers(exploration: dict[str, Any]):
     import pandas as pd
 
     chosen = (exploration.get("chosen") or {}).get("name")
-    rows = [{"name": c["name"].replace("_", " "), "group": "chosen" if c["name"] == chosen else "not chosen", "value": c["mean"], "low": c["low"], "high": c["high"]}
-            for c in exploration.get("candidates", []) if c.get("mean") is not None]
+    rows = [
+        {
+            "name": c["name"].replace("_", " "),
+            "group": "chosen" if c["name"] == chosen else "not chosen",
+            "value": c["mean"],
+            "low": c["low"],
+            "high": c["high"],
+        }
+        for c in exploration.get("candidates", [])
+        if c.get("mean") is not None
+    ]
     return pd.DataFrame(rows)

@@ -170,7 +170,14 @@ def plot_money(
     if {"low", "high"} <= set(shown):
         ax.hlines(range(len(shown)), shown["low"], shown["high"], color=BLACK, lw=1.2)
     for i, value in enumerate(shown["value"]):
-        ax.annotate(f"{value:,.0f}", (value, i + 0.33), fontsize=7.5, va="bottom", ha="right" if value > 0 else "left", bbox={"fc": "white", "ec": "none", "pad": 0.4})
+        ax.annotate(
+            f"{value:,.0f}",
+            (value, i + 0.33),
+            fontsize=7.5,
+            va="bottom",
+            ha="right" if value > 0 else "left",
+            bbox={"fc": "white", "ec": "none", "pad": 0.4},
+        )
     ax.axvline(0, color=BLACK, lw=0.8, zorder=1)
     ax.set_yticks(range(len(shown)), [safe(name) for name in shown["name"]])
     ax.set_ylim(-0.5, len(shown) - 0.2)
@@ -178,9 +185,7 @@ def plot_money(
     best = shown.iloc[-1]
     ahead = best["value"] - (shown.iloc[-2]["value"] if len(shown) > 1 else 0)
     who = "The model" if best["name"] == "model" else best["name"]
-    said = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace(
-        "  ", " "
-    )
+    said = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace("  ", " ")
     return finish(ax, said, caption, f"{currency} {period}".strip())
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162

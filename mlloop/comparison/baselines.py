@@ -143,7 +143,9 @@ def last_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, delay_
     """
     who = np.zeros(len(y), dtype=int) if entity is None else pd.factorize(entity)[0]
     at = time.to_numpy().astype("datetime64[us]")
-    left = pd.DataFrame({"who": who, "at": at - np.timedelta64(round(delay_days * 86_400e6), "us"), "row": np.arange(len(y))})
+    left = pd.DataFrame(
+        {"who": who, "at": at - np.timedelta64(round(delay_days * 86_400e6), "us"), "row": np.arange(len(y))}
+    )
     right = pd.DataFrame({"who": who, "at": at, "last": y})
     joined = pd.merge_asof(
         left.sort_values("at", kind="stable"), right.sort_values("at", kind="stable"),
@@ -271,7 +273,9 @@ def tabular_contenders(statement: Problem, rows: Rows) -> list[Contender]:
     return [*found, Contender("one_split", "statistic", "the best single question, learnt from the data"), MODEL]
 
 # %% ../../nbs/comparison/baselines.ipynb #14a6f56e
-def fold_scores(rows: Rows, train: np.ndarray, test: np.ndarray, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def fold_scores(
+    rows: Rows, train: np.ndarray, test: np.ndarray, seed: int = 0
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Each contender's scores of the fold's tuning rows and of its test rows.
 
     Parameters
@@ -377,7 +381,9 @@ def fold_rows(rows: Rows, folds, seed: int = 0) -> list[tuple[np.ndarray, np.nda
     found = []
     for fold in folds:
         train = np.flatnonzero(rows.time < pd.Timestamp(fold["train_until"]))
-        test = np.flatnonzero((rows.time >= pd.Timestamp(fold["test_from"])) & (rows.time < pd.Timestamp(fold["test_until"])))
+        test = np.flatnonzero(
+            (rows.time >= pd.Timestamp(fold["test_from"])) & (rows.time < pd.Timestamp(fold["test_until"]))
+        )
         if len(train) < 10 or not len(test):
             raise DataError(
                 f"has {len(train)} rows to learn from and {len(test)} to be tested on",
@@ -415,27 +421,46 @@ class BoughtBefore(recommenders.Recommender):
         return self.seen_[rows].toarray() + best[None, :]
 
 # %% ../../nbs/comparison/baselines.ipynb #08699180
-def recommendation_contenders(statement: Problem, n_items: int, with_categories: bool) -> list[tuple[Contender, recommenders.Recommender]]:
+def recommendation_contenders(
+    statement: Problem, n_items: int, with_categories: bool
+) -> list[tuple[Contender, recommenders.Recommender]]:
     """Those who answer a recommendation problem, unfitted."""
     task: Any = statement.task
     kind = task.target_kind
     best = lambda days, by="all": recommenders.Popularity(days=days, by=by, target_kind=kind)
     rules = [r for r in statement.rules if with_categories or r.by == "all"]
-    made = lambda r: extensions.named("rule", extensions.RULES, r.function)(task) if r.function else best(r.popular_days, r.by)
+    made = lambda r: (
+        extensions.named("rule", extensions.RULES, r.function)(task) if r.function else best(r.popular_days, r.by)
+    )
     found = [(Contender(r.name, "rule", r.meaning), made(r)) for r in rules]
     known = {(r.popular_days, r.by) for r in statement.rules}
-    simple = [("popular_ever", "best-sellers of all time", None, "all"), ("popular_30d", "best-sellers of the last 30 days", 30, "all")]
+    simple = [
+        ("popular_ever", "best-sellers of all time", None, "all"),
+        ("popular_30d", "best-sellers of the last 30 days", 30, "all"),
+    ]
     if with_categories:
         simple.append(("popular_of_category", "best-sellers of the favourite category, 30 days", 30, "category"))
-    found += [(Contender(name, "statistic", said), best(days, by)) for name, said, days, by in simple if (days, by) not in known]
+    found += [
+        (Contender(name, "statistic", said), best(days, by))
+        for name, said, days, by in simple
+        if (days, by) not in known
+    ]
     if task.repeats:
-        found.append((Contender("bought_before", "statistic", "what the customer bought before, most often first"), BoughtBefore(target_kind=kind)))
+        found.append(
+            (
+                Contender("bought_before", "statistic", "what the customer bought before, most often first"),
+                BoughtBefore(target_kind=kind),
+            )
+        )
     again = 1.0 if task.repeats else 0.0
     if n_items <= MANY_ITEMS:
         cheap = recommenders.EASE(l2=100.0, target_kind=kind, repeat_weight=again)
         return [*found, (Contender("cheap_model", "model", "EASE: a linear autoencoder, untuned"), cheap)]
     cheap = recommenders.ItemKNN(target_kind=kind, repeat_weight=again)
-    return [*found, (Contender("cheap_model", "model", "item-kNN: products bought by the same customers, untuned"), cheap)]
+    return [
+        *found,
+        (Contender("cheap_model", "model", "item-kNN: products bought by the same customers, untuned"), cheap),
+    ]
 
 # %% ../../nbs/comparison/baselines.ipynb #0d1fba4e
 USERS_AT_ONCE = 1000
@@ -449,7 +474,9 @@ def wanted(statement: Problem, events: pd.DataFrame, since: str, until: str) -> 
         inside &= events["kind"] == task.target_kind
     if "quantity" in events:
         inside &= ~(events["quantity"] <= 0)
-    return events.loc[inside, ["user", "item"]].dropna().drop_duplicates().sort_values(["user", "item"], ignore_index=True)
+    return (
+        events.loc[inside, ["user", "item"]].dropna().drop_duplicates().sort_values(["user", "item"], ignore_index=True)
+    )
 
 # %% ../../nbs/comparison/baselines.ipynb #4a8cc7cf
 def user_values(model, wants: pd.DataFrame, k: int, repeats: bool = True) -> pd.DataFrame:
@@ -470,7 +497,10 @@ def user_values(model, wants: pd.DataFrame, k: int, repeats: bool = True) -> pd.
         Indexed by user; a user who wanted nothing that may be shown is left out.
     """
     users = pd.Index(wants["user"].unique())
-    parts = [_some_values(model, users[i : i + USERS_AT_ONCE], wants, k, repeats) for i in range(0, len(users), USERS_AT_ONCE)]
+    parts = [
+        _some_values(model, users[i : i + USERS_AT_ONCE], wants, k, repeats)
+        for i in range(0, len(users), USERS_AT_ONCE)
+    ]
     return pd.concat(parts).dropna() if parts else pd.DataFrame(columns=["ndcg", "hit_rate", "recall", "map", "hits"])
 
 # %% ../../nbs/comparison/baselines.ipynb #502e4098

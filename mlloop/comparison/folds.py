@@ -80,7 +80,9 @@ class UsersFold:
         return metrics.estimate_mean(values, confidence=self.confidence, draws=0)
 
 # %% ../../nbs/comparison/folds.ipynb #f7a22c36
-def rows_contest(statement: Problem, rows: baselines.Rows, folds, seed: int = 0) -> tuple[list[Contender], list[RowsFold]]:
+def rows_contest(
+    statement: Problem, rows: baselines.Rows, folds, seed: int = 0
+) -> tuple[list[Contender], list[RowsFold]]:
     """Rules, statistics and a cheap model on the folds of a tabular problem.
 
     Parameters
@@ -100,11 +102,15 @@ def rows_contest(statement: Problem, rows: baselines.Rows, folds, seed: int = 0)
         }
         groups = None if rows.groups is None else rows.groups[test]
         success = statement.success
-        judged.append(RowsFold(rows.y[test], answers, groups, success.metric, statement.money, success.confidence, seed))
+        judged.append(
+            RowsFold(rows.y[test], answers, groups, success.metric, statement.money, success.confidence, seed)
+        )
     return who, judged
 
 # %% ../../nbs/comparison/folds.ipynb #6b596717
-def users_contest(statement: Problem, events: pd.DataFrame, items: pd.DataFrame | None, folds) -> tuple[list[Contender], list[UsersFold]]:
+def users_contest(
+    statement: Problem, events: pd.DataFrame, items: pd.DataFrame | None, folds
+) -> tuple[list[Contender], list[UsersFold]]:
     """Rules, popularities and a cheap collaborative model on the folds of a recommendation problem.
 
     Parameters
@@ -122,7 +128,8 @@ def users_contest(statement: Problem, events: pd.DataFrame, items: pd.DataFrame 
         before = events[events["time"] < pd.Timestamp(fold["train_until"])]
         wants = baselines.wanted(statement, events, fold["test_from"], fold["test_until"])
         values = {
-            who.name: baselines.user_values(model.fit(before, items), wants, task.k, task.repeats) for who, model in pairs
+            who.name: baselines.user_values(model.fit(before, items), wants, task.k, task.repeats)
+            for who, model in pairs
         }
         judged.append(UsersFold(values, statement.success.metric, statement.money, statement.success.confidence))
     return [who for who, _ in pairs], judged

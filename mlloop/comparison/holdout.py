@@ -60,7 +60,13 @@ def scores_of(model, X: pd.DataFrame, positive: Any = 1) -> np.ndarray:
 
 # %% ../../nbs/comparison/holdout.ipynb #b1b615f5
 def held_rows(
-    statement: Problem, model, train: pd.DataFrame, holdout: pd.DataFrame, features: list[str], champion=None, seed: int = 0
+    statement: Problem,
+    model,
+    train: pd.DataFrame,
+    holdout: pd.DataFrame,
+    features: list[str],
+    champion=None,
+    seed: int = 0,
 ) -> Held:
     """The held-out rows of a tabular problem with the answers of the model, the rules, chance and the champion.
 
@@ -97,11 +103,15 @@ def held_rows(
     groups = pd.factorize(entity)[0] if entity is not None and entity.duplicated().any() else None
     fold = RowsFold(y, answers, groups, success.metric, statement.money, success.confidence, seed)
     kept = [c for c in (task.entity, statement.time.column, *success.slices) if c and c in holdout]
-    predictions = holdout[list(dict.fromkeys(kept))].reset_index(drop=True).assign(y_true=y, y_score=answers[MODEL.name].scores)
+    predictions = (
+        holdout[list(dict.fromkeys(kept))].reset_index(drop=True).assign(y_true=y, y_score=answers[MODEL.name].scores)
+    )
     return Held(who, fold, predictions, row_slices(holdout, train, success.slices), holdout[features])
 
 # %% ../../nbs/comparison/holdout.ipynb #d7e1fbfb
-def _simple(statement: Problem, y_train: np.ndarray, n: int, seed: int) -> dict[Contender, tuple[np.ndarray, np.ndarray]]:
+def _simple(
+    statement: Problem, y_train: np.ndarray, n: int, seed: int
+) -> dict[Contender, tuple[np.ndarray, np.ndarray]]:
     usual = (np.median if statement.success.metric in ("mae", "mape") else np.mean)(y_train)
     rng = np.random.default_rng(seed)
     chance = (rng.random(len(y_train)), rng.random(n))
@@ -144,7 +154,13 @@ def activity(events: pd.DataFrame, users: pd.Index) -> pd.Series:
 
 # %% ../../nbs/comparison/holdout.ipynb #db72a232
 def held_users(
-    statement: Problem, model, events: pd.DataFrame, items: pd.DataFrame | None, windows: dict[str, Any], champion=None, seed: int = 0
+    statement: Problem,
+    model,
+    events: pd.DataFrame,
+    items: pd.DataFrame | None,
+    windows: dict[str, Any],
+    champion=None,
+    seed: int = 0,
 ) -> Held:
     """The held-out users of a recommendation problem with the lists of the model, the rules, chance and the champion.
 
@@ -156,10 +172,16 @@ def held_users(
     task: Any = statement.task
     wants = baselines.wanted(statement, events, windows["holdout_from"], windows["holdout_until"])
     if not len(wants):
-        raise DataError(f"nobody has an event of kind {task.target_kind!r}", "the held-out period", "Widen time.holdout_days, then: mlloop run")
+        raise DataError(
+            f"nobody has an event of kind {task.target_kind!r}",
+            "the held-out period",
+            "Widen time.holdout_days, then: mlloop run",
+        )
     before = events[events["time"] < pd.Timestamp(windows["holdout_from"])]
     with_categories = items is not None and "category" in items
-    pairs = [pair for pair in baselines.recommendation_contenders(statement, 0, with_categories) if pair[0].kind != "model"]
+    pairs = [
+        pair for pair in baselines.recommendation_contenders(statement, 0, with_categories) if pair[0].kind != "model"
+    ]
     pairs.append((CHANCE, candidates.build("random", task, seed)))
     fitted = [(MODEL, model), *((who, one.fit(before, items)) for who, one in pairs)]
     if champion is not None:
@@ -177,8 +199,16 @@ def held_users(
 def _lists(model, users: pd.Index, wants: pd.DataFrame, task) -> pd.DataFrame:
     items = model.recommend(users, k=task.k, exclude_seen=not task.repeats)
     places = items.shape[1]
-    table = pd.DataFrame({"user": np.repeat(users, places), "place": np.tile(np.arange(1, places + 1), len(users)), "item": items.ravel()})
-    table["wanted"] = pd.MultiIndex.from_frame(table[["user", "item"]]).isin(pd.MultiIndex.from_frame(wants[["user", "item"]]))
+    table = pd.DataFrame(
+        {
+            "user": np.repeat(users, places),
+            "place": np.tile(np.arange(1, places + 1), len(users)),
+            "item": items.ravel(),
+        }
+    )
+    table["wanted"] = pd.MultiIndex.from_frame(table[["user", "item"]]).isin(
+        pd.MultiIndex.from_frame(wants[["user", "item"]])
+    )
     return table
 
 # %% ../../nbs/comparison/holdout.ipynb #3ac42352

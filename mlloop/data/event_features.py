@@ -245,7 +245,9 @@ def embeddings(past: Past) -> tuple[pd.DataFrame, pd.DataFrame]:
         name: known.select(name).distinct().mutate(**{f"{name}_row": ibis.row_number().over(order_by=name)})
         for name in ("user", "item")
     }
-    rows = known.join(numbered["user"], "user").join(numbered["item"], "item")  # numbers are quicker to group than names
+    rows = known.join(numbered["user"], "user").join(
+        numbered["item"], "item"
+    )  # numbers are quicker to group than names
     weight = rows.group_by("user_row", "item_row").agg(weight=lambda t: past.count(t, "target") * 4.0 + t.count())
     cells = weight.to_pandas()
     users, items = (numbered[name].order_by(f"{name}_row").to_pandas()[name].to_numpy() for name in numbered)

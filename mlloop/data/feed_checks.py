@@ -21,7 +21,9 @@ FEW = 200  # values that a column of categories may have; one with more is a nam
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def profile(table: ibis.Table, spec: Table, since: dt.datetime | None = None, until: dt.datetime | None = None) -> dict[str, Any]:
+def profile(
+    table: ibis.Table, spec: Table, since: dt.datetime | None = None, until: dt.datetime | None = None
+) -> dict[str, Any]:
     """What the rows of [since, until) look like.
 
     Parameters
@@ -56,7 +58,12 @@ def profile(table: ibis.Table, spec: Table, since: dt.datetime | None = None, un
             columns[name]["quantiles"] = [_float(found[f"{q} {name}"]) for q in QUANTILES]
     for name in (n for n in names if kinds[n] == "category" and rows):
         columns[name]["values"] = _values(table, name)
-    return {"rows": rows, "daily": _daily(table, spec), "repeats": _repeats(table, spec, names, rows), "columns": columns}
+    return {
+        "rows": rows,
+        "daily": _daily(table, spec),
+        "repeats": _repeats(table, spec, names, rows),
+        "columns": columns,
+    }
 
 # %% ../../nbs/data/feed_checks.ipynb #7fc4075b
 def _kind(table: ibis.Table, name: str, spec: Table) -> str:
@@ -74,7 +81,9 @@ def _float(value: Any) -> float | None:
 # %% ../../nbs/data/feed_checks.ipynb #d23f3923
 def _values(table: ibis.Table, name: str) -> dict[str, float] | None:
     """The share of each value; None for a column of more than `FEW`."""
-    counted = table.filter(table[name].notnull()).group_by(value=table[name].cast("string")).aggregate(n=lambda t: t.count())
+    counted = (
+        table.filter(table[name].notnull()).group_by(value=table[name].cast("string")).aggregate(n=lambda t: t.count())
+    )
     rows = counted.order_by(ibis.desc("n"), "value").limit(FEW + 1).to_pyarrow().to_pylist()
     total = sum(row["n"] for row in rows) or 1
     return {row["value"]: row["n"] / total for row in rows} if len(rows) <= FEW else None
@@ -102,10 +111,19 @@ KINDS = ("schema", "volume", "nulls", "unseen", "duplicates", "unit", "rejected"
 
 def finding(table: str, column: str | None, kind: str, value: float, threshold: float, said: str) -> dict[str, Any]:
     """One thing that is wrong: where, of which of `KINDS`, the figure and its limit, and a sentence."""
-    return {"table": table, "column": column, "kind": kind, "value": float(value), "threshold": float(threshold), "said": said}
+    return {
+        "table": table,
+        "column": column,
+        "kind": kind,
+        "value": float(value),
+        "threshold": float(threshold),
+        "said": said,
+    }
 
 # %% ../../nbs/data/feed_checks.ipynb #9917b864
-def compare(table: str, reference: Mapping[str, Any], now: Mapping[str, Any], days: float | None = None) -> list[dict[str, Any]]:
+def compare(
+    table: str, reference: Mapping[str, Any], now: Mapping[str, Any], days: float | None = None
+) -> list[dict[str, Any]]:
     """What is wrong with the rows of a period, beside those of a reference: a list of `finding`, the worst kinds first.
 
     Parameters
@@ -141,7 +159,16 @@ def _volume(table, reference, now, days) -> list[dict[str, Any]]:
     if abs(now["rows"] - expected) <= SURE * chance or FEWER <= ratio <= MORE:
         return []
     limit = FEWER if ratio < 1 else MORE
-    return [finding(table, None, "volume", ratio, limit, f"{table} has {now['rows']:,} rows where {expected:,.0f} were to be expected.")]
+    return [
+        finding(
+            table,
+            None,
+            "volume",
+            ratio,
+            limit,
+            f"{table} has {now['rows']:,} rows where {expected:,.0f} were to be expected.",
+        )
+    ]
 
 # %% ../../nbs/data/feed_checks.ipynb #f8f0a2b2
 def _repeated(table, reference, now) -> list[dict[str, Any]]:
@@ -159,10 +186,28 @@ def _by_chance(share: float, rows: int) -> float:
 def _gone(table, name, was, is_, rows) -> list[dict[str, Any]]:
     limit = was["nulls"] + NULLS + _by_chance(was["nulls"], rows)
     if is_["nulls"] >= 1 and was["nulls"] < 0.5:
-        return [finding(table, name, "schema", 1, limit, f"{table}.{name} is empty in every row: the column is gone, or was renamed.")]
+        return [
+            finding(
+                table,
+                name,
+                "schema",
+                1,
+                limit,
+                f"{table}.{name} is empty in every row: the column is gone, or was renamed.",
+            )
+        ]
     if is_["nulls"] <= limit:
         return []
-    return [finding(table, name, "nulls", is_["nulls"], limit, f"{table}.{name} is missing in {is_['nulls']:.0%} of the rows ({was['nulls']:.1%} before).")]
+    return [
+        finding(
+            table,
+            name,
+            "nulls",
+            is_["nulls"],
+            limit,
+            f"{table}.{name} is missing in {is_['nulls']:.0%} of the rows ({was['nulls']:.1%} before).",
+        )
+    ]
 
 # %% ../../nbs/data/feed_checks.ipynb #ad3884ce
 def _unseen(table, name, was, is_, rows) -> list[dict[str, Any]]:
@@ -175,7 +220,16 @@ def _unseen(table, name, was, is_, rows) -> list[dict[str, Any]]:
     if share <= limit:
         return []
     most = ", ".join(repr(value)[:40] for value in list(new)[:3]) or f"more than {FEW} values"
-    return [finding(table, name, "unseen", share, limit, f"{table}.{name} has values never seen before in {share:.0%} of the rows: {most}.")]
+    return [
+        finding(
+            table,
+            name,
+            "unseen",
+            share,
+            limit,
+            f"{table}.{name} has values never seen before in {share:.0%} of the rows: {most}.",
+        )
+    ]
 
 # %% ../../nbs/data/feed_checks.ipynb #d31d5d0f
 def _unit(table, name, was, is_) -> list[dict[str, Any]]:
@@ -190,14 +244,29 @@ def _unit(table, name, was, is_) -> list[dict[str, Any]]:
     if abs(np.median(factors)) < np.log(FACTOR) or np.ptp(factors) > np.log(2):
         return []
     times = f"{factor:,.3g} times" if factor > 1 else f"1/{1 / factor:,.3g} of"
-    return [finding(table, name, "unit", factor, FACTOR if factor > 1 else 1 / FACTOR, f"{table}.{name} is {times} what it was, all along: did its unit change?")]
+    return [
+        finding(
+            table,
+            name,
+            "unit",
+            factor,
+            FACTOR if factor > 1 else 1 / FACTOR,
+            f"{table}.{name} is {times} what it was, all along: did its unit change?",
+        )
+    ]
 
 # %% ../../nbs/data/feed_checks.ipynb #5548b8ef
 SUDDEN = ("volume", "unit")
 OFTEN = 20  # rows in which a value must have stood to count as one that there was
 
 
-def confirmed(found: Iterable[dict[str, Any]], now: Mapping[str, Any], lately: Mapping[str, Any] | None = None, ever: Mapping[str, Any] | None = None, times: float = 1.0) -> list[dict[str, Any]]:
+def confirmed(
+    found: Iterable[dict[str, Any]],
+    now: Mapping[str, Any],
+    lately: Mapping[str, Any] | None = None,
+    ever: Mapping[str, Any] | None = None,
+    times: float = 1.0,
+) -> list[dict[str, Any]]:
     """The findings that a second look does not explain.
 
     Parameters
@@ -261,7 +330,16 @@ def late(table: str, then: int, now: int) -> list[dict[str, Any]]:
     share = (now - then) / now if now else 0.0
     if share <= LATE:
         return []
-    return [finding(table, None, "late", share, LATE, f"{share:.0%} of the rows of {table} came after their period had been looked at.")]
+    return [
+        finding(
+            table,
+            None,
+            "late",
+            share,
+            LATE,
+            f"{share:.0%} of the rows of {table} came after their period had been looked at.",
+        )
+    ]
 
 # %% ../../nbs/data/feed_checks.ipynb #2c4f819c
 def status(findings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -122,7 +122,11 @@ def build(name: str, task: Tabular | Recommendation, seed: int = 0, params: dict
     chosen = of_kind(task.kind, [name])[0]
     for key in params or {}:
         if key not in chosen.defaults:
-            raise ModelError(f"no parameter {key!r}" + meant(key, chosen.defaults), f"candidate {name!r}", "Give only parameters that it declares in its space")
+            raise ModelError(
+                f"no parameter {key!r}" + meant(key, chosen.defaults),
+                f"candidate {name!r}",
+                "Give only parameters that it declares in its space",
+            )
     return chosen.make(task, seed, **(params or {}))
 
 # %% ../../nbs/models/candidates.ipynb #3cd570f2
@@ -205,7 +209,8 @@ def ranked() -> ColumnTransformer:
         handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1, min_frequency=20
     )
     both = ColumnTransformer(
-        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)], verbose_feature_names_out=serialization.plain_name
+        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)],
+        verbose_feature_names_out=serialization.plain_name,
     )
     return both.set_output(transform="pandas")
 

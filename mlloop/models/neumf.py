@@ -63,7 +63,9 @@ class Network(nn.Module):
         if self.wide:
             logits = logits + (item_wide * (user_wide * self.product)[:, None]).sum(dim=-1)
         if self.deep:
-            logits = logits + self._deep(self._first(user_deep)[:, None] + item_deep @ self.from_item.T)  # (B, K, H) inside
+            logits = logits + self._deep(
+                self._first(user_deep)[:, None] + item_deep @ self.from_item.T
+            )  # (B, K, H) inside
         return logits
 
     def every_item(self, users):

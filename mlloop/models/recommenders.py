@@ -129,11 +129,17 @@ class Recommender(BaseEstimator):
     def _checked(self, events):
         missing = {"user", "item", "time"} - set(events.columns)
         if missing:
-            raise ModelError(f"events lack {sorted(missing)} (have: {list(events.columns)})", type(self).__name__, "Name them in task.interactions of the problem statement")
+            raise ModelError(
+                f"events lack {sorted(missing)} (have: {list(events.columns)})",
+                type(self).__name__,
+                "Name them in task.interactions of the problem statement",
+            )
         if not (event_weights(events, self.target_kind, 0.0, None) > 0).any():
             kinds = sorted(events["kind"].unique()) if "kind" in events else []
             raise ModelError(
-                f"no event of kind {self.target_kind!r} among {len(events):,} (kinds: {kinds})", type(self).__name__, "Set task.target_kind in the problem statement to one of them"
+                f"no event of kind {self.target_kind!r} among {len(events):,} (kinds: {kinds})",
+                type(self).__name__,
+                "Set task.target_kind in the problem statement to one of them",
             )
         return events
 
@@ -236,7 +242,11 @@ class Popularity(Recommender):
 def categories(items: pd.DataFrame | None, index: pd.Index) -> np.ndarray:
     """The category of each item of `index` as a number, (n_items,); 0 where it is not known."""
     if items is None or "category" not in items:
-        raise ModelError("best-sellers by category need a catalogue with a column 'category'", "Popularity", "Declare task.items.category in the problem statement, or use by: all")
+        raise ModelError(
+            "best-sellers by category need a catalogue with a column 'category'",
+            "Popularity",
+            "Declare task.items.category in the problem statement, or use by: all",
+        )
     known = items.drop_duplicates("item").set_index("item")["category"].reindex(index)
     return pd.factorize(known, sort=True)[0] + 1
 

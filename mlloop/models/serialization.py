@@ -57,7 +57,9 @@ def taken_apart(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if hasattr(value, "get_params"):
         return {"class": type(value).__name__, "state": inner(vars(value))}
     raise ModelError(
-        f"a {type(value).__module__}.{type(value).__name__} has no form without pickle", "saving the model", "Keep arrays, numbers and text in it, or a type that mlloop.models.serialization reviews"
+        f"a {type(value).__module__}.{type(value).__name__} has no form without pickle",
+        "saving the model",
+        "Keep arrays, numbers and text in it, or a type that mlloop.models.serialization reviews",
     )
 
 # %% ../../nbs/models/serialization.ipynb #3e155d62

@@ -46,8 +46,18 @@ def mark(figure: Mapping[str, Any], period: Mapping[str, str], counts: bool, why
     got = lambda name: None if figure.get(name) is None else float(figure[name])
     reference = (figure.get("reference") or {}).get("value")
     known = got("worse_by") is not None and got("standard_errors") is not None
-    return Mark(period["from"], period["until"], got("value"), got("low"), got("high"), reference, got("worse_by") or 0.0,
-                got("standard_errors") or 0.0, counts and known, why)
+    return Mark(
+        period["from"],
+        period["until"],
+        got("value"),
+        got("low"),
+        got("high"),
+        reference,
+        got("worse_by") or 0.0,
+        got("standard_errors") or 0.0,
+        counts and known,
+        why,
+    )
 
 # %% ../../nbs/monitors/degradation.ipynb #230ba9c6
 FAULTY = "the feed was broken"
@@ -71,7 +81,9 @@ def estimated_marks(history: Sequence[Mapping[str, Any]], model: str | None) -> 
             continue
         main = dict(next(iter(figure["methods"].values())), **{k: v for k, v in figure.items() if v is not None})
         whole = one["period"]["from"] not in broken
-        marks.append(mark(main, one["period"], bool(figure.get("trusted")) and whole, figure.get("why", "") if whole else FAULTY))
+        marks.append(
+            mark(main, one["period"], bool(figure.get("trusted")) and whole, figure.get("why", "") if whole else FAULTY)
+        )
     return marks
 
 # %% ../../nbs/monitors/degradation.ipynb #7609e450
@@ -83,7 +95,13 @@ def realised_marks(history: Sequence[Mapping[str, Any]], model: str | None, max_
             continue
         missing = float(one.get("labels_missing") or 0.0)
         whole = one["period"]["from"] not in broken
-        why = FAULTY if not whole else f"{missing:.0%} of the labels are missing" if missing > max_missing else one.get("why", "")
+        why = (
+            FAULTY
+            if not whole
+            else f"{missing:.0%} of the labels are missing"
+            if missing > max_missing
+            else one.get("why", "")
+        )
         marks.append(mark(one, one["period"], bool(one.get("trusted", True)) and missing <= max_missing and whole, why))
     return marks
 
@@ -106,7 +124,12 @@ class Streak:
 # %% ../../nbs/monitors/degradation.ipynb #6537ce27
 def is_worse(mark: Mark, policy: Retrain) -> bool:
     """Whether a period counts as worse: surely (in standard errors) and noticeably (by the margin)."""
-    return mark.counts and mark.worse_by > 0 and mark.worse_by >= policy.margin and mark.standard_errors >= policy.standard_errors
+    return (
+        mark.counts
+        and mark.worse_by > 0
+        and mark.worse_by >= policy.margin
+        and mark.standard_errors >= policy.standard_errors
+    )
 
 # %% ../../nbs/monitors/degradation.ipynb #889f6e0a
 def streak(kind: str, marks: Sequence[Mark], policy: Retrain) -> Streak:

@@ -29,7 +29,9 @@ def classes(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.nd
         Values that are neither numbers, times, truth values nor words.
     """
     if pd.api.types.is_datetime64_any_dtype(reference.dtype):
-        reference, current = (pd.to_datetime(one).astype("int64").astype(float).where(one.notna()) for one in (reference, current))
+        reference, current = (
+            pd.to_datetime(one).astype("int64").astype(float).where(one.notna()) for one in (reference, current)
+        )
     is_words = isinstance(reference.dtype, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(reference.dtype)
     if is_words or pd.api.types.is_bool_dtype(reference.dtype):
         return _named(reference, current)
@@ -45,7 +47,9 @@ def _named(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.nda
     for one in (reference, current):
         if one.dtype == object and one.map(type).isin((list, dict, set, tuple, bytes, np.ndarray)).any():
             raise TypeError(f"holds {type(one.dropna().iloc[0]).__name__}, no single value")
-    placed = [pd.factorize(one.astype(object)) for one in (reference, current)]  # place among the distinct values, -1: missing
+    placed = [
+        pd.factorize(one.astype(object)) for one in (reference, current)
+    ]  # place among the distinct values, -1: missing
     words = [pd.Index([str(value) for value in distinct]) for _, distinct in placed]
     counted = pd.Series(words[0][placed[0][0][placed[0][0] >= 0]]).value_counts()
     code = {word: place if place < NAMES else RARE for place, word in enumerate(counted.index)}
@@ -85,19 +89,25 @@ def drifted(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> di
     rows = len(current)
     if not rows or not len(reference):
         return {"columns": [], "rows": rows, "left_out": [], "said": "There are no rows to compare."}
-    reference, current = (one.sample(ROWS, random_state=seed) if len(one) > ROWS else one for one in (reference, current))
+    reference, current = (
+        one.sample(ROWS, random_state=seed) if len(one) > ROWS else one for one in (reference, current)
+    )
     sides, left_out = _coded(reference, current)
     values = _distances(*sides) if len(sides[0].columns) else {}
     found: list[dict[str, Any]] = []
     for name, value in values.items():
         count = len(np.union1d(sides[0][name], sides[1][name]))
         limit = threshold(count, len(reference), len(current), len(values))
-        found.append({"name": name, "method": "jensen_shannon", "value": value, "threshold": limit, "alert": value > limit})
+        found.append(
+            {"name": name, "method": "jensen_shannon", "value": value, "threshold": limit, "alert": value > limit}
+        )
     found.sort(key=lambda one: float(one["value"] / one["threshold"]), reverse=True)
     return {"columns": found, "rows": rows, "left_out": left_out, "said": _said(found, left_out)}
 
 # %% ../../nbs/monitors/drift.ipynb #be5a405b
-def _coded(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[tuple[pd.DataFrame, pd.DataFrame], list[dict[str, str]]]:
+def _coded(
+    reference: pd.DataFrame, current: pd.DataFrame
+) -> tuple[tuple[pd.DataFrame, pd.DataFrame], list[dict[str, str]]]:
     sides: tuple[dict, dict] = ({}, {})
     left_out = []
     for name in reference:
@@ -116,7 +126,11 @@ def _distances(reference: pd.DataFrame, current: pd.DataFrame) -> dict[str, floa
     names = [str(name) for name in reference]
     plain = {name: f"c{place}" for place, name in enumerate(names)}
     made = nannyml().UnivariateDriftCalculator(
-        column_names=list(plain.values()), treat_as_categorical=list(plain.values()), categorical_methods=["jensen_shannon"], chunk_number=1)
+        column_names=list(plain.values()),
+        treat_as_categorical=list(plain.values()),
+        categorical_methods=["jensen_shannon"],
+        chunk_number=1,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made.fit(reference.rename(columns=plain))
@@ -151,7 +165,9 @@ def weights(reference: pd.DataFrame, score: np.ndarray) -> dict[str, float]:
     return found
 
 # %% ../../nbs/monitors/drift.ipynb #6330dfa2
-def ranked(drift: dict[str, Any], weight: dict[str, float], before: dict[str, int] | None = None) -> list[dict[str, Any]]:
+def ranked(
+    drift: dict[str, Any], weight: dict[str, float], before: dict[str, int] | None = None
+) -> list[dict[str, Any]]:
     """Columns by drift times weight: name, value, threshold, alert, weight, explains, alerts_before (periods before this)."""
     rows = [{**one, "weight": weight.get(one["name"], 0.0), "explains": one["value"] * np.sqrt(weight.get(one["name"], 0.0)),
              "alerts_before": (before or {}).get(one["name"], 0)} for one in drift["columns"]]  # fmt: skip

@@ -130,7 +130,11 @@ class Period:
 
     def some(self, n: int = ROWS, seed: int = 0) -> "Period":
         """At most `n` of its rows, drawn by chance."""
-        return self if len(self) <= n else self.at(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+        return (
+            self
+            if len(self) <= n
+            else self.at(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+        )
 
 # %% ../../nbs/monitors/estimation.ipynb #c101194a
 def nannyml():
@@ -190,7 +194,9 @@ def _curve(reference: Period):
 def _fitted_curve(reference: Period, weights: np.ndarray | None):
     from sklearn.isotonic import IsotonicRegression
 
-    return IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(reference.score, reference.y, sample_weight=weights)
+    return IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
+        reference.score, reference.y, sample_weight=weights
+    )
 
 # %% ../../nbs/monitors/estimation.ipynb #5cca086d
 TREES: dict[str, Any] = dict(objective="binary", learning_rate=0.2, num_leaves=31, min_child_samples=20, reg_lambda=1.0, max_bin=63,
@@ -207,7 +213,12 @@ def modelled(reference: Period, current: Period, seed: int = 0) -> np.ndarray:
 def _trees(reference: Period, seed: int):
     import lightgbm
 
-    data = lightgbm.Dataset(_coder(reference).X, reference.y, init_score=_logit(belief(reference, reference)), params={"max_bin": TREES["max_bin"]})
+    data = lightgbm.Dataset(
+        _coder(reference).X,
+        reference.y,
+        init_score=_logit(belief(reference, reference)),
+        params={"max_bin": TREES["max_bin"]},
+    )
     return lightgbm.train({"seed": seed, **TREES}, data, num_boost_round=75)
 
 # %% ../../nbs/monitors/estimation.ipynb #4443e24f
@@ -246,7 +257,9 @@ def density_ratio(reference: Period, current: Period, seed: int = 0) -> tuple[np
     whole = lightgbm.Dataset(both, is_now, params=TREES, free_raw_data=False).construct()
     for fold in range(FOLDS):
         learnt = whole.subset(np.flatnonzero(part != fold).tolist())
-        trees = lightgbm.train({"seed": seed, **TREES}, learnt, num_boost_round=30)  # stopped earlier it sees half of a shift
+        trees = lightgbm.train(
+            {"seed": seed, **TREES}, learnt, num_boost_round=30
+        )  # stopped earlier it sees half of a shift
         z[part == fold] = trees.predict(both[part == fold], raw_score=True)
     ratio = np.exp(np.clip(z, -20, 20)) * len(X) / max(len(X_now), 1)
     return ratio[: len(X)], ratio[len(X) :]
@@ -285,7 +298,11 @@ def dle(metric: str, reference: Period, current: Period, seed: int = 0) -> float
         A metric that it does not estimate.
     """
     if metric not in DLE:
-        raise DataError(f"cannot be estimated without labels (can be: {', '.join(DLE)})", metric, "Wait for labels, or choose one of these in the problem statement")
+        raise DataError(
+            f"cannot be estimated without labels (can be: {', '.join(DLE)})",
+            metric,
+            "Wait for labels, or choose one of these in the problem statement",
+        )
     X, X_now, names, _ = coded(reference.X, current.X)
     columns = [f"x{place}" for place in range(len(names))]
     table = lambda values, period: pd.DataFrame(values, columns=columns).assign(said=period.score)
@@ -365,11 +382,20 @@ def estimated(metric: str, reference: Period, current: Period, cut: float = 0.5,
         The metric cannot be estimated, or a class is missing from the reference.
     """
     if np.isnan(current.score).any() or np.isnan(reference.score).any():
-        raise DataError("scores are missing: mend the answers first", metric, "See which answers failed: the column error of the prediction log")
+        raise DataError(
+            "scores are missing: mend the answers first",
+            metric,
+            "See which answers failed: the column error of the prediction log",
+        )
     then = then or realised(metric, reference, cut)
     reference, current = reference.some(seed=seed), current.some(CURRENT_ROWS, seed)
     if metrics.metric(metric).task == "regression":
-        values, error, unreached, rows = {"dle": dle(metric, reference, current, seed)}, then.se * np.sqrt(then.n / len(current)), 0.0, {}
+        values, error, unreached, rows = (
+            {"dle": dle(metric, reference, current, seed)},
+            then.se * np.sqrt(then.n / len(current)),
+            0.0,
+            {},
+        )
     else:
         values, error, unreached, rows = _by_beliefs(metric, reference, current, cut, seed)
     said = np.array(list(values.values()))

@@ -178,7 +178,9 @@ def champion_at(ledger: Ledger, statement: Problem, moment: dt.datetime) -> tupl
     """
     rows = ledger.rows(problem=statement.name, kind=("promotion", "rollback"))
     if not rows:
-        raise DataError("nothing is in production, so there is nothing to watch", statement.name, "Put a model there: mlloop run")
+        raise DataError(
+            "nothing is in production, so there is nothing to watch", statement.name, "Put a model there: mlloop run"
+        )
     placed = [(moment_of(ledger, row, statement), row) for row in rows]
     since, row = next((one for one in reversed(placed) if one[0] < moment), placed[-1])
     return str(row.model), since
@@ -207,7 +209,13 @@ def reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: 
         No gate judged the model, or what it read is no longer kept.
     """
     gate = _gate_of(ledger, statement, model)
-    key = (str(settings.state), settings.lake_uri, storage.digest_json(storage.plain(statement.task)), model, str(gate.digests.get("stage evaluation")))
+    key = (
+        str(settings.state),
+        settings.lake_uri,
+        storage.digest_json(storage.plain(statement.task)),
+        model,
+        str(gate.digests.get("stage evaluation")),
+    )
     if key not in _READ:
         while len(_READ) >= 4:
             _READ.pop(next(iter(_READ)))
@@ -222,11 +230,17 @@ def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model:
     content = _evaluation_of(settings, ledger, statement, model)
     kept, main = content["reference"], content["main"]
     figure = Figure(main["value"], (main["high"] - main["low"]) / (2 * 1.96), int(main["n"]))
-    groups = [{key: one[key] for key in ("slice", "group", "value", "n")} for one in content["slices"] if one["value"] is not None]
+    groups = [
+        {key: one[key] for key in ("slice", "group", "value", "n")}
+        for one in content["slices"]
+        if one["value"] is not None
+    ]
     lake = Lake(settings)
     if isinstance(statement.task, Recommendation):
         since, until = (dt.datetime.fromisoformat(kept["windows"][key]) for key in ("holdout_from", "holdout_until"))
-        return Reference(model, described(lake.read(kept["events"]), _items(lake, kept), since, until), figure, groups=groups)
+        return Reference(
+            model, described(lake.read(kept["events"]), _items(lake, kept), since, until), figure, groups=groups
+        )
     release: Any = deployment.load_release(settings, ledger, statement.name, model)
     rows = lake.read(kept["holdout"])
     names = [n for n in dict.fromkeys([*(f.name for f in release.fields), statement.task.target]) if n in rows.columns]
@@ -235,13 +249,23 @@ def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model:
         frame = frame.sample(estimation.ROWS, random_state=0).reset_index(drop=True)
     asked = releases.rows_of(frame, release.fields)
     y = baselines.target(frame[statement.task.target], statement.task)
-    return Reference(model, _typed(pd.DataFrame(asked), release), figure, np.asarray(release.scores(asked), dtype=float), y, release.card.get("cut", 0.5), groups)
+    return Reference(
+        model,
+        _typed(pd.DataFrame(asked), release),
+        figure,
+        np.asarray(release.scores(asked), dtype=float),
+        y,
+        release.card.get("cut", 0.5),
+        groups,
+    )
 
 # %% ../../nbs/monitors/evidence.ipynb #f705e7e1
 def _gate_of(ledger: Ledger, statement: Problem, model: str) -> Row:
     gate = ledger.last(problem=statement.name, kind="gate", subject="validation", model=model)
     if gate is None:
-        raise DataError("no gate has judged it, so there is no reference", f"model {model[:12]}", "Train one: mlloop run")
+        raise DataError(
+            "no gate has judged it, so there is no reference", f"model {model[:12]}", "Train one: mlloop run"
+        )
     return gate
 
 # %% ../../nbs/monitors/evidence.ipynb #1a0cf65f
@@ -250,7 +274,11 @@ def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model
     kept = settings.state / "objects" / f"{gate.digests.get('stage evaluation')}.json"
     content = storage.read_json(kept) if kept.exists() else {}
     if "reference" not in content:
-        raise DataError("its evaluation is no longer kept, or names no reference", f"model {model[:12]}", "Judge it anew: mlloop run --from evaluation")
+        raise DataError(
+            "its evaluation is no longer kept, or names no reference",
+            f"model {model[:12]}",
+            "Judge it anew: mlloop run --from evaluation",
+        )
     return content
 
 # %% ../../nbs/monitors/evidence.ipynb #a4f6bc6d
@@ -269,11 +297,15 @@ def _typed(frame: pd.DataFrame, release: Any) -> pd.DataFrame:
 def described(events, items: pd.DataFrame | None, since: dt.datetime, until: dt.datetime) -> pd.DataFrame:
     """One event of each user in [since, until) by what can drift: kind, item, category, price_eur, weekday, hour."""
     inside = events.filter((events.time >= since) & (events.time < until) & events.user.notnull())
-    frame = inside.select("user", "item", "time", "kind", "price_eur").order_by("time", "user", "item", "kind").to_pandas()
+    frame = (
+        inside.select("user", "item", "time", "kind", "price_eur").order_by("time", "user", "item", "kind").to_pandas()
+    )
     frame = frame.sample(frac=1, random_state=0).drop_duplicates("user").drop(columns="user")
     if items is not None and "category" in items:
         frame["category"] = frame["item"].map(items.drop_duplicates("item").set_index("item")["category"])
-        frame["price_eur"] = frame["price_eur"].fillna(frame["item"].map(items.drop_duplicates("item").set_index("item")["price_eur"]))
+        frame["price_eur"] = frame["price_eur"].fillna(
+            frame["item"].map(items.drop_duplicates("item").set_index("item")["price_eur"])
+        )
     frame["weekday"], frame["hour"] = frame["time"].dt.day_name(), frame["time"].dt.hour.astype(float)
     return frame.drop(columns="time").reset_index(drop=True)
 
@@ -294,9 +326,13 @@ def with_truth(log: pd.DataFrame, labels: pd.DataFrame, entity: str, time: str |
     if not known[entity].duplicated().any():
         return prediction_log.with_labels(log, known, entity, "y")["label"].to_numpy(dtype=float)
     if time is None:
-        raise DataError("entities have several labels and no time says which", entity, "Declare time.column, then: mlloop check")
+        raise DataError(
+            "entities have several labels and no time says which", entity, "Declare time.column, then: mlloop check"
+        )
     right = known.assign(entity=known[entity].astype(str), when=pd.to_datetime(known[time]).astype("datetime64[us]"))
-    left = log.assign(place=range(len(log)), when=pd.to_datetime(log["at"]).astype("datetime64[us]")).dropna(subset=["entity"])
+    left = log.assign(place=range(len(log)), when=pd.to_datetime(log["at"]).astype("datetime64[us]")).dropna(
+        subset=["entity"]
+    )
     found = pd.merge_asof(left.sort_values("when")[["place", "when", "entity"]], right.sort_values("when")[["when", "entity", "y"]],
                           on="when", by="entity", direction="forward")  # fmt: skip
     return found.set_index("place")["y"].reindex(range(len(log))).to_numpy(dtype=float)
@@ -344,7 +380,14 @@ def wants_of(log: pd.DataFrame, events: pd.DataFrame, statement: Problem) -> pd.
     return values.assign(activity=activity(seen[seen["time"] < seen["at"]], users))
 
 # %% ../../nbs/monitors/evidence.ipynb #41ddbafb
-def feed_of(lake: Lake, statement: Problem, windows: Mapping[str, Any], since: dt.datetime, until: dt.datetime, earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def feed_of(
+    lake: Lake,
+    statement: Problem,
+    windows: Mapping[str, Any],
+    since: dt.datetime,
+    until: dt.datetime,
+    earlier: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """findings of all tables (see `feed`) and rows of each stream in [since, until).
 
     Parameters
@@ -384,7 +427,9 @@ def feed_of(lake: Lake, statement: Problem, windows: Mapping[str, Any], since: d
             if then is not None:
                 span = [dt.datetime.fromisoformat(last["period"][key]) for key in ("from", "until")]  # type: ignore[index]
                 at = table[str(spec.time)].cast("timestamp")
-                found += feed.late(name, then, int(table.filter((at >= span[0]) & (at < span[1])).count().to_pyarrow().as_py()))
+                found += feed.late(
+                    name, then, int(table.filter((at >= span[0]) & (at < span[1])).count().to_pyarrow().as_py())
+                )
         findings += found
     return {"findings": findings, "rows": rows}
 
@@ -433,13 +478,27 @@ def gather(settings: Settings, ledger: Ledger, statement: Problem, as_of: dt.dat
     model, champion_since = champion_at(ledger, statement, until)
     earlier = earlier_products(settings, statement.name, until)
     judged = {one["period"]["from"] for one in (earlier[-1]["realised"] if earlier else [])}
-    delay = dt.timedelta(days=statement.time.holdout_days if isinstance(statement.task, Recommendation) else statement.time.label_delay_days)
-    starts = [until - every * n for n in range(PERIODS, 0, -1) if until - every * n >= anchor(ledger, statement)] or [until - every]
+    delay = dt.timedelta(
+        days=statement.time.holdout_days
+        if isinstance(statement.task, Recommendation)
+        else statement.time.label_delay_days
+    )
+    starts = [until - every * n for n in range(PERIODS, 0, -1) if until - every * n >= anchor(ledger, statement)] or [
+        until - every
+    ]
     due = [start for start in starts if start + every + delay <= as_of and start.isoformat() not in judged]
-    log = prediction_log.read(prediction_log.folder_of(settings, statement.name), since=min([*due, until - every]), until=until)
+    log = prediction_log.read(
+        prediction_log.folder_of(settings, statement.name), since=min([*due, until - every]), until=until
+    )
     reader = _Reader(settings, ledger, statement, lake, as_of)
-    past = [(one, reader.reference(one.model)) for start in due if (one := reader.answers(log, start, start + every)) is not None]
-    answers = reader.answers(log, until - every, until, model) or Answers(until - every, until, model, log.iloc[:0], reader.reference(model).X.iloc[:0], np.empty(0), np.empty(0))
+    past = [
+        (one, reader.reference(one.model))
+        for start in due
+        if (one := reader.answers(log, start, start + every)) is not None
+    ]
+    answers = reader.answers(log, until - every, until, model) or Answers(
+        until - every, until, model, log.iloc[:0], reader.reference(model).X.iloc[:0], np.empty(0), np.empty(0)
+    )
     windows = _evaluation_of(settings, ledger, statement, model)["reference"]["windows"]
     state = feed_of(lake, statement, windows, until - every, until, earlier)
     return Inputs(as_of, champion_since, reader.reference(model), answers, past, earlier, state)
@@ -455,7 +514,9 @@ class _Reader:
     def reference(self, model: str) -> Reference:
         return reference_of(self.settings, self.ledger, self.statement, model)
 
-    def answers(self, log: pd.DataFrame, since: dt.datetime, until: dt.datetime, model: str | None = None) -> Answers | None:
+    def answers(
+        self, log: pd.DataFrame, since: dt.datetime, until: dt.datetime, model: str | None = None
+    ) -> Answers | None:
         """What `model`, or the champion that answered most, said in [since, until); None where nobody did."""
         inside = log[(log["at"] >= since) & (log["at"] < until)]
         champions = inside.loc[inside["role"] == "champion", "model"]
@@ -487,7 +548,9 @@ class _Reader:
         values = None
         if until + dt.timedelta(days=self.statement.time.holdout_days) <= self.as_of:
             if self._known is None:
-                self._known = table.filter(table.user.notnull()).select("user", "item", "time", "kind", "quantity").to_pandas()
+                self._known = (
+                    table.filter(table.user.notnull()).select("user", "item", "time", "kind", "quantity").to_pandas()
+                )
             good = own[own["error"].isna() & own["items"].notna()]
             values = wants_of(good, self._known, self.statement) if len(good) else None
         return Answers(since, until, model, own, X, values=values)

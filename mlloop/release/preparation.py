@@ -49,7 +49,9 @@ def request_form(statement: Problem, names: list[str], rows: pd.DataFrame) -> tu
         is_part = name not in declared and part in releases.PARTS and base in rows
         source = base if is_part else name
         number = is_part or pd.api.types.is_numeric_dtype(rows[name])
-        features.append(Feature(name, onnx_export.NUMBER if number else onnx_export.TEXT, source, part if is_part else None))
+        features.append(
+            Feature(name, onnx_export.NUMBER if number else onnx_export.TEXT, source, part if is_part else None)
+        )
         kind = "time" if is_part else "number" if number else "text"
         fields.setdefault(source, _field(source, kind, declared.get(source)))
     return list(fields.values()), features
@@ -66,8 +68,16 @@ def _field(name: str, kind: str, column) -> Field:
         return Field(name, kind)
     numeric = kind == "number"
     values = None if numeric or not column.values else list(column.values)
-    return Field(name, kind, column.required, column.min if numeric else None, column.max if numeric else None, values,
-                 column.meaning, column.unit)
+    return Field(
+        name,
+        kind,
+        column.required,
+        column.min if numeric else None,
+        column.max if numeric else None,
+        values,
+        column.meaning,
+        column.unit,
+    )
 
 # %% ../../nbs/release/preparation.ipynb #7d8c9096
 BOUND = 1e-4
@@ -85,8 +95,15 @@ class Prepared:
     note: str = ""
 
 # %% ../../nbs/release/preparation.ipynb #af3beb22
-def prepare(settings: Settings, statement: Problem, model: dict[str, Any], rows: pd.DataFrame, names: list[str] | None = None,
-            calibration: dict[str, list[float]] | None = None, cut: float = 0.5) -> Prepared:
+def prepare(
+    settings: Settings,
+    statement: Problem,
+    model: dict[str, Any],
+    rows: pd.DataFrame,
+    names: list[str] | None = None,
+    calibration: dict[str, list[float]] | None = None,
+    cut: float = 0.5,
+) -> Prepared:
     """Write the release of a trained model.
 
     Parameters
@@ -112,16 +129,31 @@ def prepare(settings: Settings, statement: Problem, model: dict[str, Any], rows:
     storage.sweep(settings.state / "releases")
     folder = settings.root / model["path"]
     trained = candidates.load(folder, model["digest"])
-    card = {"format": releases.FORMAT, "problem": statement.name, "kind": statement.task.kind, "model": model["digest"],
-            "name": model["name"], "fields": [], "entity": None, "calibration": calibration}
+    card = {
+        "format": releases.FORMAT,
+        "problem": statement.name,
+        "kind": statement.task.kind,
+        "model": model["digest"],
+        "name": model["name"],
+        "fields": [],
+        "entity": None,
+        "calibration": calibration,
+    }
     if isinstance(statement.task, Recommendation):
         card |= {"k": statement.task.k, "repeats": statement.task.repeats, "entity": "user"}
         return _as_trained(settings, card, folder, trained, rows[["user"]].drop_duplicates().head(500))
     fields, features = request_form(statement, list(names or []), rows)
-    card |= {"fields": [vars(one) for one in fields], "features": [vars(one) for one in features],
-             "entity": statement.task.entity, "cut": cut, **_classes(trained, statement.task)}
+    card |= {
+        "fields": [vars(one) for one in fields],
+        "features": [vars(one) for one in features],
+        "entity": statement.task.entity,
+        "cut": cut,
+        **_classes(trained, statement.task),
+    }
     computed = {one.computed for one in features if one.computed}
-    card["definitions"] = {d.name: feature_registry.formula_digest(d) for d in feature_registry.definitions("row") if d.name in computed}
+    card["definitions"] = {
+        d.name: feature_registry.formula_digest(d) for d in feature_registry.definitions("row") if d.name in computed
+    }
     rows = rows.head(PARITY_ROWS)
     try:
         return _as_onnx(settings, card, trained, rows)
@@ -148,7 +180,11 @@ def _as_onnx(settings, card, trained, rows) -> Prepared:
     made = Scoring(card, Path(), "", session=onnx_export.Session(content, inputs))
     parity = onnx_export.parity(*_both(made, trained, rows), BOUND, card["kind"] == "classification")
     if not parity.holds:
-        raise ModelError(f"as ONNX answers {parity.largest:.2g} apart from the trained model ({parity.unit}; {BOUND:g} is allowed)", card["name"], "Its trained form goes out instead")
+        raise ModelError(
+            f"as ONNX answers {parity.largest:.2g} apart from the trained model ({parity.unit}; {BOUND:g} is allowed)",
+            card["name"],
+            "Its trained form goes out instead",
+        )
     path, digest = releases.write(settings, card["problem"], card, {"model.onnx": content})
     return Prepared(path, digest, "onnx", parity)
 
@@ -175,11 +211,21 @@ def _as_trained(settings, card, folder, trained, rows) -> Prepared:
         expected = trained.recommend(users, k=card["k"], exclude_seen=not card["repeats"])
         got = [one["items"] for one in made.answers([{"user": user} for user in users])]
         apart = np.array([[str(a) for a in e] != g for e, g in zip(expected, got, strict=True)], dtype=float)
-        parity = onnx_export.Parity(len(users), float(apart.max(initial=0)), float(apart.mean()) if len(apart) else 0.0, 0.0, "lists that differ")
+        parity = onnx_export.Parity(
+            len(users),
+            float(apart.max(initial=0)),
+            float(apart.mean()) if len(apart) else 0.0,
+            0.0,
+            "lists that differ",
+        )
     else:
         parity = onnx_export.parity(*_both(made, trained, rows), BOUND, card["kind"] == "classification")
     if not parity.holds:
-        raise ModelError(f"answers up to {parity.largest:.2g} apart from the trained model ({parity.unit})", card["name"], releases.NEXT)
+        raise ModelError(
+            f"answers up to {parity.largest:.2g} apart from the trained model ({parity.unit})",
+            card["name"],
+            releases.NEXT,
+        )
     return Prepared(path, digest, form, parity)
 
 # %% ../../nbs/release/preparation.ipynb #713407b8
