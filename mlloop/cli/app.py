@@ -615,6 +615,9 @@ def new(
     positive: Annotated[str | None, typer.Option(metavar="VALUE", help="The class that is looked for.")] = None,
     table: Annotated[str | None, typer.Option(help="The table of an SQL URL.")] = None,
     query: Annotated[str | None, typer.Option(help="The query of an SQL URL.")] = None,
+    history: Annotated[
+        int, typer.Option(min=0, metavar="DAYS", help="Leave the last days of the data for mlloop loop.")
+    ] = 0,
 ) -> None:
     """Make a project out of a data file and a question; what is missing is asked on a terminal."""
     ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() else None
@@ -626,7 +629,7 @@ def new(
         )
     from mlloop.scaffold import project_files
 
-    wanted = project_files.Wanted(data, target, when, key, user, item, task, positive, table, query)
+    wanted = project_files.Wanted(data, target, when, key, user, item, task, positive, table, query, history)
     made = project_files.new(folder, wanted, ask)
     width = max(len(what) for what, _ in [*made.said, ("left out", "")])
     for what, told in made.said:
@@ -635,6 +638,8 @@ def new(
         typer.secho(f"{'leak?':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
     place = os.path.relpath(made.root)
     typer.echo(f"\nRead {place}/problems/{made.name}.yaml and mend the guesses, then:\n  cd {place} && mlloop run")
+    if made.until:
+        typer.echo(f"  mlloop loop --until {made.until}")
 
 
 def _ask(question: str, choices, default: str | None) -> str:
@@ -820,10 +825,12 @@ def loop(
     as_json: JsonOption = False,
 ) -> None:
     """Turn the loop through a history and say what it decided and gained against never and always retraining."""
-    from mlloop.loop import history
+    from mlloop.loop import start
     from mlloop.pipeline import runner
 
     settings, plan = runner.project(problem)
+    start.must_be_in_production(settings, plan)
+    from mlloop.loop import history
 
     def told(line) -> None:
         if as_json:

@@ -1,14 +1,13 @@
 """The loop through a history: turn after turn at the data's own pace, and what it gained.
 
-Beside what the loop did stand two others on the same rows: the first model for ever, and a model trained anew at every
-turn and let out at once. All three are measured by the labels that came in the end.
+Beside what the loop did stand others on the same rows: the first model for ever, and models trained anew by a fixed
+schedule and let out at once. All are measured by the labels that came in the end.
 """
 
 import base64
 import datetime as dt
 import io
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +16,20 @@ import numpy as np
 
 from mlloop import problem as problems
 from mlloop.core import metrics, storage
-from mlloop.core.errors import DataError, UsageError
+from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
-from mlloop.loop import arrivals, turn
+from mlloop.loop import arrivals, counterfactual, turn
 from mlloop.loop.arrivals import Period
+from mlloop.loop.counterfactual import Counterfactual
 from mlloop.loop.turn import Place, Turned
 from mlloop.pages import wording
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Recommendation, utc
-from mlloop.release import releases
-from mlloop.store import prediction_log
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-MAX_ROWS = 20_000  # the newest, of which the model of "always" learns
-MAX_FITS = 6  # of recommenders, whose features take longer than their fit
 POLICIES = {"loop": "the loop", "never": "never retraining", "always": "retraining every period"}
 
 
@@ -178,12 +174,19 @@ def measured(
     until: dt.datetime,
     always: bool = True,
     watch: Callable[[str], None] = lambda word: None,
+    windows: Sequence[int | None] = (None,),
 ) -> dict[str, Any]:
-    """The turns, each period's figure under each policy, and the totals."""
+    """The turns, each period's figure under each policy, the totals, and the loop's gain over each of the others.
+
+    Parameters
+    ----------
+    windows : sequence of int or None
+        Days that fixed schedules learn from, see `counterfactual.Counterfactual`.
+    """
     step = dt.timedelta(days=place.statement.retrain.every_days)
     rows = turn.decided(place.ledger, place.name)
     periods = [Period(at - step, at) for at in asked]
-    compare = _Comparison(place, [period.since for period in periods], until, always)
+    compare = Counterfactual(place, [period.since for period in periods], until, always, windows)
     figures = []
     for period in periods:
         watch(f"what it gained: {period.name}")
@@ -191,6 +194,7 @@ def measured(
             figures.append(found)
     last = place.ledger.last(problem=place.name)
     happened = turn.events(place, until)
+    totals = _totals(place, figures, [at for at in asked if at in rows and rows[at].verdict == "yes"], compare)
     return {
         "problem": place.name,
         "metric": place.statement.success.metric,
@@ -204,8 +208,10 @@ def measured(
         ],
         "events": happened,
         "periods": figures,
-        "totals": _totals(place, figures, [at for at in asked if at in rows and rows[at].verdict == "yes"], compare),
-        "policies": {**POLICIES, "always": _every(compare.stride).lower()},
+        "totals": totals,
+        "against": _against(place, figures, totals),
+        "best_fixed": max((name for name in compare.schedules if name in totals), key=lambda n: totals[n]["net"], default=None),
+        "policies": {**POLICIES, **{name: counterfactual.in_words(*one) for name, one in compare.schedules.items()}},
         "note": _note(place, compare, always),
     }  # fmt: skip
 
@@ -220,18 +226,21 @@ def _known(place: Place, period: Period, until: dt.datetime) -> bool:
 
 
 def _totals(
-    place: Place, figures: list[dict[str, Any]], retrained: list[dt.datetime], compare: "_Comparison"
+    place: Place, figures: list[dict[str, Any]], retrained: list[dt.datetime], compare: Counterfactual
 ) -> dict[str, Any]:
     """For each policy: mean figure, number of retrainings, worth less what the retrainings cost."""
     money, days = place.statement.money, place.statement.retrain.every_days
-    names = [name for name in POLICIES if figures and all(name in one for one in figures)]
+    names = [name for name in ("loop", "never", *compare.schedules) if figures and all(name in one for one in figures)]
     if not figures:
         return {}
     last = utc(figures[-1]["until"])
     count = {
         "loop": sum(at < last for at in retrained),
         "never": 0,
-        "always": len({compare.renewed[utc(one["since"])] for one in figures}) - 1,
+        **{
+            name: len({at[utc(one["since"])] for one in figures} - {compare.begin})
+            for name, at in compare.renewed.items()
+        },
     }
     found = {}
     for name in names:
@@ -246,264 +255,27 @@ def _totals(
     return found
 
 
-def _every(stride: int) -> str:
-    return "Retraining every period" if stride == 1 else f"Retraining every {stride} periods"
+def _against(place: Place, figures: list[dict[str, Any]], totals: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """For each other policy: what the loop is worth more, net of retraining, with its interval."""
+    scale = place.statement.retrain.every_days / place.statement.money.period_days
+    return {
+        name: counterfactual.gained(figures, "loop", name, scale, totals["loop"]["cost"] - one["cost"])
+        for name, one in totals.items()
+        if name != "loop"
+    }
 
 
-def _note(place: Place, compare: "_Comparison", always: bool) -> str:
+def _note(place: Place, compare: Counterfactual, always: bool) -> str:
     if not always:
         return ""
-    bound = f" on the newest {MAX_ROWS:,} rows" if not isinstance(place.statement.task, Recommendation) else ""
+    bound = ""
+    if not isinstance(place.statement.task, Recommendation):
+        bound = f", at most the newest {counterfactual.MAX_ROWS:,} rows"
     return (
-        f"{_every(compare.stride)} is a replay: the recipe of the first model ({compare.recipe['name']}), fitted{bound} before "
-        "each period's held-out days, without gate or trial. All figures are on the same rows, by the labels that came in the end."
+        f"A schedule is a replay without gate or trial: the recipe of the first model ({compare.recipe['name']}), fitted to every "
+        f"label that had come{bound}. All figures are on the same rows, by the labels that came in the end. Which schedule is "
+        "best was found afterwards, and nobody could know it before."
     )
-
-
-class _Comparison:
-    """Measures a period under each policy; what a period gave is kept."""
-
-    def __init__(self, place: Place, begins: list[dt.datetime], until: dt.datetime, always: bool):
-        self.place, self.begin, self.until, self.always = place, begins[0], until, always
-        self.statement = place.statement
-        recommends = isinstance(self.statement.task, Recommendation)
-        self.stride = -(-(len(begins) - 1) // MAX_FITS) if recommends and len(begins) > 1 else 1
-        self.renewed = {at: begins[number - number % self.stride] for number, at in enumerate(begins)}
-        base = place.plan
-        self.recipe = storage.read_json(base.tasks["building"].products["data"])["estimator"]
-        self.first = self._first()
-        self.folder = place.settings.state / "history" / base.problem
-        self._tables: dict[str, Any] | None = None
-        self._truth: Any = None
-        self._always: tuple[dt.datetime, Any] | None = None
-
-    def _first(self) -> releases.Release:
-        from mlloop import deployment
-
-        row = self.place.ledger.rows(problem=self.place.name, kind="promotion")[0]
-        return deployment.load_release(self.place.settings, self.place.ledger, self.place.name, str(row.model))
-
-    def of(self, period: Period) -> dict[str, Any] | None:
-        """since, until, n and for each policy value and worth; None where nothing can be said of it."""
-        key = storage.digest_json(
-            [
-                self.renewed[period.since].isoformat(),
-                self.first.model,
-                self.recipe["digest"],
-                self.always,
-                MAX_ROWS,
-                period.since.isoformat(),
-                self.begin.isoformat(),
-                "without what the request says was bought before",
-            ]
-        )
-        path = self.folder / f"{period.name}.json"
-        if path.exists() and (kept := storage.read_json(path)).get("key") == key:
-            return kept["found"]
-        log = prediction_log.read(
-            prediction_log.folder_of(self.place.settings, self.place.name), period.since, period.until
-        )
-        log = (
-            log[log["error"].isna()]
-            .drop_duplicates("entity" if log["entity"].notna().all() else "id")
-            .reset_index(drop=True)
-        )
-        try:
-            found = (self._lists if isinstance(self.statement.task, Recommendation) else self._rows)(log, period)
-        except DataError:
-            found = None
-        storage.write_json(path, {"key": key, "found": found})
-        return found
-
-    # tabular
-
-    def _rows(self, log: "pd.DataFrame", period: Period) -> dict[str, Any] | None:
-        from mlloop.comparison import baselines
-
-        task: Any = self.statement.task
-        truth = arrivals.labels(self.place.lake, self.statement, period.since, self.until)
-        if truth is None or log.empty:
-            return None
-        on, by = (task.entity, "entity") if task.entity and task.entity in truth else ("id", "id")
-        known = (
-            prediction_log.with_labels(log, truth, on, task.target, by).dropna(subset=["label"]).reset_index(drop=True)
-        )
-        if known.empty:
-            return None
-        y = baselines.target(known["label"], task)
-        asked = prediction_log.asked(known)
-        first: Any = self.first
-        never = np.asarray(first.scores(releases.rows_of(asked, first.fields)), dtype=np.float64)
-        scores = {"loop": known["score"].to_numpy(float), "never": never}
-        if self.always:
-            scores["always"] = (
-                scores["never"]
-                if self.renewed[period.since] <= self.begin
-                else self._asked_always(known, self.renewed[period.since])
-            )
-        return {
-            "since": period.since.isoformat(),
-            "until": period.until.isoformat(),
-            "n": len(y),
-            **{n: self._figure(y, s) for n, s in scores.items()},
-        }
-
-    def _figure(self, y: np.ndarray, score: np.ndarray) -> dict[str, float]:
-        money, name = self.statement.money, self.statement.success.metric
-        found = metrics.estimate(name, y, score, confidence=0.95)
-        worth = (
-            metrics.worth_of_errors(y, score, money)
-            if self.statement.task.kind == "regression"
-            else metrics.worth_of_decisions(y, score, metrics.breakeven(money), money)
-        )
-        return {
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
-            "worth": float(worth.mean() * money.decisions_per_period),
-        }
-
-    def _asked_always(self, known: "pd.DataFrame", at: dt.datetime) -> np.ndarray:
-        from mlloop.comparison import holdout
-
-        model, features = self._trained(at)
-        rows = self._frame().set_index("__id").reindex(known["id"])
-        missing = rows[features].isna().all(axis=1).to_numpy()
-        found = np.asarray(holdout.scores_of(model, rows[features], 1), float)
-        if missing.any():
-            found[missing] = np.nanmean(found)
-        return found
-
-    def _frame(self) -> "pd.DataFrame":
-        """Every row up to the end with its features and the id its answer had."""
-        if self._tables is None:
-            from mlloop import features
-
-            rows = self._all()["rows"]
-            made = features.row_features(
-                self.statement,
-                rows,
-                self._suspects(),
-                set(features.HISTORY) <= set(self._product("features")["features"]),
-            )
-            frame = made.tables["rows"].to_pandas()
-            time, task = arrivals._time(self.statement), self.statement.task
-            frame = frame.sort_values([c for c in (time, task.entity) if c], kind="stable", ignore_index=True)  # type: ignore[union-attr]
-            frame["__id"] = arrivals.names(self.statement, frame, Period(self.begin, self.until))
-            self._tables = {"frame": frame, "features": made.features}
-        return self._tables["frame"]
-
-    def _trained(self, at: dt.datetime):
-        from mlloop import training
-        from mlloop.comparison import baselines
-        from mlloop.models import candidates
-
-        frame, time, task = self._frame(), arrivals._time(self.statement), self.statement.task
-        until = at - dt.timedelta(days=self.statement.time.label_delay_days + self.statement.time.holdout_days)
-        assert self._tables is not None
-        days = self.statement.retrain.window_days
-        since = until - dt.timedelta(days=days) if days else frame[time].min()
-        learnt = frame[(frame[time] < until) & (frame[time] >= since)].tail(MAX_ROWS)
-        y = baselines.target(learnt[task.target], task)  # type: ignore[union-attr]
-        y = y.astype(int) if task.kind == "classification" else y
-        names = self._tables["features"]
-        made = training.Material({"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt)})
-        return training.fitted(candidates.from_recipe(self.recipe, task), made), names
-
-    # recommendation
-
-    def _lists(self, log: "pd.DataFrame", period: Period) -> dict[str, Any] | None:
-        import pandas as pd
-
-        shown = log[log["items"].notna()][["entity", "at", "items"]]
-        users = shown["entity"].tolist()
-        if not users:
-            return None
-        task: Any = self.statement.task
-        bought = None if task.repeats else arrivals.bought_before(self._events(), self.statement, shown)
-        says = [
-            "exclude" in text for text in log.loc[shown.index, "row"].map(json.loads)
-        ]  # only who states it is spared it
-        rows = [{"user": user, "exclude": bought[at] if bought and says[at] else None} for at, user in enumerate(users)]
-        lists = {"loop": shown, "never": shown.assign(items=[one["items"] for one in self.first.answers(rows)])}
-        if self.always:
-            at = self.renewed[period.since]
-            if at <= self.begin:
-                lists["always"] = lists["never"]
-            else:
-                if self._always is None or self._always[0] != at:
-                    self._always = (at, self._trained_events(at))
-                chosen = releases.chosen(self._always[1], rows, task.k, task.repeats)
-                lists["always"] = shown.assign(items=pd.Series(chosen, index=shown.index))
-        found: dict[str, Any] = {"since": period.since.isoformat(), "until": period.until.isoformat()}
-        for name, one in lists.items():
-            values = self._wants(one)
-            if not len(values):
-                return None
-            mean = metrics.estimate_mean(values[self.statement.success.metric], draws=0)
-            worth = float(
-                metrics.worth_of_hits(values["hits"], self.statement.money).mean()
-                * self.statement.money.decisions_per_period
-            )
-            found |= {"n": len(values), name: {"value": mean.value, "low": mean.low, "high": mean.high, "worth": worth}}
-        return found
-
-    def _wants(self, shown: "pd.DataFrame") -> "pd.DataFrame":
-        from mlloop.monitors import evidence
-
-        return evidence.wants_of(shown, self._events(), self.statement)
-
-    def _events(self) -> "pd.DataFrame":
-        if self._truth is None:
-            events = self._all()["events"]
-            self._truth = (
-                events.filter(events.user.notnull()).select("user", "item", "time", "kind", "quantity").to_pandas()
-            )
-        return self._truth
-
-    def _trained_events(self, at: dt.datetime):
-        from mlloop import features, training, transformation
-        from mlloop.models import candidates
-
-        tables = self._all()
-        events = tables["events"].filter(tables["events"].time < at)
-        first = events.time.min().to_pyarrow().as_py()
-        windows = transformation.time_windows(self.statement.time, at, first)
-        given = {"events": events, **({"items": tables["items"]} if "items" in tables else {})}
-        made = features.make(self.statement, given, windows)
-        product = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
-        return training.fitted(
-            candidates.from_recipe(self.recipe, self.statement.task),
-            training.material(self.statement, product, lambda table: table, self.statement.retrain.window_days),
-        )
-
-    # both
-
-    def _all(self) -> dict[str, Any]:
-        """Rows, or events and items, up to the end, computed once."""
-        if not hasattr(self, "_made"):
-            from mlloop import transformation
-
-            if isinstance(self.statement.task, Recommendation):
-                self._made = {name: self.place.lake.read(f"{self.place.name}/{name}") for name in ("events", "items")}
-            else:
-                product = storage.read_json(
-                    self.place.folder("turns") / Period(self.until, self._last()).name / "ingestion.json"
-                )
-                tables = {name: self.place.lake.read(one) for name, one in product["tables"].items()}
-                self._made = transformation.transform(self.statement, tables, self._last()).tables
-        return self._made
-
-    def _last(self) -> dt.datetime:
-        return max(at for at in turn.decided(self.place.ledger, self.place.name) if at <= self.until)
-
-    def _product(self, stage: str) -> dict[str, Any]:
-        return storage.read_json(self.place.plan.tasks[stage].products["data"])
-
-    def _suspects(self) -> list[str]:
-        from mlloop import features
-
-        return features.suspects_of(self._product("need_gate"))
 
 
 # ------------------------------------------------------------------------------------------------ showing it
@@ -531,7 +303,15 @@ def sentences(summary: dict[str, Any]) -> list[str]:
         if "always" in totals:
             against.append(_gained(totals, "always", summary["policies"]["always"], currency))
         said.append(f"over {len(summary['periods'])} periods the loop {' and '.join(against)}")
+        if (best := summary.get("best_fixed")) and best != "always":
+            called = f"the best fixed schedule, found afterwards ({summary['policies'][best]}, without gate or trial)"
+            said.insert(-1, f"the loop {_gained(totals, best, called, currency)}{_interval(summary, best)}")
     return said
+
+
+def _interval(summary: dict[str, Any], name: str) -> str:
+    one = summary["against"][name]
+    return f" (loop less schedule: [{one['low']:,.0f}, {one['high']:,.0f}])"
 
 
 def _gained(totals: dict[str, Any], other: str, called: str, currency: str) -> str:
@@ -545,11 +325,14 @@ def plot_policies(summary: dict[str, Any], ax):
     """The realised figure of each period under each policy, and what happened when; returns ax."""
     import pandas as pd
 
-    from mlloop.visualization import BLUE, GREEN, GREY, ORANGE, finish
+    from mlloop.visualization import BLUE, GREEN, GREY, ORANGE, PINK, finish
 
     periods = summary["periods"]
     at = [pd.Timestamp(one["until"]) for one in periods]
     styles = {"never": (ORANGE, "--", "s"), "always": (GREEN, ":", "^"), "loop": (BLUE, "-", "o")}
+    best = summary.get("best_fixed")
+    if best and best != "always":
+        styles = {best: (PINK, "-.", "d"), **styles}
     for name, (colour, line, sign) in styles.items():
         if periods and name in periods[0]:
             ax.plot(

@@ -33,6 +33,8 @@ class Wanted:
         'classification', 'regression' or 'recommendation'.
     positive : str or None
         The class that is looked for.
+    history : int
+        Days at the end of the data that are left for `mlloop loop`.
     """
 
     data: str
@@ -45,6 +47,7 @@ class Wanted:
     positive: str | None = None
     table: str | None = None
     query: str | None = None
+    history: int = 0
 
 
 def _must_be_a_column(option: str, column: str | None, looked: Looked) -> None:
@@ -82,13 +85,50 @@ def statement(name: str, wanted: Wanted, looked: Looked, columns: dict[str, Gues
         said.append(("time", f"{time}, since it says when a row happened{others}"))
     make = _events if events else _rows
     given = make(name, wanted, looked, columns, time, said, ask)
+    windows = given.pop("windows", None)
+    said += _history_said(windows, given["retrain"]["every_days"], wanted.history)
     more = {
         "looked": _looked_at(looked, wanted),
         "source": _source(looked),
         "said": said,
         "table": given.get("table", "rows"),
+        "until": f"{windows['until']:%Y-%m-%d}" if wanted.history and windows else None,
     }
     return {"suggested": _suggested(looked, columns, given), **more, **given}
+
+
+def _windows(
+    wanted: Wanted, looked: Looked, columns: dict[str, Guess], time: str | None, recommendation: bool = False
+) -> dict[str, Any] | None:
+    """The windows of the rows before the history that is left for the loop; None where they are too short.
+
+    Raises
+    ------
+    UsageError
+        A history is asked for, and there is no time, or too little before it.
+    """
+    windows = survey.windows_of(columns[time].values, recommendation, wanted.history) if time else None
+    if not wanted.history or windows:
+        return windows
+    where = looked.source.path or looked.source.url
+    if not time:
+        raise UsageError("--history needs a column that says when a row happened", where, "Name it: --time COLUMN")
+    span = (columns[time].values.max() - columns[time].values.min()).days + 1
+    raise UsageError(
+        f"--history {wanted.history} leaves less than 8 of {span:,} days to learn from", where,
+        f"Leave fewer: --history {max(1, span // 3)}",
+    )  # fmt: skip
+
+
+def _history_said(windows: dict[str, Any] | None, every: int, later: int) -> list[tuple[str, str]]:
+    """What `new` says of the days that are left for the loop."""
+    if not windows or not later:
+        return []
+    told = (
+        f"the model learns from what was before {windows['as_of']:%Y-%m-%d}; the {later} days after it are left for the loop: "
+        f"{later // every} turns of {every} days"
+    )
+    return [("history", told)]
 
 
 def _is_about_events(wanted: Wanted, looked: Looked, columns: dict[str, Guess], ask: Ask | None) -> bool:
@@ -133,7 +173,7 @@ def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time,
             f"target {target!r}",
             "Name another: --target COLUMN",
         )
-    windows = survey.windows_of(columns[time].values) if time else None
+    windows = _windows(wanted, looked, columns, time)
     if time and windows is None:
         span = columns[time].values
         said.append(
@@ -178,6 +218,7 @@ def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time,
         "question": _question(kind, target, positive),
         "decision": f"(say what is done with a predicted {target}, and what a wrong one costs)",
         "task": task,
+        "windows": windows,
         "time_said": _time_said(time, windows),
         "time": _time(time, windows),
         "key": [key] if key and unique else [],
@@ -305,9 +346,10 @@ def _columns(
 
 
 def _success(kind: str, y: pd.Series, figure: float, slices: dict[str, int], looked: Looked, windows) -> dict[str, Any]:
-    rows, days = looked.rows, (windows or {}).get("holdout_days", 28)
+    windows = windows or {}
+    rows, days = int(looked.rows * windows.get("share", 1)), windows.get("holdout_days", 28)
     every = int(np.clip(days // 4, 1, 28))
-    span = (windows or {}).get("days", 365)
+    span = windows.get("days", 365)
     in_period = max(20, int(rows * every / max(span, 1)))
     retrain = {"every_days": every, "min_labelled_rows": max(50, min(500, in_period)), "cooldown_days": 2 * every}
     canary = {"share": 0.2, "min_rows": max(20, min(500, in_period // 5)), "deadline_days": 2 * every}
@@ -348,7 +390,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
     if ask and not item:
         item = ask("Which column says what was bought or looked at?", list(looked.text.columns), None)
     lacking = [word for word, one in {"--user": user, "--item": item, "--time": time}.items() if not one]
-    windows = survey.windows_of(columns[time].values, True) if time else None
+    windows = _windows(wanted, looked, columns, time, recommendation=True)
     if lacking or windows is None:
         told = (
             f"recommendations need to know who, what and when; say {', '.join(lacking)}"
@@ -408,6 +450,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
         "question": f"Which ten {item} should each {user} be shown, so that one is taken in the next {windows['holdout_days']} days?",
         "decision": "(say where the ten are shown, and what is shown there today)",
         "task": task,
+        "windows": windows,
         "time_said": _time_said(time, windows),
         "time": {k: windows[k] for k in ("as_of", "holdout_days", "folds", "fold_days")},
         "key": [],

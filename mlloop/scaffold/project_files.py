@@ -93,12 +93,13 @@ PLACES = {
 
 @dataclass
 class Made:
-    """What was made: the project's folder and what there is to say about it, in order."""
+    """What was made: the project's folder, what there is to say about it, in order, and until when a loop may turn."""
 
     root: Path
     name: str
     said: list[tuple[str, str]] = field(default_factory=list)
     leaks: dict[str, str] = field(default_factory=dict)
+    until: str | None = None
 
 
 def new(folder: Path, wanted: Wanted, ask: Ask | None = None) -> Made:
@@ -122,7 +123,7 @@ def new(folder: Path, wanted: Wanted, ask: Ask | None = None) -> Made:
     looked = survey.look(wanted.data, wanted.table, wanted.query)
     columns = survey.columns_of(looked)
     statement = draft.statement(name, wanted, looked, columns, ask)
-    made = Made(root, name, statement.pop("said"), statement.pop("leaks"))
+    made = Made(root, name, statement.pop("said"), statement.pop("leaks"), statement.pop("until"))
     root.parent.mkdir(parents=True, exist_ok=True)
     with storage.atomic_path(root) as beside:
         beside.mkdir()

@@ -499,12 +499,19 @@ def times_of(looked: Looked, columns: dict[str, Guess]) -> list[str]:
     return sorted(able, key=likely)
 
 
-def windows_of(times: pd.Series, recommendation: bool = False) -> dict[str, Any] | None:
-    """as_of, holdout_days, folds and fold_days for a history; None where it is too short to be cut by days."""
+def windows_of(times: pd.Series, recommendation: bool = False, later: int = 0) -> dict[str, Any] | None:
+    """as_of, holdout_days, folds and fold_days for a history; None where it is too short to be cut by days.
+
+    Parameters
+    ----------
+    later : int
+        Days at the end that are left for the loop: as_of lies before them.
+    """
     known = times.dropna().sort_values()
-    first, last = known.iloc[0], known.iloc[-1]
-    begin, as_of = first.normalize(), last.normalize() + pd.Timedelta(days=1)
-    days = (as_of - begin).days
+    first, end = known.iloc[0], known.iloc[-1].normalize() + pd.Timedelta(days=1)
+    begin, as_of = first.normalize(), end - pd.Timedelta(days=later)
+    days, everything = (as_of - begin).days, len(known)
+    known = known[known < as_of]
     if days < 8:
         return None
     cut = known.iloc[int(len(known) * 0.8)].normalize()
@@ -521,6 +528,8 @@ def windows_of(times: pd.Series, recommendation: bool = False) -> dict[str, Any]
         "fold_days": fold,
         "days": days,
         "first": first,
+        "until": end,
+        "share": len(known) / everything,
     }
 
 

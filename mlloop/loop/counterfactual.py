@@ -1,0 +1,372 @@
+"""What other policies would have come to on the same rows: the first model for ever, and fixed schedules without gate or trial.
+
+A schedule's model is the recipe of the first model, fitted to every label that had come by then. One fit serves all
+schedules that fall on its period.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlloop.core import metrics, storage
+from mlloop.core.errors import DataError
+from mlloop.loop import arrivals, turn
+from mlloop.loop.arrivals import Period
+from mlloop.loop.turn import Place
+from mlloop.problem import Recommendation
+from mlloop.release import releases
+from mlloop.store import prediction_log
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_ROWS = 20_000  # the newest, of which the model of a schedule learns
+MAX_FITS = 6  # of recommenders, whose features take longer than their fit
+STRIDES = (1, 2, 4, 8)  # periods between two fits of a schedule, times the least that can be afforded
+DRAWS, BLOCK = 2000, 3  # of the bootstrap over periods, in blocks since neighbours resemble each other
+
+
+def schedules(stride: int, periods: int, windows: Sequence[int | None] = (None,)) -> dict[str, tuple[int, int | None]]:
+    """Name -> periods between two fits, and days learnt from (None: the statement's): 'always', 'every_2', 'every_4_last_84d' ..."""
+    found = {}
+    for days in windows:
+        for times in STRIDES:
+            every = stride * times
+            if times > 1 and every >= periods:
+                continue
+            name = "always" if times == 1 else f"every_{every}"
+            found[name + (f"_last_{days}d" if days else "")] = (every, days)
+    return found
+
+
+def in_words(every: int, days: int | None = None) -> str:
+    """A schedule in words."""
+    told = "retraining every period" if every == 1 else f"retraining every {every} periods"
+    return told + (f" on the last {days} days" if days else "")
+
+
+def gained(
+    figures: Sequence[Mapping[str, Any]], ours: str, theirs: str, scale: float, costs: float, seed: int = 0
+) -> dict[str, float]:
+    """How much more one policy is worth than another on the same periods, its retrainings paid, with a 95% interval.
+
+    Parameters
+    ----------
+    figures : sequence of dict
+        Periods, each with the worth of both policies.
+    scale : float
+        Periods of money in a period of the loop.
+    costs : float
+        What the retrainings of ours cost more than theirs.
+
+    References
+    ----------
+    Politis & Romano (1992), A circular block-resampling procedure for stationary data: the interval.
+    """
+    each = np.array([one[ours]["worth"] - one[theirs]["worth"] for one in figures]) * scale
+    n, rng = len(each), np.random.default_rng(seed)
+    begins = rng.integers(0, n, (DRAWS, -(-n // BLOCK)))
+    picked = ((begins[:, :, None] + np.arange(BLOCK)) % n).reshape(DRAWS, -1)[:, :n]
+    low, high = np.quantile(each[picked].sum(axis=1), [0.025, 0.975])
+    return {"value": float(each.sum() - costs), "low": float(low - costs), "high": float(high - costs)}
+
+
+class Counterfactual:
+    """Measures a period under each policy; what a period gave is kept.
+
+    Parameters
+    ----------
+    begins : list of datetime
+        The beginning of each period.
+    windows : sequence of int or None
+        Days that the schedules learn from; None: the statement's window, or everything.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        begins: list[dt.datetime],
+        until: dt.datetime,
+        always: bool,
+        windows: Sequence[int | None] = (None,),
+    ):
+        self.place, self.begin, self.until, self.always = place, begins[0], until, always
+        self.statement = place.statement
+        recommends = isinstance(self.statement.task, Recommendation)
+        self.stride = -(-(len(begins) - 1) // MAX_FITS) if recommends and len(begins) > 1 else 1
+        self.schedules = schedules(self.stride, len(begins), windows) if always else {}
+        self.renewed = {
+            name: {at: begins[number - number % every] for number, at in enumerate(begins)}
+            for name, (every, _) in self.schedules.items()
+        }
+        base = place.plan
+        self.recipe = storage.read_json(base.tasks["building"].products["data"])["estimator"]
+        self.first = self._first()
+        self.folder = place.settings.state / "history" / base.problem
+        self._tables: dict[str, Any] | None = None
+        self._truth: Any = None
+        self._models: dict[tuple[int | None, dt.datetime], Any] = {}
+
+    def _first(self) -> releases.Release:
+        from mlloop import deployment
+
+        row = self.place.ledger.rows(problem=self.place.name, kind="promotion")[0]
+        return deployment.load_release(self.place.settings, self.place.ledger, self.place.name, str(row.model))
+
+    def of(self, period: Period) -> dict[str, Any] | None:
+        """since, until, n and for each policy value and worth; None where nothing can be said of it."""
+        key = storage.digest_json(
+            [
+                {
+                    name: [renewed[period.since].isoformat(), self.schedules[name][1]]
+                    for name, renewed in self.renewed.items()
+                },
+                self.first.model,
+                self.recipe["digest"],
+                self.always,
+                MAX_ROWS,
+                period.since.isoformat(),
+                self.begin.isoformat(),
+                "fitted to every label that had come",
+            ]
+        )
+        path = self.folder / f"{period.name}.json"
+        if path.exists() and (kept := storage.read_json(path)).get("key") == key:
+            return kept["found"]
+        log = prediction_log.read(
+            prediction_log.folder_of(self.place.settings, self.place.name), period.since, period.until
+        )
+        log = (
+            log[log["error"].isna()]
+            .drop_duplicates("entity" if log["entity"].notna().all() else "id")
+            .reset_index(drop=True)
+        )
+        try:
+            found = (self._lists if isinstance(self.statement.task, Recommendation) else self._rows)(log, period)
+        except DataError:
+            found = None
+        storage.write_json(path, {"key": key, "found": found})
+        return found
+
+    # tabular
+
+    def _rows(self, log: "pd.DataFrame", period: Period) -> dict[str, Any] | None:
+        from mlloop.comparison import baselines
+
+        task: Any = self.statement.task
+        truth = arrivals.labels(self.place.lake, self.statement, period.since, self.until)
+        if truth is None or log.empty:
+            return None
+        on, by = (task.entity, "entity") if task.entity and task.entity in truth else ("id", "id")
+        known = (
+            prediction_log.with_labels(log, truth, on, task.target, by).dropna(subset=["label"]).reset_index(drop=True)
+        )
+        if known.empty:
+            return None
+        y = baselines.target(known["label"], task)
+        asked = prediction_log.asked(known)
+        first: Any = self.first
+        never = np.asarray(first.scores(releases.rows_of(asked, first.fields)), dtype=np.float64)
+        figures = {
+            "loop": self._figure(y, known["score"].to_numpy(float), self._decided(known)),
+            "never": self._figure(y, never),
+        }
+        asked_of: dict[tuple[int | None, dt.datetime], dict[str, float]] = {}
+        for name, (_, days) in self.schedules.items():
+            at = self.renewed[name][period.since]
+            if at <= self.begin:
+                figures[name] = figures["never"]
+                continue
+            if (days, at) not in asked_of:
+                asked_of[days, at] = self._figure(y, self._asked(known, at, days))
+            figures[name] = asked_of[days, at]
+        self._forget(period.since)
+        return {"since": period.since.isoformat(), "until": period.until.isoformat(), "n": len(y), **figures}
+
+    def _decided(self, known: "pd.DataFrame") -> "pd.Series | None":
+        """1 where production took a row as positive, 0 where not, where a rule predicted whose score is no probability."""
+        task: Any = self.statement.task
+        if task.kind != "classification" or not known["model"].isin(self._rules()).any():
+            return None
+        at = metrics.breakeven(self.statement.money)
+        by_rule = known["model"].isin(self._rules())
+        return (
+            (known["score"] >= at).where(~by_rule, known["prediction"].astype(str) == str(task.positive)).astype(float)
+        )
+
+    def _rules(self) -> set[str]:
+        rows = self.place.ledger.rows(problem=self.place.name)
+        return {str(row.details["rule"]["model"]) for row in rows if isinstance(row.details.get("rule"), dict)}
+
+    def _forget(self, since: dt.datetime) -> None:
+        """Drop the models that no later period asks."""
+        needed = {(self.schedules[name][1], at[since]) for name, at in self.renewed.items()}
+        self._models = {key: model for key, model in self._models.items() if key in needed or key[1] > since}
+
+    def _figure(self, y: np.ndarray, score: np.ndarray, decided: Any = None) -> dict[str, float]:
+        money, name = self.statement.money, self.statement.success.metric
+        found = metrics.estimate(name, y, score, confidence=0.95)
+        worth = (
+            metrics.worth_of_errors(y, score, money)
+            if self.statement.task.kind == "regression"
+            else metrics.worth_of_decisions(y, score, metrics.breakeven(money), money)
+            if decided is None
+            else metrics.worth_of_decisions(y, np.asarray(decided, float), 0.5, money)
+        )
+        return {
+            "value": found.value,
+            "low": found.low,
+            "high": found.high,
+            "worth": float(worth.mean() * money.decisions_per_period),
+        }
+
+    def _asked(self, known: "pd.DataFrame", at: dt.datetime, days: int | None) -> np.ndarray:
+        from mlloop.comparison import holdout
+
+        if (days, at) not in self._models:
+            self._models[days, at] = self._trained(at, days)
+        model, features = self._models[days, at]
+        rows = self._frame().set_index("__id").reindex(known["id"])
+        missing = rows[features].isna().all(axis=1).to_numpy()
+        found = np.asarray(holdout.scores_of(model, rows[features], 1), float)
+        if missing.any():
+            found[missing] = np.nanmean(found)
+        return found
+
+    def _frame(self) -> "pd.DataFrame":
+        """Every row up to the end with its features and the id its answer had."""
+        if self._tables is None:
+            from mlloop import features
+
+            rows = self._all()["rows"]
+            made = features.row_features(
+                self.statement,
+                rows,
+                self._suspects(),
+                set(features.HISTORY) <= set(self._product("features")["features"]),
+            )
+            frame = made.tables["rows"].to_pandas()
+            time, task = arrivals._time(self.statement), self.statement.task
+            frame = frame.sort_values([c for c in (time, task.entity) if c], kind="stable", ignore_index=True)  # type: ignore[union-attr]
+            frame["__id"] = arrivals.names(self.statement, frame, Period(self.begin, self.until))
+            self._tables = {"frame": frame, "features": made.features}
+        return self._tables["frame"]
+
+    def _trained(self, at: dt.datetime, days: int | None = None):
+        from mlloop import training
+        from mlloop.comparison import baselines
+        from mlloop.models import candidates
+
+        frame, time, task = self._frame(), arrivals._time(self.statement), self.statement.task
+        until = at - dt.timedelta(days=self.statement.time.label_delay_days)
+        assert self._tables is not None
+        days = days or self.statement.retrain.window_days
+        since = until - dt.timedelta(days=days) if days else frame[time].min()
+        learnt = frame[(frame[time] < until) & (frame[time] >= since)].tail(MAX_ROWS)
+        y = baselines.target(learnt[task.target], task)  # type: ignore[union-attr]
+        y = y.astype(int) if task.kind == "classification" else y
+        names = self._tables["features"]
+        made = training.Material({"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt)})
+        return training.fitted(candidates.from_recipe(self.recipe, task), made), names
+
+    # recommendation
+
+    def _lists(self, log: "pd.DataFrame", period: Period) -> dict[str, Any] | None:
+        import pandas as pd
+
+        shown = log[log["items"].notna()][["entity", "at", "items"]]
+        users = shown["entity"].tolist()
+        if not users:
+            return None
+        task: Any = self.statement.task
+        bought = None if task.repeats else arrivals.bought_before(self._events(), self.statement, shown)
+        says = [
+            "exclude" in text for text in log.loc[shown.index, "row"].map(json.loads)
+        ]  # only who states it is spared it
+        rows = [{"user": user, "exclude": bought[at] if bought and says[at] else None} for at, user in enumerate(users)]
+        lists = {"loop": shown, "never": shown.assign(items=[one["items"] for one in self.first.answers(rows)])}
+        asked_of: dict[tuple[int | None, dt.datetime], pd.DataFrame] = {}
+        for name, (_, days) in self.schedules.items():
+            at = self.renewed[name][period.since]
+            if at <= self.begin:
+                lists[name] = lists["never"]
+                continue
+            if (days, at) not in self._models:
+                self._models[days, at] = self._trained_events(at, days)
+            if (days, at) not in asked_of:
+                chosen = releases.chosen(self._models[days, at], rows, task.k, task.repeats)
+                asked_of[days, at] = shown.assign(items=pd.Series(chosen, index=shown.index))
+            lists[name] = asked_of[days, at]
+        self._forget(period.since)
+        found: dict[str, Any] = {"since": period.since.isoformat(), "until": period.until.isoformat()}
+        for name, one in lists.items():
+            values = self._wants(one)
+            if not len(values):
+                return None
+            mean = metrics.estimate_mean(values[self.statement.success.metric], draws=0)
+            worth = float(
+                metrics.worth_of_hits(values["hits"], self.statement.money).mean()
+                * self.statement.money.decisions_per_period
+            )
+            found |= {"n": len(values), name: {"value": mean.value, "low": mean.low, "high": mean.high, "worth": worth}}
+        return found
+
+    def _wants(self, shown: "pd.DataFrame") -> "pd.DataFrame":
+        from mlloop.monitors import evidence
+
+        return evidence.wants_of(shown, self._events(), self.statement)
+
+    def _events(self) -> "pd.DataFrame":
+        if self._truth is None:
+            events = self._all()["events"]
+            self._truth = (
+                events.filter(events.user.notnull()).select("user", "item", "time", "kind", "quantity").to_pandas()
+            )
+        return self._truth
+
+    def _trained_events(self, at: dt.datetime, days: int | None = None):
+        from mlloop import features, training, transformation
+        from mlloop.models import candidates
+
+        tables = self._all()
+        events = tables["events"].filter(tables["events"].time < at)
+        first = events.time.min().to_pyarrow().as_py()
+        windows = {**transformation.time_windows(self.statement.time, at, first), "train_until": at}
+        given = {"events": events, **({"items": tables["items"]} if "items" in tables else {})}
+        made = features.make(self.statement, given, windows)
+        product = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
+        return training.fitted(
+            candidates.from_recipe(self.recipe, self.statement.task),
+            training.material(self.statement, product, lambda table: table, days or self.statement.retrain.window_days),
+        )
+
+    # both
+
+    def _all(self) -> dict[str, Any]:
+        """Rows, or events and items, up to the end, computed once."""
+        if not hasattr(self, "_made"):
+            from mlloop import transformation
+
+            if isinstance(self.statement.task, Recommendation):
+                self._made = {name: self.place.lake.read(f"{self.place.name}/{name}") for name in ("events", "items")}
+            else:
+                product = storage.read_json(
+                    self.place.folder("turns") / Period(self.until, self._last()).name / "ingestion.json"
+                )
+                tables = {name: self.place.lake.read(one) for name, one in product["tables"].items()}
+                self._made = transformation.transform(self.statement, tables, self._last()).tables
+        return self._made
+
+    def _last(self) -> dt.datetime:
+        return max(at for at in turn.decided(self.place.ledger, self.place.name) if at <= self.until)
+
+    def _product(self, stage: str) -> dict[str, Any]:
+        return storage.read_json(self.place.plan.tasks[stage].products["data"])
+
+    def _suspects(self) -> list[str]:
+        from mlloop import features
+
+        return features.suspects_of(self._product("need_gate"))
