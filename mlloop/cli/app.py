@@ -864,6 +864,53 @@ def loop(
         typer.echo(f"page: {os.path.relpath(done.page)}")
 
 
+@app.command(epilog="Example: mlloop backtest --problem shop --until 2025-11-03")
+def backtest(
+    problem: ProblemOption = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", help="The last moment; default: that of the last mlloop loop."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="A policy's name; may be repeated; default: all. See --list.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Replays at the same time.")] = 2,
+    show: Annotated[bool, typer.Option("--list", help="Only say which policies there are.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the turned copies under .mlloop/backtest.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay the history under several retraining policies, gates and trials included, and say which is worth most.
+
+    Each replay is mlloop loop in a copy of the project. What was replayed is kept; killed, the same command goes on.
+    """
+    from mlloop.loop import start
+    from mlloop.pipeline import runner
+
+    settings, plan = runner.project(problem)
+    if show:
+        from mlloop.loop import backtest as replays
+
+        known = replays.policies(replays.problems.load(runner.statement_file(settings, plan)))
+        return _print_json(known) if as_json else typer.echo("\n".join(f"{one.name:<16} {one.said}" for one in known))
+    start.must_be_in_production(settings, plan)
+    end = _utc(until, "--until") if until else start.last_end(settings, plan)
+    from mlloop.loop import backtest as replays
+
+    def told(one) -> None:
+        if not as_json:
+            total = one.summary["totals"].get("loop", {})
+            took = "kept" if one.kept else f"{one.seconds:.0f} s"
+            typer.echo(f"{plan.base}: {one.policy.name:<16} {took:>7}  {total.get('retrainings', 0)} retrainings")
+
+    with _telling(as_json) as watch:
+        found = replays.backtest(settings, plan, end, policy or (), jobs, told, watch, keep)
+    if as_json:
+        return _print_json(found)
+    typer.echo("")
+    for line in replays.sentences(found):
+        typer.echo(line)
+
+
 # ---------------------------------------------------------------------------------------------- looking
 
 

@@ -49,9 +49,15 @@ def in_words(every: int, days: int | None = None) -> str:
 
 
 def gained(
-    figures: Sequence[Mapping[str, Any]], ours: str, theirs: str, scale: float, costs: float, seed: int = 0
+    figures: Sequence[Mapping[str, Any]],
+    ours: str,
+    theirs: str,
+    scale: float,
+    costs: float,
+    seed: int = 0,
+    confidence: float = 0.95,
 ) -> dict[str, float]:
-    """How much more one policy is worth than another on the same periods, its retrainings paid, with a 95% interval.
+    """How much more one policy is worth than another on the same periods, its retrainings paid, with its interval.
 
     Parameters
     ----------
@@ -70,7 +76,7 @@ def gained(
     n, rng = len(each), np.random.default_rng(seed)
     begins = rng.integers(0, n, (DRAWS, -(-n // BLOCK)))
     picked = ((begins[:, :, None] + np.arange(BLOCK)) % n).reshape(DRAWS, -1)[:, :n]
-    low, high = np.quantile(each[picked].sum(axis=1), [0.025, 0.975])
+    low, high = np.quantile(each[picked].sum(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return {"value": float(each.sum() - costs), "low": float(low - costs), "high": float(high - costs)}
 
 

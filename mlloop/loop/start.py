@@ -1,5 +1,7 @@
 """What a history needs before it can be turned; asked before anything heavy is imported."""
 
+import datetime as dt
+import json
 from pathlib import Path
 
 from mlloop.core.errors import UsageError
@@ -22,3 +24,21 @@ def must_be_in_production(settings: Settings, plan: Plan) -> None:
         if Ledger.open(settings).champion(plan.base) is not None:
             return
     raise UsageError("no model is in production", plan.base, f"Put one there: mlloop run --problem {plan.base}")
+
+
+def last_end(settings: Settings, plan: Plan) -> dt.datetime:
+    """The moment that the last history was turned to.
+
+    Raises
+    ------
+    UsageError
+        None was.
+    """
+    file = settings.state / "history" / plan.problem / "history.json"
+    if not file.exists():
+        raise UsageError(
+            "no history was turned yet, so its end is not known",
+            plan.base,
+            f"Say until when: mlloop backtest --problem {plan.base} --until TIME",
+        )
+    return dt.datetime.fromisoformat(json.loads(file.read_text(encoding="utf-8"))["until"])

@@ -1,0 +1,476 @@
+"""Chooses the retraining policy of a problem by turning its history under several, each in a copy of the project.
+
+A policy is what differs under `retrain` in the statement. Every replay is `mlloop loop` itself in a process of its own:
+gates, trials, delays and costs are those of production. A replay that was made is kept, one that was killed goes on with
+its last turn, and the project itself is never touched.
+"""
+
+import datetime as dt
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlloop import problem as problems
+from mlloop.core import storage
+from mlloop.core.errors import MlloopError, UsageError
+from mlloop.core.settings import Settings
+from mlloop.loop.counterfactual import BLOCK, gained
+from mlloop.pipeline import runner
+from mlloop.pipeline.plan import Plan
+from mlloop.problem import Problem
+
+OWN = "statement"
+NEVER_FIRES = 1e6  # standard errors: no figure asks for a retraining
+SKIPPED = ("kernels*", "*.sock", "run.lock", ".git", "__pycache__", ".venv", "venv", "node_modules")
+BUSY, BUSY_SECONDS = (
+    5,
+    900,
+)  # the exit code of a held project, and how long a replay left by a killed one may take to end
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What differs from the statement's `retrain`, and how it is called."""
+
+    name: str
+    said: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def line(self, statement: Problem) -> str:
+        """The line for the statement."""
+        now = statement.retrain
+        before = {"every_days": now.every_days, "k": now.k, "n": now.n, **now.model_dump(exclude_defaults=True)}
+        kept = {key: value for key, value in {**before, **self.changes}.items() if value is not None}
+        return f"retrain: {{{', '.join(f'{key}: {value}' for key, value in kept.items())}}}"
+
+
+def policies(statement: Problem) -> list[Policy]:
+    """The statement's policy, fixed schedules through gate and trial, and a small grid around the statement's."""
+    now, days = statement.retrain, statement.retrain.every_days
+    found = [Policy(OWN, "the statement's policy")]
+    for periods in (1, 4, 8):
+        changes = {
+            "backstop_days": periods * days,
+            "cooldown_days": 0,
+            "budget_per_year": 366,
+            "standard_errors": NEVER_FIRES,
+        }
+        told = "every period" if periods == 1 else f"every {periods} periods"
+        found.append(Policy(f"every_{periods}", f"{told}, whatever the figures say, through gate and trial", changes))
+    for k, n in ((1, 1), (2, 3), (3, 5)):
+        if (k, n) != (now.k, now.n):
+            found.append(Policy(f"{k}_of_{n}", f"{k} of the last {n} periods worse", {"k": k, "n": n}))
+    found.append(
+        Policy("evidence_or_age", "the statement's, and after 8 periods in any case", {"backstop_days": 8 * days})
+    )
+    for periods in (6, 12):
+        if now.window_days != periods * days:
+            told = f"the statement's, learning from the last {periods} periods"
+            found.append(Policy(f"window_{periods}", told, {"window_days": periods * days}))
+    found.append(Policy("half_as_often", "the statement's, with periods twice as long", {"every_days": 2 * days}))
+    return found
+
+
+def chosen_by_name(statement: Problem, names: Sequence[str]) -> list[Policy]:
+    """The policies of these names, the statement's always among them.
+
+    Raises
+    ------
+    UsageError
+        There is no such policy.
+    """
+    known = {one.name: one for one in policies(statement)}
+    if unknown := [name for name in names if name not in known]:
+        told = f"there is no policy {unknown[0]!r}{problems.meant(unknown[0], list(known))}"
+        raise UsageError(told, "--policy", f"Choose among: {', '.join(known)}")
+    return [one for one in known.values() if not names or one.name in names or one.name == OWN]
+
+
+# ------------------------------------------------------------------------------------------------ replays
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay came to: the summary of its loop, and whether it had been made before."""
+
+    policy: Policy
+    summary: dict[str, Any]
+    kept: bool
+    seconds: float
+
+
+def backtest(
+    settings: Settings,
+    plan: Plan,
+    until: dt.datetime,
+    names: Sequence[str] = (),
+    jobs: int = 2,
+    told: Callable[[Replayed], None] = lambda one: None,
+    watch: Callable[[str], None] = lambda word: None,
+    keep: bool = False,
+) -> dict[str, Any]:
+    """Replay the policies up to `until` and compare their worth; see `compared` for what comes back.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Policies; default: all of `policies`.
+    jobs : int
+        Replays at the same time.
+    keep : bool
+        Whether to keep the copies of the project, to look into.
+
+    Raises
+    ------
+    UsageError
+        No turn lies before `until`, an unknown policy, or a project whose state lies elsewhere.
+    MlloopError
+        A replay failed; those that ended are kept.
+    """
+    file = runner.statement_file(settings, plan)
+    statement = problems.load(file)
+    _must_be_here(settings, file)
+    _must_have_turns(statement, until)
+    asked = chosen_by_name(statement, names)
+    folder = settings.state / "backtest" / plan.base
+    mark = _mark(settings, statement, file)
+    results = {
+        one.name: folder / mark / f"{one.name}-{storage.digest_json([one.changes, until.isoformat()])[:12]}.json"
+        for one in asked
+    }
+    missing = [one for one in asked if not results[one.name].exists()]
+    found = {
+        one.name: Replayed(one, storage.read_json(results[one.name]), True, 0.0) for one in asked if one not in missing
+    }
+    for one in found.values():
+        told(one)
+    if missing:
+        base = folder / mark / "base"
+        watch("the project up to its first model")
+        _base(settings, base, plan.base)
+        with ThreadPoolExecutor(jobs) as workers:
+            waiting = [
+                workers.submit(
+                    _replay,
+                    base,
+                    folder / mark / results[one.name].stem,
+                    plan.base,
+                    one,
+                    until,
+                    results[one.name],
+                    keep,
+                )
+                for one in missing
+            ]
+            for future in as_completed(waiting):
+                try:
+                    one = future.result()
+                except MlloopError:
+                    for other in waiting:
+                        other.cancel()
+                    raise
+                found[one.policy.name] = one
+                told(one)
+    return compared(statement, [found[one.name] for one in asked])
+
+
+def _must_be_here(settings: Settings, file: Path) -> None:
+    places = [settings.lake_uri, settings.ledger_url.removeprefix("sqlite:///")]
+    if not all(Path(one).is_relative_to(settings.state) for one in places) or not settings.state.is_relative_to(
+        settings.root
+    ):
+        raise UsageError(
+            "a backtest turns copies of the project, and its lake or ledger is not in its own state folder",
+            str(settings.state), "Try it on a copy of the project whose settings.ini has the defaults",
+        )  # fmt: skip
+    if not file.resolve().is_relative_to(settings.root):
+        raise UsageError("the statement lies outside the project", str(file), "Put it under problems/")
+
+
+def _must_have_turns(statement: Problem, until: dt.datetime) -> None:
+    """Refuse an end before which no turn could be measured."""
+    from mlloop.problem import utc
+
+    days = statement.retrain.every_days
+    start = utc(statement.time.as_of) if statement.time.as_of else None
+    if start is None or until < start + dt.timedelta(days=days):
+        since = f"{start:%Y-%m-%d}" if start else "nowhere: the statement names no as_of"
+        raise UsageError(
+            f"there is no history to turn: it begins at {since} and ends at {until:%Y-%m-%d} ({days} days a turn)",
+            statement.name,
+            "Let time.as_of lie before the last part of the data (mlloop new --history DAYS does), or give a later --until",
+        )
+
+
+def _mark(settings: Settings, statement: Problem, file: Path) -> str:
+    """What the replays depend on, but for their policy: the statement, its files, the version of mlloop."""
+    from mlloop.collection import external_files
+
+    rest = storage.plain(statement)
+    rest.pop("retrain", None)
+    given = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in external_files(statement, settings)]
+    modules = sorted(Path(storage.__file__).parents[1].rglob("*.py"))
+    code = [[path.name, path.stat().st_size] for path in modules]
+    return storage.digest_json([rest, storage.plain(statement.retrain), given, code])[:16]
+
+
+def _copy(source: Path, to: Path, left_out: Sequence[Path] = ()) -> None:
+    """A copy of a project that shares its files on disk where nothing writes into one; whole or not at all."""
+    beside = to.with_name(f".{to.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    away = {str(path.resolve()) for path in left_out}
+
+    def skipped(folder: str, names: list[str]) -> set[str]:
+        return shutil.ignore_patterns(*SKIPPED)(folder, names) | {
+            n for n in names if str(Path(folder, n).resolve()) in away
+        }
+
+    shutil.copytree(source, beside, symlinks=True, ignore=skipped, copy_function=_linked)
+    os.replace(beside, to)
+
+
+def _linked(source: str, to: str) -> str:
+    name = Path(source).name
+    if ".db" not in name and not name.endswith((".yaml", ".ini", ".jsonl")):
+        try:
+            os.link(source, to)
+            return to
+        except OSError:  # another disk, or a file system without links
+            pass
+    return str(shutil.copy2(source, to))
+
+
+def _base(settings: Settings, base: Path, problem: str) -> None:
+    """A copy of the project without its state, run up to its first model."""
+    done = base.with_name("base.json")
+    if done.exists() and base.exists():
+        return
+    if not base.exists():
+        _copy(settings.root, base, (settings.state, settings.reports))
+    try:
+        _called(base, "run", "--problem", problem)
+    finally:
+        _parted(base)
+    storage.write_json(done, {"run": True})
+
+
+def _replay(
+    base: Path, place: Path, problem: str, policy: Policy, until: dt.datetime, result: Path, keep: bool
+) -> Replayed:
+    """Turn a copy of `base` under a policy; the copy goes when its result is kept."""
+    began = time.monotonic()
+    if not place.exists():
+        _copy(base, place)
+    _state(place, problem, policy)
+    try:
+        text = _called(
+            place,
+            "loop",
+            "--problem",
+            problem,
+            "--until",
+            until.isoformat(),
+            "--json",
+            *(() if policy.name == OWN else ("--no-always",)),
+        )
+    finally:
+        _parted(place)
+    summary = json.loads(text)
+    storage.write_json(result, summary)
+    if not keep:
+        shutil.rmtree(place, ignore_errors=True)
+    return Replayed(policy, summary, False, time.monotonic() - began)
+
+
+def _state(place: Path, problem: str, policy: Policy) -> None:
+    """Write the policy into the copy's statement."""
+    from mlloop.core import settings as _settings
+
+    settings = _settings.load(place)
+    file = problems.find(problem, settings.problems)
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    given["retrain"] = {**(given.get("retrain") or {}), **policy.changes}
+    storage.write_text(file, yaml.safe_dump(given, sort_keys=False, allow_unicode=True))
+
+
+def _called(root: Path, *arguments: str) -> str:
+    """Run a command of mlloop in a project; its output. A project held by a replay whose parent was killed is waited for."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLLOOP_")}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
+    ).rstrip(os.pathsep)
+    ends = time.monotonic() + BUSY_SECONDS
+    while True:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlloop", *arguments], cwd=root, capture_output=True, text=True, env=environment
+        )
+        if done.returncode != BUSY or time.monotonic() > ends:
+            break
+        time.sleep(2)
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[:3] or ["nothing was said"]
+        raise MlloopError(
+            f"mlloop {' '.join(arguments)} ended with {done.returncode}: {' '.join(last)}", str(root),
+            "Look there; what ended is kept, and the same command goes on from it",
+        )  # fmt: skip
+    return done.stdout
+
+
+def _parted(root: Path) -> None:
+    """End the warm kernels that wait for a copy."""
+    from mlloop.core import settings as _settings
+    from mlloop.kernels import execute
+
+    execute.stop(_settings.load(root))
+
+
+# ------------------------------------------------------------------------------------------------ comparing
+
+
+def _bins(replays: Sequence[Replayed], days: Mapping[str, int]) -> tuple[list[tuple[str, str]], int]:
+    """The longest period of any replay, as spans (since, until) that all of them measured; and its days."""
+    widest = max(days.values())
+    spans: set[tuple[str, str]] | None = None
+    for one in replays:
+        step = widest // math.gcd(widest, days[one.policy.name])
+        if widest % days[one.policy.name]:
+            raise UsageError(
+                "periods of the policies do not fit into each other", one.policy.name, "Leave it out: --policy"
+            )
+        periods, found, at = one.summary["periods"], set[tuple[str, str]](), 0
+        by_since = {period["since"]: period for period in periods}
+        first = replays[0].summary["turns"][0]["at"]
+        start = dt.datetime.fromisoformat(first) - dt.timedelta(days=days[replays[0].policy.name])
+        while True:
+            since = start + dt.timedelta(days=at * widest)
+            parts = [(since + dt.timedelta(days=i * days[one.policy.name])).isoformat() for i in range(step)]
+            if since > dt.datetime.fromisoformat(one.summary["until"]):
+                break
+            if all(part in by_since for part in parts):
+                found.add((since.isoformat(), (since + dt.timedelta(days=widest)).isoformat()))
+            at += 1
+        spans = found if spans is None else spans & found
+    return sorted(spans or set()), widest
+
+
+def _worths(one: Replayed, policy: str, spans: Sequence[tuple[str, str]]) -> list[float]:
+    """The worth of each span under a policy of a replay: the mean of its periods', weighted by their rows."""
+    found = []
+    for since, until in spans:
+        inside = [p for p in one.summary["periods"] if since <= p["since"] and p["until"] <= until]
+        rows = sum(p["n"] for p in inside)
+        found.append(sum(p[policy]["worth"] * p["n"] for p in inside) / max(1, rows))
+    return found
+
+
+def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
+    """Net worth of each policy with its gain over the statement's, and which to choose.
+
+    Returns
+    -------
+    dict
+        problem, currency, periods, rows (policy, said, gates, retrainings, worth, net, gain: value, low, high over the
+        statement's policy; surely: its lower end when all are counted), chosen, line, said, replays.
+    """
+    money = statement.money
+    days = {one.policy.name: int(one.policy.changes.get("every_days", statement.retrain.every_days)) for one in replays}
+    spans, widest = _bins(replays, days)
+    if not spans:
+        raise UsageError("no period of the history has its labels yet", statement.name, "Give a later --until")
+    own = next(one for one in replays if one.policy.name == OWN)
+    scale = widest / money.period_days
+    lines: dict[str, dict[str, Any]] = {}
+    for one in replays:
+        lines[one.policy.name] = _line(
+            one.policy.name, one.policy.said, True, _worths(one, "loop", spans), one.summary["totals"]["loop"], scale
+        )
+    for name, total in own.summary["totals"].items():
+        if name != "loop":
+            said = own.summary["policies"][name]
+            shown = "never" if name == "never" else f"{name}_no_gate"
+            lines[shown] = _line(
+                shown,
+                said if name == "never" else f"{said}, without gate or trial",
+                name == "never",
+                _worths(own, name, spans),
+                total,
+                scale,
+            )
+    for one in lines.values():
+        figures = [
+            {"ours": {"worth": a}, "own": {"worth": b}} for a, b in zip(one["each"], lines[OWN]["each"], strict=True)
+        ]
+        costs = one["cost"] - lines[OWN]["cost"]
+        one["gain"] = gained(figures, "ours", "own", scale, costs)
+        one["surely"] = gained(figures, "ours", "own", scale, costs, confidence=1 - 0.05 / max(1, len(replays) - 1))[
+            "low"
+        ]
+    chosen, said = choice(lines, money.currency)
+    policy = next((one.policy for one in replays if one.policy.name == chosen), own.policy)
+    return {
+        "problem": statement.name,
+        "currency": money.currency,
+        "periods": [list(span) for span in spans],
+        "rows": sorted(
+            ({k: v for k, v in one.items() if k != "each"} for one in lines.values()), key=lambda one: -one["net"]
+        ),
+        "chosen": chosen,
+        "line": policy.line(statement),
+        "said": said,
+        "block": BLOCK,
+        "replays": {one.policy.name: {**asdict(one.policy), "events": one.summary["events"]} for one in replays},
+    }
+
+
+def _line(
+    name: str, said: str, gates: bool, each: list[float], total: Mapping[str, Any], scale: float
+) -> dict[str, Any]:
+    worth = sum(each) * scale
+    return {
+        "policy": name, "said": said, "gates": gates, "retrainings": total["retrainings"], "worth": worth,
+        "cost": total["cost"], "net": worth - total["cost"], "each": each,
+    }  # fmt: skip
+
+
+def choice(lines: Mapping[str, Mapping[str, Any]], currency: str) -> tuple[str, str]:
+    """The policy to choose, and why: the statement's, unless one that production can follow is surely worth more.
+
+    Of many policies the best is best partly by luck, so the lower end of its gain decides, with a confidence that holds
+    for all of them together (Bonferroni).
+    """
+    able = [one for one in lines.values() if one["gates"] and one["policy"] not in (OWN, "never")]
+    best = max(able, key=lambda one: one["surely"], default=None)
+    if best is None or best["surely"] <= 0:
+        told = "no other policy that production can follow is surely worth more on this history"
+        return OWN, f"The statement's policy stays: {told}."
+    gain = best["gain"]
+    return str(best["policy"]), (
+        f"{best['said'][:1].upper()}{best['said'][1:]} is worth {gain['value']:,.0f} {currency} more than the statement's policy "
+        f"[{gain['low']:,.0f}, {gain['high']:,.0f}], and surely more when all policies tried are counted."
+    )
+
+
+def sentences(found: Mapping[str, Any]) -> Iterator[str]:
+    """What a backtest came to, for the terminal."""
+    width = max(len(one["policy"]) for one in found["rows"])
+    yield f"{len(found['periods'])} periods, worth in {found['currency']} less retraining; gain over the statement's policy with its 95% interval"
+    for one in found["rows"]:
+        gain = one["gain"]
+        against = (
+            "" if one["policy"] == OWN else f"  {gain['value']:>+10,.0f} [{gain['low']:,.0f}, {gain['high']:,.0f}]"
+        )
+        yield f"{one['policy']:<{width}}  {one['net']:>12,.0f}  {one['retrainings']:>3} retrainings{against}  {one['said']}"
+    yield found["said"]
+    yield found["line"]

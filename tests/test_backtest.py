@@ -1,0 +1,152 @@
+"""A policy chosen by replaying the history: what counts, what is kept, and what a kill leaves behind."""
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import loop_project
+import pytest
+
+from mlloop import problem as problems
+from mlloop.core import settings as _settings
+from mlloop.core.errors import UsageError
+from mlloop.loop import backtest, counterfactual, start
+from mlloop.pipeline import runner
+
+START = dt.datetime(2025, 3, 3)
+
+
+@pytest.fixture(scope="module")
+def statement(tmp_path_factory):
+    file = tmp_path_factory.mktemp("statement") / "loan.yaml"
+    file.write_text(loop_project.STATEMENT, encoding="utf-8")
+    return problems.load(file)
+
+
+def replayed(
+    name: str, worths: list[float], days: int = 7, cost: float = 0.0, never: list[float] | None = None
+) -> backtest.Replayed:
+    """A replay whose periods were worth so much."""
+    begins = [START + dt.timedelta(days=days * i) for i in range(len(worths))]
+    periods = [
+        {"since": at.isoformat(), "until": (at + dt.timedelta(days=days)).isoformat(), "n": 100, "loop": {"value": 0.7, "worth": worth},
+         **({"never": {"value": 0.6, "worth": never[i]}} if never else {})}
+        for i, (at, worth) in enumerate(zip(begins, worths, strict=True))
+    ]  # fmt: skip
+    total = {"retrainings": round(cost / 100), "cost": cost}
+    summary = {
+        "periods": periods, "turns": [{"at": (START + dt.timedelta(days=days)).isoformat()}], "events": [],
+        "until": (START + dt.timedelta(days=days * len(worths))).isoformat(), "policies": {"never": "never retraining"},
+        "totals": {"loop": total, **({"never": {"retrainings": 0, "cost": 0.0}} if never else {})},
+    }  # fmt: skip
+    changes = {} if name == backtest.OWN else {"every_days": days}
+    return backtest.Replayed(backtest.Policy(name, f"policy {name}", changes), summary, False, 1.0)
+
+
+def test_net_worth_is_what_periods_brought_less_what_retrainings_cost(statement):
+    found = backtest.compared(
+        statement,
+        [replayed(backtest.OWN, [10.0, 20, 30], cost=5, never=[10.0, 10, 10]), replayed("other", [40.0] * 3, cost=20)],
+    )
+    by = {one["policy"]: one for one in found["rows"]}
+    assert [by[name]["net"] for name in ("statement", "never", "other")] == [55, 30, 100]
+    assert by["other"]["gain"]["value"] == 45 and by["statement"]["gain"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_periods_twice_as_long_are_compared_over_the_same_days(statement):
+    weekly, fortnightly = replayed(backtest.OWN, [10.0, 20, 30, 40, 99]), replayed("slow", [15.0, 35], days=14)
+    found = backtest.compared(statement, [weekly, fortnightly])
+    by = {one["policy"]: one for one in found["rows"]}
+    assert len(found["periods"]) == 2 and by["statement"]["worth"] == by["slow"]["worth"] == 2 * (15 + 35)
+
+
+def test_a_policy_is_chosen_only_where_it_is_surely_worth_more(statement):
+    own = [10.0, 30, 20, 40, 10, 30, 20, 40]
+    lucky = [one + gain for one, gain in zip(own, [60, -40, 50, -45, 55, -50, 40, -40], strict=True)]
+    better = [one + gain for one, gain in zip(own, [20, 22, 18, 21, 19, 20, 23, 17], strict=True)]
+    luck = backtest.compared(statement, [replayed(backtest.OWN, own), replayed("lucky", lucky)])
+    assert luck["rows"][0]["policy"] == "lucky" and luck["chosen"] == "statement"
+    sure = backtest.compared(
+        statement, [replayed(backtest.OWN, own), replayed("lucky", lucky), replayed("better", better)]
+    )
+    assert sure["chosen"] == "better" and "every_days: 7" in sure["line"]
+
+
+def test_the_line_for_the_statement_holds_its_keys_and_what_differs(statement):
+    policy = {one.name: one for one in backtest.policies(statement)}["every_4"]
+    line = policy.line(statement)
+    assert (
+        line.startswith("retrain: {every_days: 7, k: 2, n: 3")
+        and "backstop_days: 28" in line
+        and "window_days: 7" in line
+    )
+
+
+def test_no_two_policies_are_the_same(statement):
+    changes = [json.dumps(one.changes, sort_keys=True) for one in backtest.policies(statement)]
+    assert len(set(changes)) == len(changes) >= 8
+
+
+def test_schedules_share_fits_and_none_is_longer_than_the_history():
+    assert counterfactual.schedules(1, 6) == {"always": (1, None), "every_2": (2, None), "every_4": (4, None)}
+    assert counterfactual.schedules(3, 18, (None, 42))["every_6_last_42d"] == (6, 42)
+
+
+def test_the_gain_over_a_policy_pays_the_retrainings():
+    figures = [{"a": {"worth": 12.0}, "b": {"worth": 10.0}}] * 6
+    assert counterfactual.gained(figures, "a", "b", 0.5, 4.0) == {"value": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_without_a_model_a_history_is_refused_at_once(tmp_path):
+    loop_project.make(tmp_path / "loan")
+    settings, plan = runner.project("loan", tmp_path / "loan")
+    with pytest.raises(UsageError, match="no model is in production"):
+        start.must_be_in_production(settings, plan)
+    assert not (settings.state / "ledger.db").exists()
+
+
+def test_without_a_history_a_backtest_is_refused_at_once(tmp_path):
+    loop_project.make(tmp_path / "loan")
+    settings, plan = runner.project("loan", tmp_path / "loan")
+    with pytest.raises(UsageError, match="no history was turned yet"):
+        start.last_end(settings, plan)
+    with pytest.raises(UsageError, match="there is no history to turn: it begins at 2025-03-03"):
+        backtest.backtest(settings, plan, dt.datetime(2025, 3, 5))
+
+
+def test_an_unknown_policy_is_refused_with_the_ones_there_are(statement):
+    with pytest.raises(UsageError, match="every_4"):
+        backtest.chosen_by_name(statement, ["every_5"])
+
+
+def test_a_killed_backtest_goes_on_and_the_project_stays_as_it_is(tmp_path):
+    """Kill it while a replay turns; the same command ends it, from the turns that were made."""
+    project = loop_project.make(tmp_path / "loan")
+    assert project.mlloop("run").returncode == 0, project.mlloop("run").stderr
+    before = [row.hash for row in project.ledger.rows()]
+    asked = ["backtest", "--until", "2025-03-24", "--policy", "1_of_1", "--jobs", "1", "--json"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mlloop.cli", *asked], cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, env={**os.environ},
+    )  # fmt: skip
+    copies = project.root / ".mlloop" / "backtest" / "loan"
+    for _ in range(3000):
+        if running.poll() is not None or any(copies.glob("*/statement-*/.mlloop/turns/loan/*/decision.json")):
+            break
+        time.sleep(0.1)
+    assert running.poll() is None, "it ended before it could be killed"
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    done = project.mlloop(*asked)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {"statement", "1_of_1", "never", "always_no_gate"} <= {one["policy"] for one in found["rows"]}
+    assert [row.hash for row in project.ledger.rows()] == before
+    assert not (_settings.load(project.root).state / "turns").exists()
+    assert not list(copies.glob("*/statement-*/")), "the copies go when their result is kept"
+    again = project.mlloop(*asked)
+    assert again.returncode == 0 and json.loads(again.stdout) == found
