@@ -8,8 +8,9 @@ drawn is drawn from a seed, and the probability of every row is known, so worth 
 
 The oracle decides by the true probability. Regret is what a policy is worth less than the oracle, its retrainings paid.
 Beside the loop stand, on the same rows and without gate or trial: the first model for ever, a model for every period, and
-the best of 15 fixed schedules (every 1, 2, 4, 8 or 13 periods on everything, the newest 12 or the newest 6 periods),
-chosen afterwards, which nobody could know before.
+for tables the best of 15 fixed schedules (every 1, 2, 4, 8 or 13 periods on everything, the newest 12 or the newest 6 periods),
+chosen afterwards, which nobody could know before. The shop is `problems/shop.yaml` with drawn seeds, counted by what was
+bought; beside it stand the schedules of `mlloop loop`, and its oracle shows each customer what they like best that day.
 
 A line of JSON is kept for each history, with the commit it was made at; a history that is in the file is not made
 again. Histories of one seed share their past, so `new` and `run` are made once for all worlds of a seed.
@@ -17,6 +18,7 @@ again. Histories of one seed share their past, so `new` and `run` are made once 
 
 import argparse
 import datetime as dt
+import itertools
 import json
 import math
 import os
@@ -37,7 +39,7 @@ import yaml
 
 WEEK = dt.timedelta(days=7)
 START = dt.datetime(2024, 1, 1)
-PAST, TURNS = 30, 24  # periods before the first turn, and turns
+PAST, TURNS = 30, 24  # periods before the first turn, and turns where --turns says nothing else
 STRIDES, WINDOWS = (1, 2, 4, 8, 13), (None, 12, 6)
 MONEY = {"currency": "EUR", "true_positive": 60.0, "false_positive": -20.0, "false_negative": -20.0, "true_negative": 0.0,
          "ml_per_period": 50.0, "per_retraining": 150.0, "period_days": 7}  # fmt: skip
@@ -97,7 +99,9 @@ class Causes:
         return made
 
     def logit(self, rows: pd.DataFrame) -> np.ndarray:
-        z = np.column_stack([(rows["tenure"] - 24) / 18, (rows["spend"] - 50) / 30, (rows["calls"] - 2) / 1.5, (rows["age"] - 45) / 14])
+        z = np.column_stack(
+            [(rows["tenure"] - 24) / 18, (rows["spend"] - 50) / 30, (rows["calls"] - 2) / 1.5, (rows["age"] - 45) / 14]
+        )
         found = z @ self.weights + self.together * z[:, 0] * z[:, 1]
         found += rows["plan"].map(self.plan).fillna(0).to_numpy() + rows["region"].map(self.region).fillna(0).to_numpy()
         old = (rows["age"] > 66).to_numpy()  # rare at first: there the strongest input works the other way round
@@ -114,8 +118,8 @@ class World:
         The first period, counted from the first turn, in which something is different.
     """
 
-    def __init__(self, name: str, kind: str, seed: int, rows: int):
-        self.name, self.kind, self.seed, self.rows = name, kind, seed, rows
+    def __init__(self, name: str, kind: str, seed: int, rows: int, turns: int = TURNS):
+        self.name, self.kind, self.seed, self.rows, self.turns = name, kind, seed, rows, turns
         rng = np.random.default_rng([seed, 1])
         self.change = int(rng.integers(2, 7))
         self.before = Causes(rng)
@@ -133,7 +137,7 @@ class World:
         if self.name in ("wrong labels", "feed fault"):
             return float(since < 3)
         if self.name == "slow fade":
-            return 0.7 * (since + 1) / (TURNS - self.change)
+            return 0.7 * (since + 1) / (self.turns - self.change)
         return 1.0
 
     def period(self, number: int) -> pd.DataFrame:
@@ -232,7 +236,9 @@ def mlloop(root: Path, *arguments: str) -> str:
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True,
                           env={**os.environ, "COLUMNS": "200"})  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"mlloop {' '.join(arguments)} in {root}: exit {done.returncode}: {(done.stderr or done.stdout)[-600:]}")
+        raise RuntimeError(
+            f"mlloop {' '.join(arguments)} in {root}: exit {done.returncode}: {(done.stderr or done.stdout)[-600:]}"
+        )
     return done.stdout
 
 
@@ -249,8 +255,10 @@ def made(root: Path, kind: str, seed: int, rows: int) -> float:
     statement["time"] |= {"label_delay_days": 7, "as_of": (START + WEEK * PAST).date()}
     statement["retrain"] |= {"every_days": 7, "cooldown_days": 14, "min_labelled_rows": min(500, rows)}
     statement["canary"] |= {"deadline_days": 14, "min_rows": min(100, rows // 5)}
-    statement["money"] = {**MONEY, "decisions_per_period": rows} if kind == "classification" else {
-        "currency": "EUR", "per_unit_error": PER_UNIT, "ml_per_period": 50.0, "per_retraining": 150.0, "period_days": 7, "decisions_per_period": rows}  # fmt: skip
+    costs = {key: MONEY[key] for key in ("currency", "ml_per_period", "per_retraining", "period_days")} | {
+        "per_unit_error": PER_UNIT
+    }
+    statement["money"] = {**(MONEY if kind == "classification" else costs), "decisions_per_period": rows}
     if kind == "classification":
         statement["success"] |= {"threshold": 0.62}
     statement["budget"] = {"trials": 2, "seconds": 60, "candidates": ["linear", "lightgbm"]}
@@ -262,8 +270,8 @@ def made(root: Path, kind: str, seed: int, rows: int) -> float:
 def turned(root: Path, world: World) -> tuple[dict[str, Any], float]:
     """Let the later files arrive and turn the loop through them; what `loop --json` says, and seconds."""
     began = time.monotonic()
-    world.write(root / "data", 0, TURNS)
-    until = START + WEEK * (PAST + TURNS)
+    world.write(root / "data", 0, world.turns)
+    until = START + WEEK * (PAST + world.turns)
     found = json.loads(mlloop(root, "loop", "--until", f"{until:%Y-%m-%d}", "--no-always", "--json"))
     return found, time.monotonic() - began
 
@@ -277,7 +285,9 @@ def worth(world: World, truth: np.ndarray, score: np.ndarray) -> np.ndarray:
         from scipy.stats import norm
 
         off = np.where(np.isnan(score), 60.0, score) - truth
-        return -PER_UNIT * (NOISE * math.sqrt(2 / math.pi) * np.exp(-(off**2) / (2 * NOISE**2)) + off * (1 - 2 * norm.cdf(-off / NOISE)))
+        return -PER_UNIT * (
+            NOISE * math.sqrt(2 / math.pi) * np.exp(-(off**2) / (2 * NOISE**2)) + off * (1 - 2 * norm.cdf(-off / NOISE))
+        )
     acts = np.nan_to_num(score, nan=-np.inf) >= threshold()
     gained = truth * MONEY["true_positive"] + (1 - truth) * MONEY["false_positive"]
     return np.where(acts, gained, truth * MONEY["false_negative"] + (1 - truth) * MONEY["true_negative"])
@@ -299,32 +309,48 @@ class Judge:
         self.world = world
         self.settings, self.plan = runner.project(None, root)
         self.ledger = Ledger.open(self.settings)
-        self.periods = [world.period(number) for number in range(TURNS)]
+        self.periods = [world.period(number) for number in range(world.turns)]
         self.cost = MONEY["per_retraining"]
 
     def of(self, scores: Callable[[int], np.ndarray]) -> list[float]:
         """The worth of each period under scores (n_rows,) of each period."""
-        return [float(worth(self.world, one["truth"].to_numpy(), scores(number)).sum()) for number, one in enumerate(self.periods)]
+        return [
+            float(worth(self.world, one["truth"].to_numpy(), scores(number)).sum())
+            for number, one in enumerate(self.periods)
+        ]
 
     def loop(self) -> np.ndarray:
         """What was answered in production, by row: (n_rows,) for each period."""
         from mlloop.store import prediction_log
 
-        log = prediction_log.read(prediction_log.folder_of(self.settings, self.plan.base), START, START + WEEK * (PAST + TURNS))
-        log = log[log["error"].isna()].drop_duplicates("entity", keep="last").set_index("entity")["score"]
-        return [log.reindex(one["id"]).to_numpy(float) for one in self.periods]
+        log = prediction_log.read(
+            prediction_log.folder_of(self.settings, self.plan.base), START, START + WEEK * (PAST + self.world.turns)
+        )
+        log = log[log["error"].isna()].drop_duplicates("entity", keep="last").set_index("entity")
+        rules = {
+            str(row.details["rule"]["model"])
+            for row in self.ledger.rows(problem=self.plan.base)
+            if isinstance(row.details.get("rule"), dict)
+        }
+        score = log["score"]
+        if self.world.kind == "classification":  # a rule's score is no probability: what it predicted counts
+            score = score.where(~log["model"].isin(rules), (log["prediction"].astype(str) == "1").astype(float))
+        return [score.reindex(one["id"]).to_numpy(float) for one in self.periods]
 
     def released(self, model: str) -> list[np.ndarray]:
         """What a released model would have answered in every period."""
         from mlloop import deployment
         from mlloop.release import releases
 
-        release = deployment.load_release(self.settings, self.ledger, self.plan.base, model)
-        return [np.asarray(release.scores(releases.rows_of(one, release.fields)), float) for one in self.periods]
+        release: Any = deployment.load_release(self.settings, self.ledger, self.plan.base, model)
+        asked = [releases.rows_of(one, release.fields) for one in self.periods]
+        if release.form == "rule" and self.world.kind == "classification":
+            return [np.array([str(one["prediction"]) == "1" for one in release.answers(rows)], float) for rows in asked]
+        return [np.asarray(release.scores(rows), float) for rows in asked]
 
     def champions(self) -> list[tuple[int, str]]:
         """The first period that each champion answered, and the champion, the oldest first."""
-        rows = self.ledger.rows(problem=self.plan.base, kind=("promotion", "rollback"))
+        rows = self.ledger.rows(problem=self.plan.base, kind=("promotion", "rollback", "fallback"))
         first, found = START + WEEK * PAST, []
         for row in rows:
             at = row.details.get("as_of")
@@ -347,14 +373,16 @@ class Judge:
         every = [*past, *self.periods]
         found = {}
         for window in WINDOWS:
-            for number in range(1, TURNS):
+            for number in range(1, self.world.turns):
                 last = number + PAST - 1  # labels are a period late
                 learnt = pd.concat(every[max(0, last - window) if window else 0 : last], ignore_index=True)
                 y = learnt[self.world.target].to_numpy()
-                made = training.Material({"X": _typed(learnt[names]), "y": y}, learnt[names].head(), {"rows": len(learnt)})
+                made = training.Material(
+                    {"X": _typed(learnt[names]), "y": y}, learnt[names].head(), {"rows": len(learnt)}
+                )
                 model = training.fitted(candidates.from_recipe(recipe, task), made)
                 ahead = [np.full(len(one), np.nan) for one in self.periods]
-                for later in range(number, min(TURNS, number + max(STRIDES))):
+                for later in range(number, min(self.world.turns, number + max(STRIDES))):
                     ahead[later] = _asked(model, _typed(self.periods[later][names]))
                 found[window, number] = ahead
         return found
@@ -371,8 +399,10 @@ class Judge:
         for window in WINDOWS:
             for stride in STRIDES:
                 name = f"every {stride}" + (f" on {window}" if window else "")
-                at = lambda n, window=window, stride=stride: fits[window, n - n % stride][n] if n >= stride else first[n]
-                policies[name], count[name] = self.of(at), (TURNS - 1) // stride
+                at = lambda n, window=window, stride=stride: (
+                    fits[window, n - n % stride][n] if n >= stride else first[n]
+                )
+                policies[name], count[name] = self.of(at), (self.world.turns - 1) // stride
         return {
             "oracle": oracle, "policies": policies, "retrainings": count, "change": self.world.change,
             "counts": [len(one) for one in self.periods], "unanswered": int(sum(np.isnan(one).sum() for one in answered)),
@@ -382,11 +412,11 @@ class Judge:
     def swaps(self, champions: list[tuple[int, str]], oracle: list[float]) -> list[dict[str, Any]]:
         """Each swap with what it gained in truth over the four periods after it, as a share of the oracle's worth."""
         found = []
-        for (_, before), (number, after) in zip(champions, champions[1:], strict=False):
-            ahead = range(number, min(TURNS, number + 4))
+        for (_, before), (number, after) in itertools.pairwise(champions):
+            ahead = range(number, min(self.world.turns, number + 4))
             if not ahead:
                 continue
-            old, new = (self.of(lambda n, one=self.released(model): one[n]) for model in (before, after))
+            old, new = (self.of(self.released(model).__getitem__) for model in (before, after))
             gained = sum(new[n] - old[n] for n in ahead)
             found.append({"period": number, "gained": gained / max(1.0, abs(sum(oracle[n] for n in ahead)))})
         return found
@@ -404,22 +434,116 @@ def _typed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(model, rows: pd.DataFrame) -> np.ndarray:
-    return np.asarray(model.predict_proba(rows)[:, 1] if hasattr(model, "predict_proba") else model.predict(rows), float)
+    return np.asarray(
+        model.predict_proba(rows)[:, 1] if hasattr(model, "predict_proba") else model.predict(rows), float
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the shop
+
+SHOP = {"quiet": None, "abrupt": 5}
+"""World -> the turn in whose first days tastes change; the shop's other changes (seasons, new goods, new customers) always happen."""
+
+
+def shop_made(root: Path, seed: int, customers: int) -> float:
+    """The statement that ships, with another seed and number of customers, run up to its first model; seconds."""
+    began = time.monotonic()
+    home = Path(__file__).parents[1]
+    for name in ("pipeline.yaml", "settings.ini", "env.yaml"):
+        root.mkdir(exist_ok=True)
+        shutil.copy(home / name, root)
+    shutil.copytree(home / "nbs", root / "nbs")
+    (root / "problems").mkdir()
+    statement = yaml.safe_load((home / "problems" / "shop.yaml").read_text(encoding="utf-8"))
+    statement["simulator"] |= {"seed": seed, "customers": customers}
+    statement["simulator"].pop("taste_change_at", None)
+    (root / "problems" / "shop.yaml").write_text(yaml.safe_dump(statement, sort_keys=False), encoding="utf-8")
+    mlloop(root, "run", "--problem", "shop")
+    return time.monotonic() - began
+
+
+def shop_turned(root: Path, name: str, turns: int) -> tuple[dict[str, Any], float, dict[str, Any]]:
+    """Turn the shop's loop and count it by what was bought; the oracle shows each customer what they like best that day."""
+    began = time.monotonic()
+    file = root / "problems" / "shop.yaml"
+    statement = yaml.safe_load(file.read_text(encoding="utf-8"))
+    start = pd.Timestamp(statement["time"]["as_of"]).to_pydatetime()
+    change = SHOP[name]
+    if change is not None:
+        statement["simulator"]["taste_change_at"] = (start + WEEK * change).date()
+        file.write_text(yaml.safe_dump(statement, sort_keys=False), encoding="utf-8")
+    summary = json.loads(
+        mlloop(root, "loop", "--problem", "shop", "--until", f"{start + WEEK * turns:%Y-%m-%d}", "--json")
+    )
+    loop_s = time.monotonic() - began
+    count = {policy: total["retrainings"] for policy, total in summary["totals"].items()}
+    worths = {policy: [one[policy]["worth"] for one in summary["periods"]] for policy in count}
+    found = {
+        "oracle": shop_oracle(root, summary), "policies": {_named(policy): worth for policy, worth in worths.items()},
+        "retrainings": {_named(policy): n for policy, n in count.items()}, "change": change if change is not None else 2,
+        "counts": [one["n"] for one in summary["periods"]], "unanswered": 0, "swaps": [], "cost": statement["money"]["per_retraining"],
+    }  # fmt: skip
+    return summary, loop_s, found
+
+
+def _named(policy: str) -> str:
+    return {"always": "every 1"}.get(policy, policy.replace("_", " "))
+
+
+def shop_oracle(root: Path, summary: dict[str, Any]) -> list[float]:
+    """What lists by the customers' true liking are worth, in the periods of `summary`."""
+    from mlloop.core import metrics
+    from mlloop.data import simulator
+    from mlloop.loop import arrivals, turn
+    from mlloop.loop.counterfactual import Counterfactual
+    from mlloop.pipeline import runner
+    from mlloop.store import prediction_log
+
+    settings, plan = runner.project("shop", root)
+    moment = dt.datetime.fromisoformat
+    with turn.opened(settings, plan) as place:
+        truth = simulator.truth(**place.statement.simulator)
+        begins = [moment(one["since"]) for one in summary["periods"]]
+        compare = Counterfactual(place, begins, moment(summary["until"]), False)
+        users = pd.Index(truth.customers["customer_id"].astype(str))
+        items = truth.products["product_id"].astype(str).to_numpy()
+        at = {item: n for n, item in enumerate(items)}
+        found = []
+        for one in summary["periods"]:
+            log = prediction_log.read(
+                prediction_log.folder_of(settings, "shop"), moment(one["since"]), moment(one["until"])
+            )
+            shown = (
+                log[log["items"].notna()].drop_duplicates("entity").reset_index(drop=True)[["entity", "at", "items"]]
+            )
+            liking = truth.liking((moment(one["since"]).date() - truth.parameters.start).days).copy()
+            bought = arrivals.bought_before(compare._events(), place.statement, shown)
+            lists = []
+            for user, before, now in zip(shown["entity"].astype(str), bought, shown["items"], strict=True):
+                if user not in users:
+                    lists.append(now)
+                    continue
+                row = liking[users.get_loc(user)].copy()
+                row[[at[item] for item in before if item in at]] = -1
+                lists.append(items[np.argsort(-row)[: place.statement.task.k]].tolist())
+            values = compare._wants(shown.assign(items=lists))
+            worth = metrics.worth_of_hits(values["hits"], place.statement.money).mean()
+            found.append(float(worth * place.statement.money.decisions_per_period))
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ many
 
 
-Key = tuple[str, str, int, int]
-
-
-def histories(kind: str, seed: int, rows: int, names: list[str], keep: Path | None, told: Callable[[dict], None]) -> None:
+def histories(
+    kind: str, seed: int, rows: int, turns: int, names: list[str], keep: Path | None, told: Callable[[dict], None]
+) -> None:
     """Turn every world of one seed; the project with its past is made once. Each world's line goes to `told`."""
     with tempfile.TemporaryDirectory(prefix="worlds-", ignore_cleanup_errors=True) as scratch:
         root, snapshot = Path(scratch, "churn"), Path(scratch, "snapshot")
-        line = {"kind": kind, "seed": seed, "rows": rows, "commit": _commit()}
+        line = {"kind": kind, "seed": seed, "rows": rows, "turns_made": turns, "commit": _commit()}
         try:
-            new_s = made(root, kind, seed, rows)
+            new_s = shop_made(root, seed, rows) if kind == "shop" else made(root, kind, seed, rows)
         except RuntimeError as error:
             for name in names:
                 told({**line, "world": name, "failed": str(error)})
@@ -430,10 +554,13 @@ def histories(kind: str, seed: int, rows: int, names: list[str], keep: Path | No
             if number:
                 shutil.rmtree(root, ignore_errors=True)
                 shutil.copytree(snapshot, root, symlinks=True)
-            world = World(name, kind, seed, rows)
             try:
-                summary, loop_s = turned(root, world)
-                found = Judge(root, world).judged()
+                if kind == "shop":
+                    summary, loop_s, found = shop_turned(root, name, turns)
+                else:
+                    world = World(name, kind, seed, rows, turns)
+                    summary, loop_s = turned(root, world)
+                    found = Judge(root, world).judged()
                 kept = {k: summary.get(k) for k in ("turns", "events", "totals", "phases")}
                 told({**line, "world": name, **found, **kept, "new_s": round(new_s, 1), "loop_s": round(loop_s, 1)})
             except Exception as error:
@@ -446,19 +573,21 @@ def histories(kind: str, seed: int, rows: int, names: list[str], keep: Path | No
 
 def _parted(root: Path) -> None:
     """End the warm kernels that wait for this project."""
-    from mlloop.kernels import execute
     from mlloop.core import settings as _settings
+    from mlloop.kernels import execute
 
     execute.stop(_settings.load(root))
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
-def _job(given: tuple[str, int, int, list[str], Path | None, Path]) -> list[dict[str, Any]]:
-    kind, seed, rows, names, keep, file = given
+def _job(given: tuple[str, int, int, int, list[str], Path | None, Path]) -> list[dict[str, Any]]:
+    kind, seed, rows, turns, names, keep, file = given
     lines = []
 
     def told(line: dict[str, Any]) -> None:
@@ -466,7 +595,7 @@ def _job(given: tuple[str, int, int, list[str], Path | None, Path]) -> list[dict
         with file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")  # one write, so that a kill leaves whole lines
 
-    histories(kind, seed, rows, names, keep, told)
+    histories(kind, seed, rows, turns, names, keep, told)
     return lines
 
 
@@ -501,7 +630,7 @@ def recovery(line: dict[str, Any]) -> int | None:
     lost = {p: np.subtract(line["oracle"], line["policies"][p]) / np.asarray(line["counts"]) for p in ("loop", "never")}
     usual = lost["never"][: line["change"]].mean()
     is_well = lost["loop"] - usual <= HEALED * np.maximum(lost["never"] - usual, 0) + 0.05 * usual
-    for number in range(line["change"], TURNS - 1):
+    for number in range(line["change"], len(lost["loop"]) - 1):
         if is_well[number] and is_well[number + 1]:
             return max(0, number - line["change"] - 1)
     return None
@@ -516,13 +645,18 @@ def hurts(line: dict[str, Any]) -> bool:
 def table(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
     """The table of docs/retraining.md, a line each."""
     good = [one for one in lines if "failed" not in one]
-    yield "| world | kind, rows a period | histories | regret (EUR): loop | never | every period | best fixed | loop to never | loop to best fixed: median, worst | healed (median periods) | swaps | wrong |"
+    yield (
+        "| world | kind, rows a period | histories | regret (EUR): loop | never | every period | best fixed | loop to never "
+        "| loop to best fixed: median, worst | healed (median periods) | swaps | wrong |"
+    )
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for one in good:
         groups.setdefault((one["world"], one["kind"], one["rows"]), []).append(one)
     order = list(WORLDS)
-    for (world, kind, rows), group in sorted(groups.items(), key=lambda pair: (pair[0][1], pair[0][2], order.index(pair[0][0]))):
+    for (world, kind, rows), group in sorted(
+        groups.items(), key=lambda pair: (pair[0][1], pair[0][2], order.index(pair[0][0]))
+    ):
         of = lambda policy, group=group: mean(regret(one, policy) for one in group)
         fixed = [regret(one, best_fixed(one)) for one in group]
         ratio = [regret(one, "loop") / max(1.0, best) for one, best in zip(group, fixed, strict=True)]
@@ -540,11 +674,16 @@ def main(arguments: list[str]) -> None:
     """Turn what is not in the file yet, and print the table of all that is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", default="", help=f"comma-separated, of: {', '.join(WORLDS)}; default: all")
-    parser.add_argument("--kinds", default="classification", help="comma-separated: classification, regression")
+    parser.add_argument("--kinds", default="classification", help="comma-separated: classification, regression, shop")
     parser.add_argument("--seeds", default="10", help="how many, or a range such as 100-109")
-    parser.add_argument("--rows", default="600", help="rows a period, comma-separated: 300 to 3000")
+    parser.add_argument(
+        "--rows", default="600", help="rows a period (the shop: customers), comma-separated: 300 to 3000"
+    )
+    parser.add_argument("--turns", type=int, default=TURNS, help="periods that the loop turns")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--json", type=Path, default=Path("worlds.jsonl"), help="the file of histories; what is in it is not made again")
+    parser.add_argument(
+        "--json", type=Path, default=Path("worlds.jsonl"), help="the file of histories; what is in it is not made again"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the turned projects, to look into")
     given = parser.parse_args(arguments)
     names = [one.strip() for one in given.worlds.split(",") if one.strip()] or list(WORLDS)
@@ -552,25 +691,36 @@ def main(arguments: list[str]) -> None:
         parser.error(f"no world {unknown[0]!r}; there are: {', '.join(WORLDS)}")
     first, dash, last = given.seeds.partition("-")
     seeds = range(int(first), int(last) + 1) if dash else range(int(first))
-    there = {(one["world"], one["kind"], one["seed"], one["rows"]) for one in read(given.json) if "failed" not in one}
+    there = {
+        (one["world"], one["kind"], one["seed"], one["rows"], one["turns_made"])
+        for one in read(given.json)
+        if "failed" not in one
+    }
     jobs = []
     for kind in given.kinds.split(","):
         for rows in map(int, given.rows.split(",")):
             for seed in seeds:
-                if left := [name for name in names if (name, kind, seed, rows) not in there]:
-                    jobs.append((kind, seed, rows, left, given.keep, given.json.resolve()))
+                possible = [name for name in names if kind != "shop" or name in SHOP]
+                if left := [name for name in possible if (name, kind, seed, rows, given.turns) not in there]:
+                    jobs.append((kind, seed, rows, given.turns, left, given.keep, given.json.resolve()))
     if given.keep:
         given.keep.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(given.jobs) as workers:
         for lines in workers.map(_job, jobs):
             for one in lines:
-                told = one.get("failed") or f"{one['loop_s']:.0f} s, regret {regret(one, 'loop'):,.0f}, never {regret(one, 'never'):,.0f}"
+                told = (
+                    one.get("failed")
+                    or f"{one['loop_s']:.0f} s, regret {regret(one, 'loop'):,.0f}, never {regret(one, 'never'):,.0f}"
+                )
                 print(f"{one['world']} {one['kind']} {one['seed']}: {told}", file=sys.stderr, flush=True)
     everything = read(given.json)
     for line in table(everything):
         print(line)
     if failed := [one for one in everything if "failed" in one]:
-        print(f"\n{len(failed)} failed: " + "; ".join(f"{one['world']} {one['kind']} {one['seed']}: {one['failed'][:300]}" for one in failed))
+        print(
+            f"\n{len(failed)} failed: "
+            + "; ".join(f"{one['world']} {one['kind']} {one['seed']}: {one['failed'][:300]}" for one in failed)
+        )
 
 
 if __name__ == "__main__":
