@@ -482,3 +482,22 @@ def test_the_lock_holds_what_extras_bring_as_well(made):
 def test_settings_of_a_new_project_are_those_that_ship(made):
     assert settings.load(made.root).kernel_pool == "warm" and extensions.package(made.root) == "credit"
     assert issubclass(UsageError, MlloopError)
+
+
+def test_a_history_is_left_for_the_loop(tmp_path):
+    loans().to_csv(tmp_path / "loans.csv", sep=";", index=False)
+    wanted = project_files.Wanted(str(tmp_path / "loans.csv"), target="defaulted", history=90)
+    made = project_files.new(tmp_path / "credit", wanted)
+    stated = problem.load(made.root / "problems" / "credit.yaml")
+    last = pd.to_datetime(loans()["granted"], format="%d.%m.%Y %H:%M").max().normalize() + pd.Timedelta(days=1)
+    assert pd.Timestamp(stated.time.as_of) == last - pd.Timedelta(days=90) and made.until == f"{last:%Y-%m-%d}"
+    every = stated.retrain.every_days
+    assert f"{90 // every} turns of {every} days" in dict(made.said)["history"]
+
+
+def test_a_history_that_leaves_nothing_to_learn_from_is_refused(tmp_path):
+    loans().to_csv(tmp_path / "loans.csv", sep=";", index=False)
+    with pytest.raises(UsageError, match="--history 238 leaves less than 8 of 240 days"):
+        project_files.new(
+            tmp_path / "credit", project_files.Wanted(str(tmp_path / "loans.csv"), target="defaulted", history=238)
+        )
