@@ -14,6 +14,8 @@ Modules:
 - `mlloop.lab.magics`: `%load_ext mlloop`: a stage's true inputs in a notebook, the command line without leaving it, and rich displays.
 - `mlloop.lab.saving`: Saving from JupyterLab: a stage notebook goes to disk without what its kernel left in it, so git sees only your change.
 - `mlloop.loop.arrivals`: What came in a period: rows brought into the lake, asked of the models in production, and labels as far as they have come.
+- `mlloop.loop.backtest`: Chooses the retraining policy of a problem by turning its history under several, each in a copy of the project.
+- `mlloop.loop.counterfactual`: What other policies would have come to on the same rows: the first model for ever, and fixed schedules without gate or trial.
 - `mlloop.loop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
 - `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
 - `mlloop.models.onnx_export`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
