@@ -17,7 +17,7 @@ from mlloop import problem
 from mlloop.core import extensions, settings
 from mlloop.core.errors import DataError, MlloopError, ProblemError, SourceError, StageFailed, UsageError
 from mlloop.pipeline import freshness, runner
-from mlloop.scaffold import checks, project_files, survey
+from mlloop.scaffold import checks, project_files, survey, upgrade
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -340,13 +340,13 @@ def test_upgrade_renews_the_run_acts_and_leaves_ones_own_cells_alone(project):
     (project / "nbs/23_deployment.ipynb").unlink()
     extra = "\n  - source: nbs/30_letter.ipynb\n    name: letter\n    upstream: [evaluation]\n    product: {nb: a.ipynb, data: a.json}\n"
     (project / "pipeline.yaml").write_text((project / "pipeline.yaml").read_text() + extra)
-    told = "\n".join(project_files.upgrade(project))
+    told = "\n".join(upgrade.upgrade(project))
     assert "17_features.ipynb: its Run act" in told and "23_deployment.ipynb: new" in told and "pipeline.yaml" in told
     text = (project / "nbs/17_features.ipynb").read_text()
     assert "MINE = 1" in text and "made_otherwise" not in text
     pipeline = (project / "pipeline.yaml").read_text()
     assert pipeline.startswith((ROOT / "pipeline.yaml").read_text()) and "name: letter" in pipeline
-    assert project_files.upgrade(project) == []
+    assert upgrade.upgrade(project) == []
 
 
 # ---------------------------------------------------------------------------------------------- one's own, and a run

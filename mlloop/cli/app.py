@@ -656,12 +656,13 @@ def _ask(question: str, choices, default: str | None) -> str:
 
 @app.command(epilog="Example: mlloop upgrade")
 def upgrade() -> None:
-    """Renew the Run acts and pipeline.yaml of a project to those of the installed mlloop; cells of your own stay."""
+    """Renew a project's Run acts, pipeline.yaml and module names to those of the installed mlloop; your own cells stay."""
     from mlloop.core import settings as _settings
     from mlloop.scaffold import project_files
+    from mlloop.scaffold import upgrade as upgrading
 
-    told = project_files.upgrade(_settings.load().root)
-    for line in told or [f"nothing to do: the project is that of mlloop {project_files.version()}"]:
+    changed = upgrading.upgrade(_settings.load().root)
+    for line in changed or [f"nothing to do: the project is that of mlloop {project_files.version()}"]:
         typer.echo(line)
 
 
