@@ -60,9 +60,7 @@ def _ledger(settings: Settings) -> list[str]:
 
 
 def _notebooks(settings: Settings, plan) -> list[Path]:
-    return list(
-        dict.fromkeys([*(task.source for task in plan.tasks.values()), *sorted(_below(settings.notebooks))])
-    )
+    return list(dict.fromkeys([*(task.source for task in plan.tasks.values()), *sorted(_below(settings.notebooks))]))
 
 
 def _below(folder: Path) -> list[Path]:

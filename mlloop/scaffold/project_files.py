@@ -7,13 +7,10 @@ import os
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mlloop import problem as problems
 from mlloop.core import storage
