@@ -4,6 +4,7 @@ Modules:
 
 - `mlloop.core.errors`: Every error a user can meet, each with what happened, where, and the next step.
 - `mlloop.core.extensions`: What a project adds of its own: business rules and checks, and how its modules are found.
+- `mlloop.core.forms`: The version of each stage's product, apart from the models in `mlloop.products`, so that freshness is told without them.
 - `mlloop.core.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
 - `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time.
@@ -23,6 +24,7 @@ Modules:
 - `mlloop.pages.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
 - `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
 - `mlloop.pipeline.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
+- `mlloop.products`: What each stage hands on: one frozen model a stage, with a version, used to write its product and to read it.
 - `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
 - `mlloop.release.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.
 - `mlloop.service.http`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.

@@ -38,25 +38,25 @@ money: {true_positive: 50, false_positive: -500}
 STAGES = {
     "problem": (
         [],
-        "from toy.read import statement\nsave_product(product, stage='problem', problem=statement(problem), seed=seed)",
+        "from toy.read import statement\nsave_product(product, stage='loan problem', problem=statement(problem), seed=seed)",
     ),
     "collection": (
         ["problem"],
-        "from toy.read import amounts\nsave_product(product, stage='collection', amounts=amounts('loans.csv'))",
+        "from toy.read import amounts\nsave_product(product, stage='loan collection', amounts=amounts('loans.csv'))",
     ),
     "need_gate": (
         ["collection"],
         "from toy.ask import verdict\nfound = load_product(upstream['collection'])['amounts']\n"
-        "save_product(product, stage='need_gate', verdict=verdict(found))",
+        "save_product(product, stage='loan need_gate', verdict=verdict(found))",
     ),
     "training": (
         ["collection", "need_gate"],
         "from toy.fit import mean\nfound = load_product(upstream['collection'])['amounts']\n"
-        "save_product(product, stage='training', mean=mean(found), tables={'rows': {'rows': len(found)}})",
+        "save_product(product, stage='loan training', mean=mean(found), tables={'rows': {'rows': len(found)}})",
     ),
     "evaluation": (
         ["training"],
-        "save_product(product, stage='evaluation', rounded=round(load_product(upstream['training'])['mean']))",
+        "save_product(product, stage='loan evaluation', rounded=round(load_product(upstream['training'])['mean']))",
     ),
 }
 
@@ -84,7 +84,7 @@ def write_notebook(path: Path, work: str, prose: str = "What this run answers.")
             "#| pipeline\nupstream = None\nproduct = None\nproblem = 'loan'\nas_of = None\nsample = 1.0\nseed = 0",
             metadata={"tags": ["parameters"]},
         ),
-        nbformat.v4.new_code_cell("#| pipeline\nfrom mlloop.core.storage import load_product, save_product"),
+        nbformat.v4.new_code_cell("#| pipeline\nfrom mlloop.products import load_product, save_product"),
         nbformat.v4.new_code_cell(f"#| pipeline\n{work}"),
     ]
     for number, cell in enumerate(cells):

@@ -16,14 +16,31 @@ REAL = (
     "10_problem", "11_collection", "12_ingestion", "13_transformation", "17_features", "20_training", "21_evaluation",
     "22_validation_gate", "23_deployment",
 )  # fmt: skip
+VERDICT = {
+    "gate": "need",
+    "verdict": "yes",
+    "deciding": "",
+    "reasons": ["asked elsewhere"],
+    "evidence": [],
+    "must_change": [],
+}
+NOTHING = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 0}
+NEED = {
+    "task": "classification", "metric": "roc_auc", "data": {}, "contenders": [], "model": "", "best_rule": "", "best_paying": "",
+    "gain": {**NOTHING, "folds": []}, "more_worth": NOTHING, "left_out": [], "timeless": False,
+}  # fmt: skip
+CANDIDATE = {
+    "name": "lightgbm", "kind": "model", "meaning": "", "complexity": 1, "params": {}, "folds": [0.9], "mean": 0.9, "low": 0.88,
+    "high": 0.92, "n": 100, "behind": {"value": 0.0, "low": 0.0, "high": 0.0},
+}  # fmt: skip
 PLAIN = {
-    "14_analysis": "save_product(product, stage='analysis')",
-    "15_visualization": "save_product(product, stage='visualization')",
-    "16_need_gate": "save_product(product, stage='need_gate', figures={'left_out': []}, verdict={'verdict': 'yes', 'reasons': ['asked elsewhere']})",
-    "18_exploration": "save_product(product, stage='exploration', metric='ROC AUC', chosen={'name': 'lightgbm'},"
-    " candidates=[{'name': 'lightgbm', 'mean': 0.9, 'low': 0.88, 'high': 0.92}])",
+    "14_analysis": "save_product(product, stage='analysis', facts={'columns': [], 'rows': 0, 'sampled': 0}, findings=[])",
+    "15_visualization": "save_product(product, stage='visualization', facts={'health': []})",
+    "16_need_gate": f"save_product(product, stage='need_gate', figures={NEED!r}, verdict={VERDICT!r})",
+    "18_exploration": "save_product(product, stage='exploration', metric='ROC AUC', chosen={'name': 'lightgbm', 'params': {}},"
+    f" candidates=[{CANDIDATE!r}], trials=[], stopped=[])",
     "19_building": "from mlloop.models.candidates import recipe\nparams = {'n_estimators': 40, 'num_leaves': 7}\n"
-    "save_product(product, stage='building', estimator=recipe('lightgbm', params, 0))",
+    "save_product(product, stage='building', estimator=recipe('lightgbm', params, 0), type='lightgbm.LGBMClassifier')",
 }
 UPSTREAM = {
     "problem": [], "collection": ["problem"], "ingestion": ["problem", "collection"], "transformation": ["problem", "ingestion"],

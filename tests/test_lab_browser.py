@@ -142,7 +142,7 @@ DISPLAYS = {
     ],
     "from mlloop.store.ledger import Ledger\nLedger.open()": ["decisions", "when (UTC)", "Learn again?"],
     "Ledger.open().rows()[0]": ["figure", "interval", "asked", "passed"],
-    "from mlloop.core.storage import load_product\nload_product(upstream['validation_gate']['data'])": [
+    "from mlloop.products import load_product\nload_product(upstream['validation_gate']['data'])": [
         "validation gate says yes"
     ],
     "load_product(upstream['evaluation']['data'])": ["NDCG", "interval", "popular"],

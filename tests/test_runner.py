@@ -35,7 +35,7 @@ def test_a_run_records_its_gate_in_the_ledger(project):
     assert outcome["exit_code"] == 0 and outcome["verdicts"]["need"]["verdict"] == "yes"
     (row,) = ledger_of(project).rows(kind="gate")
     assert (row.problem, row.subject, row.verdict, row.evidence[0]["value"]) == ("loan", "need", "yes", 3)
-    assert project.product("evaluation") == {"stage": "evaluation", "rounded": 3}
+    assert project.product("evaluation") == {"stage": "loan evaluation", "version": 1, "rounded": 3}
 
 
 def test_closed_gate_stops_what_follows_also_after_an_earlier_yes(project):
@@ -70,7 +70,7 @@ def test_gate_without_a_verdict_counts_as_no(project):
 def test_plain_ploomber_build_runs_the_same_notebooks(project):
     done = ploomber(project)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert project.product("evaluation") == {"stage": "evaluation", "rounded": 3}
+    assert project.product("evaluation") == {"stage": "loan evaluation", "version": 1, "rounded": 3}
 
 
 def test_plain_ploomber_build_stops_at_a_closed_gate_also_after_an_earlier_yes(project):

@@ -7,9 +7,8 @@ import pandas as pd
 import production
 
 from mlloop import problem as problems
-from mlloop import serving
+from mlloop import products, serving
 from mlloop.comparison import baselines
-from mlloop.core import storage
 from mlloop.core.metrics import estimate
 from mlloop.models import candidates
 from mlloop.monitors import evidence
@@ -43,11 +42,16 @@ class Watched:
         y = baselines.target(held["repaid"], self.loan.task)
         score = self.model.predict_proba(held[production.FEATURES])[:, 1]
         main = estimate("roc_auc", y, score)
-        windows = {"holdout_from": TRAINED.isoformat(), "holdout_until": HELD.isoformat()}
+        windows = {"as_of": HELD.isoformat(), "from": START.isoformat(), "train_until": TRAINED.isoformat(),
+                   "holdout_from": TRAINED.isoformat(), "holdout_until": HELD.isoformat(), "folds": []}  # fmt: skip
         read = {"windows": windows, "holdout": self.lake.write("loan/holdout", held)}
-        figures = {"main": {"value": main.value, "low": main.low, "high": main.high, "n": main.n}, "slices": []}
+        figure = {"value": main.value, "low": main.low, "high": main.high, "n": main.n}
         product = root / ".mlloop/products/loan/evaluation.json"
-        storage.save_product(str(product), stage="evaluation", reference=read, **figures)
+        products.save_product(
+            str(product), stage="evaluation", model="m", main=figure, metrics=[], contenders=[], best_rule=0, slices=[],
+            champion={"said": "", "digest": None, "gain": None}, slices_missing=[], tables={}, reference=read,
+            latency={"p50_below_ms": 1.0, "p99_below_ms": 1.0, "calls": 1}, examples={"answers": []},
+        )  # fmt: skip
         trained = {"name": "linear", **candidates.save(self.model, root / ".mlloop/trained/loan-0")}
         release = preparation.prepare(self.settings, self.loan, trained, held, production.FEATURES)
         self.digest = trained["digest"]
@@ -80,4 +84,4 @@ class Watched:
     def noted(self, as_of: dt.datetime, found: dict) -> None:
         """Keep the product of a period."""
         place = evidence.product_path(self.settings, "loan", as_of)
-        storage.save_product(str(place), stage="monitoring", **found)
+        products.save_product(str(place), stage="monitoring", **found)

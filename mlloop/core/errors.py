@@ -9,6 +9,7 @@ MlloopError                          exit  also a
 ├── SourceError                       2    OSError            a source that cannot be read
 ├── ContractError                     2    ValueError         rows that do not fit their declared schema
 ├── DataError                         2    ValueError         rows that fit but cannot answer the question
+├── ProductError                      1    ValueError         a stage's product that does not fit its model
 ├── LakeError                         1    OSError            a table that is missing, locked or damaged
 ├── LedgerError                       1    RuntimeError       a ledger that is damaged or refuses a row
 │   └── PromotionRefused              1                       somebody else promoted first, or no gate passed
@@ -73,6 +74,10 @@ class ContractError(MlloopError, ValueError):
 
 class DataError(MlloopError, ValueError):
     exit_code = 2
+
+
+class ProductError(MlloopError, ValueError):
+    pass
 
 
 class LakeError(MlloopError, OSError):

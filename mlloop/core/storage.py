@@ -6,6 +6,7 @@ A product is written beside its place, fsynced and moved into it, so a kill leav
 import contextlib
 import errno
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -160,26 +161,8 @@ def digest_file(path: Path | str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def save_product(product: dict | str, **content: Any) -> dict:
-    """Write a stage's product: the JSON file that later stages, gates and pages read.
-
-    Parameters
-    ----------
-    product : dict or str
-        What Ploomber injects as `product` (its 'data' entry is used), or the path itself.
-    **content
-        Tables as `lake.TableRef`, figures, counts, verdicts; anything `write_json` can write.
-
-    Returns
-    -------
-    dict
-        The content as it will be read back.
-    """
-    path = product["data"] if isinstance(product, dict) else product
-    write_json(path, content)
-    return read_json(path)
-
-
-def load_product(upstream: dict | str) -> dict:
-    """Read the product of an upstream stage, e.g. ``load_product(upstream['features'])``."""
-    return read_json(upstream["data"] if isinstance(upstream, dict) else upstream)
+def __getattr__(name: str) -> Any:
+    """`save_product` and `load_product`, which Run acts of earlier projects import from here; they are in `mlloop.products`."""
+    if name in ("save_product", "load_product"):
+        return getattr(importlib.import_module("mlloop.products"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlloop import deployment, retraining
+from mlloop import deployment, products, retraining
 from mlloop import problem as problems
 from mlloop.core import extensions as own
 from mlloop.core import settings as _settings
@@ -340,7 +340,7 @@ def monitored(place: Place, period: Period, page: bool = True) -> Path:
 
     statement = problems.load(runner.statement_file(place.settings, place.plan))
     found = monitoring.observe(statement, monitoring.gather(place.settings, place.ledger, statement, period.until))
-    storage.save_product({"data": str(path)}, stage="monitoring", **found)
+    products.save_product({"data": str(path)}, stage="monitoring", **found)
     return path
 
 
@@ -402,7 +402,7 @@ def judged(place: Place, period: Period) -> list[dict[str, Any]]:
 
 def history(place: Place, until: dt.datetime) -> list[dict[str, Any]]:
     """The products of monitoring of the periods that had ended at `until`, the oldest first."""
-    found = [storage.read_json(path) for path in sorted(place.folder("monitoring").glob("[!.]*.json"))]
+    found = [products.load_kept(path) for path in sorted(place.folder("monitoring").glob("[!.]*.json"))]
     return sorted((one for one in found if utc(one["as_of"]) <= until), key=lambda one: one["as_of"])
 
 
@@ -448,7 +448,7 @@ def judged_product(place: Place, model: str | None, stage: str) -> dict[str, Any
     gate = place.ledger.last(problem=place.name, kind="gate", subject="validation", model=model) if model else None
     digest = gate.digests.get(f"stage {stage}") if gate else None
     path = place.settings.state / "objects" / f"{digest}.json"
-    return storage.read_json(path) if digest and path.exists() else {}
+    return products.load_kept(path) if digest and path.exists() else {}
 
 
 def decide(place: Place, period: Period) -> Row:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import deployment
+from .. import deployment, products
 from ..comparison import baselines
 from ..core import metrics, storage
 from ..data import feed_checks as feed
@@ -272,7 +272,7 @@ def _gate_of(ledger: Ledger, statement: Problem, model: str) -> Row:
 def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> dict[str, Any]:
     gate = _gate_of(ledger, statement, model)
     kept = settings.state / "objects" / f"{gate.digests.get('stage evaluation')}.json"
-    content = storage.read_json(kept) if kept.exists() else {}
+    content = products.load_kept(kept) if kept.exists() else {}
     if "reference" not in content:
         raise DataError(
             "its evaluation is no longer kept, or names no reference",
@@ -444,7 +444,7 @@ PERIODS = 60
 
 def earlier_products(settings: Settings, problem: str, before: dt.datetime) -> list[dict[str, Any]]:
     """The monitoring products of periods that ended before a moment, the oldest first."""
-    found = [storage.read_json(path) for path in sorted(folder_of(settings, problem).glob("[0-9]*.json"))]
+    found = [products.load_kept(path) for path in sorted(folder_of(settings, problem).glob("[0-9]*.json"))]
     return sorted((one for one in found if one["as_of"] < before.isoformat()), key=lambda one: one["as_of"])
 
 # %% ../../nbs/monitors/evidence.ipynb #d9043b48

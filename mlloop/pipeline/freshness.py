@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mlloop.core import parsing, storage
+from mlloop.core import forms, parsing, storage
 from mlloop.core.moved import current
 from mlloop.core.settings import Settings
 from mlloop.pipeline.plan import Task
@@ -291,13 +291,20 @@ class Freshness:
         gone = [name for name, place in task.products.items() if self.digests.of(place) != record.products.get(name)]
         damaged = [f"product {name} is missing or was changed since it was made" for name in gone]
         if not gone:
-            damaged = [f"{what} is gone or damaged" for what in self._damaged(task)] or self.outdated(task)
+            damaged = self._unusable(task) or self.outdated(task)
         return [*damaged, *differences(record.parts, json.loads(json.dumps(storage.plain(parts))))]
 
-    def _damaged(self, task: Task) -> list[str]:
+    def _unusable(self, task: Task) -> list[str]:
+        """Why the product cannot be read any more: its form is older, or what it cites is gone or damaged."""
+        content = storage.read_json(task.products["data"])
+        if older := forms.older_form(content):
+            return [older]
+        return [f"{what} is gone or damaged" for what in self._damaged(task, content)]
+
+    def _damaged(self, task: Task, content: Any) -> list[str]:
         """What the product cites and is not there: versions of tables, files with a digest."""
         wrong = []
-        for cited in objects.cited(storage.read_json(task.products["data"])):
+        for cited in objects.cited(content):
             if "version" in cited and "://" not in str(cited["uri"]):
                 log = Path(cited["uri"]) / "_delta_log"
                 if not (log / f"{int(cited['version']):020d}.json").exists():

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from mlloop import products
 from mlloop.core import storage
 from mlloop.core.settings import Settings
 from mlloop.service import http
@@ -28,7 +29,8 @@ def question(settings: Settings, problem: str, desk: http.Desk) -> tuple[str, di
     from mlloop.store.lake import Lake
 
     assert desk.pair is not None
-    tables = storage.load_product(str(settings.state / "products" / problem / "features.json"))["tables"]
+    place = settings.state / "products" / problem / "features.json"
+    tables = products.load(place, products.Features).tables
     if desk.pair.champion.kind == "recommendation":
         users = Lake(settings).read(tables["events"]).select("user").distinct()
         user = users.filter(users.user.notnull()).order_by("user").limit(1).to_pandas()["user"].iloc[0]

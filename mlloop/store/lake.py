@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -32,6 +32,17 @@ KEEP = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": 
 CLOUD = ("AWS_", "AZURE_", "GOOGLE_", "GCP_")
 NOTE = "mlloop"
 BATCH_ROWS = 131_072
+
+
+class Version(Protocol):
+    """What names one version of a table: a `TableRef`, or a product's `Table`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def uri(self) -> str: ...
+    @property
+    def version(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -186,12 +197,12 @@ class Lake:
         """Whether `batch` was ever committed to table `name`."""
         return self.exists(name) and _has(self._open(name), batch)
 
-    def read(self, table: TableRef | Mapping[str, Any] | str, version: int | None = None):
+    def read(self, table: Version | Mapping[str, Any] | str, version: int | None = None):
         """A version of a table, as an Ibis table on the engine.
 
         Parameters
         ----------
-        table : TableRef, its dict, or str
+        table : TableRef or another version of a table, its dict, or str
             A reference reads the version it names; a name reads `version`, or the latest.
 
         Raises
@@ -200,7 +211,7 @@ class Lake:
             No such table or version, or files that are gone.
         """
         if not isinstance(table, str):
-            ref = table if isinstance(table, TableRef) else TableRef.from_dict(table)
+            ref = TableRef.from_dict(table) if isinstance(table, Mapping) else table
             return self._scan(self._open(ref.name, ref.version if version is None else version, ref.uri))
         return self._scan(self._open(table, version))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlloop.core import storage
+from mlloop.core import forms, storage
 from mlloop.core.errors import DataError
 from mlloop.core.settings import Settings
 
@@ -62,7 +62,7 @@ def restore(settings: Settings, digest: str, target: Path) -> Path:
             str(found.parent),
             "It cannot be replayed; ask the gate anew: mlloop gate need",
         )
-    content = storage.read_json(found)
+    content = forms.brought_up(storage.read_json(found))
     for entry in cited(content):
         kept = settings.state / "objects" / str(entry["digest"])
         if "path" in entry and kept.exists():

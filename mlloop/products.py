@@ -1,0 +1,1034 @@
+"""What each stage hands on: one frozen model a stage, with a version, used to write its product and to read it.
+
+A product is a JSON file. Its `stage` and `version` name the model below that it has to fit, to the last key: a field that is
+missing, renamed or of another type is an error that names it, when the product is written and when it is read. A product of
+another version, or of none, is of an older form: its stage is stale and makes it again (`core.forms`). Nothing is guessed.
+
+A stage that a project adds itself has a name of its own, and its product holds what it likes: see `Own`.
+
+To add a field: declare it here (with a default, where products without it are to stay readable) and write it in the stage's
+Run act. To change what a field means, or to remove one: raise its stage's version in `core.forms` as well.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer
+
+from mlloop.core import forms, storage
+from mlloop.core.errors import ProductError
+from mlloop.core.forms import older_form, version_of
+from mlloop.problem import Problem
+
+Number = float | None  # None: a figure that could not be measured
+
+
+class Part(BaseModel):
+    """What a product is made of: frozen, strict about types, no key that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
+
+
+# ---------------------------------------------------------------------------------------------- what products share
+
+
+class Table(Part):
+    """One version of a table of the lake, as `store.lake.TableRef`."""
+
+    name: str
+    uri: str
+    version: int
+    rows: int
+    digest: str
+
+
+class Estimate(Part):
+    """A figure with its interval and the rows, users or folds it is of."""
+
+    value: Number
+    low: Number
+    high: Number
+    n: int
+
+
+class Interval(Part):
+    """A figure with its interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Figure(Part):
+    """A figure with its standard error, as monitoring measures it."""
+
+    value: Number
+    low: Number
+    high: Number
+    se: Number
+    n: int
+
+
+class Evidence(Part):
+    """A check's figure, and how it went (None: left open)."""
+
+    name: str
+    value: Number
+    unit: str
+    low: Number
+    high: Number
+    threshold: Number
+    passed: bool | None
+
+
+class Verdict(Part):
+    """What a gate says, as `core.verdict.conclude` makes it."""
+
+    gate: str
+    verdict: Literal["yes", "maybe", "no"]
+    deciding: str
+    reasons: list[str]
+    evidence: list[Evidence]
+    must_change: list[str]
+
+
+class Period(Part):
+    """From (included) until (not included), ISO."""
+
+    since: str = Field(alias="from")
+    until: str
+
+
+class LeftOut(Part):
+    """A column that is not used, and why."""
+
+    column: str
+    why: str
+
+
+class Fold(Part):
+    """A cut of time: what is learned from before, what is tested on after; ISO."""
+
+    train_until: str
+    test_from: str
+    test_until: str
+
+
+class Windows(Part):
+    """How time is cut; ISO."""
+
+    as_of: str
+    since: str = Field(alias="from")
+    train_until: str
+    holdout_from: str
+    holdout_until: str
+    folds: list[Fold]
+
+
+class Recipe(Part):
+    """An untrained estimator: a candidate with its hyperparameters."""
+
+    name: str
+    params: dict[str, JsonValue]
+    seed: int
+    digest: str
+
+
+class Registered(Part):
+    """A model's version in MLflow's registry."""
+
+    name: str
+    version: int
+    digest: str
+    form: str
+
+
+class Model(Part):
+    """A trained model: where its files are, and what identifies them."""
+
+    name: str
+    path: str
+    digest: str
+    form: str
+    recipe: Recipe
+    registered: Registered | None = None
+
+
+class CalibrationBin(Part):
+    """A tenth of the scores: what was predicted and what happened."""
+
+    predicted: Number
+    observed: Number
+    low: Number
+    high: Number
+    n: int
+
+
+# ---------------------------------------------------------------------------------------------- the products
+
+
+class Product(Part):
+    """What every product has: its stage, the version of its form, a finding, and facts that a project adds."""
+
+    stage: str
+    version: int = 0  # set when it is written: see `core.forms`
+    finding: str = ""
+    extra: dict[str, JsonValue] = {}
+
+
+class Statement(Product):
+    """Of `problem`: the statement as the run read it, and the moment it stands at."""
+
+    stage: Literal["problem"] = "problem"
+    problem: Problem
+    as_of: str
+    sample: float
+    seed: int
+
+    @field_serializer("problem")
+    def _whole(self, problem: Problem) -> dict[str, JsonValue]:
+        return problem.model_dump(mode="json")
+
+
+class Batch(Part):
+    """Raw rows fetched once, as `collection.Batch`."""
+
+    path: str
+    digest: str
+    rows: int
+    format: str
+    origin: str
+    source_digest: str
+    since: str | None = None
+    watermark: str | None = None
+
+
+class Collection(Product):
+    """Of `collection`: the batches of each source."""
+
+    stage: Literal["collection"] = "collection"
+    batches: dict[str, list[Batch]]
+
+
+class Counts(Part):
+    """Rows of a table: read = kept + rejected + duplicates."""
+
+    read: int
+    kept: int
+    rejected: int
+    duplicates: int
+
+
+class SchemaChange(Part):
+    """A change in the columns of a source from one file to the next."""
+
+    table: str
+    file: str
+    change: str
+    column: str
+    explanation: str
+
+
+class Ingestion(Product):
+    """Of `ingestion`: each table, its rejected rows and its counts."""
+
+    stage: Literal["ingestion"] = "ingestion"
+    tables: dict[str, Table]
+    rejected: dict[str, Table]
+    counts: dict[str, Counts]
+    schema_changes: list[SchemaChange]
+
+
+class Change(Part):
+    """What a rule of cleaning did, as `data.cleaning.Change`."""
+
+    table: str
+    rule: str
+    columns: list[str]
+    rows: int
+    kind: Literal["changed", "dropped", "flagged", "noted"]
+    reason: str
+    declared: bool
+    examples: list[dict[str, JsonValue]]
+
+
+class Transformation(Product):
+    """Of `transformation`: clean tables, the windows of time (None: the rows have no time) and what was changed."""
+
+    stage: Literal["transformation"] = "transformation"
+    tables: dict[str, Table]
+    windows: Windows | None
+    changes: list[Change]
+
+
+class Suspect(Part):
+    """A column that may know the target, and the sign that gave it away."""
+
+    column: str
+    sign: str = ""
+
+
+class Facts(Part):
+    """What analysis found, each fact as the function of its name gives it; None where the task has no such fact."""
+
+    columns: list[dict[str, JsonValue]]
+    newest: JsonValue = None
+    rows: int
+    sampled: int
+    since: str | None = Field(default=None, alias="from")
+    until: str | None = None
+    target: dict[str, JsonValue] | None = None
+    association: list[dict[str, JsonValue]] | None = None
+    segments: list[dict[str, JsonValue]] | None = None
+    suspects: list[dict[str, JsonValue]] = []
+    trend: dict[str, JsonValue] | None = None
+    seasons: dict[str, JsonValue] | None = None
+    kinds: dict[str, int] | None = None
+    users: int | None = None
+    buyers: int | None = None
+    items: int | None = None
+    items_bought: int | None = None
+    catalogue: int | None = None
+    concentration: dict[str, JsonValue] | None = None
+    loyalty: dict[str, JsonValue] | None = None
+    newcomers: dict[str, JsonValue] | None = None
+    sessions: dict[str, JsonValue] | None = None
+    hours: dict[str, int] | None = None
+
+
+class Analysis(Product):
+    """Of `analysis`: the facts of the training period, and what they say."""
+
+    stage: Literal["analysis"] = "analysis"
+    facts: Facts
+    findings: list[str]
+
+
+class HealthFigure(Part):
+    """A figure of the health of the data."""
+
+    figure: str
+    value: Number
+    unit: str
+    threshold: Number
+    verdict: str
+
+
+class Health(Part):
+    health: list[HealthFigure]
+
+
+class Visualization(Product):
+    """Of `visualization`: the health of the data."""
+
+    stage: Literal["visualization"] = "visualization"
+    facts: Health
+
+
+class FoldedEstimate(Estimate):
+    """An estimate over folds, with each fold's value."""
+
+    folds: list[Number]
+
+
+class FoldedContender(Part):
+    """A contender of the need gate over the folds."""
+
+    name: str
+    kind: Literal["rule", "statistic", "chance", "model"]
+    meaning: str
+    metric: Estimate
+    worth: Estimate
+    folds: list[Number]
+
+
+class NeedFigures(Part):
+    """What the need gate decides on."""
+
+    task: str
+    metric: str
+    data: dict[str, int]
+    contenders: list[FoldedContender]
+    model: str
+    best_rule: str
+    best_paying: str
+    gain: FoldedEstimate
+    more_worth: Estimate
+    left_out: list[LeftOut]
+    timeless: bool
+
+
+class NeedGate(Product):
+    """Of `need_gate`: the verdict and the figures it rests on."""
+
+    stage: Literal["need_gate"] = "need_gate"
+    verdict: Verdict
+    figures: NeedFigures
+
+
+class Feature(Part):
+    """A feature as the catalogue lists it."""
+
+    name: str
+    meaning: str
+    unit: str
+    source: str
+
+
+class Features(Product):
+    """Of `features`: the tables that models learn from and are judged on, and the definition of their columns."""
+
+    stage: Literal["features"] = "features"
+    kind: str
+    tables: dict[str, Table]
+    windows: Windows | None
+    features: list[str]
+    catalogue: list[Feature]
+    left_out: list[LeftOut]
+    definition: str
+    changed_by_the_future: list[str]
+
+
+class Trained(Part):
+    """What a candidate came to in the folds."""
+
+    name: str
+    kind: str
+    meaning: str
+    complexity: int
+    params: dict[str, JsonValue]
+    folds: list[Number]
+    mean: Number
+    low: Number
+    high: Number
+    n: int
+    behind: Interval
+
+
+class Trial(Part):
+    """One try of a candidate's hyperparameters, with its value in each fold."""
+
+    candidate: str
+    params: dict[str, JsonValue]
+    values: list[Number]
+    is_pruned: bool
+
+
+class Chosen(Part):
+    """The candidate that goes on to building."""
+
+    name: str
+    params: dict[str, JsonValue]
+
+
+class Exploration(Product):
+    """Of `exploration`: every candidate and trial, and the chosen one."""
+
+    stage: Literal["exploration"] = "exploration"
+    metric: str
+    candidates: list[Trained]
+    trials: list[Trial]
+    stopped: list[str]
+    chosen: Chosen
+
+
+class Building(Product):
+    """Of `building`: the recipe of the estimator, and its Python type."""
+
+    stage: Literal["building"] = "building"
+    estimator: Recipe
+    type: str
+
+
+class LearntFrom(Part):
+    """What a model has learned from: rows (or events), and the period; ISO."""
+
+    rows: int
+    since: str | None = Field(default=None, alias="from")
+    until: str | None = None
+
+
+class Judged(Part):
+    """One of the models that stand for the recipe in a rolling-origin evaluation; each is judged on rows it never saw."""
+
+    path: str
+    digest: str
+    form: str
+    learnt_until: str
+    since: str
+    until: str
+    rows: int
+    lookback: str | None = None
+    half: bool | None = None
+
+
+class LookbackCandidate(Part):
+    """One way to choose how far back to learn, and how it did forward in time."""
+
+    name: str
+    kind: Literal["all", "days", "since", "decay"]
+    days: float | None = None
+    since: str | None = None
+    half_life_days: float | None = None
+    rows: int
+    value: Number
+    low: Number
+    high: Number
+    behind: Interval | None = None
+    chosen: bool
+
+
+class Lookback(Part):
+    """How far back a retraining learns, and what that was chosen from."""
+
+    candidates: list[LookbackCandidate]
+    chosen: str
+    halves: JsonValue = None
+    by: str
+    n: int
+    blocks: int
+    changed_at: str | None = None
+
+
+class Training(Product):
+    """Of `training`: the model, and what it learned from."""
+
+    stage: Literal["training"] = "training"
+    trained: LearntFrom
+    features: list[str]
+    definition: str
+    model: Model
+    judged: list[Judged] = []
+    lookback: Lookback | None = None
+
+
+class NamedEstimate(Estimate):
+    """A metric of the holdout, in its unit."""
+
+    name: str
+    label: str
+    unit: str
+
+
+class Contender(Part):
+    """The model, or what it is compared with, on the holdout; `gain`: how much better the model is."""
+
+    name: str
+    kind: Literal["rule", "statistic", "chance", "champion", "model"]
+    meaning: str
+    metric: Estimate
+    worth: Estimate
+    gain: Estimate | None = None
+    more_worth: Estimate | None = None
+
+
+class Slice(Part):
+    """The metric in one group; `gap`: how much worse than overall; None where it cannot be measured."""
+
+    slice: str
+    group: str
+    n: int
+    value: Number
+    low: Number
+    high: Number
+    gap: Number
+
+
+class AgainstChampion(Part):
+    """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared."""
+
+    said: str
+    digest: str | None
+    gain: Estimate | None
+    since: str | None = None
+    n: int | None = None
+    metric: Estimate | None = None
+    more_worth: Estimate | None = None
+    over_rule: Estimate | None = None
+
+
+class Latency(Part):
+    """Bounds below which the median and the 99th percentile of one prediction's time stay."""
+
+    p50_below_ms: Number
+    p99_below_ms: Number
+    calls: int
+
+
+class Examples(Part):
+    """Questions and the model's answers, for a fresh process to repeat: rows of columns, or users."""
+
+    answers: list[JsonValue]
+    rows: dict[str, list[JsonValue]] | None = None
+    numbers: list[str] | None = None
+    users: list[str] | None = None
+
+
+class Reference(Part):
+    """What monitoring compares later periods with."""
+
+    windows: Windows | None = None
+    holdout: Table | None = None
+    events: Table | None = None
+    items: Table | None = None
+
+
+class JudgedPeriod(Part):
+    """The metric in one period of a rolling-origin evaluation; ISO."""
+
+    since: str
+    until: str
+    learnt_until: str
+    n: int
+    value: Number
+    low: Number
+    high: Number
+
+
+class Refit(Part):
+    """How far the released refit differs from the models that were judged."""
+
+    model: str
+    judged: list[str]
+    rows: int
+    differs: Number
+    unit: str
+    bound: Number
+    gain: Interval | None = None
+    slices: JsonValue = None
+
+
+class Evaluation(Product):
+    """Of `evaluation`: everything that the holdout showed. `best_rule` is the place of the best rule in `contenders`."""
+
+    stage: Literal["evaluation"] = "evaluation"
+    model: str
+    main: Estimate
+    metrics: list[NamedEstimate]
+    contenders: list[Contender]
+    best_rule: int
+    champion: AgainstChampion
+    slices: list[Slice]
+    slices_missing: list[str]
+    calibration: list[CalibrationBin] | None = None
+    latency: Latency
+    tables: dict[str, Table]
+    reference: Reference
+    examples: Examples
+    periods: list[JudgedPeriod] | None = None
+    refit: Refit | None = None
+
+
+class Asked(Part):
+    """What a fresh process answered: `same` of `asked`; None: it could not be asked."""
+
+    asked: int
+    same: int | None
+    said: str
+
+
+class AttainableModel(Interval):
+    """A model that could answer, and its figure."""
+
+    model: str
+
+
+class AttainableRule(Interval):
+    """A rule that could answer, and its figure."""
+
+    name: str
+
+
+class Gains(Part):
+    """How much better each of three is than the next, on the same rows."""
+
+    challenger_over_rule: Estimate | None = None
+    challenger_over_champion: Estimate | None = None
+    champion_over_rule: Estimate | None = None
+
+
+class Attainable(Part):
+    """What is attainable now, and who of challenger, champion and rule gives it."""
+
+    metric: str
+    label: str
+    n: int
+    best: Literal["challenger", "champion", "rule"]
+    usable: bool
+    challenger: AttainableModel
+    champion: AttainableModel | None
+    rule: AttainableRule | None
+    gains: Gains
+    said: str
+
+
+class ValidationGate(Product):
+    """Of `validation_gate`: the verdict on a model, and whether a fresh process could use it."""
+
+    stage: Literal["validation_gate"] = "validation_gate"
+    verdict: Verdict
+    model: str
+    asked: Asked
+    attainable: Attainable | None = None
+
+
+class Parity(Part):
+    """How far the production form differs from the trained model on real rows."""
+
+    unit: str
+    rows: int
+    largest: Number
+    mean: Number
+    bound: Number
+
+
+class Release(Part):
+    """What goes out for a model."""
+
+    path: str
+    digest: str
+    form: str
+    parity: Parity
+    note: str
+
+
+class RuleRelease(Part):
+    """The best rule, kept ready as a release."""
+
+    name: str
+    model: str
+    release: str
+
+
+class Deployment(Product):
+    """Of `deployment`: the release, and who answers ('champion', 'canary', or 'refused')."""
+
+    stage: Literal["deployment"] = "deployment"
+    model: Model
+    action: str
+    release: Release
+    rule: RuleRelease | None = None
+
+
+class FeedFinding(Part):
+    """One thing that is wrong with the feed."""
+
+    table: str
+    column: str | None
+    kind: str
+    value: Number
+    threshold: Number
+    said: str
+
+
+class Feed(Part):
+    """Whether the feed is in order, and the rows of each stream in the period."""
+
+    status: Literal["ok", "broken"]
+    findings: list[FeedFinding]
+    rows: dict[str, int]
+
+
+class DriftedColumn(Part):
+    """How far a column's distribution lies from the reference."""
+
+    name: str
+    method: str
+    value: Number
+    threshold: Number
+    alert: bool
+
+
+class NotCompared(Part):
+    """A column that could not be compared, and why."""
+
+    name: str
+    why: str
+
+
+class Drift(Part):
+    """How the period's input differs from the reference."""
+
+    columns: list[DriftedColumn]
+    rows: int
+    left_out: list[NotCompared]
+    said: str
+
+
+class Estimated(Part):
+    """What is estimated of a period without its labels; `value` is None where nothing could be."""
+
+    metric: str
+    reference: Figure
+    methods: dict[str, Figure]
+    trusted: bool
+    why: str
+    value: Number
+    low: Number
+    high: Number
+    se: Number
+    worse_by: Number
+    standard_errors: Number
+    spread: Number = None
+    unreached: Number = None
+
+
+class Other(Part):
+    """Who else could have answered, on the same rows; `gain`: how much better than the model that did."""
+
+    model: str
+    name: str
+    kind: Literal["rule", "former"]
+    value: Number
+    gain: Number
+    low: Number
+    high: Number
+    se: Number
+    standard_errors: Number
+    n: int
+
+
+class Realised(Part):
+    """What the labels of a period showed; `value` is None where they show nothing."""
+
+    period: Period
+    model: str
+    reference: Figure
+    estimated_then: Number
+    value: Number
+    low: Number
+    high: Number
+    se: Number
+    worse_by: Number
+    standard_errors: Number
+    n: int
+    labels_missing: float
+    trusted: bool
+    why: str
+    others: list[Other] = []
+
+
+class Served(Part):
+    """How long predictions took in production."""
+
+    p50_ms: Number
+    p99_ms: Number
+    limit_ms: float
+    n: int
+
+
+class Errors(Part):
+    """Predictions that failed."""
+
+    n: int
+    share: float
+
+
+class Calibration(Part):
+    """The calibration on the newest period with labels."""
+
+    period: Period
+    groups: list[CalibrationBin]
+
+
+class Explanation(DriftedColumn):
+    """How much a column's drift explains, and in how many of the periods before it had drifted."""
+
+    weight: Number
+    explains: Number
+    alerts_before: int
+
+
+class Segment(Part):
+    """The metric in a group of the period, beside the reference."""
+
+    slice: str
+    group: str
+    value: Number
+    n: int
+    reference: Number
+    worse_by: Number
+    standard_errors: Number
+    by: Literal["labels", "estimate"]
+
+
+class Explains(Part):
+    features: list[Explanation]
+    segments: list[Segment]
+
+
+class Monitoring(Product):
+    """Of `monitoring`: what was seen of the model in production in one period."""
+
+    stage: Literal["monitoring"] = "monitoring"
+    problem: str
+    as_of: str
+    period: Period
+    model: str
+    since: str
+    rows: int
+    feed: Feed
+    drift: Drift
+    estimated: Estimated
+    realised: list[Realised]
+    latency: Served
+    errors: Errors
+    calibration: Calibration | None
+    explains: Explains
+    health: Literal["ok", "watch", "worse", "feed broken", "not enough rows"]
+    said: str
+    alert: bool
+
+
+class Retraining(Product):
+    """Of `retraining`: what was decided for one period."""
+
+    stage: Literal["retraining"] = "retraining"
+    problem: str
+    as_of: str
+    action: str
+    verdict: Literal["yes", "maybe", "no"]
+    said: str
+    change: str
+    evidence: list[Evidence]
+
+
+class Own(Product):
+    """Of a stage that a project adds: any facts. mlloop reads `finding`, `verdict` (at a gate) and `tables` of it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, defer_build=True)
+
+
+MODELS: dict[str, type[Product]] = {
+    model.model_fields["stage"].default: model
+    for model in (
+        Statement, Collection, Ingestion, Transformation, Analysis, Visualization, NeedGate, Features, Exploration, Building,
+        Training, Evaluation, ValidationGate, Deployment, Monitoring, Retraining,
+    )
+}  # fmt: skip
+Kind = TypeVar("Kind", bound=Product)
+
+
+# ---------------------------------------------------------------------------------------------- writing and reading
+
+
+def save_product(product: Mapping[str, str] | str, content: Product | None = None, /, **facts: Any) -> dict[str, Any]:
+    """Write a stage's product: the JSON file that later stages, gates and pages read.
+
+    Parameters
+    ----------
+    product : dict or str
+        What Ploomber injects as `product` (its 'data' entry is used), or the path itself.
+    content : Product, optional
+        The product; otherwise its fields are given by name, `stage` among them.
+    **facts
+        Tables as `lake.TableRef`, figures, counts, verdicts; anything `storage.write_json` can write. They have to fit
+        the model of their stage; what a project adds goes under `extra`. A stage of a project's own may hold anything.
+
+    Returns
+    -------
+    dict
+        The content as it will be read back.
+
+    Raises
+    ------
+    ProductError
+        A field is missing, is not declared, or is of another type.
+    """
+    path = product["data"] if isinstance(product, Mapping) else product
+    made = facts if content is None else content.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    stage = str(made.get("stage") if content is None else content.stage)
+    plain: dict[str, Any] = storage.plain({**made, "stage": stage, "version": version_of(stage)})
+    parse(plain, str(path))
+    storage.write_json(path, plain)
+    return plain
+
+
+def load_product(upstream: Mapping[str, str] | str) -> dict[str, Any]:
+    """Read the product of an upstream stage as plain JSON, checked, e.g. ``load_product(upstream['features'])``.
+
+    Raises
+    ------
+    ProductError
+        It does not fit its stage's model.
+    """
+    path = _path(upstream)
+    content = storage.read_json(path)
+    parse(content, str(path))
+    return content
+
+
+def load_kept(path: Path | str) -> dict[str, Any]:
+    """Read a product that cannot be made again, checked, in the present form: one that the ledger cites, or of a past period.
+
+    Raises
+    ------
+    ProductError
+        It does not fit its stage's model.
+    """
+    content = forms.brought_up(storage.read_json(path))
+    parse(content, str(path))
+    return content
+
+
+def load(upstream: Mapping[str, str] | str | Path, kind: type[Kind]) -> Kind:
+    """Read the product of an upstream stage as its model, e.g. ``load(upstream['features'], Features)``.
+
+    Raises
+    ------
+    ProductError
+        It is another stage's, of an older form, or does not fit the model.
+    """
+    path = _path(upstream)
+    found = parse(storage.read_json(path), str(path))
+    if not isinstance(found, kind):
+        raise ProductError(
+            f"is the product of {found.stage!r}, expected {kind.__name__}", str(path), _again(found.stage)
+        )
+    return found
+
+
+def read(path: Path | str) -> Product:
+    """Read any stage's product as its model.
+
+    Raises
+    ------
+    ProductError
+        It is of an older form, or does not fit the model.
+    """
+    return parse(storage.read_json(path), str(path))
+
+
+def parse(content: Any, where: str = "") -> Product:
+    """The product that JSON's content holds.
+
+    Raises
+    ------
+    ProductError
+        It is of an older form, or does not fit the model.
+    """
+    if older := older_form(content):
+        raise ProductError(older, where, _again(content.get("stage") if isinstance(content, dict) else ""))
+    model = MODELS.get(content["stage"], Own)
+    try:
+        return model.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        told = "; ".join(_sentence(one) for one in error.errors()[:3])
+        more = f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else ""
+        raise ProductError(f"{told}{more}", where, _again(content["stage"])) from error
+
+
+def _path(upstream: Mapping[str, str] | str | Path) -> str | Path:
+    return upstream["data"] if isinstance(upstream, Mapping) else upstream
+
+
+def _again(stage: Any) -> str:
+    return f"Make it again: mlloop run --from {stage}" if stage in MODELS else "Make it again: mlloop run"
+
+
+def _sentence(error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    told = {"missing": "is missing", "extra_forbidden": "is not a field of this product"}.get(error["type"])
+    return f"{field!r} {told or 'holds ' + repr(error['input'])[:60] + ': ' + error['msg'].lower()}"
