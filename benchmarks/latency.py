@@ -57,9 +57,9 @@ def tabular(count: int) -> list[dict]:
     single = [X.iloc[[n]] for n in range(count)]
     listed = [{name: [value] for name, value in row.items()} for row in X.head(count).to_dict("records")]
     found = []
-    for one in candidates.of_kind("classification"):
+    for one in candidates.candidates_for("classification"):
         model = one.make(task, 0)
-        with candidates.threads(model, len(X)):
+        with candidates.fit_threads(model, len(X)):
             model.fit(X, y)
         session = onnx_export.Session(onnx_export.convert(model, kinds), kinds)
         expected = model.predict_proba(X.head(2000))[:, 1]
@@ -85,10 +85,10 @@ def recommenders(count: int) -> list[dict]:
 
     con = ibis.duckdb.connect()
     moments = [(until - pd.Timedelta(days=14 * n)).to_pydatetime() for n in (3, 2, 1, 0)]
-    made = features.event_features(asked, con.create_table("e", events), con.create_table("i", items), moments)
+    made = features.features_at_cutoffs(asked, con.create_table("e", events), con.create_table("i", items), moments)
     known = {kind: table.to_pandas() for kind, table in made.tables.items()}
     before, found = events[events["time"] < until], []
-    for one in candidates.of_kind("recommendation"):
+    for one in candidates.candidates_for("recommendation"):
         model = one.make(asked.task, 0).fit(before, items, **known)
         users = model.users_[:count]
         found.append(

@@ -23,7 +23,7 @@ import pandas as pd
 from mlloop import monitoring
 from mlloop.core import metrics
 from mlloop.monitors import degradation, estimation
-from mlloop.monitors.estimation import Period, realised
+from mlloop.monitors.estimation import Period, realised_performance
 from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.problem import Problem
 
@@ -57,7 +57,7 @@ def census() -> None:
     chunks = len(later) // CHUNK
     for k in range(chunks):
         now = made(later.iloc[k * CHUNK : (k + 1) * CHUNK])
-        beliefs = estimation.estimated("roc_auc", reference, now)["beliefs"]
+        beliefs = estimation.estimate_performance("roc_auc", reference, now)["beliefs"]
         for metric in ("roc_auc", "f1", "accuracy"):
             truth = metrics.measure(metric, now.y, now.score)
             said = {name: metrics.expected(metric, one, now.score) for name, one in beliefs.items()}
@@ -116,7 +116,7 @@ def plainly(reference: Period, now: Period) -> tuple[set[str], bool]:
 def kept(reference: Period) -> Reference:
     """As evidence reads it: a sample, with its figure."""
     some = reference.some()
-    return Reference("m", some.X, realised("roc_auc", some), some.score, some.y)
+    return Reference("m", some.X, realised_performance("roc_auc", some), some.score, some.y)
 
 
 def ours(its: Reference, now: Period) -> tuple[set[str], bool]:
@@ -130,7 +130,7 @@ def ours(its: Reference, now: Period) -> tuple[set[str], bool]:
 
 def is_worse_by(figure: dict, found: dict) -> bool:
     """Whether a figure of the period counts as worse, trusted or not."""
-    return degradation.is_worse(degradation.mark(figure, found["period"], True), LOAN.retrain)
+    return degradation.is_worse(degradation.period_result(figure, found["period"], True), LOAN.retrain)
 
 
 def speed(sizes: list[int]) -> None:
@@ -171,7 +171,7 @@ def speed(sizes: list[int]) -> None:
 def alarms(periods: int = 60) -> None:
     """How often a period in which nothing changed is called worse, by estimate and by labels, or drifted."""
     reference = rows_of(6000, 0)
-    its = Reference("m", reference.X, realised("roc_auc", reference), reference.score, reference.y)
+    its = Reference("m", reference.X, realised_performance("roc_auc", reference), reference.score, reference.y)
     log = pd.DataFrame({"at": START, "ms": 1.0, "error": None}, index=range(1500))
     guess = truth = moved = 0
     for seed in range(1, periods + 1):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mlloop.models.neumf import Negatives, Network, ranking, run_epoch
+from mlloop.models.neumf import Negatives, Network, validation_ndcg, run_epoch
 from mlloop.models.perceptron import epoch_generator, one_thread
 
 
@@ -120,7 +120,7 @@ def main() -> None:
         report[name] = {
             "epoch_s": round(best, 3),
             "samples_per_s": round(5 * len(train) / best),
-            "ndcg_at_10_of_100": round(ranking(network, asked[0], asked[1], drawn), 4),
+            "ndcg_at_10_of_100": round(validation_ndcg(network, asked[0], asked[1], drawn), 4),
         }
         print(name, report[name], flush=True)
     report["times_faster"] = round(report["vectorised"]["samples_per_s"] / report["plain"]["samples_per_s"], 1)

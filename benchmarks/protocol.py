@@ -380,7 +380,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     one = candidates.Candidate("entry", (), entry.make, entry.space)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4))
-    study.enqueue_trial(candidates.as_drawn(one.defaults, entry.space))
+    study.enqueue_trial(candidates.encode_params(one.defaults, entry.space))
     found = []
     for _ in range(trials if entry.space else 1):
         asked = study.ask()

@@ -127,13 +127,15 @@ def measured(name: str, loaded, repeats: bool, tuned: bool) -> list[dict]:
     con = ibis.duckdb.connect()
     tables = {"events": con.create_table("events", events), "items": con.create_table("items", items)}
     moments = [(c - length).to_pydatetime() for c in cuts[:1]] + [c.to_pydatetime() for c in cuts]
-    made = features.event_features(asked, tables["events"], tables["items"], moments)
+    made = features.features_at_cutoffs(asked, tables["events"], tables["items"], moments)
     known = {kind: table.to_pandas() for kind, table in made.tables.items()}
-    wants = baselines.wanted(asked, events, str(until), str(until + dt.timedelta(days=days)))
+    wants = baselines.relevant_items(asked, events, str(until), str(until + dt.timedelta(days=days)))
     before, lines = events[events["time"] < until], []
     judge = exploration.UsersJudge(asked, before, items, folds, known)
-    models = {rule.name: ("rule", lambda rule=rule: candidates.rule(rule, asked.task)) for rule in asked.rules}
-    for one in candidates.of_kind("recommendation"):
+    models = {
+        rule.name: ("rule", lambda rule=rule: candidates.rule_recommender(rule, asked.task)) for rule in asked.rules
+    }
+    for one in candidates.candidates_for("recommendation"):
         params = dict(one.defaults)
         if tuned and one.space:
             trials, _ = exploration.search(one, judge, exploration.Budget(asked.budget.trials))
@@ -143,7 +145,7 @@ def measured(name: str, loaded, repeats: bool, tuned: bool) -> list[dict]:
         began = time.perf_counter()
         model = build().fit(before, items, **exploration.features_until(known, until))
         fitted = time.perf_counter()
-        values = baselines.user_values(model, wants, 10, repeats)
+        values = baselines.user_metrics(model, wants, 10, repeats)
         ndcg = metrics.estimate_mean(values["ndcg"], draws=0)
         line = {"data": name, "repeats": repeats, "model": model_name, "kind": kind, "ndcg": round(ndcg.value, 4),
                 "low": round(ndcg.low, 4), "high": round(ndcg.high, 4), "hit_rate": round(values["hit_rate"].mean(), 4),

@@ -16,7 +16,7 @@ import pandas as pd
 from mlloop import monitoring, retraining, validation_gate
 from mlloop.core import metrics
 from mlloop.data import feed_checks
-from mlloop.monitors.estimation import Figure
+from mlloop.monitors.estimation import MetricValue
 from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.problem import Problem
 from mlloop.release import canary
@@ -192,7 +192,7 @@ class Loop:
         rows = self.world.between(first, last)
         y, score = rows["bought"].to_numpy(float), model.scores(rows)
         found = metrics.estimate(self.statement.success.metric, y, score)
-        figure = Figure(found.value, (found.high - found.low) / (2 * 1.96), len(rows))
+        figure = MetricValue(found.value, (found.high - found.low) / (2 * 1.96), len(rows))
         return Reference(model.name, rows[NAMES], figure, score, y)
 
     def run(self, periods: int) -> Record:

@@ -21,7 +21,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from .comparison.baselines import by_chance
+from .comparison.baselines import split_by_digest
 from .core.errors import DataError
 from .problem import Column, Problem, Recommendation, Tabular, called
 from mlloop.visualization import (
@@ -42,7 +42,7 @@ def training_rows(
 ) -> ir.Table:
     """The rows of the training period, [from, train_until); without time, those not held out by chance."""
     if not windows or not time:
-        return by_chance(table, entity)["train"]
+        return split_by_digest(table, entity)["train"]
     start, end = (ibis.literal(dt.datetime.fromisoformat(windows[key])) for key in ("from", "train_until"))
     return table.filter((table[time] >= start) & (table[time] < end))
 

@@ -28,7 +28,7 @@ def built(statement: Problem, recipe: dict[str, Any]):
 # %% ../nbs/19_building.ipynb #b3bcf74e
 def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
     """Each parameter of the recipe with its default and the range that was searched; indexed by name."""
-    candidate = candidates.of_kind(statement.task.kind, [recipe["name"]])[0]
+    candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
     searched = {
         name: ", ".join(str(c) for c in where) if isinstance(where, list) else f"{where['low']:g} to {where['high']:g}"
         for name, where in candidate.space.items()
@@ -58,7 +58,7 @@ def _text(value: Any) -> str:
 # %% ../nbs/19_building.ipynb #0dc179cd
 def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, Any]) -> str:
     """What is built and what it promised (Markdown)."""
-    candidate = candidates.of_kind(statement.task.kind, [recipe["name"]])[0]
+    candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
     line = next(c for c in exploration["candidates"] if c["name"] == recipe["name"])
     changed = sum(_text(v) != _text(candidate.defaults.get(k)) for k, v in recipe["params"].items())
     tuned = (

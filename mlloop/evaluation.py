@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import metrics
-from .comparison.baselines import Answer
+from .comparison.baselines import Prediction
 from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError
 from .comparison.holdout import MODEL, Held, champion_of, held_rows, held_users, scores_of, unseen_from
@@ -105,7 +105,7 @@ def part_of(fold: RowsFold | UsersFold, at: np.ndarray):
         return UsersFold({MODEL.name: fold.values[MODEL.name].iloc[at]}, fold.metric, fold.money, fold.confidence)
     answer = fold.answers[MODEL.name]
     groups = None if fold.groups is None else fold.groups[at]
-    some = Answer(answer.scores[at], answer.cut, answer.worth[at])
+    some = Prediction(answer.scores[at], answer.cut, answer.worth[at])
     return RowsFold(fold.y[at], {MODEL.name: some}, groups, fold.metric, fold.money, fold.confidence, fold.seed)
 
 # %% ../nbs/21_evaluation.ipynb #8d563b27

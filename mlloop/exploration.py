@@ -21,7 +21,7 @@ import pandas as pd
 from .comparison import baselines
 from .core import metrics
 from .models import candidates
-from .comparison.baselines import Answer
+from .comparison.baselines import Prediction
 from .models.candidates import Candidate
 from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError, ModelError
@@ -58,28 +58,28 @@ class RowsJudge:
         """How many rows there are."""
         return len(self.y)
 
-    def said(self, model, fold: int, rows: int | None = None) -> Answer:
+    def said(self, model, fold: int, rows: int | None = None) -> Prediction:
         """The answers of an untrained `model` after learning from the last `rows` (default: all) of a fold."""
         train, test = self.folds[fold]
         train = train[-rows:] if rows else train
-        with candidates.threads(model, len(train)):
+        with candidates.fit_threads(model, len(train)):
             model.fit(self.X.iloc[train], self.y[train])
         cut = 0.5
         if self.statement.success.metric == "f1":
-            cut = metrics.best_cut("f1", self.y[train], baselines.answers(model, self.X.iloc[train]))
-        return Answer(baselines.answers(model, self.X.iloc[test]), cut, np.zeros(len(test)))
+            cut = metrics.best_cut("f1", self.y[train], baselines.predict_scores(model, self.X.iloc[train]))
+        return Prediction(baselines.predict_scores(model, self.X.iloc[test]), cut, np.zeros(len(test)))
 
     def learns_from_all(self, fold: int, rows: int | None) -> bool:
         """Whether the last `rows` are all there are to learn from."""
         return rows is None or len(self.folds[fold][0]) <= rows
 
-    def rule(self, rule: Rule, fold: int) -> Answer:
+    def rule(self, rule: Rule, fold: int) -> Prediction:
         """A rule's answers; where the metric wants probabilities, its score is calibrated on the training rows."""
         (train, test), scores = self.folds[fold], self.rules[rule.name]
         tuning = baselines.tuning_rows(train)
-        return baselines.answer(self.statement, self.y[tuning], scores[tuning], self.y[test], scores[test])
+        return baselines.make_prediction(self.statement, self.y[tuning], scores[tuning], self.y[test], scores[test])
 
-    def judged(self, said: dict[str, Answer], fold: int) -> RowsFold:
+    def judged(self, said: dict[str, Prediction], fold: int) -> RowsFold:
         """The answers of several to one fold, side by side."""
         test, success = self.folds[fold][1], self.statement.success
         groups = None if self.groups is None else self.groups[test]
@@ -114,9 +114,9 @@ class UsersJudge:
         """Each user's figures by an untrained `model` after learning from the events before a fold."""
         until = pd.Timestamp(self.folds[fold]["train_until"])
         before = self.events[self.events["time"] < until]
-        with candidates.threads(model, len(before)):
+        with candidates.fit_threads(model, len(before)):
             model.fit(before, self.items, **features_until(self.features, until))
-        wants = baselines.wanted(
+        wants = baselines.relevant_items(
             self.statement, self.events, self.folds[fold]["test_from"], self.folds[fold]["test_until"]
         )
         if wants.empty:
@@ -126,7 +126,7 @@ class UsersJudge:
                 "Longer folds (time.fold_days), then: mlloop run",
             )
         task: Any = self.statement.task
-        return baselines.user_values(model, wants, task.k, task.repeats)
+        return baselines.user_metrics(model, wants, task.k, task.repeats)
 
     def learns_from_all(self, fold: int, rows: int | None) -> bool:
         """Recommenders always learn from all events."""
@@ -134,7 +134,7 @@ class UsersJudge:
 
     def rule(self, rule: Rule, fold: int) -> pd.DataFrame:
         """Each user's figures by a rule."""
-        return self.said(candidates.rule(rule, cast(Recommendation, self.statement.task)), fold)
+        return self.said(candidates.rule_recommender(rule, cast(Recommendation, self.statement.task)), fold)
 
     def judged(self, said: dict[str, pd.DataFrame], fold: int) -> UsersFold:
         """The figures of several in one fold, side by side."""
@@ -200,7 +200,7 @@ def search(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0),
     )
     space = candidate.space_for(judge.statement.task)
-    study.enqueue_trial(candidates.as_drawn(candidate.defaults, space))
+    study.enqueue_trial(candidates.encode_params(candidate.defaults, space))
     trials: list[Trial] = []
     for number in range(budget.trials if space else 1):
         if number and time.monotonic() > budget.until:
@@ -372,7 +372,7 @@ def explore(judge: RowsJudge | UsersJudge, seed: int = 0, track: Callable[..., A
     """
     statement = judge.statement
     budget = Budget(statement.budget.trials, time.monotonic() + statement.budget.seconds, rows=15_000)
-    able = candidates.of_kind(statement.task.kind, statement.budget.candidates)
+    able = candidates.candidates_for(statement.task.kind, statement.budget.candidates)
     _optuna()
     searched = side_by_side([partial(_searched, c, judge, budget, seed) for c in able[::-1]], judge.rows)[::-1]
     tuned = {candidate.name: (candidate, trials) for candidate, (trials, _, _) in zip(able, searched, strict=True)}
@@ -421,7 +421,7 @@ def judge_of(
         if time_column or task.entity
         else rows
     )
-    y = baselines.target(rows[task.target], task)
+    y = baselines.target_values(rows[task.target], task)
     repeated = task.entity is not None and rows[task.entity].duplicated().mean() > 0.5
     groups = pd.factorize(rows[task.entity])[0] if repeated else None
     rules = {r.name: rows[f"rule_{r.name}"].fillna(rows[f"rule_{r.name}"].median()).to_numpy() for r in statement.rules}
@@ -429,7 +429,7 @@ def judge_of(
     held = baselines.Rows(
         rows[product["features"]], y, rules, None, when, groups, task.kind, statement.success.metric, []
     )
-    folds = baselines.fold_rows(held, windows["folds"] if windows else statement.time.folds, seed)
+    folds = baselines.fold_positions(held, windows["folds"] if windows else statement.time.folds, seed)
     return RowsJudge(statement, rows[product["features"]], y, folds, groups, rules)
 
 # %% ../nbs/18_exploration.ipynb #cc9d4538

@@ -19,13 +19,22 @@ from .core import metrics
 from .data import feed_checks
 from .monitors import drift, estimation
 from .core.errors import DataError
-from .monitors.estimation import Figure, Period, compared, realised
+from .monitors.estimation import MetricValue, Period, compare_with_reference, realised_performance
 from .evaluation import calibration
 from .monitors.evidence import Answers, Inputs, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
 from .comparison.holdout import row_slices
 from .problem import Problem, Recommendation
 from .core.verdict import number
-from .monitors.degradation import FAULTY, Mark, estimated_marks, faulty, is_worse, mark, realised_marks, streak
+from mlloop.monitors.degradation import (
+    FEED_BROKEN,
+    PeriodResult,
+    estimated_results,
+    broken_feed_periods,
+    is_worse,
+    period_result,
+    realised_results,
+    streak,
+)
 
 # %% ../nbs/25_monitoring.ipynb #6ddf567b
 LEAST_ROWS = 200  # answers; of fewer nothing is said
@@ -63,7 +72,7 @@ def judged(statement: Problem, answers: Answers, reference: Reference, then: flo
         return told | {"why": f"Nothing can be said: {error.what}."}
     told |= {
         **figure.plain(),
-        **compared(metric, figure, reference.figure, periods=policy.k),
+        **compare_with_reference(metric, figure, reference.figure, periods=policy.k),
         "labels_missing": missing,
     }
     why = []
@@ -74,19 +83,19 @@ def judged(statement: Problem, answers: Answers, reference: Reference, then: flo
     return told | {"trusted": not why, "why": "; ".join(why)}
 
 # %% ../nbs/25_monitoring.ipynb #86ddcd58
-def _figure(statement: Problem, answers: Answers, reference: Reference) -> tuple[Figure, float]:
+def _figure(statement: Problem, answers: Answers, reference: Reference) -> tuple[MetricValue, float]:
     """The realised figure of a period, and the share of its answers without a label."""
     metric = statement.success.metric
     if isinstance(statement.task, Recommendation):
         if answers.values is None or answers.values[metric].notna().sum() < 2:
             raise DataError("nobody who was shown something bought anything new", "labels", "Wait for the next period")
         mean = metrics.estimate_mean(answers.values[metric].dropna(), draws=0)
-        return Figure(mean.value, (mean.high - mean.low) / (2 * 1.96), mean.n), 0.0
+        return MetricValue(mean.value, (mean.high - mean.low) / (2 * 1.96), mean.n), 0.0
     known = np.isfinite(answers.y) if answers.y is not None else np.zeros(0, bool)
     if not known.any():
         raise DataError("no label has come", "labels", "Wait for them")
     period = Period(answers.X, answers.score, answers.y).at(np.flatnonzero(known))  # type: ignore[arg-type]
-    return realised(metric, period, reference.cut), float(1 - known.mean())
+    return realised_performance(metric, period, reference.cut), float(1 - known.mean())
 
 # %% ../nbs/25_monitoring.ipynb #c9524c79
 OFF = 3.0  # standard errors that an estimate may lie from what labels later showed
@@ -116,8 +125,10 @@ def guessed(
         }, None
     current = Period(answers.X, answers.score)
     try:
-        then = realised(metric, reference.period(), reference.cut)
-        found = estimation.estimated(metric, reference.period(), current, reference.cut, then, statement.retrain.k)
+        then = realised_performance(metric, reference.period(), reference.cut)
+        found = estimation.estimate_performance(
+            metric, reference.period(), current, reference.cut, then, statement.retrain.k
+        )
     except DataError as error:
         return empty | {"why": f"It cannot be estimated: {error.what}."}, None
     rows = found.pop("beliefs")
@@ -169,18 +180,18 @@ def segments(
             except DataError:
                 continue
             row = {"slice": name, "group": group, "value": is_.value, "n": is_.n, "reference": was.value, "by": by}
-            found.append({**row, **compared(metric, is_, was)})
+            found.append({**row, **compare_with_reference(metric, is_, was)})
     return sorted(found, key=lambda one: one["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #0c3c5e07
 @lru_cache(maxsize=64)
-def _groups(metric: str, reference: Reference, name: str) -> dict[str, Figure]:
+def _groups(metric: str, reference: Reference, name: str) -> dict[str, MetricValue]:
     """The metric in each group of the reference that is large enough and has both classes."""
     found = {}
     for group, rows in row_slices(reference.X, reference.X, [name]).groupby(name).indices.items():
         try:
             if len(rows) >= LEAST_GROUP:
-                found[str(group)] = realised(metric, reference.period().at(np.asarray(rows)), reference.cut)
+                found[str(group)] = realised_performance(metric, reference.period().at(np.asarray(rows)), reference.cut)
         except DataError:
             continue
     return found
@@ -188,17 +199,17 @@ def _groups(metric: str, reference: Reference, name: str) -> dict[str, Figure]:
 # %% ../nbs/25_monitoring.ipynb #4d8cab1b
 def _of_group(
     metric: str, answers: Answers, rows: np.ndarray, cut: float, belief: np.ndarray | None
-) -> tuple[Figure, str]:
+) -> tuple[MetricValue, str]:
     period = Period(answers.X, answers.score, answers.y)  # type: ignore[arg-type]
     if belief is not None:
         part = period.at(rows)
         drawn = (np.random.default_rng(0).random(len(rows)) < belief[rows]).astype(float)
         error = metrics.standard_error(metric, drawn, part.score, threshold=cut)
-        return Figure(metrics.expected(metric, belief[rows], part.score, cut), error, len(rows)), "estimate"
+        return MetricValue(metrics.expected(metric, belief[rows], part.score, cut), error, len(rows)), "estimate"
     known = rows[np.isfinite(answers.y[rows])] if answers.y is not None else rows[:0]
     if len(known) < LEAST_GROUP:
         raise DataError("too few labels", "labels", "Wait for more")
-    return realised(metric, period.at(known), cut), "labels"
+    return realised_performance(metric, period.at(known), cut), "labels"
 
 # %% ../nbs/25_monitoring.ipynb #14284085
 def _activities(metric: str, reference: Reference, answers: Answers) -> list[dict[str, Any]]:
@@ -210,8 +221,8 @@ def _activities(metric: str, reference: Reference, answers: Answers) -> list[dic
         if min(len(values), one["n"]) < 30:
             continue
         now, then = (
-            Figure(float(values.mean()), spread / len(values) ** 0.5, len(values)),
-            Figure(one["value"], spread / one["n"] ** 0.5, one["n"]),
+            MetricValue(float(values.mean()), spread / len(values) ** 0.5, len(values)),
+            MetricValue(one["value"], spread / one["n"] ** 0.5, one["n"]),
         )
         row = {
             "slice": "activity",
@@ -221,7 +232,7 @@ def _activities(metric: str, reference: Reference, answers: Answers) -> list[dic
             "reference": then.value,
             "by": "labels",
         }
-        rows.append({**row, **compared(metric, now, then)})
+        rows.append({**row, **compare_with_reference(metric, now, then)})
     return sorted(rows, key=lambda one: one["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #f8d6bea6
@@ -241,10 +252,10 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
         more = f" ({len(broken) - 1} more findings)" if len(broken) > 1 else ""
         return "feed broken", f"The feed is broken, so nothing can be said of the model: {broken[0]['said']}{more}"
     periods, label, watched = [*earlier, found], metrics.metric(statement.success.metric).label, []
-    realised_ = streak("realised", realised_marks(periods, model, policy.max_labels_missing), policy)
+    realised_ = streak("realised", realised_results(periods, model, policy.max_labels_missing), policy)
     for what, one in (
         ("labels show", realised_),
-        ("estimates say", streak("estimated", estimated_marks(periods, model), policy)),
+        ("estimates say", streak("estimated", estimated_results(periods, model), policy)),
     ):
         if not one.latest:
             if one.worse:
@@ -271,7 +282,7 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
     return "ok", f"The model is all right: {_good(label, truths, found['estimated'], found)}"
 
 # %% ../nbs/25_monitoring.ipynb #eb63ea88
-def _worse(label: str, mark: Mark, what: str) -> str:
+def _worse(label: str, mark: PeriodResult, what: str) -> str:
     return (f"{what} {label} {number(mark.value)} until {mark.until[:10]}, {number(mark.worse_by)} worse than its reference of "
             f"{number(mark.reference)} ({mark.standard_errors:.1f} standard errors)")  # fmt: skip
 
@@ -315,7 +326,7 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     found: dict[str, Any] = {"problem": statement.name, "as_of": inputs.as_of.isoformat(), "period": answers.span, "model": answers.model,
                              "since": inputs.champion_since.isoformat(), **_served(statement, answers)}  # fmt: skip
     found["feed"] = feed_checks.status(inputs.feed["findings"]) | {"rows": inputs.feed["rows"]}
-    moved = drift.drifted(reference.X, answers.X)
+    moved = drift.detect_drift(reference.X, answers.X)
     found["drift"] = {key: moved[key] for key in ("columns", "rows", "left_out", "said")}
     then = {one["period"]["from"]: one["estimated"].get("value") for one in earlier}
     known = [judged(statement, one, its, then.get(one.span["from"])) for one, its in inputs.past]
@@ -357,7 +368,7 @@ def _explained(
     for one in inputs.earlier[1 - policy.n :]:
         for column in one["drift"]["columns"]:
             before[column["name"]] = before.get(column["name"], 0) + bool(column["alert"])
-    ranked = drift.ranked(dict(moved), reference.weights, before)
+    ranked = drift.rank_columns(dict(moved), reference.weights, before)
     names = [*statement.success.slices, *(one["name"] for one in ranked[:3])]
     found: dict[str, Any] = {"features": ranked[:10], "segments": []}
     if belief is not None and len(belief) == len(answers.X):
@@ -468,7 +479,7 @@ def drift_figure(found: Mapping[str, Any]) -> pd.DataFrame:
 def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """The page's last table: question, figure, interval, reference, threshold, verdict."""
     policy, guess = statement.retrain, found["estimated"]
-    broken = faulty([*earlier, found])
+    broken = broken_feed_periods([*earlier, found])
     truths = [one for one in found["realised"] if one["value"] is not None]
     label = metrics.metric(statement.success.metric).label
     limit = f"{policy.standard_errors:g} standard errors and {policy.margin:g}"
@@ -491,9 +502,13 @@ def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapp
             continue
         span, why = one.get("period", found["period"]), one["why"]
         if span["from"] in broken:
-            why = FAULTY
+            why = FEED_BROKEN
         verdict = (
-            "worse" if is_worse(mark(one, span, not why), policy) else f"not relied on: {why}" if why else "all right"
+            "worse"
+            if is_worse(period_result(one, span, not why), policy)
+            else f"not relied on: {why}"
+            if why
+            else "all right"
         )
         rows.append(
             (

@@ -19,7 +19,7 @@ import pandas as pd
 from .core.metrics import metric
 from .problem import Problem, Retrain
 from .core.verdict import Check, number, table
-from .monitors.degradation import Streak, estimated_marks, is_worse, realised_marks, streak
+from .monitors.degradation import Streak, estimated_results, is_worse, realised_results, streak
 
 # %% ../nbs/26_retraining.ipynb #56028e5f
 def exchange_rate(evaluation: Mapping[str, Any], name: str) -> float | None:
@@ -297,8 +297,8 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
         The products of monitoring up to now, the oldest first.
     """
     policy, newest = statement.retrain, history[-1] if history else {}
-    estimated = streak("estimated", estimated_marks(history, facts.champion), policy)
-    realised = streak("realised", realised_marks(history, facts.champion, policy.max_labels_missing), policy)
+    estimated = streak("estimated", estimated_results(history, facts.champion), policy)
+    realised = streak("realised", realised_results(history, facts.champion, policy.max_labels_missing), policy)
     case = Case(statement, facts, newest, estimated, realised)
     found = next((answer for rule in RULES if (answer := rule(case))), None)
     action, said, change = found or ("retrain", f"{_why(case)} A challenger is trained.", "")
@@ -377,7 +377,7 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     models = {one["period"]["from"]: one.get("model") for one in history}
     for model in dict.fromkeys(models.values()):
-        marks = {"estimated": estimated_marks(history, model), "realised": realised_marks(history, model, 1.0)}
+        marks = {"estimated": estimated_results(history, model), "realised": realised_results(history, model, 1.0)}
         rows += [
             {
                 "until": pd.Timestamp(m.until),

@@ -80,7 +80,7 @@ def _rows(statement, tables, features, until, read, days=None):
     rows = _inside(rows, time, until, days) if until is not None else rows
     order = [c for c in (time, task.entity) if c]
     rows = rows.sort_values(order, kind="stable", ignore_index=True) if order else rows
-    y = baselines.target(rows[task.target], task)
+    y = baselines.target_values(rows[task.target], task)
     y = y.astype(int) if task.kind == "classification" else y
     made = Material({"X": rows[features], "y": y}, rows[features].head(5), {"rows": len(rows)})
     return made, rows[time] if time else None
@@ -103,7 +103,7 @@ def _events(tables, until, read, days=None) -> Material:
 def fitted(model, learned_from: Material):
     """`model`, fitted to the material."""
     given = learned_from.given
-    with candidates.threads(model, learned_from.trained["rows"]), warnings.catch_warnings():
+    with candidates.fit_threads(model, learned_from.trained["rows"]), warnings.catch_warnings():
         warnings.simplefilter("ignore", category=FutureWarning)
         return model.fit(**given)
 
@@ -144,7 +144,7 @@ def signature(statement: Problem, model, example: pd.DataFrame):
     """The MLflow signature: what the model is asked with, and what it answers."""
     from mlflow.models import infer_signature
 
-    answers: Any = baselines.answers(model, example) if not isinstance(statement.task, Recommendation) else None
+    answers: Any = baselines.predict_scores(model, example) if not isinstance(statement.task, Recommendation) else None
     if isinstance(statement.task, Recommendation):
         lists = model.recommend(example["user"], statement.task.k)
         answers = pd.DataFrame(lists, columns=[f"item_{place + 1}" for place in range(lists.shape[1])])

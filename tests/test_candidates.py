@@ -55,7 +55,7 @@ def test_networks_pass_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("name", [c.name for c in candidates.of_kind("classification")])
+@pytest.mark.parametrize("name", [c.name for c in candidates.candidates_for("classification")])
 def test_a_tabular_candidate_answers_for_categories_it_has_never_seen(name):
     X, y = rows()
     model = candidates.build(name, LOANS).fit(X, y)
@@ -63,7 +63,7 @@ def test_a_tabular_candidate_answers_for_categories_it_has_never_seen(name):
     assert np.isfinite(model.predict_proba(strange)).all()
 
 
-@pytest.mark.parametrize("name", [c.name for c in candidates.of_kind("regression")])
+@pytest.mark.parametrize("name", [c.name for c in candidates.candidates_for("regression")])
 def test_a_regression_candidate_beats_the_mean(name):
     X, y = rows(1200)
     price = 100 + 20 * X["age"].fillna(40) + 50 * y
@@ -72,7 +72,7 @@ def test_a_regression_candidate_beats_the_mean(name):
     assert residual.var() < 0.5 * price[900:].var()
 
 
-@pytest.mark.parametrize("name", [c.name for c in candidates.of_kind("recommendation")])
+@pytest.mark.parametrize("name", [c.name for c in candidates.candidates_for("recommendation")])
 def test_a_recommender_knows_strangers_new_items_and_itself(name):
     events, items = shop()
     model = candidates.build(name, SHOP, seed=3).fit(events, items)

@@ -21,8 +21,8 @@ from mlloop.core.errors import DataError
 from mlloop.data import feed_checks
 from mlloop.kernels import execute
 from mlloop.monitors import drift, estimation, evidence
-from mlloop.monitors.degradation import mark, streak
-from mlloop.monitors.estimation import Figure, Period, realised
+from mlloop.monitors.degradation import period_result, streak
+from mlloop.monitors.estimation import MetricValue, Period, realised_performance
 from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.pages import report
 from mlloop.pipeline import runner
@@ -61,7 +61,7 @@ def answered(period, start=MONDAY, known=False, **log):
 
 def reference(n=4000, seed=0):
     period = people(n, seed)
-    return Reference("m1", period.X, realised("roc_auc", period), period.score, period.y)
+    return Reference("m1", period.X, realised_performance("roc_auc", period), period.score, period.y)
 
 
 def observed(now, past=(), earlier=(), its=None, findings=()):
@@ -86,8 +86,8 @@ def test_one_outlier_in_the_reference_blinds_nothing():
     before = pd.DataFrame({"paid": rng.normal(100, 20, 50_000)})
     before.loc[7, "paid"] = 1e7
     chunks = [pd.DataFrame({"paid": rng.normal(110, 20, 2_000)}) for _ in range(5)]
-    assert all(drift.drifted(before, chunk)["columns"][0]["alert"] for chunk in chunks)
-    numbers, now, _, _ = estimation.coded(before, chunks[0])
+    assert all(drift.detect_drift(before, chunk)["columns"][0]["alert"] for chunk in chunks)
+    numbers, now, _, _ = estimation.encode_both(before, chunks[0])
     assert numbers.max() < 1000 and np.isfinite(now).all()
 
 
@@ -108,33 +108,33 @@ def test_a_column_of_any_type_is_compared(kind, moved):
         one, two = (v.map({True: "yes", False: "no"}).astype(kind) for v in (one, two))
     else:
         one, two = (v.astype("int64" if "oo" not in kind else bool).astype(kind) for v in (one, two))
-    found = drift.drifted(pd.DataFrame({"x": one}), pd.DataFrame({"x": two}))
+    found = drift.detect_drift(pd.DataFrame({"x": one}), pd.DataFrame({"x": two}))
     assert found["left_out"] == [] and found["columns"][0]["alert"] == moved
-    numbers, now, names, why = estimation.coded(pd.DataFrame({"x": one}), pd.DataFrame({"x": two}))
+    numbers, now, names, why = estimation.encode_both(pd.DataFrame({"x": one}), pd.DataFrame({"x": two}))
     assert names == ["x"] and not why and now.mean() > numbers.mean()
 
 
 def test_infinities_are_taken_and_what_cannot_be_compared_is_said_aloud():
     one = pd.DataFrame({"x": [1.0, np.inf, 2.0, 3.0] * 50, "mixed": ["a", 3, None, 2.5] * 50, "lists": [[1]] * 200})
-    found = drift.drifted(one, one.head(100))
+    found = drift.detect_drift(one, one.head(100))
     assert {c["name"] for c in found["columns"]} == {"x", "mixed"}
     assert found["left_out"][0]["name"] == "lists" and "NOT compared: lists" in found["said"]
-    assert "gone" in drift.drifted(one.assign(gone=1), one)["said"]
+    assert "gone" in drift.detect_drift(one.assign(gone=1), one)["said"]
 
 
 def test_the_sampling_error_of_the_area_is_the_true_one():
     period = people(200_000, 1)
     drawn = [period.at(np.arange(k * 1000, (k + 1) * 1000)) for k in range(200)]
     true = np.std([metrics.measure("roc_auc", one.y, one.score) for one in drawn])
-    said = np.mean([realised("roc_auc", one).se for one in drawn[:20]])
+    said = np.mean([realised_performance("roc_auc", one).se for one in drawn[:20]])
     assert said == pytest.approx(true, rel=0.15)  # 200 draws know it to 5 % (one standard error)
-    large = realised("roc_auc", period).se  # taken on a part of the rows and scaled
+    large = realised_performance("roc_auc", period).se  # taken on a part of the rows and scaled
     assert large == pytest.approx(true / np.sqrt(200), rel=0.15)
 
 
 def test_columns_that_did_not_drift_raise_no_alert():
     before = people(5000, 0).X
-    periods = [drift.drifted(before, people(1000, seed).X) for seed in range(1, 31)]
+    periods = [drift.detect_drift(before, people(1000, seed).X) for seed in range(1, 31)]
     alarms = sum(any(c["alert"] for c in one["columns"]) for one in periods)
     assert alarms <= 2  # 1 % a period; NannyML's thresholds of ten chunks alert in half of them
 
@@ -163,7 +163,7 @@ def test_missing_scores_are_an_error_that_says_so_and_no_crash_of_monitoring():
     broken = people(1000, 3)
     broken.score[5] = np.nan
     with pytest.raises(DataError, match="scores are missing"):
-        estimation.estimated("roc_auc", people(1000, 1), broken)
+        estimation.estimate_performance("roc_auc", people(1000, 1), broken)
     found = observed(answered(broken))
     assert found["estimated"]["methods"] == {} and "scores are missing" in found["estimated"]["why"]
 
@@ -194,9 +194,9 @@ def test_nothing_is_trained_with_more_than_one_thread(monkeypatch):
     monkeypatch.setattr(
         lightgbm.LGBMRegressor, "fit", lambda self, *a, **k: (seen.append(self.n_jobs), sklearn(self, *a, **k))[1]
     )
-    estimation.estimated("roc_auc", people(500, 1), people(300, 2))
+    estimation.estimate_performance("roc_auc", people(500, 1), people(300, 2))
     told = people(500, 3)
-    estimation.estimated("mae", Period(told.X, told.score, told.y), people(300, 4))
+    estimation.estimate_performance("mae", Period(told.X, told.score, told.y), people(300, 4))
     assert len(seen) >= 5 and set(seen) == {1}
 
 
@@ -207,10 +207,10 @@ def refuse(*given, **more): raise SystemExit(f"it wanted to speak to {given[1:]}
 socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = lambda *given, **more: refuse(None, *given)
 import numpy as np, pandas as pd
-from mlloop import drift, estimation
+from mlloop.monitors import drift, estimation
 rng = np.random.default_rng(0)
 period = estimation.Period(pd.DataFrame({"x": rng.random(500)}), rng.random(500), rng.integers(0, 2, 500).astype(float))
-print(estimation.cbpe("roc_auc", period, period), drift.drifted(period.X, period.X)["said"])
+print(estimation.cbpe("roc_auc", period, period), drift.detect_drift(period.X, period.X)["said"])
 import nannyml.usage_logging as said
 print(said.disable_usage_logging.__name__, __import__("os").environ["NML_DISABLE_USAGE_LOGGING"])
 """
@@ -240,7 +240,7 @@ def test_estimates_on_the_census_are_as_right_as_was_measured(census):
     errors = []
     for kind, chunks in (("usual", usual), ("moved", moved)):
         for one in chunks:
-            found = estimation.estimated("roc_auc", then, one)
+            found = estimation.estimate_performance("roc_auc", then, one)
             for metric in ("roc_auc", "f1"):
                 truth = metrics.measure(metric, one.y, one.score)
                 gaps = {
@@ -259,14 +259,14 @@ def test_estimates_on_the_census_are_as_right_as_was_measured(census):
 def test_our_formula_is_nannymls(census):
     then, usual, _ = census
     for metric in ("roc_auc", "f1", "accuracy", "average_precision"):
-        ours = metrics.expected(metric, estimation.belief(then, usual[0]), usual[0].score)
+        ours = metrics.expected(metric, estimation.calibrated_probability(then, usual[0]), usual[0].score)
         assert estimation.cbpe(metric, then, usual[0]) == pytest.approx(ours, abs=2e-3)  # ties are taken otherwise
 
 
 def test_pape_is_refused_where_most_rows_lie_beyond_the_reference():
     then, now = people(4000, 1), people(1000, 2)
     beyond = Period(now.X.assign(x1=now.X["x1"] + 9), now.score)
-    found = estimation.estimated("roc_auc", then, beyond)
+    found = estimation.estimate_performance("roc_auc", then, beyond)
     assert "pape" not in found["methods"] and found["unreached"] > 0.9
     told = observed(answered(Period(beyond.X, beyond.score, now.y)))
     assert not told["estimated"]["trusted"] and "hardly has" in told["estimated"]["why"]
@@ -321,10 +321,16 @@ def test_when_nothing_changes_one_history_in_a_hundred_at_most_has_an_alarm(n_re
     error = lambda n: 0.4 / n**0.5
     span, alarms = {"from": "", "until": ""}, 0
     for _ in range(histories):
-        then = Figure(rng.normal(0.85, error(n_reference)), error(n_reference), n_reference)  # it may be a lucky one
+        then = MetricValue(
+            rng.normal(0.85, error(n_reference)), error(n_reference), n_reference
+        )  # it may be a lucky one
         drawn = rng.normal(0.85, error(1500), 52)
         marks = [
-            mark(estimation.compared("roc_auc", Figure(v, error(1500), 1500), then, periods=policy.k), span, True)
+            period_result(
+                estimation.compare_with_reference("roc_auc", MetricValue(v, error(1500), 1500), then, periods=policy.k),
+                span,
+                True,
+            )
             for v in drawn
         ]
         alarms += any(streak("realised", marks[: k + 1], policy).fires for k in range(52))
@@ -340,7 +346,7 @@ def test_a_regression_is_estimated_by_its_errors_and_judged_downwards():
             pd.DataFrame({"far": is_far, "size": size}), 2 * size, 2 * size + rng.normal(0, np.where(is_far, 40, 5))
         )
 
-    found = estimation.estimated("mae", houses(3000, 0.1), houses(800, 0.6))
+    found = estimation.estimate_performance("mae", houses(3000, 0.1), houses(800, 0.6))
     assert found["worse_by"] > 5 and found["standard_errors"] > 5 and set(found["methods"]) == {"dle"}
 
 
@@ -637,7 +643,7 @@ def test_recommendations_are_judged_by_what_was_bought_later_and_never_estimated
     wrong = evidence.wants_of(log.assign(items=[["none"]] * len(users)), events, shop)
     assert (wrong["ndcg"] == 0).all() and len(wrong) == len(perfect)
     X = pd.DataFrame({"kind": ["view", "buy"] * 300, "item": [f"i{n % 30}" for n in range(600)]})
-    its = Reference("m1", X, Figure(0.6, 0.02, 500))
+    its = Reference("m1", X, MetricValue(0.6, 0.02, 500))
     past = Answers(shown, shown + WEEK, "m1", log, X, values=wrong)
     now = Answers(shown + WEEK, shown + 2 * WEEK, "m1", log, X.assign(kind="view"))
     found = storage.plain(monitoring.observe(shop, Inputs(now.until, MONDAY, its, now, [(past, its)])))

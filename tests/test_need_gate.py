@@ -150,13 +150,13 @@ def test_nothing_of_the_held_out_period_or_later_changes_a_figure():
 
 def test_a_fold_learns_nothing_of_its_test_rows():
     statement, rows = worlds.real_signal(np.random.default_rng(7))
-    made = baselines.ready(statement, rows)
+    made = baselines.prepare_rows(statement, rows)
     fold = worlds.windows()["folds"][0]
     who, before = rows_contest(statement, made, [fold])
     changed = rows.copy()
     after = changed["at"] >= pd.Timestamp(fold["test_until"])
     changed.loc[after, "y"] = 1 - changed.loc[after, "y"]
-    _, again = rows_contest(statement, baselines.ready(statement, changed), [fold])
+    _, again = rows_contest(statement, baselines.prepare_rows(statement, changed), [fold])
     assert all(np.array_equal(before[0].answers[c.name].scores, again[0].answers[c.name].scores) for c in who)
 
 
@@ -206,7 +206,7 @@ def test_errors_name_what_and_where():
     with pytest.raises(ProblemError):
         contest(reads, {"rows": ibis.memtable(rows)}, worlds.windows(), {}, 0)
     with pytest.raises(DataError, match="no row has a value"):
-        baselines.ready(statement, rows.assign(y=None))
+        baselines.prepare_rows(statement, rows.assign(y=None))
     early = worlds.windows() | {
         "folds": [{"train_until": "2024-01-01", "test_from": "2024-01-01", "test_until": "2024-02-01"}]
     }

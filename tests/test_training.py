@@ -163,11 +163,11 @@ def test_events_at_the_cutoff_are_not_learned_from():
 def test_a_model_learns_the_same_in_one_thread_and_in_all(monkeypatch):
     X, y = rows(3000)
     alone = candidates.build("lightgbm", LOANS)
-    with candidates.threads(alone, len(X)):
+    with candidates.fit_threads(alone, len(X)):
         alone.fit(X, y)
     monkeypatch.setattr(candidates, "MANY_ROWS", 10)
     many = candidates.build("lightgbm", LOANS)
-    with candidates.threads(many, len(X)):
+    with candidates.fit_threads(many, len(X)):
         many.fit(X, y)
     assert (alone.predict_proba(X) == many.predict_proba(X)).all()
     assert many[-1].n_jobs == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.comparison.baselines import Answer
+from mlloop.comparison.baselines import Prediction
 from mlloop.comparison.folds import RowsFold
 from mlloop.core import metrics
 from mlloop.core.verdict import Check, conclude, table
@@ -164,7 +164,7 @@ def _challenge(seed, truth=0.0, n=600):
     y = (np.arange(n) % 2).astype(float)
     shared = rng.normal(size=n) + y
     answers = {
-        name: Answer(shared + rng.normal(0, 0.7, n) + more * y, 0.5, np.zeros(n))
+        name: Prediction(shared + rng.normal(0, 0.7, n) + more * y, 0.5, np.zeros(n))
         for name, more in (("model", truth), ("champion", 0.0))
     }
     money = SimpleNamespace(decisions_per_period=1)

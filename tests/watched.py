@@ -39,7 +39,7 @@ class Watched:
 
     def _judge(self, root: Path) -> None:
         held = self.rows[(self.rows["day"] >= TRAINED) & (self.rows["day"] < HELD)].reset_index(drop=True)
-        y = baselines.target(held["repaid"], self.loan.task)
+        y = baselines.target_values(held["repaid"], self.loan.task)
         score = self.model.predict_proba(held[production.FEATURES])[:, 1]
         main = estimate("roc_auc", y, score)
         windows = {"as_of": HELD.isoformat(), "from": START.isoformat(), "train_until": TRAINED.isoformat(),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from . import baselines
 from ..core import metrics
-from .baselines import Answer, Contender
+from .baselines import Prediction, Contender
 from ..core.metrics import Estimate
 from ..problem import Money, Problem
 
@@ -27,7 +27,7 @@ class RowsFold:
     """A fold of a tabular problem: the true values and each contender's answers, on the same rows."""
 
     y: np.ndarray
-    answers: dict[str, Answer]
+    answers: dict[str, Prediction]
     groups: np.ndarray | None
     metric: str
     money: Money
@@ -88,16 +88,18 @@ def rows_contest(
     Parameters
     ----------
     rows : Rows
-        See `baselines.ready`.
+        See `baselines.prepare_rows`.
     folds : list of dict, or int
-        As `baselines.fold_rows` takes them.
+        As `baselines.fold_positions` takes them.
     """
     who = baselines.tabular_contenders(statement, rows)
     judged = []
-    for train, test in baselines.fold_rows(rows, folds, seed):
+    for train, test in baselines.fold_positions(rows, folds, seed):
         tuning = rows.y[baselines.tuning_rows(train)]
         answers = {
-            name: baselines.answer(statement, tuning, on_tuning, rows.y[test], on_test, name == baselines.MODEL.name)
+            name: baselines.make_prediction(
+                statement, tuning, on_tuning, rows.y[test], on_test, name == baselines.MODEL.name
+            )
             for name, (on_tuning, on_test) in baselines.fold_scores(rows, train, test, seed).items()
         }
         groups = None if rows.groups is None else rows.groups[test]
@@ -126,9 +128,9 @@ def users_contest(
     pairs, judged = baselines.recommendation_contenders(statement, n_items, with_categories), []
     for fold in folds:
         before = events[events["time"] < pd.Timestamp(fold["train_until"])]
-        wants = baselines.wanted(statement, events, fold["test_from"], fold["test_until"])
+        wants = baselines.relevant_items(statement, events, fold["test_from"], fold["test_until"])
         values = {
-            who.name: baselines.user_values(model.fit(before, items), wants, task.k, task.repeats)
+            who.name: baselines.user_metrics(model.fit(before, items), wants, task.k, task.repeats)
             for who, model in pairs
         }
         judged.append(UsersFold(values, statement.success.metric, statement.money, statement.success.confidence))

@@ -16,7 +16,7 @@ import pandas as pd
 from . import baselines
 from ..core import metrics
 from ..models import candidates
-from .baselines import Answer, Contender
+from .baselines import Prediction, Contender
 from .folds import RowsFold, UsersFold
 from ..core.errors import DataError, ModelError
 from ..problem import Problem
@@ -85,16 +85,16 @@ def held_rows(
     task: Any = statement.task
     if not len(holdout):
         raise DataError("no row is held out", "time.holdout_days", "Widen it, then: mlloop run")
-    y_train, y = baselines.target(train[task.target], task), baselines.target(holdout[task.target], task)
+    y_train, y = baselines.target_values(train[task.target], task), baselines.target_values(holdout[task.target], task)
     answers = {MODEL.name: _of_model(statement, scores_of(model, holdout[features], 1), y)}
     who = [MODEL]
     for rule in statement.rules:
         column = f"rule_{rule.name}"
         said = [part[column].fillna(train[column].median()).to_numpy(float) for part in (train, holdout)]
-        answers[rule.name] = baselines.answer(statement, y_train, said[0], y, said[1])
+        answers[rule.name] = baselines.make_prediction(statement, y_train, said[0], y, said[1])
         who.append(Contender(rule.name, "rule", rule.meaning))
     for contender, (on_train, on_held) in _simple(statement, y_train, len(y), seed).items():
-        answers[contender.name] = baselines.answer(statement, y_train, on_train, y, on_held)
+        answers[contender.name] = baselines.make_prediction(statement, y_train, on_train, y, on_held)
         who.append(contender)
     if champion is not None:
         answers[CHAMPION.name] = _of_model(statement, scores_of(champion, holdout[features], 1), y)
@@ -121,11 +121,11 @@ def _simple(
     return {constant: (np.full(len(y_train), usual), np.full(n, usual)), CHANCE: chance}
 
 # %% ../../nbs/comparison/holdout.ipynb #91e1ef93
-def _of_model(statement: Problem, scores: np.ndarray, y: np.ndarray) -> Answer:
+def _of_model(statement: Problem, scores: np.ndarray, y: np.ndarray) -> Prediction:
     if statement.task.kind == "regression":
-        return Answer(scores, 0.0, metrics.worth_of_errors(y, scores, statement.money))
+        return Prediction(scores, 0.0, metrics.worth_of_errors(y, scores, statement.money))
     pays_from = metrics.breakeven(statement.money)
-    return Answer(scores, 0.5, metrics.worth_of_decisions(y, scores, pays_from, statement.money))
+    return Prediction(scores, 0.5, metrics.worth_of_decisions(y, scores, pays_from, statement.money))
 
 # %% ../../nbs/comparison/holdout.ipynb #38eaece5
 def row_slices(rows: pd.DataFrame, train: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def held_users(
         Nobody wanted anything in the held-out period.
     """
     task: Any = statement.task
-    wants = baselines.wanted(statement, events, windows["holdout_from"], windows["holdout_until"])
+    wants = baselines.relevant_items(statement, events, windows["holdout_from"], windows["holdout_until"])
     if not len(wants):
         raise DataError(
             f"nobody has an event of kind {task.target_kind!r}",
@@ -186,7 +186,7 @@ def held_users(
     fitted = [(MODEL, model), *((who, one.fit(before, items)) for who, one in pairs)]
     if champion is not None:
         fitted.append((CHAMPION, champion))
-    values = {who.name: baselines.user_values(one, wants, task.k, task.repeats) for who, one in fitted}
+    values = {who.name: baselines.user_metrics(one, wants, task.k, task.repeats) for who, one in fitted}
     users = values[MODEL.name].index
     for name in values:
         values[name] = values[name].loc[users]

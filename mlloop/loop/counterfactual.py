@@ -172,7 +172,7 @@ class Counterfactual:
         )
         if known.empty:
             return None
-        y = baselines.target(known["label"], task)
+        y = baselines.target_values(known["label"], task)
         asked = prediction_log.asked(known)
         first: Any = self.first
         never = np.asarray(first.scores(releases.rows_of(asked, first.fields)), dtype=np.float64)
@@ -272,7 +272,7 @@ class Counterfactual:
         days = days or self.statement.retrain.window_days
         since = until - dt.timedelta(days=days) if days else frame[time].min()
         learnt = frame[(frame[time] < until) & (frame[time] >= since)].tail(MAX_ROWS)
-        y = baselines.target(learnt[task.target], task)  # type: ignore[union-attr]
+        y = baselines.target_values(learnt[task.target], task)  # type: ignore[union-attr]
         y = y.astype(int) if task.kind == "classification" else y
         names = self._tables["features"]
         made = training.Material({"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt)})
@@ -342,7 +342,7 @@ class Counterfactual:
         first = events.time.min().to_pyarrow().as_py()
         windows = {**transformation.time_windows(self.statement.time, at, first), "train_until": at}
         given = {"events": events, **({"items": tables["items"]} if "items" in tables else {})}
-        made = features.make(self.statement, given, windows)
+        made = features.build_features(self.statement, given, windows)
         product = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
         return training.fitted(
             candidates.from_recipe(self.recipe, self.statement.task),
@@ -375,4 +375,4 @@ class Counterfactual:
     def _suspects(self) -> list[str]:
         from mlloop import features
 
-        return features.suspects_of(self._product("need_gate"))
+        return features.leak_suspects(self._product("need_gate"))

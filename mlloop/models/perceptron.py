@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['device_of', 'epoch_generator', 'one_thread', 'save_checkpoint', 'load_checkpoint', 'train', 'has_stalled',
-           'Perceptron', 'layers', 'PerceptronClassifier', 'PerceptronRegressor']
+           'Perceptron', 'build_layers', 'PerceptronClassifier', 'PerceptronRegressor']
 
 # %% ../../nbs/models/perceptron.ipynb #b908fee9
 import contextlib
@@ -183,7 +183,7 @@ class Perceptron(BaseEstimator):
         import torch
 
         device = device_of(self.device)
-        network = layers([X.shape[1], *self.hidden, target.shape[1]], int(self.random_state or 0)).to(device)
+        network = build_layers([X.shape[1], *self.hidden, target.shape[1]], int(self.random_state or 0)).to(device)
         x, y = (torch.tensor(a, dtype=torch.float32, device=device) for a in (X, target))
         kept = int(len(x) * self.validation_fraction) if len(x) >= 100 else 0
         n, size = len(x) - kept, max(8, min(self.batch_size, len(x) // 8))
@@ -229,7 +229,7 @@ class Perceptron(BaseEstimator):
         return hidden
 
 # %% ../../nbs/models/perceptron.ipynb #e80df85a
-def layers(sizes: list[int], seed: int):
+def build_layers(sizes: list[int], seed: int):
     """Linear layers with rectifiers between them; Glorot's uniform weights from `seed`."""
     import torch
 

@@ -26,7 +26,7 @@ from . import drift, estimation
 from ..release import releases
 from ..store import prediction_log
 from ..core.errors import DataError
-from .estimation import Figure, Period
+from .estimation import MetricValue, Period
 from ..store.lake import Lake
 from ..store.ledger import Ledger, Row
 from ..problem import Problem, Recommendation, utc
@@ -54,7 +54,7 @@ class Reference:
 
     model: str
     X: pd.DataFrame
-    figure: Figure
+    figure: MetricValue
     score: np.ndarray | None = None
     y: np.ndarray | None = None
     cut: float = 0.5
@@ -67,7 +67,7 @@ class Reference:
     @cached_property
     def weights(self) -> dict[str, float]:
         """How much each column has to do with the answers, 0 to 1; 1 each where there are no scores."""
-        return {str(name): 1.0 for name in self.X} if self.score is None else drift.weights(self.X, self.score)
+        return {str(name): 1.0 for name in self.X} if self.score is None else drift.column_weights(self.X, self.score)
 
     @cached_property
     def _period(self) -> Period:
@@ -229,7 +229,7 @@ _READ: dict[tuple[str, ...], Reference] = {}  # by what says their content, so a
 def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> Reference:
     content = _evaluation_of(settings, ledger, statement, model)
     kept, main = content["reference"], content["main"]
-    figure = Figure(main["value"], (main["high"] - main["low"]) / (2 * 1.96), int(main["n"]))
+    figure = MetricValue(main["value"], (main["high"] - main["low"]) / (2 * 1.96), int(main["n"]))
     groups = [
         {key: one[key] for key in ("slice", "group", "value", "n")}
         for one in content["slices"]
@@ -245,10 +245,10 @@ def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model:
     rows = lake.read(kept["holdout"])
     names = [n for n in dict.fromkeys([*(f.name for f in release.fields), statement.task.target]) if n in rows.columns]
     frame = rows.select(*names).to_pandas()
-    if len(frame) > estimation.ROWS:
-        frame = frame.sample(estimation.ROWS, random_state=0).reset_index(drop=True)
+    if len(frame) > estimation.REFERENCE_ROWS:
+        frame = frame.sample(estimation.REFERENCE_ROWS, random_state=0).reset_index(drop=True)
     asked = releases.rows_of(frame, release.fields)
-    y = baselines.target(frame[statement.task.target], statement.task)
+    y = baselines.target_values(frame[statement.task.target], statement.task)
     return Reference(
         model,
         _typed(pd.DataFrame(asked), release),
@@ -349,7 +349,7 @@ def labels_at(lake: Lake, statement: Problem, moment: dt.datetime) -> pd.DataFra
     if time.column:
         rows = rows.filter(rows[time.column].cast("timestamp") < moment - dt.timedelta(days=time.label_delay_days))
     frame = rows.select(*dict.fromkeys(columns)).to_pandas()
-    return frame.assign(y=baselines.target(frame[task.target], task))
+    return frame.assign(y=baselines.target_values(frame[task.target], task))
 
 # %% ../../nbs/monitors/evidence.ipynb #eeb8f065
 def wants_of(log: pd.DataFrame, events: pd.DataFrame, statement: Problem) -> pd.DataFrame:

@@ -143,7 +143,7 @@ def _names(file: Path, statement: Problem) -> None:
     if statement.budget.candidates:
         from mlloop.models import candidates
 
-        able = [c.name for c in candidates.of_kind(statement.task.kind)]
+        able = [c.name for c in candidates.candidates_for(statement.task.kind)]
         for name in statement.budget.candidates:
             if name not in able:
                 told = f"candidate {name!r} is not there for {statement.task.kind}" + meant(name, able)

@@ -733,7 +733,7 @@ def simple_figure(
     looked: Looked, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
 ) -> float:
     """The best NDCG@10 that best-sellers, or what a user had before, reach in the held-out days; of whole users, a part of them."""
-    from mlloop.comparison.baselines import BoughtBefore, user_values
+    from mlloop.comparison.baselines import BoughtBefore, user_metrics
     from mlloop.models import recommenders
 
     asked = looked.table
@@ -754,7 +754,7 @@ def simple_figure(
         return 0.0
     simple = [recommenders.Popularity(days=30, target_kind=wanted), BoughtBefore(target_kind=wanted)]
     with np.errstate(invalid="ignore"):  # nobody paid a price here
-        values = [user_values(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
+        values = [user_metrics(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
     return float(max(values))
 
 
