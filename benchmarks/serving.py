@@ -70,6 +70,7 @@ def prepare(root: Path):
     from mlloop.models import candidates
     from mlloop.release import preparation
     from mlloop.store import tracking
+    from mlloop.store.entries import Entry
     from mlloop.store.ledger import Ledger
 
     for name in ("settings.ini", "env.yaml", "pipeline.yaml"):
@@ -99,7 +100,9 @@ def prepare(root: Path):
             "employment", saved["path"], saved["form"], signature, settings=settings
         ).version
         made = preparation.prepare(settings, statement, {"name": "lightgbm", **saved}, rows.iloc[20_000:22_000], names)
-        Ledger.open(settings).record("gate", "employment", subject="validation", verdict="yes", model=saved["digest"])
+        Ledger.open(settings).append(
+            Entry("gate", "employment", subject="validation", verdict="yes", model=saved["digest"])
+        )
         models.append(
             {**saved, "version": version, "release": made.digest, "parity": made.parity.largest, "form": made.form}
         )

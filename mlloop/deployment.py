@@ -17,7 +17,8 @@ import pandas as pd
 from .release import canary, releases
 from .store import prediction_log
 from .core.errors import ModelError, PromotionRefused
-from .store.ledger import Ledger, Row
+from .store.entries import Entry, Row
+from .store.ledger import Ledger
 from .core.metrics import metric
 from .release.preparation import Prepared
 from .problem import Problem
@@ -116,16 +117,27 @@ def _begin(settings: Settings, ledger: Ledger, statement: Problem, model: str, g
         return champion
     if champion is None:
         details = {"as_of": now.isoformat()} if now else None
-        return ledger.promote(
-            problem, model, None, reasons=["nobody answered for this problem yet"], details=details, **given
+        return ledger.append(
+            Entry(
+                "promotion",
+                problem,
+                model=model,
+                expect=None,
+                reasons=["nobody answered for this problem yet"],
+                details=details,
+                **given,
+            )
         )
     if on and on.model != model:
-        ledger.end_canary(
-            problem,
-            str(on.model),
-            "rolled_back",
-            reasons=[f"a newer model took its place: {model[:12]}"],
-            actor=given["actor"],
+        ledger.append(
+            Entry(
+                "canary",
+                problem,
+                "rolled_back",
+                model=str(on.model),
+                reasons=[f"a newer model took its place: {model[:12]}"],
+                actor=given["actor"],
+            )
         )
     return _trial_row(ledger, statement, model, given, now)
 
@@ -143,7 +155,17 @@ def _trial_row(
         "since": start.isoformat(),
         "deadline": (start + dt.timedelta(days=terms.deadline_days)).isoformat(),
     }
-    return ledger.start_canary(statement.name, model, champion.model if champion else None, details=details, **given)
+    return ledger.append(
+        Entry(
+            "canary",
+            statement.name,
+            "started",
+            model=model,
+            expect=champion.model if champion else None,
+            details=details,
+            **given,
+        )
+    )
 
 # %% ../nbs/23_deployment.ipynb #e717bd1e
 def _standing(ledger: Ledger, problem: str, model: str, row: Row) -> Decision:
@@ -198,16 +220,19 @@ def judge(
     now = now or dt.datetime.now(dt.UTC).replace(tzinfo=None)
     trial = _trial(settings, ledger, statement, on, labels, now)
     if trial.outcome:
-        ledger.end_canary(
-            statement.name,
-            str(on.model),
-            trial.outcome,
-            reasons=trial.reasons,
-            evidence=trial.evidence,
-            digests=on.digests,
-            actor=actor,
-            details={"as_of": now.isoformat()},
-            key=digest_json(["canary", on.id]),
+        ledger.append(
+            Entry(
+                "canary",
+                statement.name,
+                trial.outcome,
+                model=str(on.model),
+                reasons=trial.reasons,
+                evidence=trial.evidence,
+                digests=on.digests,
+                actor=actor,
+                details={"as_of": now.isoformat()},
+                key=digest_json(["canary", on.id]),
+            )
         )
         follow(settings, ledger)
     return trial
@@ -271,8 +296,16 @@ def promote(
         expect = champion.model if champion else None
     release = release or release_digest(ledger, problem, model)
     _loads(settings, problem, model, release)
-    row = ledger.promote(
-        problem, model, expect, reasons=reasons, digests={"model": model, "release": release}, actor=actor
+    row = ledger.append(
+        Entry(
+            "promotion",
+            problem,
+            model=model,
+            expect=expect,
+            reasons=reasons,
+            digests={"model": model, "release": release},
+            actor=actor,
+        )
     )
     follow(settings, ledger)
     return row
@@ -300,7 +333,9 @@ def rollback(
             f"{problem!r} has no earlier champion to go back to", ledger.where, "See what happened: mlloop log"
         )
     load_release(settings, ledger, problem, str(back))
-    row = ledger.rollback(problem, str(champion.model), to=back, reasons=reasons, actor=actor)
+    row = ledger.append(
+        Entry("rollback", problem, expect=str(champion.model), model=back, reasons=reasons, actor=actor)
+    )
     follow(settings, ledger)
     return row
 
@@ -379,7 +414,9 @@ def stop_canary(settings: Settings, ledger: Ledger, problem: str, actor: str, re
     on = ledger.canary(problem)
     if on is None:
         raise PromotionRefused(f"{problem!r} has no canary", ledger.where, "See what is in production: mlloop at now")
-    row = ledger.end_canary(problem, str(on.model), "rolled_back", reasons=reasons, digests=on.digests, actor=actor)
+    row = ledger.append(
+        Entry("canary", problem, "rolled_back", model=str(on.model), reasons=reasons, digests=on.digests, actor=actor)
+    )
     follow(settings, ledger)
     return row
 

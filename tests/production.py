@@ -18,6 +18,7 @@ from mlloop import problem as problems
 from mlloop.core import settings
 from mlloop.models import candidates
 from mlloop.release import preparation
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
 LOAN = """\
@@ -148,7 +149,7 @@ class Production:
         place = self.root / ".mlloop" / "trained" / f"{statement.name}-{len(list(self.root.glob('.mlloop/trained/*')))}"
         model = {"name": name, **candidates.save(fitted, place)}
         made = preparation.prepare(self.settings, statement, model, rows, names)
-        self.ledger.record("gate", statement.name, subject="validation", verdict="yes", model=model["digest"])
+        self.ledger.append(Entry("gate", statement.name, subject="validation", verdict="yes", model=model["digest"]))
         return {
             **model,
             "release": made.digest,

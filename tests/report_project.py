@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlloop.core import settings, storage
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
 HERE = Path(__file__).parent.parent
@@ -215,16 +216,18 @@ def run(
         storage.write_json(places.state / "records" / problem / f"{stage}.json", record)
         if stage.endswith("_gate"):
             verdict = product["verdict"]
-            Ledger.open(places).record(
-                "gate",
-                problem,
-                subject=stage.removesuffix("_gate"),
-                verdict=verdict["verdict"],
-                reasons=verdict["reasons"],
-                evidence=verdict["evidence"],
-                actor=say("policy"),
-                model=MODEL if stage == "validation_gate" else None,
-                details={"deciding": verdict["deciding"]},
+            Ledger.open(places).append(
+                Entry(
+                    "gate",
+                    problem,
+                    subject=stage.removesuffix("_gate"),
+                    verdict=verdict["verdict"],
+                    reasons=verdict["reasons"],
+                    evidence=verdict["evidence"],
+                    actor=say("policy"),
+                    model=MODEL if stage == "validation_gate" else None,
+                    details={"deciding": verdict["deciding"]},
+                )
             )
         if stage == until:
             break
@@ -300,8 +303,16 @@ def live(
 ) -> settings.Settings:
     """The project of `run` with its model in production, looked at for some weeks, each look decided on."""
     ledger = Ledger.open(places)
-    ledger.promote(
-        "shop", MODEL, None, reasons=[say("nobody answered yet")], actor=say("Ada"), details={"as_of": "2025-06-30"}
+    ledger.append(
+        Entry(
+            "promotion",
+            "shop",
+            model=MODEL,
+            expect=None,
+            reasons=[say("nobody answered yet")],
+            actor=say("Ada"),
+            details={"as_of": "2025-06-30"},
+        )
     )
     for week in range(1, weeks + 1):
         product = looked(say, week, "watch" if week == weeks else "ok")
@@ -309,16 +320,18 @@ def live(
         storage.write_json(folder / f"{product['as_of'][:10]}.json", product)
         if with_notebook:
             storage.write_json(folder / f"{product['as_of'][:10]}.ipynb", notebook(*run_cells(say)[:-1]))
-        ledger.record(
-            "retrain",
-            "shop",
-            subject="nothing" if week < weeks else "watch",
-            verdict="no" if week < weeks else "maybe",
-            reasons=[say("it does as well as it promised")],
-            evidence=[
-                {"name": say("worse by"), "value": 0.01, "unit": say("ndcg"), "threshold": 0.005, "passed": False}
-            ],
-            model=MODEL,
-            details={"as_of": product["as_of"], "change": say("three of five")},
+        ledger.append(
+            Entry(
+                "retrain",
+                "shop",
+                subject="nothing" if week < weeks else "watch",
+                verdict="no" if week < weeks else "maybe",
+                reasons=[say("it does as well as it promised")],
+                evidence=[
+                    {"name": say("worse by"), "value": 0.01, "unit": say("ndcg"), "threshold": 0.005, "passed": False}
+                ],
+                model=MODEL,
+                details={"as_of": product["as_of"], "change": say("three of five")},
+            )
         )
     return places

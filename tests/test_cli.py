@@ -12,6 +12,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from mlloop.cli.app import app
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -127,8 +128,8 @@ def test_a_mistyped_word_is_told_by_its_own_name(project, words, said):
 
 def test_log_says_what_a_look_came_to_and_when_it_was_in_the_datas_time(project):
     ledger = Ledger(f"sqlite:///{project.root}/.mlloop/ledger.db")
-    ledger.record("retrain", "loan", subject="watch", verdict="maybe", details={"as_of": "2025-08-04T00:00:00"})
-    ledger.record("retrain", "loan", subject="ended", verdict="yes", details={"outcome": "canary"})
+    ledger.append(Entry("retrain", "loan", subject="watch", verdict="maybe", details={"as_of": "2025-08-04T00:00:00"}))
+    ledger.append(Entry("retrain", "loan", subject="ended", verdict="yes", details={"outcome": "canary"}))
     said = project.mlloop("log").stdout
     assert "Learn again? Being watched (2025-08-04 in the data's time)" in said
     assert "Learned again: a newer model is on trial" in said

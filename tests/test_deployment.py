@@ -21,6 +21,7 @@ from mlloop.models.recommenders import ItemKNN
 from mlloop.problem import Tabular
 from mlloop.release import canary, preparation, releases
 from mlloop.store import prediction_log
+from mlloop.store.entries import Entry
 
 TESTS = Path(__file__).parent
 
@@ -155,14 +156,14 @@ def test_a_model_file_that_would_run_code_is_refused_although_its_digest_is_righ
 def test_what_no_gate_passed_is_refused_with_the_reason(production):
     model = {**production.a, "digest": "f" * 64}
     with pytest.raises(PromotionRefused, match="has not been asked"):
-        production.ledger.promote("loan", model["digest"], None)
-    production.ledger.record("gate", "loan", subject="validation", verdict="no", model=production.a["digest"])
+        production.ledger.append(Entry("promotion", "loan", model=model["digest"], expect=None))
+    production.ledger.append(Entry("gate", "loan", subject="validation", verdict="no", model=production.a["digest"]))
     decision = production.deploy(production.a)
     assert decision.action == "refused" and "said no" in decision.reason and production.ledger.champion("loan") is None
 
 
 def test_a_maybe_is_for_a_person_to_decide(production):
-    production.ledger.record("gate", "loan", subject="validation", verdict="maybe", model=production.a["digest"])
+    production.ledger.append(Entry("gate", "loan", subject="validation", verdict="maybe", model=production.a["digest"]))
     decision = production.deploy(production.a)
     assert decision.action == "refused" and "said maybe" in decision.reason and "mlloop promote" in decision.reason
     deployment.promote(
@@ -184,14 +185,14 @@ def test_a_model_that_was_rolled_back_is_not_tried_again_by_the_same_verdict(pro
     deployment.stop_canary(production.settings, production.ledger, "loan", "ann", ("odd answers",))
     again = production.deploy(production.b)
     assert again.action == "refused" and "was tried already" in again.reason
-    production.ledger.record("gate", "loan", subject="validation", verdict="yes", model=production.b["digest"])
+    production.ledger.append(Entry("gate", "loan", subject="validation", verdict="yes", model=production.b["digest"]))
     assert production.deploy(production.b).action == "canary"
 
 
 def test_deploying_the_first_model_again_after_another_took_over_changes_nothing(production):
     production.deploy(production.a)
     first = production.ledger.champion("loan")
-    production.ledger.promote("loan", production.b["digest"], expect=first.model, actor="ann")
+    production.ledger.append(Entry("promotion", "loan", model=production.b["digest"], expect=first.model, actor="ann"))
     count = len(production.ledger.rows(problem="loan"))
     again = production.deploy(production.a)
     assert again.action == "refused" and f"answered once (decision {first.id})" in again.reason
@@ -245,8 +246,10 @@ def test_mlflow_aliases_follow_the_ledger_and_are_mended(production):
     client = tracking.connect(production.settings)
     aliases = lambda: {name: int(version) for name, version in client.get_registered_model("loan").aliases.items()}
     assert aliases() == {"champion": 1, "challenger": 2}
-    production.ledger.end_canary(
-        "loan", production.b["digest"], "promoted", digests=production.ledger.canary("loan").digests
+    production.ledger.append(
+        Entry(
+            "canary", "loan", "promoted", model=production.b["digest"], digests=production.ledger.canary("loan").digests
+        )
     )
     assert aliases() == {"champion": 1, "challenger": 2}, "a kill came in between"
     deployment.follow(production.settings, production.ledger)
@@ -261,7 +264,7 @@ def test_of_ten_promoters_at_once_one_wins_and_nine_are_told(production):
     cited = []
     for model in models:
         cited.append(releases.write(production.settings, "loan", {**card, "model": model}, onnx)[1])
-        production.ledger.record("gate", "loan", subject="validation", verdict="yes", model=model)
+        production.ledger.append(Entry("gate", "loan", subject="validation", verdict="yes", model=model))
     racers = json.dumps({"expect": production.a["digest"], "models": list(zip(models, cited, strict=True))})
     done = subprocess.run(
         [sys.executable, str(TESTS / "race.py"), str(production.root), racers], capture_output=True, text=True, env=environment()
@@ -443,7 +446,7 @@ def test_a_canary_ends_when_its_champion_goes(production):
     deployment.promote(production.settings, production.ledger, "loan", c["digest"], c["release"], actor="ann")
     assert production.ledger.canary("loan") is None and judged(production, None, 1) is None
     with pytest.raises(LedgerError, match="is not canary"):
-        production.ledger.end_canary("loan", production.b["digest"], "promoted")
+        production.ledger.append(Entry("canary", "loan", "promoted", model=production.b["digest"]))
 
 
 def test_a_recommender_on_trial_is_judged_by_what_was_bought(production):

@@ -17,6 +17,7 @@ from mlloop.models import candidates
 from mlloop.models.recommenders import Popularity
 from mlloop.problem import Problem
 from mlloop.store import tracking
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
 WINDOWS = {
@@ -218,8 +219,8 @@ def enthrone(model, folder, until):
     kept = candidates.save(model, folder / f"champion-{until}")
     tracking.register_model("loan", kept["path"], kept["form"], tags={"trained_until": until or ""})
     ledger = Ledger.open()
-    ledger.record("gate", "loan", "validation", "yes", digests={"model": kept["digest"]}, model=kept["digest"])
-    ledger.promote("loan", kept["digest"], None)
+    ledger.append(Entry("gate", "loan", "validation", "yes", digests={"model": kept["digest"]}, model=kept["digest"]))
+    ledger.append(Entry("promotion", "loan", model=kept["digest"], expect=None))
     return kept["digest"]
 
 

@@ -6,9 +6,11 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from mlloop.core.errors import LedgerError, PromotionRefused
 from mlloop.core.storage import plain
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Head, Ledger, _canonical, _hash, decisions
 
 fork = multiprocessing.get_context("fork")
@@ -45,7 +48,7 @@ def ledger(url):
 
 def validated(ledger: Ledger, *models: str, problem: str = "shop") -> None:
     for model in models:
-        ledger.record("gate", problem, "validation", "yes", ["good enough"], model=model)
+        ledger.append(Entry("gate", problem, "validation", "yes", ["good enough"], model=model))
 
 
 def all_of(workers) -> None:
@@ -74,11 +77,11 @@ def change(ledger: Ledger, *statements: str, **values) -> None:
 
 
 def test_a_row_is_read_back_as_it_was_given(ledger):
-    written = ledger.record(
+    written = ledger.append(Entry(
         "gate", "shop", "need", "maybe", ["worth a try"],
         [{"name": "gain", "value": 12.5, "unit": "EUR", "low": -1, "high": 30, "threshold": 0, "passed": True}],
         {"data": "d1", "code": "c1"}, "Ada", "m1", {"must_change": ["the threshold"]}, "run 1",
-    )  # fmt: skip
+    ))  # fmt: skip
     (row,) = ledger.rows()
     assert row == written == ledger.row(1) == ledger.last("shop", "gate", "need")
     assert (row.id, row.kind, row.problem, row.subject, row.verdict) == (1, "gate", "shop", "need", "maybe")
@@ -93,7 +96,7 @@ def test_a_row_is_read_back_as_it_was_given(ledger):
 
 def test_a_figure_that_is_not_a_number_is_kept_as_none(ledger):
     figures = [{"name": "auc", "value": math.nan, "low": -math.inf, "high": math.inf}]
-    row = ledger.record("gate", "shop", "need", "no", evidence=figures, details={"worst": math.nan})
+    row = ledger.append(Entry("gate", "shop", "need", "no", evidence=figures, details={"worst": math.nan}))
     nothing = dict.fromkeys(("value", "unit", "low", "high", "threshold", "passed"))
     assert row.evidence == [{"name": "auc", **nothing}] and row.details == {"worst": None}
     ledger.verify()
@@ -114,22 +117,23 @@ def test_a_value_that_cannot_be_meant_is_refused(tmp_path, wrong):
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
     right = {"kind": "gate", "problem": "shop", "subject": "need", "verdict": "yes"}
     with pytest.raises(LedgerError, match="expected"):
-        ledger.record(**{**right, **wrong})
+        ledger.append(Entry(**{**right, **wrong}))
     assert ledger.rows() == []
 
 
 @pytest.mark.parametrize("kind", ["promotion", "rollback", "canary"])
-def test_what_is_in_production_is_not_changed_by_a_mere_record(ledger, kind):
-    with pytest.raises(LedgerError, match="not recorded by hand"):
-        ledger.record(kind, "shop", model="m1", verdict="yes")
+def test_what_is_in_production_is_not_changed_by_a_mere_entry(ledger, kind):
+    with pytest.raises(LedgerError, match=r"has not been asked|expected (the champion|one of started)"):
+        ledger.append(Entry(kind, "shop", model="m1", verdict="yes"))
+    assert ledger.rows() == []
 
 
 def test_rows_are_found_by_problem_kind_model_and_time(url):
     hour = iter(range(24))
     ledger = Ledger(url, clock=lambda: dt.datetime(2026, 1, 1, next(hour)))
-    ledger.record("gate", "shop", "need", "yes")
-    ledger.record("gate", "loan", "need", "no")
-    ledger.record("retrain", "shop", "nothing to do", "no", model="m1")
+    ledger.append(Entry("gate", "shop", "need", "yes"))
+    ledger.append(Entry("gate", "loan", "need", "no"))
+    ledger.append(Entry("retrain", "shop", "nothing to do", "no", model="m1"))
     assert [row.id for row in ledger.rows("shop")] == [1, 3]
     assert [row.id for row in ledger.rows(kind="gate")] == [1, 2]
     assert [row.id for row in ledger.rows(kind=("retrain", "revision"))] == [3]
@@ -146,21 +150,21 @@ def test_rows_are_found_by_problem_kind_model_and_time(url):
 def test_time_never_goes_back_in_the_ledger(url):
     clock = iter([dt.datetime(2026, 1, 2), dt.datetime(2026, 1, 1)])
     ledger = Ledger(url, clock=lambda: next(clock))
-    first, second = (ledger.record("retrain", "shop", "nothing to do", "no") for _ in range(2))
+    first, second = (ledger.append(Entry("retrain", "shop", "nothing to do", "no")) for _ in range(2))
     assert second.at == first.at == dt.datetime(2026, 1, 2)
 
 
 def test_the_same_decision_recorded_twice_is_one_row(ledger):
-    first = ledger.record("gate", "shop", "need", "yes", key="run 1")
-    assert ledger.record("gate", "shop", "need", "yes", ["another day"], key="run 1") == first
-    assert ledger.record("gate", "loan", "need", "yes", key="run 1").id == 2
+    first = ledger.append(Entry("gate", "shop", "need", "yes", key="run 1"))
+    assert ledger.append(Entry("gate", "shop", "need", "yes", ["another day"], key="run 1")) == first
+    assert ledger.append(Entry("gate", "loan", "need", "yes", key="run 1")).id == 2
     with pytest.raises(LedgerError, match="key 'run 1' stands for row 1 with verdict 'yes', got 'no'"):
-        ledger.record("gate", "shop", "need", "no", key="run 1")
+        ledger.append(Entry("gate", "shop", "need", "no", key="run 1"))
     assert len(ledger.rows()) == 2
 
 
 def test_the_database_refuses_to_change_or_remove_a_row(ledger):
-    ledger.record("gate", "shop", "need", "no")
+    ledger.append(Entry("gate", "shop", "need", "no"))
     statements = ["UPDATE decisions SET verdict = 'yes'", "DELETE FROM decisions"]
     statements += (
         ["INSERT OR REPLACE INTO decisions SELECT * FROM decisions"] if ledger._sqlite else ["TRUNCATE decisions"]
@@ -182,10 +186,10 @@ OTHER = {
 
 def four_rows(ledger: Ledger) -> None:
     for number in range(4):
-        ledger.record(
+        ledger.append(Entry(
             "gate", "shop", "need", "no", [f"reason {number}"], [{"name": "gain", "value": number}], {"data": f"d{number}"},
             "Ada", f"m{number}", {"n": number}, f"k{number}",
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 @pytest.mark.parametrize("column", list(OTHER))
@@ -233,7 +237,7 @@ def test_nothing_is_added_to_a_ledger_whose_end_was_cut(ledger):
     four_rows(ledger)
     change(ledger, "DELETE FROM decisions WHERE id = 4")
     with pytest.raises(LedgerError, match="row 4 is not the one its head names"):
-        ledger.record("gate", "shop", "need", "yes")
+        ledger.append(Entry("gate", "shop", "need", "yes"))
 
 
 def test_a_ledger_written_anew_is_told_from_the_one_noted(url, tmp_path):
@@ -245,7 +249,7 @@ def test_a_ledger_written_anew_is_told_from_the_one_noted(url, tmp_path):
     assert other.verify() == other.head()
     with pytest.raises(LedgerError, match="row 4 is not the one noted"):
         other.verify(noted)
-    ledger.record("gate", "shop", "need", "yes")
+    ledger.append(Entry("gate", "shop", "need", "yes"))
     assert ledger.verify(noted).id == 5
     assert ledger.verify(Head(0, "0" * 64)).id == 5
 
@@ -267,7 +271,7 @@ anything = st.recursive(
     details=st.dictionaries(st.text(), anything, max_size=4), reasons=st.lists(st.text(), max_size=3), value=st.floats()
 )
 def test_any_content_comes_back_and_its_hash_holds(ledger, details, reasons, value):
-    row = ledger.record("retrain", "shop", "x", "no", reasons, [{"name": "f", "value": value}], details=details)
+    row = ledger.append(Entry("retrain", "shop", "x", "no", reasons, [{"name": "f", "value": value}], details=details))
     kept = ledger.row(row.id)
     assert kept == row and kept.details == plain(details) and kept.reasons == reasons
     with ledger._reading() as connection:
@@ -290,7 +294,7 @@ def test_canonical_json_does_not_depend_on_order(content, seed):
 def append(url: str, number: int, rows: int) -> None:
     ledger = Ledger(url)
     for row in range(rows):
-        ledger.record("retrain", f"p{number % 3}", f"{number}.{row}", "no")
+        ledger.append(Entry("retrain", f"p{number % 3}", f"{number}.{row}", "no"))
 
 
 def test_ten_processes_append_fifty_rows_each(url):
@@ -301,7 +305,7 @@ def test_ten_processes_append_fifty_rows_each(url):
 
 
 def same(url: str) -> None:
-    assert Ledger(url).record("gate", "shop", "need", "yes", key="the run").id == 1
+    assert Ledger(url).append(Entry("gate", "shop", "need", "yes", key="the run")).id == 1
 
 
 def test_one_key_from_eight_processes_is_one_row(url):
@@ -312,7 +316,7 @@ def test_one_key_from_eight_processes_is_one_row(url):
 def tell(url: str, pipe: int) -> None:
     ledger = Ledger(url)
     while True:
-        os.write(pipe, f"{ledger.record('retrain', 'shop', 'x', 'no').id}\n".encode())
+        os.write(pipe, f"{ledger.append(Entry('retrain', 'shop', 'x', 'no')).id}\n".encode())
 
 
 def test_writers_killed_at_random_lose_nothing_that_was_acknowledged(url):
@@ -341,14 +345,14 @@ def test_writers_killed_at_random_lose_nothing_that_was_acknowledged(url):
 def test_only_one_of_ten_promoters_wins_and_nine_are_told_who(url):
     ledger = Ledger(url)
     validated(ledger, "m0", *(f"m{n}" for n in range(1, 11)))
-    ledger.promote("shop", "m0", None)
+    ledger.append(Entry("promotion", "shop", model="m0", expect=None))
     together, said = fork.Barrier(10), fork.Queue()
 
     def promote(model):
         mine = Ledger(url)
         together.wait(60)
         try:
-            said.put((model, mine.promote("shop", model, "m0").id))
+            said.put((model, mine.append(Entry("promotion", "shop", model=model, expect="m0")).id))
         except PromotionRefused as error:
             said.put((model, str(error)))
 
@@ -365,24 +369,26 @@ def test_only_one_of_ten_promoters_wins_and_nine_are_told_who(url):
 
 @pytest.mark.parametrize("verdict", [None, "no", "maybe"])
 def test_a_model_that_no_validation_gate_passed_is_not_promoted(ledger, verdict):
-    ledger.record("gate", "shop", "need", "yes", model="m1")
-    ledger.record("gate", "loan", "validation", "yes", model="m1")
+    ledger.append(Entry("gate", "shop", "need", "yes", model="m1"))
+    ledger.append(Entry("gate", "loan", "validation", "yes", model="m1"))
     if verdict:
         validated(ledger, "m1")
-        ledger.record("gate", "shop", "validation", verdict, model="m1")
+        ledger.append(Entry("gate", "shop", "validation", verdict, model="m1"))
     with pytest.raises(PromotionRefused, match=r"validation gate of 'shop' (has not been asked|said)"):
-        ledger.promote("shop", "m1", None)
+        ledger.append(Entry("promotion", "shop", model="m1", expect=None))
     assert ledger.champion("shop") is None and ledger.rows(kind="promotion") == []
 
 
 def test_a_model_is_not_promoted_twice_nor_as_another_file(ledger):
-    ledger.record("gate", "shop", "validation", "yes", model="m1", digests={"model": "a" * 64})
+    ledger.append(Entry("gate", "shop", "validation", "yes", model="m1", digests={"model": "a" * 64}))
     with pytest.raises(PromotionRefused, match=r"judged model file aaaaaaaaaaaa\.\.\., got bbbbbbbbbbbb"):
-        ledger.promote("shop", "m1", None, digests={"model": "b" * 64})
-    first = ledger.promote("shop", "m1", None, digests={"model": "a" * 64, "onnx": "c" * 64}, key="run 1")
-    assert ledger.promote("shop", "m1", None, key="run 1") == first
+        ledger.append(Entry("promotion", "shop", model="m1", expect=None, digests={"model": "b" * 64}))
+    first = ledger.append(
+        Entry("promotion", "shop", model="m1", expect=None, digests={"model": "a" * 64, "onnx": "c" * 64}, key="run 1")
+    )
+    assert ledger.append(Entry("promotion", "shop", model="m1", expect=None, key="run 1")) == first
     with pytest.raises(PromotionRefused, match="'m1' is champion of 'shop' already"):
-        ledger.promote("shop", "m1", "m1")
+        ledger.append(Entry("promotion", "shop", model="m1", expect="m1"))
     assert ledger.has_model("a" * 64) and ledger.has_model("c" * 64) and ledger.has_model("m1")
     assert not ledger.has_model("b" * 64)
 
@@ -390,50 +396,50 @@ def test_a_model_is_not_promoted_twice_nor_as_another_file(ledger):
 def test_rollback_goes_back_through_the_champions(ledger):
     validated(ledger, "m1", "m2", "m3")
     for model, before in (("m1", None), ("m2", "m1"), ("m3", "m2")):
-        ledger.promote("shop", model, before)
-    row = ledger.rollback("shop", "m3", reasons=["complaints"])
+        ledger.append(Entry("promotion", "shop", model=model, expect=before))
+    row = ledger.append(Entry("rollback", "shop", expect="m3", reasons=["complaints"]))
     assert (row.model, row.subject, row.details["was"], row.reasons) == ("m2", "m3", "m3", ["complaints"])
     with pytest.raises(PromotionRefused, match="champion of 'shop' is 'm2'"):
-        ledger.rollback("shop", "m3")
+        ledger.append(Entry("rollback", "shop", expect="m3"))
     with pytest.raises(PromotionRefused, match=r"cannot go back to m3 \(earlier champions: 'm1'\)"):
-        ledger.rollback("shop", "m2", to="m3")
-    ledger.promote("shop", "m3", "m2")
-    assert ledger.rollback("shop", "m3", to="m1", key="r").model == "m1"
-    assert ledger.rollback("shop", "m3", to="m1", key="r").model == "m1"
+        ledger.append(Entry("rollback", "shop", expect="m2", model="m3"))
+    ledger.append(Entry("promotion", "shop", model="m3", expect="m2"))
+    assert ledger.append(Entry("rollback", "shop", expect="m3", model="m1", key="r")).model == "m1"
+    assert ledger.append(Entry("rollback", "shop", expect="m3", model="m1", key="r")).model == "m1"
     assert ledger.previous_champion("shop") is None
     with pytest.raises(PromotionRefused, match="earlier champions: none"):
-        ledger.rollback("shop", "m1")
+        ledger.append(Entry("rollback", "shop", expect="m1"))
     assert ledger.champion("shop").model == "m1"
 
 
 def test_a_canary_is_on_until_it_ends(ledger):
     validated(ledger, "m1", "m2", "m3")
     with pytest.raises(PromotionRefused, match="no champion to compare"):
-        ledger.start_canary("shop", "m2", None)
-    ledger.promote("shop", "m1", None)
+        ledger.append(Entry("canary", "shop", "started", model="m2", expect=None))
+    ledger.append(Entry("promotion", "shop", model="m1", expect=None))
     with pytest.raises(PromotionRefused, match="champion of 'shop' is 'm1'"):
-        ledger.start_canary("shop", "m2", "m3")
+        ledger.append(Entry("canary", "shop", "started", model="m2", expect="m3"))
     with pytest.raises(PromotionRefused, match="'m9'"):
-        ledger.start_canary("shop", "m9", "m1")
+        ledger.append(Entry("canary", "shop", "started", model="m9", expect="m1"))
     with pytest.raises(PromotionRefused, match="'m1' is champion of 'shop' already"):
-        ledger.start_canary("shop", "m1", "m1")
-    started = ledger.start_canary("shop", "m2", "m1", details={"share": 0.2})
+        ledger.append(Entry("canary", "shop", "started", model="m1", expect="m1"))
+    started = ledger.append(Entry("canary", "shop", "started", model="m2", expect="m1", details={"share": 0.2}))
     assert ledger.canary("shop") == started and started.details == {"share": 0.2, "champion": "m1"}
     with pytest.raises(PromotionRefused, match="'m2' is canary of 'shop' since"):
-        ledger.start_canary("shop", "m3", "m1")
+        ledger.append(Entry("canary", "shop", "started", model="m3", expect="m1"))
     with pytest.raises(PromotionRefused, match=r"'m3' is not canary of 'shop' \('m2' is\)"):
-        ledger.end_canary("shop", "m3", "promoted")
-    ended = ledger.end_canary("shop", "m2", "rolled_back", ["no data"], key="end")
+        ledger.append(Entry("canary", "shop", "promoted", model="m3"))
+    ended = ledger.append(Entry("canary", "shop", "rolled_back", model="m2", reasons=["no data"], key="end"))
     assert (ended.verdict, ended.subject) == ("no", "rolled_back")
     assert ledger.canary("shop") is None and ledger.champion("shop").model == "m1"
-    assert ledger.end_canary("shop", "m2", "rolled_back", key="end") == ended
+    assert ledger.append(Entry("canary", "shop", "rolled_back", model="m2", key="end")) == ended
 
 
 def test_a_canary_that_passes_is_promoted_in_the_same_transaction(ledger):
     validated(ledger, "m1", "m2")
-    ledger.promote("shop", "m1", None)
-    ledger.start_canary("shop", "m2", "m1")
-    ended = ledger.end_canary("shop", "m2", "promoted", ["as good"])
+    ledger.append(Entry("promotion", "shop", model="m1", expect=None))
+    ledger.append(Entry("canary", "shop", "started", model="m2", expect="m1"))
+    ended = ledger.append(Entry("canary", "shop", "promoted", model="m2", reasons=["as good"]))
     promotion = ledger.champion("shop")
     assert (promotion.id, promotion.model, promotion.reasons) == (ended.id + 1, "m2", ["as good"])
     assert ledger.canary("shop") is None and ledger.previous_champion("shop") == "m1"
@@ -441,20 +447,20 @@ def test_a_canary_that_passes_is_promoted_in_the_same_transaction(ledger):
 
 def test_a_canary_whose_model_was_refused_meanwhile_stays_on(ledger):
     validated(ledger, "m1", "m2")
-    ledger.promote("shop", "m1", None)
-    ledger.start_canary("shop", "m2", "m1")
-    ledger.record("gate", "shop", "validation", "no", model="m2")
+    ledger.append(Entry("promotion", "shop", model="m1", expect=None))
+    ledger.append(Entry("canary", "shop", "started", model="m2", expect="m1"))
+    ledger.append(Entry("gate", "shop", "validation", "no", model="m2"))
     before = ledger.head()
     with pytest.raises(PromotionRefused, match="said no"):
-        ledger.end_canary("shop", "m2", "promoted")
+        ledger.append(Entry("canary", "shop", "promoted", model="m2"))
     assert ledger.head() == before and ledger.canary("shop").model == "m2"
 
 
 def test_another_champion_ends_the_canary(ledger):
     validated(ledger, "m1", "m2", "m3")
-    ledger.promote("shop", "m1", None)
-    ledger.start_canary("shop", "m2", "m1")
-    row = ledger.promote("shop", "m3", "m1")
+    ledger.append(Entry("promotion", "shop", model="m1", expect=None))
+    ledger.append(Entry("canary", "shop", "started", model="m2", expect="m1"))
+    row = ledger.append(Entry("promotion", "shop", model="m3", expect="m1"))
     assert row.details["ended_canary"] == "m2" and ledger.canary("shop") is None
 
 
@@ -462,11 +468,11 @@ def test_what_stood_at_a_time(url):
     days = iter(range(1, 28))
     ledger = Ledger(url, clock=lambda: dt.datetime(2026, 1, next(days)))
     validated(ledger, "m1", "m2")  # 1, 2
-    ledger.promote("shop", "m1", None)  # 3
-    ledger.start_canary("shop", "m2", "m1")  # 4
-    ledger.end_canary("shop", "m2", "promoted")  # 5, 6
-    ledger.record("gate", "loan", "need", "no")  # 7
-    ledger.rollback("shop", "m2")  # 8
+    ledger.append(Entry("promotion", "shop", model="m1", expect=None))  # 3
+    ledger.append(Entry("canary", "shop", "started", model="m2", expect="m1"))  # 4
+    ledger.append(Entry("canary", "shop", "promoted", model="m2"))  # 5, 6
+    ledger.append(Entry("gate", "loan", "need", "no"))  # 7
+    ledger.append(Entry("rollback", "shop", expect="m2"))  # 8
 
     def on(day):
         stood = ledger.at(dt.datetime(2026, 1, day))
@@ -496,7 +502,7 @@ def promote_until_killed(url: str, step: int) -> None:
 
     for event in ("before_cursor_execute", "after_cursor_execute", "commit"):
         sa.event.listen(ledger._engine, event, die)
-    ledger.end_canary("shop", "m2", "promoted", key="end")
+    ledger.append(Entry("canary", "shop", "promoted", model="m2", key="end"))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -505,8 +511,8 @@ def test_a_kill_at_any_step_of_a_promotion_leaves_one_promotion_or_none(url):
     steps, landed = 0, False
     ledger = Ledger(url)
     validated(ledger, "m1", "m2")
-    ledger.promote("shop", "m1", None)
-    ledger.start_canary("shop", "m2", "m1")
+    ledger.append(Entry("promotion", "shop", model="m1", expect=None))
+    ledger.append(Entry("canary", "shop", "started", model="m2", expect="m1"))
     before = ledger.head()
     while not landed:
         steps += 1
@@ -517,9 +523,45 @@ def test_a_kill_at_any_step_of_a_promotion_leaves_one_promotion_or_none(url):
         ledger.verify()
         landed = ledger.head() != before
     assert steps > 15
-    row = ledger.end_canary("shop", "m2", "promoted", key="end")
+    row = ledger.append(Entry("canary", "shop", "promoted", model="m2", key="end"))
     assert ledger.champion("shop").model == "m2" and ledger.head().id == before.id + 2 == row.id + 1
     assert len([one for one in ledger.rows(kind="promotion") if one.model == "m2"]) == 1
+
+
+# ---------------------------------------------------------------------------------------------- ledgers of before
+
+BEFORE = Path(__file__).parent / "data" / "ledger_before_entries.db"  # written by mlloop at commit 94d045f
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A ledger written before there were entries: gates, promotions, canaries, a rollback, a retraining, a revision."""
+    shutil.copy(BEFORE, tmp_path / "ledger.db")
+    return Ledger(f"sqlite:///{tmp_path}/ledger.db")
+
+
+def test_an_old_ledger_verifies_and_stands_as_it_stood(old):
+    assert old.verify() == Head(15, "5e33edd30044b0de7fdfce7e83f13925f6c4d8f26d58dacb47fcc4733f16a09d")
+    kinds = [row.kind for row in old.rows("loan")]
+    assert kinds == ["gate"] * 4 + ["promotion", "retrain", "canary", "canary", "promotion", "rollback"] + [
+        "canary", "canary", "canary", "revision",
+    ]  # fmt: skip
+    standing = old.at()["loan"]
+    assert standing.champion.kind == "rollback" and standing.champion.model == "a" * 64
+    assert standing.canary.model == "c" * 64 and standing.canary.details == {"share": 0.3, "champion": "a" * 64}
+    assert old.champion("loan", at=dt.datetime(2026, 1, 9)).model == "b" * 64 and old.previous_champion("loan") is None
+    assert old.row(9).details == {"was": "a" * 64} and old.row(10).details == {"was": "b" * 64}
+
+
+def test_an_old_ledger_goes_on_under_the_same_rules(old):
+    known = old.append(Entry("promotion", "loan", model="a" * 64, expect=None, key="deploy a"))
+    assert known == old.row(5)
+    with pytest.raises(PromotionRefused, match="champion of 'loan' is 'aaaa"):
+        old.append(Entry("promotion", "loan", model="b" * 64, expect="b" * 64))
+    ended = old.append(Entry("canary", "loan", "promoted", model="c" * 64, reasons=["It is better."]))
+    assert (ended.id, ended.verdict) == (16, "yes") and old.champion("loan").model == "c" * 64
+    assert old.append(Entry("rollback", "loan", expect="c" * 64)).model == "a" * 64
+    assert old.verify().id == 18
 
 
 # ---------------------------------------------------------------------------------------------- places

@@ -14,6 +14,7 @@ from IPython.utils.capture import capture_output
 from mlloop import problem
 from mlloop.core import storage
 from mlloop.lab import displays
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger, Row
 
 HOSTILE = "</td></table><script>document.title='ran'</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -160,8 +161,8 @@ def test_a_decision_shows_its_figures(shell):
 def test_the_ledger_shows_the_newest_decision_first(shell, tmp_path):
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
     for number in range(32):
-        ledger.record("gate", "shop", subject="need", verdict="yes", reasons=[f"reason {number}"])
-    ledger.record("retrain", "shop", subject="watch", verdict="maybe", reasons=["reason 32"])
+        ledger.append(Entry("gate", "shop", subject="need", verdict="yes", reasons=[f"reason {number}"]))
+    ledger.append(Entry("retrain", "shop", subject="watch", verdict="maybe", reasons=["reason 32"]))
     shown = html(shell, ledger)
     assert "Learn again? Being watched" in shown
     assert shown.index("reason 31") < shown.index("reason 3<") and "reason 2<" not in shown and "33 decisions" in shown

@@ -27,6 +27,7 @@ from mlloop.monitors.evidence import Answers, Inputs, Reference
 from mlloop.pages import report
 from mlloop.pipeline import runner
 from mlloop.problem import Column, Problem, Retrain, Table
+from mlloop.store.entries import Entry
 
 MONDAY, WEEK = dt.datetime(2025, 3, 3), dt.timedelta(days=7)
 LOAN = Problem.model_validate({
@@ -471,8 +472,12 @@ def test_a_model_promoted_when_a_period_ends_did_not_answer_in_it(office, tmp_pa
     ledger = type(office.ledger)(f"sqlite:///{tmp_path}/ledger.db")
     began = {"a": dt.datetime(2025, 1, 6), "b": dt.datetime(2025, 2, 3)}
     for model, before in (("a", None), ("b", "a")):
-        ledger.record("gate", office.loan.name, "validation", "yes", ["good enough"], model=model)
-        ledger.promote(office.loan.name, model, before, details={"as_of": began[model].isoformat()})
+        ledger.append(Entry("gate", office.loan.name, "validation", "yes", ["good enough"], model=model))
+        ledger.append(
+            Entry(
+                "promotion", office.loan.name, model=model, expect=before, details={"as_of": began[model].isoformat()}
+            )
+        )
     answered = lambda moment: evidence.champion_at(ledger, office.loan, moment)
     assert answered(began["b"]) == ("a", began["a"])
     assert answered(began["b"] + dt.timedelta(days=7)) == ("b", began["b"])

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from mlloop.core import storage
 from mlloop.pages import diagrams, notebook_html, problem_view, report, wording
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
 HOSTILE = (
@@ -344,8 +345,10 @@ def test_a_model_that_the_loop_made_has_the_card_and_the_verdict(tmp_path):
     storage.write_json(again / "training.json", trained)
     storage.write_json(again / "validation_gate.json", judged)
     ledger = Ledger.open(places)
-    ledger.record("gate", "shop", subject="validation", verdict="yes", model=later, actor="policy")
-    ledger.promote("shop", later, expect=made.MODEL, actor="policy", details={"as_of": "2025-08-04"})
+    ledger.append(Entry("gate", "shop", subject="validation", verdict="yes", model=later, actor="policy"))
+    ledger.append(
+        Entry("promotion", "shop", model=later, expect=made.MODEL, actor="policy", details={"as_of": "2025-08-04"})
+    )
     page = soup(report.write(places))
     words = " ".join(page.get_text(" ").split())
     assert "ndcg 0.234" in words and "Trained by the loop; the run below made the first." in words
@@ -408,7 +411,7 @@ def test_a_retraining_and_its_end_are_told_apart_from_looks_that_changed_nothing
         ("ended", "no", "failed"),
     ):
         details = {"as_of": "2025-08-04", "outcome": outcome}
-        ledger.record("retrain", "shop", subject=subject, verdict=verdict, actor="policy", details=details)
+        ledger.append(Entry("retrain", "shop", subject=subject, verdict=verdict, actor="policy", details=details))
     first = soup(report.write(places)).select(".timeline > li")
     told = [" ".join(one.get_text(" ").split()) for one in first]
     assert "Learned again: given up" in told[0] and "the gate said No to the newer model" in told[1]

@@ -20,6 +20,7 @@ from mlloop.core import storage
 from mlloop.core.errors import MlloopError, UsageError
 from mlloop.service import batch, http
 from mlloop.store import prediction_log
+from mlloop.store.entries import Entry
 
 
 @pytest.fixture(scope="module")
@@ -242,16 +243,28 @@ def test_swaps_under_load_fail_no_request(production):
 def test_a_release_altered_while_the_service_runs_does_not_take_over(production):
     with production.serve() as running:
         place = deployment.releases.folder_of(production.settings, "loan", production.b["release"])
-        production.ledger.promote(
-            "loan", production.b["digest"], production.a["digest"], digests={"release": production.b["release"]}
+        production.ledger.append(
+            Entry(
+                "promotion",
+                "loan",
+                model=production.b["digest"],
+                expect=production.a["digest"],
+                digests={"release": production.b["release"]},
+            )
         )
         running.until(lambda found: found["problems"]["loan"]["champion"] == production.b["digest"][:12])
         whole = (place / "model.onnx").read_bytes()
         deployment.rollback(production.settings, production.ledger, "loan")
         running.until(lambda found: found["problems"]["loan"]["champion"] == production.a["digest"][:12])
         (place / "model.onnx").write_bytes(whole[:-1] + b"x")
-        production.ledger.promote(
-            "loan", production.b["digest"], production.a["digest"], digests={"release": production.b["release"]}
+        production.ledger.append(
+            Entry(
+                "promotion",
+                "loan",
+                model=production.b["digest"],
+                expect=production.a["digest"],
+                digests={"release": production.b["release"]},
+            )
         )
         found = running.until(lambda found: found["problems"]["loan"]["fault"])
         assert "was altered" in found["problems"]["loan"]["fault"]

@@ -21,6 +21,7 @@ from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.errors import ModelError
 from mlloop.store import tracking
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
 
@@ -414,19 +415,19 @@ def test_aliases_follow_the_ledger(project, tmp_path):
     first, second, third = (model.digest for model in models)
     ledger = Ledger.open(project)
     for digest in (first, second, third):
-        ledger.record("gate", "shop", "validation", "yes", model=digest)
+        ledger.append(Entry("gate", "shop", "validation", "yes", model=digest))
     registered = lambda: tracking.connect(project).get_registered_model("shop")
     aliases = lambda: {name: int(version) for name, version in registered().aliases.items()}
-    ledger.promote("shop", first, None)
+    ledger.append(Entry("promotion", "shop", model=first, expect=None))
     assert tracking.mend_aliases(ledger, project) == {"shop": {"champion": 1}}
-    ledger.promote("shop", second, first)
-    ledger.start_canary("shop", third, second)
+    ledger.append(Entry("promotion", "shop", model=second, expect=first))
+    ledger.append(Entry("canary", "shop", "started", model=third, expect=second))
     tracking.set_alias("shop", "champion", 3, project)
     assert tracking.mend_aliases(ledger, project) == {"shop": {"champion": 2, "challenger": 3, "previous": 1}}
     assert aliases() == {"champion": 2, "challenger": 3, "previous": 1}
     assert tracking.mend_aliases(ledger, project) == {}
     assert tracking.fetch("shop", "champion", project)[1] == models[1]
-    ledger.rollback("shop", second)
+    ledger.append(Entry("rollback", "shop", expect=second))
     assert tracking.mend_aliases(ledger, project) == {"shop": {"champion": 1, "challenger": None, "previous": None}}
     assert aliases() == {"champion": 1}
 
@@ -436,6 +437,6 @@ def test_a_champion_unknown_to_the_registry_has_no_alias(project, tmp_path):
     tracking.set_alias("shop", "champion", 1, project)
     ledger = Ledger.open(project)
     for problem in ("shop", "loan"):
-        ledger.record("gate", problem, "validation", "yes", model="unknown")
-        ledger.promote(problem, "unknown", None)
+        ledger.append(Entry("gate", problem, "validation", "yes", model="unknown"))
+        ledger.append(Entry("promotion", problem, model="unknown", expect=None))
     assert tracking.mend_aliases(ledger, project) == {"shop": {"champion": None}}

@@ -14,6 +14,7 @@ from mlloop.models import candidates
 from mlloop.monitors import evidence
 from mlloop.release import preparation, releases
 from mlloop.store import objects, prediction_log
+from mlloop.store.entries import Entry
 from mlloop.store.lake import Lake
 
 START, EVERY = dt.datetime(2025, 1, 1), dt.timedelta(days=14)
@@ -55,9 +56,9 @@ class Watched:
         trained = {"name": "linear", **candidates.save(self.model, root / ".mlloop/trained/loan-0")}
         release = preparation.prepare(self.settings, self.loan, trained, held, production.FEATURES)
         self.digest = trained["digest"]
-        self.ledger.record("gate", "loan", subject="validation", verdict="yes", model=self.digest,
+        self.ledger.append(Entry("gate", "loan", subject="validation", verdict="yes", model=self.digest,
                            digests={"stage evaluation": objects.keep(self.settings, product)},
-                           details={"parameters": {"as_of": HELD.isoformat()}})  # fmt: skip
+                           details={"parameters": {"as_of": HELD.isoformat()}}))  # fmt: skip
         self.made.deploy({**trained, "release": release.digest}, self.loan)
 
     def bring(self, until: dt.datetime, rows: pd.DataFrame | None = None) -> None:

@@ -29,6 +29,7 @@ from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Problem, utc
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger, Row
 
 ENTERED = (
@@ -468,23 +469,25 @@ def decide(place: Place, period: Period) -> Row:
     }
     storage.write_json(place.folder("turns") / period.name / "decision.json", storage.plain(kept))
     own = files.get(period.name)
-    return place.ledger.record(
-        "retrain",
-        place.name,
-        subject=decision.action,
-        verdict=decision.verdict,
-        reasons=[decision.said],
-        evidence=decision.evidence,
-        digests={"monitoring": storage.digest_file(own) if own else None, "model": known.champion},
-        model=known.champion,
-        details={
-            "as_of": period.until.isoformat(),
-            "from": period.since.isoformat(),
-            "change": decision.change,
-            "health": newest.get("health", ""),
-            "health_said": newest.get("said", ""),
-        },
-        key=storage.digest_json(["tick", place.name, period.until.isoformat()]),
+    return place.ledger.append(
+        Entry(
+            "retrain",
+            place.name,
+            subject=decision.action,
+            verdict=decision.verdict,
+            reasons=[decision.said],
+            evidence=decision.evidence,
+            digests={"monitoring": storage.digest_file(own) if own else None, "model": known.champion},
+            model=known.champion,
+            details={
+                "as_of": period.until.isoformat(),
+                "from": period.since.isoformat(),
+                "change": decision.change,
+                "health": newest.get("health", ""),
+                "health_said": newest.get("said", ""),
+            },
+            key=storage.digest_json(["tick", place.name, period.until.isoformat()]),
+        )
     )
 
 
@@ -544,12 +547,14 @@ def retrain(place: Place, row: Row, explore: bool = False) -> list[dict[str, Any
     if end is None:
         assert outcome.error is not None
         raise outcome.error
-    place.ledger.record(
-        "retrain",
-        place.name,
-        subject="ended",
-        key=storage.digest_json(["retrained", place.name, at.isoformat()]),
-        **end,
+    place.ledger.append(
+        Entry(
+            "retrain",
+            place.name,
+            subject="ended",
+            key=storage.digest_json(["retrained", place.name, at.isoformat()]),
+            **end,
+        )
     )
     storage.remove(_failures(place, at))
     return [
@@ -625,11 +630,18 @@ def retrain_now(
         Data after `at` were turned already, so that the challenger would be judged on the past.
     """
     ended = resume(place)
-    row = place.ledger.record(
-        "retrain", place.name, subject="retrain", verdict="yes", reasons=list(reasons) or ["a person asked for it"], actor=actor,
-        model=(champion.model if (champion := place.ledger.champion(place.name)) else None),
-        details={"as_of": at.isoformat(), "explore": explore, "by_person": True},
-        key=storage.digest_json(["retrain", place.name, at.isoformat()]),
-    )  # fmt: skip
+    row = place.ledger.append(
+        Entry(
+            "retrain",
+            place.name,
+            subject="retrain",
+            verdict="yes",
+            reasons=list(reasons) or ["a person asked for it"],
+            actor=actor,
+            model=(champion.model if (champion := place.ledger.champion(place.name)) else None),
+            details={"as_of": at.isoformat(), "explore": explore, "by_person": True},
+            key=storage.digest_json(["retrain", place.name, at.isoformat()]),
+        )
+    )
     over = {one.details["as_of"] for one in place.ledger.rows(problem=place.name, kind="retrain", subject="ended")}
     return ended if row.details["as_of"] in over else ended + retrain(place, row, explore)

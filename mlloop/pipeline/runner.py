@@ -459,22 +459,25 @@ class _Work:
 
     def _open_revision(self, task: Task, verdict: dict[str, Any]) -> str:
         """Open the statement's next revision with what must change; its path, relative to the project."""
+        from mlloop.store.entries import Entry
         from mlloop.store.ledger import Ledger
 
         path = statement_file(self.settings, self.plan)
         revision = problems.next_revision(path, task.gate, verdict["must_change"])
         shown = os.path.relpath(revision, self.settings.root)
         statement = problems.load(path)
-        Ledger.open(self.settings).record(
-            "revision",
-            statement.name,
-            subject=task.gate,
-            reasons=verdict["must_change"],
-            actor=self.actor,
-            details={"from": statement.revision, "to": statement.revision + 1, "file": shown},
-            key=storage.digest_json(
-                ["revision", statement.name, statement.revision, task.gate, verdict["must_change"]]
-            ),
+        Ledger.open(self.settings).append(
+            Entry(
+                "revision",
+                statement.name,
+                subject=task.gate,
+                reasons=verdict["must_change"],
+                actor=self.actor,
+                details={"from": statement.revision, "to": statement.revision + 1, "file": shown},
+                key=storage.digest_json(
+                    ["revision", statement.name, statement.revision, task.gate, verdict["must_change"]]
+                ),
+            )
         )
         return shown
 
@@ -582,6 +585,7 @@ class _Work:
             return self._pool
 
     def _into_ledger(self, task: Task, parts, products: dict[str, str], content: dict) -> None:
+        from mlloop.store.entries import Entry
         from mlloop.store.ledger import Ledger
 
         for name in task.upstream:
@@ -590,32 +594,34 @@ class _Work:
         statement = problems.load(statement_file(self.settings, self.plan))
         model = content.get("model")
         model = model.get("digest") if isinstance(model, dict) else model
-        Ledger.open(self.settings).record(
-            "gate",
-            statement.name,
-            subject=task.gate,
-            verdict=verdict["verdict"],
-            reasons=verdict["reasons"],
-            evidence=verdict["evidence"],
-            digests={
-                "code": storage.digest_json([parts.cells, parts.modules]),
-                "environment": parts.dependencies,
-                "notebook": products["nb"],
-                "product": products["data"],
-                **parts.inputs,
-            },
-            actor=self.actor,
-            model=model,
-            details={
-                "stage": task.name,
-                "parameters": task.parameters,
-                "deciding": verdict["deciding"],
-                "must_change": verdict["must_change"],
-                "revision": statement.revision,
-                "products": self.plan.problem,
-                "run": self.run_id,
-            },
-            key=storage.digest_json([self.plan.problem, task.name, parts.key, products["data"], products["nb"]]),
+        Ledger.open(self.settings).append(
+            Entry(
+                "gate",
+                statement.name,
+                subject=task.gate,
+                verdict=verdict["verdict"],
+                reasons=verdict["reasons"],
+                evidence=verdict["evidence"],
+                digests={
+                    "code": storage.digest_json([parts.cells, parts.modules]),
+                    "environment": parts.dependencies,
+                    "notebook": products["nb"],
+                    "product": products["data"],
+                    **parts.inputs,
+                },
+                actor=self.actor,
+                model=model,
+                details={
+                    "stage": task.name,
+                    "parameters": task.parameters,
+                    "deciding": verdict["deciding"],
+                    "must_change": verdict["must_change"],
+                    "revision": statement.revision,
+                    "products": self.plan.problem,
+                    "run": self.run_id,
+                },
+                key=storage.digest_json([self.plan.problem, task.name, parts.key, products["data"], products["nb"]]),
+            )
         )
 
 

@@ -9,25 +9,22 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from mlloop.core import settings as _settings
-from mlloop.core.errors import LedgerError, MlloopError, PromotionRefused
-from mlloop.core.storage import plain
+from mlloop.core.errors import LedgerError, MlloopError
+from mlloop.store import champions
+from mlloop.store.entries import KINDS as KINDS
+from mlloop.store.entries import ROW_COLUMNS, Entry, Row, checked
+from mlloop.store.entries import SWAPS as SWAPS
 
-KINDS = ("gate", "promotion", "canary", "rollback", "retrain", "revision")
-VERDICTS = ("yes", "maybe", "no")
-EVIDENCE = ("name", "value", "unit", "low", "high", "threshold", "passed")
-OUTCOMES = ("promoted", "rolled_back")
 NOTHING_BEFORE = "0" * 64
 WAIT_S = 60
-_SWAPS = ("promotion", "rollback")
 _JSON = ("reasons", "evidence", "digests", "details")
-_LOOK = "See what happened: mlloop log"
 
 _schema = sa.MetaData()
 decisions = sa.Table(
@@ -81,60 +78,6 @@ _GUARDS = {
         "FOR EACH STATEMENT EXECUTE FUNCTION decisions_refuse()",
     ],
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One decision.
-
-    Attributes
-    ----------
-    id : int
-        1, 2, 3 ... without gaps.
-    at : datetime
-        UTC without a zone; never before the row above it.
-    kind : str
-        One of `KINDS`.
-    problem : str
-    subject : str
-        The gate's name; 'started' or the outcome for a canary; what was decided on for others.
-    verdict : str or None
-        'yes', 'maybe' or 'no'.
-    reasons : list of str
-    evidence : list of dict
-        Each with the keys of `EVIDENCE`; a figure that was not a finite number is None.
-    digests : dict of str to str or None
-        Of the data versions, the code, the executed notebook, the environment, the model.
-    actor : str
-        'policy' or a person.
-    model : str or None
-        The model decided on; for a promotion and a rollback the champion from here on.
-    details : dict
-    key : str or None
-        What makes a repeated decision recognisable, see `Ledger.record`.
-    previous, hash : str
-        SHA-256 of the row before and of this one, hexadecimal.
-    """
-
-    id: int
-    at: dt.datetime
-    kind: str
-    problem: str
-    subject: str
-    verdict: str | None
-    reasons: list[str]
-    evidence: list[dict[str, Any]]
-    digests: dict[str, Any]
-    actor: str
-    model: str | None
-    details: dict[str, Any]
-    key: str | None
-    previous: str
-    hash: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row in JSON's own types."""
-        return plain(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -197,217 +140,26 @@ class Ledger:
 
     # writing
 
-    def record(
-        self,
-        kind: str,
-        problem: str,
-        subject: str = "",
-        verdict: str | None = None,
-        reasons: Iterable[str] = (),
-        evidence: Iterable[Mapping[str, Any]] = (),
-        digests: Mapping[str, Any] | None = None,
-        actor: str = "policy",
-        model: str | None = None,
-        details: Mapping[str, Any] | None = None,
-        key: str | None = None,
-    ) -> Row:
-        """Append a decision that does not change what is in production; returns its row.
+    def append(self, entry: Entry) -> Row:
+        """Write a decision; returns its row, or the row that is there under the same key.
 
-        Parameters
-        ----------
-        kind : {'gate', 'retrain', 'revision'}
-            Promotions, rollbacks and canaries have methods of their own.
-        key : str, optional
-            The same decision recorded again under the same key (after a kill, say) adds nothing and returns the
-            first row.
+        What a promotion, a rollback or a canary must keep to is in `mlloop.store.champions`, and is looked at in the
+        transaction that writes. A canary that ends 'promoted' writes two rows, its own (returned) and the promotion.
 
         Raises
         ------
+        PromotionRefused
+            The entry would change what is in production against the rules.
         LedgerError
             A value that cannot be meant, a key used for another decision, or a ledger that cannot be written.
         """
-        if kind in ("promotion", "rollback", "canary"):
-            raise LedgerError(
-                f"a {kind} is not recorded by hand", self.where, "Use promote, rollback, start_canary or end_canary"
-            )
-        given = dict(
-            kind=kind, problem=problem, subject=subject, verdict=verdict, reasons=reasons, evidence=evidence,
-            digests=digests, actor=actor, model=model, details=details, key=key,
-        )  # fmt: skip
-        row = _checked(given, self.where)
+        entry = champions.completed(checked(entry, self.where), self.where)
         with self._writing() as connection:
-            return self._known(connection, row) or self._append(connection, row)
-
-    def promote(
-        self,
-        problem: str,
-        model: str,
-        expect: str | None,
-        reasons: Iterable[str] = (),
-        evidence: Iterable[Mapping[str, Any]] = (),
-        digests: Mapping[str, Any] | None = None,
-        actor: str = "policy",
-        details: Mapping[str, Any] | None = None,
-        key: str | None = None,
-    ) -> Row:
-        """Make `model` the champion, if the champion is still `expect`; ends a canary that is on.
-
-        Parameters
-        ----------
-        expect : str or None
-            The champion that the decision was taken against; None where there was none.
-
-        Raises
-        ------
-        PromotionRefused
-            Somebody else is champion (the message says who and since when), the model is champion already, or its
-            last validation gate in this ledger did not say yes (a maybe is for a person to decide), or said it of
-            another model file.
-        LedgerError
-            As for `record`.
-        """
-        given = dict(
-            kind="promotion", problem=problem, subject=model, verdict="yes", reasons=reasons, evidence=evidence,
-            digests=digests, actor=actor, model=model, details=details, key=key,
-        )  # fmt: skip
-        row = _checked(given, self.where)
-        with self._writing() as connection:
-            return self._known(connection, row) or self._swap(connection, row, expect)
-
-    def rollback(
-        self,
-        problem: str,
-        expect: str,
-        to: str | None = None,
-        reasons: Iterable[str] = (),
-        evidence: Iterable[Mapping[str, Any]] = (),
-        digests: Mapping[str, Any] | None = None,
-        actor: str = "policy",
-        details: Mapping[str, Any] | None = None,
-        key: str | None = None,
-    ) -> Row:
-        """Make an earlier champion the champion again, if it is still `expect` that is one.
-
-        Parameters
-        ----------
-        to : str, optional
-            An earlier champion that was not itself rolled back; default: the one before `expect`.
-
-        Raises
-        ------
-        PromotionRefused
-            Somebody else is champion, or there is no such earlier champion.
-        """
-        given = dict(
-            kind="rollback", problem=problem, subject=expect, verdict="no", reasons=reasons, evidence=evidence,
-            digests=digests, actor=actor, model=to, details=details, key=key,
-        )  # fmt: skip
-        row = _checked(given, self.where)
-        with self._writing() as connection:
-            if known := self._known(connection, row, ignore=("model",)):
+            if known := self._known(connection, entry):
                 return known
-            self._expected(connection, problem, expect)
-            earlier = _reigns(self._select(connection, problem=problem, kind=_SWAPS))[:-1]
-            if not earlier or (to is not None and to not in earlier):
-                had = ", ".join(repr(name) for name in earlier) or "none"
-                raise self._refused(
-                    f"{problem!r} cannot go back to {to or 'an earlier champion'} (earlier champions: {had})"
-                )
-            row["model"] = to or earlier[-1]
-            row["details"] = {**row["details"], **self._ends_canary(connection, problem), "was": expect}
-            return self._append(connection, row)
-
-    def start_canary(
-        self,
-        problem: str,
-        model: str,
-        expect: str | None,
-        reasons: Iterable[str] = (),
-        evidence: Iterable[Mapping[str, Any]] = (),
-        digests: Mapping[str, Any] | None = None,
-        actor: str = "policy",
-        details: Mapping[str, Any] | None = None,
-        key: str | None = None,
-    ) -> Row:
-        """Let `model` answer beside the champion `expect`; share, rows and deadline go into `details`.
-
-        Raises
-        ------
-        PromotionRefused
-            Another canary is on, there is no champion to compare with, somebody else is champion, or the model's
-            last validation gate did not say yes.
-        """
-        given = dict(
-            kind="canary", problem=problem, subject="started", verdict=None, reasons=reasons, evidence=evidence,
-            digests=digests, actor=actor, model=model, details=details, key=key,
-        )  # fmt: skip
-        row = _checked(given, self.where)
-        with self._writing() as connection:
-            if known := self._known(connection, row):
-                return known
-            champion = self._expected(connection, problem, expect)
-            if champion is None:
-                raise self._refused(
-                    f"{problem!r} has no champion to compare a canary with", "Promote it: mlloop promote"
-                )
-            if champion.model == model:
-                raise self._refused(
-                    f"{model!r} is champion of {problem!r} already, since {champion.at:%Y-%m-%d %H:%M:%S}"
-                )
-            if on := self._canary(connection, problem):
-                raise self._refused(f"{on.model!r} is canary of {problem!r} since {on.at:%Y-%m-%d %H:%M:%S}")
-            self._validated(connection, row)
-            row["details"] = {**row["details"], "champion": champion.model}
-            return self._append(connection, row)
-
-    def end_canary(
-        self,
-        problem: str,
-        model: str,
-        outcome: str,
-        reasons: Iterable[str] = (),
-        evidence: Iterable[Mapping[str, Any]] = (),
-        digests: Mapping[str, Any] | None = None,
-        actor: str = "policy",
-        details: Mapping[str, Any] | None = None,
-        key: str | None = None,
-    ) -> Row:
-        """End the canary of `model`; with 'promoted' it is champion in the same transaction.
-
-        Parameters
-        ----------
-        outcome : {'promoted', 'rolled_back'}
-            Too little data by the deadline is 'rolled_back', with that as the reason.
-
-        Returns
-        -------
-        Row
-            The canary's last row. A promotion is the row after it.
-
-        Raises
-        ------
-        PromotionRefused
-            `model` is not the canary, or the champion changed since.
-        """
-        if outcome not in OUTCOMES:
-            raise LedgerError(f"outcome is {outcome!r}, expected one of {', '.join(OUTCOMES)}", self.where, _LOOK)
-        given = dict(
-            kind="canary", problem=problem, subject=outcome, verdict="yes" if outcome == "promoted" else "no",
-            reasons=reasons, evidence=evidence, digests=digests, actor=actor, model=model, details=details, key=key,
-        )  # fmt: skip
-        row = _checked(given, self.where)
-        with self._writing() as connection:
-            if known := self._known(connection, row):
-                return known
-            on = self._canary(connection, problem)
-            if on is None or on.model != model:
-                raise self._refused(f"{model!r} is not canary of {problem!r} ({on.model if on else None!r} is)")
-            ended = self._append(connection, row)
-            if outcome == "promoted":
-                self._swap(
-                    connection, {**row, "kind": "promotion", "subject": model, "key": None}, on.details["champion"]
-                )
-            return ended
+            rows = _Rows(self, connection)
+            written = [self._write(connection, ruled) for ruled in champions.ruled(rows, entry)]
+            return written[0]
 
     # reading
 
@@ -422,8 +174,8 @@ class Ledger:
     ) -> list[Row]:
         """The rows in the order they were written, of [since, until)."""
         with self._reading() as connection:
-            return self._select(
-                connection, problem=problem, kind=kind, since=since, until=until, subject=subject, model=model
+            return _Rows(self, connection).select(
+                problem=problem, kind=kind, since=since, until=until, subject=subject, model=model
             )
 
     def row(self, number: int) -> Row:
@@ -450,33 +202,34 @@ class Ledger:
     ) -> Row | None:
         """The latest such row before `until`, or None."""
         with self._reading() as connection:
-            return self._last(connection, problem=problem, kind=kind, subject=subject, model=model, until=until)
+            return _Rows(self, connection).last(problem=problem, kind=kind, subject=subject, model=model, until=until)
 
     def champion(self, problem: str, at: dt.datetime | None = None) -> Row | None:
         """The row that made the champion (its `model`), now or as of `at`; None where there is none."""
         with self._reading() as connection:
-            return self._champion(connection, problem, at)
+            return champions.champion(_Rows(self, connection), problem, at)
 
     def previous_champion(self, problem: str) -> str | None:
         """The model that `rollback` would go back to."""
         with self._reading() as connection:
-            earlier = _reigns(self._select(connection, problem=problem, kind=_SWAPS))[:-1]
+            earlier = champions.earlier(_Rows(self, connection), problem)
         return earlier[-1] if earlier else None
 
     def canary(self, problem: str, at: dt.datetime | None = None) -> Row | None:
         """The row that started the canary that is on, now or as of `at`."""
         with self._reading() as connection:
-            return self._canary(connection, problem, at)
+            return champions.canary(_Rows(self, connection), problem, at)
 
     def at(self, moment: dt.datetime | None = None) -> dict[str, Standing]:
         """How each problem stood right after `moment`: champion, canary, last gates (default: now)."""
         with self._reading() as connection:
-            rows = self._select(connection, at=moment)
+            reader = _Rows(self, connection)
+            rows = reader.select(at=moment)
             return {
                 problem: Standing(
                     problem=problem,
-                    champion=self._champion(connection, problem, moment),
-                    canary=self._canary(connection, problem, moment),
+                    champion=champions.champion(reader, problem, moment),
+                    canary=champions.canary(reader, problem, moment),
                     gates={row.subject: row for row in rows if row.problem == problem and row.kind == "gate"},
                 )
                 for problem in sorted({row.problem for row in rows})
@@ -593,7 +346,7 @@ class Ledger:
                     connection.execute(sa.insert(head).values(one=1, last=0, hash=NOTHING_BEFORE))
         self._ready = True
 
-    def _append(self, connection: sa.Connection, row: dict[str, Any]) -> Row:
+    def _write(self, connection: sa.Connection, entry: Entry) -> Row:
         top = connection.execute(sa.select(head)).mappings().one_or_none()
         if top is None:
             raise self._damaged("its head is missing")
@@ -601,92 +354,40 @@ class Ledger:
         if (last["hash"] if last else NOTHING_BEFORE) != top["hash"]:
             raise self._damaged(f"row {top['last']} is not the one its head names")
         at = self._clock().isoformat(timespec="microseconds")
-        written = {name: _canonical(value) if name in _JSON else value for name, value in row.items()}
+        written = {name: _canonical(value) if name in _JSON else value for name, value in entry.columns().items()}
         written |= {"id": top["last"] + 1, "at": max(at, last["at"]) if last else at, "previous": top["hash"]}
         written["hash"] = _hash(written)
         connection.execute(sa.insert(decisions).values(written))
         connection.execute(sa.update(head).values(last=written["id"], hash=written["hash"]))
         return self._row(written)
 
-    def _known(self, connection: sa.Connection, row: dict[str, Any], ignore: tuple[str, ...] = ()) -> Row | None:
+    def _known(self, connection: sa.Connection, entry: Entry) -> Row | None:
         """The row already recorded under the same key."""
-        if row["key"] is None:
+        if entry.key is None:
             return None
-        same = sa.select(decisions).where(decisions.c.problem == row["problem"], decisions.c.key == row["key"])
+        same = sa.select(decisions).where(decisions.c.problem == entry.problem, decisions.c.key == entry.key)
         found = connection.execute(same).mappings().one_or_none()
         if found is None:
             return None
+        handed_in = entry.columns()
+        if entry.kind == "rollback":  # the model it went back to may have been left to the rule
+            handed_in["model"] = found["model"]
         for name in ("kind", "subject", "verdict", "model"):
-            if name not in ignore and found[name] != row[name]:
+            if found[name] != handed_in[name]:
                 raise LedgerError(
-                    f"key {row['key']!r} stands for row {found['id']} with {name} {found[name]!r}, got {row[name]!r}",
+                    f"key {entry.key!r} stands for row {found['id']} with {name} {found[name]!r}, "
+                    f"got {handed_in[name]!r}",
                     self.where,
-                    _LOOK,
+                    champions.SEE_LOG,
                 )
         return self._row(found)
 
-    def _swap(self, connection: sa.Connection, row: dict[str, Any], expect: str | None) -> Row:
-        problem, model = row["problem"], row["model"]
-        champion = self._expected(connection, problem, expect)
-        if champion and champion.model == model:
-            raise self._refused(f"{model!r} is champion of {problem!r} already, since {champion.at:%Y-%m-%d %H:%M:%S}")
-        self._validated(connection, row)
-        details = {**row["details"], **self._ends_canary(connection, problem), "was": expect}
-        return self._append(connection, {**row, "details": details})
-
-    def _expected(self, connection: sa.Connection, problem: str, expect: str | None) -> Row | None:
-        champion = self._champion(connection, problem)
-        if (champion.model if champion else None) != expect:
-            now = f"{champion.model!r} since {champion.at:%Y-%m-%d %H:%M:%S}" if champion else "nobody"
-            raise self._refused(f"champion of {problem!r} is {now}, the decision was taken against {expect!r}")
-        return champion
-
-    def _validated(self, connection: sa.Connection, row: dict[str, Any]) -> None:
-        problem, model = row["problem"], row["model"]
-        gate = self._last(connection, problem=problem, kind="gate", subject="validation", model=model)
-        by_person = gate is not None and gate.verdict == "maybe" and row["actor"] != "policy"
-        if gate is None or not (gate.verdict == "yes" or by_person):
-            said = f"said {gate.verdict} (row {gate.id})" if gate else "has not been asked"
-            raise self._refused(
-                f"the validation gate of {problem!r} {said} of {model!r}", "Ask it: mlloop gate validation"
-            )
-        judged, given = gate.digests.get("model"), row["digests"].get("model")
-        if judged and given and judged != given:
-            raise self._refused(
-                f"the validation gate (row {gate.id}) judged model file {judged[:12]}..., got {given[:12]}...",
-                "Ask it of this file: mlloop gate validation",
-            )
-
-    def _ends_canary(self, connection: sa.Connection, problem: str) -> dict[str, str]:
-        on = self._canary(connection, problem)
-        return {"ended_canary": on.model} if on and on.model else {}
-
-    def _champion(self, connection: sa.Connection, problem: str, at: dt.datetime | None = None) -> Row | None:
-        return self._last(connection, problem=problem, kind=_SWAPS, at=at)
-
-    def _canary(self, connection: sa.Connection, problem: str, at: dt.datetime | None = None) -> Row | None:
-        """A canary is over when it is ended, and when the champion it was compared with is one no more."""
-        last = self._last(connection, problem=problem, kind=("canary", *_SWAPS), at=at)
-        return last if last and last.kind == "canary" and last.subject == "started" else None
-
-    def _select(self, connection: sa.Connection, **wanted: Any) -> list[Row]:
-        found = connection.execute(sa.select(decisions).where(*_conditions(**wanted)).order_by(decisions.c.id))
-        return [self._row(row) for row in found.mappings()]
-
-    def _last(self, connection: sa.Connection, **wanted: Any) -> Row | None:
-        newest = sa.select(decisions).where(*_conditions(**wanted)).order_by(decisions.c.id.desc()).limit(1)
-        found = connection.execute(newest).mappings().one_or_none()
-        return self._row(found) if found else None
-
     def _row(self, found: Mapping[Any, Any]) -> Row:
         try:
-            values = {name: json.loads(found[name]) if name in _JSON else found[name] for name in _ROW}
+            values = {name: json.loads(found[name]) if name in _JSON else found[name] for name in ROW_COLUMNS}
             return Row(**{**values, "at": dt.datetime.fromisoformat(values["at"])})
         except (ValueError, TypeError) as error:
             raise self._damaged(f"row {found['id']} cannot be read: {error}") from error
-
-    def _refused(self, what: str, next_step: str = _LOOK) -> PromotionRefused:
-        return PromotionRefused(what, self.where, next_step)
 
     def _damaged(self, what: str) -> LedgerError:
         return LedgerError(
@@ -694,7 +395,25 @@ class Ledger:
         )
 
 
-_ROW = tuple(field.name for field in fields(Row))
+@dataclass(frozen=True)
+class _Rows:
+    """The rows as one transaction sees them."""
+
+    ledger: Ledger
+    connection: sa.Connection
+
+    @property
+    def where(self) -> str:
+        return self.ledger.where
+
+    def select(self, **wanted: Any) -> list[Row]:
+        found = self.connection.execute(sa.select(decisions).where(*_conditions(**wanted)).order_by(decisions.c.id))
+        return [self.ledger._row(row) for row in found.mappings()]
+
+    def last(self, **wanted: Any) -> Row | None:
+        newest = sa.select(decisions).where(*_conditions(**wanted)).order_by(decisions.c.id.desc()).limit(1)
+        found = self.connection.execute(newest).mappings().one_or_none()
+        return self.ledger._row(found) if found else None
 
 
 def _engine(url: str) -> sa.Engine:
@@ -767,17 +486,6 @@ def _moment(time: dt.datetime | None) -> str:
     return naive.isoformat(timespec="microseconds")
 
 
-def _reigns(swaps: list[Row]) -> list[str]:
-    """The champions one upon the other, the present one last; a rollback takes off those above its own."""
-    stack: list[str] = []
-    for row in swaps:
-        if row.kind == "rollback" and row.model in stack:
-            del stack[stack.index(row.model) + 1 :]
-        else:
-            stack.append(str(row.model))
-    return stack
-
-
 def _canonical(value: Any) -> str:
     """JSON that is the same for the same value: sorted keys, no blanks, ASCII, finite numbers."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=repr)
@@ -787,67 +495,3 @@ def _hash(row: Mapping[Any, Any]) -> str:
     """SHA-256 of the row as it is stored, `previous` included; a column without a value does not take part."""
     content = {name: value for name, value in row.items() if name != "hash" and value is not None}
     return hashlib.sha256(_canonical(content).encode()).hexdigest()
-
-
-def _checked(given: dict[str, Any], where: str) -> dict[str, Any]:
-    """The row's columns in JSON's own types.
-
-    Raises
-    ------
-    LedgerError
-        A value that cannot be meant.
-    """
-    row = plain({**given, "digests": given["digests"] or {}, "details": given["details"] or {}})
-    if isinstance(given["reasons"], str):
-        raise _bad("reasons", given["reasons"], "a list of sentences", where)
-    row |= {"reasons": plain(list(given["reasons"])), "evidence": [_figure(one, where) for one in given["evidence"]]}
-    _one_of("kind", row["kind"], KINDS, where)
-    if row["verdict"] is not None or row["kind"] == "gate":
-        _one_of("verdict", row["verdict"], VERDICTS, where)
-    for name in ("problem", "actor", *(["subject"] if row["kind"] == "gate" else [])):
-        if not row[name]:
-            raise _bad(name, row[name], "a name", where)
-    for name in ("problem", "subject", "actor", "model", "key"):
-        value = given[name]
-        if value is not None and not (isinstance(value, str) and _is_text(value)):
-            raise _bad(name, value, "text", where)
-    for name, kind in (("digests", dict), ("details", dict)):
-        if not isinstance(row[name], kind):
-            raise _bad(name, row[name], "names and values", where)
-    if not all(isinstance(reason, str) for reason in row["reasons"]):
-        raise _bad("reasons", row["reasons"], "a list of sentences", where)
-    return row
-
-
-def _figure(given: Any, where: str) -> dict[str, Any]:
-    """One figure of the evidence with all keys of `EVIDENCE`."""
-    figure = plain(given)
-    if not isinstance(figure, dict) or not isinstance(figure.get("name"), str) or not figure["name"]:
-        raise _bad("evidence", given, "a figure with a name", where)
-    if unknown := set(figure) - set(EVIDENCE):
-        raise _bad(f"evidence {figure['name']!r}", sorted(unknown), "only " + ", ".join(EVIDENCE), where)
-    for key in ("value", "low", "high", "threshold"):
-        if not isinstance(figure.get(key), (int, float, type(None))):
-            raise _bad(f"evidence {figure['name']!r} {key}", figure[key], "a number", where)
-    if not isinstance(figure.get("unit"), (str, type(None))) or not isinstance(
-        figure.get("passed"), (bool, type(None))
-    ):
-        raise _bad(f"evidence {figure['name']!r}", figure, "unit as text and passed as true or false", where)
-    return {key: figure.get(key) for key in EVIDENCE}
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\x00" not in value and len(value) <= 1000
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...], where: str) -> None:
-    if value not in allowed:
-        raise _bad(name, value, f"one of {', '.join(allowed)}", where)
-
-
-def _bad(name: str, value: Any, expected: str, where: str) -> LedgerError:
-    return LedgerError(f"{name} is {value!r}, expected {expected}", where, "Nothing was recorded")

@@ -1,0 +1,197 @@
+"""What the ledger holds: an entry as it is handed in, and the row that it becomes."""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from mlloop.core.errors import LedgerError
+from mlloop.core.storage import plain
+
+KINDS = ("gate", "promotion", "canary", "rollback", "retrain", "revision")
+SWAPS = ("promotion", "rollback")  # the kinds that change who is champion
+VERDICTS = ("yes", "maybe", "no")
+EVIDENCE = ("name", "value", "unit", "low", "high", "threshold", "passed")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One decision, as `Ledger.append` takes it.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`. What production answers with is changed by promotions, rollbacks and canaries alone, and those
+        keep to the rules of `mlloop.store.champions`.
+    problem : str
+    subject : str
+        The gate's name; 'started', 'promoted' or 'rolled_back' for a canary; what was decided on for others. A
+        promotion and a rollback set it themselves.
+    verdict : str or None
+        'yes', 'maybe' or 'no'; a gate needs one. Promotions, rollbacks and canaries set it themselves.
+    reasons : iterable of str
+    evidence : iterable of mapping
+        Each with the keys of `EVIDENCE`.
+    digests : mapping, optional
+    actor : str, default 'policy'
+    model : str, optional
+        The model decided on; for a rollback the earlier champion to go back to (default: the one before).
+    details : mapping, optional
+        A canary's share, rows and deadline go here.
+    key : str, optional
+        The same decision handed in again under the same key (after a kill, say) adds nothing.
+    expect : str, optional
+        The champion that a promotion, a rollback or the start of a canary was decided against; None where there was
+        none. It is compared in the same transaction, and is not kept.
+    """
+
+    kind: str
+    problem: str
+    subject: str = ""
+    verdict: str | None = None
+    reasons: Iterable[str] = ()
+    evidence: Iterable[Mapping[str, Any]] = ()
+    digests: Mapping[str, Any] | None = None
+    actor: str = "policy"
+    model: str | None = None
+    details: Mapping[str, Any] | None = None
+    key: str | None = None
+    expect: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """What is written of it, by column."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "expect"}
+
+    def with_details(self, **more: Any) -> "Entry":
+        """The same entry with more details."""
+        return replace(self, details={**(self.details or {}), **more})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One decision.
+
+    Attributes
+    ----------
+    id : int
+        1, 2, 3 ... without gaps.
+    at : datetime
+        UTC without a zone; never before the row above it.
+    kind : str
+        One of `KINDS`.
+    problem : str
+    subject : str
+        The gate's name; 'started' or the outcome for a canary; what was decided on for others.
+    verdict : str or None
+        'yes', 'maybe' or 'no'.
+    reasons : list of str
+    evidence : list of dict
+        Each with the keys of `EVIDENCE`; a figure that was not a finite number is None.
+    digests : dict of str to str or None
+        Of the data versions, the code, the executed notebook, the environment, the model.
+    actor : str
+        'policy' or a person.
+    model : str or None
+        The model decided on; for a promotion and a rollback the champion from here on.
+    details : dict
+    key : str or None
+        What makes a repeated decision recognisable, see `Entry`.
+    previous, hash : str
+        SHA-256 of the row before and of this one, hexadecimal.
+    """
+
+    id: int
+    at: dt.datetime
+    kind: str
+    problem: str
+    subject: str
+    verdict: str | None
+    reasons: list[str]
+    evidence: list[dict[str, Any]]
+    digests: dict[str, Any]
+    actor: str
+    model: str | None
+    details: dict[str, Any]
+    key: str | None
+    previous: str
+    hash: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row in JSON's own types."""
+        return plain(asdict(self))
+
+
+ROW_COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def checked(entry: Entry, where: str) -> Entry:
+    """The entry in JSON's own types.
+
+    Parameters
+    ----------
+    where : str
+        The ledger it is for, named by an error.
+
+    Raises
+    ------
+    LedgerError
+        A value that cannot be meant.
+    """
+    given = entry.columns()
+    row = plain({**given, "digests": given["digests"] or {}, "details": given["details"] or {}})
+    if isinstance(given["reasons"], str):
+        raise _bad("reasons", given["reasons"], "a list of sentences", where)
+    row |= {
+        "reasons": plain(list(given["reasons"])),
+        "evidence": [_figure(figure, where) for figure in given["evidence"]],
+    }
+    _one_of("kind", row["kind"], KINDS, where)
+    if row["verdict"] is not None or row["kind"] == "gate":
+        _one_of("verdict", row["verdict"], VERDICTS, where)
+    for name in ("problem", "actor", *(["subject"] if row["kind"] == "gate" else [])):
+        if not row[name]:
+            raise _bad(name, row[name], "a name", where)
+    for name in ("problem", "subject", "actor", "model", "key"):
+        value = given[name]
+        if value is not None and not (isinstance(value, str) and _is_text(value)):
+            raise _bad(name, value, "text", where)
+    for name, kind in (("digests", dict), ("details", dict)):
+        if not isinstance(row[name], kind):
+            raise _bad(name, row[name], "names and values", where)
+    if not all(isinstance(reason, str) for reason in row["reasons"]):
+        raise _bad("reasons", row["reasons"], "a list of sentences", where)
+    return Entry(**row, expect=entry.expect)
+
+
+def _figure(given: Any, where: str) -> dict[str, Any]:
+    """One figure of the evidence with all keys of `EVIDENCE`."""
+    figure = plain(given)
+    if not isinstance(figure, dict) or not isinstance(figure.get("name"), str) or not figure["name"]:
+        raise _bad("evidence", given, "a figure with a name", where)
+    if unknown := set(figure) - set(EVIDENCE):
+        raise _bad(f"evidence {figure['name']!r}", sorted(unknown), "only " + ", ".join(EVIDENCE), where)
+    for key in ("value", "low", "high", "threshold"):
+        if not isinstance(figure.get(key), (int, float, type(None))):
+            raise _bad(f"evidence {figure['name']!r} {key}", figure[key], "a number", where)
+    if not isinstance(figure.get("unit"), (str, type(None))) or not isinstance(
+        figure.get("passed"), (bool, type(None))
+    ):
+        raise _bad(f"evidence {figure['name']!r}", figure, "unit as text and passed as true or false", where)
+    return {key: figure.get(key) for key in EVIDENCE}
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in value and len(value) <= 1000
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...], where: str) -> None:
+    if value not in allowed:
+        raise _bad(name, value, f"one of {', '.join(allowed)}", where)
+
+
+def _bad(name: str, value: Any, expected: str, where: str) -> LedgerError:
+    return LedgerError(f"{name} is {value!r}, expected {expected}", where, "Nothing was recorded")
