@@ -327,11 +327,9 @@ class Judge:
             prediction_log.folder_of(self.settings, self.plan.base), START, START + WEEK * (PAST + self.world.turns)
         )
         log = log[log["error"].isna()].drop_duplicates("entity", keep="last").set_index("entity")
-        rules = {
-            str(row.details["rule"]["model"])
-            for row in self.ledger.rows(problem=self.plan.base)
-            if isinstance(row.details.get("rule"), dict)
-        }
+        rows = self.ledger.rows(problem=self.plan.base)
+        rules = {str(row.details["rule"]["model"]) for row in rows if isinstance(row.details.get("rule"), dict)}
+        rules |= {str(row.model) for row in rows if row.details.get("to") == "rule"}
         score = log["score"]
         if self.world.kind == "classification":  # a rule's score is no probability: what it predicted counts
             score = score.where(~log["model"].isin(rules), (log["prediction"].astype(str) == "1").astype(float))

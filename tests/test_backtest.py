@@ -128,7 +128,7 @@ def test_a_killed_backtest_goes_on_and_the_project_stays_as_it_is(tmp_path):
     project = loop_project.make(tmp_path / "loan")
     assert project.mlloop("run").returncode == 0, project.mlloop("run").stderr
     before = [row.hash for row in project.ledger.rows()]
-    asked = ["backtest", "--until", "2025-03-24", "--policy", "1_of_1", "--jobs", "1", "--json"]
+    asked = ["backtest", "--until", "2025-03-17", "--policy", "1_of_1", "--jobs", "1", "--json"]
     running = subprocess.Popen(
         [sys.executable, "-m", "mlloop.cli", *asked], cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True, env={**os.environ},

@@ -204,8 +204,10 @@ class Counterfactual:
         )
 
     def _rules(self) -> set[str]:
+        """The rules that predicted at some time, by the digests under which the log has them."""
         rows = self.place.ledger.rows(problem=self.place.name)
-        return {str(row.details["rule"]["model"]) for row in rows if isinstance(row.details.get("rule"), dict)}
+        named = {str(row.details["rule"]["model"]) for row in rows if isinstance(row.details.get("rule"), dict)}
+        return named | {str(row.model) for row in rows if row.details.get("to") == "rule"}
 
     def _forget(self, since: dt.datetime) -> None:
         """Drop the models that no later period asks."""
