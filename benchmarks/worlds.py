@@ -272,7 +272,7 @@ def turned(root: Path, world: World) -> tuple[dict[str, Any], float]:
     began = time.monotonic()
     world.write(root / "data", 0, world.turns)
     until = START + WEEK * (PAST + world.turns)
-    found = json.loads(mlloop(root, "loop", "--until", f"{until:%Y-%m-%d}", "--no-always", "--json"))
+    found = json.loads(mlloop(root, "loop", "--until", f"{until:%Y-%m-%d}", "--no-always", "--no-pages", "--json"))
     return found, time.monotonic() - began
 
 

@@ -821,7 +821,10 @@ def loop(
     ] = None,
     every: Annotated[int | None, typer.Option(min=1, metavar="DAYS", help="Must be the statement's rhythm.")] = None,
     always: Annotated[
-        bool, typer.Option("--always/--no-always", help="Compare with retraining every period as well.")
+        bool, typer.Option("--always/--no-always", help="Compare with fixed schedules of retraining as well.")
+    ] = True,
+    pages: Annotated[
+        bool, typer.Option("--pages/--no-pages", help="Make the notebooks of what was decided, and the page.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -850,6 +853,7 @@ def loop(
             told=told,
             watch=watch,
             always=always,
+            pages=pages,
         )
     if as_json:
         _print_json(done.summary)

@@ -275,15 +275,9 @@ def _replay(
         _copy(base, place)
     _state(place, problem, policy)
     try:
+        others = () if policy.name == OWN else ("--no-always",)
         text = _called(
-            place,
-            "loop",
-            "--problem",
-            problem,
-            "--until",
-            until.isoformat(),
-            "--json",
-            *(() if policy.name == OWN else ("--no-always",)),
+            place, "loop", "--problem", problem, "--until", until.isoformat(), "--no-pages", "--json", *others
         )
     finally:
         _parted(place)

@@ -101,6 +101,7 @@ def loop(
     told: Callable[[Told], None] = lambda line: None,
     watch: Callable[[str], None] = lambda word: None,
     always: bool = True,
+    pages: bool = True,
 ) -> History:
     """Turn the loop through the history up to `until`, then measure it against never and always retraining.
 
@@ -109,7 +110,9 @@ def loop(
     Parameters
     ----------
     always : bool
-        Whether to train a model for every period to compare with.
+        Whether to train models by fixed schedules to compare with.
+    pages : bool
+        Whether to make the notebooks of the periods in which something was decided, and the page; a replay needs none.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def loop(
         for number, at in enumerate(asked, 1):
             new = at not in turn.decided(place.ledger, place.name)
             one = turn.turn(place, at, pages=False)
-            if new and (one.verdict == "yes" or number == len(asked)):
+            if pages and new and (one.verdict == "yes" or number == len(asked)):
                 with place.step("page"):
                     period = Period(at - dt.timedelta(days=place.statement.retrain.every_days), at)
                     turn.show(place, period)
@@ -138,7 +141,7 @@ def loop(
         summary = measured(place, asked, until, always, watch)
         summary["seconds"] = round(time.monotonic() - began, 1)
         storage.write_json(_file(settings, plan), summary)
-        return History(summary, write_page(settings, plan, summary), turned)
+        return History(summary, write_page(settings, plan, summary) if pages else None, turned)
 
 
 def _file(settings: Settings, plan: Plan) -> Path:
