@@ -470,9 +470,8 @@ def shop_turned(root: Path, name: str, turns: int) -> tuple[dict[str, Any], floa
     if change is not None:
         statement["simulator"]["taste_change_at"] = (start + WEEK * change).date()
         file.write_text(yaml.safe_dump(statement, sort_keys=False), encoding="utf-8")
-    summary = json.loads(
-        mlloop(root, "loop", "--problem", "shop", "--until", f"{start + WEEK * turns:%Y-%m-%d}", "--json")
-    )
+    until = f"{start + WEEK * turns:%Y-%m-%d}"
+    summary = json.loads(mlloop(root, "loop", "--problem", "shop", "--until", until, "--no-pages", "--json"))
     loop_s = time.monotonic() - began
     count = {policy: total["retrainings"] for policy, total in summary["totals"].items()}
     worths = {policy: [one[policy]["worth"] for one in summary["periods"]] for policy in count}
