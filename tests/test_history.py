@@ -51,3 +51,44 @@ def test_the_page_of_the_loop_says_the_gain_first_and_decisions_in_words(tmp_pat
     assert "2025-07-07 no label yet No figure yet." in words and "2025-07-14 yes It is 28 days old." in words
     assert "retraining every 3 periods, whatever the figures say" in words and "NDCG: how high in the list" in words
     assert all(cell.get("scope") for cell in soup.find_all("th")) and soup.img["alt"]
+
+
+def with_schedules() -> dict:
+    found = summary()
+    found["totals"]["every_2"] = {"metric": 0.1, "retrainings": 3, "worth": 110_450.0, "cost": 450.0, "net": 110_000.0}
+    found["policies"]["every_2"] = "retraining every 2 periods"
+    found |= {"best_fixed": "every_2", "against": {
+        "never": {"value": 7_821.0, "low": 7_000.0, "high": 8_600.0}, "always": {"value": -10_101.0, "low": -12_000.0, "high": -8_000.0},
+        "every_2": {"value": -14_079.0, "low": -16_000.0, "high": -12_000.0},
+    }}  # fmt: skip
+    for one in found["periods"]:
+        one["every_2"] = {"value": 0.35, "worth": 1.0}
+    return found
+
+
+def test_the_best_fixed_schedule_is_named_as_found_afterwards():
+    said = history.sentences(with_schedules())
+    assert said[-2] == (
+        "the loop lost 14,079 EUR against the best fixed schedule, found afterwards (retraining every 2 periods, "
+        "without gate or trial) (loop less schedule: [-16,000, -12,000])"
+    )
+
+
+def test_the_page_shows_what_the_loop_is_worth_more_with_its_interval(tmp_path):
+    places = dataclasses.replace(_settings.load(), reports=tmp_path)
+    page = history.write_page(places, SimpleNamespace(problem="shop"), with_schedules())
+    words = " ".join(BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").get_text(" ").split())
+    assert (
+        "-14,079 [-16,000, -12,000]" in words
+        and "the best fixed schedule, found afterwards, is retraining every 2 periods" in words
+    )
+
+
+def test_a_loop_without_schedules_has_a_page_too(tmp_path):
+    bare = summary()
+    del bare["totals"]["always"]
+    for one in bare["periods"]:
+        del one["always"]
+    places = dataclasses.replace(_settings.load(), reports=tmp_path)
+    page = history.write_page(places, SimpleNamespace(problem="shop"), bare)
+    assert "whatever the figures say" not in page.read_text(encoding="utf-8")
