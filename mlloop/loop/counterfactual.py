@@ -273,7 +273,7 @@ class Counterfactual:
         assert self._tables is not None
         days = days or self.statement.retrain.window_days
         since = until - dt.timedelta(days=days) if days else frame[time].min()
-        learnt = frame[(frame[time] < until) & (frame[time] >= since)].tail(MAX_ROWS)
+        learnt = frame[(frame[time] < until) & (frame[time] >= since)].dropna(subset=[task.target]).tail(MAX_ROWS)
         y = baselines.target_values(learnt[task.target], task)  # type: ignore[union-attr]
         y = y.astype(int) if task.kind == "classification" else y
         names = self._tables["features"]
