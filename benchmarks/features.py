@@ -48,11 +48,11 @@ def main() -> None:
         con = ibis.duckdb.connect(Path(folder, "world.db"), memory_limit=given.memory, temp_directory=folder)
         con.raw_sql("SELECT setseed(0.5)")
         world(con, given.events, given.users, given.items)
-        known = [feature_registry.past(con.table("events"), con.table("items"), CUTOFF)]
+        known = [feature_registry.build_past(con.table("events"), con.table("items"), CUTOFF)]
         report: dict = {"events": given.events, "tables": {}}
         for kind in ("item", "user", "taste", "pair"):
             began = time.perf_counter()
-            table = feature_registry.features_at(kind, known)
+            table = feature_registry.compute_features_at(kind, known)
             table.to_parquet(Path(folder, f"{kind}.parquet"))
             took = time.perf_counter() - began
             rows = con.read_parquet(Path(folder, f"{kind}.parquet")).count().execute()

@@ -225,7 +225,9 @@ class Loop:
         delay = self.statement.time.label_delay_days // 7
         due = [one for one in self.waiting if one[0] + 1 + delay <= number + 1]
         self.waiting = [one for one in self.waiting if one not in due]
-        findings = feed_checks.compare("rows", self._profile, feed_checks.profile(self._ibis(rows), self._spec), 7.0)
+        findings = feed_checks.compare_profiles(
+            "rows", self._profile, feed_checks.profile(self._ibis(rows), self._spec), 7.0
+        )
         inputs = Inputs(now, self.world.day(self.since), self.reference, answers, [(one, its) for _, one, its in due], self.history,
                         {"findings": findings, "rows": {"rows": len(rows)}})  # fmt: skip
         return monitoring.observe(self.statement, inputs)

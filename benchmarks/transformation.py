@@ -54,7 +54,7 @@ def ours(folder: Path, memory: str) -> dict:
 
     from mlloop.data.cleaning import Context, clean
     from mlloop.problem import Cleaning, Interactions
-    from mlloop.transformation import events_of
+    from mlloop.transformation import prepare_events
 
     con = ibis.duckdb.connect(memory_limit=memory, temp_directory=str(folder / "spill"))
     con.raw_sql("SET TimeZone = 'UTC'")
@@ -79,7 +79,7 @@ def ours(folder: Path, memory: str) -> dict:
             price="price_eur",
         ),
     ]
-    events, more = events_of(uses, tables)
+    events, more = prepare_events(uses, tables)
     events.order_by("time", "user", "item", "kind", "quantity").to_parquet(folder / "ours.parquet")
     return {f"{c.rule} {','.join(c.columns)}": c.rows for c in [*changes, *more]}
 

@@ -20,7 +20,7 @@ from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError
 from .comparison.holdout import MODEL, Held, champion_of, held_rows, held_users, scores_of, unseen_from
 from .core.metrics import Estimate
-from .problem import Problem, called
+from .problem import Problem, column_label
 from .core.verdict import number
 
 # %% ../nbs/21_evaluation.ipynb #3e7b5ea7
@@ -347,7 +347,9 @@ def slice_title(statement: Problem, figures: dict[str, Any]) -> str:
         return f"No group has {least:,} rows: none can be judged"
     worst = max(judged, key=lambda s: s["gap"])
     behind = f"is {number(worst['gap'])} behind everybody; {number(statement.success.max_slice_gap)} is allowed"
-    return f"Of groups with {least:,} rows the worst, {called(statement, worst['slice'])} {worst['group']}, {behind}"
+    return (
+        f"Of groups with {least:,} rows the worst, {column_label(statement, worst['slice'])} {worst['group']}, {behind}"
+    )
 
 # %% ../nbs/21_evaluation.ipynb #23a34a26
 def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:

@@ -223,8 +223,8 @@ def features_at_cutoffs(
     """The features of users, items, tastes and pairs as of each moment."""
     assert isinstance(statement.task, Recommendation)
     kinds = ("user", "item", "taste", "pair")
-    known = [feature_registry.past(events, items, moment, statement.task.target_kind) for moment in moments]
-    tables = {f"{kind}_features": feature_registry.features_at(kind, known) for kind in kinds}
+    known = [feature_registry.build_past(events, items, moment, statement.task.target_kind) for moment in moments]
+    tables = {f"{kind}_features": feature_registry.compute_features_at(kind, known) for kind in kinds}
     told = feature_registry.catalogue(*kinds)
     return FeatureSet(tables, [line["name"] for line in told], told, [], feature_registry.definition_digest(*kinds))
 
@@ -297,7 +297,7 @@ def features_changed_by_future(
         return [
             n
             for k in kinds
-            for n in feature_registry.changed_by_the_future(
+            for n in feature_registry.leaking_features(
                 k, tables["events"], tables.get("items"), moment, statement.task.target_kind
             )
         ]

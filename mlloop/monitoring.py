@@ -325,7 +325,7 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     answers, reference, earlier = inputs.answers, inputs.reference, inputs.earlier
     found: dict[str, Any] = {"problem": statement.name, "as_of": inputs.as_of.isoformat(), "period": answers.span, "model": answers.model,
                              "since": inputs.champion_since.isoformat(), **_served(statement, answers)}  # fmt: skip
-    found["feed"] = feed_checks.status(inputs.feed["findings"]) | {"rows": inputs.feed["rows"]}
+    found["feed"] = feed_checks.feed_status(inputs.feed["findings"]) | {"rows": inputs.feed["rows"]}
     moved = drift.detect_drift(reference.X, answers.X)
     found["drift"] = {key: moved[key] for key in ("columns", "rows", "left_out", "said")}
     then = {one["period"]["from"]: one["estimated"].get("value") for one in earlier}

@@ -397,7 +397,7 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 # %% ../nbs/26_retraining.ipynb #543ce937
 def plot_history(data: pd.DataFrame, ax, events: Sequence[tuple[str, str]] = (), title: str = "", label: str = ""):
     """Realised and estimated figures of each period, the references, and `events` (ISO moment, word); returns ax."""
-    from mlloop.visualization import BLUE, GREY, ORANGE, finish
+    from mlloop.visualization import BLUE, GREY, ORANGE, label_axes
 
     for kind, colour, sign in (("realised", BLUE, "o"), ("estimated", ORANGE, "s")):
         part = data[data["kind"] == kind].sort_values("until")
@@ -427,7 +427,7 @@ def plot_history(data: pd.DataFrame, ax, events: Sequence[tuple[str, str]] = (),
     if len(data):
         ax.legend(fontsize=7.5, frameon=False, loc="lower left")
     periods = data["until"].nunique()
-    return finish(
+    return label_axes(
         ax,
         title,
         f"n = {periods} periods; lines across are intervals; dashed: the reference of the model that answered",

@@ -162,12 +162,12 @@ def learning_curve(model) -> pd.DataFrame:
 # %% ../nbs/20_training.ipynb #0d4b4a56
 def plot_learning(curve: pd.DataFrame, ax):
     """Draw the validation loss of each epoch and mark the best."""
-    from mlloop.visualization import finish
+    from mlloop.visualization import label_axes
 
     best = int(np.argmin(curve["loss"]))
     ax.plot(curve["epoch"], curve["loss"], marker="o")
     ax.axvline(curve["epoch"][best], ls="--", lw=1)
-    return finish(
+    return label_axes(
         ax,
         f"The best epoch is {curve['epoch'][best]} of {len(curve)}",
         "loss on the latest tenth, not trained on",

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', 'PALETTE', 'GREY', 'LIGHT', 'HEALTH', 'panels',
-           'safe', 'finish', 'plot_intervals', 'mark', 'plot_money', 'shade_windows', 'day_number', 'plot_time_series',
-           'plot_folds', 'plot_distribution', 'plot_missing', 'plot_association', 'plot_heatmap', 'plot_rate',
-           'plot_concentration', 'plot_counts', 'plot_calibration', 'plot_performance', 'plot_drift', 'health',
-           'counts_table', 'missing_table', 'example_of', 'changes_table']
+           'escape_label', 'label_axes', 'plot_intervals', 'draw_threshold', 'plot_money', 'shade_windows',
+           'day_number', 'plot_time_series', 'plot_folds', 'plot_distribution', 'plot_missing', 'plot_association',
+           'plot_heatmap', 'plot_rate', 'plot_concentration', 'plot_counts', 'plot_calibration', 'plot_performance',
+           'plot_drift', 'health', 'counts_table', 'missing_table', 'example_text', 'changes_table']
 
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
 import re
@@ -49,7 +49,7 @@ def panels(count: int = 1, columns: int = 2, width: float = 8.0, height: float =
     return fig, list(grid.flat[:count])
 
 # %% ../nbs/15_visualization.ipynb #f29bd480
-def safe(text: object) -> str:
+def escape_label(text: object) -> str:
     """`text` as matplotlib draws it: a dollar sign is a dollar sign, and no text runs longer than 60 characters."""
     text = " ".join(str(text).split())
     return _literal(text if len(text) <= 60 else text[:57] + "...")
@@ -59,7 +59,7 @@ def _literal(text: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\$", text)
 
 # %% ../nbs/15_visualization.ipynb #23e00e97
-def finish(ax: Axes, title: str, caption: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
+def label_axes(ax: Axes, title: str, caption: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
     """Put the finding above, the axes' names and units beside, and what was counted below."""
     per_line = max(24, int(ax.get_window_extent().width / ax.figure.dpi * 11))
     lines = textwrap.wrap(" ".join(title.split()), per_line)
@@ -109,24 +109,24 @@ def plot_intervals(
         colour = PALETTE[groups.index(row["group"]) % len(PALETTE)] if "group" in data else BLUE
         ax.plot([row["low"], row["high"]], [i, i], color=colour, lw=2.5, solid_capstyle="round")
         ax.plot(row["value"], i, "o", color=colour, ms=6)
-    ax.set_yticks(range(len(shown)), [safe(name) for name in shown["name"]])
+    ax.set_yticks(range(len(shown)), [escape_label(name) for name in shown["name"]])
     ax.set_ylim(-0.6, len(shown) - 0.4)
     for name, value in (thresholds or {}).items():
-        mark(ax, value, name)
+        draw_threshold(ax, value, name)
     if len(groups) > 1:
         handles = [
-            plt.Line2D([], [], color=PALETTE[g % len(PALETTE)], marker="o", label=safe(name))
+            plt.Line2D([], [], color=PALETTE[g % len(PALETTE)], marker="o", label=escape_label(name))
             for g, name in enumerate(groups)
         ]
         ax.legend(handles=handles, fontsize=7.5, frameon=False, loc="best")
     best = shown.iloc[-1]
     said = title or f"{best['name']} is ahead with {best['value']:.3g}{' ' + unit if unit else ''}"
-    return finish(ax, said, caption or "Lines are intervals", unit)
+    return label_axes(ax, said, caption or "Lines are intervals", unit)
 
 # %% ../nbs/15_visualization.ipynb #36708cc6
-def mark(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
+def draw_threshold(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
     """Draw a threshold, dashed, with its name and value at the line."""
-    words: dict[str, Any] = {"s": f" {safe(name)} {value:.3g} ", "color": RED, "fontsize": 7.5}
+    words: dict[str, Any] = {"s": f" {escape_label(name)} {value:.3g} ", "color": RED, "fontsize": 7.5}
     if horizontal:
         ax.axhline(value, color=RED, ls="--", lw=1.2, zorder=1)
         ax.text(x=1, y=value, transform=ax.get_yaxis_transform(), ha="right", va="bottom", **words)
@@ -136,12 +136,12 @@ def mark(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
     return ax
 
 # %% ../nbs/15_visualization.ipynb #3f2e8522
-def _no_worth(ax: Axes, caption: str) -> Axes:
+def _draw_no_money(ax: Axes, caption: str) -> Axes:
     if len(ax.figure.axes) == 1:
         ax.figure.set_figheight(1.1)  # type: ignore[union-attr]
     ax.text(0.5, 0.5, "nothing to compare in money", ha="center", va="center", transform=ax.transAxes, color=GREY)
     ax.set(xticks=[], yticks=[])
-    return finish(ax, "The statement does not say what an answer is worth", caption)
+    return label_axes(ax, "The statement does not say what an answer is worth", caption)
 
 # %% ../nbs/15_visualization.ipynb #c36fb975
 def plot_money(
@@ -164,7 +164,7 @@ def plot_money(
     """
     shown = data.sort_values("value").reset_index(drop=True)
     if not shown["value"].any():
-        return _no_worth(ax, caption)
+        return _draw_no_money(ax, caption)
     colours = [BLUE if i == len(shown) - 1 else LIGHT for i in range(len(shown))]
     ax.barh(range(len(shown)), shown["value"], color=colours, height=0.6)
     if {"low", "high"} <= set(shown):
@@ -179,14 +179,14 @@ def plot_money(
             bbox={"fc": "white", "ec": "none", "pad": 0.4},
         )
     ax.axvline(0, color=BLACK, lw=0.8, zorder=1)
-    ax.set_yticks(range(len(shown)), [safe(name) for name in shown["name"]])
+    ax.set_yticks(range(len(shown)), [escape_label(name) for name in shown["name"]])
     ax.set_ylim(-0.5, len(shown) - 0.2)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
     best = shown.iloc[-1]
     ahead = best["value"] - (shown.iloc[-2]["value"] if len(shown) > 1 else 0)
     who = "The model" if best["name"] == "model" else best["name"]
     said = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace("  ", " ")
-    return finish(ax, said, caption, f"{currency} {period}".strip())
+    return label_axes(ax, said, caption, f"{currency} {period}".strip())
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162
 def shade_windows(ax: Axes, windows: Mapping) -> Axes:
@@ -227,7 +227,7 @@ def plot_time_series(
     several = data.groupby("series", sort=False) if "series" in data else [("", data)]
     for i, (name, part) in enumerate(several):
         part = part.sort_values("time")
-        ax.plot(part["time"], part["value"], color=PALETTE[i % len(PALETTE)], lw=1.6, label=safe(name))
+        ax.plot(part["time"], part["value"], color=PALETTE[i % len(PALETTE)], lw=1.6, label=escape_label(name))
         if {"low", "high"} <= set(part):
             ax.fill_between(part["time"], part["low"], part["high"], color=PALETTE[i % len(PALETTE)], alpha=0.2, lw=0)
     if windows:
@@ -235,10 +235,12 @@ def plot_time_series(
     if "series" in data and data["series"].nunique() > 1:
         ax.legend(fontsize=7.5, frameon=False)
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    return finish(ax, title or _trend(data, label), caption or f"n = {len(data):,} points", "time (UTC)", label)
+    return label_axes(
+        ax, title or _trend_title(data, label), caption or f"n = {len(data):,} points", "time (UTC)", label
+    )
 
 # %% ../nbs/15_visualization.ipynb #4a8efbea
-def _trend(data: pd.DataFrame, label: str) -> str:
+def _trend_title(data: pd.DataFrame, label: str) -> str:
     """How the last quarter of a series compares with its first, in words."""
     ordered = data.sort_values("time")["value"].dropna()
     quarter = max(1, len(ordered) // 4)
@@ -258,7 +260,7 @@ def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -
         ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
         ax.set_yticks([0], ["rows"])
         said = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
-        return finish(ax, said, "grey: learnt from; orange: read once by the evaluation", "share of the rows (%)")
+        return label_axes(ax, said, "grey: learnt from; orange: read once by the evaluation", "share of the rows (%)")
     at = day_number
     folds = list(windows.get("folds", []))
     last = {
@@ -293,7 +295,7 @@ def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -
     ax.xaxis_date()
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     said = title or f"{len(folds)} folds are tested on later days than they learn from; the last days are read once"
-    return finish(ax, said, "grey: learnt from; blue: tested on; orange: read once by the evaluation", "time (UTC)")
+    return label_axes(ax, said, "grey: learnt from; blue: tested on; orange: read once by the evaluation", "time (UTC)")
 
 # %% ../nbs/15_visualization.ipynb #083e46bf
 def plot_distribution(
@@ -308,17 +310,17 @@ def plot_distribution(
         ax.hist(finite.clip(low, high), bins=30, color=BLUE, alpha=0.85)
         ax.axvline(middle, color=BLACK, lw=1)
         said = title or f"Half of {label} is below {middle:,.4g}, 98% between {low:,.4g} and {high:,.4g}"
-        return finish(ax, said, caption + "; outermost bars hold the 1% beyond", label, "rows")
+        return label_axes(ax, said, caption + "; outermost bars hold the 1% beyond", label, "rows")
     counts = known.astype(str).value_counts()
     top = counts.head(bars)[::-1]
-    ax.barh([safe(v) for v in top.index], top.to_numpy(), color=BLUE, height=0.7)
+    ax.barh([escape_label(v) for v in top.index], top.to_numpy(), color=BLUE, height=0.7)
     rest = len(counts) - len(top)
     said = title or (
-        f"{safe(counts.index[0])} is {counts.iloc[0] / len(known):.0%} of {label}"
+        f"{escape_label(counts.index[0])} is {counts.iloc[0] / len(known):.0%} of {label}"
         if len(known)
         else f"{label} is empty"
     )
-    return finish(ax, said, caption + (f"; {rest:,} rarer values not drawn" if rest > 0 else ""), "rows")
+    return label_axes(ax, said, caption + (f"; {rest:,} rarer values not drawn" if rest > 0 else ""), "rows")
 
 # %% ../nbs/15_visualization.ipynb #b8a07447
 def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top: int = 15) -> Axes:
@@ -334,15 +336,15 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
     if shown.empty:
         ax.text(0.5, 0.5, "nothing is missing", ha="center", va="center", transform=ax.transAxes, color=GREY)
         ax.set(xticks=[], yticks=[])
-        return finish(ax, title or "No column misses a value", caption)
-    ax.barh([safe(c) for c in shown["column"]], shown["share"], color=BLUE, height=0.7)
+        return label_axes(ax, title or "No column misses a value", caption)
+    ax.barh([escape_label(c) for c in shown["column"]], shown["share"], color=BLUE, height=0.7)
     ax.set_ylim(-0.6, max(len(shown), 4) - 0.4)
     ax.set_xlim(0, min(1, shown["share"].max() * 1.15))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0 if shown["share"].max() > 0.05 else 1))
     worst = shown.iloc[-1]
     some = int((data["share"] > 0).sum())
     missing = f"{some} of {len(data)} columns {'misses' if some == 1 else 'miss'} values"
-    return finish(
+    return label_axes(
         ax, title or f"{missing}; most: {worst['column']}, {worst['share']:.1%}", caption, "rows without a value"
     )
 
@@ -368,17 +370,17 @@ def plot_association(
     """
     shown = data.sort_values("value").tail(top)
     suspect = shown["suspect"].astype(bool) if "suspect" in shown else pd.Series(False, index=shown.index)
-    names = [safe(c) for c in shown["column"]]
+    names = [escape_label(c) for c in shown["column"]]
     ax.barh(names, shown["value"], color=np.where(suspect, RED, BLUE), height=0.7)
     if {"low", "high"} <= set(shown):
         ax.hlines(range(len(shown)), shown["low"], shown["high"], color=BLACK, lw=1.2)
     if suspicious is not None:
-        mark(ax, suspicious, "suspicious")
+        draw_threshold(ax, suspicious, "suspicious")
     ax.set_xlim(0, None)
     if title is None:
         best, count = shown.iloc[-1], int(suspect.sum())
         title = f"{best['column']} tells most ({best['value']:.2f})" + (f"; {count} suspected to leak" if count else "")
-    return finish(ax, title, caption or f"{len(data)} columns", label)
+    return label_axes(ax, title, caption or f"{len(data)} columns", label)
 
 # %% ../nbs/15_visualization.ipynb #f6969ba4
 def plot_heatmap(
@@ -408,7 +410,7 @@ def plot_heatmap(
         cbar_kws={"label": label},
         linewidths=0.5 if matrix.size <= 400 else 0,
     )
-    finish(ax, title, caption, str(matrix.columns.name or ""), str(matrix.index.name or ""))
+    label_axes(ax, title, caption, str(matrix.columns.name or ""), str(matrix.index.name or ""))
     ax.tick_params(axis="y", rotation=0)
     return ax
 
@@ -437,7 +439,7 @@ def plot_rate(
     ax.errorbar(at, data["value"], yerr=gap, fmt="o", color=BLUE, ms=5, capsize=2, lw=1.4)
     ax.set_xticks(
         at,
-        [safe(g) for g in data["group"]],
+        [escape_label(g) for g in data["group"]],
         rotation=45 if len(data) > 6 else 0,
         ha="right" if len(data) > 6 else "center",
     )
@@ -460,7 +462,7 @@ def plot_rate(
     low, high = ordered.iloc[0], ordered.iloc[-1]
     ends = f"from {form.format(low['value'])} ({low['group']}) to {form.format(high['value'])} ({high['group']})"
     rows = f"n = {int(data['n'].sum()):,} rows; bars are intervals"
-    return finish(ax, title or f"{label}: {ends}", caption or rows, "", label)
+    return label_axes(ax, title or f"{label}: {ends}", caption or rows, "", label)
 
 # %% ../nbs/15_visualization.ipynb #1fc63449
 def plot_concentration(
@@ -478,7 +480,7 @@ def plot_concentration(
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1.01))
     said = title or f"{few:.0%} of the {what} make 80% of the {of}"
-    return finish(
+    return label_axes(
         ax,
         said,
         f"n = {len(ordered):,} {what}, {ordered.sum():,.0f} {of}",
@@ -500,7 +502,7 @@ def plot_counts(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Ax
     for what, colour in colours.items():
         share = (data[what] / data["read"].clip(lower=1)).to_numpy(dtype=float)
         ax.barh(
-            [f"{safe(t)} ({n:,} rows)" for t, n in zip(data["table"], data["read"], strict=True)],
+            [f"{escape_label(t)} ({n:,} rows)" for t, n in zip(data["table"], data["read"], strict=True)],
             share,
             left=left,
             color=colour,
@@ -517,7 +519,7 @@ def plot_counts(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Ax
         if lost
         else f"All {read:,} rows were kept"
     )
-    return finish(ax, said, "read = kept + rejected + duplicates", "share of rows read")
+    return label_axes(ax, said, "read = kept + rejected + duplicates", "share of rows read")
 
 # %% ../nbs/15_visualization.ipynb #ece5c015
 def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Axes:
@@ -537,7 +539,9 @@ def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) 
     ax.set(xlim=(0, 1), ylim=(0, 1))
     error = float(np.average((data["predicted"] - data["observed"]).abs(), weights=data["n"]))
     said = title or f"Probabilities are off by {error * 100:.1f} points on average"
-    return finish(ax, said, f"n = {int(data['n'].sum()):,} rows in {len(data)} bins", "said to be probable", "happened")
+    return label_axes(
+        ax, said, f"n = {int(data['n'].sum()):,} rows in {len(data)} bins", "said to be probable", "happened"
+    )
 
 # %% ../nbs/15_visualization.ipynb #29be38e3
 def plot_performance(
@@ -567,13 +571,13 @@ def plot_performance(
         seen = alerts["realised"].fillna(alerts["estimated"]) if "realised" in alerts else alerts["estimated"]
         ax.plot(alerts["time"], seen, "D", mfc="none", color=RED, ms=9, label="alert")
     if threshold is not None:
-        mark(ax, threshold, "threshold", horizontal=True)
+        draw_threshold(ax, threshold, "threshold", horizontal=True)
     ax.legend(fontsize=7.5, frameon=False)
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     said = title or (
         f"{len(alerts)} of {len(shown)} periods raised an alert" if len(alerts) else f"No alert in {len(shown)} periods"
     )
-    return finish(ax, said, caption or f"n = {len(shown)} periods", "time (UTC)", label)
+    return label_axes(ax, said, caption or f"n = {len(shown)} periods", "time (UTC)", label)
 
 # %% ../nbs/15_visualization.ipynb #bc8b4b7c
 def plot_drift(
@@ -593,15 +597,15 @@ def plot_drift(
     """
     shown = data.sort_values("value").tail(15)
     alert = shown["alert"].astype(bool) if "alert" in shown else shown["value"] > threshold
-    ax.barh([safe(c) for c in shown["column"]], shown["value"], color=np.where(alert, RED, BLUE), height=0.7)
-    mark(ax, threshold, "threshold")
+    ax.barh([escape_label(c) for c in shown["column"]], shown["value"], color=np.where(alert, RED, BLUE), height=0.7)
+    draw_threshold(ax, threshold, "threshold")
     moved = list(shown["column"][alert])[::-1]
     said = title or (
         f"{len(moved)} of {len(data)} columns drifted, first {moved[0]}"
         if moved
         else "No column drifted past its threshold"
     )
-    return finish(ax, said, f"{len(data)} columns", label)
+    return label_axes(ax, said, f"{len(data)} columns", label)
 
 # %% ../nbs/15_visualization.ipynb #27f157e4
 HEALTH = {"rows set aside": 0.05, "cells missing": 0.30, "values changed": 0.10}
@@ -654,7 +658,7 @@ def missing_table(analysis: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["column", "share", "n"])
 
 # %% ../nbs/15_visualization.ipynb #430f1135
-def example_of(example: Mapping) -> str:
+def example_text(example: Mapping) -> str:
     """An example of a change in words: a value before and after, or what was dropped; '' for none."""
     if "before" not in example:
         return str(example.get("row", ""))
@@ -667,6 +671,6 @@ def changes_table(transformation: Mapping) -> pd.DataFrame:
     rows = []
     for change in transformation.get("changes", []):
         example: Mapping = next(iter(change.get("examples", [])), {})
-        shown = example_of(example) if "before" in example or change["columns"] else ""
+        shown = example_text(example) if "before" in example or change["columns"] else ""
         rows.append((change["table"], change["rule"], ", ".join(change["columns"]), int(change["rows"]), shown))
     return pd.DataFrame(rows, columns=["table", "rule", "columns", "rows", "example"])

@@ -8,17 +8,17 @@ from scipy.stats.contingency import association as scipy_association
 
 from mlloop.analysis import (
     association,
+    cold_start_shares,
     column_facts,
     concentration,
     cramers_v,
+    days_between_purchases,
     forward_score,
-    gaps,
-    grouped,
-    loyalty,
-    newcomers,
+    group_codes,
+    repeat_purchases,
     sample,
     season,
-    segments,
+    segment_means,
     sessions,
     training_rows,
     trend,
@@ -111,7 +111,7 @@ def test_noise_of_many_values_has_no_forward_score():
 
 
 def test_missing_values_are_a_group_of_their_own():
-    assert grouped(pd.Series([1.0, None, 2.0])).tolist()[1] == -1
+    assert group_codes(pd.Series([1.0, None, 2.0])).tolist()[1] == -1
 
 
 def test_segments_put_the_surest_difference_first():
@@ -121,7 +121,7 @@ def test_segments_put_the_surest_difference_first():
             group == "few", RNG.random(N) < 0.62, np.where(group == "many", RNG.random(N) < 0.7, RNG.random(N) < 0.45)
         ).astype(float)
     )
-    found = segments(pd.DataFrame({"g": group}), y, "classification", ["g"], least=20)
+    found = segment_means(pd.DataFrame({"g": group}), y, "classification", ["g"], least=20)
     assert (
         found["group"][0] in ("many", "rest") and found.set_index("group").loc["few", "apart"] == found["apart"].min()
     )
@@ -150,12 +150,12 @@ def test_facts_of_purchases_by_hand():
         }
     )
     assert (
-        loyalty(bought)["repeat_share"] == 0.25
-        and loyalty(bought)["one_event_users"] == 0.5
-        and gaps(bought).tolist() == [4]
+        repeat_purchases(bought)["repeat_share"] == 0.25
+        and repeat_purchases(bought)["one_event_users"] == 0.5
+        and days_between_purchases(bought).tolist() == [4]
     )
     assert sessions(bought)["count"] == 3
-    assert newcomers(bought, pd.Timestamp("2025-01-05")) == {
+    assert cold_start_shares(bought, pd.Timestamp("2025-01-05")) == {
         "items": pytest.approx(1 / 3),
         "users": pytest.approx(1 / 3),
         "events": 3,

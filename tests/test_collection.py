@@ -14,7 +14,7 @@ import uuid
 import pyarrow.parquet as pq
 import pytest
 
-from mlloop.collection import Store, collect, external_files, fetch_files, fetch_http, fetch_nannyml, fetch_sql
+from mlloop.collection import RawStore, collect, external_files, fetch_files, fetch_http, fetch_nannyml, fetch_sql
 from mlloop.core.errors import SourceError
 from mlloop.core.settings import Settings
 from mlloop.core.storage import digest_file
@@ -33,7 +33,7 @@ def place(tmp_path):
 
 
 def store(place, source):
-    return Store(place, "toy", "rows", source)
+    return RawStore(place, "toy", "rows", source)
 
 
 def statement(sources, **more):

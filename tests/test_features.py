@@ -84,7 +84,7 @@ def test_a_later_event_never_changes_an_earlier_feature(drawn, hour, more):
     for kind in KINDS:
         keys = feature_registry.KEYS[kind]
         one, two = (
-            feature_registry.features_of(kind, t, goods, [moment]).to_pandas().sort_values(keys, ignore_index=True)
+            feature_registry.compute_features(kind, t, goods, [moment]).to_pandas().sort_values(keys, ignore_index=True)
             for t in tables
         )
         pd.testing.assert_frame_equal(one, two, rtol=1e-6)
@@ -148,7 +148,7 @@ def test_figures_of_a_small_shop_as_counted_by_hand():
     con = ibis.duckdb.connect()
     moment = (BEGIN + pd.Timedelta(days=24)).to_pydatetime()
     made = {
-        kind: feature_registry.features_of(
+        kind: feature_registry.compute_features(
             kind, con.create_table(f"e{kind}", events), con.create_table(f"g{kind}", GOODS), [moment]
         ).to_pandas()
         for kind in KINDS

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlloop.core.errors import ContractError, SourceError
-from mlloop.ingestion import Raw, contract, ingest_table, schema_changes
+from mlloop.ingestion import RawFile, contract, ingest_table, schema_changes
 from mlloop.problem import Column, Problem, Source, Table, load
 from mlloop.store.lake import Lake, digest
 
@@ -44,7 +44,7 @@ class Feed:
         (self.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         suffix = name.removesuffix(".gz").rsplit(".", 1)[1]
         form = {"jsonl": "jsonl", "parquet": "parquet"}.get(suffix, "csv")
-        self.raws.append(Raw(self.folder / name, form, name, self.source))
+        self.raws.append(RawFile(self.folder / name, form, name, self.source))
         return self
 
     def ingest(self, n=None, as_of=NOW, table="p/sales", **more):
@@ -52,7 +52,7 @@ class Feed:
         return ingest_table(self.lake, table, self.table, raws, [digest_of(r) for r in raws], as_of, **more)
 
 
-def digest_of(raw: Raw) -> str:
+def digest_of(raw: RawFile) -> str:
     from mlloop.core.storage import digest_file
 
     return digest_file(raw.path)
@@ -333,10 +333,10 @@ def test_online_retail_day_by_day_equals_all_days_at_once_and_the_whole_file(tmp
     with tarfile.open(RETAIL / "online_retail_by_day.tar.gz") as packed:
         packed.extractall(tmp_path / "days", filter="data")
     source, as_of = Source(kind="files", path="*"), dt.datetime(2012, 1, 1)
-    raws = [Raw(path, "csv", path.name, source) for path in sorted((tmp_path / "days").rglob("*.csv"))]
+    raws = [RawFile(path, "csv", path.name, source) for path in sorted((tmp_path / "days").rglob("*.csv"))]
     names = [raw.origin for raw in raws]
     whole = ingest_table(
-        lake, "r/whole", table, [Raw(RETAIL / "online_retail.csv.gz", "csv", "whole", source)], ["whole"], as_of
+        lake, "r/whole", table, [RawFile(RETAIL / "online_retail.csv.gz", "csv", "whole", source)], ["whole"], as_of
     )
     at_once = ingest_table(lake, "r/at_once", table, raws, names, as_of)
     trimmed = lambda ref: digest(lake.read(ref).mutate(Description=lambda t: t.Description.strip()))

@@ -389,7 +389,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_feed_is_named_with_its_table_and_column(kind):
     breaks, column = BROKEN[kind]
-    found = feed_checks.compare("sales", looked(sold()), looked(breaks(sold(days=14, seed=1))), days=14)
+    found = feed_checks.compare_profiles("sales", looked(sold()), looked(breaks(sold(days=14, seed=1))), days=14)
     assert [(one["table"], one["column"], one["kind"]) for one in found] == [("sales", column, kind)]
     assert all("sales" in one["said"] and abs(one["value"]) >= 0 for one in found)
     told = observed(answered(people(2000, 1, spread=0.3)), findings=found)
@@ -397,34 +397,44 @@ def test_a_broken_feed_is_named_with_its_table_and_column(kind):
 
 
 def test_a_column_that_is_not_there_any_more_is_named():
-    found = feed_checks.compare("sales", looked(sold()), looked(sold(14, 1).drop(columns="shop")), days=14)
+    found = feed_checks.compare_profiles("sales", looked(sold()), looked(sold(14, 1).drop(columns="shop")), days=14)
     assert [(one["column"], one["kind"]) for one in found] == [("shop", "schema")]
 
 
 def test_a_feed_in_order_is_called_so():
     before = looked(sold())
-    found = [feed_checks.compare("sales", before, looked(sold(days=14, seed=seed)), days=14) for seed in range(1, 31)]
+    found = [
+        feed_checks.compare_profiles("sales", before, looked(sold(days=14, seed=seed)), days=14)
+        for seed in range(1, 31)
+    ]
     assert found == [[]] * 30
     dearer = sold(14, 1).assign(
         price_eur=lambda t: t["price_eur"] * 1.3
     )  # a change of the world is no fault of the feed
-    assert feed_checks.compare("sales", before, looked(dearer), days=14) == []
+    assert feed_checks.compare_profiles("sales", before, looked(dearer), days=14) == []
 
 
 def test_what_ingestion_set_aside_and_what_came_late_is_counted():
     before = {"read": 1000, "kept": 990, "rejected": 10, "duplicates": 0}
     assert [
         f["kind"]
-        for f in feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1090, "rejected": 110, "duplicates": 0})
+        for f in feed_checks.ingestion_findings(
+            "sales", before, {"read": 1200, "kept": 1090, "rejected": 110, "duplicates": 0}
+        )
     ] == ["rejected"]
     assert [
         f["kind"]
-        for f in feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1090, "rejected": 12, "duplicates": 98})
+        for f in feed_checks.ingestion_findings(
+            "sales", before, {"read": 1200, "kept": 1090, "rejected": 12, "duplicates": 98}
+        )
     ] == ["duplicates"]
-    assert feed_checks.set_aside("sales", before, {"read": 1200, "kept": 1187, "rejected": 13, "duplicates": 0}) == []
-    assert [f["kind"] for f in feed_checks.late("sales", 80, 100)] == ["late"] and feed_checks.late(
-        "sales", 95, 100
-    ) == []
+    assert (
+        feed_checks.ingestion_findings("sales", before, {"read": 1200, "kept": 1187, "rejected": 13, "duplicates": 0})
+        == []
+    )
+    assert [f["kind"] for f in feed_checks.late_row_findings("sales", 80, 100)] == [
+        "late"
+    ] and feed_checks.late_row_findings("sales", 95, 100) == []
 
 
 # ------------------------------------------------------------------------------------- a project that is watched

@@ -15,12 +15,12 @@ from mlloop.data.cleaning import Change, Context, clean
 from mlloop.data.profiling import suggest_cleaning
 from mlloop.problem import Cleaning, Interactions, Items, Join, Problem, Time
 from mlloop.transformation import (
-    derived,
-    events_of,
-    items_of,
-    joined,
-    rows_of,
-    table_of_changes,
+    add_derived_columns,
+    cleaning_summary,
+    join_table,
+    prepare_events,
+    prepare_items,
+    prepare_rows,
     time_windows,
     transform,
 )
@@ -62,7 +62,7 @@ def loans(**columns) -> pd.DataFrame:
 
 
 def run(con, frame: pd.DataFrame, **changes):
-    return rows_of(statement(**changes), {"loans": con.create_table(ibis.util.gen_name("loans"), frame)}, AS_OF)
+    return prepare_rows(statement(**changes), {"loans": con.create_table(ibis.util.gen_name("loans"), frame)}, AS_OF)
 
 
 def rule(name, columns=(), **options) -> Cleaning:
@@ -100,7 +100,7 @@ def test_rows_whose_time_comes_with_a_join_are_cut_as_well(con):
         "loans": con.create_table("own_loans", pd.DataFrame({"day": range(60), "repaid": [0, 1] * 30})),
         "days": con.create_table("own_days", pd.DataFrame({"day": range(60), "at": DAYS})),
     }
-    rows = rows_of(asked, made, AS_OF).tables["rows"].to_pandas()
+    rows = prepare_rows(asked, made, AS_OF).tables["rows"].to_pandas()
     assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
 
 
@@ -246,8 +246,8 @@ def test_a_join_never_multiplies_rows(con):
     left = con.create_table("l", pd.DataFrame({"k": ["a", "b", None], "n": [1, 2, 3]}))
     twice = con.create_table("r", pd.DataFrame({"k": ["a", "a"], "v": [1, 2]}))
     with pytest.raises(DataError, match="would multiply rows"):
-        joined(left, twice, Join(table="r", on=["k"]))
-    rows, _ = joined(left, con.create_table("r1", pd.DataFrame({"k": ["a"], "n": [9]})), Join(table="r1", on=["k"]))
+        join_table(left, twice, Join(table="r", on=["k"]))
+    rows, _ = join_table(left, con.create_table("r1", pd.DataFrame({"k": ["a"], "n": [9]})), Join(table="r1", on=["k"]))
     assert rows.to_pandas().sort_values("n")["n_r1"].tolist()[0] == 9 and rows.count().to_pyarrow().as_py() == 3
 
 
@@ -256,23 +256,25 @@ def test_a_join_as_of_takes_the_latest_entry_before_the_row(con):
     right = con.create_table(
         "p", pd.DataFrame({"k": ["a", "a"], "since": pd.to_datetime(["2025-01-01", "2025-01-06"]), "price": [5.0, 6.0]})
     )
-    rows, _ = joined(left, right, Join(table="p", on=["k"]), time="at", right_time="since")
+    rows, _ = join_table(left, right, Join(table="p", on=["k"]), time="at", right_time="since")
     shown = rows.to_pandas().sort_values("at")
     assert shown["price"].tolist()[1] == 5.0 and np.isnan(shown["price"].tolist()[0])
 
 
 def test_derived_columns_build_on_each_other_and_errors_name_the_expression(con):
     table = con.create_table("d", pd.DataFrame({"n": [2]}))
-    assert derived(table, {"a": "n * 2", "b": "a + 1"}).to_pandas()["b"].tolist() == [5]
+    assert add_derived_columns(table, {"a": "n * 2", "b": "a + 1"}).to_pandas()["b"].tolist() == [5]
     with pytest.raises(DataError, match=r"task\.derive: c"):
-        derived(table, {"c": "no_such + 1"})
+        add_derived_columns(table, {"c": "no_such + 1"})
 
 
 def test_events_of_unknown_visitors_leave_and_are_counted(con):
     clicks = con.create_table(
         "c", pd.DataFrame({"u": ["a", None], "i": ["x", "y"], "t": DAYS[:2], "e": ["view", "view"]})
     )
-    events, changes = events_of([Interactions(table="c", user="u", item="i", time="t", kind_column="e")], {"c": clicks})
+    events, changes = prepare_events(
+        [Interactions(table="c", user="u", item="i", time="t", kind_column="e")], {"c": clicks}
+    )
     assert events.count().to_pyarrow().as_py() == 1 and [(c.rule, c.rows) for c in changes] == [("unknown visitor", 1)]
     assert list(events.schema().items())[:4] == [(n, events.schema()[n]) for n in ("user", "item", "time", "kind")]
 
@@ -291,7 +293,9 @@ def test_a_catalogue_taken_from_sales_has_no_column_of_a_sale_and_counts_names_t
         "paid": [5.0, 4.0, 4.0, 1.0, 1.0],
     }
     sales = {"sales": con.create_table("sales_of_items", pd.DataFrame(frame))}
-    items, changes = items_of(Items(table="sales", item="item", name="called", price="paid"), sales, None, others=False)
+    items, changes = prepare_items(
+        Items(table="sales", item="item", name="called", price="paid"), sales, None, others=False
+    )
     assert items.order_by("item").to_pandas().to_dict("list") == {
         "item": ["a", "b"],
         "name": ["mug", "pen"],
@@ -304,7 +308,7 @@ def test_a_catalogue_taken_from_sales_has_no_column_of_a_sale_and_counts_names_t
 def test_the_page_shows_values_before_and_after_but_never_a_whole_row():
     whole = Change("sales", "duplicates", [], 3, "dropped", "typed twice", examples=[{"row": "id=3, who=Ann"}])
     value = Change("sales", "replace", ["code"], 2, "changed", examples=[{"before": "POST", "after": None}])
-    assert list(table_of_changes([whole, value]).example) == ["typed twice", "'POST' -> missing"]
+    assert list(cleaning_summary([whole, value]).example) == ["typed twice", "'POST' -> missing"]
     product = {"changes": [plain(whole), plain(value)]}
     assert list(changes_table(product).example) == ["", "'POST' -> missing"]
 
@@ -398,7 +402,7 @@ def test_spark_gives_the_same_rows_and_changes(con, spark, tmp_path):
     asked = statement(tables={"loans": columns})
     found = []
     for engine in (con, spark):
-        result = rows_of(asked, {"loans": engine.read_parquet(str(loans_path))}, AS_OF)
+        result = prepare_rows(asked, {"loans": engine.read_parquet(str(loans_path))}, AS_OF)
         found.append((result.tables["rows"].to_pandas(), [(c.rule, c.columns, c.rows) for c in result.changes]))
     pd.testing.assert_frame_equal(found[0][0], found[1][0], check_dtype=False)
     assert found[0][1] == found[1][1]

@@ -97,7 +97,7 @@ def test_health_says_what_to_look_at():
 
 
 def test_long_and_hostile_names_stay_short_and_literal():
-    assert v.safe("$" * 100).count(r"\$") <= 60 and "\n" not in v.safe("a\nb")
+    assert v.escape_label("$" * 100).count(r"\$") <= 60 and "\n" not in v.escape_label("a\nb")
 
 
 def test_worth_that_nobody_stated_is_said_and_not_drawn():

@@ -188,13 +188,13 @@ def gate(
 ) -> None:
     """Ask one gate, running first what it reads; exit 3 when it says No."""
     from mlloop.pipeline import runner
-    from mlloop.problem import meant
+    from mlloop.problem import did_you_mean
 
     settings, plan = runner.project(problem, **_changes(changes))
     gates = {task.gate: task.name for task in plan.tasks.values() if task.is_gate}
     stage = gates.get(name.removesuffix("_gate"))
     if stage is None:
-        raise UsageError(f"no gate {name!r}{meant(name, gates)}", "pipeline.yaml", "Example: mlloop gate need")
+        raise UsageError(f"no gate {name!r}{did_you_mean(name, gates)}", "pipeline.yaml", "Example: mlloop gate need")
     with _watching(plan, as_json) as watch:
         outcome = runner.run(
             plan, settings, until=stage, start=stage if force else None, watch=watch, command=_command()
@@ -307,11 +307,11 @@ def log(
 ) -> None:
     """List what was decided, with the evidence; the newest last."""
     from mlloop.core import settings as _settings
-    from mlloop.problem import meant
+    from mlloop.problem import did_you_mean
     from mlloop.store.ledger import KINDS, Ledger
 
     if kind is not None and kind not in KINDS:
-        raise UsageError(f"no kind {kind!r}{meant(kind, KINDS)}", "--kind", "Example: mlloop log --kind gate")
+        raise UsageError(f"no kind {kind!r}{did_you_mean(kind, KINDS)}", "--kind", "Example: mlloop log --kind gate")
     ledger = Ledger.open(_settings.load())
     ledger.verify()
     rows = ledger.rows(problem=problem, kind=kind)[-last:]
@@ -649,9 +649,9 @@ def _ask(question: str, choices, default: str | None) -> str:
         answer = str(typer.prompt(">" if choices else question, default=default))
         if not choices or answer in [str(one) for one in choices]:
             return answer
-        from mlloop.problem import meant
+        from mlloop.problem import did_you_mean
 
-        typer.echo(f"  {answer!r} is none of them{meant(answer, choices)}")
+        typer.echo(f"  {answer!r} is none of them{did_you_mean(answer, choices)}")
 
 
 @app.command(epilog="Example: mlloop upgrade")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'DEFINITIONS', 'Feature', 'Definition', 'feature', 'definitions', 'catalogue', 'formula_digest',
-           'definition_digest', 'Past', 'past', 'features_of', 'features_at', 'changed_by_the_future', 'sources_of',
-           'RowFeatures']
+           'definition_digest', 'Past', 'build_past', 'compute_features', 'compute_features_at', 'leaking_features',
+           'columns_read', 'RowFeatures']
 
 # %% ../../nbs/data/feature_registry.ipynb #39c24c5b
 import datetime as dt
@@ -137,14 +137,16 @@ class Past:
         return self.events.filter(self._where(self.events, kind, days))
 
 # %% ../../nbs/data/feature_registry.ipynb #7ca767cb
-def past(events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, target_kind: str = "purchase") -> Past:
+def build_past(
+    events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, target_kind: str = "purchase"
+) -> Past:
     """Everything that was known at `cutoff`, and nothing later."""
     before = events.filter(events.time < ibis.literal(cutoff, "timestamp"))
     if "quantity" in before.columns:
         before = before.filter(before.quantity.fill_null(1) > 0)
     moment = (cutoff - dt.datetime(1970, 1, 1)).total_seconds()
     before = before.mutate(age_days=(moment - before.time.epoch_seconds()) / 86400.0)
-    described = _described(items, before)
+    described = _item_descriptions(items, before)
     return Past(
         before.join(described.select("item", "category", "price_position"), "item", how="left"),
         described,
@@ -153,7 +155,7 @@ def past(events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, targ
     )
 
 # %% ../../nbs/data/feature_registry.ipynb #26aaf708
-def _described(items: ibis.Table | None, before: ibis.Table) -> ibis.Table:
+def _item_descriptions(items: ibis.Table | None, before: ibis.Table) -> ibis.Table:
     table = before.select("item").distinct() if items is None else items
     empty = {"category": ("text", "string"), "price_eur": ("number", "float64")}
     table = table.mutate(**{name: ibis.null(kind) for name, (_, kind) in empty.items() if name not in table.columns})
@@ -162,7 +164,7 @@ def _described(items: ibis.Table | None, before: ibis.Table) -> ibis.Table:
     return table.mutate(price_position=position.cast("float64"))
 
 # %% ../../nbs/data/feature_registry.ipynb #83db4c14
-def features_of(
+def compute_features(
     kind: str, events: ibis.Table, items: ibis.Table | None, cutoffs: list[dt.datetime], target_kind: str = "purchase"
 ) -> ibis.Table:
     """The registered features of `kind` ('user', 'item', 'pair' or 'taste') as of each cutoff.
@@ -177,17 +179,17 @@ def features_of(
     DataError
         A definition did not make the columns that it declares.
     """
-    return features_at(kind, [past(events, items, cutoff, target_kind) for cutoff in cutoffs])
+    return compute_features_at(kind, [build_past(events, items, cutoff, target_kind) for cutoff in cutoffs])
 
 # %% ../../nbs/data/feature_registry.ipynb #f9e77751
-def features_at(kind: str, known: list[Past]) -> ibis.Table:
-    """As `features_of`, of pasts made before: what one `Past` keeps is computed once for all kinds."""
-    parts = [_as_of(kind, one) for one in known]
+def compute_features_at(kind: str, known: list[Past]) -> ibis.Table:
+    """As `compute_features`, of pasts made before: what one `Past` keeps is computed once for all kinds."""
+    parts = [_features_at_cutoff(kind, one) for one in known]
     return ibis.union(*parts) if len(parts) > 1 else parts[0]
 
 # %% ../../nbs/data/feature_registry.ipynb #bb4cb288
-def _as_of(kind: str, known: Past) -> ibis.Table:
-    tables = [_computed(definition, known) for definition in definitions(kind)]
+def _features_at_cutoff(kind: str, known: Past) -> ibis.Table:
+    tables = [_run_definition(definition, known) for definition in definitions(kind)]
     keys = KEYS[kind]
     joined = tables[0]
     for table in tables[1:]:
@@ -200,7 +202,7 @@ def _as_of(kind: str, known: Past) -> ibis.Table:
     return joined.select(cutoff=ibis.literal(known.cutoff, "timestamp"), **{k: joined[k] for k in keys}, **columns)
 
 # %% ../../nbs/data/feature_registry.ipynb #70dbbeea
-def _computed(definition: Definition, known: Past) -> ibis.Table:
+def _run_definition(definition: Definition, known: Past) -> ibis.Table:
     made = definition.compute(known)
     table = ibis.memtable(made) if isinstance(made, pd.DataFrame) else made
     wanted = [*KEYS[definition.of], *(f.name for f in definition.features)]
@@ -211,14 +213,14 @@ def _computed(definition: Definition, known: Past) -> ibis.Table:
     return table.select(*wanted)
 
 # %% ../../nbs/data/feature_registry.ipynb #e32f81cc
-def changed_by_the_future(
+def leaking_features(
     kind: str, events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, target_kind: str = "purchase"
 ) -> list[str]:
     """The features of `kind` at `cutoff` that come out differently when events at or after it are removed; [] is right."""
     keys = KEYS[kind]
     truncated = events.filter(events.time < ibis.literal(cutoff, "timestamp"))
     computed = lambda e: (
-        features_of(kind, e, items, [cutoff], target_kind).to_pandas().sort_values(keys, ignore_index=True)
+        compute_features(kind, e, items, [cutoff], target_kind).to_pandas().sort_values(keys, ignore_index=True)
     )
     whole, cut = computed(events), computed(truncated)
     if len(whole) != len(cut) or (whole[keys] != cut[keys]).any(axis=None):
@@ -228,7 +230,7 @@ def changed_by_the_future(
     return [name for name in features if not near(whole[name], cut[name]).all()]
 
 # %% ../../nbs/data/feature_registry.ipynb #row-code
-def sources_of(definition: Definition, table: ibis.Table) -> list[str]:
+def columns_read(definition: Definition, table: ibis.Table) -> list[str]:
     """The columns of `table` that a definition of kind 'row' reads, in their order."""
     import ibis.expr.operations as ops
 

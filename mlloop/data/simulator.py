@@ -170,9 +170,9 @@ def _truth(p: Parameters) -> Truth:
     brand = products.brand.map({name: i for i, name in enumerate(BRANDS)}).to_numpy()
 
     def taste(segment):
-        styles = 0.75 * _shares(segment_taste[segment]) + 0.25 * _shares(own_taste)
+        styles = 0.75 * _normalised(segment_taste[segment]) + 0.25 * _normalised(own_taste)
         fits = np.exp(-((level[None, :] - spends[:, None]) ** 2) / (2 * 0.9**2))
-        return _shares(styles[:, style] * appeal[None, :] * brand_taste[segment][:, brand] * fits)
+        return _normalised(styles[:, style] * appeal[None, :] * brand_taste[segment][:, brand] * fits)
 
     before = taste(customers.segment.to_numpy())
     after = taste(customers.segment_after.to_numpy())
@@ -181,7 +181,7 @@ def _truth(p: Parameters) -> Truth:
     return Truth(p, customers, products, before, after, staples)
 
 
-def _shares(weights: np.ndarray) -> np.ndarray:
+def _normalised(weights: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
@@ -193,7 +193,7 @@ def _price_level(products: pd.DataFrame) -> np.ndarray:
 
 def _products(p: Parameters, rng) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     names = list(CATEGORIES)
-    kind = rng.choice(len(names), p.products, p=_shares(np.linspace(1.6, 0.7, len(names))))
+    kind = rng.choice(len(names), p.products, p=_normalised(np.linspace(1.6, 0.7, len(names))))
     style = kind * STYLES + rng.integers(0, STYLES, p.products)
     brand = (kind * 2 + rng.integers(0, 6, p.products)) % len(BRANDS)
     usual = np.array([CATEGORIES[names[k]][1] for k in kind])
@@ -216,7 +216,7 @@ def _products(p: Parameters, rng) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]
 
 
 def _customers(p: Parameters, rng) -> pd.DataFrame:
-    segment = rng.choice(SEGMENTS, p.customers, p=_shares(np.linspace(1.5, 0.7, SEGMENTS)))
+    segment = rng.choice(SEGMENTS, p.customers, p=_normalised(np.linspace(1.5, 0.7, SEGMENTS)))
     moved = rng.random(p.customers) < p.taste_change_share
     after = np.where(moved, (segment + rng.integers(1, SEGMENTS, p.customers)) % SEGMENTS, segment)
     joined = np.where(rng.random(p.customers) < 0.8, -1, rng.integers(0, 300, p.customers))
@@ -262,13 +262,13 @@ def _sessions(t: Truth, day: int) -> pd.DataFrame:
     made = rng.poisson(c.sessions_per_day.to_numpy() * WEEKDAY[today.weekday()] * here)
     customer = np.repeat(np.arange(p.customers), made)
     n = len(customer)
-    second = rng.choice(24, n, p=_shares(HOUR)) * 3600 + rng.integers(0, 3600, n)
+    second = rng.choice(24, n, p=_normalised(HOUR)) * 3600 + rng.integers(0, 3600, n)
     looks = np.minimum(1 + rng.poisson(1.7, n), 9)
     session = np.repeat(np.arange(n), looks)
     rows = pd.DataFrame({"session": session, "customer": customer[session]})
     rows["second"] = np.minimum(second[session] + rng.integers(5, 1500, len(rows)), 86_399)
-    rows["product"] = _chosen(rng, t.liking(day), rows.customer.to_numpy())
-    rows["staple"] = _take_staples(rng, t, day, rows)
+    rows["product"] = _choose_products(rng, t.liking(day), rows.customer.to_numpy())
+    rows["staple"] = _replace_with_staples(rng, t, day, rows)
     chance = np.where(rows.staple, 0.72, 0.20)
     rows["cart"] = rng.random(len(rows)) < chance
     rows["bought"] = rows.cart & (rng.random(len(rows)) < 0.68)
@@ -283,7 +283,7 @@ def _sessions(t: Truth, day: int) -> pd.DataFrame:
     return rows
 
 
-def _chosen(rng, likes: np.ndarray, customer: np.ndarray) -> np.ndarray:
+def _choose_products(rng, likes: np.ndarray, customer: np.ndarray) -> np.ndarray:
     """A product for each row: three in four by the customer's taste, the rest by what is popular with everybody."""
     common = likes.sum(axis=0)
     edges = np.cumsum(likes, axis=1)
@@ -293,7 +293,7 @@ def _chosen(rng, likes: np.ndarray, customer: np.ndarray) -> np.ndarray:
     return np.where(rng.random(len(customer)) < 0.75, own, other).clip(0, likes.shape[1] - 1)
 
 
-def _take_staples(rng, t: Truth, day: int, rows: pd.DataFrame) -> np.ndarray:
+def _replace_with_staples(rng, t: Truth, day: int, rows: pd.DataFrame) -> np.ndarray:
     """Put in a third of the rows a staple of their customer that is due; returns which rows."""
     due = t.staples[t.staples.era == int(t.changed(day))]
     ready = (((day + due.phase) % due.period) / due.period).to_numpy() ** 3
@@ -346,7 +346,7 @@ class _World:
     def sales(self, day: int) -> list[pd.DataFrame]:
         """The purchases rows that follow from the sessions of `day`, by how many days later they are made."""
         if day not in self.sold:
-            made = _sold(self.truth, day, self.sessions(day))
+            made = _purchases_after_sessions(self.truth, day, self.sessions(day))
             lag = made.pop("lag").to_numpy()
             self.sold[day] = [made[lag == n] for n in range(LAGS + 4)]
             self.sold.pop(day - LAGS - 4, None)
@@ -356,7 +356,7 @@ class _World:
         """The rows of the purchases table that are made on `day`: bought at once, later, and brought back."""
         parts = [self.sales(origin)[day - origin] for origin in range(max(0, day - LAGS - 3), day + 1)]
         rng = np.random.default_rng([self.truth.parameters.seed, 5, day])
-        return _soiled(pd.concat(parts, ignore_index=True).sort_values(["purchased_at", "order_id"]), rng)
+        return _with_data_errors(pd.concat(parts, ignore_index=True).sort_values(["purchased_at", "order_id"]), rng)
 
 
 def _stamp(t: Truth, day: int, second) -> np.ndarray:
@@ -394,7 +394,7 @@ def _lines(events: pd.DataFrame, rng) -> list[str]:
     return lines
 
 
-def _sold(t: Truth, day: int, rows: pd.DataFrame) -> pd.DataFrame:
+def _purchases_after_sessions(t: Truth, day: int, rows: pd.DataFrame) -> pd.DataFrame:
     """What was bought after the sessions of a day, and what of it was brought back; `lag` is in days."""
     rows = rows[rows.bought | (rows.bought_later > 0)].drop_duplicates(["session", "product"])
     wait = rows.bought_later.where(~rows.bought, 0)
@@ -416,7 +416,7 @@ def _sold(t: Truth, day: int, rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _soiled(sold: pd.DataFrame, rng) -> pd.DataFrame:
+def _with_data_errors(sold: pd.DataFrame, rng) -> pd.DataFrame:
     """Purchases as a real till writes them: a few prices impossible, customers missing, rows written twice."""
     sold = sold.reset_index(drop=True)
     wrong = rng.random(len(sold))
@@ -480,7 +480,7 @@ def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **given)
     """
     p, folder = parameters(**given), Path(folder)
     until = _date(as_of)
-    _claim(folder, p)
+    _clear_other_world(folder, p)
     sweep(folder)
     world = _World(_truth(p))
     days = range(max(0, (until - p.start).days))
@@ -493,7 +493,7 @@ def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **given)
     return folder
 
 
-def _claim(folder: Path, p: Parameters) -> None:
+def _clear_other_world(folder: Path, p: Parameters) -> None:
     """Empty the folder unless it holds the world of these parameters."""
     mark = json.loads(json.dumps(asdict(p), default=str))
     if (folder / "world.json").exists() and read_json(folder / "world.json").get("parameters") == mark:

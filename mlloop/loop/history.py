@@ -328,7 +328,7 @@ def plot_policies(summary: dict[str, Any], ax):
     """The realised figure of each period under each policy, and what happened when; returns ax."""
     import pandas as pd
 
-    from mlloop.visualization import BLUE, GREEN, GREY, ORANGE, PINK, finish
+    from mlloop.visualization import BLUE, GREEN, GREY, ORANGE, PINK, label_axes
 
     periods = summary["periods"]
     at = [pd.Timestamp(one["until"]) for one in periods]
@@ -369,7 +369,7 @@ def plot_policies(summary: dict[str, Any], ax):
         ax.tick_params(axis="x", labelrotation=30)
     title = sentences(summary)[-1]
     label = metrics.metric(summary["metric"]).label
-    return finish(
+    return label_axes(
         ax,
         title[0].upper() + title[1:],
         f"n = {sum(one['n'] for one in periods):,} answers whose truth came, in {len(periods)} periods",

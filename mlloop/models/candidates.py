@@ -27,7 +27,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from ..core import extensions
 from . import serialization
 from ..core.errors import ModelError
-from ..problem import Recommendation, Rule, Tabular, meant
+from ..problem import Recommendation, Rule, Tabular, did_you_mean
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
 from ..core.storage import digest_json
 
@@ -107,7 +107,7 @@ def candidates_for(kind: str, names: list[str] | None = None) -> list[Candidate]
     for name in names or []:
         if name not in able:
             raise ModelError(
-                f"no candidate {name!r} for {kind}" + meant(name, able), "candidates", "See them: mlloop check"
+                f"no candidate {name!r} for {kind}" + did_you_mean(name, able), "candidates", "See them: mlloop check"
             )
     return [c for c in able.values() if not names or c.name in names]
 
@@ -124,7 +124,7 @@ def build(name: str, task: Tabular | Recommendation, seed: int = 0, params: dict
     for key in params or {}:
         if key not in chosen.defaults:
             raise ModelError(
-                f"no parameter {key!r}" + meant(key, chosen.defaults),
+                f"no parameter {key!r}" + did_you_mean(key, chosen.defaults),
                 f"candidate {name!r}",
                 "Give only parameters that it declares in its space",
             )

@@ -411,23 +411,23 @@ def feed_of(
         reference = feed.profile(table, spec, *(before if is_stream else (None, before[1])))
         now = feed.profile(table, spec, *((since, until) if is_stream else (None, until)))
         days = (until - since) / dt.timedelta(days=1) if is_stream else None
-        found = feed.compare(name, reference, now, days)
+        found = feed.compare_profiles(name, reference, now, days)
         lately, ever, times = None, None, 1.0
-        if is_stream and whole and any(one["kind"] in feed.SUDDEN for one in found):
+        if is_stream and whole and any(one["kind"] in feed.JUMP_KINDS for one in found):
             span = [dt.datetime.fromisoformat(whole[key]) for key in ("from", "until")]
             lately, times = feed.profile(table, spec, *span), (until - since) / (span[1] - span[0])
         if any(one["kind"] == "unseen" for one in found):
             ever = feed.profile(table, spec, None, before[1])
-        found = feed.confirmed(found, now, lately, ever, times)
+        found = feed.confirmed_findings(found, now, lately, ever, times)
         history = [entry["notes"] for entry in lake.history(place) if entry["notes"].get("counts")]
-        found += feed.set_aside(name, _counts(history, since), _counts(history, until))
+        found += feed.ingestion_findings(name, _counts(history, since), _counts(history, until))
         if is_stream:
             rows[name] = now["rows"]
             then = (last or {}).get("feed", {}).get("rows", {}).get(name)
             if then is not None:
                 span = [dt.datetime.fromisoformat(last["period"][key]) for key in ("from", "until")]  # type: ignore[index]
                 at = table[str(spec.time)].cast("timestamp")
-                found += feed.late(
+                found += feed.late_row_findings(
                     name, then, int(table.filter((at >= span[0]) & (at < span[1])).count().to_pyarrow().as_py())
                 )
         findings += found

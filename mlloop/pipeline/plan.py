@@ -21,7 +21,7 @@ from mlloop.core import parsing, storage
 from mlloop.core.errors import GateClosed, ParameterError, SettingsError, StageFailed
 from mlloop.core.moved import current
 from mlloop.core.settings import Settings
-from mlloop.problem import meant
+from mlloop.problem import did_you_mean
 
 GATE_HOOK = "mlloop.pipeline.plan.stop_at_closed_gate"
 
@@ -112,7 +112,7 @@ class Plan:
         """
         if name not in self.tasks:
             raise ParameterError(
-                f"no stage {name!r}" + meant(name, self.tasks), "pipeline.yaml", "See them: mlloop status"
+                f"no stage {name!r}" + did_you_mean(name, self.tasks), "pipeline.yaml", "See them: mlloop status"
             )
         return self.tasks[name]
 
@@ -132,7 +132,7 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
     for name, value in changed.items():
         if name not in known:
             raise ParameterError(
-                f"no parameter {name!r}" + meant(name, known),
+                f"no parameter {name!r}" + did_you_mean(name, known),
                 str(path),
                 "Declare it in env.yaml or leave it out, then: mlloop run",
             )

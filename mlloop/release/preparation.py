@@ -42,7 +42,7 @@ def request_form(statement: Problem, names: list[str], rows: pd.DataFrame) -> tu
         if name in own:
             kind = onnx_export.NUMBER if pd.api.types.is_numeric_dtype(rows[name]) else onnx_export.TEXT
             features.append(Feature(name, kind, "", computed=own[name].name))
-            for source in feature_registry.sources_of(own[name], ibis.memtable(rows.head(1))):
+            for source in feature_registry.columns_read(own[name], ibis.memtable(rows.head(1))):
                 fields.setdefault(source, _field(source, _kind_of(rows[source]), declared.get(source)))
             continue
         base, _, part = name.rpartition("_")

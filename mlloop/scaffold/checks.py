@@ -13,7 +13,7 @@ from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ProblemError, SettingsError, SourceError, StageFailed
 from mlloop.core.settings import Settings
 from mlloop.pipeline import runner
-from mlloop.problem import Problem, Recommendation, Source, Table, meant
+from mlloop.problem import Problem, Recommendation, Source, Table, did_you_mean
 
 
 def everything(root: Path | str | None = None) -> list[str]:
@@ -136,7 +136,7 @@ def _names(file: Path, statement: Problem) -> None:
     ]
     for kind, known, name, place in wanted:
         if name not in known:
-            told = f"{kind} {name!r} is not registered" + meant(name, known)
+            told = f"{kind} {name!r} is not registered" + did_you_mean(name, known)
             raise ProblemError(
                 told, f"{file}: {place}", f"Write it with the decorator own.{kind} and export it, then: mlloop check"
             )
@@ -146,7 +146,7 @@ def _names(file: Path, statement: Problem) -> None:
         able = [c.name for c in candidates.candidates_for(statement.task.kind)]
         for name in statement.budget.candidates:
             if name not in able:
-                told = f"candidate {name!r} is not there for {statement.task.kind}" + meant(name, able)
+                told = f"candidate {name!r} is not there for {statement.task.kind}" + did_you_mean(name, able)
                 raise ProblemError(told, f"{file}: budget.candidates", "Mend the statement, then: mlloop check")
 
 
@@ -172,8 +172,8 @@ def _sources(file: Path, statement: Problem, settings: Settings) -> list[str]:
 def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list[str] | None, str]:
     from mlloop import collection, ingestion
 
-    where = collection.place(source.path or "", settings, statement.name)
-    found = collection.matching(source, settings, statement.name)
+    where = collection.resolve_location(source.path or "", settings, statement.name)
+    found = collection.matching_files(source, settings, statement.name)
     if not found:
         folder = Path(where).parent
         near = sorted(one.name for one in folder.glob("*"))[:8] if folder.is_dir() else []
@@ -187,7 +187,7 @@ def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list
     form = collection.file_format(newest, source)
     if form == "jsonl":
         return None, ""
-    raw = ingestion.Raw(newest, form, newest.name, source)
+    raw = ingestion.RawFile(newest, form, newest.name, source)
     if source.encoding.lower().startswith("utf-16") and form == "csv":
         return None, ""
     return ingestion.header(
@@ -199,7 +199,7 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
     """The columns of a local database's table; others are left to the run."""
     from mlloop import collection
 
-    url = collection.place(source.url or "", settings)
+    url = collection.resolve_location(source.url or "", settings)
     if not url.startswith("sqlite:///"):
         return None, ""
     place = Path(url.removeprefix("sqlite:///").split("?")[0])
@@ -216,7 +216,7 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
     known = [*inspector.get_table_names(), *inspector.get_view_names()]
     if source.table not in known:
         raise SourceError(
-            f"there is no table {source.table!r}" + meant(source.table, known),
+            f"there is no table {source.table!r}" + did_you_mean(source.table, known),
             str(place),
             "Mend sources in the statement, then: mlloop check",
         )
@@ -230,7 +230,7 @@ def _has_columns(file: Path, statement: Problem, table: str, spec: Table, column
     needed = {*spec.key, spec.time, *(n for n, one in spec.columns.items() if one.required), *_needed(statement, table)}
     for name in lost:
         if name in needed:
-            told = f"column {name!r} is not in {where}" + meant(name, columns)
+            told = f"column {name!r} is not in {where}" + did_you_mean(name, columns)
             raise ProblemError(
                 told, f"{file}: tables.{table}.columns", "Mend the statement or the file, then: mlloop check"
             )
@@ -272,7 +272,7 @@ def expressions(file: Path, statement: Problem) -> None:
         columns |= {n: made for n in rule.columns if made and n in columns}
         suffix = {"fill": "_missing", "outliers": "_outlier"}.get(rule.rule)
         columns |= {f"{n}{suffix}": "BOOLEAN" for n in rule.columns if suffix}
-    unknown = any(one.rule not in problems.CLEANING for one in statement.tables[task.table].cleaning)
+    unknown = any(one.rule not in problems.CLEANING_RULES for one in statement.tables[task.table].cleaning)
     with duckdb.connect() as con:
         listed = ", ".join(f'"{_quoted(name)}" {kind}' for name, kind in columns.items())
         con.execute(f"CREATE TABLE rows ({listed})")

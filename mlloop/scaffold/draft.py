@@ -12,7 +12,7 @@ import pandas as pd
 
 from mlloop import problem as problems
 from mlloop.core.errors import DataError, UsageError
-from mlloop.problem import meant
+from mlloop.problem import did_you_mean
 from mlloop.scaffold import survey
 from mlloop.scaffold.survey import Guess, Looked
 
@@ -52,7 +52,7 @@ class Wanted:
 
 def _must_be_a_column(option: str, column: str | None, looked: Looked) -> None:
     if column is not None and column not in looked.text.columns:
-        told = f"--{option} {column!r} is not a column" + meant(column, list(looked.text.columns))
+        told = f"--{option} {column!r} is not a column" + did_you_mean(column, list(looked.text.columns))
         raise UsageError(told, looked.source.path or looked.source.url, "Name one of them")
 
 
@@ -260,7 +260,7 @@ def _kind(wanted, looked, target: Guess, name: str, said, ask) -> tuple[str, str
     positive = wanted.positive
     if positive is not None and positive not in counts.index:
         raise UsageError(
-            f"--positive {positive!r} is not a value of {name}" + meant(positive, list(counts.index)),
+            f"--positive {positive!r} is not a value of {name}" + did_you_mean(positive, list(counts.index)),
             next_step="Name one of them",
         )
     if positive is None:

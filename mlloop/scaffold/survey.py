@@ -19,7 +19,7 @@ from mlloop import analysis, ingestion
 from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.data import profiling
-from mlloop.problem import Column, Source, meant
+from mlloop.problem import Column, Source, did_you_mean
 
 ROWS = 100_000
 FORMS = (
@@ -98,7 +98,7 @@ def look(data: str, table: str | None = None, query: str | None = None) -> Looke
             if table or query:
                 raise UsageError("--table and --query belong to a database's URL", next_step=f"Example: {EXAMPLE}")
             source, files, raws = _files(data)
-        raws = raws or [ingestion.Raw(Path(folder, "sample.parquet"), "parquet", "query", source)]
+        raws = raws or [ingestion.RawFile(Path(folder, "sample.parquet"), "parquet", "query", source)]
         con = ibis.duckdb.connect()
         raws = [ingestion.as_utf8(raw, Path(folder)) for raw in raws]
         names = list(dict.fromkeys(name for raw in raws[:50] for name in ingestion.header(raw) if name.strip()))
@@ -140,14 +140,14 @@ def _counted(rows, unread, names, source, files, data) -> Looked:
     )
 
 
-def _files(data: str) -> tuple[Source, list[Path], list[ingestion.Raw]]:
+def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile]]:
     path = Path(data).expanduser()
     pattern = str(path / "*") if path.is_dir() else str(path)
     found = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
     if not found:
         near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:8] if path.parent.is_dir() else []
         raise SourceError(
-            "there is no such file" + (meant(path.name, near) if near else ""), data, "Name it: --data FILE"
+            "there is no such file" + (did_you_mean(path.name, near) if near else ""), data, "Name it: --data FILE"
         )
     suffix = lambda one: Path(one.name.removesuffix(".gz")).suffix.lower()
     if path.is_dir():
@@ -165,7 +165,7 @@ def _files(data: str) -> tuple[Source, list[Path], list[ingestion.Raw]]:
         mark = separator(found[0], given["encoding"])
         given |= {} if mark == "," else {"separator": mark}
     source = Source(**given)
-    return source, found, [ingestion.Raw(one, form, one.name, source) for one in found]
+    return source, found, [ingestion.RawFile(one, form, one.name, source) for one in found]
 
 
 def _database(url: str, table: str | None, query: str | None, folder: Path) -> tuple[Source, list[Path]]:
@@ -188,7 +188,7 @@ def _database(url: str, table: str | None, query: str | None, folder: Path) -> t
             )
         table = None if query else (table or known[0])
         if table and "." not in table and table not in known + sa.inspect(engine).get_view_names():
-            raise SourceError(f"there is no table {table!r}" + meant(table, known), url, "Say it: --table NAME")
+            raise SourceError(f"there is no table {table!r}" + did_you_mean(table, known), url, "Say it: --table NAME")
         inner = (
             f"({query}) AS asked"
             if query
@@ -384,7 +384,7 @@ def _dressed(name: str, known: pd.Series) -> Guess | None:
     bare = known.str.fullmatch(ingestion.NUMBER.strip("^$"))
     dressed = fits & ~bare
     words = known[~fits].str.lower()
-    strange = words[~words.isin(profiling.SAID_MISSING)]
+    strange = words[~words.isin(profiling.MISSING_PLACEHOLDERS)]
     if (
         fits.sum() < 20
         or bare.all()
@@ -590,7 +590,7 @@ def leaks(
         if name in skip:
             continue
         values = one.values[known]
-        sign = analysis._sign(values, y, _alone(values, y, later, kind), kind, None)
+        sign = analysis._leak_sign(values, y, _alone(values, y, later, kind), kind, None)
         sign = sign or (_only_for_one(values, y) if kind == "classification" else "")
         if sign and not sign.startswith("names rows"):
             found[name] = sign
@@ -608,7 +608,7 @@ def _only_for_one(values: pd.Series, y: pd.Series) -> str:
 
 
 def _alone(values: pd.Series, y: pd.Series, later: np.ndarray, kind: str) -> float:
-    return analysis.forward_score(analysis.grouped(values), y, later, kind)
+    return analysis.forward_score(analysis.group_codes(values), y, later, kind)
 
 
 def _sums(columns: dict[str, Guess], y: pd.Series, known: pd.Series) -> dict[str, str]:
