@@ -1,7 +1,7 @@
 """Draw the package as a house: docs/house.svg, a floor for each import layer of pyproject.toml, a box for each wing and stage.
 
-    python scripts/draw_house.py            # writes it
-    python scripts/draw_house.py --check    # exit 1 where the drawing differs from the code
+python scripts/draw_house.py            # writes it
+python scripts/draw_house.py --check    # exit 1 where the drawing differs from the code
 """
 
 import sys

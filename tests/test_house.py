@@ -15,8 +15,25 @@ import draw_house
 
 from mlloop.core import moved
 
-STAGES = """problem collection ingestion transformation analysis visualization need_gate features exploration building
-training evaluation validation_gate deployment serving monitoring retraining""".split()
+STAGES = [
+    "problem",
+    "collection",
+    "ingestion",
+    "transformation",
+    "analysis",
+    "visualization",
+    "need_gate",
+    "features",
+    "exploration",
+    "building",
+    "training",
+    "evaluation",
+    "validation_gate",
+    "deployment",
+    "serving",
+    "monitoring",
+    "retraining",
+]
 AT_THE_TOP = {*STAGES, "project", "products"}
 
 
@@ -56,11 +73,15 @@ def test_a_former_name_gives_the_module_itself(former):
 
 
 def test_a_former_name_is_imported_in_every_form():
-    code = "from mlloop import own; import mlloop.perceptron; from mlloop.candidates import candidate; print(own.__name__)"
+    code = (
+        "from mlloop import own; import mlloop.perceptron; from mlloop.candidates import candidate; print(own.__name__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "mlloop.core.extensions"
 
 
 def test_layers_are_about_fifteen():
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     assert 10 <= len(contracts[0]["layers"]) <= 16
