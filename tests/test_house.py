@@ -8,13 +8,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import draw_house
-
-from mlloop.core import moved
-
 STAGES = [
     "problem",
     "collection",
