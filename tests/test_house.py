@@ -6,27 +6,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import draw_house
 import pytest
 
-STAGES = [
-    "problem",
-    "collection",
-    "ingestion",
-    "transformation",
-    "analysis",
-    "visualization",
-    "need_gate",
-    "features",
-    "exploration",
-    "building",
-    "training",
-    "evaluation",
-    "validation_gate",
-    "deployment",
-    "serving",
-    "monitoring",
-    "retraining",
-]
+from mlloop.core import moved
+
+ROOT = Path(__file__).resolve().parents[1]
+BEFORE_THE_GATE = ["problem", "collection", "ingestion", "transformation", "analysis", "visualization", "need_gate"]
+TO_A_MODEL = ["features", "exploration", "building", "training", "evaluation", "validation_gate"]
+STAGES = [*BEFORE_THE_GATE, *TO_A_MODEL, "deployment", "serving", "monitoring", "retraining"]
 AT_THE_TOP = {*STAGES, "project", "products"}
 
 
