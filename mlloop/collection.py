@@ -53,7 +53,7 @@ def resolve_location(text: str, settings: Settings, problem: str = "") -> str:
     text = (
         text.replace("{state}", str(settings.state)).replace("{root}", str(settings.root)).replace("{problem}", problem)
     )
-    text = re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), text)
+    text = re.sub(r"\$\{(\w+)\}", lambda variable: os.environ.get(variable[1], variable[0]), text)
     if text.startswith("sqlite:///") and not text.startswith("sqlite:////") and ":memory:" not in text:
         return f"sqlite:///{settings.root / text.removeprefix('sqlite:///')}"
     return text if "://" in text else str(settings.root / text)
@@ -81,8 +81,8 @@ def external_files(problem: Problem, settings: Settings) -> list[Path]:
                     resolve_location(source.url or "", settings, problem.name).removeprefix("sqlite:///").split("?")[0]
                 )
             )
-    made = settings.state / "world" / problem.name
-    return sorted({path for path in found if not (problem.simulator and path.is_relative_to(made))})
+    world = settings.state / "world" / problem.name
+    return sorted({path for path in found if not (problem.simulator and path.is_relative_to(world))})
 
 # %% ../nbs/11_collection.ipynb #3be38f0c
 def has_arrived(path: Path, as_of: dt.datetime) -> bool:
@@ -203,7 +203,7 @@ def fetch_files(
         near = sorted(p.name for p in Path(where).parent.glob("*"))[:8] if Path(where).parent.is_dir() else []
         there = f"the folder holds {', '.join(near)}" if near else "the folder is empty or not there"
         raise SourceError(
-            f"no file matches ({there})", where, "Put the file there or mend sources in the statement, then: mlloop run"
+            f"no file matches ({there})", where, "Put the file there or fix sources in the statement, then: mlloop run"
         )
     batches = [_stored_copy(path, source, store) for path in paths if has_arrived(path, as_of)]
     if batches and not any(batch.rows for batch in batches):
@@ -358,7 +358,7 @@ def fetch_sql(
     file = Path(url.removeprefix("sqlite:///").split("?")[0])
     if url.startswith("sqlite:///") and not file.is_file():
         raise SourceError(
-            "there is no such database", str(file), "Put it there or mend sources in the statement, then: mlloop run"
+            "there is no such database", str(file), "Put it there or fix sources in the statement, then: mlloop run"
         )
     try:
         if source.watermark:
@@ -367,9 +367,9 @@ def fetch_sql(
         read = lambda to: counted.append(_query(source, url, None, None, to))
         return [replace(store.take(".parquet", read, rows=-1, format="parquet", origin=origin), rows=counted[0])]
     except SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+        message = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise SourceError(
-            f"{origin}: {said}", _without_password(url), "Mend sources in the statement, then: mlloop run"
+            f"{origin}: {message}", _without_password(url), "Fix sources in the statement, then: mlloop run"
         ) from error
     except ModuleNotFoundError as error:
         step = f"Run: pip install {'mlloop[postgres]' if error.name == 'psycopg' else error.name}"
@@ -380,12 +380,22 @@ def _driver_url(url: str):
     """The URL with psycopg as Postgres' driver where it names none."""
     import sqlalchemy as sa
 
-    made = sa.make_url(url)
-    return made.set(drivername="postgresql+psycopg") if made.drivername in ("postgres", "postgresql") else made
+    parsed = sa.make_url(url)
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername in ("postgres", "postgresql") else parsed
 
 # %% ../nbs/11_collection.ipynb #62feabf7
 def _without_password(url: str) -> str:
     return re.sub(r"//([^:/@]+):[^@]+@", r"//\1:***@", url)
+
+# %% ../nbs/11_collection.ipynb #2b16a173
+def _like(sample: Any, edge: str) -> Any:
+    """A moment in the form in which the column holds its times."""
+    if not isinstance(sample, str):
+        zone = getattr(sample, "tzinfo", None)
+        return utc(edge).replace(tzinfo=dt.UTC) if zone else utc(edge)
+    if utc(edge).time() == dt.time():
+        return edge[:10]
+    return edge if "T" in sample else edge.replace("T", " ")
 
 # %% ../nbs/11_collection.ipynb #d3a27fc7
 def _query(source: Source, url: str, since: str | None, until: str | None, to: Path) -> int:
@@ -397,7 +407,7 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
         with engine.connect().execution_options(stream_results=True) as connection:
             quote = engine.dialect.identifier_preparer.quote
             inner = (
-                f"({source.query}) AS asked"
+                f"({source.query}) AS selected"
                 if source.query
                 else ".".join(quote(p) for p in (source.table or "").split("."))
             )
@@ -419,16 +429,6 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
     finally:
         engine.dispose()
 
-# %% ../nbs/11_collection.ipynb #2b16a173
-def _like(sample: Any, edge: str) -> Any:
-    """A moment in the form in which the column holds its times."""
-    if not isinstance(sample, str):
-        zone = getattr(sample, "tzinfo", None)
-        return utc(edge).replace(tzinfo=dt.UTC) if zone else utc(edge)
-    if utc(edge).time() == dt.time():
-        return edge[:10]
-    return edge if "T" in sample else edge.replace("T", " ")
-
 # %% ../nbs/11_collection.ipynb #89431dca
 def fetch_http(
     source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
@@ -438,7 +438,7 @@ def fetch_http(
     Raises
     ------
     SourceError
-        The service answers with an error, with something else than JSON, or in a circle.
+        The service returns an error, something other than JSON, or a page that came before.
     """
 
     def write(since: str | None, until: str, to: Path) -> int:
@@ -484,7 +484,7 @@ def _pages(url: str, source: Source) -> Iterator[dict]:
                 raise SourceError(
                     "the pages go in a circle: this address came twice",
                     url,
-                    "Mend next_page in the statement, then: mlloop run",
+                    "Fix next_page in the statement, then: mlloop run",
                 )
             seen.add(url)
             page = _page(client, url)
@@ -493,7 +493,7 @@ def _pages(url: str, source: Source) -> Iterator[dict]:
                 raise SourceError(
                     f"records {source.records!r} is {type(rows).__name__}, expected a list of objects",
                     url,
-                    "Mend records in the statement, then: mlloop run",
+                    "Fix records in the statement, then: mlloop run",
                 )
             yield from rows
             following = _under(page, source.next_page, url, missing=None) if source.next_page else None
@@ -507,23 +507,25 @@ def _under(page: Any, dotted: str | None, url: str, missing: Any = ...) -> Any:
                 return missing
             keys = ", ".join(page) if isinstance(page, dict) else type(page).__name__
             raise SourceError(
-                f"the answer has no {dotted!r} (it has: {keys})", url, "Mend records in the statement, then: mlloop run"
+                f"the response has no {dotted!r} (it has: {keys})",
+                url,
+                "Fix records in the statement, then: mlloop run",
             )
         page = page[name]
     return page
 
 # %% ../nbs/11_collection.ipynb #6351161b
 def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
-    """One answer as JSON; what may pass is tried again."""
+    """One response as JSON; an error that may be temporary is retried."""
     import httpx
     import tenacity
 
-    may_pass = lambda e: (
+    is_temporary = lambda e: (
         isinstance(e, httpx.TransportError)
         or (isinstance(e, httpx.HTTPStatusError) and (e.response.status_code == 429 or e.response.status_code >= 500))
     )
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(may_pass),
+        retry=tenacity.retry_if_exception(is_temporary),
         stop=tenacity.stop_after_attempt(attempts),
         wait=tenacity.wait_exponential_jitter(wait_s, max=10, jitter=wait_s),
         reraise=True,
@@ -532,14 +534,16 @@ def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
         response = retrying(lambda: client.get(url).raise_for_status())
         return response.json()
     except httpx.HTTPStatusError as error:
-        told = f"answered {error.response.status_code} {error.response.reason_phrase}"
-        raise SourceError(told, url, "Check the address and the headers of the source, then: mlloop run") from error
+        message = f"answered {error.response.status_code} {error.response.reason_phrase}"
+        raise SourceError(message, url, "Check the address and the headers of the source, then: mlloop run") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
             f"cannot be reached: {error}", url, "Check the address and the network, then: mlloop run"
         ) from error
     except ValueError as error:
-        raise SourceError("the answer is not JSON", url, "Check the address of the source, then: mlloop run") from error
+        raise SourceError(
+            "the response is not JSON", url, "Check the address of the source, then: mlloop run"
+        ) from error
 
 # %% ../nbs/11_collection.ipynb #d252b0d8
 NANNYML = {
@@ -572,7 +576,7 @@ def nannyml_history(dataset: str):
     found = importlib.util.find_spec("nannyml")
     if dataset not in NANNYML or found is None:
         told = f"no data set {dataset!r}" + did_you_mean(dataset, NANNYML) if found else "nannyml is not installed"
-        raise SourceError(told, "nannyml", "Mend sources in the statement, then: mlloop check")
+        raise SourceError(told, "nannyml", "Fix sources in the statement, then: mlloop check")
     folder = Path((found.submodule_search_locations or [""])[0], "datasets", "data")
     read = lambda name: pd.read_parquet(folder / name) if name.endswith(".pq") else pd.read_csv(folder / name)
     reference, analysis, targets = (read(name) for name in NANNYML[dataset])
@@ -607,7 +611,7 @@ def fetch_nannyml(
         if source.watermark:
             if source.watermark not in rows:
                 told = f"watermark {source.watermark!r} is not a column of {dataset} (columns: {', '.join(rows)})"
-                raise SourceError(told, "nannyml", "Mend sources in the statement, then: mlloop check")
+                raise SourceError(told, "nannyml", "Fix sources in the statement, then: mlloop check")
             at = pd.to_datetime(rows[source.watermark])
             rows = rows[(at < utc(until or "9999-12-31")) & ((at >= utc(since)) if since else True)]
         rows.astype({c: str for c in rows.select_dtypes("category")}).to_parquet(to, index=False)
@@ -631,15 +635,15 @@ def collect(problem: Problem, as_of: dt.datetime, settings: Settings) -> dict[st
     SourceError
         A source that cannot be read; nothing of it is kept.
     """
-    made = settings.state / "world" / problem.name
+    world = settings.state / "world" / problem.name
     if problem.simulator is not None:
         from mlloop.data.simulator import write_world
 
-        write_world(made, as_of, **problem.simulator)
+        write_world(world, as_of, **problem.simulator)
     fetched = {}
     for name, source in problem.sources.items():
         lies = resolve_location(source.path or source.url or "", settings, problem.name).removeprefix("sqlite:///")
-        simulated = problem.simulator is not None and Path(lies).is_relative_to(made)
+        simulated = problem.simulator is not None and Path(lies).is_relative_to(world)
         store = RawStore(settings, problem.name, name, [source, problem.simulator if simulated else None])
         batches = store.recall(as_of) if simulated else None
         if batches is None:
@@ -698,6 +702,6 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
 
 # %% ../nbs/11_collection.ipynb #3301e91c
 def feeds(batches: dict[str, list[Batch]]) -> dict[str, list[Batch]]:
-    """The sources that come as files named by day, five or more: those whose rhythm can be drawn."""
+    """The sources that come as files named by day, five or more: those whose daily volume can be drawn."""
     dated = {n: [b for b in bs if re.search(r"\d{4}-\d{2}-\d{2}", b.origin)] for n, bs in batches.items()}
-    return {name: found for name, found in dated.items() if len(found) >= 5}
+    return {name: daily for name, daily in dated.items() if len(daily) >= 5}

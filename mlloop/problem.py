@@ -97,7 +97,7 @@ class Column(Record):
 
 # %% ../nbs/10_problem.ipynb #f32b4d14
 class Cleaning(Record):
-    """One declared cleaning rule of a table; what each `rule` does is in the notebook 04_cleaning."""
+    """One declared cleaning rule of a table; what each `rule` does is in the notebook data/cleaning."""
 
     rule: Name
     columns: list[str] = []
@@ -144,13 +144,15 @@ class Table(Record):
             for name in names:
                 if name not in self.columns:
                     raise ValueError(f"{what} {name!r} is not among its columns" + did_you_mean(name, self.columns))
-        for one in self.cleaning:
+        for cleaning in self.cleaning:
             known = [*CLEANING_RULES, *((info.context or {}).get("cleaning") or [])]
-            if info.context is not None and one.rule not in known:
-                raise ValueError(f"cleaning rule {one.rule!r} is not known" + did_you_mean(one.rule, known))
-            for name in one.columns:
+            if info.context is not None and cleaning.rule not in known:
+                raise ValueError(f"cleaning rule {cleaning.rule!r} is not known" + did_you_mean(cleaning.rule, known))
+            for name in cleaning.columns:
                 if name not in self.columns and not name.endswith(("_missing", "_outlier")):
-                    raise ValueError(f"cleaning rule {one.rule!r} names {name!r}" + did_you_mean(name, self.columns))
+                    raise ValueError(
+                        f"cleaning rule {cleaning.rule!r} names {name!r}" + did_you_mean(name, self.columns)
+                    )
         return self
 
 # %% ../nbs/10_problem.ipynb #29fa6ee9
@@ -163,7 +165,7 @@ def did_you_mean(word: str, known) -> str:
 
 # %% ../nbs/10_problem.ipynb #24d6fac0
 class Join(Record):
-    """Columns of another table, joined by equal keys (left join); `as_of_time` never joins a later row."""
+    """Columns of another table, joined by equal keys (left join); where both tables have a time, never of a later row."""
 
     table: Name
     on: list[str]
@@ -295,7 +297,7 @@ class Success(Record):
 class Money(Record):
     """What decisions are worth, per decision and per period, in one currency.
 
-    Classification: the worth of each outcome, and `act_share` (the share of cases one can act on).
+    Classification: the worth of each outcome.
     Regression: the cost of one unit of absolute error. Recommendation: the worth of one hit in the top k.
     """
 
@@ -496,7 +498,7 @@ def load(path: Path | str) -> Problem:
             "there is no such problem statement", str(path), "See those there are: mlloop status"
         ) from error
     except (MarkedYAMLError, UnicodeDecodeError) as error:
-        raise ProblemError(" ".join(str(error).split()), str(path), "Mend the file, then: mlloop check") from error
+        raise ProblemError(" ".join(str(error).split()), str(path), "Fix the file, then: mlloop check") from error
     if not isinstance(content, dict):
         raise ProblemError(
             "holds no problem statement (expected keys: name, question, ...)",
@@ -507,7 +509,7 @@ def load(path: Path | str) -> Problem:
         return Problem.model_validate(_plain(content), context=_project_extensions(path))
     except ValidationError as error:
         told = [line for one in error.errors() for line in _messages(path, content, one)]
-        raise ProblemError("\n".join(told), next_step="Mend the file, then: mlloop check") from error
+        raise ProblemError("\n".join(told), next_step="Fix the file, then: mlloop check") from error
 
 # %% ../nbs/10_problem.ipynb #ee449836
 def _project_extensions(path: Path) -> dict[str, list[str]]:
@@ -634,7 +636,7 @@ def summary(problem: Problem):
     metric = metric.upper() if s.metric in ("roc_auc", "f1", "r2", "mae", "rmse", "mape", "ndcg", "map") else metric
     bound = "at most" if s.metric in ("mae", "rmse", "mape", "log_loss", "brier", "ece") else "at least"
     rows = [
-        ("task", problem.task.kind, "what kind of answer is asked for"),
+        ("task", problem.task.kind, "what kind of prediction is needed"),
         ("solved when", f"{metric} {bound} {s.threshold:g}", "on a period the model never saw"),
         ("and better than the best rule by", f"{s.min_gain:g}", f"with {s.confidence:.0%} confidence"),
         ("a decision is worth", worth, f"{m.decisions_per_period:,} decisions each {m.period_days} days{hit}"),
