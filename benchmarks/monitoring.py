@@ -57,10 +57,10 @@ def census() -> None:
     chunks = len(later) // CHUNK
     for k in range(chunks):
         now = made(later.iloc[k * CHUNK : (k + 1) * CHUNK])
-        beliefs = estimation.estimate_performance("roc_auc", reference, now)["beliefs"]
+        probabilities = estimation.estimate_performance("roc_auc", reference, now)["probabilities"]
         for metric in ("roc_auc", "f1", "accuracy"):
             truth = metrics.measure(metric, now.y, now.score)
-            said = {name: metrics.expected(metric, one, now.score) for name, one in beliefs.items()}
+            said = {name: metrics.expected(metric, one, now.score) for name, one in probabilities.items()}
             said |= {
                 "middle": float(np.median(list(said.values()))),
                 "reference": metrics.measure(metric, reference.y, reference.score),

@@ -131,7 +131,7 @@ def guessed(
         )
     except DataError as error:
         return empty | {"why": f"It cannot be estimated: {error.what}."}, None
-    rows = found.pop("beliefs")
+    rows = found.pop("probabilities")
     why = _doubts(found, history, reference.model)
     belief = np.median(list(rows.values()), axis=0) if rows else None
     reach = 1.96 * float(np.hypot(found["se"], found["spread"]))

@@ -98,7 +98,7 @@ def test_a_recommender_finds_the_two_tastes(name):
 
 FRESH = """
 import sys, json
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/../benchmarks", {tests!r} + "/.."]
 from test_candidates import LOANS, SHOP, candidates, rows, shop
 out = {{}}
 for name in ("linear", "lightgbm", "perceptron"):

@@ -245,7 +245,7 @@ def test_estimates_on_the_census_are_as_right_as_was_measured(census):
             for metric in ("roc_auc", "f1"):
                 truth = metrics.measure(metric, one.y, one.score)
                 gaps = {
-                    name: abs(metrics.expected(metric, b, one.score) - truth) for name, b in found["beliefs"].items()
+                    name: abs(metrics.expected(metric, b, one.score) - truth) for name, b in found["probabilities"].items()
                 }
                 errors.append({"kind": kind, "metric": metric, **gaps})
     mean = pd.DataFrame(errors).groupby(["kind", "metric"]).mean()
