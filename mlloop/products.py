@@ -899,6 +899,7 @@ class Own(Product):
     """Of a stage that a project adds: any facts. mlloop reads `finding`, `verdict` (at a gate) and `tables` of it."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, defer_build=True)
+    tables: dict[str, JsonValue] = {}
 
 
 MODELS: dict[str, type[Product]] = {
@@ -999,6 +1000,35 @@ def read(path: Path | str) -> Product:
         It is of an older form, or does not fit the model.
     """
     return parse(storage.read_json(path), str(path))
+
+
+def read_kept(path: Path | str) -> Product:
+    """Read a product that cannot be made again as its model: see `load_kept`.
+
+    Raises
+    ------
+    ProductError
+        It does not fit its stage's model.
+    """
+    return parse(forms.brought_up(storage.read_json(path)), str(path))
+
+
+def verdict_of(product: Product) -> Verdict:
+    """The verdict of a gate; a gate of a project's own that said nothing understandable said No."""
+    if isinstance(product, (NeedGate, ValidationGate)):
+        return product.verdict
+    found = (product.model_extra or {}).get("verdict")
+    gate = product.stage.removesuffix("_gate")
+    if not isinstance(found, dict) or found.get("verdict") not in ("yes", "maybe", "no"):
+        said = "The gate's notebook said nothing, which counts as No."
+        return Verdict(gate=gate, verdict="no", deciding="", reasons=[said], evidence=[], must_change=[])
+    evidence = [
+        Evidence(**{**dict.fromkeys(Evidence.model_fields), "unit": "", **one}) for one in found.get("evidence") or []
+    ]
+    return Verdict(
+        gate=found.get("gate") or gate, verdict=found["verdict"], deciding=found.get("deciding") or "", evidence=evidence,
+        reasons=found.get("reasons") or [], must_change=found.get("must_change") or [],
+    )  # fmt: skip
 
 
 def parse(content: Any, where: str = "") -> Product:

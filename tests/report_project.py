@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from mlloop.core import settings, storage
+from mlloop import problem as problems
+from mlloop.core import forms, settings, storage
 from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
@@ -99,16 +100,15 @@ def run_cells(say: Callable[[str], str]) -> list[dict]:
 
 def products(say: Callable[[str], str]) -> dict[str, dict]:
     """What each stage's product holds, in the form the stages write it."""
-    statement = {
-        "name": "shop",
+    stated = problems.load(HERE / "problems" / "shop.yaml").model_dump(mode="json")
+    statement = stated | {
         "revision": 2,
         "question": say("Which ten products?"),
         "decision": say("What to show."),
         "owner": say("Sales"),
-        "task": {"kind": say("recommendation")},
-        "time": {"holdout_days": 14, "label_delay_days": 7},
-        "success": {"min_slice_rows": 100, "metric": say("ndcg")},
-        "retrain": POLICY,
+        "time": stated["time"] | {"holdout_days": 14, "label_delay_days": 7},
+        "success": stated["success"] | {"min_slice_rows": 100},
+        "retrain": stated["retrain"] | POLICY,
         "canary": TRIAL,
     }
     found = [
@@ -132,63 +132,108 @@ def products(say: Callable[[str], str]) -> dict[str, dict]:
         "deciding": say("ndcg"),
     }
     tables = {say("rows"): {"name": say("shop/rows"), "uri": "u", "version": 3, "rows": 1200, "digest": say("ab") * 3}}
-    cited = {
-        "candidates": [{"name": say("knn"), "mean": 0.13, "low": 0.12, "high": 0.14}],
-        "chosen": {"name": say("knn")},
-    }
     spread = {"value": 0.02, "low": 0.01, "high": 0.03, "n": 1820}
+    inside = {key: spread[key] for key in ("value", "low", "high")}
+    windows = {
+        "as_of": "2025-06-30T00:00:00",
+        "from": "2025-03-03T00:00:00",
+        "train_until": "2025-06-16T00:00:00",
+        "holdout_from": "2025-06-16T00:00:00",
+        "holdout_until": "2025-06-30T00:00:00",
+        "folds": [],
+    }
+    batch = {
+        "path": "raw/a",
+        "digest": "ab",
+        "rows": 1200,
+        "format": "csv",
+        "origin": say("a.csv"),
+        "source_digest": "cd",
+    }
+    candidate = {
+        "name": say("knn"), "kind": "model", "meaning": say("x"), "complexity": 1, "params": {}, "folds": [0.13], "mean": 0.13,
+        "low": 0.12, "high": 0.14, "n": 1820, "behind": inside,
+    }  # fmt: skip
+    recipe = {"name": say("knn"), "params": {say("k"): say("50")}, "seed": 0, "digest": "ef"}
+    registered = {"name": say("shop"), "version": 1, "digest": MODEL, "form": say("skops")}
     against = [
-        {"name": say("best_sellers"), "kind": say("rule"), "meaning": say("x"), "metric": spread, "gain": spread}
+        {"name": "model", "kind": "model", "meaning": "", "metric": {"value": 0.134, "low": 0.12, "high": 0.15, "n": 1820},
+         "worth": spread},
+        {"name": say("best_sellers"), "kind": "rule", "meaning": say("x"), "metric": spread, "worth": spread, "gain": spread,
+         "more_worth": spread},
+    ]  # fmt: skip
+    figure = [
+        {
+            "name": say("ndcg"),
+            "label": say("ndcg"),
+            "value": 0.134,
+            "low": 0.12,
+            "high": 0.15,
+            "n": 1820,
+            "unit": say("share"),
+        }
     ]
-    figure = [{"name": say("ndcg"), "value": 0.134, "low": 0.12, "high": 0.15, "n": 1820, "unit": say("share")}]
-    return {
-        "problem": {"stage": "problem", "problem": statement, "as_of": "2025-06-30T00:00:00"},
-        "collection": {"stage": "collection", "batches": {say("clicks"): [{"rows": 1200}]}},
+    need = {
+        "task": "recommendation", "metric": "ndcg", "data": {"rows": 1200}, "contenders": [], "model": "cheap_model",
+        "best_rule": say("best_sellers"), "best_paying": say("best_sellers"), "gain": {**spread, "folds": [0.02]},
+        "more_worth": spread, "left_out": [], "timeless": False,
+    }  # fmt: skip
+    made = {
+        "problem": {"problem": statement, "as_of": "2025-06-30T00:00:00", "sample": 1.0, "seed": 0},
+        "collection": {"batches": {say("clicks"): [batch]}},
         "ingestion": {
-            "stage": "ingestion",
             "tables": tables,
+            "rejected": tables,
             "counts": {say("clicks"): {"read": 1200, "kept": 1100, "rejected": 90, "duplicates": 10}},
+            "schema_changes": [],
         },
-        "transformation": {
-            "stage": "transformation",
-            "windows": {
-                "from": "2025-03-03T00:00:00",
-                "train_until": "2025-06-16T00:00:00",
-                "holdout_from": "2025-06-16T00:00:00",
-                "holdout_until": "2025-06-30T00:00:00",
-            },
+        "transformation": {"tables": tables, "windows": windows, "changes": []},
+        "analysis": {
+            "finding": say("Weekends differ."), "facts": {"columns": [], "rows": 1200, "sampled": 1200}, "findings": [say("x")],
         },
-        "analysis": {"stage": "analysis", "finding": say("Weekends differ.")},
-        "visualization": {"stage": "visualization"},
-        "need_gate": {"stage": "need_gate", "verdict": verdict("need", "yes")},
+        "visualization": {"facts": {"health": []}},
+        "need_gate": {"verdict": verdict("need", "yes"), "figures": need},
         "features": {
-            "stage": "features",
+            "kind": "recommendation",
             "tables": tables,
-            "catalogue": [{"name": say("age"), "meaning": say("age"), "unit": "d"}],
+            "windows": windows,
+            "features": [say("age")],
+            "catalogue": [{"name": say("age"), "meaning": say("age"), "unit": "d", "source": say("events")}],
+            "left_out": [],
+            "definition": "ab",
+            "changed_by_the_future": [],
         },
-        "exploration": {"stage": "exploration", **cited},
-        "building": {"stage": "building", "estimator": {"name": say("knn"), "params": {say("k"): say("50")}}},
+        "exploration": {
+            "metric": "ndcg", "candidates": [candidate], "trials": [], "stopped": [], "chosen": {"name": say("knn"), "params": {}},
+        },
+        "building": {"estimator": recipe, "type": say("mlloop.Knn")},
         "training": {
-            "stage": "training",
-            "model": {
-                "name": say("knn"),
-                "digest": MODEL,
-                "form": say("skops"),
-                "registered": {say("name"): say("shop")},
-            },
+            "model": {"name": say("knn"), "path": "p", "digest": MODEL, "form": say("skops"), "recipe": recipe, "registered": registered},
             "trained": {"rows": 1100, "from": "2025-03-03T00:00:00", "until": "2025-06-16T00:00:00"},
+            "features": [say("age")],
+            "definition": "ab",
         },
         "evaluation": {
-            "stage": "evaluation",
+            "model": MODEL,
+            "main": against[0]["metric"],
             "metrics": figure,
             "slices": [
-                {"slice": say("activity"), "group": say("new"), "value": 0.1, "low": None, "high": None, "n": 9}
+                {"slice": say("activity"), "group": say("new"), "value": 0.1, "low": None, "high": None, "n": 9, "gap": None}
             ],
+            "slices_missing": [],
             "contenders": against,
-            "latency": {"p99_below_ms": 20},
+            "best_rule": 1,
+            "champion": {"said": say("There is no champion."), "digest": None, "gain": None},
+            "latency": {"p50_below_ms": 10, "p99_below_ms": 20, "calls": 100},
+            "tables": {},
+            "reference": {"windows": windows},
+            "examples": {"users": ["u"], "answers": [["i"]]},
         },
-        "validation_gate": {"stage": "validation_gate", "verdict": verdict("validation", "maybe")},
-    }
+        "validation_gate": {
+            "verdict": verdict("validation", "maybe"), "model": MODEL, "asked": {"asked": 1, "same": 1, "said": ""},
+        },
+    }  # fmt: skip
+    return {stage: {"stage": stage, "version": forms.VERSIONS[stage], **content} for stage, content in made.items()}
 
 
 def empty(root: Path) -> settings.Settings:
@@ -238,8 +283,9 @@ def looked(say: Callable[[str], str], week: int, health: str = "ok") -> dict:
     """What monitoring saw in the week that ends `week` weeks after 2025-06-30."""
     moment = lambda weeks: (dt.datetime(2025, 6, 30) + dt.timedelta(weeks=weeks)).isoformat()
     period = lambda weeks: {"from": moment(weeks - 1), "until": moment(weeks)}
-    figure = lambda value: {"value": value, "low": value - 0.02, "high": value + 0.02, "se": 0.01}
-    reference = figure(0.134) | {"n": 1820}
+    figure = lambda value: {"value": value, "low": value - 0.02, "high": value + 0.02, "se": 0.01, "n": 1820}
+    reference = figure(0.134)
+    drifted = {"name": say("age"), "method": say("js"), "value": 0.2, "threshold": 0.1, "alert": True}
     broken = [
         {
             "table": say("clicks"), "column": say("device"), "kind": say("unseen"), "value": 0.25, "threshold": 0.01,
@@ -248,22 +294,27 @@ def looked(say: Callable[[str], str], week: int, health: str = "ok") -> dict:
     ]  # fmt: skip
     return {
         "stage": "monitoring",
+        "version": forms.VERSIONS["monitoring"],
         "problem": "shop",
         "as_of": moment(week),
         "period": period(week),
         "model": MODEL,
         "since": moment(0),
         "rows": 2000 + week,
-        "feed": {"status": "ok", "findings": broken if week % 2 else []},
+        "feed": {"status": "ok", "findings": broken if week % 2 else [], "rows": {say("clicks"): 2000}},
         "drift": {
-            "columns": [{"name": say("age"), "method": say("js"), "value": 0.2, "threshold": 0.1, "alert": True}],
+            "columns": [drifted],
             "rows": 2000,
+            "left_out": [],
             "said": say("1 of 1 columns drifted."),
         },
         "estimated": {
             "metric": say("roc_auc"),
             "reference": reference,
             "methods": {"cbpe": figure(0.12 - week / 1000), say("pape"): figure(0.11)},
+            **{key: value for key, value in figure(0.12 - week / 1000).items() if key != "n"},
+            "spread": 0.001,
+            "unreached": 0.0,
             "worse_by": 0.01,
             "standard_errors": 1.0,
             "trusted": True,
@@ -280,22 +331,28 @@ def looked(say: Callable[[str], str], week: int, health: str = "ok") -> dict:
                 "worse_by": 0.01,
                 "standard_errors": 1.0,
                 "trusted": True,
+                "why": "",
                 "estimated_then": 0.12,
             }
             for w in range(1, week)
         ],
         "latency": {"p50_ms": 2.0, "p99_ms": 9.5, "limit_ms": 50, "n": 2000},
         "errors": {"n": 2, "share": 0.001},
-        "calibration": {"error": 0.02, "what": say("on the newest labelled period")},
+        "calibration": {
+            "period": period(1),
+            "groups": [{"predicted": 0.3, "observed": 0.32, "low": 0.2, "high": 0.4, "n": 90}],
+        },
         "explains": {
-            "features": [{"name": say("age"), "drifts": 3}, say("tenure")],
+            "features": [drifted | {"weight": 0.5, "explains": 0.1, "alerts_before": 3}],
             "segments": [
-                {"slice": say("activity=new"), "value": 0.1, "n": 90, "worse_by": 0.03, "reference": reference}
+                {"slice": say("activity"), "group": say("new"), "value": 0.1, "n": 90, "worse_by": 0.03, "reference": 0.134,
+                 "standard_errors": 2.0, "by": "labels"}
             ],
         },
         "health": health,
         "said": say("It does as well as it promised."),
-    }
+        "alert": False,
+    }  # fmt: skip
 
 
 def live(

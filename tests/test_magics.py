@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import report_project
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from mlloop import problem
+from mlloop import problem, products
 from mlloop.core import storage
 from mlloop.lab import displays
 from mlloop.store.entries import Entry
@@ -176,8 +177,11 @@ def test_a_statement_shows_what_it_asks(shell):
 def test_a_verdict_and_an_evaluation_show_their_figures_and_other_dictionaries_are_left_alone(shell):
     verdict = {"gate": "need", "verdict": "no", "reasons": ["too dear"], "evidence": [figure()], "must_change": []}
     assert "The need gate says no" in html(shell, verdict)
-    assert "The need gate says no" in html(shell, {"stage": "need_gate", "verdict": verdict})
-    shown = html(shell, {"stage": "evaluation", "metrics": [figure(n=10)], "slices": [{"slice": "a", "value": 1}]})
+    whole = report_project.products(str)
+    said = whole["need_gate"] | {"verdict": whole["need_gate"]["verdict"] | {"verdict": "no"}}
+    assert "The need gate says no" in html(shell, said) == html(shell, products.parse(said))
+    metric = {key: value for key, value in figure(n=10, label="ndcg").items() if key not in ("threshold", "passed")}
+    shown = html(shell, whole["evaluation"] | {"metrics": [metric]})
     assert "ndcg" in shown and "0.120 to 0.150" in shown
     assert html(shell, {"a": 1}) == "" and html(shell, {"stage": 3}) == ""
 
@@ -185,7 +189,7 @@ def test_a_verdict_and_an_evaluation_show_their_figures_and_other_dictionaries_a
 def test_displays_escape_every_text(shell):
     statement = problem.load("problems/shop.yaml").model_copy(update={"question": HOSTILE, "owner": HOSTILE})
     verdict = {"gate": HOSTILE, "verdict": HOSTILE, "reasons": [HOSTILE], "evidence": [figure(name=HOSTILE)]}
-    evaluation = {"stage": HOSTILE, "metrics": [figure(name=HOSTILE)], "contenders": [{"name": HOSTILE}]}
+    evaluation = report_project.products(lambda text: HOSTILE)["evaluation"]
     anything = {"stage": HOSTILE, "finding": HOSTILE, HOSTILE: HOSTILE}
     for value in (statement, made_row(HOSTILE), verdict, evaluation, anything):
         shown = html(shell, value)

@@ -13,6 +13,7 @@ from browser import PROGRAM, Browser
 from bs4 import BeautifulSoup
 from ruamel.yaml import YAML
 
+from mlloop import products
 from mlloop.core import storage
 from mlloop.pages import diagrams, notebook_html, problem_view, report, wording
 from mlloop.store.entries import Entry
@@ -211,7 +212,8 @@ def test_states_of_the_runner_are_shown_with_their_reasons(tmp_path):
 def test_a_gate_that_says_nothing_is_shown_as_no(tmp_path):
     places = made.run(tmp_path, until="need_gate")
     storage.write_json(
-        places.state / "products" / "shop" / "need_gate.json", {"stage": "need_gate", "verdict": "perhaps"}
+        places.state / "products" / "shop" / "need_gate.json",
+        {"stage": "own need gate", "version": 1, "verdict": "perhaps"},
     )
     report.write(places)
     page = soup(places.reports / "shop" / "need_gate.html")
@@ -366,7 +368,8 @@ def test_a_verdict_that_rests_on_no_figure_gives_its_reason(tmp_path):
         "deciding": "worth",
         "reasons": ["Nobody knows what an answer is worth."],
     }
-    product["verdict"]["evidence"] = [{"name": "worth", "value": None, "passed": None}]
+    open_ = dict.fromkeys(("value", "low", "high", "threshold", "passed"))
+    product["verdict"]["evidence"] = [{"name": "worth", "unit": "EUR", **open_}]
     storage.write_json(path, product)
     card = soup(report.write(places)).select_one(".verdict")
     assert "Nobody knows what an answer is worth." in card.get_text(" ") and "–" not in card.get_text(" ")
@@ -483,6 +486,33 @@ def test_damaged_products_and_ledger_do_not_hide_the_rest(tmp_path):
     (places.state / "ledger.db").write_bytes(b"not a database, and long enough to be looked at" * 40)
     words = soup(report.write(places)).get_text(" ")
     assert "The ledger cannot be read" in words and "this one may solve it" in words
+
+
+@pytest.mark.parametrize(
+    "stage, field", [("evaluation", "main"), ("training", "trained"), ("validation_gate", "verdict")]
+)
+def test_a_field_that_is_missing_is_an_error_that_names_it_and_never_an_empty_place(tmp_path, stage, field):
+    places = made.run(tmp_path)
+    path = places.state / "products" / "shop" / f"{stage}.json"
+    storage.write_json(path, {key: value for key, value in storage.read_json(path).items() if key != field})
+    index = soup(report.write(places))
+    said = f".mlloop/products/shop/{stage}.json: '{field}' is missing Make it again: mlloop run --from {stage}"
+    for page in (index, soup(places.reports / "shop" / f"{stage}.html")):
+        words = " ".join(page.get_text(" ").split())
+        assert said in words and "its product cannot be read" in words
+
+
+def test_periods_of_an_older_form_are_brought_up_and_unreadable_ones_are_named(tmp_path):
+    places = made.live(made.run(tmp_path), weeks=2)
+    folder = places.state / "monitoring" / "shop"
+    for path in folder.glob("*.json"):  # as a version before wrote them
+        storage.write_json(path, {key: value for key, value in storage.read_json(path).items() if key != "version"})
+    older = storage.read_json(folder / "2025-07-07.json")
+    storage.write_json(folder / "2025-07-07.json", older | {"said": None})
+    report.write(places)
+    words = " ".join(soup(places.reports / "shop" / "monitoring.html").get_text(" ").split())
+    assert "It does as well as it promised." in words
+    assert "Some periods cannot be read." in words and "2025-07-07.json: 'said' holds None" in words
 
 
 # ---------------------------------------------------------------------------------------------- whole, small, the same
@@ -616,7 +646,15 @@ def test_a_page_forbids_scripts_even_where_one_got_in(whole, browser, tmp_path):
 
 
 def test_the_card_shows_the_interval_that_the_gate_judged_by():
-    main = {"name": "ndcg", "label": "NDCG", "value": 0.15290227296675532, "low": 0.137, "high": 0.170}
-    judged_by = {"value": 0.1529022729667553, "low": 0.136, "high": 0.170}
-    found = wording.judged({"metrics": [main], "contenders": [{"name": "model", "kind": "model", "metric": judged_by}]})
+    main = {
+        "name": "ndcg",
+        "label": "NDCG",
+        "unit": "",
+        "value": 0.15290227296675532,
+        "low": 0.137,
+        "high": 0.170,
+        "n": 9,
+    }
+    judged_by = {"value": 0.1529022729667553, "low": 0.136, "high": 0.170, "n": 9}
+    found = wording.judged(products.parse(made.products(str)["evaluation"] | {"metrics": [main], "main": judged_by}))
     assert (found["metrics"][0]["low"], found["metrics"][0]["value"]) == (0.136, main["value"])

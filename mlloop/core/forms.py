@@ -34,8 +34,11 @@ def older_form(content: Any) -> str:
     return f"the product is of an older form: version {found!r}, mlloop now writes {now}"
 
 
-def brought_up(content: dict[str, Any]) -> dict[str, Any]:
+def brought_up(content: Any) -> Any:
     """A product that cannot be made again, in the present form; as it is where no step is written for its version."""
-    while older_form(content) and content.get("version") in STEPS and "stage" in content:
-        content = STEPS[content.get("version")](content)
+    while isinstance(content, dict) and "stage" in content and older_form(content):
+        step = next((step for version, step in STEPS.items() if version == content.get("version")), None)
+        if step is None:
+            break
+        content = step(content)
     return content

@@ -5,6 +5,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from mlloop import products
+from mlloop.core.errors import ProductError
 from mlloop.pages import wording
 from mlloop.problem import Problem
 from mlloop.store.ledger import Ledger, Row, Standing
@@ -113,28 +115,31 @@ def standing(one: Standing) -> str:
     return table(one.problem, ["", ""], [r for r in rows if r[1]])
 
 
-def product(one: dict[str, Any]) -> str | None:
-    """A stage's product: a gate's verdict, an evaluation's figures, else its finding; None for any other dictionary."""
-    stage = one.get("stage")
-    if not isinstance(stage, str):
-        return verdict(one)
-    told = wording.verdict(one)
-    if isinstance(one.get("verdict"), dict) and told:
-        return evidence(
-            f"The {told['gate']} gate says {told['verdict']}",
-            one["verdict"].get("evidence") or [],
-            " ".join(told["reasons"]),
-        )
-    if one.get("metrics"):
+def product(one: products.Product) -> str:
+    """A stage's product: a gate's verdict, an evaluation's figures, else its finding and facts."""
+    if isinstance(one, products.NeedGate | products.ValidationGate):
+        gate = one.verdict
+        figures = [e.model_dump() for e in gate.evidence]
+        return evidence(f"The {gate.gate} gate says {gate.verdict}", figures, " ".join(gate.reasons))
+    if isinstance(one, products.Evaluation):
         judged = wording.judged(one)
-        figures = [wording.figures(judged[part]) for part in ("metrics", "contenders", "slices") if judged[part]]
+        tables = [wording.figures(judged[part]) for part in ("metrics", "contenders", "slices") if judged[part]]
         return "".join(
-            table(stage if not i else "", [c for c, _ in f["columns"]], f["rows"]) for i, f in enumerate(figures)
+            table(one.stage if not i else "", [c for c, _ in f["columns"]], f["rows"]) for i, f in enumerate(tables)
         )
-    said = str(one.get("finding") or wording.finding(stage, one))
-    return facts(
-        f"{stage}: {said}" if said else stage, {k: _brief(v) for k, v in one.items() if k not in ("stage", "finding")}
-    )
+    said = wording.finding(one)
+    content = one.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"stage", "version", "finding"})
+    return facts(f"{one.stage}: {said}" if said else one.stage, {key: _brief(value) for key, value in content.items()})
+
+
+def dictionary(one: dict[str, Any]) -> str | None:
+    """A product or a verdict as JSON has it; None for any other dictionary."""
+    if not isinstance(one.get("stage"), str):
+        return verdict(one)
+    try:
+        return product(products.parse(one))
+    except ProductError as error:
+        return facts(str(error), {key: _brief(value) for key, value in one.items()})
 
 
 def verdict(one: dict[str, Any]) -> str | None:
@@ -154,6 +159,7 @@ def _brief(value: Any) -> Any:
 
 def register(html: Any) -> None:
     """Tell IPython's HTML formatter how to show these."""
-    for kind, shown in {Problem: problem, Row: row, Ledger: ledger, Standing: standing}.items():
+    shown_as = {Problem: problem, Row: row, Ledger: ledger, Standing: standing, products.Product: product}
+    for kind, shown in shown_as.items():
         html.for_type(kind, shown)
-    html.for_type(dict, product)
+    html.for_type(dict, dictionary)

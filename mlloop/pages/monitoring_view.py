@@ -1,11 +1,14 @@
-"""What monitoring saw of a model in production, as the pages show it; tolerant of what a product leaves out."""
+"""What monitoring saw of a model in production, as the pages show it."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlloop import products
+from mlloop.core.errors import DataError, ProductError
+from mlloop.core.settings import Settings
 from mlloop.pages import diagrams, wording
+from mlloop.products import Estimated, Monitoring, Period, Realised
 
 HEALTH = {
     "ok": ("healthy", "fresh"),
@@ -18,188 +21,150 @@ METHODS = {"cbpe": "CBPE", "mcbpe": "M-CBPE", "pape": "PAPE", "dle": "DLE"}
 SHOWN = 60
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The products of monitoring in `folder`, the newest last; what cannot be read is left out."""
-    found = []
+def read(settings: Settings, folder: Path) -> tuple[dict[str, Monitoring], list[str]]:
+    """The products of monitoring in `folder` by their file's stem, the newest last; and why others cannot be read."""
+    found, unreadable = {}, []
     for path in sorted(folder.glob("*.json"))[-SHOWN:]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict):
-            found.append(content | {"file": path.stem})
-    return found
+            product = products.read_kept(path)
+            if not isinstance(product, Monitoring):
+                raise ProductError(f"is the product of {product.stage!r}, expected monitoring", str(path))
+            found[path.stem] = product
+        except (DataError, ProductError) as error:
+            unreadable.append(str(error).replace(f"{settings.root}/", ""))
+    return found, unreadable
 
 
-def health(product: Mapping[str, Any]) -> dict[str, str]:
+def health(product: Monitoring) -> dict[str, str]:
     """Whether the model is healthy: a word, the shape drawn beside it, and the sentence for a product owner."""
-    told = str(product.get("health") or "")
-    word, mark = HEALTH.get(told, (told or "not said", "missing"))
-    return {"word": word, "mark": mark, "said": str(product.get("said") or ""), "as_of": _moment(product.get("as_of"))}
+    word, mark = HEALTH[product.health]
+    return {"word": word, "mark": mark, "said": product.said, "as_of": wording.moment(product.as_of)}
 
 
-def view(products: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def view(looks: Mapping[str, Monitoring]) -> dict[str, Any]:
     """The newest product, ready to show, and the periods before it; {} where there is none."""
-    if not products:
+    if not looks:
         return {}
-    last = products[-1]
-    part = lambda name: wording.mapping(last.get(name))
-    estimated, feed, drift, explains = part("estimated"), part("feed"), part("drift"), part("explains")
-    latency, errors = part("latency"), part("errors")
+    seen = list(looks.values())
+    last = seen[-1]
     return {
         **health(last),
-        "not_since": _not_since(products),
-        "period": _period(last.get("period")),
-        "model": str(last.get("model") or ""),
-        "since": _moment(last.get("since")),
-        "rows": last.get("rows"),
-        "feed": str(feed.get("status") or ""),
-        "findings": [_finding(one) for one in wording.records(feed.get("findings"))],
-        "drift": [_column(one) for one in wording.records(drift.get("columns"))],
-        "drift_said": str(drift.get("said") or ""),
-        "estimates": _estimates(estimated),
-        "estimate_why": str(estimated.get("why") or ""),
-        "trusted": estimated.get("trusted") if isinstance(estimated.get("trusted"), bool) else None,
-        "periods": _periods(products),
-        "chart": chart(products),
-        "metric": wording.metric_name(estimated.get("metric") or last.get("metric") or "metric"),
-        "latency": {key: latency.get(key) for key in ("p50_ms", "p99_ms", "limit_ms", "n")} if latency else {},
-        "errors": {"n": errors.get("n"), "share": _share(errors.get("share"))} if errors else {},
-        "features": _ranked(explains.get("features")),
-        "segments": [_flat(one) for one in wording.records(explains.get("segments"))],
-        "calibration": _flat(part("calibration")),
+        "not_since": _not_since(seen),
+        "period": f"{_from(last.period)} up to, not including, {wording.moment(last.period.until)}",
+        "model": last.model,
+        "since": wording.moment(last.since),
+        "rows": last.rows,
+        "feed": last.feed.status,
+        "findings": [_renamed(one.model_dump(), "said", "what") for one in last.feed.findings],
+        "drift": [_renamed(one.model_dump(), "alert", "drifted") for one in last.drift.columns],
+        "drift_said": last.drift.said,
+        "estimates": [
+            {"method": METHODS.get(name, name), "value": one.value, "low": one.low, "high": one.high}
+            for name, one in last.estimated.methods.items()
+        ],
+        "estimate_why": last.estimated.why,
+        "trusted": last.estimated.trusted,
+        "periods": _periods(seen),
+        "chart": chart(seen),
+        "metric": wording.metric_name(last.estimated.metric),
+        "latency": last.latency,
+        "errors": {"n": last.errors.n, "share": _share(last.errors.share)},
+        "features": [one.model_dump() for one in last.explains.features],
+        "segments": [one.model_dump() for one in last.explains.segments],
+        "calibration": _calibration(last),
     }
 
 
-def _not_since(products: Sequence[Mapping[str, Any]]) -> str:
+def _renamed(row: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if key == old else key: value for key, value in row.items()}
+
+
+def _calibration(last: Monitoring) -> str:
+    """How far predicted and observed shares lie apart at most, on the newest period with labels; '' where none came."""
+    known = last.calibration
+    gaps = (
+        [
+            abs(one.predicted - one.observed)
+            for one in known.groups
+            if one.predicted is not None and one.observed is not None
+        ]
+        if known
+        else []
+    )
+    if not known or not gaps:
+        return ""
+    return (
+        f"in the period from {_from(known.period)}, tenths of the scores are {wording.number(max(gaps))} off at most "
+        "(predicted against observed share)"
+    )
+
+
+def _not_since(seen: list[Monitoring]) -> str:
     """Where the newest look found the model not healthy: the start of the first period of which that was said, in a row."""
     started = ""
-    for product in reversed(products):
-        if product.get("health") in ("ok", "not enough rows", None) or product.get("model") != products[-1].get(
-            "model"
-        ):
+    for product in reversed(seen):
+        if product.health in ("ok", "not enough rows") or product.model != seen[-1].model:
             break
-        started = _from(product.get("period"))
+        started = _from(product.period)
     return started
 
 
-def chart(products: Sequence[Mapping[str, Any]]) -> diagrams.Chart | None:
+def chart(seen: list[Monitoring]) -> diagrams.Chart | None:
     """Estimated and realised figures by period against the reference of the newest."""
-    estimated = wording.mapping(products[-1].get("estimated"))
-    realised = _realised(products)
-    reference = wording.mapping(estimated.get("reference")) or next(
-        (wording.mapping(one.get("reference")) for one in reversed(list(realised.values())) if one.get("reference")), {}
-    )
-    guesses = {_from(product.get("period")): _guess(product) for product in products}
+    realised = _realised(seen)
+    guesses = {_from(product.period): _guess(product.estimated) for product in seen}
     rows = [
         {"period": start, "estimated": guesses.get(start), "realised": _figure(realised.get(start))}
         for start in sorted({*realised, *(s for s, guess in guesses.items() if guess)})
-        if start
     ]
-    return diagrams.periods(rows[-26:], _real(reference.get("value")), None)
+    return diagrams.periods(rows[-26:], seen[-1].estimated.reference.value, None)
 
 
-def _realised(products: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Period's start -> what labels showed; where told more than once, the newest telling counts."""
-    told = [one for product in products for one in wording.records(product.get("realised"))]
-    return {_from(one.get("period")): one for one in told}
+def _realised(seen: list[Monitoring]) -> dict[str, Realised]:
+    """Period's start -> what labels showed; where it was reported more than once, the newest report counts."""
+    return {_from(one.period): one for product in seen for one in product.realised}
 
 
-def _periods(products: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _periods(seen: list[Monitoring]) -> list[dict[str, Any]]:
     """One row a period for the table under the chart, the newest first."""
-    realised = _realised(products)
-    guesses = {_from(product.get("period")): product for product in products}
+    realised, looks = _realised(seen), {_from(product.period): product for product in seen}
     rows = []
-    for start in sorted({*realised, *guesses} - {""}, reverse=True)[:26]:
-        shown, product = realised.get(start, {}), guesses.get(start, {})
-        guess = _guess(product)
+    for start in sorted({*realised, *looks}, reverse=True)[:26]:
+        shown, product = realised.get(start), looks.get(start)
+        guess = _guess(product.estimated) if product else None
+        figure = _figure(shown)
         rows.append(
             {
                 "period": start,
-                "answers": product.get("rows") or shown.get("n"),
+                "answers": product.rows if product and product.rows else shown.n if shown else None,
                 "estimated": guess["said"] if guess else "–",
-                "realised": _said(shown) if _real(shown.get("value")) is not None else "–",
-                "labels missing": _share(shown.get("labels_missing")) or "–",
-                "model": str(shown.get("model") or product.get("model") or "")[:8],
+                "realised": figure["said"] if figure else "–",
+                "labels missing": _share(shown.labels_missing) if shown else "–",
+                "model": (shown or product).model[:8],  # type: ignore[union-attr]
                 "health": health(product)["word"] if product else "–",
             }
         )
     return rows
 
 
-def _guess(product: Mapping[str, Any]) -> dict[str, Any] | None:
-    estimated = wording.mapping(product.get("estimated"))
-    if _real(estimated.get("value")) is not None:
+def _guess(estimated: Estimated) -> dict[str, Any] | None:
+    if estimated.value is not None:
         return _figure(estimated)
-    methods = wording.mapping(estimated.get("methods"))
+    methods = estimated.methods
     return next((_figure(methods[name]) for name in (*METHODS, *methods) if name in methods), None)
 
 
-def _figure(row: Any) -> dict[str, Any] | None:
-    row = wording.mapping(row)
-    if _real(row.get("value")) is None:
+def _figure(row: Realised | Estimated | products.Figure | None) -> dict[str, Any] | None:
+    if row is None or row.value is None:
         return None
-    return {key: _real(row.get(key)) for key in ("value", "low", "high")} | {"said": _said(row)}
+    inside = wording.span(row.low, row.high)
+    said = wording.number(row.value) + (f" ({inside})" if inside != "–" else "")
+    return {"value": row.value, "low": row.low, "high": row.high, "said": said}
 
 
-def _said(row: Mapping[str, Any]) -> str:
-    inside = wording.within(row)
-    return wording.number(row.get("value")) + (f" ({inside})" if inside != "–" else "")
+def _share(share: float) -> str:
+    return f"{share:.2g}" if not 0 <= share <= 1 else f"{100 * share:.3g}%"
 
 
-def _estimates(estimated: Mapping[str, Any]) -> list[dict[str, Any]]:
-    methods = wording.mapping(estimated.get("methods"))
-    return [
-        {
-            "method": METHODS.get(str(name), str(name)),
-            **{k: wording.mapping(one).get(k) for k in ("value", "low", "high")},
-        }
-        for name, one in methods.items()
-    ]
-
-
-def _finding(one: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("table", "column", "kind", "value", "threshold", "said")
-    return {key.replace("said", "what"): one.get(key) for key in keys if not isinstance(one.get(key), (dict, list))}
-
-
-def _column(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: one.get(key) for key in ("name", "method", "value", "threshold")} | {"drifted": bool(one.get("alert"))}
-
-
-def _ranked(features: Any) -> list[dict[str, Any]]:
-    rows = features if isinstance(features, list) else []
-    return [_flat(one) if isinstance(one, dict) else {"name": str(one)} for one in rows[:12]]
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`row` without what is not a plain value; figures within it are told as text."""
-    told = {}
-    for key, value in row.items():
-        if isinstance(value, dict) and _real(value.get("value")) is not None:
-            told[str(key)] = _said(value)
-        elif not isinstance(value, (dict, list)):
-            told[str(key)] = value
-    return told
-
-
-def _real(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _share(value: Any) -> str:
-    real = _real(value)
-    return "" if real is None else f"{real:.2g}" if not 0 <= real <= 1 else f"{100 * real:.3g}%"
-
-
-def _moment(value: Any) -> str:
-    return wording.moment(value) if value is not None else ""
-
-
-def _from(period: Any) -> str:
-    return _moment(wording.mapping(period).get("from"))
-
-
-def _period(period: Any) -> str:
-    both = [_moment(wording.mapping(period).get(key)) for key in ("from", "until")]
-    return f"{both[0]} up to, not including, {both[1]}" if all(both) else ""
+def _from(period: Period) -> str:
+    return wording.moment(period.since)

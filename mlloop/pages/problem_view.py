@@ -2,17 +2,19 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mlloop.core import storage
-from mlloop.core.errors import MlloopError
+from mlloop import problem as problems
+from mlloop import products
+from mlloop.core.errors import DataError, MlloopError, ProductError
 from mlloop.core.settings import Settings
 from mlloop.pages import diagrams, monitoring_view, notebook_html, wording
+from mlloop.problem import Problem
 
 STATES = {
     "fresh": "up to date",
@@ -22,12 +24,13 @@ STATES = {
     "failed": "failed",
     "missing": "not run",
     "closed": "a gate said No",
+    "unreadable": "its product cannot be read",
 }
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as its page shows it: state, time taken, what it found."""
+    """A stage as its page shows it: state, time taken, what it found; `wrong`: why it failed or cannot be read."""
 
     name: str
     notebook: Path
@@ -37,7 +40,8 @@ class Stage:
     state: str
     reasons: list[str]
     record: dict[str, Any]
-    product: dict[str, Any]
+    product: products.Product | None
+    wrong: str = ""
 
     @property
     def title(self) -> str:
@@ -46,16 +50,12 @@ class Stage:
     @property
     def shown(self) -> bool:
         """Whether there is something to make a page of."""
-        return self.executed.exists() and bool(self.product)
+        return self.executed.exists() and (self.product is not None or bool(self.wrong))
 
     @property
     def verdict(self) -> str | None:
         """'yes', 'maybe' or 'no' at a gate that has run; a gate that said nothing counts as 'no'."""
-        if not (self.is_gate and self.product):
-            return None
-        said = self.product.get("verdict")
-        said = said.get("verdict") if isinstance(said, dict) else None
-        return said if said in ("yes", "maybe", "no") else "no"
+        return products.verdict_of(self.product).verdict if self.is_gate and self.product else None
 
     @property
     def word(self) -> str:
@@ -74,12 +74,15 @@ class Stage:
         """The name of the shape drawn beside the word."""
         if self.verdict and self.state in ("fresh", "ran"):
             return f"said-{self.verdict}"
-        return {"ran": "fresh"}.get(self.state, self.state if self.state in STATES else "missing")
+        marks = {"ran": "fresh", "unreadable": "failed"}
+        return marks.get(self.state, self.state if self.state in STATES else "missing")
 
     @property
     def decided(self) -> dict[str, Any] | None:
         """The verdict of a gate that ran to its end, ready to show."""
-        return wording.verdict(self.product) if self.is_gate and self.state != "failed" else None
+        if not (self.is_gate and self.product) or self.state == "failed":
+            return None
+        return wording.verdict(products.verdict_of(self.product))
 
     @property
     def href(self) -> str:
@@ -93,9 +96,9 @@ class Stage:
     @property
     def finding(self) -> str:
         """What it found, in a sentence: the product's own, the notebook's stressed words, or one made of its figures."""
-        own = self.product.get("finding")
+        own = self.wrong or (self.product.finding if self.product else "")
         stressed = notebook_html.stressed(read_or_empty(self.executed)) if self.shown and not self.is_gate else ""
-        said = str(own or stressed or wording.finding(self.name, self.product))
+        said = own or stressed or (wording.finding(self.product) if self.product else "")
         return f"{said}." if said[-1:].isalnum() or said[-1:] in ("]", ")", "'") else said
 
 
@@ -165,9 +168,12 @@ def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, A
         failed = settings.state / "failed" / problem / f"{name}.ipynb"
         told = dict((states or {}).get(name) or {})
         state = told.get("state") or ("ran" if record else "missing")
-        executed, product = place("nb"), read_or_empty(place("data"))
+        executed, (product, wrong) = place("nb"), product_or_wrong(settings, place("data"))
         if failed.exists() and state != "fresh":
-            state, executed = "failed", failed
+            state, executed, product = "failed", failed, None
+            wrong = notebook_html.raised(read_or_empty(failed)).replace(f"{settings.root}/", "")
+        elif wrong:
+            state = "unreadable"
         found.append(
             Stage(
                 name=name,
@@ -178,15 +184,21 @@ def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, A
                 state=state,
                 reasons=[str(reason) for reason in told.get("reasons") or []],
                 record=record,
-                product={
-                    "stage": name,
-                    "finding": notebook_html.raised(read_or_empty(failed)).replace(f"{settings.root}/", ""),
-                }
-                if state == "failed"
-                else product,
+                product=product,
+                wrong=wrong,
             )
         )
     return found
+
+
+def product_or_wrong(
+    settings: Settings, path: Path, read: Callable[[Path], products.Product] = products.read
+) -> tuple[products.Product | None, str]:
+    """A stage's product, and why it cannot be read; None and '' where there is none."""
+    try:
+        return (read(path) if path.exists() else None), ""
+    except (DataError, ProductError) as error:
+        return None, str(error).replace(f"{settings.root}/", "")
 
 
 def read_or_empty(path: Path) -> dict[str, Any]:
@@ -202,17 +214,18 @@ def has_card(found: list[Stage]) -> bool:
 
 
 def shown_of(stage: Stage) -> list[Any]:
-    return [stage.name, stage.state, stage.reasons, stage.record, stage.product, stage.shown]
+    return [stage.name, stage.state, stage.reasons, stage.record, stage.product, stage.wrong, stage.shown]
 
 
 def overview(settings: Settings, problem: str, states, decisions: "Decisions") -> dict[str, Any]:
     found = stages(settings, problem, states)
     by_name = {s.name: s for s in found}
-    read = {s.name: s.product for s in found}
     statement, wrong = statement_of(found), ""
-    if not statement:
+    if statement is None:
         statement, wrong = _stated(settings, problem)
-    name = statement.get("name") or problem
+    name = statement.name if statement else problem
+    ran, trained = product_of(found, products.Statement), product_of(found, products.Training)
+    looks, unreadable = monitoring_view.read(settings, monitored_in(settings, problem))
     view: dict[str, Any] = {
         "name": problem,
         "statement": statement,
@@ -220,24 +233,26 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "stages": found,
         "need": decided(by_name.get("need_gate")),
         "validation": decided(by_name.get("validation_gate")),
-        "model": model_of(read.get("training", {})),
+        "model": trained.model if trained else None,
         "production": in_production(settings, problem, name, decisions),
         "canary": decisions.canary(name),
-        "monitoring": monitoring_view.view(monitoring_view.read(monitored_in(settings, problem))),
+        "monitoring": monitoring_view.view(looks),
         "timeline": decisions.timeline(name),
         "revision": _next_revision(settings, problem, statement),
-        "as_of": read.get("problem", {}).get("as_of"),
+        "as_of": ran.as_of if ran else None,
         "has_card": has_card(found),
-        "metric": wording.metric_meaning(wording.mapping(statement.get("success")).get("metric")),
+        "metric": wording.metric_meaning(statement.success.metric) if statement else "",
         "has_history": (settings.reports / problem / "loop.html").exists(),
-        "counts": wording.counts(read.get("ingestion", {})),
+        "counts": wording.counts(product_of(found, products.Ingestion)),
         "seconds": sum(s.seconds or 0 for s in found),
     }
+    view["unreadable"] = [*unreadable, *view["production"].get("unreadable", [])]
     view["looked"] = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
     view["health"] = health(view["production"], view["monitoring"])
     if view["production"] and view["production"]["is_later"]:
-        view["model"] = model_of(view["production"]["products"]["training"])
-        view["validation"] = wording.verdict(view["production"]["products"].get("validation_gate", {}))
+        judged = view["production"]["products"].get("validation_gate")
+        view["model"] = view["production"]["products"]["training"].model
+        view["validation"] = wording.verdict(products.verdict_of(judged)) if judged else None
     parts = [*found, *processes(view)]
     view |= {
         "wide": diagrams.wide(parts, lambda s: s.is_gate, TURN),
@@ -263,23 +278,35 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
     if not live:
         return {}
     made = _made_in(settings, problem, live["model"])
-    products = {path.stem: read_or_empty(path) for path in made.glob("*.json")} if made else {}
-    seen = monitoring_view.view(monitoring_view.read(monitored_in(settings, problem)))
-    if live["since"] == live["decided_at"] and seen.get("model") == live["model"] and seen.get("since"):
-        live["since"] = seen["since"]
+    both = (
+        {path.stem: product_or_wrong(settings, path, products.read_kept) for path in made.glob("*.json")}
+        if made
+        else {}
+    )
+    read = {stage: product for stage, (product, _) in both.items() if product}
+    unreadable = [wrong for _, wrong in both.values() if wrong]
+    looks, _ = monitoring_view.read(settings, monitored_in(settings, problem))
+    last = list(looks.values())[-1] if looks else None
+    if live["since"] == live["decided_at"] and last and last.model == live["model"]:
+        live["since"] = wording.moment(last.since)
     is_later = made is not None and made.name != problem
     since = f"{live['since']} UTC"
     if live["since"] != live["decided_at"]:
         since = f"{live['since']} in the data's time, decided {live['decided_at']} UTC"
-    model = model_of(products.get("training", {}))
-    return live | {"name": str(model.get("name") or ""), "is_later": is_later, "products": products, "told": since}
+    trained = read.get("training")
+    name = trained.model.name if isinstance(trained, products.Training) else ""
+    return live | {"name": name, "is_later": is_later, "products": read, "unreadable": unreadable, "told": since}
 
 
 def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
     """The folder of products of the training that made a model; None where that is gone."""
     for folder in sorted((settings.state / "products").glob(f"{problem}*"), reverse=True):
         is_its = folder.name == problem or folder.name.startswith(f"{problem}@")
-        if is_its and model_of(read_or_empty(folder / "training.json")).get("digest") == digest:
+        path = folder / "training.json"
+        if not is_its or not path.exists() or digest not in path.read_text(encoding="utf-8", errors="replace"):
+            continue
+        trained = products.read_kept(path)
+        if isinstance(trained, products.Training) and trained.model.digest == digest:
             return folder
     return None
 
@@ -331,33 +358,30 @@ def headline(view: Mapping[str, Any]) -> str:
     return f"{needed}, {solved[validation['verdict']]}{': ' + decided['sentence'] if decided else ''}."
 
 
-def statement_of(found: list[Stage]) -> dict[str, Any]:
-    """The problem statement as the run read it; {} where that stage has not run."""
-    read = next((s.product.get("problem") for s in found if s.name == "problem"), None)
-    return read if isinstance(read, dict) else {}
+def product_of(found: Iterable[Stage], kind: type[products.Kind]) -> products.Kind | None:
+    """The product of that kind among the stages; None where its stage has not run, failed, or is a project's own."""
+    return next((s.product for s in found if isinstance(s.product, kind)), None)
 
 
-def _stated(settings: Settings, problem: str) -> tuple[dict[str, Any], str]:
+def statement_of(found: list[Stage]) -> Problem | None:
+    """The problem statement as the run read it; None where that stage has not run."""
+    ran = product_of(found, products.Statement)
+    return ran.problem if ran else None
+
+
+def _stated(settings: Settings, problem: str) -> tuple[Problem | None, str]:
     """The statement in its file, and what is wrong with it."""
-    from mlloop import problem as problems
-
     try:
-        return storage.plain(problems.load(settings.problems / f"{problem}.yaml")), ""
+        return problems.load(settings.problems / f"{problem}.yaml"), ""
     except MlloopError as error:
-        return {}, str(error)
+        return None, str(error)
 
 
-def _next_revision(settings: Settings, problem: str, statement: Mapping[str, Any]) -> str:
+def _next_revision(settings: Settings, problem: str, statement: Problem | None) -> str:
     """The file of the next revision that a closed gate opened, relative to the project; '' where there is none."""
-    number, base = statement.get("revision"), re.sub(r"\.r\d+$", "", problem)
-    path = settings.problems / f"{base}.r{(number if isinstance(number, int) else 1) + 1}.yaml"
+    base = re.sub(r"\.r\d+$", "", problem)
+    path = settings.problems / f"{base}.r{(statement.revision if statement else 1) + 1}.yaml"
     return path.relative_to(settings.root).as_posix() if path.exists() and path.is_relative_to(settings.root) else ""
-
-
-def model_of(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Name, digest, form and registration of the trained model; {} where there is none."""
-    model = training.get("model")
-    return model if isinstance(model, dict) else {}
 
 
 def ledger_files(settings: Settings) -> list[Path]:
@@ -435,7 +459,7 @@ def _decision(row) -> dict[str, Any]:
     )
     stands = details.get("as_of") or details.get("since") if row.kind in ("retrain", "canary") else details.get("as_of")
     if row.kind == "gate" and "@" in str(details.get("products") or ""):  # of a retraining, which stands at a moment
-        stands = wording.mapping(details.get("parameters")).get("as_of")
+        stands = (details.get("parameters") or {}).get("as_of")
     return {
         "id": row.id,
         "at": wording.moment(stands) if stands else f"{wording.moment(row.at)}",

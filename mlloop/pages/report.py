@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mlloop import products
 from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.settings import Settings
@@ -22,7 +23,6 @@ from mlloop.pages.problem_view import (
     has_card,
     in_production,
     ledger_files,
-    model_of,
     monitored_in,
     names,
     overview,
@@ -122,11 +122,11 @@ def stage_page(
             notebook_html.blocks(notebook_html.run_act(read_or_empty(executed), read_or_empty(stage.notebook) or None))
         )
         words = " ".join(notebook_html.words(block.shown) for block in blocks)
-        decided, asked = stage.decided, wording.mapping(statement_of(around).get("success")).get("metric")
+        decided, statement = stage.decided, statement_of(around)
         first, blocks = _finding_first(blocks, stage.finding)
         return {
             "first": first,
-            "metric": wording.metric_meaning(asked),
+            "metric": wording.metric_meaning(statement.success.metric) if statement else "",
             "blocks": blocks,
             "finding": "" if stage.finding.rstrip(".") in words else stage.finding,
             "reasons": [reason for reason in (decided or {}).get("reasons", []) if reason not in words],
@@ -137,7 +137,7 @@ def stage_page(
             "problem": problem,
             "heading": notebook_html.title(read_or_empty(stage.notebook)) or stage.title,
             "verdict": decided,
-            "statement": statement_of(around),
+            "statement": statement,
             "tables": wording.tables(stage.product),
             "before": _beside(around, stage, -1),
             "after": _beside(around, stage, +1),
@@ -190,62 +190,74 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
     found = found or stages(settings, problem)
     if not has_card(found):
         return None
-    by_name = {s.name: s for s in found}
-    production = in_production(settings, problem, statement_of(found).get("name") or problem, Decisions(settings))
+    by_name, statement = {s.name: s for s in found}, statement_of(found)
+    production = in_production(settings, problem, statement.name if statement else problem, Decisions(settings))
     is_later = bool(production) and production["is_later"]
     read = {name: s.product for name, s in by_name.items()} | (production["products"] if is_later else {})
-    validation = (
-        wording.verdict(read.get("validation_gate", {})) if is_later else decided(by_name.get("validation_gate"))
-    )
+    of = lambda stage, kind: one if isinstance(one := read.get(stage), kind) else None
+    training, evaluation = of("training", products.Training), of("evaluation", products.Evaluation)
+    features, building = of("features", products.Features), of("building", products.Building)
+    ready, judged = of("transformation", products.Transformation), of("validation_gate", products.Product)
+    validation = decided(by_name.get("validation_gate"))
+    if is_later:
+        validation = wording.verdict(products.verdict_of(judged)) if judged else None
     return _page(
         settings.reports / problem / "model.html",
         "model.html",
         [[shown_of(s) for s in found], production],
         lambda: {
-            "metric": wording.metric_meaning(wording.mapping(statement_of(found).get("success")).get("metric")),
+            "metric": wording.metric_meaning(statement.success.metric) if statement else "",
             "problem": problem,
             "stages": found,
-            "statement": statement_of(found),
+            "statement": statement,
             "production": production,
-            "model": model_of(read.get("training", {})),
-            "training": read.get("training", {}),
-            "building": read.get("building", {}),
-            "judged": wording.judged(read.get("evaluation", {})),
-            "features": wording.records(read.get("features", {}).get("catalogue")),
-            "windows": read.get("features", {}).get("windows") or read.get("transformation", {}).get("windows") or {},
+            "model": training.model if training else None,
+            "trained": training.trained if training else None,
+            "building": building,
+            "judged": wording.judged(evaluation) if evaluation else None,
+            "features": [one.model_dump() for one in features.catalogue] if features else [],
+            "windows": features.windows if features else ready.windows if ready else None,
             "need": decided(by_name.get("need_gate")),
             "validation": validation,
-            "tables": _trained_on(wording.tables(read.get("features", {}))),
+            "tables": _trained_on(wording.tables(features)),
         },
     )
 
 
 def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
     """Write the page of the newest look at the model in production; None where nobody looked."""
-    products = monitoring_view.read(monitored_in(settings, problem))
-    if not products:
+    looks, unreadable = monitoring_view.read(settings, monitored_in(settings, problem))
+    if not looks:
         return None
-    name = statement_of(found or stages(settings, problem)).get("name") or problem
+    statement = statement_of(found or stages(settings, problem))
+    name = statement.name if statement else problem
     decisions = Decisions(settings)
     decided = [d for d in decisions.timeline(name) if d["kind"] == "retrain"]
-    seen = monitoring_view.view(products)
+    seen = monitoring_view.view(looks)
     latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
     live = in_production(settings, problem, name, decisions)
     elsewhere = ""
     if live and seen["model"] and seen["model"] != live["model"]:
         who = f"{live['name'] or 'another model'} {live['model'][:12]}"
         elsewhere = f"This look is at the model that answered then. {who} answers since {live['told']}; no period of its own has been looked at."
-    notebook = monitored_in(settings, problem) / f"{products[-1]['file']}.ipynb"
+    notebook = monitored_in(settings, problem) / f"{list(looks)[-1]}.ipynb"
     source, ran = settings.notebooks / "25_monitoring.ipynb", read_or_empty(notebook)
     return _page(
         settings.reports / problem / "monitoring.html",
         "monitoring.html",
-        [products, latest, elsewhere, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
+        [
+            looks,
+            unreadable,
+            latest,
+            elsewhere,
+            *(storage.digest_file(path) for path in (notebook, source) if path.exists()),
+        ],
         lambda: {
             "problem": problem,
             "seen": seen,
             "decided": latest,
             "elsewhere": elsewhere,
+            "unreadable": unreadable,
             "blocks": _fit(notebook_html.blocks(notebook_html.run_act(ran, read_or_empty(source) or None)))
             if ran
             else [],
@@ -253,9 +265,9 @@ def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None
     )
 
 
-def _trained_on(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _trained_on(tables: list[products.Table]) -> list[products.Table]:
     """The tables a model learned from; all of them where none is named so."""
-    return [table for table in tables if table["name"].endswith("/train")] or tables
+    return [table for table in tables if table.name.endswith("/train")] or tables
 
 
 def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None) -> Path:
@@ -271,6 +283,7 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
                 "validation",
                 "canary",
                 "monitoring",
+                "unreadable",
                 "timeline",
                 "statement",
                 "wrong",
@@ -322,7 +335,6 @@ def _environment():
         "number": wording.number,
         "seconds": wording.seconds,
         "moment": wording.moment,
-        "records": wording.records,
         "figures": wording.figures,
     }
     environment.globals |= {"css": notebook_html.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))}

@@ -1,10 +1,12 @@
-"""Figures, verdicts and findings as people read them, made of what products hold; tolerant of what is missing."""
+"""Figures, verdicts and findings as people read them, made of what products hold."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from mlloop import products
 from mlloop.pages import diagrams
+from mlloop.problem import Problem
 
 GAIN = "the model's gain over it"
 FIRST = ["name", "column", "slice", "group", "level", "metric", "value", "interval", "unit", "n"]
@@ -57,7 +59,11 @@ def moment(value: Any) -> str:
 
 
 def within(row: Mapping[str, Any]) -> str:
-    low, high = row.get("low"), row.get("high")
+    return span(row.get("low"), row.get("high"))
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval; '–' where there is none."""
     return f"{number(low)} to {number(high)}" if low is not None and high is not None else "–"
 
 
@@ -68,18 +74,18 @@ def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
     )
     value, low, high, threshold = (real(key) for key in ("value", "low", "high", "threshold"))
     shown, asked = _apart(given.get("value"), given.get("threshold"))
-    span = within({"low": low, "high": high})
+    inside = span(low, high)
     unit, name = str(given.get("unit") or ""), str(given.get("name") or "")
     passed = given.get("passed")
     said = f"{name.replace('_', ' ')} {shown}{' ' + unit if unit and unit != name else ''}"
     said = f"{unit} {shown}" if name == "threshold met" and unit else said
-    said += f" ({span})" if span != "–" else ""
+    said += f" ({inside})" if inside != "–" else ""
     said += f" against {asked} asked" if threshold is not None else ""
     return {
         "name": name.replace("_", " "),
         "value": shown,
         "unit": unit,
-        "within": span,
+        "within": inside,
         "threshold": asked,
         "passed": passed if isinstance(passed, bool) else None,
         "line": diagrams.interval(value, low, high, threshold),
@@ -87,25 +93,17 @@ def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def verdict(product: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A gate's verdict, ready to show; None where the gate has not run, 'no' where it said nothing."""
-    if not product:
-        return None
-    said = product.get("verdict")
-    said = said if isinstance(said, dict) else {}
-    listed = lambda key: [str(one) for one in said.get(key) or []]
-    found = [evidence(one) for one in said.get("evidence") or [] if isinstance(one, dict)]
-    deciding = said.get("deciding") or product.get("deciding")
-    word = said.get("verdict") if said.get("verdict") in ("yes", "maybe", "no") else "no"
+def verdict(said: products.Verdict) -> dict[str, Any]:
+    """A gate's verdict, ready to show."""
+    found = [evidence(one.model_dump()) for one in said.evidence]
+    deciding = said.deciding.replace("_", " ")
     return {
-        "gate": str(said.get("gate") or str(product.get("stage", "")).removesuffix("_gate")),
-        "verdict": word,
-        "reasons": listed("reasons") or ([] if said else ["The gate's notebook said nothing, which counts as No."]),
-        "must_change": listed("must_change"),
+        "gate": said.gate,
+        "verdict": said.verdict,
+        "reasons": said.reasons,
+        "must_change": said.must_change,
         "evidence": found,
-        "deciding": next(
-            (e for e in found if e["name"] == str(deciding).replace("_", " ") and e["value"] != "–"), None
-        ),
+        "deciding": next((e for e in found if e["name"] == deciding and e["value"] != "–"), None),
     }
 
 
@@ -182,42 +180,35 @@ def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
     return {"parts": parts[:SHOWN], "older": parts[SHOWN:], "left": max(0, len(timeline) - most)}
 
 
-def would_change(statement: Mapping[str, Any], production: Mapping[str, Any], canary: Mapping[str, Any]) -> list[str]:
+def would_change(statement: Problem | None, production: Mapping[str, Any], canary: Mapping[str, Any]) -> list[str]:
     """What would change who answers, as the problem statement has it, in sentences."""
-    if not statement or not production:
+    if statement is None or not production:
         return []
-    retrain, trial = mapping(statement.get("retrain")), mapping(statement.get("canary"))
-    metric = metric_name(mapping(statement.get("success")).get("metric") or "the metric")
-    said = []
-    loss = f"no worse by more than {_typed(trial['max_loss'])} in {metric}" if trial.get("max_loss") else "no worse"
+    retrain, trial, metric = statement.retrain, statement.canary, metric_name(statement.success.metric)
+    loss = f"no worse by more than {_typed(trial.max_loss)} in {metric}" if trial.max_loss else "no worse"
     if canary:
-        share = _share(canary.get("share")) or "a share"
-        said.append(
+        share = _share(canary["share"]) or "a share"
+        on = (
             f"The canary {str(canary['model'])[:12]} answers {share} of those who ask since {canary['since']}. It takes "
             f"over if it is {loss}; otherwise it goes, on {canary['until']} at the latest."
         )
-    elif trial:
-        share = _share(trial.get("share")) or "a share"
-        said.append(
-            f"A newer model that passes the validation gate answers {share} of those who ask, for "
-            f"{number(trial.get('deadline_days'), 'days')} at most. It takes over after {number(trial.get('min_rows'))} "
+    else:
+        on = (
+            f"A newer model that passes the validation gate answers {_share(trial.share)} of those who ask, for "
+            f"{number(trial.deadline_days, 'days')} at most. It takes over after {number(trial.min_rows)} "
             f"answers if it is {loss}."
         )
-    if retrain.get("k") and retrain.get("n"):
-        said.append(
-            f"A newer model is trained when {retrain['k']} of the last {retrain['n']} looks (one every "
-            f"{number(retrain.get('every_days'), 'days')}), the newest included, fall behind what this one promised by "
-            f"{number(retrain.get('standard_errors'))} standard errors"
-            + (f" and by {_typed(retrain['margin'])} in {metric}" if retrain.get("margin") else "")
-            + (
-                f", and in any case when this one is {number(retrain['backstop_days'], 'days')} old"
-                if retrain.get("backstop_days")
-                else ""
-            )
-            + f". Never on broken data, at most {number(retrain.get('budget_per_year'))} times a year, and "
-            f"{number(retrain.get('cooldown_days'), 'days')} after the last at the earliest."
-        )
-    return said
+    margin = f" and by {_typed(retrain.margin)} in {metric}" if retrain.margin else ""
+    days = retrain.backstop_days
+    backstop = f", and in any case when this one is {number(days, 'days')} old" if days else ""
+    return [
+        on,
+        f"A newer model is trained when {retrain.k} of the last {retrain.n} looks (one every "
+        f"{number(retrain.every_days, 'days')}), the newest included, fall behind what this one promised by "
+        f"{number(retrain.standard_errors)} standard errors{margin}{backstop}. Never on broken data, at most "
+        f"{number(retrain.budget_per_year)} times a year, and {number(retrain.cooldown_days, 'days')} after the last at "
+        "the earliest.",
+    ]
 
 
 LABELS = {
@@ -288,109 +279,80 @@ def _share(value: Any) -> str:
     return f"{value:.0%}" if isinstance(value, float) and 0 <= value <= 1 else ""
 
 
-def finding(stage: str, product: Mapping[str, Any]) -> str:
-    """A sentence made of the figures in a stage's product; '' where they are not there."""
-    try:
-        return str(_FINDINGS.get(stage, lambda p: "")(product))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        return ""
+def finding(product: products.Product) -> str:
+    """A sentence made of the figures in a stage's product; '' where it makes none."""
+    sentence = _FINDINGS.get(type(product))
+    return product.finding or (sentence(product) if sentence else "")
 
 
-def _collected(p) -> str:
-    rows = sum(batch["rows"] for source in p["batches"].values() for batch in source)
-    return f"{rows:,} raw rows from {len(p['batches'])} source{'s' if len(p['batches']) != 1 else ''}."
+def _collected(p: products.Collection) -> str:
+    rows = sum(batch.rows for source in p.batches.values() for batch in source)
+    return f"{rows:,} raw rows from {len(p.batches)} source{'s' if len(p.batches) != 1 else ''}."
 
 
-def _ingested(p) -> str:
-    total = {
-        key: sum(count.get(key, 0) for count in p["counts"].values())
-        for key in ("read", "kept", "rejected", "duplicates")
-    }
+def _ingested(p: products.Ingestion) -> str:
+    total = {key: sum(getattr(one, key) for one in p.counts.values()) for key in products.Counts.model_fields}
     return "{read:,} rows read: {kept:,} kept, {rejected:,} rejected with a reason, {duplicates:,} duplicates.".format(
         **total
     )
 
 
-def _explored(p) -> str:
-    chosen = p["chosen"]["name"]
-    best = next(c for c in p["candidates"] if c["name"] == chosen)
-    return f"{chosen} is chosen out of {len(p['candidates'])}: {number(best['mean'])} ({within(best)})."
+def _explored(p: products.Exploration) -> str:
+    best = next(c for c in p.candidates if c.name == p.chosen.name)
+    return f"{best.name} is chosen out of {len(p.candidates)}: {number(best.mean)} ({span(best.low, best.high)})."
 
 
-def _trained(p) -> str:
-    t = p["trained"]
-    span = f", {moment(t['from'])} to {moment(t['until'])}" if t.get("until") else ""
-    return f"{p['model']['name']} learned from {t['rows']:,} rows{span}."
+def _trained(p: products.Training) -> str:
+    t = p.trained
+    period = f", {moment(t.since)} to {moment(t.until)}" if t.until else ""
+    return f"{p.model.name} learned from {t.rows:,} rows{period}."
 
 
-def _evaluated(p) -> str:
-    first = p["metrics"][0]
-    within = f" ({number(first['low'])} to {number(first['high'])})" if first.get("low") is not None else ""
-    return f"{first['name'].replace('_', ' ')} {number(first['value'])}{within} on the held-out period."
+def _evaluated(p: products.Evaluation) -> str:
+    first = p.metrics[0]
+    inside = f" ({span(first.low, first.high)})" if first.low is not None else ""
+    return f"{first.name.replace('_', ' ')} {number(first.value)}{inside} on the held-out period."
 
 
-def _windows(p) -> str:
-    if not p["windows"]:
+def _windows(p: products.Transformation) -> str:
+    if p.windows is None:
         return "The rows have no time: a fifth of them is held out, drawn by chance."
-    start, end, held, until = (
-        moment(p["windows"][key]) for key in ("from", "train_until", "holdout_from", "holdout_until")
-    )
+    w = p.windows
+    start, end, held, until = (moment(one) for one in (w.since, w.train_until, w.holdout_from, w.holdout_until))
     return f"Learn from {start} until {end}; {held} until {until} is held out."
 
 
-def _said(p) -> str:
-    said = verdict(p)
-    return said["reasons"][0] if said and said["reasons"] else ""
+def _said(p: products.NeedGate | products.ValidationGate) -> str:
+    return p.verdict.reasons[0] if p.verdict.reasons else ""
 
 
-_FINDINGS = {
-    "problem": lambda p: p["problem"]["question"],
-    "collection": _collected,
-    "ingestion": _ingested,
-    "transformation": _windows,
-    "need_gate": _said,
-    "features": lambda p: f"{len(p['catalogue']):,} features, each known before the moment it is used.",
-    "exploration": _explored,
-    "building": lambda p: f"{p['estimator']['name']}, not yet trained.",
-    "training": _trained,
-    "evaluation": _evaluated,
-    "validation_gate": _said,
+_FINDINGS: dict[type[products.Product], Callable[[Any], str]] = {
+    products.Statement: lambda p: p.problem.question,
+    products.Collection: _collected,
+    products.Ingestion: _ingested,
+    products.Transformation: _windows,
+    products.NeedGate: _said,
+    products.Features: lambda p: f"{len(p.catalogue):,} features, each known before the moment it is used.",
+    products.Exploration: _explored,
+    products.Building: lambda p: f"{p.estimator.name}, not yet trained.",
+    products.Training: _trained,
+    products.Evaluation: _evaluated,
+    products.ValidationGate: _said,
 }
 
 
-def counts(ingestion: Mapping[str, Any]) -> list[dict[str, Any]]:
-    counts = ingestion.get("counts")
-    rows = []
-    for table, count in (counts if isinstance(counts, dict) else {}).items():
-        if isinstance(count, dict):
-            whole = {key: int(count.get(key) or 0) for key in ("read", "kept", "rejected", "duplicates")}
-            rows.append(
-                {
-                    "table": table,
-                    **whole,
-                    "adds_up": whole["read"] == whole["kept"] + whole["rejected"] + whole["duplicates"],
-                }
-            )
-    return rows
-
-
-def tables(product: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The versions of tables that a product cites."""
-    tables = product.get("tables")
-    cited = tables.items() if isinstance(tables, dict) else []
+def counts(ingestion: products.Ingestion | None) -> list[dict[str, Any]]:
+    """Rows read, kept, rejected and duplicate of each table, and whether they add up."""
     return [
-        {"name": str(t.get("name") or name), **{k: t.get(k) for k in ("version", "rows", "digest")}}
-        for name, t in cited
-        if isinstance(t, dict)
+        {"table": table, **n.model_dump(), "adds_up": n.read == n.kept + n.rejected + n.duplicates}
+        for table, n in (ingestion.counts if ingestion else {}).items()
     ]
 
 
-def records(rows: Any) -> list[dict[str, Any]]:
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def tables(product: products.Product | None) -> list[products.Table]:
+    """The versions of tables that a product cites."""
+    cited = getattr(product, "tables", {}).values()
+    return [one for one in cited if isinstance(one, products.Table)]
 
 
 def _close(a: Any, b: Any) -> bool:
@@ -398,28 +360,22 @@ def _close(a: Any, b: Any) -> bool:
     return isinstance(a, (int, float)) and isinstance(b, (int, float)) and abs(a - b) <= 1e-9 * max(1.0, abs(a))
 
 
-def judged(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def judged(evaluation: products.Evaluation) -> dict[str, Any]:
     """What the held-out period showed, as tables: metrics, slices, contenders and the latency's figure."""
-    model = next(
-        (mapping(c.get("metric")) for c in records(evaluation.get("contenders")) if c.get("kind") == "model"), {}
-    )
-    named = []
-    for row in records(evaluation.get("metrics")):
+    main, named, against = evaluation.main, [], []
+    for one in evaluation.metrics:
         # the gate's own interval of the main figure, where another method's is a hair's breadth off
-        is_same = _close(row.get("value"), model.get("value"))
-        inside = {key: model[key] for key in ("low", "high") if is_same and key in model}
-        named.append(dict(row) | inside | {"name": row.get("label") or row.get("name")})
-    against = []
-    for row in records(evaluation.get("contenders")) or records(evaluation.get("baselines")):
-        figure, gain = mapping(row.get("metric")) or row, mapping(row.get("gain"))
-        figures = {key: figure.get(key) for key in ("value", "low", "high")}
-        told = f"{number(gain['value'])} ({within(gain)})" if gain.get("value") is not None else ""
-        against.append({"name": row.get("name"), "kind": row.get("kind"), **figures, GAIN: told})
+        inside = main if _close(one.value, main.value) else one
+        figure = {"value": one.value, "low": inside.low, "high": inside.high}
+        named.append({"name": one.label, **figure, "unit": one.unit, "n": one.n})
+    for row in evaluation.contenders:
+        told = f"{number(row.gain.value)} ({span(row.gain.low, row.gain.high)})" if row.gain else ""
+        against.append({"name": row.name, "kind": row.kind, **row.metric.model_dump(exclude={"n"}), GAIN: told})
     return {
-        "metrics": [{key: row.get(key) for key in ("name", "value", "low", "high", "unit", "n")} for row in named],
-        "slices": records(evaluation.get("slices")),
+        "metrics": named,
+        "slices": [one.model_dump() for one in evaluation.slices],
         "contenders": against,
-        "latency_ms": mapping(evaluation.get("latency")).get("p99_below_ms"),
+        "latency_ms": evaluation.latency.p99_below_ms,
     }
 
 
