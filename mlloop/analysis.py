@@ -73,14 +73,14 @@ def column_facts(table: ir.Table) -> list[dict[str, Any]]:
             sums |= {f"low{i}": value.min(), f"high{i}": value.max()}
         if kind.is_numeric():
             sums |= {f"mean{i}": value.mean(), f"median{i}": value.quantile(0.5)}
-    found = table.aggregate(**sums).to_pyarrow().to_pylist()[0]
+    totals = table.aggregate(**sums).to_pyarrow().to_pylist()[0]
     facts = []
     for i, name in enumerate(table.columns):
-        fact = {"column": name, "type": str(table[name].type()).split("(")[0], "rows": found["rows"]}
+        fact = {"column": name, "type": str(table[name].type()).split("(")[0], "rows": totals["rows"]}
         fact |= {
-            what: found[f"{what}{i}"]
+            what: totals[f"{what}{i}"]
             for what in ("missing", "distinct", "low", "high", "mean", "median")
-            if f"{what}{i}" in found
+            if f"{what}{i}" in totals
         }
         facts.append(fact | {"missing": int(fact["missing"] or 0)})
     return facts
@@ -179,22 +179,22 @@ def association(
     when = rows[time] if time else pd.Series(np.random.default_rng(seed).random(len(rows)), index=rows.index)
     later = (when.rank(method="first") > len(rows) / 2).to_numpy()
     classes = y.astype(int) if kind == "classification" else group_codes(y, 10)
-    found = []
+    measured = []
     for name in rows.columns.drop(time) if time else rows.columns:
         codes = group_codes(rows[name])
         counts = pd.crosstab(codes, classes).to_numpy()
         low, high = cramers_v_interval(counts, seed=seed)
         alone = forward_score(codes, y, later, kind)
         sign = _leak_sign(rows[name], y, alone, kind, (columns or {}).get(name))
-        found.append((name, cramers_v(counts), low, high, alone, sign != "", sign))
-    data = pd.DataFrame(found, columns=["column", "value", "low", "high", "alone", "suspect", "sign"])
+        measured.append((name, cramers_v(counts), low, high, alone, sign != "", sign))
+    data = pd.DataFrame(measured, columns=["column", "value", "low", "high", "alone", "suspect", "sign"])
     return data.sort_values(["value", "column"], ascending=[False, True], ignore_index=True)
 
 # %% ../nbs/14_analysis.ipynb #efc55006
 def _leak_sign(values: pd.Series, y: pd.Series, alone: float, kind: str, column: Column | None) -> str:
     known = values.dropna()
     if column is not None and column.known == "after":
-        return "declared to be known only after the answer"
+        return "declared to be known only after the target"
     if (
         pd.api.types.is_numeric_dtype(values)
         and len(known) > 2
@@ -250,8 +250,8 @@ def group_labels(values: pd.Series, groups: int = 5) -> pd.Series:
 # %% ../nbs/14_analysis.ipynb #54de3503
 def _interval(part: pd.Series, kind: str) -> tuple[float, float]:
     if kind == "classification":
-        found = stats.binomtest(int(part.sum()), len(part)).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
+        wilson = stats.binomtest(int(part.sum()), len(part)).proportion_ci(method="wilson")
+        return float(wilson.low), float(wilson.high)
     error = 1.96 * float(part.std(ddof=1)) / np.sqrt(len(part)) if len(part) > 1 else 0.0
     return float(part.mean()) - error, float(part.mean()) + error
 
@@ -321,9 +321,9 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
         time
     }
     others = data.drop(columns=[task.target, *(c for c in naming if c in data.columns)], errors="ignore")
-    found = association(others, y, time, task.kind, contracts, seed)
+    measured = association(others, y, time, task.kind, contracts, seed)
     spread = segment_means(
-        others, y, task.kind, [c for c in found["column"] if not found.set_index("column").loc[c, "suspect"]]
+        others, y, task.kind, [c for c in measured["column"] if not measured.set_index("column").loc[c, "suspect"]]
     )
     over_time = _over_time(y, data[time]) if time else None
     facts |= {
@@ -337,9 +337,9 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
             "std": float(y.std()),
             "positives": int(y.sum()) if task.kind == "classification" else None,
         },
-        "association": found.to_dict("records"),
+        "association": measured.to_dict("records"),
         "segments": spread.head(30).to_dict("records"),
-        "suspects": found[found["suspect"]][["column", "sign"]].to_dict("records"),
+        "suspects": measured[measured["suspect"]][["column", "sign"]].to_dict("records"),
     }
     if time and over_time is not None:
         moments = data[time].dt
@@ -348,7 +348,7 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     frames = {
         "rows": others,
         "y": y,
-        "association": found,
+        "association": measured,
         "segments": spread,
         "over_time": over_time,
         "windows": windows,
@@ -377,7 +377,7 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
         if kind == "classification"
         else (f"{target['column']} is {target['mean']:.4g} on average, give or take {target['std']:.4g}")
     )
-    said = [f"{facts['rows']:,} rows to learn from; {what}."]
+    sentences = [f"{facts['rows']:,} rows to learn from; {what}."]
     clean = [a for a in facts["association"] if not a["suspect"]]
     if clean and clean[0]["low"] > 0.05:
         told = ", ".join(
@@ -385,38 +385,38 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
         )
         hardly = sum(a["high"] < 0.05 for a in clean)
         rest = f"; of {len(clean)} columns {hardly} hardly matter{'s' if hardly == 1 else ''}" if hardly else ""
-        said.append(f"{target['column']} goes most with {told} (Cramér's V: 0 nothing, 1 all){rest}.")
+        sentences.append(f"{target['column']} goes most with {told} (Cramér's V: 0 nothing, 1 all){rest}.")
     elif clean:
-        said.append(
+        sentences.append(
             f"No column by itself goes with {target['column']}; what there is to learn lies in combinations, or there is nothing."
         )
-    said += [f"Suspect: {s['column']} {s['sign']}." for s in facts["suspects"]]
+    sentences += [f"Suspect: {s['column']} {s['sign']}." for s in facts["suspects"]]
     if facts["segments"] and facts["segments"][0]["apart"] > 0:
         s = facts["segments"][0]
         form = "{:.0%}" if kind == "classification" else "{:.4g}"
-        said.append(
+        sentences.append(
             f"Furthest from the rest: {column_label(problem, s['column'])} = {s['group']}, {form.format(s['value'])} against "
             f"{form.format(target['mean'])} ({s['n']:,} rows)."
         )
     if "trend" not in facts:
         return [
-            *said,
+            *sentences,
             "No column says when a row happened: nothing is known of how it moves.",
             *_findings_of_columns(facts),
         ]
     t = facts["trend"]
     moved = t["p"] < 0.01 and abs(t["change"]) >= 0.02
-    said.append(
+    sentences.append(
         f"{target['column']} {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} over the period."
         if moved
         else f"{target['column']} shows no trend over the period."
     )
-    said += [
+    sentences += [
         f"The {name} explains {s['share']:.1%} of {target['column']}."
         for name, s in facts["seasons"].items()
         if s["p"] < 0.01 and s["share"] > 0.005
     ]
-    return said + _findings_of_columns(facts)
+    return sentences + _findings_of_columns(facts)
 
 # %% ../nbs/14_analysis.ipynb #126a43e9
 def _findings_of_columns(facts: Mapping[str, Any]) -> list[str]:
@@ -425,18 +425,18 @@ def _findings_of_columns(facts: Mapping[str, Any]) -> list[str]:
     days_between_purchases = sorted(
         (c for c in facts["columns"] if 0.05 * c["rows"] < c["missing"] < c["rows"]), key=lambda c: -c["missing"]
     )
-    said = [
+    sentences = [
         f"{', '.join(gone)}: {what}."
         for gone, what in ((single, "one value only, nothing to learn"), (empty, "no value at all"))
         if gone
     ]
     if days_between_purchases:
-        said.append(
+        sentences.append(
             "Often missing: "
             + ", ".join(f"{c['column']} ({c['missing'] / c['rows']:.0%})" for c in days_between_purchases[:4])
             + "."
         )
-    return said
+    return sentences
 
 # %% ../nbs/14_analysis.ipynb #1b9266a1
 SESSION_GAP = pd.Timedelta(minutes=30)
@@ -452,7 +452,7 @@ def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Ma
         raise DataError(
             f"no event of kind {task.target_kind!r} lies in the training period (kinds: {', '.join(sorted(data['kind'].unique())) or 'none'})",
             f"{problem.name}/events",
-            "Mend task.target_kind or the windows, then: mlloop check",
+            "Fix task.target_kind or the windows, then: mlloop check",
         )
     bought = data[data["kind"] == task.target_kind].sort_values(["time", "user", "item"])
     kinds = (
@@ -501,9 +501,9 @@ def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Ma
 def _columns_of_events(events: ir.Table, items: ir.Table, kind: str) -> list[dict[str, Any]]:
     # a look has no quantity and no price: those are asked of events of the target kind only
     bought = column_facts(events.filter(events["kind"] == kind).select("quantity", "price_eur"))
-    told = [fact | {"column": f"{fact['column']} of {kind}"} for fact in bought]
-    everything = column_facts(events.select("user", "item", "time", "kind"))
-    return everything + told + [fact | {"column": f"items.{fact['column']}"} for fact in column_facts(items)]
+    kind_facts = [fact | {"column": f"{fact['column']} of {kind}"} for fact in bought]
+    event_facts = column_facts(events.select("user", "item", "time", "kind"))
+    return event_facts + kind_facts + [fact | {"column": f"items.{fact['column']}"} for fact in column_facts(items)]
 
 # %% ../nbs/14_analysis.ipynb #84765bf5
 def concentration(counts: pd.Series) -> dict[str, float]:
@@ -577,7 +577,7 @@ def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     kind, weekday, t = task.target_kind, facts["seasons"]["weekday"], facts["trend"]
     days = loyal["days_between"]
     back = f"; half of the visits that follow another come within {days:.0f} days" if np.isfinite(days) else ""
-    said = [
+    sentences = [
         f"{facts['rows']:,} events of {facts['users']:,} customers on {facts['items']:,} products; "
         f"{facts['buyers']:,} customers made {facts['kinds'][kind]:,} events of kind {kind}.",
         f"{c['share_for_80']:.0%} of the products make 80% of the {kind} events; the ten best-sellers alone {c['top_10_share']:.0%}.",
@@ -588,12 +588,12 @@ def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
         f"{_share(new['users'])} to new customers: no history helps there.",
     ]
     if weekday["p"] < 0.01:
-        said.append(f"The weekday explains {weekday['share']:.0%} of how many {kind} events a day brings.")
+        sentences.append(f"The weekday explains {weekday['share']:.0%} of how many {kind} events a day brings.")
     if t["p"] < 0.01 and abs(t["change"]) >= 0.02:
-        said.append(
+        sentences.append(
             f"There are {abs(t['change']):.0%} {'more' if t['change'] > 0 else 'fewer'} {kind} events a day in the last quarter of the period than in the first."
         )
-    return said + _findings_of_columns(facts)
+    return sentences + _findings_of_columns(facts)
 
 # %% ../nbs/14_analysis.ipynb #7d718c14
 def analyse(
@@ -609,13 +609,13 @@ def analyse(
     return analyse_events(problem, tables, windows)
 
 # %% ../nbs/14_analysis.ipynb #c82b6b0f
-def draw_associations(found: Analysis, left: Axes, right: Axes) -> None:
+def draw_associations(analysis: Analysis, left: Axes, right: Axes) -> None:
     """What goes with the target and how its strongest column is spread; or who holds the sales and when people return."""
-    frames = found.frames
-    if found.kind == "recommendation":
+    frames = analysis.frames
+    if analysis.kind == "recommendation":
         kind = frames["problem"].task.target_kind
         plot_concentration(frames["bought"]["item"].value_counts(), left, what="products", of=f"{kind} events")
-        median = found.facts["loyalty"]["days_between"]
+        median = analysis.facts["loyalty"]["days_between"]
         plot_distribution(
             frames["gaps"],
             right,
@@ -633,11 +633,11 @@ def draw_associations(found: Analysis, left: Axes, right: Axes) -> None:
         caption=f"n = {len(frames['y']):,} rows; lines are 95% intervals",
     )
     best = next(
-        (c for c in frames["association"]["column"] if c not in {s["column"] for s in found.facts["suspects"]}),
+        (c for c in frames["association"]["column"] if c not in {s["column"] for s in analysis.facts["suspects"]}),
         frames["association"]["column"].iloc[0],
     )
     least = min(100, max(1, len(frames["y"]) // 20))
-    groups = segment_means(frames["rows"], frames["y"], found.kind, [best], least).sort_values(
+    groups = segment_means(frames["rows"], frames["y"], analysis.kind, [best], least).sort_values(
         "group", key=_numeric_order
     )
     plot_rate(
@@ -645,7 +645,7 @@ def draw_associations(found: Analysis, left: Axes, right: Axes) -> None:
         right,
         label=f"{problem.task.target} by {column_label(problem, best)}",
         overall=float(frames["y"].mean()),
-        share=found.kind == "classification",
+        share=analysis.kind == "classification",
     )
 
 # %% ../nbs/14_analysis.ipynb #b2ff1b7d
@@ -656,47 +656,49 @@ def _numeric_order(groups: pd.Series) -> pd.Series:
     return number if number.notna().mean() > 0.5 else groups.astype(str)
 
 # %% ../nbs/14_analysis.ipynb #db99191b
-def draw_over_time(found: Analysis, ax: Axes) -> Axes:
+def draw_over_time(analysis: Analysis, ax: Axes) -> Axes:
     """The target, or the events of each kind, over time with the windows drawn in."""
-    frames = found.frames
-    if found.kind == "recommendation":
+    frames = analysis.frames
+    if analysis.kind == "recommendation":
         return plot_time_series(
             frames["kinds"],
             ax,
             label="events a day",
             windows=frames["windows"],
-            title=_trend_title(found, "purchases"),
+            title=_trend_title(analysis, "purchases"),
         )
     target = frames["problem"].task.target
     if frames["over_time"] is None:
-        return _draw_target(found, ax)
+        return _draw_target(analysis, ax)
     label = (
-        f"share of {target} = {frames['problem'].task.positive}" if found.kind == "classification" else f"mean {target}"
+        f"share of {target} = {frames['problem'].task.positive}"
+        if analysis.kind == "classification"
+        else f"mean {target}"
     )
     return plot_time_series(
-        frames["over_time"], ax, label=label, windows=frames["windows"], title=_trend_title(found, label)
+        frames["over_time"], ax, label=label, windows=frames["windows"], title=_trend_title(analysis, label)
     )
 
 # %% ../nbs/14_analysis.ipynb #e2746fcb
-def _draw_target(found: Analysis, ax: Axes) -> Axes:
-    task, y = found.frames["problem"].task, found.frames["y"]
-    if found.kind == "regression":
+def _draw_target(analysis: Analysis, ax: Axes) -> Axes:
+    task, y = analysis.frames["problem"].task, analysis.frames["y"]
+    if analysis.kind == "regression":
         return plot_distribution(y.rename(task.target), ax)
-    said = f"{y.mean():.0%} of the rows are {task.target} = {task.positive}"
-    return plot_distribution(y.map({1.0: str(task.positive), 0.0: "others"}).rename(task.target), ax, title=said)
+    heading = f"{y.mean():.0%} of the rows are {task.target} = {task.positive}"
+    return plot_distribution(y.map({1.0: str(task.positive), 0.0: "others"}).rename(task.target), ax, title=heading)
 
 # %% ../nbs/14_analysis.ipynb #2e4f3e38
-def _trend_title(found: Analysis, what: str) -> str:
-    t = found.facts["trend"]
+def _trend_title(analysis: Analysis, what: str) -> str:
+    t = analysis.facts["trend"]
     if t["p"] >= 0.01 or abs(t["change"]) < 0.02:
         return f"{what[:1].upper()}{what[1:]}: no trend that chance would not make (p = {t['p']:.2f})"
     return f"{what[:1].upper()}{what[1:]} {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} over the period"
 
 # %% ../nbs/14_analysis.ipynb #df0b2203
-def draw_patterns(found: Analysis, left: Axes, right: Axes) -> None:
+def draw_patterns(analysis: Analysis, left: Axes, right: Axes) -> None:
     """The weekday and hour of purchases and what each customer leaves; or how columns go together and what is spread widest."""
-    frames = found.frames
-    if found.kind == "recommendation":
+    frames = analysis.frames
+    if analysis.kind == "recommendation":
         when = frames["bought"]["time"]
         matrix = pd.crosstab(when.dt.dayofweek, when.dt.hour // 3 * 3).reindex(range(7), fill_value=0)
         matrix.index = pd.Index(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], name="")
@@ -720,19 +722,19 @@ def draw_patterns(found: Analysis, left: Axes, right: Axes) -> None:
         columns=chosen,
     )
     pairs = [(matrix.loc[a, b], a, b) for i, a in enumerate(chosen) for b in chosen[i + 1 :]]
-    said = "{1} and {2} go together most ({0:.2f})".format(*max(pairs)) if pairs else "One column only"
-    plot_heatmap(matrix, left, title=said, label="Cramér's V", low=0, high=1)
+    heading = "{1} and {2} go together most ({0:.2f})".format(*max(pairs)) if pairs else "One column only"
+    plot_heatmap(matrix, left, title=heading, label="Cramér's V", low=0, high=1)
     plot_distribution(frames["rows"][chosen[0]], right)
 
 # %% ../nbs/14_analysis.ipynb #16fa97d0
-def summary_table(found: Analysis) -> pd.DataFrame:
-    """The facts a gate reads, for the page: value, unit, low, high, threshold, verdict (one row a figure)."""
-    facts, rows = found.facts, []
-    need = found.frames["problem"].need
+def summary_table(analysis: Analysis) -> pd.DataFrame:
+    """The facts that a gate reads, for the page: value, unit, low, high, threshold, verdict (one row a figure)."""
+    facts, rows = analysis.facts, []
+    need = analysis.frames["problem"].need
     rows.append(
         ("rows to learn from", facts["rows"], "rows", None, None, need.min_rows, facts["rows"] >= need.min_rows)
     )
-    if found.kind == "recommendation":
+    if analysis.kind == "recommendation":
         rows.append(
             (
                 "customers who bought",
@@ -751,7 +753,7 @@ def summary_table(found: Analysis) -> pd.DataFrame:
             ("bought before by the customer", facts["loyalty"]["repeat_share"], "of events", None, None, None, None)
         )
     else:
-        if found.kind == "classification":
+        if analysis.kind == "classification":
             enough = facts["target"]["positives"] >= need.min_positives
             rows.append(("positives", facts["target"]["positives"], "rows", None, None, need.min_positives, enough))
         best = max((a for a in facts["association"] if not a["suspect"]), key=lambda a: a["value"], default=None)

@@ -136,16 +136,16 @@ def _require_columns(rows: ir.Table, right: ir.Table, join: Join) -> None:
             raise DataError(
                 f"{missing[0]!r} is not a column of {what}" + did_you_mean(missing[0], table.columns),
                 f"task.joins: {join.table}",
-                "Mend the statement, then: mlloop check",
+                "Fix the statement, then: mlloop check",
             )
 
 # %% ../nbs/13_transformation.ipynb #aa5d7c4a
 def _require_unique_keys(right: ir.Table, keys: Sequence[str], name: str) -> None:
     repeated = right.group_by(keys).aggregate(copies=lambda t: t.count()).filter(lambda t: t.copies > 1)
-    found = repeated.aggregate(keys=repeated.count(), rows=repeated.copies.sum()).to_pyarrow().to_pylist()[0]
-    if found["keys"]:
+    repeats = repeated.aggregate(keys=repeated.count(), rows=repeated.copies.sum()).to_pyarrow().to_pylist()[0]
+    if repeats["keys"]:
         raise DataError(
-            f"{found['keys']:,} keys ({', '.join(keys)}) occur {found['rows']:,} times: a join would multiply rows",
+            f"{repeats['keys']:,} keys ({', '.join(keys)}) occur {repeats['rows']:,} times: a join would multiply rows",
             f"table {name!r}",
             f"Declare under tables.{name}.cleaning: {{rule: duplicates, columns: [{', '.join(keys)}]}}, then: mlloop run",
         )
@@ -188,9 +188,9 @@ def _apply_sql(rows: ir.Table, select: str, place: str, expression: str, rest: s
     try:
         return rows.alias(name).sql(f"{select} FROM {name} {rest}", dialect="duckdb")
     except Exception as error:
-        said = re.sub(r"\bibis_rows_\w+", "rows", " ".join(str(error).split())[:300])
+        message = re.sub(r"\bibis_rows_\w+", "rows", " ".join(str(error).split())[:300])
         raise DataError(
-            f"{expression!r} cannot be computed: {said}", place, "Mend the statement, then: mlloop check"
+            f"{expression!r} cannot be computed: {message}", place, "Fix the statement, then: mlloop check"
         ) from error
 
 # %% ../nbs/13_transformation.ipynb #e42a2de6
@@ -259,13 +259,13 @@ def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> t
         raise DataError(
             f"target {task.target!r} is not among the columns" + did_you_mean(task.target, rows.columns),
             f"{problem.name}/rows",
-            "Mend task.target or the table's columns, then: mlloop check",
+            "Fix task.target or the table's columns, then: mlloop check",
         )
-    chosen = filter_by_condition(rows, task.where)
+    selected = filter_by_condition(rows, task.where)
     if not labelled_only:
-        return chosen, []
-    labelled = chosen.filter(chosen[task.target].notnull())
-    counts = [table.count().to_pyarrow().as_py() for table in (rows, chosen, labelled)]
+        return selected, []
+    labelled = selected.filter(selected[task.target].notnull())
+    counts = [table.count().to_pyarrow().as_py() for table in (rows, selected, labelled)]
     changes = [
         Change("rows", "where", [], counts[0] - counts[1], "dropped", task.where or ""),
         Change(
@@ -284,12 +284,12 @@ def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> t
 def _require_two_classes(rows: ir.Table, problem: Problem) -> None:
     task = problem.task
     assert isinstance(task, Tabular)
-    seen = rows[task.target].cast("string").topk(5).to_pyarrow().to_pylist()
-    values = [row[task.target] if task.target in row else next(iter(row.values())) for row in seen]
+    frequent = rows[task.target].cast("string").topk(5).to_pyarrow().to_pylist()
+    values = [row[task.target] if task.target in row else next(iter(row.values())) for row in frequent]
     if len(values) < 2:
-        said = f"target {task.target!r} has one value only ({values[0]!r})" if values else "no row has a target"
+        message = f"target {task.target!r} has one value only ({values[0]!r})" if values else "no row has a target"
         raise DataError(
-            f"{said}: nothing can be learnt from it",
+            f"{message}: nothing can be learnt from it",
             f"{problem.name}/rows",
             "Ask for rows of other kinds, or see: mlloop report --open",
         )
@@ -348,14 +348,14 @@ def prepare_events(
         part = _event_columns(tables[use.table], use)
         known = part["user"].notnull() & part["item"].notnull() & part["time"].notnull()
         back = known & (part["quantity"] < 0).fill_null(False) & (part["kind"] == target_kind)
-        found = part.aggregate(unknown=(~known).sum(), back=back.sum()).to_pyarrow().to_pylist()[0]
+        counts = part.aggregate(unknown=(~known).sum(), back=back.sum()).to_pyarrow().to_pylist()[0]
         columns = [use.user, use.item, use.time]
         changes.append(
             Change(
                 use.table,
                 "unknown visitor",
                 columns,
-                int(found["unknown"] or 0),
+                int(counts["unknown"] or 0),
                 "dropped",
                 "an event without customer, product or time",
                 False,
@@ -366,7 +366,7 @@ def prepare_events(
                 use.table,
                 "return",
                 [use.quantity or ""],
-                int(found["back"] or 0),
+                int(counts["back"] or 0),
                 "changed",
                 "negative quantity: the event's kind is return",
             )
@@ -408,18 +408,18 @@ def prepare_items(
         n: table[c].cast(kinds.get(n, "string")) if c else ibis.null(kinds.get(n, "string")) for n, c in named.items()
     }
     rest = {c: table[c] for c in table.columns if others and c not in named.values() and c not in named}
-    chosen = table.select(**fixed, **rest).filter(lambda t: t.item.notnull())
-    counted = chosen.group_by("item").aggregate(
+    catalogue = table.select(**fixed, **rest).filter(lambda t: t.item.notnull())
+    counted = catalogue.group_by("item").aggregate(
         copies=lambda t: t.count(), names=lambda t: t.name.nunique(), categories=lambda t: t.category.nunique()
     )
-    found = counted.aggregate(
+    totals = counted.aggregate(
         repeated=(counted.copies > 1).sum(), several=((counted.names > 1) | (counted.categories > 1)).sum()
     )
-    repeated, several = found.to_pyarrow().to_pylist()[0].values()
+    repeated, several = totals.to_pyarrow().to_pylist()[0].values()
     if not repeated:
-        return chosen, []
+        return catalogue, []
     reason = "items under several names or categories; each column has its most frequent value"
-    return _most_frequent_values(chosen), [
+    return _most_frequent_values(catalogue), [
         Change(use.table, "one row an item", [use.item], int(several or 0), "changed", reason)
     ]
 
@@ -448,9 +448,9 @@ def transform(
     tables : mapping of str to ibis table
         Those of ingestion, typed.
     as_of : datetime
-        Nothing at or after it is seen.
+        Nothing at or after it is used.
     labelled : bool
-        False: rows whose target has not come stay, as they are asked about in production.
+        False: rows without a target stay, since these are the ones to predict in production.
 
     Raises
     ------
@@ -481,9 +481,9 @@ def transform(
 def _unknown_items(events: ir.Table, items: ir.Table, task: Recommendation) -> list[Change]:
     if task.items is None:
         return []
-    strange = events.anti_join(items, "item").group_by("item").aggregate(events=lambda t: t.count())
-    found = strange.order_by(ibis.desc("events"), "item").limit(3).to_pyarrow().to_pylist()
-    count = strange.count().to_pyarrow().as_py()
+    unknown = events.anti_join(items, "item").group_by("item").aggregate(events=lambda t: t.count())
+    examples = unknown.order_by(ibis.desc("events"), "item").limit(3).to_pyarrow().to_pylist()
+    count = unknown.count().to_pyarrow().as_py()
     reason = "products bought or looked at that the catalogue does not hold; their events stay"
     return (
         [
@@ -495,7 +495,7 @@ def _unknown_items(events: ir.Table, items: ir.Table, task: Recommendation) -> l
                 "noted",
                 reason,
                 True,
-                [{"row": f"item={r['item']}, {r['events']} events"} for r in found],
+                [{"row": f"item={r['item']}, {r['events']} events"} for r in examples],
             )
         ]
         if count
@@ -517,7 +517,7 @@ def cleaning_summary(changes: Sequence[Change]) -> pd.DataFrame:
     shown = []
     for c in (c for c in changes if c.rows):
         example = next(iter(c.examples), {})
-        text = example_text(example) if "before" in example or c.columns else ""  # a whole row is nobody's business
+        text = example_text(example) if "before" in example or c.columns else ""  # a whole row may hold personal data
         text = text or c.reason
         shown.append(
             (c.table, c.rule, ", ".join(c.columns), c.kind, c.rows, text, "declared" if c.declared else "standard")
@@ -529,8 +529,8 @@ def windows_table(saved: Mapping[str, Any]) -> pd.DataFrame:
     """The windows and tables of the product, for the page: from, until, days (one row a window)."""
     windows = saved["windows"]
     if not windows:
-        said = [("learnt from", "four fifths, drawn by chance"), ("held out", "a fifth, drawn by chance")]
-        return pd.DataFrame(said, columns=["window", "rows"]).set_index("window")
+        split = [("learnt from", "four fifths, drawn by chance"), ("held out", "a fifth, drawn by chance")]
+        return pd.DataFrame(split, columns=["window", "rows"]).set_index("window")
     spans = {
         "learnt from": (windows["from"], windows["train_until"]),
         "held out": (windows["holdout_from"], windows["holdout_until"]),

@@ -101,7 +101,7 @@ def plot_intervals(
     data : DataFrame
         Columns name, value, low, high, and optionally group ('model', 'rule', ...), which sets the colour.
     thresholds : mapping of str to float, optional
-        Labelled lines, e.g. {'asked for': 0.85}.
+        Labelled lines, e.g. {'threshold': 0.85}.
     """
     shown = data.sort_values("value", ascending=higher_is_better).reset_index(drop=True)
     groups = list(dict.fromkeys(data["group"])) if "group" in data else [""]
@@ -120,8 +120,8 @@ def plot_intervals(
         ]
         ax.legend(handles=handles, fontsize=7.5, frameon=False, loc="best")
     best = shown.iloc[-1]
-    said = title or f"{best['name']} is ahead with {best['value']:.3g}{' ' + unit if unit else ''}"
-    return label_axes(ax, said, caption or "Lines are intervals", unit)
+    heading = title or f"{best['name']} is ahead with {best['value']:.3g}{' ' + unit if unit else ''}"
+    return label_axes(ax, heading, caption or "Lines are intervals", unit)
 
 # %% ../nbs/15_visualization.ipynb #36708cc6
 def draw_threshold(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
@@ -141,7 +141,7 @@ def _draw_no_money(ax: Axes, caption: str) -> Axes:
         ax.figure.set_figheight(1.1)  # type: ignore[union-attr]
     ax.text(0.5, 0.5, "nothing to compare in money", ha="center", va="center", transform=ax.transAxes, color=GREY)
     ax.set(xticks=[], yticks=[])
-    return label_axes(ax, "The statement does not say what an answer is worth", caption)
+    return label_axes(ax, "The statement does not say what a prediction is worth", caption)
 
 # %% ../nbs/15_visualization.ipynb #c36fb975
 def plot_money(
@@ -185,8 +185,8 @@ def plot_money(
     best = shown.iloc[-1]
     ahead = best["value"] - (shown.iloc[-2]["value"] if len(shown) > 1 else 0)
     who = "The model" if best["name"] == "model" else best["name"]
-    said = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace("  ", " ")
-    return label_axes(ax, said, caption, f"{currency} {period}".strip())
+    heading = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace("  ", " ")
+    return label_axes(ax, heading, caption, f"{currency} {period}".strip())
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162
 def shade_windows(ax: Axes, windows: Mapping) -> Axes:
@@ -259,8 +259,10 @@ def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -
     if not windows:
         ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
         ax.set_yticks([0], ["rows"])
-        said = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
-        return label_axes(ax, said, "grey: learnt from; orange: read once by the evaluation", "share of the rows (%)")
+        heading = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
+        return label_axes(
+            ax, heading, "grey: training; orange: holdout, read once by the evaluation", "share of the rows (%)"
+        )
     at = day_number
     folds = list(windows.get("folds", []))
     last = {
@@ -294,8 +296,12 @@ def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -
     ax.invert_yaxis()
     ax.xaxis_date()
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    said = title or f"{len(folds)} folds are tested on later days than they learn from; the last days are read once"
-    return label_axes(ax, said, "grey: learnt from; blue: tested on; orange: read once by the evaluation", "time (UTC)")
+    heading = (
+        title or f"{len(folds)} folds are tested on later days than they are trained on; the last days are read once"
+    )
+    return label_axes(
+        ax, heading, "grey: training; blue: test; orange: holdout, read once by the evaluation", "time (UTC)"
+    )
 
 # %% ../nbs/15_visualization.ipynb #083e46bf
 def plot_distribution(
@@ -309,18 +315,18 @@ def plot_distribution(
         low, middle, high = (float(q) for q in finite.quantile([0.01, 0.5, 0.99]))
         ax.hist(finite.clip(low, high), bins=30, color=BLUE, alpha=0.85)
         ax.axvline(middle, color=BLACK, lw=1)
-        said = title or f"Half of {label} is below {middle:,.4g}, 98% between {low:,.4g} and {high:,.4g}"
-        return label_axes(ax, said, caption + "; outermost bars hold the 1% beyond", label, "rows")
+        heading = title or f"Half of {label} is below {middle:,.4g}, 98% between {low:,.4g} and {high:,.4g}"
+        return label_axes(ax, heading, caption + "; outermost bars hold the 1% beyond", label, "rows")
     counts = known.astype(str).value_counts()
     top = counts.head(bars)[::-1]
     ax.barh([escape_label(v) for v in top.index], top.to_numpy(), color=BLUE, height=0.7)
     rest = len(counts) - len(top)
-    said = title or (
+    heading = title or (
         f"{escape_label(counts.index[0])} is {counts.iloc[0] / len(known):.0%} of {label}"
         if len(known)
         else f"{label} is empty"
     )
-    return label_axes(ax, said, caption + (f"; {rest:,} rarer values not drawn" if rest > 0 else ""), "rows")
+    return label_axes(ax, heading, caption + (f"; {rest:,} rarer values not drawn" if rest > 0 else ""), "rows")
 
 # %% ../nbs/15_visualization.ipynb #b8a07447
 def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top: int = 15) -> Axes:
@@ -479,10 +485,10 @@ def plot_concentration(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1.01))
-    said = title or f"{few:.0%} of the {what} make 80% of the {of}"
+    heading = title or f"{few:.0%} of the {what} make 80% of the {of}"
     return label_axes(
         ax,
-        said,
+        heading,
         f"n = {len(ordered):,} {what}, {ordered.sum():,.0f} {of}",
         f"share of {what}, most frequent first",
         f"share of {of}",
@@ -514,16 +520,16 @@ def plot_counts(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Ax
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     lost, read = int(data["rejected"].sum() + data["duplicates"].sum()), int(data["read"].sum())
-    said = title or (
+    heading = title or (
         f"{lost / max(read, 1):.1%} of {read:,} rows were set aside or duplicates"
         if lost
         else f"All {read:,} rows were kept"
     )
-    return label_axes(ax, said, "read = kept + rejected + duplicates", "share of rows read")
+    return label_axes(ax, heading, "read = kept + rejected + duplicates", "share of rows read")
 
 # %% ../nbs/15_visualization.ipynb #ece5c015
 def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Axes:
-    """Draw how often it happened against how probable it was said to be.
+    """Draw how often it happened against the predicted probability.
 
     Parameters
     ----------
@@ -538,9 +544,9 @@ def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) 
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1))
     error = float(np.average((data["predicted"] - data["observed"]).abs(), weights=data["n"]))
-    said = title or f"Probabilities are off by {error * 100:.1f} points on average"
+    heading = title or f"Probabilities are off by {error * 100:.1f} points on average"
     return label_axes(
-        ax, said, f"n = {int(data['n'].sum()):,} rows in {len(data)} bins", "said to be probable", "happened"
+        ax, heading, f"n = {int(data['n'].sum()):,} rows in {len(data)} bins", "predicted probability", "observed share"
     )
 
 # %% ../nbs/15_visualization.ipynb #29be38e3
@@ -574,10 +580,10 @@ def plot_performance(
         draw_threshold(ax, threshold, "threshold", horizontal=True)
     ax.legend(fontsize=7.5, frameon=False)
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    said = title or (
+    heading = title or (
         f"{len(alerts)} of {len(shown)} periods raised an alert" if len(alerts) else f"No alert in {len(shown)} periods"
     )
-    return label_axes(ax, said, caption or f"n = {len(shown)} periods", "time (UTC)", label)
+    return label_axes(ax, heading, caption or f"n = {len(shown)} periods", "time (UTC)", label)
 
 # %% ../nbs/15_visualization.ipynb #bc8b4b7c
 def plot_drift(
@@ -600,12 +606,12 @@ def plot_drift(
     ax.barh([escape_label(c) for c in shown["column"]], shown["value"], color=np.where(alert, RED, BLUE), height=0.7)
     draw_threshold(ax, threshold, "threshold")
     moved = list(shown["column"][alert])[::-1]
-    said = title or (
+    heading = title or (
         f"{len(moved)} of {len(data)} columns drifted, first {moved[0]}"
         if moved
         else "No column drifted past its threshold"
     )
-    return label_axes(ax, said, f"{len(data)} columns", label)
+    return label_axes(ax, heading, f"{len(data)} columns", label)
 
 # %% ../nbs/15_visualization.ipynb #27f157e4
 HEALTH = {"rows set aside": 0.05, "cells missing": 0.30, "values changed": 0.10}
