@@ -34,6 +34,9 @@ Modules:
 - `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged."""
 
 __version__ = "0.1.0"
+__all__ = ["Project", "__version__", "open"]
+
+import importlib
 
 from mlloop.core import moved
 from mlloop.core.settings import switch_off_telemetry
@@ -42,9 +45,18 @@ switch_off_telemetry()
 moved.install()
 
 
+def __getattr__(name):
+    """`open` and `Project`, loaded when they are first asked for."""
+    if name not in ("Project", "open"):
+        raise AttributeError(f"module 'mlloop' has no attribute {name!r}")
+    # by name: what a stage reaches by import decides when it runs again, and this is not part of it
+    return getattr(importlib.import_module("mlloop.project"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
 def load_ipython_extension(shell):
     """`%load_ext mlloop`: the magic %mlloop and rich displays, see `mlloop.lab.magics`."""
-    import importlib
-
-    # by name: what a stage reaches by import decides when it runs again, and this is not part of it
     importlib.import_module("mlloop.lab.magics").register(shell)

@@ -152,9 +152,14 @@ class Project:
 @pytest.fixture
 def project(tmp_path) -> Project:
     """A project of five stages; nothing has run."""
-    root = tmp_path / "loans"
+    write_project(tmp_path / "loans")
+    return Project(tmp_path / "loans")
+
+
+def write_project(root: Path) -> None:
+    """Write the files of the project of five stages."""
     for folder in ("nbs", "problems", "toy"):
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     tasks = []
     for number, (name, (upstream, work)) in enumerate(STAGES.items(), start=10):
         write_notebook(root / f"nbs/{number}_{name}.ipynb", work)
@@ -174,7 +179,6 @@ def project(tmp_path) -> Project:
     }  # fmt: skip
     for path, text in files.items():
         (root / path).write_text(text)
-    return Project(root)
 
 
 def _postgres_programs() -> Path | None:

@@ -36,7 +36,7 @@ def test_every_example_has_only_options_that_its_command_knows(command):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from mlloop import cli; print([m for m in ('pandas','torch','mlflow','ploomber','papermill','ibis',"
+    code = "import sys; from mlloop.cli import app; print([m for m in ('pandas','torch','mlflow','ploomber','papermill','ibis',"
     code += "'sqlalchemy','sklearn','nbformat','pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,6 +12,7 @@ import pytest
 import typer.main
 from bs4 import BeautifulSoup
 
+import mlloop
 from mlloop.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,28 @@ def test_the_costly_commands_of_the_documentation_would_be_understood():
         for words in commands(page):
             if words[0] == "mlloop" and not words[1].isupper() and not words[1].startswith("-"):
                 COMMANDS[words[1]].make_context(words[1], words[2:], resilient_parsing=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_call_of_the_front_door_in_the_documentation_exists(page):
+    from mlloop.project import Project
+    from mlloop.service.champion import Champion
+
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    for name, kind in {"project": Project, "champion": Champion, "mlloop": mlloop}.items():
+        for called in re.findall(rf"\b{name}\.(\w+)", code):
+            known = {
+                *dir(kind),
+                *getattr(kind, "__annotations__", {}),
+                "settings",
+                "model",
+                "since",
+                "release",
+                "core",
+                "loop",
+            }
+            assert called in known, f"{name}.{called}"
+    assert page.name not in ("README.md", "python.md") or "mlloop.open()" in code
 
 
 def test_the_readme_has_commands_to_check():

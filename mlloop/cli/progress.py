@@ -4,7 +4,6 @@ import contextlib
 import time
 from typing import Any
 
-from mlloop.pipeline.plan import Plan
 from mlloop.pipeline.runner import Event
 
 
@@ -17,10 +16,9 @@ def silent():
 class Progress:
     """Context manager that yields the `watch` function of a run; live on a terminal, a line a stage elsewhere."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self):
         from rich.console import Console
 
-        self.plan = plan
         self.console = Console(highlight=False, stderr=False, soft_wrap=True)
         self.running: dict[str, Event] = {}
         self.began: dict[str, float] = {}

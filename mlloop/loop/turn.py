@@ -170,6 +170,39 @@ def due(statement: Problem, ledger: Ledger, now: dt.datetime) -> dt.datetime | N
     return following if following <= now else None
 
 
+def chosen(place: "Place", now: dt.datetime, exact: bool = False) -> dt.datetime:
+    """The moment of the turn to make at `now`: the next that is due, else the last one decided.
+
+    Parameters
+    ----------
+    exact : bool
+        Whether `now` was asked for: then the last moment of the grid up to it, decided or not.
+
+    Raises
+    ------
+    UsageError
+        The first turn is not due yet.
+    """
+    start = start_of(place.statement, place.ledger)
+    at = on_grid(place.statement, start, now) if exact else due(place.statement, place.ledger, now)
+    at = at or max(decided(place.ledger, place.name), default=None)
+    if at is None:
+        raise UsageError(
+            f"the first turn is due {place.statement.retrain.every_days} days after {start:%Y-%m-%d}",
+            place.name,
+            f"Wait, or give a later moment: mlloop tick --problem {place.name} --at TIME",
+        )
+    return at
+
+
+def last_period(place: "Place", now: dt.datetime, exact: bool = False) -> Period:
+    """The last whole period at `now`, that of the turn of `chosen`; before the first turn is due the one before it."""
+    start = start_of(place.statement, place.ledger)
+    at = on_grid(place.statement, start, now) if exact else due(place.statement, place.ledger, now)
+    at = at or max(decided(place.ledger, place.name), default=start)
+    return Period(at - dt.timedelta(days=place.statement.retrain.every_days), at)
+
+
 # ------------------------------------------------------------------------------------------------ opening
 
 

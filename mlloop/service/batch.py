@@ -27,12 +27,14 @@ class Done:
     summary: dict[str, Any]
 
 
-def score(settings: Settings, problem: str, table: str, out: Path | None = None, log: bool = True) -> Done:
-    """Answer for every row of a file or a table of the lake.
+def score(
+    settings: Settings, problem: str, table: "str | Path | pd.DataFrame", out: Path | None = None, log: bool = True
+) -> Done:
+    """Answer for every row of a file, a table of the lake or a DataFrame.
 
     Parameters
     ----------
-    table : str
+    table : str, Path or DataFrame
         A CSV, Parquet or JSON-lines file (each also .gz), or 'lake:PROBLEM/TABLE'.
     out : Path, optional
         A CSV or Parquet file to write the answers to.
@@ -76,13 +78,16 @@ def score(settings: Settings, problem: str, table: str, out: Path | None = None,
     return Done(answered, summary)
 
 
-def read(settings: Settings, table: str, texts: Sequence[str] = ()) -> "pd.DataFrame":
+def read(settings: Settings, table: "str | Path | pd.DataFrame", texts: Sequence[str] = ()) -> "pd.DataFrame":
     """The rows of a file or of a table of the lake; of a CSV or JSON file the columns `texts` are taken as they are written.
 
     Otherwise '021' would become 21, and '21' beside a gap 21.0: another category than the one the service is told.
     """
     import pandas as pd
 
+    if isinstance(table, pd.DataFrame):
+        return table
+    table = str(table)
     if table.startswith("lake:"):
         from mlloop.store.lake import Lake
 

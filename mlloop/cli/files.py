@@ -1,0 +1,104 @@
+"""Commands on a project's files: new, upgrade, report, export, check."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlloop.cli import options, output
+from mlloop.core.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mlloop new churn --data customers.csv --target churned --time signed_up_at")
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder; its name is the problem's.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="A CSV, Parquet or JSON-lines file (or .gz), a glob or folder of them, or an SQL URL."),
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What is to be predicted.")] = None,
+    time: Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="When a row happened.")] = None,
+    key: Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Who or what a row is about.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="COLUMN", help="For recommendations: who.")] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="For recommendations: what.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification, regression or recommendation; default: found out.")
+    ] = None,
+    positive: Annotated[str | None, typer.Option(metavar="VALUE", help="The class that is looked for.")] = None,
+    table: Annotated[str | None, typer.Option(help="The table of an SQL URL.")] = None,
+    query: Annotated[str | None, typer.Option(help="The query of an SQL URL.")] = None,
+) -> None:
+    """Make a project out of a data file and a question; what is missing is asked on a terminal."""
+    ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() else None
+    if data is None and ask:
+        data = ask("Where is the data (a file, a folder, an SQL URL)?", [], None)
+    if data is None:
+        raise UsageError(
+            "--data is missing", next_step="Example: mlloop new churn --data customers.csv --target churned"
+        )
+    from mlloop.project import Project
+
+    made = Project.new(
+        folder, data, target, time=time, id=key, user=user, item=item, task=task, positive=positive, table=table, query=query, ask=ask
+    ).made  # fmt: skip
+    assert made is not None
+    width = max(len(what) for what, _ in [*made.said, ("left out", "")])
+    for what, guess in made.said:
+        typer.echo(f"{what:<{width}}  {guess}")
+    for column, sign in made.leaks.items():
+        typer.secho(f"{'leak?':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
+    place = os.path.relpath(made.root)
+    typer.echo(f"\nRead {place}/problems/{made.name}.yaml and mend the guesses, then:\n  cd {place} && mlloop run")
+
+
+def _ask(question: str, choices, default: str | None) -> str:
+    if choices:
+        typer.echo(f"{question}\n  {', '.join(map(str, choices))}")
+    while True:
+        answer = str(typer.prompt(">" if choices else question, default=default))
+        if not choices or answer in [str(one) for one in choices]:
+            return answer
+        from mlloop.problem import meant
+
+        typer.echo(f"  {answer!r} is none of them{meant(answer, choices)}")
+
+
+@app.command(epilog="Example: mlloop upgrade")
+def upgrade() -> None:
+    """Renew the Run acts and pipeline.yaml of a project to those of the installed mlloop; cells of your own stay."""
+    from mlloop.scaffold.project_files import version
+
+    for line in options.project().upgrade() or [f"nothing to do: the project is that of mlloop {version()}"]:
+        typer.echo(line)
+
+
+@app.command(epilog="Example: mlloop report --open")
+def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False) -> None:
+    """Write the pages of everything that ran; prints where they begin."""
+    typer.echo(output.relative(options.project().report(open=show)))
+
+
+@app.command(epilog="Example: mlloop export airflow --problem shop --out dags/shop.py")
+def export(
+    target: Annotated[str, typer.Argument(help="airflow")],
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all statements.")
+    ] = None,
+    schedule: Annotated[str, typer.Option(help="Airflow's: @daily, @weekly or a cron expression.")] = "@daily",
+    command: Annotated[str, typer.Option(help="How mlloop is called there.")] = "mlloop",
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: the terminal.")] = None,
+) -> None:
+    """Write the loop for a scheduler: a file that calls mlloop tick for each problem."""
+    text = options.project().export(target, problem, schedule=schedule, command=command, out=out)
+    typer.echo(output.relative(out) if out else text, nl=bool(out))
+
+
+@app.command(epilog="Example: mlloop check")
+def check() -> None:
+    """Find what would fail before anything runs: settings, pipeline, statements, notebooks and their exports."""
+    for line in options.project().check():
+        typer.echo(f"ok: {line}")

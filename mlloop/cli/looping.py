@@ -1,0 +1,137 @@
+"""Commands of the loop in time: tick, monitor, retrain, loop."""
+
+import datetime as dt
+from typing import Annotated
+
+import typer
+
+from mlloop.cli import options, output
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mlloop tick --problem shop")
+def tick(
+    problem: options.Problem = None,
+    at: options.At = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide on a copy of the state; nothing is kept.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Turn the loop once, for a scheduler: data, answers, monitoring, canary, decision, retraining; exit 4 on an alert.
+
+    Without --at the next turn of the problem's rhythm is made, if its time has come. Safe to run twice and to kill.
+    """
+    project = options.project()
+    with output.words(as_json) as watch:
+        done = project.tick(problem, at=options.moment(at), dry_run=dry_run, watch=watch)
+    _print_turn(done, as_json, dry_run)
+    if not dry_run and not done.fresh:
+        for page in output.pages(project):
+            if not as_json:
+                typer.echo(f"  page: {output.relative(page)}")
+    raise typer.Exit(4 if done.alert else 0)
+
+
+def _print_turn(one, as_json: bool, dry: bool = False) -> None:
+    if as_json:
+        from mlloop.core import storage
+
+        return output.as_json({**storage.plain(one), "dry_run": dry})
+    word = "would be: " if dry else "already decided: " if one.fresh else ""
+    typer.echo(f"{one.problem} {one.at[:10]}: {word}{one.action}. {one.said}")
+    for end in one.ended:
+        typer.echo(
+            f"  {end['what']} {str(end['model'])[:12]}: {end['outcome'].replace('_', ' ')} ({'; '.join(end['reasons'])})"
+        )
+    if one.change:
+        typer.echo(f"  what would change it: {one.change}")
+    canary = f"; canary {one.canary[:12]}" if one.canary else ""
+    typer.echo(
+        f"  in production: {str(one.champion)[:12]}{canary}; {one.answered:,} answers; model {one.health or 'not looked at'}"
+    )
+
+
+@app.command(epilog="Example: mlloop monitor --problem employment --at 2016-01-29")
+def monitor(problem: options.Problem = None, at: options.At = None, as_json: options.Json = False) -> None:
+    """Look at the model in production over the last whole period, deciding nothing; exit 4 on an alert."""
+    with output.words(as_json) as watch:
+        found = options.project().monitor(problem, at=options.moment(at), watch=watch)
+    if as_json:
+        output.as_json(found.product)
+    else:
+        typer.echo(f"{found.problem}, period until {found.until:%Y-%m-%d}: {found.health}. {found.product['said']}")
+        typer.echo(f"  notebook: {output.relative(found.notebook)}")
+    raise typer.Exit(4 if found.alert else 0)
+
+
+@app.command(epilog="Example: mlloop retrain --problem employment --reason 'new form since May'")
+def retrain(
+    problem: options.Problem = None,
+    at: options.At = None,
+    explore: Annotated[bool, typer.Option("--explore", help="Choose among the candidates anew as well.")] = False,
+    reason: options.Reason = None,
+    by: options.By = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train a challenger on the data up to now, whatever the policy says; gate and canary are asked as always."""
+    project = options.project()
+    now = options.moment(at) or dt.datetime.now(dt.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    with output.words(as_json) as watch:
+        ended = project.retrain(problem, at=now, explore=explore, reason=reason or (), by=by, watch=watch)
+    production = project.in_production(problem)
+    if as_json:
+        output.as_json({"problem": production.problem, "at": now.isoformat(), "ended": ended})
+    else:
+        for one in ended or [{"outcome": "was done already", "reasons": [], "model": None}]:
+            typer.echo(f"{production.problem} {now:%Y-%m-%d}: {one['outcome']}. {'; '.join(one['reasons'])}")
+        output.in_production(production, False)
+    refused = any(one["outcome"] in ("gate said no", "failed") for one in ended)
+    raise typer.Exit(3 if refused else 0)
+
+
+@app.command(epilog="Example: mlloop loop --problem shop --until 2025-11-03")
+def loop(
+    until: Annotated[str, typer.Option("--until", metavar="TIME", help="The last moment of the history.")],
+    problem: options.Problem = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Where it begins; default: the statement's as_of.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(min=1, metavar="DAYS", help="Must be the statement's rhythm.")] = None,
+    always: Annotated[
+        bool, typer.Option("--always/--no-always", help="Compare with retraining every period as well.")
+    ] = True,
+    as_json: options.Json = False,
+) -> None:
+    """Turn the loop through a history and say what it decided and gained against never and always retraining."""
+    project = options.project()
+
+    def told(line) -> None:
+        if as_json:
+            return
+        one, ends = line.turned, "".join(f"; {e['what']} {e['outcome'].replace('_', ' ')}" for e in line.turned.ended)
+        took = "" if one.fresh else f" {sum(one.seconds.values()):5.1f} s"
+        typer.echo(f"{one.problem:<12} {one.at[:10]} {line.number:>3}/{line.of}{took}  {one.action}{ends}")
+
+    last, first = options.moment(until, "--until"), options.moment(since, "--from")
+    assert last is not None
+    with output.words(as_json) as watch:
+        done = project.loop(problem, until=last, since=first, every=every, always=always, told=told, watch=watch)
+    if as_json:
+        output.as_json(done.summary)
+        return
+    _print_history(project, done)
+
+
+def _print_history(project, done) -> None:
+    from mlloop.loop import history
+
+    problem = done.summary["problem"]
+    typer.echo("")
+    for line in history.sentences(done.summary):
+        typer.echo(f"{problem}: {line}")
+    if done.turned:
+        output.pages(project)
+    else:
+        typer.echo(f"{problem}: nothing to do, every turn was made")
+    if done.page:
+        typer.echo(f"page: {output.relative(done.page)}")

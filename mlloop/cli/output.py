@@ -1,0 +1,92 @@
+"""What the commands print: JSON for programs, decisions in lines, errors in red."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mlloop.core.errors import MlloopError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlloop.project import InProduction, Project
+
+
+def as_json(value: Any) -> None:
+    """Print a value as JSON."""
+    from mlloop.core import storage
+
+    typer.echo(json.dumps(storage.plain(value), indent=1, ensure_ascii=False))
+
+
+def complain(error: MlloopError) -> None:
+    """Print an error's own words."""
+    typer.secho(str(error), fg=typer.colors.RED, err=True)
+
+
+@contextlib.contextmanager
+def words(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """What is being done in a word, live on a terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda word: None
+        return
+    with console.status("") as status:
+        yield status.update
+
+
+def pages(project: "Project", again: bool = True) -> "list[Path]":
+    """Write the pages; an error there is printed and never hides what was done."""
+    try:
+        return [project.report(again=again)]
+    except MlloopError as error:
+        complain(error)
+        return []
+
+
+def in_production(now: "InProduction", in_json: bool) -> None:
+    """Print which models are in production."""
+    if in_json:
+        return as_json(now)
+    short = lambda digest: digest[:12] if digest else "no model"
+    canary = f"; canary {short(now.canary)} until {str(now.until)[:16]}" if now.canary else ""
+    typer.echo(f"{now.problem}: in production {short(now.champion)}{canary}; before {short(now.previous)}")
+
+
+def decisions(rows, whole: bool = False) -> None:
+    """Print decisions, a line and their reasons each; of several reasons the first, unless the `whole` is wanted."""
+    from textwrap import fill
+
+    from rich.console import Console
+
+    from mlloop.pages import wording
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    width, indent = min(console.width, 120), " " * (len(str(rows[-1].id)) + 3)
+    for row in rows:
+        action, outcome = (str(row.details.get(key) or "") for key in ("action", "outcome"))
+        decision = wording.decision(row.kind, row.subject, action or row.subject, outcome)
+        as_of = row.details.get("as_of")
+        decision += f" ({wording.moment(as_of)} in the data's time)" if as_of else ""
+        verdict = f": {row.verdict}" if row.kind == "gate" and row.verdict else ""
+        model = f", model {row.model[:12]}" if row.model else ""
+        number = f"#{row.id}".ljust(len(indent))
+        head = f"{str(row.at)[:16].replace('T', ' ')} UTC  {row.problem}  {decision}{verdict}{model}, by {row.actor}"
+        console.print(fill(head, width, initial_indent=number, subsequent_indent=indent, break_on_hyphens=False))
+        more = len(row.reasons) - 1
+        reasons = row.reasons if whole else [f"{one} (+{more} more)" if more else one for one in row.reasons[:1]]
+        for reason in reasons:
+            console.print(
+                fill(str(reason), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+            )
+
+
+def relative(path) -> str:
+    """A path as it is typed from the current folder."""
+    return os.path.relpath(path)

@@ -1,0 +1,108 @@
+"""Commands on the model in production: promote, rollback, serve, predict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlloop.cli import options, output
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mlloop promote --problem employment --reason 'agreed with the owner'")
+def promote(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's digest (its beginning is enough); default: the one trained last.")
+    ] = None,
+    problem: options.Problem = None,
+    canary: Annotated[bool, typer.Option("--canary", help="On a share of the requests, beside the champion.")] = False,
+    reason: options.Reason = None,
+    by: options.By = None,
+    as_json: options.Json = False,
+) -> None:
+    """Put a model that its gate let pass into production."""
+    now = options.project().promote(problem, model, canary=canary, reason=reason or (), by=by)
+    output.in_production(now, as_json)
+
+
+@app.command(epilog="Example: mlloop rollback --problem employment --reason 'complaints since Monday'")
+def rollback(
+    problem: options.Problem = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="An earlier champion; default: the one before.")
+    ] = None,
+    canary: Annotated[bool, typer.Option("--canary", help="Only end the canary.")] = False,
+    reason: options.Reason = None,
+    by: options.By = None,
+    as_json: options.Json = False,
+) -> None:
+    """Go back to an earlier champion, or end a canary."""
+    now = options.project().rollback(problem, to=to, canary=canary, reason=reason or (), by=by)
+    output.in_production(now, as_json)
+
+
+@app.command(epilog="Example: mlloop serve --problem shop --problem employment --port 8000")
+def serve(
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all that have a champion.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="File with the token; default: MLLOOP_TOKEN.")
+    ] = None,
+    max_body: Annotated[int, typer.Option(min=100, help="Bytes of a request, at most.")] = 1024 * 1024,
+    poll_s: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at the ledger.")] = 0.5,
+    durable: Annotated[
+        str, typer.Option(help="disk: a prediction is on disk before it is acknowledged; process: the system has it.")
+    ] = "disk",
+    once: Annotated[
+        bool, typer.Option("--once", help="Ask each problem for one real row over HTTP, and stop.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Answer over HTTP with the models in production: /predict, /recommend, /docs, /metrics, /health, /ready."""
+    asked = options.project().serve(
+        problem, host=host, port=port, token_file=token_file, max_body=max_body, poll_s=poll_s, durable=durable, once=once,
+        ready=lambda address: typer.echo(f"answering at {address} (/docs)"),
+    )  # fmt: skip
+    if not once:
+        return
+    if as_json:
+        output.as_json(asked)
+    for one in asked if not as_json else []:
+        answer = one["answer"]
+        if one["status"] != 200:
+            said = f"refused with {one['status']}: {answer}"
+        elif "items" in answer:
+            said = f"for {one['asked']['user']}: {', '.join(answer['items'])}"
+        else:
+            said = f"{answer['prediction']} (score {answer['score']:.4g})"
+        typer.echo(f"{one['problem']}: POST {one['path']} -> {said}, model {answer.get('model', '?')}")
+    raise typer.Exit(0 if all(one["status"] == 200 for one in asked) else 1)
+
+
+@app.command(epilog="Example: mlloop predict people.csv --problem employment --out scored.parquet")
+def predict(
+    table: Annotated[
+        str, typer.Argument(help="A CSV, Parquet or JSON-lines file, or a table of the lake: lake:employment/holdout")
+    ],
+    problem: options.Problem = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A CSV or Parquet file; default: a few rows on the terminal.")
+    ] = None,
+    log: Annotated[bool, typer.Option("--log/--no-log", help="Keep the answers in the prediction log.")] = True,
+    as_json: options.Json = False,
+) -> None:
+    """Answer for every row of a file or table, with the code that answers requests."""
+    done = options.project().predict(table, problem, out=out, log=log)
+    if as_json:
+        output.as_json(done.summary)
+    else:
+        if out is None:
+            typer.echo(done.answered.head(20).to_string())
+        typer.echo(f"{done.summary['problem']}: {done.summary['answered']:,} of {done.summary['rows']:,} rows answered")
+        for reason, count in done.summary["refused"].items():
+            typer.echo(f"  - {count:,} refused: {reason}")
+    raise typer.Exit(0 if done.summary["answered"] or not done.summary["rows"] else 1)

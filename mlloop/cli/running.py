@@ -1,0 +1,182 @@
+"""Commands that run the pipeline and say how it stands: run, gate, status, why."""
+
+from typing import Annotated, Any
+
+import typer
+
+from mlloop.cli import options, output
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mlloop run --problem shop --until features")
+def run(
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", "-p", help="A statement's name or file; may be repeated.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage and what follows, fresh or not.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    changes: options.Changes = None,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, fresh or not.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Bring a problem's products up to date: run what is stale, up to a gate that says No."""
+    project, outcomes, given = options.project(), [], options.changes(changes)
+    for name in problem or [None]:  # type: ignore[list-item]
+        with _watching(as_json) as watch:
+            outcome = project.run(name, start=start, until=until, changes=given, force=force, pages=False, watch=watch)
+        outcomes.append(outcome)
+        if outcome.error and not as_json:
+            output.complain(outcome.error)
+    pages = output.pages(project, again=any(one.ran or one.error for one in outcomes))
+    if as_json:
+        output.as_json([_outcome(one) for one in outcomes])
+    else:
+        _sum_up(project, outcomes, pages)
+    raise typer.Exit(max((one.exit_code for one in outcomes), default=0))
+
+
+def _watching(quiet: bool):
+    from mlloop.cli.progress import Progress, silent
+
+    return silent() if quiet else Progress()
+
+
+def _outcome(one) -> dict[str, Any]:
+    return {
+        "problem": one.problem,
+        "ran": one.ran,
+        "fresh": one.fresh,
+        "skipped": one.skipped,
+        "verdicts": one.verdicts,
+        "seconds": round(one.seconds, 3),
+        "error": str(one.error) if one.error else None,
+        "exit_code": one.exit_code,
+    }
+
+
+def _sum_up(project, outcomes, pages) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for one in outcomes:
+        console.print(
+            f"[bold]{one.problem}[/bold]: {len(one.ran)} stages run, {len(one.fresh)} up to date, {one.seconds:.1f} s"
+        )
+        for gate, verdict in one.verdicts.items():
+            console.print(f"  {gate} gate: [bold]{verdict['verdict']}[/bold]{_deciding(verdict)}")
+        model = _model(project.settings, one.problem)
+        if model:
+            console.print(f"  model: {model}")
+        if one.took:
+            slowest = sorted(one.took.items(), key=lambda pair: -pair[1])[:4]
+            console.print("  time: " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in slowest))
+    for page in pages:
+        console.print(f"page: {output.relative(page)}")
+
+
+def _deciding(verdict: dict[str, Any]) -> str:
+    named = next((e for e in verdict["evidence"] if e.get("name") == verdict.get("deciding")), None)
+    if not named or named.get("value") is None:
+        return f" ({verdict['reasons'][0]})" if verdict["reasons"] else ""
+    interval = (
+        f" [{named['low']:.4g}, {named['high']:.4g}]"
+        if named.get("low") is not None and named.get("high") is not None
+        else ""
+    )
+    threshold = f", asked for {named['threshold']:.4g}" if isinstance(named.get("threshold"), (int, float)) else ""
+    unit = f" {named['unit']}" if named.get("unit") else ""
+    return f" ({named['name']} {named['value']:.4g}{unit}{interval}{threshold})".replace("[", r"\[")
+
+
+def _model(settings, problem: str) -> str | None:
+    from mlloop.core import storage
+
+    path = settings.state / "products" / problem / "training.json"
+    if not path.exists():
+        return None
+    model = storage.read_json(path).get("model")
+    if not model:
+        return None
+    registered = model.get("registered") or {}
+    version = f", registered as {registered.get('name')} version {registered.get('version')}" if registered else ""
+    return f"{model.get('name')} ({str(model.get('digest'))[:12]}{version})"
+
+
+@app.command(epilog="Example: mlloop gate need --problem employment")
+def gate(
+    name: Annotated[str, typer.Argument(help="need or validation")],
+    problem: options.Problem = None,
+    changes: options.Changes = None,
+    force: Annotated[bool, typer.Option("--force", help="Ask again even where nothing changed.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Ask one gate, running first what it reads; exit 3 when it says No."""
+    given = options.changes(changes)
+    with _watching(as_json) as watch:
+        outcome = options.project().gate(name, problem, changes=given, force=force, watch=watch)
+    called = name.removesuffix("_gate")
+    verdict = outcome.verdicts.get(called)
+    if as_json:
+        error = str(outcome.error) if outcome.error else None
+        output.as_json({"gate": called, "problem": outcome.problem, **(verdict or {}), "error": error})
+    elif verdict:
+        typer.echo(f"{outcome.problem}: the {called} gate says {verdict['verdict']}")
+        for reason in verdict["reasons"]:
+            typer.echo(f"  - {reason}")
+    if outcome.error and not as_json:
+        output.complain(outcome.error)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command(epilog="Example: mlloop status --problem shop")
+def status(problem: options.Problem = None, changes: options.Changes = None, as_json: options.Json = False) -> None:
+    """Show each stage's state: fresh, stale, waiting, missing, or behind a closed gate."""
+    project = options.project()
+    found = project.status(problem, changes=options.changes(changes))
+    if as_json:
+        return output.as_json(found)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title=f"{found.problem}", title_justify="left")
+    for heading, side in {
+        "stage": "left",
+        "state": "left",
+        "took (s)": "right",
+        "rows": "right",
+        "finished (UTC)": "left",
+        "why": "left",
+    }.items():
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for name, one in found.stages.items():
+        rows = f"{one['rows']:,}" if one.get("rows") is not None else ""
+        took = f"{one['seconds']:.1f}" if one.get("seconds") is not None else ""
+        why = (one["reasons"] or [""])[0] + (f" (+{len(one['reasons']) - 1} more)" if len(one["reasons"]) > 1 else "")
+        table.add_row(name, one["state"], took, rows, one.get("finished_at", "").replace("T", " ")[:16], why)
+    console = Console(highlight=False)
+    console.print(table)
+    busy = f"; running: process {found.running.get('pid')}" if found.running is not None else ""
+    console.print(f"problems: {', '.join(project.problems) or 'none'}{busy}")
+
+
+@app.command(epilog="Example: mlloop why features --problem shop")
+def why(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="STAGE|MODEL", help="A stage's name, or a model's digest (its beginning is enough)."),
+    ],
+    problem: options.Problem = None,
+    changes: options.Changes = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say why a stage would run again, or what was decided about a model."""
+    found = options.project().why(name, problem, changes=options.changes(changes))
+    if found.state is None:
+        output.as_json(found.decisions) if as_json else output.decisions(found.decisions, whole=True)
+    elif as_json:
+        output.as_json({"stage": name, "problem": found.problem, **found.state})
+    else:
+        typer.echo(str(found))

@@ -1,0 +1,1190 @@
+"""A project in Python: everything the command line can do, on one object.
+
+The command line is a thin layer over `Project`. Heavy libraries are imported by the method that needs them.
+"""
+
+import contextlib
+import datetime as dt
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlloop.core import settings as _settings
+from mlloop.core import storage
+from mlloop.core.errors import MlloopError, ModelError, UsageError
+from mlloop.core.settings import Settings
+
+if TYPE_CHECKING:
+    import ibis
+    import pandas as pd
+
+    from mlloop.loop.history import History, Told
+    from mlloop.loop.turn import Turned
+    from mlloop.pipeline.plan import Plan
+    from mlloop.pipeline.runner import Event, Outcome
+    from mlloop.problem import Problem
+    from mlloop.scaffold.project_files import Made
+    from mlloop.service.batch import Done
+    from mlloop.service.champion import Champion
+    from mlloop.store.lake import Lake
+    from mlloop.store.ledger import Ledger, Row, Standing
+
+Watch = Callable[[str], None]
+LAST = 30
+
+
+def open(root: Path | str | None = None) -> "Project":
+    """The project at or above a folder.
+
+    Parameters
+    ----------
+    root : Path or str, optional
+        Default: the current folder.
+
+    Raises
+    ------
+    ProjectNotFound
+        There is none; begin one with `Project.new` or `mlloop new`.
+    SettingsError
+        Its settings.ini cannot be used.
+
+    Examples
+    --------
+    >>> import mlloop
+    >>> project = mlloop.open()
+    >>> project.problems
+    ['loan', 'shop']
+    """
+    _show_in_notebook()
+    return Project(root)
+
+
+def _show_in_notebook() -> None:
+    """In IPython: let statements, decisions and products show as tables."""
+    import sys
+
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    formatter = getattr(get_ipython(), "display_formatter", None)
+    if formatter is not None:
+        from mlloop.lab import displays
+
+        displays.register(formatter.formatters["text/html"])
+
+
+def moment(given: dt.datetime | dt.date | str, name: str = "at") -> dt.datetime:
+    """A moment as a naive datetime in UTC.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls it; an error names it.
+
+    Raises
+    ------
+    UsageError
+        It is not a time.
+    """
+    from mlloop.problem import utc
+
+    try:
+        return utc(given)
+    except MlloopError as error:
+        what = f"{name} is {given!r}, which is not a time such as 2025-03-31 or 2025-03-31T12:00"
+        step = "Give one of these forms, in UTC; what is decided when: mlloop log"
+        raise UsageError(what, next_step=step) from error
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+
+def _reasons(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _person(given: str | None) -> str:
+    import getpass
+
+    return given or getpass.getuser()
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of each stage of a problem.
+
+    Attributes
+    ----------
+    problem : str
+    stages : dict
+        stage -> {state, reasons, seconds, finished_at, rows}; state is 'fresh', 'stale', 'waiting', 'missing' or 'closed'.
+    running : dict or None
+        Which process holds the project now: pid, host, command, since.
+    """
+
+    problem: str
+    stages: dict[str, dict[str, Any]]
+    running: dict[str, Any] | None = None
+
+    def to_df(self) -> "pd.DataFrame":
+        """One row a stage: state, reasons (joined), seconds, finished_at (UTC) and rows."""
+        import pandas as pd
+
+        lines = [{**one, "reasons": "; ".join(one["reasons"])} for one in self.stages.values()]
+        columns = ["state", "reasons", "seconds", "finished_at", "rows"]
+        made = pd.DataFrame(lines, columns=columns, index=pd.Index(list(self.stages), name="stage"))
+        return made.astype({"seconds": "float64", "rows": "Int64"}).assign(
+            finished_at=pd.to_datetime(made["finished_at"])
+        )
+
+    def _repr_html_(self) -> str:
+        from mlloop.pages import html_table
+
+        cells = [(name, one["state"], one.get("seconds"), one.get("rows"), "; ".join(one["reasons"])) for name, one in self.stages.items()]  # fmt: skip
+        return html_table.table(self.problem, ["stage", "state", "took (s)", "rows", "why"], cells)
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why a stage would run again, or what was decided about a model.
+
+    Attributes
+    ----------
+    name : str
+        The stage, or the beginning of the model's digest.
+    problem : str
+    state : dict or None
+        Of a stage, as in `Status.stages`.
+    decisions : list of Row
+        About a model.
+    """
+
+    name: str
+    problem: str
+    state: dict[str, Any] | None = None
+    decisions: "list[Row]" = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if self.state is None:
+            return "\n".join(f"#{row.id} {row.kind} {row.subject}: {'; '.join(row.reasons)}" for row in self.decisions)
+        if not self.state["reasons"]:
+            return f"{self.name} is fresh: its code, inputs, parameters and dependencies are those of its product"
+        return "\n".join([f"{self.name} is {self.state['state']}:", *(f"  - {one}" for one in self.state["reasons"])])
+
+    def _repr_html_(self) -> str:
+        from mlloop.pages import html_table
+
+        lines = self.state["reasons"] if self.state else str(self).splitlines()
+        heading = f"{self.name} is {self.state['state']}" if self.state else f"model {self.name}"
+        return html_table.table(heading, ["why"], [[line] for line in lines])
+
+
+@dataclass(frozen=True)
+class InProduction:
+    """Which models are in production for a problem, by digest.
+
+    Attributes
+    ----------
+    problem : str
+    champion, canary, previous : str or None
+        `previous` is what `Project.rollback` would go back to.
+    until : str or None
+        The canary's deadline, ISO.
+    """
+
+    problem: str
+    champion: str | None
+    canary: str | None
+    until: str | None
+    previous: str | None
+
+    def _repr_html_(self) -> str:
+        from mlloop.pages import html_table
+
+        said = {"champion": self.champion, "canary": self.canary, "canary until": self.until, "previous": self.previous}
+        return html_table.table(f"In production: {self.problem}", ["", ""], [p for p in said.items() if p[1]])
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What monitoring found in one period.
+
+    Attributes
+    ----------
+    problem : str
+    until : datetime
+        The period's end.
+    product : dict
+        As kept in the state folder.
+    notebook : Path
+        The executed notebook.
+    """
+
+    problem: str
+    until: dt.datetime
+    product: dict[str, Any]
+    notebook: Path
+
+    @property
+    def health(self) -> str:
+        """'ok', 'watch', 'worse' or 'feed broken'."""
+        return self.product["health"]
+
+    @property
+    def alert(self) -> bool:
+        """Whether somebody should look at it."""
+        return self.health in ("worse", "feed broken")
+
+    def to_df(self) -> "pd.DataFrame":
+        """The period as one row of `Project.monitoring`."""
+        from mlloop.pipeline import frames
+
+        return frames.monitoring([self.product])
+
+    def _repr_html_(self) -> str:
+        from mlloop.pages import html_table
+
+        heading = f"{self.problem}, period until {self.until:%Y-%m-%d}: {self.health}"
+        return html_table.facts(heading, {str(k): v for k, v in self.to_df().iloc[0].dropna().items()})
+
+
+class Project:
+    """A project: its settings, problem statements, ledger and lake, and everything that can be done with them.
+
+    `problem` is a statement's name or file; left out, it is the one that env.yaml names.
+
+    Parameters
+    ----------
+    root : Path or str, optional
+        A folder at or below the project's; default: the current folder.
+    command : str
+        What is told to whoever finds the project held.
+
+    Attributes
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    ProjectNotFound, SettingsError
+
+    Examples
+    --------
+    >>> project.run("loan", until="training").exit_code
+    0
+    >>> project.status("loan").stages["training"]["state"]
+    'fresh'
+    """
+
+    def __init__(self, root: Path | str | None = None, command: str = "Python"):
+        self.settings: Settings = _settings.load(root)
+        self.command = command
+        self.made: Made | None = None
+
+    # what it holds
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds settings.ini and pipeline.yaml."""
+        return self.settings.root
+
+    @cached_property
+    def ledger(self) -> "Ledger":
+        """The append-only table of decisions."""
+        from mlloop.store.ledger import Ledger
+
+        return Ledger.open(self.settings)
+
+    @cached_property
+    def lake(self) -> "Lake":
+        """The tables, each version of which can be read again."""
+        from mlloop.store.lake import Lake
+
+        return Lake(self.settings)
+
+    @property
+    def problems(self) -> list[str]:
+        """The names of the problem statements."""
+        return sorted(path.stem for path in self.settings.problems.glob("*.yaml"))
+
+    def statement(self, problem: str | None = None) -> "Problem":
+        """A problem statement, checked.
+
+        Raises
+        ------
+        ProblemError
+            No such statement, or one that is not consistent; each mistake with its line.
+
+        Examples
+        --------
+        >>> project.statement("loan").success.metric
+        'roc_auc'
+        >>> project.statement("laon")
+        Traceback (most recent call last):
+        ...
+        mlloop.core.errors.ProblemError: ...: no problem 'laon' (known: loan, shop). Did you mean 'loan'?
+        See them: mlloop status
+        """
+        from mlloop import problem as problems
+        from mlloop.pipeline import plan as plans
+
+        chosen = problem or str(plans.parameters(self.settings)["problem"])
+        return problems.load(problems.find(chosen, self.settings.problems))
+
+    def plan(self, problem: str | None = None, changes: Mapping[str, Any] | None = None) -> "Plan":
+        """The stages of a problem in an order in which they can run.
+
+        Parameters
+        ----------
+        changes : mapping, optional
+            Parameters over those of env.yaml, such as {'sample': 0.1}.
+        """
+        from mlloop.pipeline import runner
+
+        given = dict(changes or {})
+        named = given.pop("problem", None)
+        return runner.project(problem or named, self.root, **given)[1]
+
+    def table(self, name: str, version: int | None = None) -> "ibis.Table":
+        """A table of the lake, as an Ibis table on the project's engine.
+
+        Parameters
+        ----------
+        name : str
+            'PROBLEM/TABLE'.
+        version : int, optional
+            Default: the latest.
+
+        Raises
+        ------
+        UsageError
+            No such table.
+        LakeError
+            No such version, or files that are gone.
+
+        Examples
+        --------
+        >>> project.table("loan/loans").count().to_pandas()
+        3
+        """
+        from mlloop.problem import meant
+
+        if not self.lake.exists(name):
+            problem = name.partition("/")[0]
+            known = self.lake.names(problem) or [table for one in self.problems for table in self.lake.names(one)]
+            step = "Make it: mlloop run --until ingestion" if not known else "Example: project.table('shop/purchases')"
+            raise UsageError(f"no table {name!r}{meant(name, known) if known else ''}", self.settings.lake_uri, step)
+        return self.lake.read(name, version)
+
+    # figures
+
+    def champion(self, problem: str | None = None) -> "Champion":
+        """The model in production, which predicts on DataFrames with the code that answers requests.
+
+        Raises
+        ------
+        ModelError
+            No model is in production, or its release was altered.
+
+        Examples
+        --------
+        >>> project.champion("loan").predict(rows.head(1)).round(2)
+              score  prediction
+        L0-0   0.35           0
+        """
+        from mlloop import deployment
+        from mlloop.core import extensions
+        from mlloop.service.champion import Champion
+
+        name = self.statement(problem).name
+        row = self.ledger.champion(name)
+        if row is None:
+            raise ModelError("no model is in production", name, f"Put one there: mlloop run --problem {name}")
+        extensions.bring_in(self.root)
+        return Champion(
+            self.settings, self.ledger, row, deployment.load_release(self.settings, self.ledger, name, str(row.model))
+        )
+
+    def features(self, problem: str, rows: "pd.DataFrame") -> "pd.DataFrame":
+        """The columns that the model in production sees for these rows, see `Champion.features`.
+
+        Examples
+        --------
+        >>> list(project.features("loan", rows).columns)
+        ['amount', 'age', 'town', 'job']
+        """
+        return self.champion(problem).features(rows)
+
+    def evaluation(self, problem: str | None = None) -> "pd.DataFrame":
+        """The figures of the holdout period of the model that was trained last, see `frames.evaluation`.
+
+        Returns
+        -------
+        DataFrame
+            part ('metric', 'slice', 'contender' or 'latency'), name, value, low, high, unit and n, one row a figure.
+
+        Raises
+        ------
+        UsageError
+            The stage has not run.
+        """
+        from mlloop.core import metrics
+        from mlloop.pipeline import frames
+
+        success = self.statement(problem).success
+        return frames.evaluation(
+            self._product(problem, "evaluation"), success.metric, metrics.metric(success.metric).unit
+        )
+
+    def monitoring(self, problem: str | None = None) -> "pd.DataFrame":
+        """What monitoring found, a period a row, see `frames.monitoring`; without rows where no period was monitored.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by `until`: health, the estimated and realised metric with intervals and unit, reference, drift.
+        """
+        from mlloop.pipeline import frames
+
+        folder = self.settings.state / "monitoring" / self.plan(problem).problem
+        return frames.monitoring([storage.read_json(path) for path in sorted(folder.glob("[!.]*.json"))])
+
+    def _product(self, problem: str | None, stage: str) -> dict[str, Any]:
+        plan = self.plan(problem)
+        path = plan.task(stage).products["data"]
+        if not path.exists():
+            raise UsageError(
+                f"the stage {stage} has not run",
+                plan.problem,
+                f"Run it: mlloop run --problem {plan.problem} --until {stage}",
+            )
+        return storage.read_json(path)
+
+    # running
+
+    def run(
+        self,
+        problem: str | None = None,
+        *,
+        start: str | None = None,
+        until: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+        force: bool = False,
+        pages: bool = True,
+        watch: "Callable[[Event], None]" = lambda event: None,
+    ) -> "Outcome":
+        """Bring a problem's products up to date: run what is stale, up to a gate that says No.
+
+        Parameters
+        ----------
+        start : str, optional
+            Run this stage and what follows, fresh or not.
+        until : str, optional
+            Stop after this stage.
+        changes : mapping, optional
+            Parameters over those of env.yaml, such as {'sample': 0.1}.
+        force : bool
+            Run every stage, fresh or not.
+        pages : bool
+            Whether to write the pages afterwards.
+        watch : callable, optional
+            Is given each event of the run.
+
+        Returns
+        -------
+        Outcome
+            ran, fresh, skipped, verdicts, seconds; `error` where a stage failed or a gate said No.
+
+        Raises
+        ------
+        MlloopError
+            What is found wrong before the first stage.
+
+        Examples
+        --------
+        >>> outcome = project.run("loan", start="need_gate", until="need_gate")
+        >>> outcome.ran, outcome.verdicts["need"]["verdict"]
+        (['need_gate'], 'yes')
+        """
+        from mlloop.pipeline import runner
+
+        outcome = runner.run(
+            self.plan(problem, changes), self.settings, start=start, until=until, force=force, watch=watch, command=self.command
+        )  # fmt: skip
+        if pages:
+            with contextlib.suppress(MlloopError):  # an error of the pages never hides a run's outcome
+                self.report(again=bool(outcome.ran or outcome.error))
+        return outcome
+
+    def gate(
+        self,
+        name: str,
+        problem: str | None = None,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        force: bool = False,
+        watch: "Callable[[Event], None]" = lambda event: None,
+    ) -> "Outcome":
+        """Ask one gate, running first what it reads.
+
+        Parameters
+        ----------
+        name : str
+            'need' or 'validation'.
+        force : bool
+            Ask again even where nothing changed.
+
+        Returns
+        -------
+        Outcome
+            `verdicts[name]` has verdict, reasons, evidence and must_change.
+
+        Raises
+        ------
+        UsageError
+            No such gate.
+
+        Examples
+        --------
+        >>> project.gate("need", "loan").verdicts["need"]["reasons"]
+        ['3 rows']
+        """
+        from mlloop.pipeline import runner
+        from mlloop.problem import meant
+
+        plan = self.plan(problem, changes)
+        gates = {task.gate: task.name for task in plan.tasks.values() if task.is_gate}
+        stage = gates.get(name.removesuffix("_gate"))
+        if stage is None:
+            raise UsageError(f"no gate {name!r}{meant(name, gates)}", "pipeline.yaml", "Example: mlloop gate need")
+        return runner.run(
+            plan, self.settings, until=stage, start=stage if force else None, watch=watch, command=self.command
+        )
+
+    def status(self, problem: str | None = None, *, changes: Mapping[str, Any] | None = None) -> Status:
+        """Each stage's state: fresh, stale, waiting, missing, or behind a closed gate.
+
+        Examples
+        --------
+        >>> project.status("loan").to_df()["state"].iloc[0]
+        'fresh'
+        """
+        from mlloop.pipeline import runner
+
+        plan = self.plan(problem, changes)
+        stages = runner.status(self.settings, plan)
+        held = runner.holder(self.settings.state / "run.lock") if runner.is_held(self.settings) else None
+        return Status(plan.problem, stages, held)
+
+    def why(self, name: str, problem: str | None = None, *, changes: Mapping[str, Any] | None = None) -> Reasons:
+        """Why a stage would run again, or what was decided about a model.
+
+        Parameters
+        ----------
+        name : str
+            A stage, or a model's digest (its beginning is enough).
+
+        Raises
+        ------
+        ParameterError, UsageError
+            No such stage or model.
+
+        Examples
+        --------
+        >>> print(project.why("need_gate", "loan"))
+        need_gate is fresh: its code, inputs, parameters and dependencies are those of its product
+        """
+        plan = self.plan(problem, changes)
+        if name not in plan.tasks and len(name) >= 6 and all(c in "0123456789abcdef" for c in name):
+            rows = [row for row in self.ledger.rows() if (row.model or "").startswith(name)]
+            if not rows:
+                raise UsageError(f"the ledger knows no model {name!r}", next_step="See what it knows: mlloop log")
+            return Reasons(name, plan.problem, None, rows)
+        plan.task(name)
+        return Reasons(name, plan.problem, self.status(problem, changes=changes).stages[name])
+
+    # decisions
+
+    def log(self, problem: str | None = None, kind: str | None = None, last: int | None = LAST) -> "list[Row]":
+        """What was decided, with the evidence, the newest last; the ledger is verified first.
+
+        Parameters
+        ----------
+        problem : str, optional
+            Default: all.
+        kind : str, optional
+            'gate', 'promotion', 'canary', 'rollback', 'retrain' or 'revision'.
+        last : int or None
+            How many rows, the newest; None: all.
+
+        Raises
+        ------
+        UsageError
+            No such kind.
+        LedgerError
+            A row was changed, removed or added.
+        """
+        from mlloop.problem import meant
+        from mlloop.store.ledger import KINDS
+
+        if kind is not None and kind not in KINDS:
+            raise UsageError(f"no kind {kind!r}{meant(kind, KINDS)}", "--kind", "Example: mlloop log --kind gate")
+        self.ledger.verify()
+        rows = self.ledger.rows(problem=problem, kind=kind)
+        return rows if last is None else rows[-last:]
+
+    def decisions(self, problem: str | None = None, kind: str | None = None, last: int | None = None) -> "pd.DataFrame":
+        """The ledger as a DataFrame, a decision a row, see `frames.decisions`.
+
+        Examples
+        --------
+        >>> project.decisions("loan", kind="gate")[["subject", "verdict", "figure", "value"]].tail(1).to_dict("records")
+        [{'subject': 'need', 'verdict': 'yes', 'figure': 'rows', 'value': 3.0}]
+        """
+        from mlloop.pipeline import frames
+
+        return frames.decisions(self.log(problem, kind, last))
+
+    def at(self, moment: dt.datetime | dt.date | str | None = None) -> "dict[str, Standing]":
+        """What was in production at a time and what the gates had said, by problem.
+
+        Parameters
+        ----------
+        moment : datetime, date or str, optional
+            UTC; default: now.
+
+        Examples
+        --------
+        >>> project.at("2025-01-01")
+        {}
+        """
+        return self.ledger.at(None if moment in (None, "now") else _moment(moment, "moment"))
+
+    def replay(self, decision: int) -> dict[str, Any]:
+        """Run a gate's notebook again on the inputs recorded with its decision, and compare.
+
+        Returns
+        -------
+        dict
+            gate, problem, then, now (verdicts), same (bool), differs (list of str).
+        """
+        from mlloop.pipeline.replay import replay
+
+        return replay(self.settings, decision)
+
+    # in production
+
+    def in_production(self, problem: str | None = None) -> InProduction:
+        """Which models are in production now."""
+        name = self.statement(problem).name
+        champion, canary = self.ledger.champion(name), self.ledger.canary(name)
+        return InProduction(
+            name,
+            champion.model if champion else None,
+            canary.model if canary else None,
+            canary.details.get("deadline") if canary else None,
+            self.ledger.previous_champion(name),
+        )
+
+    def promote(
+        self,
+        problem: str | None = None,
+        model: str | None = None,
+        *,
+        canary: bool = False,
+        reason: str | Iterable[str] = (),
+        by: str | None = None,
+    ) -> InProduction:
+        """Put a model that passed its gate into production.
+
+        Parameters
+        ----------
+        model : str, optional
+            A digest (its beginning is enough); default: the one trained last.
+        canary : bool
+            On a share of the requests, beside the champion.
+        reason : str or iterable of str
+            Goes into the ledger.
+        by : str, optional
+            Who decides; default: you.
+
+        Raises
+        ------
+        PromotionRefused
+            No gate said yes to it, or somebody else promoted first.
+        ModelError
+            No such model, or its release was altered.
+        """
+        from mlloop import deployment
+
+        statement = self.statement(problem)
+        deployment.put(
+            self.settings, self.ledger, statement, model, on_trial=canary, actor=_person(by), reasons=_reasons(reason)
+        )
+        return self.in_production(problem)
+
+    def rollback(
+        self,
+        problem: str | None = None,
+        *,
+        to: str | None = None,
+        canary: bool = False,
+        reason: str | Iterable[str] = (),
+        by: str | None = None,
+    ) -> InProduction:
+        """Go back to an earlier champion, or end a canary.
+
+        Parameters
+        ----------
+        to : str, optional
+            An earlier champion; default: the one before.
+        canary : bool
+            Only end the canary.
+
+        Raises
+        ------
+        PromotionRefused
+            There is no earlier champion, or no canary.
+        """
+        from mlloop import deployment
+
+        name, why = self.statement(problem).name, _reasons(reason)
+        if canary:
+            deployment.stop_canary(self.settings, self.ledger, name, _person(by), why)
+        else:
+            chosen = deployment.known_model(self.ledger, name, to) if to else None
+            deployment.rollback(self.settings, self.ledger, name, chosen, _person(by), why)
+        return self.in_production(problem)
+
+    def serve(
+        self,
+        problem: str | Sequence[str] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token_file: Path | None = None,
+        max_body: int = 1024 * 1024,
+        poll_s: float = 0.5,
+        durable: str = "disk",
+        once: bool = False,
+        ready: Callable[[str], None] = lambda address: None,
+    ) -> list[dict[str, Any]]:
+        """Answer over HTTP with the models in production, until it is stopped.
+
+        Parameters
+        ----------
+        problem : str or sequence of str, optional
+            Default: all that have a champion.
+        host, port
+            Another host than loopback needs a token; port 0: any that is free.
+        token_file : Path, optional
+            File with the token; default: MLLOOP_TOKEN.
+        max_body : int
+            Bytes of a request, at most.
+        poll_s : float
+            Seconds between two checks of the ledger.
+        durable : {'disk', 'process'}
+            'disk': a prediction is on disk before it is acknowledged; 'process': the operating system has it.
+        once : bool
+            Start it, ask it for one real row of each problem over HTTP, and stop.
+        ready : callable
+            Is given the address once it answers.
+
+        Returns
+        -------
+        list of dict
+            With `once`: problem, path, asked, status and answer of each problem; else [].
+        """
+        from mlloop.service import http, smoke
+
+        if durable not in ("disk", "process"):
+            raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
+        names = [problem] if isinstance(problem, str) else list(problem) if problem else None
+        options = http.Options(host, port, http.token_from(file=token_file), max_body, poll_s, sync=durable == "disk")
+        if once:
+            return smoke.ask_once(self.settings, names, options)
+        self._follow_aliases()
+        http.serve(self.settings, names, options, ready=ready)
+        return []
+
+    def _follow_aliases(self) -> None:
+        """Let MLflow's aliases follow the ledger, in a process of its own: MLflow is heavy, and a service lives long."""
+        import subprocess
+        import sys
+
+        work = (
+            "import mlloop; from mlloop import deployment; p = mlloop.open(); deployment.follow(p.settings, p.ledger)"
+        )
+        nowhere = subprocess.DEVNULL
+        subprocess.Popen([sys.executable, "-c", work], cwd=self.root, stdout=nowhere, stderr=nowhere)
+
+    def predict(
+        self,
+        table: "str | Path | pd.DataFrame",
+        problem: str | None = None,
+        *,
+        out: Path | str | None = None,
+        log: bool = True,
+    ) -> "Done":
+        """Predict every row of a table with champion and canary, as the service would, and keep it in the prediction log.
+
+        Parameters
+        ----------
+        table : str, Path or DataFrame
+            A CSV, Parquet or JSON-lines file (each also .gz), a table of the lake ('lake:employment/holdout'), or rows.
+        out : Path or str, optional
+            A CSV or Parquet file to write.
+        log : bool
+            Whether to keep the predictions in the log, which monitoring reads.
+
+        Returns
+        -------
+        Done
+            `answered` (DataFrame) and `summary` (counts, and why rows were refused).
+
+        Examples
+        --------
+        >>> project.predict(rows, "loan", log=False).summary["answered"]
+        3
+        """
+        from mlloop.core import extensions
+        from mlloop.service import batch
+
+        extensions.bring_in(self.root)
+        return batch.score(self.settings, self.statement(problem).name, table, Path(out) if out else None, log)
+
+    # the loop
+
+    def tick(
+        self,
+        problem: str | None = None,
+        *,
+        at: dt.datetime | dt.date | str | None = None,
+        dry_run: bool = False,
+        watch: Watch = lambda word: None,
+    ) -> "Turned":
+        """Turn the loop once: data, predictions, monitoring, canary, decision, retraining.
+
+        Parameters
+        ----------
+        at : datetime, date or str, optional
+            The moment to stand at, UTC; default: the next turn of the problem's schedule, if its time has come.
+        dry_run : bool
+            Decide on a copy of the state; nothing is kept.
+        watch : callable
+            Is told in a word what is being done.
+
+        Returns
+        -------
+        Turned
+            action, verdict, health, champion, canary and what ended in this turn.
+
+        Raises
+        ------
+        UsageError
+            No turn is due, or no model is in production.
+        """
+        from mlloop.loop import turn
+        from mlloop.pipeline import runner
+
+        plan, now = self.plan(problem), moment(at) if at else _now()
+        with turn.copied(self.settings) if dry_run else contextlib.nullcontext(self.settings) as here:
+            plan = runner.project(problem, here.root)[1] if dry_run else plan
+            with turn.opened(here, plan, self.command, watch) as place:
+                return turn.turn(place, turn.chosen(place, now, bool(at)), launch=not dry_run, pages=not dry_run)
+
+    def monitor(
+        self,
+        problem: str | None = None,
+        *,
+        at: dt.datetime | dt.date | str | None = None,
+        watch: Watch = lambda word: None,
+    ) -> Monitored:
+        """Monitor the model in production over the last whole period, deciding nothing.
+
+        Parameters
+        ----------
+        at : datetime, date or str, optional
+            The moment to stand at, UTC; default: now.
+
+        Raises
+        ------
+        UsageError
+            No model is in production.
+        """
+        from mlloop.loop import turn
+
+        plan, now = self.plan(problem), moment(at) if at else _now()
+        with turn.opened(self.settings, plan, self.command, watch) as place:
+            period = turn.last_period(place, now, bool(at))
+            path = turn.looked_at(place, period)
+        return Monitored(plan.problem, period.until, storage.read_json(path), path.with_suffix(".ipynb"))
+
+    def retrain(
+        self,
+        problem: str | None = None,
+        *,
+        at: dt.datetime | dt.date | str | None = None,
+        explore: bool = False,
+        reason: str | Iterable[str] = (),
+        by: str | None = None,
+        watch: Watch = lambda word: None,
+    ) -> list[dict[str, Any]]:
+        """Train a challenger on the data up to now, whatever the policy says; gate and canary decide as always.
+
+        Parameters
+        ----------
+        explore : bool
+            Compare the candidates again as well.
+
+        Returns
+        -------
+        list of dict
+            what, model, outcome and reasons of what ended; [] where this retraining was done already.
+        """
+        from mlloop.loop import turn
+
+        plan = self.plan(problem)
+        now = moment(at) if at else _now().replace(minute=0, second=0, microsecond=0)
+        with turn.opened(self.settings, plan, self.command, watch) as place:
+            return turn.retrain_now(place, now, _person(by), _reasons(reason), explore)
+
+    def loop(
+        self,
+        problem: str | None = None,
+        *,
+        until: dt.datetime | dt.date | str,
+        since: dt.datetime | dt.date | str | None = None,
+        every: int | None = None,
+        always: bool = True,
+        told: "Callable[[Told], None]" = lambda line: None,
+        watch: Watch = lambda word: None,
+    ) -> "History":
+        """Replay a history with the loop, and measure it against never and always retraining.
+
+        Parameters
+        ----------
+        until, since : datetime, date or str
+            UTC; `since` defaults to the statement's as_of.
+        every : int, optional
+            Days; must be the statement's.
+        always : bool
+            Whether to compare with retraining every period as well.
+        told : callable
+            Is given each turn once it is made.
+
+        Returns
+        -------
+        History
+            summary (turns, periods, totals of each policy), page, turned.
+        """
+        from mlloop.loop import history
+
+        begin = moment(since, "since") if since else None
+        return history.loop(
+            self.settings, self.plan(problem), moment(until, "until"), begin, every, told=told, watch=watch, always=always
+        )  # fmt: skip
+
+    # pages, files and notebooks
+
+    def report(self, *, open: bool = False, again: bool = True) -> Path:
+        """Write the pages of everything that ran; returns the first.
+
+        Parameters
+        ----------
+        open : bool
+            Show it in a browser.
+        again : bool
+            Whether to write them even where they are current.
+        """
+        from mlloop.pages import problem_view, report
+        from mlloop.pipeline import runner
+
+        index = self.settings.reports / "index.html"
+        if again or not report.is_current(self.settings):
+            states = {}
+            for name in problem_view.names(self.settings):
+                with contextlib.suppress(MlloopError):
+                    states[name] = runner.status(self.settings, self.plan(name))
+            index = report.write(self.settings, states=states)
+        if open:
+            import webbrowser
+
+            webbrowser.open(index.as_uri())
+        return index
+
+    def export(
+        self,
+        target: str,
+        problem: str | Sequence[str] | None = None,
+        *,
+        schedule: str = "@daily",
+        command: str = "mlloop",
+        out: Path | str | None = None,
+    ) -> str:
+        """The loop for a scheduler: a file that calls `mlloop tick` for each problem.
+
+        Parameters
+        ----------
+        target : str
+            'airflow'.
+        problem : str or sequence of str, optional
+            Default: all statements.
+        schedule : str
+            Airflow's: @daily, @weekly or a cron expression.
+        command : str
+            How mlloop is called there.
+        out : Path or str, optional
+            The file to write.
+
+        Returns
+        -------
+        str
+            The file's text.
+        """
+        from mlloop.pages import problem_view
+        from mlloop.scaffold import export
+
+        if target not in export.TARGETS:
+            raise UsageError(
+                f"target is {target!r}, expected one of {', '.join(export.TARGETS)}",
+                next_step="Example: mlloop export airflow. For cron and systemd: docs/schedule.md",
+            )
+        names = [problem] if isinstance(problem, str) else list(problem or problem_view.names(self.settings))
+        text = export.airflow(self.root, names, schedule, command, dt.date.today())
+        if out is not None:
+            export.write(Path(out).resolve(), text)
+        return text
+
+    def check(self) -> list[str]:
+        """Find what would fail before anything runs; returns what was checked, a line each.
+
+        Raises
+        ------
+        MlloopError
+            The first thing that would fail.
+        """
+        from mlloop.scaffold import checks
+
+        return checks.everything(self.root)
+
+    def upgrade(self) -> list[str]:
+        """Renew the Run acts and pipeline.yaml to those of the installed mlloop; returns what was changed, a line each."""
+        from mlloop.scaffold import project_files
+
+        return project_files.upgrade(self.root)
+
+    def lab(self, *arguments: str) -> int:
+        """Run JupyterLab in the project until it is stopped; returns its exit code.
+
+        Parameters
+        ----------
+        arguments : str
+            Options of JupyterLab, such as '--no-browser'.
+        """
+        from mlloop.lab import jupyterlab
+
+        return jupyterlab.start(self.settings, list(arguments))
+
+    def debug(self, stage: str, problem: str | None = None, *, open: bool = False) -> Path:
+        """Write a copy of a stage's notebook with its true inputs filled in; returns its path.
+
+        Parameters
+        ----------
+        open : bool
+            Open it in JupyterLab, until that is stopped.
+
+        Examples
+        --------
+        >>> project.debug("training", "loan").name
+        'training.ipynb'
+        """
+        from mlloop.lab import jupyterlab
+
+        plan = self.plan(problem)
+        path = jupyterlab.with_inputs(self.settings, plan, plan.task(stage))
+        if open:
+            self.lab(os.fspath(path))
+        return path
+
+    @classmethod
+    def new(
+        cls,
+        folder: Path | str,
+        data: str,
+        target: str | None = None,
+        *,
+        time: str | None = None,
+        id: str | None = None,
+        user: str | None = None,
+        item: str | None = None,
+        task: str | None = None,
+        positive: str | None = None,
+        table: str | None = None,
+        query: str | None = None,
+        ask: Callable[..., str] | None = None,
+    ) -> "Project":
+        """Make a project out of a data file and a question.
+
+        Parameters
+        ----------
+        folder : Path or str
+            Must not exist, or be empty; its name is the problem's.
+        data : str
+            A CSV, Parquet or JSON-lines file (or .gz), a glob or folder of them, or an SQL URL.
+        target : str, optional
+            The column to predict.
+        time, id : str, optional
+            The columns that say when a row happened, and who or what it is about.
+        user, item : str, optional
+            For recommendations: the columns that say who, and what.
+        task : str, optional
+            'classification', 'regression' or 'recommendation'; default: found out.
+        positive : str, optional
+            The positive class.
+        table, query : str, optional
+            Of an SQL URL.
+        ask : callable (question, choices, default) -> str, optional
+            Asks for what is missing; without it a missing target is an error.
+
+        Returns
+        -------
+        Project
+            `made` has what was guessed, and the columns kept from the model because they leak the target.
+        """
+        from mlloop.scaffold import project_files
+
+        wanted = project_files.Wanted(data, target, time, id, user, item, task, positive, table, query)
+        made = project_files.new(Path(folder), wanted, ask)
+        project = cls(made.root)
+        project.made = made
+        return project
+
+    def __repr__(self) -> str:
+        return f"Project({os.fspath(self.root)!r})"
+
+    def _repr_html_(self) -> str:
+        from mlloop.pages import html_table
+
+        standing = self.ledger.at()
+        lines = []
+        for name in self.problems:
+            try:
+                statement = self.statement(name)
+            except MlloopError as error:
+                lines.append((name, error.what, "", "", "", ""))
+                continue
+            now = standing.get(statement.name)
+            champion = now.champion if now else None
+            lines.append((
+                name, statement.question, statement.task.kind, str(champion.model)[:12] if champion else "none",
+                f"{champion.at:%Y-%m-%d %H:%M}" if champion else "",
+                ", ".join(f"{gate} {row.verdict}" for gate, row in now.gates.items()) if now else "",
+            ))  # fmt: skip
+        columns = ["problem", "question", "task", "champion", "since (UTC)", "gates"]
+        return html_table.table(f"Project {self.root.name}", columns, lines, os.fspath(self.root))
+
+
+_moment = moment  # where a parameter has that name
