@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlloop.core import settings as _settings
-from mlloop.core import storage
 from mlloop.core.errors import MlloopError, ModelError, UsageError
 from mlloop.core.settings import Settings
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import ibis
     import pandas as pd
 
+    from mlloop.loop.backtest import Policy, Replayed
     from mlloop.loop.history import History, Told
     from mlloop.loop.turn import Turned
     from mlloop.pipeline.plan import Plan
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from mlloop.scaffold.project_files import Made
     from mlloop.service.batch import Done
     from mlloop.service.champion import Champion
+    from mlloop.store.entries import Row
     from mlloop.store.lake import Lake
-    from mlloop.store.ledger import Ledger, Row, Standing
+    from mlloop.store.ledger import Ledger, Standing
 
 Watch = Callable[[str], None]
 LAST = 30
@@ -369,13 +370,15 @@ class Project:
         >>> project.table("loan/loans").count().to_pandas()
         3
         """
-        from mlloop.problem import meant
+        from mlloop.problem import did_you_mean
 
         if not self.lake.exists(name):
             problem = name.partition("/")[0]
             known = self.lake.names(problem) or [table for one in self.problems for table in self.lake.names(one)]
             step = "Make it: mlloop run --until ingestion" if not known else "Example: project.table('shop/purchases')"
-            raise UsageError(f"no table {name!r}{meant(name, known) if known else ''}", self.settings.lake_uri, step)
+            raise UsageError(
+                f"no table {name!r}{did_you_mean(name, known) if known else ''}", self.settings.lake_uri, step
+            )
         return self.lake.read(name, version)
 
     # figures
@@ -446,12 +449,15 @@ class Project:
         DataFrame
             Indexed by `until`: health, the estimated and realised metric with intervals and unit, reference, drift.
         """
+        from mlloop import products
         from mlloop.pipeline import frames
 
         folder = self.settings.state / "monitoring" / self.plan(problem).problem
-        return frames.monitoring([storage.read_json(path) for path in sorted(folder.glob("[!.]*.json"))])
+        return frames.monitoring([products.load_kept(path) for path in sorted(folder.glob("[!.]*.json"))])
 
     def _product(self, problem: str | None, stage: str) -> dict[str, Any]:
+        from mlloop import products
+
         plan = self.plan(problem)
         path = plan.task(stage).products["data"]
         if not path.exists():
@@ -460,7 +466,7 @@ class Project:
                 plan.problem,
                 f"Run it: mlloop run --problem {plan.problem} --until {stage}",
             )
-        return storage.read_json(path)
+        return products.load_product(str(path))
 
     # running
 
@@ -552,13 +558,15 @@ class Project:
         ['3 rows']
         """
         from mlloop.pipeline import runner
-        from mlloop.problem import meant
+        from mlloop.problem import did_you_mean
 
         plan = self.plan(problem, changes)
         gates = {task.gate: task.name for task in plan.tasks.values() if task.is_gate}
         stage = gates.get(name.removesuffix("_gate"))
         if stage is None:
-            raise UsageError(f"no gate {name!r}{meant(name, gates)}", "pipeline.yaml", "Example: mlloop gate need")
+            raise UsageError(
+                f"no gate {name!r}{did_you_mean(name, gates)}", "pipeline.yaml", "Example: mlloop gate need"
+            )
         return runner.run(
             plan, self.settings, until=stage, start=stage if force else None, watch=watch, command=self.command
         )
@@ -626,11 +634,13 @@ class Project:
         LedgerError
             A row was changed, removed or added.
         """
-        from mlloop.problem import meant
+        from mlloop.problem import did_you_mean
         from mlloop.store.ledger import KINDS
 
         if kind is not None and kind not in KINDS:
-            raise UsageError(f"no kind {kind!r}{meant(kind, KINDS)}", "--kind", "Example: mlloop log --kind gate")
+            raise UsageError(
+                f"no kind {kind!r}{did_you_mean(kind, KINDS)}", "--kind", "Example: mlloop log --kind gate"
+            )
         self.ledger.verify()
         rows = self.ledger.rows(problem=problem, kind=kind)
         return rows if last is None else rows[-last:]
@@ -914,13 +924,14 @@ class Project:
         UsageError
             No model is in production.
         """
+        from mlloop import products
         from mlloop.loop import turn
 
         plan, now = self.plan(problem), moment(at) if at else _now()
         with turn.opened(self.settings, plan, self.command, watch) as place:
             period = turn.last_period(place, now, bool(at))
             path = turn.looked_at(place, period)
-        return Monitored(plan.problem, period.until, storage.read_json(path), path.with_suffix(".ipynb"))
+        return Monitored(plan.problem, period.until, products.load_kept(path), path.with_suffix(".ipynb"))
 
     def retrain(
         self,
@@ -959,6 +970,7 @@ class Project:
         since: dt.datetime | dt.date | str | None = None,
         every: int | None = None,
         always: bool = True,
+        pages: bool = True,
         told: "Callable[[Told], None]" = lambda line: None,
         watch: Watch = lambda word: None,
     ) -> "History":
@@ -971,7 +983,9 @@ class Project:
         every : int, optional
             Days; must be the statement's.
         always : bool
-            Whether to compare with retraining every period as well.
+            Whether to compare with fixed schedules of retraining as well.
+        pages : bool
+            Whether to make the notebooks of what was decided, and the page.
         told : callable
             Is given each turn once it is made.
 
@@ -980,12 +994,62 @@ class Project:
         History
             summary (turns, periods, totals of each policy), page, turned.
         """
+        from mlloop.loop import start
+
+        plan, end, begin = self.plan(problem), moment(until, "until"), moment(since, "since") if since else None
+        start.must_be_in_production(self.settings, plan)
         from mlloop.loop import history
 
-        begin = moment(since, "since") if since else None
-        return history.loop(
-            self.settings, self.plan(problem), moment(until, "until"), begin, every, told=told, watch=watch, always=always
-        )  # fmt: skip
+        return history.loop(self.settings, plan, end, begin, every, told, watch, always, pages)
+
+    def policies(self, problem: str | None = None) -> "list[Policy]":
+        """The retraining policies that `backtest` compares."""
+        from mlloop.loop import backtest
+
+        return backtest.policies(self.statement(problem))
+
+    def backtest(
+        self,
+        problem: str | None = None,
+        *,
+        until: dt.datetime | dt.date | str | None = None,
+        policy: str | Sequence[str] = (),
+        jobs: int = 2,
+        keep: bool = False,
+        told: "Callable[[Replayed], None]" = lambda one: None,
+        watch: Watch = lambda word: None,
+    ) -> dict[str, Any]:
+        """Replay the history under several retraining policies, gates and trials included, and compare their worth.
+
+        What was replayed is kept; killed, the same call goes on.
+
+        Parameters
+        ----------
+        until : datetime, date or str, optional
+            UTC; default: the end of the last `loop`.
+        policy : str or sequence of str
+            Names of `policies`; default: all.
+        jobs : int
+            Replays at the same time.
+        keep : bool
+            Whether to keep the replayed copies of the project.
+        told : callable
+            Is given each replay once it has ended.
+
+        Returns
+        -------
+        dict
+            The worth of each policy with its interval, and the line for the statement.
+        """
+        from mlloop.loop import start
+
+        plan = self.plan(problem)
+        start.must_be_in_production(self.settings, plan)
+        end = moment(until, "until") if until else start.last_end(self.settings, plan)
+        from mlloop.loop import backtest
+
+        names = (policy,) if isinstance(policy, str) else policy
+        return backtest.backtest(self.settings, plan, end, names, jobs, told, watch, keep)
 
     # pages, files and notebooks
 
@@ -1071,10 +1135,10 @@ class Project:
         return checks.everything(self.root)
 
     def upgrade(self) -> list[str]:
-        """Renew the Run acts and pipeline.yaml to those of the installed mlloop; returns what was changed, a line each."""
-        from mlloop.scaffold import project_files
+        """Renew Run acts, pipeline.yaml and module names to those of the installed mlloop; what was changed, a line each."""
+        from mlloop.scaffold import upgrade
 
-        return project_files.upgrade(self.root)
+        return upgrade.upgrade(self.root)
 
     def lab(self, *arguments: str) -> int:
         """Run JupyterLab in the project until it is stopped; returns its exit code.
@@ -1124,6 +1188,7 @@ class Project:
         positive: str | None = None,
         table: str | None = None,
         query: str | None = None,
+        history: int = 0,
         ask: Callable[..., str] | None = None,
     ) -> "Project":
         """Make a project out of a data file and a question.
@@ -1146,6 +1211,8 @@ class Project:
             The positive class.
         table, query : str, optional
             Of an SQL URL.
+        history : int
+            Days at the end of the data that are left for `Project.loop`.
         ask : callable (question, choices, default) -> str, optional
             Asks for what is missing; without it a missing target is an error.
 
@@ -1156,7 +1223,7 @@ class Project:
         """
         from mlloop.scaffold import project_files
 
-        wanted = project_files.Wanted(data, target, time, id, user, item, task, positive, table, query)
+        wanted = project_files.Wanted(data, target, time, id, user, item, task, positive, table, query, history)
         made = project_files.new(Path(folder), wanted, ask)
         project = cls(made.root)
         project.made = made

@@ -31,6 +31,9 @@ def new(
     positive: Annotated[str | None, typer.Option(metavar="VALUE", help="The class that is looked for.")] = None,
     table: Annotated[str | None, typer.Option(help="The table of an SQL URL.")] = None,
     query: Annotated[str | None, typer.Option(help="The query of an SQL URL.")] = None,
+    history: Annotated[
+        int, typer.Option(min=0, metavar="DAYS", help="Leave the last days of the data for mlloop loop.")
+    ] = 0,
 ) -> None:
     """Make a project out of a data file and a question; what is missing is asked on a terminal."""
     ask = _ask if sys.stdin.isatty() and sys.stdout.isatty() else None
@@ -43,7 +46,7 @@ def new(
     from mlloop.project import Project
 
     made = Project.new(
-        folder, data, target, time=time, id=key, user=user, item=item, task=task, positive=positive, table=table, query=query, ask=ask
+        folder, data, target, time=time, id=key, user=user, item=item, task=task, positive=positive, table=table, query=query, history=history, ask=ask
     ).made  # fmt: skip
     assert made is not None
     width = max(len(what) for what, _ in [*made.said, ("left out", "")])
@@ -53,6 +56,8 @@ def new(
         typer.secho(f"{'leak?':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
     place = os.path.relpath(made.root)
     typer.echo(f"\nRead {place}/problems/{made.name}.yaml and mend the guesses, then:\n  cd {place} && mlloop run")
+    if made.until:
+        typer.echo(f"  mlloop loop --until {made.until}")
 
 
 def _ask(question: str, choices, default: str | None) -> str:
@@ -62,14 +67,14 @@ def _ask(question: str, choices, default: str | None) -> str:
         answer = str(typer.prompt(">" if choices else question, default=default))
         if not choices or answer in [str(one) for one in choices]:
             return answer
-        from mlloop.problem import meant
+        from mlloop.problem import did_you_mean
 
-        typer.echo(f"  {answer!r} is none of them{meant(answer, choices)}")
+        typer.echo(f"  {answer!r} is none of them{did_you_mean(answer, choices)}")
 
 
 @app.command(epilog="Example: mlloop upgrade")
 def upgrade() -> None:
-    """Renew the Run acts and pipeline.yaml of a project to those of the installed mlloop; cells of your own stay."""
+    """Renew a project's Run acts, pipeline.yaml and module names to those of the installed mlloop; your own cells stay."""
     from mlloop.scaffold.project_files import version
 
     for line in options.project().upgrade() or [f"nothing to do: the project is that of mlloop {version()}"]:

@@ -1,4 +1,4 @@
-"""Commands of the loop in time: tick, monitor, retrain, loop."""
+"""Commands of the loop in time: tick, monitor, retrain, loop, backtest."""
 
 import datetime as dt
 from typing import Annotated
@@ -98,7 +98,10 @@ def loop(
     ] = None,
     every: Annotated[int | None, typer.Option(min=1, metavar="DAYS", help="Must be the statement's rhythm.")] = None,
     always: Annotated[
-        bool, typer.Option("--always/--no-always", help="Compare with retraining every period as well.")
+        bool, typer.Option("--always/--no-always", help="Compare with fixed schedules of retraining as well.")
+    ] = True,
+    pages: Annotated[
+        bool, typer.Option("--pages/--no-pages", help="Make the notebooks of what was decided, and the page.")
     ] = True,
     as_json: options.Json = False,
 ) -> None:
@@ -115,7 +118,9 @@ def loop(
     last, first = options.moment(until, "--until"), options.moment(since, "--from")
     assert last is not None
     with output.words(as_json) as watch:
-        done = project.loop(problem, until=last, since=first, every=every, always=always, told=told, watch=watch)
+        done = project.loop(
+            problem, until=last, since=first, every=every, always=always, pages=pages, told=told, watch=watch
+        )
     if as_json:
         output.as_json(done.summary)
         return
@@ -135,3 +140,48 @@ def _print_history(project, done) -> None:
         typer.echo(f"{problem}: nothing to do, every turn was made")
     if done.page:
         typer.echo(f"page: {output.relative(done.page)}")
+
+
+@app.command(epilog="Example: mlloop backtest --problem shop --until 2025-11-03")
+def backtest(
+    problem: options.Problem = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", help="The last moment; default: that of the last mlloop loop."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="A policy's name; may be repeated; default: all. See --list.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Replays at the same time.")] = 2,
+    show: Annotated[bool, typer.Option("--list", help="Only say which policies there are.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the turned copies under .mlloop/backtest.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Replay the history under several retraining policies, gates and trials included, and say which is worth most.
+
+    Each replay is mlloop loop in a copy of the project. What was replayed is kept; killed, the same command goes on.
+    """
+    project = options.project()
+    if show:
+        known = project.policies(problem)
+        return (
+            output.as_json(known) if as_json else typer.echo("\n".join(f"{one.name:<16} {one.said}" for one in known))
+        )
+    name = project.plan(problem).base
+
+    def told(one) -> None:
+        if not as_json:
+            total = one.summary["totals"].get("loop", {})
+            took = "kept" if one.kept else f"{one.seconds:.0f} s"
+            typer.echo(f"{name}: {one.policy.name:<16} {took:>7}  {total.get('retrainings', 0)} retrainings")
+
+    end = options.moment(until, "--until")
+    with output.words(as_json) as watch:
+        found = project.backtest(problem, until=end, policy=policy or (), jobs=jobs, told=told, watch=watch, keep=keep)
+    if as_json:
+        return output.as_json(found)
+    from mlloop.loop import backtest as replays
+
+    typer.echo("")
+    for line in replays.sentences(found):
+        typer.echo(line)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlloop.core import metrics
-from mlloop.store.ledger import Row
+from mlloop.store.entries import Row
 
 if TYPE_CHECKING:
     import pandas as pd

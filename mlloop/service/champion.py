@@ -11,7 +11,8 @@ from mlloop.core.errors import DataError, UsageError
 from mlloop.core.settings import Settings
 from mlloop.pages import html_table, wording
 from mlloop.release.releases import Release, rows_of
-from mlloop.store.ledger import Ledger, Row
+from mlloop.store.entries import Row
+from mlloop.store.ledger import Ledger
 
 if TYPE_CHECKING:
     import pandas as pd
