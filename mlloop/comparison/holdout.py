@@ -117,7 +117,7 @@ def _simple(
     chance = (rng.random(len(y_train)), rng.random(n))
     if statement.task.kind == "regression":
         chance = (y_train, rng.choice(y_train, n))
-    constant = Contender("constant", "statistic", "the same answer for everybody")
+    constant = Contender("constant", "statistic", "the same prediction for everybody")
     return {constant: (np.full(len(y_train), usual), np.full(n, usual)), CHANCE: chance}
 
 # %% ../../nbs/comparison/holdout.ipynb #91e1ef93
