@@ -331,7 +331,8 @@ class Budget(Record):
 
 # %% ../nbs/10_problem.ipynb #a3b342ad
 class Retrain(Record):
-    """When the loop retrains: `k` of the last `n` periods, the latest among them, worse than the reference.
+    """When the loop retrains: `k` of the last `n` periods, the latest among them, worse than the reference; or at once, where
+    one is worse by `severe_standard_errors`.
 
     A retraining learns from the last `window_days` before its held-out days, where given; else from everything before them.
     """
@@ -340,6 +341,7 @@ class Retrain(Record):
     k: Positive = 3
     n: Positive = 5
     standard_errors: Annotated[float, Field(gt=0)] = 2.0
+    severe_standard_errors: Annotated[float, Field(gt=0)] = 6.0
     margin: Annotated[float, Field(ge=0)] = 0.0
     min_labelled_rows: Positive = 500
     max_labels_missing: Share = 0.2

@@ -23,6 +23,7 @@ from mlloop import problem as problems
 from mlloop.core import settings
 from mlloop.core.errors import PromotionRefused
 from mlloop.release import releases
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
 SEEN = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
@@ -75,6 +76,10 @@ def do(scenario: str, here, ledger: Ledger, given: dict) -> None:
         deployment.promote(here, ledger, "loan", *b, actor="ann", expect=a[0])
     elif scenario == "judge":
         deployment.judge(here, ledger, loan)
+    elif scenario == "fallback":
+        rule = given["rule"]
+        ledger.append(Entry("fallback", "loan", model=rule["model"], expect=a[0], digests={"model": rule["model"], "release": rule["release"]}, details={"to": "rule", "name": rule["name"]}, key="the turn's"))  # fmt: skip
+        deployment.follow(here, ledger)
     elif scenario == "rollback" and ledger.champion("loan").model == b[0]:
         deployment.rollback(here, ledger, "loan", actor="ann")
 

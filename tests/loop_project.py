@@ -72,7 +72,8 @@ tables:
 rules: [{name: small, meaning: lend small sums, score: -amount}]
 success: {metric: roc_auc, threshold: 0.55, min_gain: 0.0, max_latency_ms: 1000}
 money: {period_days: 7, true_positive: 50, false_positive: -50, per_retraining: 100}
-retrain: {every_days: 7, k: 2, n: 3, standard_errors: 2.0, margin: 0.005, min_labelled_rows: 200, cooldown_days: 14, budget_per_year: 6, window_days: 7}
+retrain: {every_days: 7, k: 2, n: 3, standard_errors: 2.0, margin: 0.005, min_labelled_rows: 200, cooldown_days: 14, budget_per_year: 6, window_days: 7,
+  severe_standard_errors: 100}
 canary: {share: 0.5, min_rows: 100, deadline_days: 21, max_loss: 0.02}
 """
 

@@ -61,24 +61,73 @@ def test_challenger_that_does_as_promised_is_promoted_once_and_watched_by_its_ow
     loop = tried.copy(tmp_path / "project")
     challenger = loop.ledger.canary("loan").model
     third, fourth, fifth = loop.turn("2025-03-31", "2025-04-07", "2025-04-14")
-    assert (third.action, third.champion) == ("waiting for canary", loop.ledger.rows(kind="promotion")[0].model)
-    assert fourth.champion == challenger and fourth.ended[0]["outcome"] == "promoted"
+    assert (
+        third.champion == challenger and third.ended[0]["outcome"] == "promoted"
+    )  # by labels that came since it learnt
     assert len(loop.ledger.rows(kind="promotion")) == 2
-    assert fifth.action != "retrain" and fifth.health != "worse"
+    assert fourth.action != "retrain" and fifth.action != "retrain" and fifth.health != "worse"
     watched = json.loads((loop.root / ".mlloop/monitoring/loan/2025-04-14.json").read_text())
-    assert watched["model"] == challenger and watched["since"] == "2025-04-07T00:00:00"
+    assert watched["model"] == challenger and watched["since"] == "2025-03-31T00:00:00"
     before = loop.ledger.head()
     (again,) = loop.turn("2025-04-14")
     assert again.fresh and loop.ledger.verify() == before
 
 
-def test_challenger_that_fails_its_trial_is_rolled_back(tried, tmp_path):
+def test_challenger_of_a_block_that_passed_gives_way_to_the_former_champion(tried, tmp_path):
+    """The customers turn back while it is on trial: it is let in by the block's labels, and out by its own first ones."""
     loop = tried.copy(tmp_path / "project")
+    former, challenger = loop.ledger.champion("loan").model, loop.ledger.canary("loan").model
     loans(back_at="2025-03-24").to_csv(loop.root / "loans.csv", index=False)
-    _, ended = loop.turn("2025-03-31", "2025-04-07")
-    assert ended.ended[0]["outcome"] == "rolled_back" and "realised" in ended.ended[0]["reasons"][0]
-    assert len(loop.ledger.rows(kind="promotion")) == 1 and ended.canary is None
+    let_in, _, back = loop.turn("2025-03-31", "2025-04-07", "2025-04-14")
+    assert let_in.champion == challenger
+    assert back.ended[0]["what"] == "fallback" and back.ended[0]["outcome"] == "former" and back.alert
+    assert back.champion == former and "earlier champion" in back.ended[0]["reasons"][0]
     loop.ledger.verify()
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory):
+    """The same customers with a rule that holds through their change: the older repay."""
+    loop = make(tmp_path_factory.mktemp("steady") / "project")
+    path = loop.root / "problems/loan.yaml"
+    text = path.read_text().replace(
+        "{name: small, meaning: lend small sums, score: -amount}", "{name: older, meaning: the older repay, score: age}"
+    )
+    path.write_text(text.replace("severe_standard_errors: 100", "severe_standard_errors: 6"))
+    done = loop.mlloop("run", "--json")
+    assert done.returncode == 0, done.stderr
+    loop.turn("2025-03-10")
+    return loop
+
+
+def test_the_rule_takes_over_in_the_turn_that_shows_it_and_a_better_model_takes_over_from_it(steady, tmp_path):
+    loop = steady.copy(tmp_path / "project")
+    first = loop.ledger.champion("loan").model
+    (fell,) = loop.turn("2025-03-17")
+    assert fell.ended[0]["what"] == "fallback" and fell.ended[0]["outcome"] == "rule" and fell.alert
+    assert fell.action == "retrain" and fell.champion != first
+    row = loop.ledger.rows(kind="fallback")[0]
+    assert (row.subject, row.model, row.details["to"]) == (first, fell.champion, "rule")
+    turned = loop.turn("2025-03-24", "2025-03-31", "2025-04-07", "2025-04-14")
+    log = prediction_log.read(loop.root / ".mlloop/predictions/loan")
+    assert (log.loc[log["at"].between("2025-03-17", "2025-03-23 23:59:59"), "model"] == row.model).any()
+    assert turned[-1].champion not in (first, row.model), "a model that passed gate and trial answers again"
+    loop.ledger.verify()
+    again = loop.mlloop("tick", "--at", "2025-03-17", "--json")
+    assert json.loads(again.stdout)["fresh"] and len(loop.ledger.rows(kind="fallback")) >= 1
+
+
+@pytest.mark.parametrize("kills", [[("standing", 1), ("standing", 3), ("standing", 6), ("canary", 1), ("decision", 2)]])
+def test_turn_killed_while_it_falls_back_falls_back_once(steady, tmp_path, kills):
+    loop = steady.copy(tmp_path / "project")
+    died = [loop.killed_turn("2025-03-17", word, steps) for word, steps in kills]
+    assert died.count(-9) >= 3
+    loop.turn("2025-03-17")
+    loop.ledger.verify()
+    assert [row.details["to"] for row in loop.ledger.rows(kind="fallback")].count("rule") == 1
+    assert actions(loop) == ["nothing", "retrain"]
+    log = prediction_log.read(loop.root / ".mlloop/predictions/loan")
+    assert log["entity"].is_unique and len(log) == 2 * 840
 
 
 KILLS = [("answers", 2), ("decision", 3), ("retraining: training", 2)]

@@ -220,7 +220,7 @@ class Champion:
     model: Any
     until: str | None
 
-# %% ../../nbs/comparison/holdout.ipynb #708a51db
+# %% ../../nbs/comparison/holdout.ipynb #ca128c11
 def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
     """The champion to compare with, and what is to be said about it.
 
@@ -242,6 +242,11 @@ def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
         return None, "There is no champion: this would be the first model in production."
     if row.model == ours:
         return None, "The champion is this very model."
+    if row.kind == "fallback" and row.details.get("to") == "rule":
+        return (
+            None,
+            f"The rule '{row.details['name']}' answers since the model before was worse than it: the model is compared with it as with every rule.",
+        )
     version = tracking.find_version(tracking.connect(), problem, row.model)
     if version is None:
         raise ModelError(f"the champion {row.model[:12]} is not in the registry", problem, "See who it is: mlloop log")

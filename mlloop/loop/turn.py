@@ -19,12 +19,14 @@ from typing import Any
 from mlloop import deployment, products, retraining
 from mlloop import problem as problems
 from mlloop.core import extensions as own
+from mlloop.core import metrics, storage
 from mlloop.core import settings as _settings
-from mlloop.core import storage
 from mlloop.core.errors import GateClosed, MlloopError, UsageError
 from mlloop.core.settings import Settings
+from mlloop.core.verdict import number
 from mlloop.loop import arrivals
 from mlloop.loop.arrivals import Period
+from mlloop.monitors import standing
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
@@ -97,12 +99,12 @@ class Turned:
     health : str
         What monitoring says of the model.
     alert : bool
-        Whether somebody should look: feed broken, worse, or a retraining.
+        Whether somebody should look: feed broken, worse, a fallback, or a retraining.
     champion, canary : str or None
         After the turn.
     answered : int
     ended : list of dict
-        What came of a canary and of a retraining in this turn.
+        What came of a fallback, a canary and a retraining in this turn.
     fresh : bool
         Whether it had been decided before and nothing was left to do.
     seconds : dict of str to float
@@ -312,6 +314,8 @@ def turn(place: Place, at: dt.datetime, launch: bool = True, pages: bool = True)
         counts = arrivals.answer(place.settings, place.ledger, place.lake, place.statement, period)
     with place.step("monitoring"):
         monitored(place, period, pages)
+    with place.step("standing"):
+        ended += stood_in(place, period)
     with place.step("canary"):
         ended += judged(place, period)
     with place.step("decision"):
@@ -327,7 +331,8 @@ def turn(place: Place, at: dt.datetime, launch: bool = True, pages: bool = True)
 def _turned(place: Place, at: dt.datetime, row: Row, answered: int, ended: list[dict[str, Any]], fresh: bool) -> Turned:
     champion, canary = place.ledger.champion(place.name), place.ledger.canary(place.name)
     health = str(row.details.get("health", ""))
-    alert = row.subject in ("retrain", "feed broken") or health in ("worse", "feed broken")
+    fell = any(one["what"] == "fallback" for one in ended)
+    alert = fell or row.subject in ("retrain", "feed broken") or health in ("worse", "feed broken")
     return Turned(
         place.name, at.isoformat(), row.subject, str(row.verdict), row.reasons[0] if row.reasons else "", row.details.get("change", ""),
         health, alert, champion.model if champion else None, canary.model if canary else None, answered, ended, fresh, dict(place.seconds),
@@ -418,13 +423,65 @@ def run_notebook(place: Place, name: str, path: Path, given: dict[str, Any]) -> 
         storage.remove(beside.with_suffix(".ipynb"))
 
 
+# ------------------------------------------------------------------------------------------------ who answers
+
+
+def stood_in(place: Place, period: Period) -> list[dict[str, Any]]:
+    """Let the rule, or an earlier champion, answer from now on where the labels that had come show that it is surely better.
+
+    A canary that is on goes on, beside whoever answers now.
+    """
+    done = [row for row in fallbacks(place) if row.details.get("as_of") == period.until.isoformat()]
+    champion = place.ledger.champion(place.name)
+    if done or champion is None:
+        return [_told_of(row) for row in done]
+    found = standing.stand_in(
+        place.statement, history(place, period.until), champion.model, since_of(place, champion).isoformat()
+    )
+    if found is None or found.model == champion.model:
+        return []
+    release = deployment.load_release(place.settings, place.ledger, place.name, found.model)
+    row = fall_back(
+        place, period.until, found.model, release.digest, found.kind, found.name, [found.said], found.evidence
+    )
+    return [_told_of(row)]
+
+
+def fall_back(
+    place: Place,
+    at: dt.datetime,
+    model: str,
+    release: str,
+    to: str,
+    name: str,
+    reasons: list[str],
+    evidence: Sequence[Any] = (),
+) -> Row:
+    """Write the row after which `model` answers; MLflow's aliases follow."""
+    champion = place.ledger.champion(place.name)
+    assert champion is not None
+    row = place.ledger.append(Entry("fallback", place.name, model=model, expect=str(champion.model), reasons=reasons, evidence=evidence, digests={"model": model, "release": release}, details={"as_of": at.isoformat(), "to": to, "name": name}, key=storage.digest_json(["fallback", place.name, at.isoformat(), to])))  # fmt: skip
+    deployment.follow(place.settings, place.ledger)
+    return row
+
+
+def fallbacks(place: Place) -> list[Row]:
+    """The rows in which production fell back, the oldest first."""
+    return place.ledger.rows(problem=place.name, kind="fallback")
+
+
+def _told_of(row: Row) -> dict[str, Any]:
+    return {"what": "fallback", "model": row.model, "outcome": row.details["to"], "reasons": row.reasons}
+
+
 def judged(place: Place, period: Period) -> list[dict[str, Any]]:
     """Judge the canary that is on by the labels that had come; what became of it, [] where it goes on."""
     on = place.ledger.canary(place.name)
     since = dt.datetime.fromisoformat(on.details["since"]) if on else None
     if on is None or since is None or since > period.until:
         return []
-    truth = arrivals.labels(place.lake, place.statement, since, period.until)
+    early = 0 if isinstance(place.statement.task, problems.Recommendation) else place.statement.time.label_delay_days
+    truth = arrivals.labels(place.lake, place.statement, since - dt.timedelta(days=early), period.until)
     trial = deployment.judge(place.settings, place.ledger, place.statement, truth, now=period.until)
     if trial is None or trial.outcome is None:
         return []
@@ -456,6 +513,11 @@ def facts(place: Place, at: dt.datetime) -> retraining.Facts:
     evaluated = judged_product(place, champion.model if champion else None, "evaluation")
     learnt = (trained.get("trained") or {}).get("until")
     earlier = sorted(dt.datetime.fromisoformat(row.details["as_of"]) for row in begun(place.ledger, place.name))
+    ended = place.ledger.rows(problem=place.name, kind="retrain", subject="ended")
+    refused = [
+        dt.datetime.fromisoformat(row.details["as_of"]) for row in ended if row.details.get("outcome") == "gate said no"
+    ]
+    stands_in = champion.details.get("to") if champion and champion.kind == "fallback" else None
     return retraining.Facts(
         now=at,
         champion=champion.model if champion else None,
@@ -465,8 +527,24 @@ def facts(place: Place, at: dt.datetime) -> retraining.Facts:
         canary_until=canary.details.get("deadline", "") if canary else "",
         begun=tuple(one for one in earlier if one < at),
         new_labelled_rows=arrivals.labelled_rows(place.lake, place.statement, utc(learnt) if learnt else None, at),
+        fallen=stands_in if stands_in in ("rule", "challenger") else None,
+        attempt=last_attempt(place, ended, at),
+        refused=tuple(sorted(refused)),
         rate=retraining.exchange_rate(evaluated, place.statement.success.metric) if evaluated else None,
     )
+
+
+def last_attempt(place: Place, ended: Sequence[Row], at: dt.datetime) -> dict[str, Any] | None:
+    """The last retraining, where it did not come to answer and none was let in after it; with the labels that came since."""
+    last = next((row for row in reversed(ended) if row.details.get("attempt")), None)
+    if last is None or dt.datetime.fromisoformat(last.details["as_of"]) >= at:
+        return None
+    let_in = place.ledger.last(problem=place.name, kind="promotion")
+    if let_in is not None and (let_in.id > last.id or let_in.model == last.model):
+        return None
+    until = dt.datetime.fromisoformat(last.details["attempt"]["until"])
+    new = arrivals.labelled_rows(place.lake, place.statement, until, at)
+    return {**last.details["attempt"], "at": last.details["as_of"], "new": new}
 
 
 def since_of(place: Place, row: Row) -> dt.datetime:
@@ -516,6 +594,7 @@ def decide(place: Place, period: Period) -> Row:
                 "as_of": period.until.isoformat(),
                 "from": period.since.isoformat(),
                 "change": decision.change,
+                "worse_since": worse_since(place, seen, period.until),
                 "health": newest.get("health", ""),
                 "health_said": newest.get("said", ""),
             },
@@ -524,14 +603,35 @@ def decide(place: Place, period: Period) -> Row:
     )
 
 
+def worse_since(place: Place, seen: list[dict[str, Any]], at: dt.datetime) -> str | None:
+    """Since when (ISO) the model in production, or the one that fell, is worse than it was; None where it is not."""
+    champion = place.ledger.champion(place.name)
+    if champion is None:
+        return None
+    fell = champion.kind == "fallback" and champion.details.get("to") in ("rule", "challenger")
+    model = (
+        next((row.subject for row in reversed(fallbacks(place)) if row.details["to"] == "rule"), champion.model)
+        if fell
+        else champion.model
+    )
+    since = retraining.worse_since(place.statement, seen, model)
+    if since is None and fell:  # worse than the rule and not than its own reference: since the fall
+        since = (since_of(place, champion) - dt.timedelta(days=place.statement.retrain.every_days)).isoformat()
+    return since
+
+
 def events(place: Place, until: dt.datetime) -> list[dict[str, str]]:
     """What happened so far, for figures: as_of and word."""
     words = {"retrain": "retrain", "promoted": "promoted", "rolled_back": "rolled back", "feed broken": "feed broken"}
-    rows = place.ledger.rows(problem=place.name, kind=("retrain", "canary"))
+    fell = {
+        "rule": "fell back to the rule",
+        "former": "back to an earlier model",
+        "challenger": "refused challenger stands in",
+    }
+    rows = place.ledger.rows(problem=place.name, kind=("retrain", "canary", "fallback"))
+    word = lambda row: fell.get(row.details.get("to")) if row.kind == "fallback" else words.get(row.subject)
     found = [
-        {"as_of": row.details["as_of"], "word": words[row.subject]}
-        for row in rows
-        if row.subject in words and row.details.get("as_of")
+        {"as_of": row.details["as_of"], "word": word(row)} for row in rows if word(row) and row.details.get("as_of")
     ]
     return [one for one in found if utc(one["as_of"]) <= until]
 
@@ -576,7 +676,7 @@ def retrain(place: Place, row: Row, explore: bool = False) -> list[dict[str, Any
             command="mlloop tick",
             lock=place.lock,
         )
-    end = _end(place, plan, outcome.error, at)
+    end = _end(place, plan, outcome.error, row)
     if end is None:
         assert outcome.error is not None
         raise outcome.error
@@ -599,10 +699,11 @@ def _failures(place: Place, at: dt.datetime) -> Path:
     return place.folder("turns") / Period(at, at).name / "failed.json"
 
 
-def _end(place: Place, plan: Plan, error: MlloopError | None, at: dt.datetime) -> dict[str, Any] | None:
+def _end(place: Place, plan: Plan, error: MlloopError | None, row: Row) -> dict[str, Any] | None:
     """What a retraining came to, as the ledger's row has it; None: a stage failed and is to be tried again."""
-    details = {"as_of": at.isoformat(), "edition": plan.problem}
+    at = dt.datetime.fromisoformat(row.details["as_of"])
     model = _made(plan, "training")
+    details = {"as_of": at.isoformat(), "edition": plan.problem, "attempt": attempted(place, model, row)}
     if error is None:
         made = storage.read_json(plan.tasks["deployment"].products["data"]) if "deployment" in plan.tasks else {}
         action = made.get("action", "trained")
@@ -618,7 +719,13 @@ def _end(place: Place, plan: Plan, error: MlloopError | None, at: dt.datetime) -
             details={**details, "outcome": action},
         )
     if isinstance(error, GateClosed):
-        return dict(verdict="no", model=model, reasons=[error.what], details={**details, "outcome": "gate said no"})
+        answers = after_no(place, plan, model, at)
+        return dict(
+            verdict="no",
+            model=model,
+            reasons=[error.what],
+            details={**details, "outcome": "gate said no", "standing": answers},
+        )
     path = _failures(place, at)
     failures = (storage.read_json(path)["failures"] if path.exists() else 0) + 1
     storage.write_json(path, {"failures": failures, "said": str(error)})
@@ -630,6 +737,104 @@ def _end(place: Place, plan: Plan, error: MlloopError | None, at: dt.datetime) -
         reasons=[f"given up after {failures} tries: {error.what}"],
         details={**details, "outcome": "failed"},
     )
+
+
+def gate_of(place: Place, model: str | None) -> Row | None:
+    """The newest word of the validation gate on a model."""
+    return place.ledger.last(problem=place.name, kind="gate", subject="validation", model=model) if model else None
+
+
+def attempted(place: Place, model: str | None, row: Row) -> dict[str, Any]:
+    """What the next attempt is measured against: rows that could be learnt from, and what was missing to a Yes.
+
+    Returns
+    -------
+    dict
+        until (ISO: labels up to here were known), rows (labelled, since the world changed, where it did), n, gap, se.
+    """
+    at = dt.datetime.fromisoformat(row.details["as_of"])
+    gate, since = gate_of(place, model), row.details.get("worse_since")
+    late = 0 if isinstance(place.statement.task, problems.Recommendation) else place.statement.time.label_delay_days
+    rows = arrivals.labelled_rows(place.lake, place.statement, utc(since) if since else None, at)
+    found: dict[str, Any] = {
+        "until": (at - dt.timedelta(days=late)).isoformat(),
+        "rows": rows,
+        "n": rows,
+        "gap": None,
+        "se": None,
+    }
+    failed = [
+        one
+        for one in (gate.evidence if gate else [])
+        if one["passed"] is False and None not in (one["value"], one["threshold"], one["low"], one["high"])
+    ]
+    if failed:
+        sign = metrics.metric(place.statement.success.metric).gain(1, 0) if failed[0]["name"] == "threshold met" else 1
+        found["gap"] = sign * (failed[0]["threshold"] - failed[0]["value"])
+        found["se"] = (failed[0]["high"] - failed[0]["low"]) / (2 * 1.96)
+        evaluated = judged_product(place, model, "evaluation")
+        found["n"] = int((evaluated.get("main") or {}).get("n") or rows)
+    return found
+
+
+def after_no(place: Place, plan: Plan, model: str | None, at: dt.datetime) -> str:
+    """Let the best of champion, challenger and rule answer after a No, and tell the statement what is attainable now."""
+    stands = next(
+        (
+            row.details["to"]
+            for row in fallbacks(place)
+            if row.details.get("as_of") == at.isoformat() and row.details["to"] == "challenger"
+        ),
+        None,
+    )
+    gate, evaluated = gate_of(place, model), judged_product(place, model, "evaluation")
+    if gate is None or not evaluated or model is None:
+        return "champion"
+    champion = place.ledger.champion(place.name)
+    answers = "rule" if champion and deployment.is_rule(place.ledger, place.name, champion.model) else "champion"
+    stands = stands or standing.best_after_no(evaluated, gate.evidence, answers == "rule")
+    if stands == "challenger" and (champion is None or champion.model != model):
+        told = storage.read_json(plan.tasks["training"].products["data"])
+        release = _release_of(place, plan, told["model"])
+        said = "The gate refused it, and on the rows it was judged on it is surely better than the rule and than what answered."
+        fall_back(
+            place, at, model, release, "challenger", f"model {model[:12]}", [said, *gate.reasons[:1]], gate.evidence
+        )
+    tell_statement(place, plan, gate, evaluated, at)
+    return stands
+
+
+def _release_of(place: Place, plan: Plan, model: dict[str, Any]) -> str:
+    """The digest of the release of a challenger that its gate refused, as the stage `deployment` would have made it."""
+    from mlloop.release import preparation, rule_release
+
+    load = lambda stage: storage.read_json(plan.tasks[stage].products["data"])
+    statement, features = problems.Problem.model_validate(load("problem")["problem"]), load("features")
+    rows = preparation.real_rows(statement, features, place.lake)
+    calibration = preparation.belief(load("evaluation"), place.lake)
+    also = rule_release.rule_columns(statement, rows)
+    return preparation.prepare(
+        place.settings, statement, model, rows, features["features"], calibration, also=also
+    ).digest
+
+
+def tell_statement(place: Place, plan: Plan, gate: Row, evaluated: dict[str, Any], at: dt.datetime) -> None:
+    """Take a No back to the problem statement: what can be attained now, in its next revision and in a row of the ledger."""
+    verdict = plans.read_verdict(plan.tasks["validation_gate"].products["data"])
+    main, label = evaluated["main"], metrics.metric(place.statement.success.metric).label
+    target = place.statement.success.threshold
+    reach = f"{number(main['value'])} [{number(main['low'])}, {number(main['high'])}]"
+    said = f"attainable on {at:%Y-%m-%d}: {label} {reach}, asked for {number(target)}"
+    change = [*verdict["must_change"], said]
+    path = runner.statement_file(place.settings, place.plan)
+    file = problems.next_revision(path, "validation", change)
+    figures = {key: main[key] for key in ("value", "low", "high", "n")}
+    attainable = {"metric": place.statement.success.metric, **figures}
+    place.ledger.append(Entry(
+        "revision", place.name, subject="attainable", reasons=change, evidence=gate.evidence, model=gate.model,
+        details={"as_of": at.isoformat(), "file": os.path.relpath(file, place.settings.root), "attainable": attainable},
+        key=storage.digest_json(["attainable", place.name, at.isoformat()]),
+    ))  # fmt: skip
 
 
 def _made(plan: Plan, stage: str) -> str | None:

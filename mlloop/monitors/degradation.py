@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEED_BROKEN', 'PeriodResult', 'period_result', 'broken_feed_periods', 'estimated_results', 'realised_results',
-           'Streak', 'is_worse', 'streak']
+           'Streak', 'is_worse', 'is_severe', 'streak']
 
 # %% ../../nbs/monitors/degradation.ipynb #f3c0931c
 from collections.abc import Mapping, Sequence
@@ -108,13 +108,14 @@ def realised_results(history: Sequence[Mapping[str, Any]], model: str | None, ma
 # %% ../../nbs/monitors/degradation.ipynb #cfcbbba0
 @dataclass(frozen=True)
 class Streak:
-    """The last n periods of one kind of figure: how many are worse, whether the latest is, whether that is enough."""
+    """The last n periods of one kind of figure: how many are worse, whether the latest is, whether that is enough; `severe`: the latest alone is."""
 
     kind: str
     marks: tuple[PeriodResult, ...]
     worse: int
     latest: bool
     fires: bool
+    severe: bool = False
 
     @property
     def trusted(self) -> bool:
@@ -131,10 +132,16 @@ def is_worse(result: PeriodResult, policy: Retrain) -> bool:
         and result.standard_errors >= policy.standard_errors
     )
 
-# %% ../../nbs/monitors/degradation.ipynb #889f6e0a
+# %% ../../nbs/monitors/degradation.ipynb #c691e973
+def is_severe(mark: PeriodResult, policy: Retrain) -> bool:
+    """Whether one period is worse by so much that no second one is awaited."""
+    return is_worse(mark, policy) and mark.standard_errors >= policy.severe_standard_errors
+
+# %% ../../nbs/monitors/degradation.ipynb #6859c3eb
 def streak(kind: str, results: Sequence[PeriodResult], policy: Retrain) -> Streak:
     """The rule on the last n of `results`."""
     last = tuple(results[-policy.n :])
-    worse = [is_worse(result, policy) for result in last]
-    latest = bool(worse) and worse[-1]
-    return Streak(kind, last, sum(worse), latest, latest and sum(worse) >= policy.k)
+    bad = [is_worse(one, policy) for one in last]
+    latest = bool(bad) and bad[-1]
+    severe = latest and is_severe(last[-1], policy)
+    return Streak(kind, last, sum(bad), latest, severe or (latest and sum(bad) >= policy.k), severe)

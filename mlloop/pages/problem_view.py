@@ -332,6 +332,8 @@ def decided(stage: Stage | None) -> dict[str, Any] | None:
 def headline(view: Mapping[str, Any]) -> str:
     """What was found about a problem, in one sentence."""
     need, validation, stages = view["need"], view["validation"], view["stages"]
+    if told := stands_in(view.get("production") or {}):
+        return told
     failed = [s.title for s in stages if s.state == "failed"]
     if failed:
         return f"The run failed at {failed[0].lower()}; the pages before it stand."
@@ -356,6 +358,19 @@ def headline(view: Mapping[str, Any]) -> str:
         }
     decided = validation["deciding"]
     return f"{needed}, {solved[validation['verdict']]}{': ' + decided['sentence'] if decided else ''}."
+
+
+def stands_in(live: Mapping[str, Any]) -> str:
+    """Who answers in the place of a model that was worse, and why; '' where none does."""
+    if not live.get("stands_in"):
+        return ""
+    who = {
+        "rule": f"The rule {live['stands_in_name']!r} answers, not a model,",
+        "former": "An earlier model answers again",
+        "challenger": "A model that its gate refused answers as the best there is",
+    }[live["stands_in"]]
+    why = f": {live['reasons'][0]}" if live["reasons"] else "."
+    return f"{who} since {live['since']}{why}"
 
 
 def product_of(found: Iterable[Stage], kind: type[products.Kind]) -> products.Kind | None:
@@ -429,6 +444,8 @@ class Decisions:
             "gate": _decision(judged)["deciding"] if judged else "",
             "earlier": earlier,
             "row": row.id,
+            "stands_in": row.details.get("to") if row.kind == "fallback" else None,
+            "stands_in_name": row.details.get("name", ""),
         }
 
     def canary(self, problem: str) -> dict[str, Any]:

@@ -113,6 +113,7 @@ ACTIONS = {
     "retrain": ("learns again", "stale"),
     "feed broken": ("feed broken: mend it", "failed"),
     "cooldown": ("waits: cooldown", "waiting"),
+    "not yet": ("waits: new labels could not change the No", "waiting"),
     "budget": ("waits: budget spent", "waiting"),
     "not enough labels": ("waits for labels", "waiting"),
     "waiting for canary": ("waits for the canary", "waiting"),
@@ -122,7 +123,12 @@ ACTIONS = {
     "not worth it": ("not worth its cost", "fresh"),
     "ended": ("learned again", "fresh"),
 }
-KINDS = {"promotion": "Promoted", "rollback": "Rolled back", "revision": "New revision of the statement"}
+KINDS = {
+    "promotion": "Promoted",
+    "rollback": "Rolled back",
+    "fallback": "Fell back to the best there is",
+    "revision": "New revision of the statement",
+}
 CANARY = {
     "started": "Canary started",
     "promoted": "Canary ended: promoted",

@@ -2,7 +2,12 @@
 by itself.
 
 Both models are asked again, in one go, for every row that was asked since the canary began; so the test is paired: the
-same rows under both. What only the canary's own answers can show, errors and latency, is read from its share.
+same rows under both. Where a prediction does not change the outcome (who repays does not depend on the score), that is
+as good as having answered them all, and rows that were asked before the canary began count too, as long as their labels
+came after it had learnt. What only the canary's own answers can show, errors and latency, is read from its share.
+
+The test is sequential: it is looked at in every period, and its interval covers the truth at all looks together
+(`metrics.anytime`). So a trial ends when the evidence allows, and the deadline is a bound.
 """
 
 import datetime as dt
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_ERRORS, ERROR_SHARE = 2, 0.01
 MAX_ROWS = 50_000
+LEAST_OWN = 50  # requests that the canary itself must have answered, where the test is of all rows
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,13 @@ class Terms:
     ----------
     since, deadline : datetime
     min_rows : int
-        Rows that the canary must have answered, and rows with a label that the test needs.
+        Rows with a label that the test needs; of a recommender, also requests that the canary must have answered.
     max_loss : float
         How much worse than the champion still counts as no worse, in the problem's metric.
     confidence : float
     max_latency_ms : float
+    paired : bool
+        Whether a prediction leaves the outcome as it is, so that rows which the champion answered count as well.
     """
 
     since: dt.datetime
@@ -46,6 +54,12 @@ class Terms:
     max_loss: float
     confidence: float
     max_latency_ms: float
+    paired: bool = False
+
+    @property
+    def own_rows(self) -> int:
+        """Requests that the canary itself must have answered."""
+        return min(self.min_rows, LEAST_OWN) if self.paired else self.min_rows
 
 
 @dataclass(frozen=True)
@@ -222,13 +236,15 @@ def decide(
         The metric's name for readers.
     """
     over = now >= terms.deadline
-    enough = own.answered >= terms.min_rows
-    figure, kind = realised, "realised"
-    if realised is None or realised.n < terms.min_rows:
+    enough = own.answered >= terms.own_rows
+    figure, kind = (metrics.anytime(realised, 2 * terms.min_rows) if realised else None), "realised"
+    if figure is None or figure.n < terms.min_rows:
         figure, kind = (estimated, "estimated") if over else (None, "")
     checks = [_errors(own), _rows(own, terms, over)]
     if enough:
-        checks += [_latency(own, terms), _no_worse(figure, kind, terms, over, label)]
+        checks += [_latency(own, terms)]
+    if enough or figure is not None:
+        checks += [_no_worse(figure, kind, terms, over, label)]
     evidence = [one.evidence() for one in checks]
     failed = [one for one in checks if one.passed is False]
     if failed:
@@ -247,10 +263,10 @@ def _errors(own: Seen) -> Check:
 
 
 def _rows(own: Seen, terms: Terms, over: bool) -> Check:
-    passed = True if own.answered >= terms.min_rows else False if over else None
+    passed = True if own.answered >= terms.own_rows else False if over else None
     until = f"{terms.deadline:%Y-%m-%d %H:%M}"
-    said = f"The canary answered {own.answered:,} requests by {until}, {terms.min_rows:,} are asked for."
-    return Check("canary's rows", passed, "" if passed else said, own.answered, None, None, terms.min_rows, "rows")
+    said = f"The canary answered {own.answered:,} requests by {until}, {terms.own_rows:,} are asked for."
+    return Check("canary's rows", passed, "" if passed else said, own.answered, None, None, terms.own_rows, "rows")
 
 
 def _latency(own: Seen, terms: Terms) -> Check:

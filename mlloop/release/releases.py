@@ -1,15 +1,17 @@
 """The production artefact: a folder that answers requests, whole without the pipeline, and never code.
 
 `release.json` says what is asked for (the fields), how fields become features, and what the answer means; beside it lies
-the model as ONNX, or, where ONNX cannot express it, as skops or safetensors made of types from our own list. The
+the model as ONNX, or, where ONNX cannot express it, as skops or safetensors made of types from our own list. A business
+rule is a release as well: its SQL stands in release.json, and its score becomes a probability by a curve beside it. The
 folder's name is its digest, so that a release once made is never changed, and an earlier one is there to go back to.
 """
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -159,12 +161,19 @@ class Scoring(Release):
         self.extra: Any = self._own_features()
         if session is not None:
             self.session = session
+        elif self.form == "rule":
+            self.session = Rule(card["rule"], {one.name: one.type for one in self.fields})
         elif self.form == "onnx":
             self.session = onnx_export.Session((folder / "model.onnx").read_bytes(), inputs)
         else:
             from mlloop.models import candidates
 
             self.session = _Estimator(candidates.load(folder), inputs)
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether a business rule answers, and no model."""
+        return self.form == "rule"
 
     def _own_features(self) -> Any:
         """What computes the features that the project defined itself; None where there are none.
@@ -263,6 +272,63 @@ class _Estimator:
         return np.asarray(ask(frame), dtype=float)
 
 
+class Rule:
+    """A business rule with the interface of an ONNX session.
+
+    Parameters
+    ----------
+    told : dict
+        `columns` (name -> SQL type), `score` (an SQL expression of them), `fill` (the score of a row that it says
+        nothing of) and, for a class, `curve` (`score` and `probability`, both rising), see `rule_release`.
+    fields : dict of str to str
+        What a request states: name and 'number', 'text' or 'time'.
+    """
+
+    KINDS: ClassVar[dict[str, str]] = {"number": "DOUBLE", "time": "TIMESTAMP"}
+
+    def __init__(self, told: Mapping[str, Any], fields: Mapping[str, str]):
+        import duckdb
+
+        self.told, self.fields = told, {name: fields[name] for name in told["columns"]}
+        self.con = duckdb.connect(config={"enable_external_access": "false", "threads": 1})
+        typed = ", ".join(f"TRY_CAST({quoted(n)} AS {kind}) AS {quoted(n)}" for n, kind in told["columns"].items())
+        rows = f"(SELECT {', '.join(['_row', *([typed] if typed else [])])} FROM asked)"
+        self.sql = f"SELECT CAST(({told['score']}) AS DOUBLE) AS score FROM {rows} ORDER BY _row"
+        self.lock = threading.Lock()
+
+    def scores_of_columns(self, columns: Mapping[str, list[Any]], n: int) -> np.ndarray:
+        """The score of each row, (n,): a probability for a class, else the number."""
+        import duckdb
+        import pyarrow as pa
+
+        kinds = {"number": pa.float64(), "time": pa.timestamp("us")}
+        made: dict[str, Any] = {"_row": pa.array(range(n), pa.int64())}
+        for name, kind in self.fields.items():
+            made[name] = pa.array([_missing(v) for v in columns[name]], kinds.get(kind, pa.string()))
+        with self.lock:
+            self.con.register("asked", pa.table(made))
+            try:
+                got = self.con.sql(self.sql).fetchnumpy()["score"]
+            except duckdb.Error as error:
+                said = " ".join(str(error).split())
+                raise ModelError(f"its rule cannot be computed: {said}", self.told["name"], NEXT) from error
+            finally:
+                self.con.unregister("asked")
+        raw = np.ma.filled(np.ma.asarray(got, dtype=float), np.nan)
+        raw = np.where(np.isfinite(raw), raw, self.told["fill"])
+        curve = self.told.get("curve")
+        return np.interp(raw, curve["score"], curve["probability"]) if curve else raw
+
+
+def quoted(name: str) -> str:
+    """A column's name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _missing(value: Any) -> Any:
+    return None if value is None or value == NO_TEXT or value != value else value
+
+
 class Ranking(Release):
     """A recommender's release: the best items for each user."""
 
@@ -271,6 +337,7 @@ class Ranking(Release):
         from mlloop.models import candidates
 
         self.recommender = candidates.load(folder)
+        self.is_rule = bool(card.get("rule"))
         self.k, self.repeats = card["k"], card["repeats"]
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

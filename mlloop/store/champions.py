@@ -1,6 +1,6 @@
 """The rules of production: who is champion, which canary is on, and what an entry that changes either must keep to.
 
-Nothing is stored apart from the rows: the champion is the model of the last promotion or rollback. A rule sees the
+Nothing is stored apart from the rows: the champion is the model of the last promotion, rollback or fallback. A rule sees the
 rows inside the transaction that adds the entry, so that two deciders cannot both win.
 """
 
@@ -50,8 +50,8 @@ def champion(rows: Rows, problem: str, at: dt.datetime | None = None) -> Row | N
 
 
 def canary(rows: Rows, problem: str, at: dt.datetime | None = None) -> Row | None:
-    """The row that started the canary that is on: until it is ended, or the champion changes."""
-    last = rows.last(problem=problem, kind=("canary", *SWAPS), at=at)
+    """The row that started the canary that is on: until it is ended, or the champion changes other than by a fallback."""
+    last = rows.last(problem=problem, kind=("canary", "promotion", "rollback"), at=at)
     return last if last and last.kind == "canary" and last.subject == "started" else None
 
 
@@ -59,7 +59,7 @@ def earlier(rows: Rows, problem: str) -> list[str]:
     """The champions that a rollback can go back to, the latest last."""
     stack: list[str] = []
     for row in rows.select(problem=problem, kind=SWAPS):
-        if row.kind == "rollback" and row.model in stack:  # a rollback takes off those above its own
+        if row.kind != "promotion" and row.model in stack:  # going back takes off those above
             del stack[stack.index(row.model) + 1 :]
         else:
             stack.append(str(row.model))
@@ -72,15 +72,15 @@ def completed(entry: Entry, where: str) -> Entry:
     Raises
     ------
     LedgerError
-        A promotion or a canary without a model, a rollback that expects nobody, or a canary's row of another subject.
+        A promotion, a fallback or a canary without a model, a rollback or fallback that expects nobody, or a canary's row of another subject.
     """
-    if entry.kind in ("promotion", "canary") and not entry.model:
+    if entry.kind in ("promotion", "canary", "fallback") and not entry.model:
         raise LedgerError(f"model of a {entry.kind} is {entry.model!r}, expected a digest", where, SEE_LOG)
     if entry.kind == "promotion":
         return replace(entry, subject=entry.model or "", verdict="yes")
-    if entry.kind == "rollback":
+    if entry.kind in ("rollback", "fallback"):
         if not entry.expect:
-            raise LedgerError("expect of a rollback is None, expected the champion", where, SEE_LOG)
+            raise LedgerError(f"expect of a {entry.kind} is None, expected the champion", where, SEE_LOG)
         return replace(entry, subject=entry.expect, verdict="no")
     if entry.kind == "canary":
         if entry.subject not in CANARY:
@@ -128,6 +128,23 @@ def _rollback(rows: Rows, entry: Entry) -> list[Entry]:
     return [back.with_details(**_ends_canary(rows, entry.problem), was=entry.expect)]
 
 
+def _fallback(rows: Rows, entry: Entry) -> list[Entry]:
+    """The champion is still the one expected, and who takes its place is known here; a canary that is on goes on.
+
+    Known is a rule whose release a row cites, an earlier champion, and a model that its gate judged, whatever it said:
+    the best there is stands in until something passes.
+    """
+    reigning = _expected(rows, entry)
+    if reigning and reigning.model == entry.model:
+        raise _refused(rows, _already(reigning))
+    known = rows.last(problem=entry.problem, kind=("gate", *SWAPS), model=entry.model)
+    cited = rows.select(problem=entry.problem, kind=("promotion", "canary", "revision"))
+    if known is None and not any((row.details.get("rule") or {}).get("model") == entry.model for row in cited):
+        told = f"{entry.model!r} is no rule kept ready for {entry.problem!r}, never was its champion, and no gate judged it"
+        raise _refused(rows, told)
+    return [entry.with_details(was=entry.expect)]
+
+
 def _canary(rows: Rows, entry: Entry) -> list[Entry]:
     return _canary_start(rows, entry) if entry.subject == "started" else _canary_end(rows, entry)
 
@@ -155,7 +172,7 @@ def _canary_end(rows: Rows, entry: Entry) -> list[Entry]:
         raise _refused(rows, f"{entry.model!r} is not canary of {entry.problem!r} ({current!r} is)")
     if entry.subject != "promoted":
         return [entry]
-    promotion = replace(entry, kind="promotion", subject=on.model or "", key=None, expect=on.details["champion"])
+    promotion = replace(entry, kind="promotion", subject=on.model or "", key=None, expect=_beside(rows, on))
     _promotable(rows, promotion)
     return [entry, promotion.with_details(was=promotion.expect)]
 
@@ -163,8 +180,15 @@ def _canary_end(rows: Rows, entry: Entry) -> list[Entry]:
 _RULES: dict[str, Callable[[Rows, Entry], list[Entry]]] = {
     "promotion": _promotion,
     "rollback": _rollback,
+    "fallback": _fallback,
     "canary": _canary,
 }
+
+
+def _beside(rows: Rows, on: Row) -> str:
+    """The champion that a canary is compared with: the one it began beside, or who took its place by a fallback."""
+    fallen = rows.last(problem=on.problem, kind="fallback")
+    return str(fallen.model) if fallen and fallen.id > on.id else on.details["champion"]
 
 
 def _expected(rows: Rows, entry: Entry) -> Row | None:

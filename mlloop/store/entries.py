@@ -8,8 +8,8 @@ from typing import Any
 from mlloop.core.errors import LedgerError
 from mlloop.core.storage import plain
 
-KINDS = ("gate", "promotion", "canary", "rollback", "retrain", "revision")
-SWAPS = ("promotion", "rollback")  # the kinds that change who is champion
+KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "retrain", "revision")
+SWAPS = ("promotion", "rollback", "fallback")  # the kinds that change who is champion
 VERDICTS = ("yes", "maybe", "no")
 EVIDENCE = ("name", "value", "unit", "low", "high", "threshold", "passed")
 
@@ -21,14 +21,14 @@ class Entry:
     Attributes
     ----------
     kind : str
-        One of `KINDS`. What production answers with is changed by promotions, rollbacks and canaries alone, and those
+        One of `KINDS`. What production answers with is changed by promotions, rollbacks, fallbacks and canaries alone, and those
         keep to the rules of `mlloop.store.champions`.
     problem : str
     subject : str
         The gate's name; 'started', 'promoted' or 'rolled_back' for a canary; what was decided on for others. A
-        promotion and a rollback set it themselves.
+        promotion, a rollback and a fallback set it themselves.
     verdict : str or None
-        'yes', 'maybe' or 'no'; a gate needs one. Promotions, rollbacks and canaries set it themselves.
+        'yes', 'maybe' or 'no'; a gate needs one. Promotions, rollbacks, fallbacks and canaries set it themselves.
     reasons : iterable of str
     evidence : iterable of mapping
         Each with the keys of `EVIDENCE`.
@@ -41,7 +41,7 @@ class Entry:
     key : str, optional
         The same decision handed in again under the same key (after a kill, say) adds nothing.
     expect : str, optional
-        The champion that a promotion, a rollback or the start of a canary was decided against; None where there was
+        The champion that a promotion, a rollback, a fallback or the start of a canary was decided against; None where there was
         none. It is compared in the same transaction, and is not kept.
     """
 
@@ -92,7 +92,7 @@ class Row:
     actor : str
         'policy' or a person.
     model : str or None
-        The model decided on; for a promotion and a rollback the champion from here on.
+        The model decided on; for a promotion, a rollback and a fallback the champion from here on.
     details : dict
     key : str or None
         What makes a repeated decision recognisable, see `Entry`.
