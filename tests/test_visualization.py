@@ -104,4 +104,4 @@ def test_worth_that_nobody_stated_is_said_and_not_drawn():
     _, (ax,) = v.panels(height=3.4)
     nothing = pd.DataFrame({"name": ["random", "model"], "value": [0.0, 0.0], "low": [0.0, 0.0], "high": [0.0, 0.0]})
     v.plot_money(nothing, ax, currency="EUR", period="each week", title="random is worth most")
-    assert ax.get_title(loc="left") == "The statement does not say what an answer is worth" and not ax.patches
+    assert ax.get_title(loc="left") == "The statement does not say what a prediction is worth" and not ax.patches

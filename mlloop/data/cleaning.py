@@ -30,7 +30,7 @@ from ..problem import Cleaning, Column, did_you_mean
 class Step:
     """What one rule does to `table`: `values` replace columns, `added` are new ones, rows where `keep` is not true leave.
 
-    Rows that have left `table` already are in `gone`. A `costly` step is computed once and kept at hand.
+    Rows that have already left `table` are in `gone`. A `costly` step is computed once and stored.
     """
 
     table: ir.Table
@@ -43,7 +43,7 @@ class Step:
 # %% ../../nbs/data/cleaning.ipynb #d8e5f675
 @dataclass(frozen=True)
 class Change:
-    """What a rule did to a table, as the product and the page tell it.
+    """What a rule did to a table, as the product and the page show it.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ def clean(
     table : ibis table
     rules : sequence of Cleaning
     name : str
-        The table's name, for what is told.
+        The table's name, for the list of changes.
     declared : bool
         Whether a person declared the rules (False: the standard ones).
 
@@ -119,48 +119,50 @@ def clean(
     ibis table
         The cleaned rows, columns in their order, added ones last.
     list of Change
-        One a rule and column, or a rule that drops rows; rules that found nothing are told with 0 rows.
+        One a rule and column, or a rule that drops rows; rules that changed nothing are listed with 0 rows.
 
     Raises
     ------
     ProblemError
         A rule, an option or a column that does not exist.
     """
-    context, told = context or Context(), []
-    for one in rules:
-        step = _run_rule(table, one, name, context)
+    context, applied = context or Context(), []
+    for declaration in rules:
+        step = _run_rule(table, declaration, name, context)
         step = _materialised(step) if step.costly else step
-        changes = _changes(step, one, name, declared)
+        changes = _changes(step, declaration, name, declared)
         table = _apply_step(table, step, changes)
-        told += changes
-    return table, told
+        applied += changes
+    return table, applied
 
 # %% ../../nbs/data/cleaning.ipynb #e7b26db8
-def _run_rule(table: ir.Table, one: Cleaning, name: str, context: Context) -> Step:
-    if one.rule not in RULES:
+def _run_rule(table: ir.Table, declaration: Cleaning, name: str, context: Context) -> Step:
+    if declaration.rule not in RULES:
         raise ProblemError(
-            f"unknown cleaning rule {one.rule!r}" + did_you_mean(one.rule, RULES),
+            f"unknown cleaning rule {declaration.rule!r}" + did_you_mean(declaration.rule, RULES),
             f"tables.{name}.cleaning",
             FIX_STATEMENT,
         )
-    missing = [column for column in one.columns if column not in table.columns]
+    missing = [column for column in declaration.columns if column not in table.columns]
     if missing:
         raise ProblemError(
-            f"cleaning rule {one.rule!r} names column {missing[0]!r}, which is not there"
+            f"cleaning rule {declaration.rule!r} names column {missing[0]!r}, which is not there"
             + did_you_mean(missing[0], table.columns),
             f"tables.{name}.cleaning",
             FIX_STATEMENT,
         )
     try:
-        return RULES[one.rule](table, one.columns, context, **one.options)
+        return RULES[declaration.rule](table, declaration.columns, context, **declaration.options)
     except TypeError as error:
         if "argument" not in str(error):
             raise
-        said = str(error).split(") ")[-1]
-        raise ProblemError(f"cleaning rule {one.rule!r}: {said}", f"tables.{name}.cleaning", FIX_STATEMENT) from error
+        message = str(error).split(") ")[-1]
+        raise ProblemError(
+            f"cleaning rule {declaration.rule!r}: {message}", f"tables.{name}.cleaning", FIX_STATEMENT
+        ) from error
 
 # %% ../../nbs/data/cleaning.ipynb #00296800
-FIX_STATEMENT = "Mend the statement, then: mlloop check"
+FIX_STATEMENT = "Fix the statement, then: mlloop check"
 
 
 def _materialised(step: Step) -> Step:
@@ -178,7 +180,7 @@ def _stored_table(table: ir.Table) -> ir.Table:
     con = ibis.get_backend(table)
     if con.name == "duckdb":
         return con.create_table(ibis.util.gen_name("computed"), table, temp=True)
-    _cached_tables.append(table.cache())  # a cached table lives as long as somebody holds it
+    _cached_tables.append(table.cache())  # a cached table lives as long as it is referenced
     return _cached_tables[-1]
 
 # %% ../../nbs/data/cleaning.ipynb #c0b4690e
@@ -192,17 +194,17 @@ def _apply_step(table: ir.Table, step: Step, changes: Sequence[Change]) -> ir.Ta
     drops = step.keep is not None and gone
     if not (values or step.added or drops):
         return table
-    done = step.table.filter(step.keep.fill_null(False)) if drops and step.keep is not None else step.table
+    result = step.table.filter(step.keep.fill_null(False)) if drops and step.keep is not None else step.table
     shown = [*table.columns, *(c for c in step.added if c not in table.columns)]
-    return as_view(done.mutate(**values, **step.added).select(*shown))
+    return as_view(result.mutate(**values, **step.added).select(*shown))
 
 # %% ../../nbs/data/cleaning.ipynb #98c7a341
 def as_view(table: ir.Table) -> ir.Table:
-    """The table under a name of its own in the engine, so that what follows compiles without what came before."""
+    """The table under a name of its own in the engine, so that later steps compile without the earlier ones."""
     return ibis.get_backend(table).create_view(ibis.util.gen_name("step"), table)
 
 # %% ../../nbs/data/cleaning.ipynb #b2d603bc
-def _changes(step: Step, one: Cleaning, name: str, declared: bool) -> list[Change]:
+def _changes(step: Step, declaration: Cleaning, name: str, declared: bool) -> list[Change]:
     """Count what a step does and find examples, by one aggregate."""
     table = step.table
     sums: dict[str, ir.Value] = {}
@@ -215,19 +217,28 @@ def _changes(step: Step, one: Cleaning, name: str, declared: bool) -> list[Chang
         sums |= _change_counts(len(kinds), differs, before, new.cast("string"))
         kinds.append(("flagged" if flagged else "changed", [column]))
     if step.keep is not None:
-        shown = one.columns or [c for c in table.columns if not c.startswith("__")][:6]
+        shown = declaration.columns or [c for c in table.columns if not c.startswith("__")][:6]
         sums |= _change_counts(len(kinds), ~step.keep.fill_null(False), _row_text(table, shown), None)
-        kinds.append(("dropped", list(one.columns)))
+        kinds.append(("dropped", list(declaration.columns)))
     if step.gone is not None:
-        table, shown = step.gone, one.columns or list(step.gone.columns[:6])
-        told = _row_text(table, shown)
-        sums |= _change_counts(len(kinds), told.notnull(), told, None)
-        kinds.append(("dropped", list(one.columns)))
+        table, shown = step.gone, declaration.columns or list(step.gone.columns[:6])
+        text = _row_text(table, shown)
+        sums |= _change_counts(len(kinds), text.notnull(), text, None)
+        kinds.append(("dropped", list(declaration.columns)))
     if not kinds:
-        return [Change(name, one.rule, list(one.columns), 0, "changed", one.reason, declared)]
+        return [Change(name, declaration.rule, list(declaration.columns), 0, "changed", declaration.reason, declared)]
     row = table.aggregate(**sums).to_pyarrow().to_pylist()[0]
     return [
-        Change(name, one.rule, columns, int(row[f"n{i}"] or 0), kind, one.reason, declared, _examples(row, i, kind))
+        Change(
+            name,
+            declaration.rule,
+            columns,
+            int(row[f"n{i}"] or 0),
+            kind,
+            declaration.reason,
+            declared,
+            _examples(row, i, kind),
+        )
         for i, (kind, columns) in enumerate(kinds)
     ]
 
@@ -379,8 +390,8 @@ def misspelt(
     for value in {**counts, **known}:
         for word in set(_tokens(value)):
             support[word] = support.get(word, 0) + 1
-    found = {v: nearest(v, n, known, max_edits, ratio, min_length) for v, n in counts.items()}
-    return {v: to for v, to in found.items() if to is not None and _is_slip(v, to, support)}
+    repairs = {v: nearest(v, n, known, max_edits, ratio, min_length) for v, n in counts.items()}
+    return {v: to for v, to in repairs.items() if to is not None and _is_slip(v, to, support)}
 
 # %% ../../nbs/data/cleaning.ipynb #d4242805
 def nearest(
@@ -390,13 +401,13 @@ def nearest(
     allowed = min(max_edits, len(value) // min_length)
     if not allowed:
         return None
-    often = [
+    frequent = [
         v for v, n in known.items() if n >= ratio * max(count, 1) and v != value and abs(len(v) - len(value)) <= allowed
     ]
-    found = process.extract(value, often, scorer=OSA.distance, score_cutoff=allowed, limit=2)
-    if not found or (len(found) > 1 and found[0][1] == found[1][1]):
+    matches = process.extract(value, frequent, scorer=OSA.distance, score_cutoff=allowed, limit=2)
+    if not matches or (len(matches) > 1 and matches[0][1] == matches[1][1]):
         return None
-    return found[0][0] if _same_numbers(value, found[0][0]) else None
+    return matches[0][0] if _same_numbers(value, matches[0][0]) else None
 
 # %% ../../nbs/data/cleaning.ipynb #fc587479
 def _is_slip(value: str, to: str, support: Mapping[str, int]) -> bool:
@@ -404,10 +415,10 @@ def _is_slip(value: str, to: str, support: Mapping[str, int]) -> bool:
 
     A word that three different values of the column contain is a word; one that differs by more than 40% is another.
     """
-    one, other = _tokens(value), _tokens(to)
-    if len(one) != len(other):
+    words, target_words = _tokens(value), _tokens(to)
+    if len(words) != len(target_words):
         return OSA.distance(value, to) <= 0.25 * len(to)
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    pairs = [(a, b) for a, b in zip(words, target_words, strict=True) if a != b]
     return all(support.get(a, 0) < 3 and OSA.distance(a, b) <= max(1, 0.4 * len(b)) for a, b in pairs)
 
 # %% ../../nbs/data/cleaning.ipynb #6b0bb9ce
@@ -415,10 +426,10 @@ def _tokens(value: str) -> list[str]:
     return re.findall(r"[^\W_]+", value)
 
 # %% ../../nbs/data/cleaning.ipynb #ff9dd90f
-def _same_numbers(one: str, other: str) -> bool:
+def _same_numbers(value: str, other: str) -> bool:
     # 'size 12' is no misspelling of 'size 13'
     numbers = lambda text: re.findall(r"\d+", text)
-    return not numbers(one) or not numbers(other) or numbers(one) == numbers(other)
+    return not numbers(value) or not numbers(other) or numbers(value) == numbers(other)
 
 # %% ../../nbs/data/cleaning.ipynb #41b4bb9d
 def _mapped(
@@ -589,8 +600,8 @@ def _fill_value(known: ir.Table, column: str, by: str) -> Any:
         counted = known.filter(known[column].notnull()).group_by(v=known[column]).aggregate(n=lambda t: t.count())
         first = counted.order_by(ibis.desc("n"), "v").limit(1).to_pyarrow().to_pylist()
         return first[0]["v"] if first else None
-    found = known[column].quantile(0.5) if by == "median" else known[column].mean()
-    return known.aggregate(v=found).to_pyarrow().to_pylist()[0]["v"]
+    statistic = known[column].quantile(0.5) if by == "median" else known[column].mean()
+    return known.aggregate(v=statistic).to_pyarrow().to_pylist()[0]["v"]
 
 # %% ../../nbs/data/cleaning.ipynb #2c6d3271
 @rule
@@ -704,8 +715,8 @@ def _with_majority(
     return state.left_join(held, [state[other] == held[f"__o{k}"], state[target] == held[f"__v{k}"]])
 
 # %% ../../nbs/data/cleaning.ipynb #1887bc18
-def _edit_distance(one: ir.Value, other: ir.Value) -> ir.IntegerValue:
-    return one.cast("string").levenshtein(other.cast("string"))
+def _edit_distance(left: ir.Value, right: ir.Value) -> ir.IntegerValue:
+    return left.cast("string").levenshtein(right.cast("string"))
 
 # %% ../../nbs/data/cleaning.ipynb #16eacc34
 @rule
@@ -722,14 +733,14 @@ def words(
     """Repair rare words within `max_edits` of a word of the same column that occurs at least `least` and `ratio` times as often."""
 
     def repair(counts: Mapping[str, int], column: str) -> dict[str, str]:
-        seen: dict[str, int] = {}
+        word_counts: dict[str, int] = {}
         for value, n in counts.items():
             for word in _words(value):
-                seen[word] = seen.get(word, 0) + n
-        often = {word: n for word, n in seen.items() if n >= least}
-        better = {w: to for w, n in seen.items() if (to := nearest(w, n, often, max_edits, ratio, 4))}
+                word_counts[word] = word_counts.get(word, 0) + n
+        frequent = {word: n for word, n in word_counts.items() if n >= least}
+        repairs = {w: to for w, n in word_counts.items() if (to := nearest(w, n, frequent, max_edits, ratio, 4))}
         return {
-            value: "".join(better.get(part, part) for part in re.split(r"([A-Za-z]{4,})", value)) for value in counts
+            value: "".join(repairs.get(part, part) for part in re.split(r"([A-Za-z]{4,})", value)) for value in counts
         }
 
     return _mapped(table, columns, repair, context, limit)
@@ -752,12 +763,12 @@ def shape(table: ir.Table, columns: Sequence[str], context: Context, *, template
     def repair(counts: Mapping[str, int], column: str) -> dict[str, str]:
         repaired = {}
         for value in counts:
-            found = re.fullmatch(r"(\D*)(\d[\d.,]*)(\D*)", value)
+            match = re.fullmatch(r"(\D*)(\d[\d.,]*)(\D*)", value)
             # of other length, it is a digit that was lost, and which one nobody knows
-            if found and (len(found[1]), len(found[3])) != (len(before), len(after)):
+            if match and (len(match[1]), len(match[3])) != (len(before), len(after)):
                 continue
-            if found and OSA.distance(found[1], before) + OSA.distance(found[3], after) <= allowed:
-                repaired[value] = template.replace("{n}", found[2])
+            if match and OSA.distance(match[1], before) + OSA.distance(match[3], after) <= allowed:
+                repaired[value] = template.replace("{n}", match[2])
         return repaired
 
     return _mapped(table, columns, repair, context, limit)

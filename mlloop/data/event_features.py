@@ -84,21 +84,21 @@ def item_rates(past: Past):
     "item",
     source="items",
     item_price=("list price", "EUR"),
-    item_price_position=("place of its price in its category, 1 is the dearest", "share"),
+    item_price_position=("place of its price in its category, 1 is the most expensive", "share"),
     item_category_purchases_30d=("purchases of its whole category in the last 30 days", "events"),
     item_category_share_30d=("its share of its category's purchases in the last 30 days", "share"),
 )
 def item_place(past: Past):
     sold = past.only("target", 30).group_by("item").agg(sold=lambda t: t.count())
-    placed = past.items.left_join(sold, "item")
-    placed = placed.select("item", "category", "price_eur", "price_position", sold=placed.sold.fill_null(0))
-    category = placed.sold.sum().over(group_by=placed.category)
-    return placed.select(
+    priced = past.items.left_join(sold, "item")
+    priced = priced.select("item", "category", "price_eur", "price_position", sold=priced.sold.fill_null(0))
+    category = priced.sold.sum().over(group_by=priced.category)
+    return priced.select(
         "item",
-        item_price=placed.price_eur.cast("float64"),
-        item_price_position=placed.price_position,
+        item_price=priced.price_eur.cast("float64"),
+        item_price_position=priced.price_position,
         item_category_purchases_30d=category,
-        item_category_share_30d=placed.sold / (category + 1.0),
+        item_category_share_30d=priced.sold / (category + 1.0),
     )
 
 # %% ../../nbs/data/event_features.ipynb #230fbff0

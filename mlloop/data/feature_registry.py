@@ -70,8 +70,8 @@ def feature(of: str, source: str = "events", **columns: tuple[str, str]):
         raise DataError(f"a feature is of one of {list(KEYS)}, not of {of!r}", "feature", "Say of='user', for one")
 
     def register(compute):
-        told = tuple(Feature(name, meaning, unit, source) for name, (meaning, unit) in columns.items())
-        DEFINITIONS[compute.__name__] = Definition(compute.__name__, of, compute, told)
+        features = tuple(Feature(name, meaning, unit, source) for name, (meaning, unit) in columns.items())
+        DEFINITIONS[compute.__name__] = Definition(compute.__name__, of, compute, features)
         return compute
 
     return register
@@ -119,7 +119,7 @@ class Past:
     kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def once(self, name: str, compute: Callable[["Past"], Any]) -> Any:
-        """What `compute(self)` gives, computed once however many definitions ask."""
+        """The result of `compute(self)`, computed once and shared by all definitions."""
         if name not in self.kept:
             self.kept[name] = compute(self)
         return self.kept[name]
@@ -183,8 +183,8 @@ def compute_features(
 
 # %% ../../nbs/data/feature_registry.ipynb #f9e77751
 def compute_features_at(kind: str, known: list[Past]) -> ibis.Table:
-    """As `compute_features`, of pasts made before: what one `Past` keeps is computed once for all kinds."""
-    parts = [_features_at_cutoff(kind, one) for one in known]
+    """As `compute_features`, for existing pasts: what one `Past` keeps is computed once for all kinds."""
+    parts = [_features_at_cutoff(kind, past) for past in known]
     return ibis.union(*parts) if len(parts) > 1 else parts[0]
 
 # %% ../../nbs/data/feature_registry.ipynb #bb4cb288
@@ -203,13 +203,13 @@ def _features_at_cutoff(kind: str, known: Past) -> ibis.Table:
 
 # %% ../../nbs/data/feature_registry.ipynb #70dbbeea
 def _run_definition(definition: Definition, known: Past) -> ibis.Table:
-    made = definition.compute(known)
-    table = ibis.memtable(made) if isinstance(made, pd.DataFrame) else made
+    computed = definition.compute(known)
+    table = ibis.memtable(computed) if isinstance(computed, pd.DataFrame) else computed
     wanted = [*KEYS[definition.of], *(f.name for f in definition.features)]
     missing = sorted(set(wanted) - set(table.columns))
     if missing:
-        told = f"declares {missing}, but made {list(table.columns)}"
-        raise DataError(told, f"feature {definition.name!r}", "Mend the definition, then: mlloop run")
+        message = f"declares {missing}, but made {list(table.columns)}"
+        raise DataError(message, f"feature {definition.name!r}", "Fix the definition, then: mlloop run")
     return table.select(*wanted)
 
 # %% ../../nbs/data/feature_registry.ipynb #e32f81cc
@@ -246,7 +246,7 @@ class RowFeatures:
     ----------
     definitions : list of Definition
     fields : dict of str to str
-        What a request states: name and 'number', 'text' or 'time'.
+        The fields of a request: name and 'number', 'text' or 'time'.
     """
 
     KINDS: ClassVar[dict[str, str]] = {"number": "float64", "text": "string", "time": "timestamp(6)"}
