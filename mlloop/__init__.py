@@ -9,7 +9,7 @@ Modules:
 - `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
 - `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time.
 - `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
-- `mlloop.data.simulator`: XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
+- `mlloop.data.simulator`: XYZShopSmart, a simulated shop with a known ground truth: customers, a catalogue, clicks, purchases and data errors.
 - `mlloop.kernels.provisioner`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
 - `mlloop.kernels.zygote`: A process that has the libraries imported and forks Jupyter kernels from itself on request.
 - `mlloop.lab.magics`: `%load_ext mlloop`: a stage's true inputs in a notebook, the command line without leaving it, and rich displays.

@@ -24,7 +24,7 @@ from scipy import stats
 
 from .comparison.baselines import split_by_digest
 from .core.errors import DataError
-from .problem import Column, Problem, Recommendation, Tabular, column_label
+from .problem import Column, Need, Problem, Recommendation, Tabular, column_label
 from mlloop.visualization import (
     plot_association,
     plot_concentration,
@@ -305,56 +305,61 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     """Facts, findings and figures' data of a tabular question's training period."""
     task, time = problem.task, problem.time.column if windows else None
     assert isinstance(task, Tabular)
-    learnt = training_rows(rows, windows, time, task.entity)
-    facts: dict[str, Any] = {"columns": column_facts(learnt), "newest": _newest(rows, time) if time else None}
-    naming_rows = dict.fromkeys([task.entity or time, *problem.tables[task.table].key, time])
-    data = sample(learnt, [c for c in naming_rows if c and c in learnt.columns] or list(learnt.columns))
+    training = training_rows(rows, windows, time, task.entity)
+    data = _training_sample(problem, training, time)
+    y, contracts = as_target(data[task.target], problem), _contracts(problem)
+    others = _describing_columns(problem, data, time)
+    measured = association(others, y, time, task.kind, contracts, seed)
+    groups = segment_means(others, y, task.kind, list(measured["column"][~measured["suspect"].astype(bool)]))
+    over_time = _over_time(y, data[time]) if time else None
+    facts: dict[str, Any] = {"columns": column_facts(training), "newest": _newest(rows, time) if time else None}
+    facts |= {"rows": facts["columns"][0]["rows"], "sampled": len(data)}
+    facts |= {name: windows[key] if windows else None for name, key in (("from", "from"), ("until", "train_until"))}
+    facts |= _target_facts(task, y, measured, groups)
+    if time and over_time is not None:
+        moments = data[time].dt
+        facts["trend"] = trend(over_time["value"])
+        facts["seasons"] = {"weekday": season(y, moments.dayofweek), "hour": season(y, moments.hour)}
+    frames = {"rows": others, "y": y, "association": measured, "segments": groups, "over_time": over_time}
+    frames |= {"windows": windows, "problem": problem}
+    return Analysis(task.kind, facts, findings_of_rows(problem, facts), frames)
+
+# %% ../nbs/14_analysis.ipynb #a7ed0b84
+def _training_sample(problem: Problem, training: ir.Table, time: str | None) -> pd.DataFrame:
+    task = problem.task
+    assert isinstance(task, Tabular)
+    identifying = dict.fromkeys([task.entity or time, *problem.tables[task.table].key, time])
+    data = sample(training, [c for c in identifying if c and c in training.columns] or list(training.columns))
     if data.empty:
         raise DataError(
             "no row lies in the training period",
             f"{problem.name}/rows",
             "Shorten the windows, or see: mlloop report --open",
         )
-    y = as_target(data[task.target], problem)
-    contracts = {name: column for table in problem.tables.values() for name, column in table.columns.items()}
-    naming = {task.entity, *problem.tables[task.table].key, *(c for c in contracts if not contracts[c].feature)} - {
-        time
-    }
-    others = data.drop(columns=[task.target, *(c for c in naming if c in data.columns)], errors="ignore")
-    measured = association(others, y, time, task.kind, contracts, seed)
-    spread = segment_means(
-        others, y, task.kind, [c for c in measured["column"] if not measured.set_index("column").loc[c, "suspect"]]
-    )
-    over_time = _over_time(y, data[time]) if time else None
-    facts |= {
-        "rows": facts["columns"][0]["rows"],
-        "sampled": len(data),
-        "from": windows["from"] if windows else None,
-        "until": windows["train_until"] if windows else None,
-        "target": {
-            "column": task.target,
-            "mean": float(y.mean()),
-            "std": float(y.std()),
-            "positives": int(y.sum()) if task.kind == "classification" else None,
-        },
+    return data
+
+# %% ../nbs/14_analysis.ipynb #2c4d173c
+def _contracts(problem: Problem) -> dict[str, Column]:
+    return {name: column for table in problem.tables.values() for name, column in table.columns.items()}
+
+# %% ../nbs/14_analysis.ipynb #5de99302
+def _describing_columns(problem: Problem, data: pd.DataFrame, time: str | None) -> pd.DataFrame:
+    """The columns that may describe the target: without target, identifiers and declared non-features."""
+    task, contracts = problem.task, _contracts(problem)
+    assert isinstance(task, Tabular)
+    not_features = {name for name, column in contracts.items() if not column.feature}
+    left_out = {task.entity, *problem.tables[task.table].key, *not_features} - {time}
+    return data.drop(columns=[task.target, *(c for c in left_out if c in data.columns)], errors="ignore")
+
+# %% ../nbs/14_analysis.ipynb #4e7c7532
+def _target_facts(task: Tabular, y: pd.Series, measured: pd.DataFrame, groups: pd.DataFrame) -> dict[str, Any]:
+    positives = int(y.sum()) if task.kind == "classification" else None
+    return {
+        "target": {"column": task.target, "mean": float(y.mean()), "std": float(y.std()), "positives": positives},
         "association": measured.to_dict("records"),
-        "segments": spread.head(30).to_dict("records"),
+        "segments": groups.head(30).to_dict("records"),
         "suspects": measured[measured["suspect"]][["column", "sign"]].to_dict("records"),
     }
-    if time and over_time is not None:
-        moments = data[time].dt
-        facts["trend"] = trend(over_time["value"])
-        facts["seasons"] = {"weekday": season(y, moments.dayofweek), "hour": season(y, moments.hour)}
-    frames = {
-        "rows": others,
-        "y": y,
-        "association": measured,
-        "segments": spread,
-        "over_time": over_time,
-        "windows": windows,
-        "problem": problem,
-    }
-    return Analysis(task.kind, facts, findings_of_rows(problem, facts), frames)
 
 # %% ../nbs/14_analysis.ipynb #438676fb
 def _over_time(y: pd.Series, times: pd.Series) -> pd.DataFrame:
@@ -375,65 +380,62 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     what = (
         f"{target['mean']:.1%} of the rows are {target['column']} = {problem.task.positive}"
         if kind == "classification"
-        else (f"{target['column']} is {target['mean']:.4g} on average, give or take {target['std']:.4g}")
+        else f"{target['column']} is {target['mean']:.4g} on average, give or take {target['std']:.4g}"
     )
-    sentences = [f"{facts['rows']:,} rows to learn from; {what}."]
-    clean = [a for a in facts["association"] if not a["suspect"]]
-    if clean and clean[0]["low"] > 0.05:
-        told = ", ".join(
-            f"{column_label(problem, a['column'])} {a['value']:.2f}" for a in clean[:3] if a["value"] >= 0.05
-        )
-        hardly = sum(a["high"] < 0.05 for a in clean)
-        rest = f"; of {len(clean)} columns {hardly} hardly matter{'s' if hardly == 1 else ''}" if hardly else ""
-        sentences.append(f"{target['column']} goes most with {told} (Cramér's V: 0 nothing, 1 all){rest}.")
-    elif clean:
-        sentences.append(
-            f"No column by itself goes with {target['column']}; what there is to learn lies in combinations, or there is nothing."
-        )
+    sentences = [f"{facts['rows']:,} rows to learn from; {what}.", *_findings_of_association(problem, facts)]
     sentences += [f"Suspect: {s['column']} {s['sign']}." for s in facts["suspects"]]
     if facts["segments"] and facts["segments"][0]["apart"] > 0:
         s = facts["segments"][0]
         form = "{:.0%}" if kind == "classification" else "{:.4g}"
         sentences.append(
-            f"Furthest from the rest: {column_label(problem, s['column'])} = {s['group']}, {form.format(s['value'])} against "
-            f"{form.format(target['mean'])} ({s['n']:,} rows)."
+            f"Most unusual group: {column_label(problem, s['column'])} = {s['group']}, {form.format(s['value'])} against "
+            f"{form.format(target['mean'])} overall ({s['n']:,} rows)."
         )
+    return [*sentences, *_findings_of_time(facts), *_findings_of_columns(facts)]
+
+# %% ../nbs/14_analysis.ipynb #5bb5db9c
+def _findings_of_association(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
+    target, clean = facts["target"]["column"], [a for a in facts["association"] if not a["suspect"]]
+    if not clean:
+        return []
+    if clean[0]["low"] <= 0.05:
+        return [f"No single column is associated with {target}; a model could only use combinations of columns."]
+    strongest = [a for a in clean[:3] if a["value"] >= 0.05]
+    named = ", ".join(f"{column_label(problem, a['column'])} {a['value']:.2f}" for a in strongest)
+    weak = sum(a["high"] < 0.05 for a in clean)
+    rest = f"; of {len(clean)} columns {weak} hardly matter{'s' if weak == 1 else ''}" if weak else ""
+    return [f"{target} is most associated with {named} (Cramér's V: 0 none, 1 complete){rest}."]
+
+# %% ../nbs/14_analysis.ipynb #4ab32a89
+def _findings_of_time(facts: Mapping[str, Any]) -> list[str]:
     if "trend" not in facts:
-        return [
-            *sentences,
-            "No column says when a row happened: nothing is known of how it moves.",
-            *_findings_of_columns(facts),
-        ]
-    t = facts["trend"]
+        return ["No column says when a row happened, so changes over time are unknown."]
+    target, t = facts["target"]["column"], facts["trend"]
     moved = t["p"] < 0.01 and abs(t["change"]) >= 0.02
-    sentences.append(
-        f"{target['column']} {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} over the period."
-        if moved
-        else f"{target['column']} shows no trend over the period."
-    )
-    sentences += [
-        f"The {name} explains {s['share']:.1%} of {target['column']}."
+    change = f"{'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%}" if moved else "shows no trend"
+    seasons = [
+        f"The {name} explains {s['share']:.1%} of {target}."
         for name, s in facts["seasons"].items()
         if s["p"] < 0.01 and s["share"] > 0.005
     ]
-    return sentences + _findings_of_columns(facts)
+    return [f"{target} {change} over the period.", *seasons]
 
 # %% ../nbs/14_analysis.ipynb #126a43e9
 def _findings_of_columns(facts: Mapping[str, Any]) -> list[str]:
     single = [c["column"] for c in facts["columns"] if c["distinct"] <= 1 and c["missing"] < c["rows"]]
     empty = [c["column"] for c in facts["columns"] if c["missing"] == c["rows"]]
-    days_between_purchases = sorted(
+    often_missing = sorted(
         (c for c in facts["columns"] if 0.05 * c["rows"] < c["missing"] < c["rows"]), key=lambda c: -c["missing"]
     )
     sentences = [
-        f"{', '.join(gone)}: {what}."
-        for gone, what in ((single, "one value only, nothing to learn"), (empty, "no value at all"))
-        if gone
+        f"{', '.join(columns)}: {what}."
+        for columns, what in ((single, "one value only, nothing to learn"), (empty, "no value at all"))
+        if columns
     ]
-    if days_between_purchases:
+    if often_missing:
         sentences.append(
             "Often missing: "
-            + ", ".join(f"{c['column']} ({c['missing'] / c['rows']:.0%})" for c in days_between_purchases[:4])
+            + ", ".join(f"{c['column']} ({c['missing'] / c['rows']:.0%})" for c in often_missing[:4])
             + "."
         )
     return sentences
@@ -729,49 +731,33 @@ def draw_patterns(analysis: Analysis, left: Axes, right: Axes) -> None:
 # %% ../nbs/14_analysis.ipynb #16fa97d0
 def summary_table(analysis: Analysis) -> pd.DataFrame:
     """The facts that a gate reads, for the page: value, unit, low, high, threshold, verdict (one row a figure)."""
-    facts, rows = analysis.facts, []
-    need = analysis.frames["problem"].need
-    rows.append(
-        ("rows to learn from", facts["rows"], "rows", None, None, need.min_rows, facts["rows"] >= need.min_rows)
-    )
-    if analysis.kind == "recommendation":
-        rows.append(
-            (
-                "customers who bought",
-                facts["buyers"],
-                "customers",
-                None,
-                None,
-                need.min_users,
-                facts["buyers"] >= need.min_users,
-            )
-        )
-        rows.append(
-            ("products that make 80%", facts["concentration"]["share_for_80"], "of products", None, None, None, None)
-        )
-        rows.append(
-            ("bought before by the customer", facts["loyalty"]["repeat_share"], "of events", None, None, None, None)
-        )
-    else:
-        if analysis.kind == "classification":
-            enough = facts["target"]["positives"] >= need.min_positives
-            rows.append(("positives", facts["target"]["positives"], "rows", None, None, need.min_positives, enough))
-        best = max((a for a in facts["association"] if not a["suspect"]), key=lambda a: a["value"], default=None)
-        if best:
-            rows.append(
-                (
-                    f"strongest column: {best['column']}",
-                    best["value"],
-                    "Cramér's V",
-                    best["low"],
-                    best["high"],
-                    None,
-                    None,
-                )
-            )
-        rows.append(
-            ("columns suspected to leak", len(facts["suspects"]), "columns", None, None, 0, not facts["suspects"])
-        )
+    facts, need = analysis.facts, analysis.frames["problem"].need
+    rows = [("rows to learn from", facts["rows"], "rows", None, None, need.min_rows, facts["rows"] >= need.min_rows)]
+    rows += _event_figures(facts, need) if analysis.kind == "recommendation" else _row_figures(facts, need)
     data = pd.DataFrame(rows, columns=["figure", "value", "unit", "low", "high", "threshold", "passed"])
     data["verdict"] = data.pop("passed").map({True: "good", False: "look at it"}).fillna("")
     return data.set_index("figure")
+
+# %% ../nbs/14_analysis.ipynb #933c0ae4
+def _event_figures(facts: Mapping[str, Any], need: Need) -> list[tuple]:
+    buyers, enough = facts["buyers"], facts["buyers"] >= need.min_users
+    concentrated, repeated = facts["concentration"]["share_for_80"], facts["loyalty"]["repeat_share"]
+    return [
+        ("customers who bought", buyers, "customers", None, None, need.min_users, enough),
+        ("products that make 80%", concentrated, "of products", None, None, None, None),
+        ("bought before by the customer", repeated, "of events", None, None, None, None),
+    ]
+
+# %% ../nbs/14_analysis.ipynb #82d11bbf
+def _row_figures(facts: Mapping[str, Any], need: Need) -> list[tuple]:
+    rows: list[tuple] = []
+    positives, suspects = facts["target"]["positives"], facts["suspects"]
+    if positives is not None:
+        enough = positives >= need.min_positives
+        rows.append(("positives", positives, "rows", None, None, need.min_positives, enough))
+    clean = [a for a in facts["association"] if not a["suspect"]]
+    if clean:
+        best = max(clean, key=lambda a: a["value"])
+        name = f"strongest column: {best['column']}"
+        rows.append((name, best["value"], "Cramér's V", best["low"], best["high"], None, None))
+    return [*rows, ("columns suspected to leak", len(suspects), "columns", None, None, 0, not suspects)]

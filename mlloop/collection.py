@@ -61,8 +61,8 @@ def resolve_location(text: str, settings: Settings, problem: str = "") -> str:
 # %% ../nbs/11_collection.ipynb #9ea05224
 def matching_files(source: Source, settings: Settings, problem: str = "") -> list[Path]:
     """The files that the glob of a source of kind 'files' names, sorted by name."""
-    found = glob.glob(resolve_location(source.path or "", settings, problem), recursive=True)  # noqa: PTH207 (an absolute pattern)
-    return sorted(Path(p) for p in found if Path(p).is_file())
+    names = glob.glob(resolve_location(source.path or "", settings, problem), recursive=True)  # noqa: PTH207 (an absolute pattern)
+    return sorted(Path(p) for p in names if Path(p).is_file())
 
 # %% ../nbs/11_collection.ipynb #47e1e6cd
 def external_files(problem: Problem, settings: Settings) -> list[Path]:
@@ -71,18 +71,18 @@ def external_files(problem: Problem, settings: Settings) -> list[Path]:
     Globs and SQLite URLs are resolved; files of the simulator's world are left out, since they follow from the
     statement. Cheap, and imports nothing heavy: the runner asks it before every run.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for source in problem.sources.values():
         if source.kind == "files":
-            found += matching_files(source, settings, problem.name)
+            paths += matching_files(source, settings, problem.name)
         elif source.kind == "sql" and resolve_location(source.url or "", settings).startswith("sqlite:///"):
-            found.append(
+            paths.append(
                 Path(
                     resolve_location(source.url or "", settings, problem.name).removeprefix("sqlite:///").split("?")[0]
                 )
             )
     world = settings.state / "world" / problem.name
-    return sorted({path for path in found if not (problem.simulator and path.is_relative_to(world))})
+    return sorted({path for path in paths if not (problem.simulator and path.is_relative_to(world))})
 
 # %% ../nbs/11_collection.ipynb #3be38f0c
 def has_arrived(path: Path, as_of: dt.datetime) -> bool:
@@ -111,18 +111,18 @@ class RawStore:
     def __init__(self, settings: Settings, problem: str, source: str, declared: Any):
         self.state, self.folder = settings.state, settings.state / "raw" / problem / source
         self.declared = digest_json(declared)
-        kept = read_json(self.folder / "manifest.json") if (self.folder / "manifest.json").exists() else {}
-        same = kept.get("declared") == self.declared
-        self.batches = {n: Batch(**b) for n, b in kept.get("batches", {}).items()} if same else {}
-        self.seen: dict[str, list[str]] = kept.get("seen", {}) if same else {}
-        self.known: dict[str, list] = kept.get("known", {}) if same else {}
-        self.fetched: dict[str, str] = kept.get("fetched", {}) if same else {}
+        manifest = read_json(self.folder / "manifest.json") if (self.folder / "manifest.json").exists() else {}
+        unchanged = manifest.get("declared") == self.declared
+        self.batches = {n: Batch(**b) for n, b in manifest.get("batches", {}).items()} if unchanged else {}
+        self.seen: dict[str, list[str]] = manifest.get("seen", {}) if unchanged else {}
+        self.known: dict[str, list] = manifest.get("known", {}) if unchanged else {}
+        self.fetched: dict[str, str] = manifest.get("fetched", {}) if unchanged else {}
 
     def take(self, suffix: str, write: Callable[[Path], None], **fields: Any) -> Batch:
         """Let `write` make a file, and keep it under the digest of its bytes."""
         scratch = self.folder / f".fetched-{os.getpid()}.part{suffix}"
-        with atomic_path(scratch) as beside:
-            write(beside)
+        with atomic_path(scratch) as file:
+            write(file)
         digest = digest_file(scratch)
         final = self.folder / f"{digest[:20]}{suffix}"
         os.replace(scratch, final)
@@ -145,8 +145,8 @@ class RawStore:
         """What `as_of` saw, if it was asked before and every batch is still there."""
         names = self.seen.get(as_of.isoformat())
         batches = [self.batches[n] for n in names] if names is not None else None
-        there = batches is not None and all((self.state / b.path).exists() for b in batches)
-        return batches if there else None
+        complete = batches is not None and all((self.state / b.path).exists() for b in batches)
+        return batches if complete else None
 
 # %% ../nbs/11_collection.ipynb #704d17d1
 FORMATS = {
@@ -200,10 +200,12 @@ def fetch_files(
     where = resolve_location(source.path or "", settings, problem)
     paths = matching_files(source, settings, problem)
     if not paths:
-        near = sorted(p.name for p in Path(where).parent.glob("*"))[:8] if Path(where).parent.is_dir() else []
-        there = f"the folder holds {', '.join(near)}" if near else "the folder is empty or not there"
+        siblings = sorted(p.name for p in Path(where).parent.glob("*"))[:8] if Path(where).parent.is_dir() else []
+        folder_content = f"the folder holds {', '.join(siblings)}" if siblings else "the folder is empty or not there"
         raise SourceError(
-            f"no file matches ({there})", where, "Put the file there or fix sources in the statement, then: mlloop run"
+            f"no file matches ({folder_content})",
+            where,
+            "Put the file there or fix sources in the statement, then: mlloop run",
         )
     batches = [_stored_copy(path, source, store) for path in paths if has_arrived(path, as_of)]
     if batches and not any(batch.rows for batch in batches):
@@ -222,15 +224,15 @@ def _copy(path: Path, to: Path) -> None:
 def _stored_copy(path: Path, source: Source, store: RawStore) -> Batch:
     form, status = file_format(path, source), path.stat()
     try:
-        mark = [status.st_size, status.st_mtime_ns]
-        known = store.known.get(str(path))
+        stat_key = [status.st_size, status.st_mtime_ns]
+        previous = store.known.get(str(path))
         if (
-            known
-            and known[0] == mark
-            and known[1] in store.batches
-            and (store.state / store.batches[known[1]].path).exists()
+            previous
+            and previous[0] == stat_key
+            and previous[1] in store.batches
+            and (store.state / store.batches[previous[1]].path).exists()
         ):
-            return store.batches[known[1]]
+            return store.batches[previous[1]]
         suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
         batch = store.take(
             suffix, lambda to: _copy(path, to), rows=count_rows(path, form), format=form, origin=path.name
@@ -244,9 +246,9 @@ def _stored_copy(path: Path, source: Source, store: RawStore) -> Batch:
             f"is cut short: {error}", str(path), "Fetch it again from where it comes, then: mlloop run"
         ) from error
     except (gzip.BadGzipFile, zlib.error, ValueError) as error:
-        told = f"is not what its name says ({form}{', gz' if path.name.endswith('.gz') else ''}): {error}"
-        raise SourceError(told, str(path), "Rename it or declare its format, then: mlloop run") from error
-    store.known[str(path)] = [mark, batch.name()]
+        message = f"is not what its name says ({form}{', gz' if path.name.endswith('.gz') else ''}): {error}"
+        raise SourceError(message, str(path), "Rename it or declare its format, then: mlloop run") from error
+    store.known[str(path)] = [stat_key, batch.name()]
     store.batches[batch.name()] = batch
     return batch
 
@@ -406,21 +408,21 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
     try:
         with engine.connect().execution_options(stream_results=True) as connection:
             quote = engine.dialect.identifier_preparer.quote
-            inner = (
+            relation = (
                 f"({source.query}) AS selected"
                 if source.query
                 else ".".join(quote(p) for p in (source.table or "").split("."))
             )
             where, bound = [], {}
             if source.watermark:
-                mark = quote(source.watermark)
+                column = quote(source.watermark)
                 sample = connection.execute(
-                    sa.text(f"SELECT {mark} FROM {inner} WHERE {mark} IS NOT NULL LIMIT 1")
+                    sa.text(f"SELECT {column} FROM {relation} WHERE {column} IS NOT NULL LIMIT 1")
                 ).scalar()
                 limits = [(">=", "since", since), ("<", "until", until)]
-                where = [f"{mark} {sign} :{name}" for sign, name, edge in limits if edge]
+                where = [f"{column} {sign} :{name}" for sign, name, edge in limits if edge]
                 bound = {name: _like(sample, edge) for _, name, edge in limits if edge}
-            text = f"SELECT * FROM {inner}" + (f" WHERE {' AND '.join(where)} ORDER BY {mark}" if where else "")
+            text = f"SELECT * FROM {relation}" + (f" WHERE {' AND '.join(where)} ORDER BY {column}" if where else "")
             result = connection.execute(sa.text(text), bound)
             columns = list(result.keys())
             return write_rows(
@@ -573,11 +575,11 @@ def nannyml_history(dataset: str):
 
     from mlloop.problem import did_you_mean
 
-    found = importlib.util.find_spec("nannyml")
-    if dataset not in NANNYML or found is None:
-        told = f"no data set {dataset!r}" + did_you_mean(dataset, NANNYML) if found else "nannyml is not installed"
-        raise SourceError(told, "nannyml", "Fix sources in the statement, then: mlloop check")
-    folder = Path((found.submodule_search_locations or [""])[0], "datasets", "data")
+    package = importlib.util.find_spec("nannyml")
+    if dataset not in NANNYML or package is None:
+        message = f"no data set {dataset!r}" + did_you_mean(dataset, NANNYML) if package else "nannyml is not installed"
+        raise SourceError(message, "nannyml", "Fix sources in the statement, then: mlloop check")
+    folder = Path((package.submodule_search_locations or [""])[0], "datasets", "data")
     read = lambda name: pd.read_parquet(folder / name) if name.endswith(".pq") else pd.read_csv(folder / name)
     reference, analysis, targets = (read(name) for name in NANNYML[dataset])
     key = targets.columns[0]
@@ -610,8 +612,8 @@ def fetch_nannyml(
         rows = nannyml_history(dataset)  # shared by all calls: never changed in place
         if source.watermark:
             if source.watermark not in rows:
-                told = f"watermark {source.watermark!r} is not a column of {dataset} (columns: {', '.join(rows)})"
-                raise SourceError(told, "nannyml", "Fix sources in the statement, then: mlloop check")
+                message = f"watermark {source.watermark!r} is not a column of {dataset} (columns: {', '.join(rows)})"
+                raise SourceError(message, "nannyml", "Fix sources in the statement, then: mlloop check")
             at = pd.to_datetime(rows[source.watermark])
             rows = rows[(at < utc(until or "9999-12-31")) & ((at >= utc(since)) if since else True)]
         rows.astype({c: str for c in rows.select_dtypes("category")}).to_parquet(to, index=False)
@@ -642,8 +644,8 @@ def collect(problem: Problem, as_of: dt.datetime, settings: Settings) -> dict[st
         write_world(world, as_of, **problem.simulator)
     fetched = {}
     for name, source in problem.sources.items():
-        lies = resolve_location(source.path or source.url or "", settings, problem.name).removeprefix("sqlite:///")
-        simulated = problem.simulator is not None and Path(lies).is_relative_to(world)
+        location = resolve_location(source.path or source.url or "", settings, problem.name).removeprefix("sqlite:///")
+        simulated = problem.simulator is not None and Path(location).is_relative_to(world)
         store = RawStore(settings, problem.name, name, [source, problem.simulator if simulated else None])
         batches = store.recall(as_of) if simulated else None
         if batches is None:
@@ -687,18 +689,18 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     ax.bar(dated, rows, width=0.9, color="#0072B2")
     span = (max(dated) - min(dated)).days + 1
     missing = span - len(set(dated))
-    closed = [day for day in range(7) if span >= 28 and day not in {found.weekday() for found in dated}]
+    closed = [day for day in range(7) if span >= 28 and day not in {finding.weekday() for finding in dated}]
     missing -= sum((min(dated) + dt.timedelta(days=n)).weekday() in closed for n in range(span))
-    rests = "".join(f"no file on {calendar.day_name[day]}s, " for day in closed)
-    found = rests + ("no day is missing" if not missing else f"{missing} of {span} days are missing")
-    found = (
-        found.replace(", no day is missing", ", no other day is missing").replace(" are missing", " are missing too")
+    closing_days = "".join(f"no file on {calendar.day_name[day]}s, " for day in closed)
+    finding = closing_days + ("no day is missing" if not missing else f"{missing} of {span} days are missing")
+    finding = (
+        finding.replace(", no day is missing", ", no other day is missing").replace(" are missing", " are missing too")
         if closed
-        else found
+        else finding
     )
     ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    said = f"{name}: {found}, {sum(rows) / len(rows):,.0f} rows a file"
-    return label_axes(ax, said, f"n = {len(rows)} files", "day in the file's name", "rows per file")
+    heading = f"{name}: {finding}, {sum(rows) / len(rows):,.0f} rows a file"
+    return label_axes(ax, heading, f"n = {len(rows)} files", "day in the file's name", "rows per file")
 
 # %% ../nbs/11_collection.ipynb #3301e91c
 def feeds(batches: dict[str, list[Batch]]) -> dict[str, list[Batch]]:

@@ -254,14 +254,14 @@ def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis
     texts = "".join(f", NULL::VARCHAR AS {_identifier(column)}" for column in columns)
     rows = [f"SELECT 0::BIGINT AS _n, 0::BIGINT AS _row, NULL::VARCHAR AS _line{texts} WHERE false"]
     unread = ["SELECT 0::BIGINT AS _n, 0::BIGINT AS _row, NULL::VARCHAR AS _line, NULL::VARCHAR AS _reason WHERE false"]
-    for (form, names, delimiter), found in groups.items():
-        scan, broken = (
-            _parquet(con, found, names, columns)
+    for (form, names, delimiter), numbered_files in groups.items():
+        scan, unreadable = (
+            _parquet(con, numbered_files, names, columns)
             if form == "parquet"
-            else _text_file(con, found, form, names, delimiter, columns)
+            else _text_file(con, numbered_files, form, names, delimiter, columns)
         )
         rows.append(f"FROM {scan}")
-        unread += [f"FROM {broken}"] if broken else []
+        unread += [f"FROM {unreadable}"] if unreadable else []
     return con.table(_table(con, " UNION ALL ".join(rows))), con.table(_table(con, " UNION ALL ".join(unread)))
 
 # %% ../nbs/12_ingestion.ipynb #3f072f1d
@@ -277,14 +277,14 @@ def _identifier(value: str) -> str:
     return '"' + value.replace('"', '""') + '"'
 
 # %% ../nbs/12_ingestion.ipynb #3c0613c6
-def _files(found: Sequence[tuple[int, RawFile]]) -> str:
-    return "[" + ", ".join(_literal(str(raw.path)) for _, raw in found) + "]"
+def _files(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
+    return "[" + ", ".join(_literal(str(raw.path)) for _, raw in numbered_files) + "]"
 
 # %% ../nbs/12_ingestion.ipynb #1557fc93
-def _file_numbers(found: Sequence[tuple[int, RawFile]]) -> str:
+def _file_numbers(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
     return (
         "(VALUES "
-        + ", ".join(f"({_literal(str(raw.path))}, {n}::BIGINT)" for n, raw in found)
+        + ", ".join(f"({_literal(str(raw.path))}, {n}::BIGINT)" for n, raw in numbered_files)
         + ") AS places(_file, _n)"
     )
 
@@ -295,18 +295,18 @@ def _table(con, select: str) -> str:
     return name
 
 # %% ../nbs/12_ingestion.ipynb #9fbb7d18
-def _text_file(con, found, form, names, delimiter, columns) -> tuple[str, str]:
+def _text_file(con, numbered_files, form, names, delimiter, columns) -> tuple[str, str]:
     try:
-        return _scan_text(con, found, form, names, delimiter, columns)
+        return _scan_text(con, numbered_files, form, names, delimiter, columns)
     except duckdb.Error as first:
         with tempfile.TemporaryDirectory() as folder:
-            copies = [(n, _one_line_end(raw, Path(folder, f"{n}.txt"))) for n, raw in found]
+            copies = [(n, _one_line_end(raw, Path(folder, f"{n}.txt"))) for n, raw in numbered_files]
             try:
                 return _scan_text(con, copies, form, names, delimiter, columns)
             except duckdb.Error:
-                told = " ".join(str(first).split())[:200]
-                origins = ", ".join(raw.origin for _, raw in found[:3])
-                raise SourceError(f"cannot be read as {form}: {told}", origins, FETCH_AGAIN) from first
+                message = " ".join(str(first).split())[:200]
+                origins = ", ".join(raw.origin for _, raw in numbered_files[:3])
+                raise SourceError(f"cannot be read as {form}: {message}", origins, FETCH_AGAIN) from first
 
 # %% ../nbs/12_ingestion.ipynb #21327dbd
 def _one_line_end(raw: RawFile, copy: Path) -> RawFile:
@@ -319,7 +319,7 @@ def _one_line_end(raw: RawFile, copy: Path) -> RawFile:
     return replace(raw, path=copy)
 
 # %% ../nbs/12_ingestion.ipynb #4eda3af0
-def _scan_text(con, found, form, names, delimiter, columns) -> tuple[str, str]:
+def _scan_text(con, numbered_files, form, names, delimiter, columns) -> tuple[str, str]:
     errors, scans = _temporary_name(), _temporary_name()
     kinds = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in (names if form == "csv" else ["_line"]))
     dialect = (
@@ -327,44 +327,45 @@ def _scan_text(con, found, form, names, delimiter, columns) -> tuple[str, str]:
         if form == "csv"
         else ("header = false, delim = '\x01', quote = '', escape = ''")
     )
-    scan = f"""read_csv({_files(found)}, columns = {{{kinds}}}, auto_detect = false, {dialect}, ignore_errors = true,
+    scan = f"""read_csv({_files(numbered_files)}, columns = {{{kinds}}}, auto_detect = false, {dialect}, ignore_errors = true,
         store_rejects = true, rejects_table = '{errors}', rejects_scan = '{scans}', filename = '_file', max_line_size = {LINE_BYTES})"""
-    rows = _table(con, _csv(scan, names, columns, found) if form == "csv" else _jsonl(scan, columns, found))
-    told = " ".join(f"WHEN {_literal(kind)} THEN {_literal(reason)}" for kind, reason in UNREADABLE_REASONS.items())
+    rows = _table(
+        con, _csv(scan, names, columns, numbered_files) if form == "csv" else _jsonl(scan, columns, numbered_files)
+    )
+    reasons = " ".join(f"WHEN {_literal(kind)} THEN {_literal(reason)}" for kind, reason in UNREADABLE_REASONS.items())
     return rows, _table(
         con,
         f"""SELECT _n, line::BIGINT AS _row, any_value(csv_line) AS _line,
-            min(CASE error_type::VARCHAR {told} ELSE 'line cannot be read: ' || lower(error_message) END) AS _reason
-        FROM {errors} JOIN {scans} USING (scan_id, file_id) JOIN {_file_numbers(found)} ON file_path = _file GROUP BY 1, 2""",
+            min(CASE error_type::VARCHAR {reasons} ELSE 'line cannot be read: ' || lower(error_message) END) AS _reason
+        FROM {errors} JOIN {scans} USING (scan_id, file_id) JOIN {_file_numbers(numbered_files)} ON file_path = _file GROUP BY 1, 2""",
     )
 
 # %% ../nbs/12_ingestion.ipynb #df6b0c47
-def _csv(scan, names, columns, found) -> str:
+def _csv(scan, names, columns, numbered_files) -> str:
     picked = ", ".join(_identifier(c) if c in names else f"NULL::VARCHAR AS {_identifier(c)}" for c in columns)
     numbered = f"(SELECT *, row_number() OVER () AS _row FROM {scan})"
-    return (
-        f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {numbered} JOIN {_file_numbers(found)} USING (_file)"
-    )
+    return f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {numbered} JOIN {_file_numbers(numbered_files)} USING (_file)"
 
 # %% ../nbs/12_ingestion.ipynb #1d042a4d
-def _jsonl(scan, columns, found) -> str:
+def _jsonl(scan, columns, numbered_files) -> str:
     paths = "[" + ", ".join(_literal('$."' + c.replace('"', '\\"') + '"') for c in columns) + "]"
     picked = ", ".join(f"_found[{i}] AS {_identifier(c)}" for i, c in enumerate(columns, 1))
     is_object = "CASE WHEN json_valid(_line) THEN json_type(_line) = 'OBJECT' ELSE false END"
     return f"""SELECT _n, _row, CASE WHEN _found IS NULL THEN _line END AS _line, {picked} FROM (
         SELECT _file, row_number() OVER () AS _row, _line,
             CASE WHEN {is_object} THEN json_extract_string(_line, {paths}) END AS _found
-        FROM {scan} WHERE trim(_line) <> '') JOIN {_file_numbers(found)} USING (_file)"""
+        FROM {scan} WHERE trim(_line) <> '') JOIN {_file_numbers(numbered_files)} USING (_file)"""
 
 # %% ../nbs/12_ingestion.ipynb #8fb79f5a
-def _parquet(con, found, names, columns) -> tuple[str, None]:
+def _parquet(con, numbered_files, names, columns) -> tuple[str, None]:
     picked = ", ".join(
         f"{_identifier(c)}::VARCHAR AS {_identifier(c)}" if c in names else f"NULL::VARCHAR AS {_identifier(c)}"
         for c in columns
     )
-    scan = f"(SELECT *, row_number() OVER () AS _row FROM read_parquet({_files(found)}, filename = '_file'))"
+    scan = f"(SELECT *, row_number() OVER () AS _row FROM read_parquet({_files(numbered_files)}, filename = '_file'))"
     return _table(
-        con, f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {scan} JOIN {_file_numbers(found)} USING (_file)"
+        con,
+        f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {scan} JOIN {_file_numbers(numbered_files)} USING (_file)",
     ), None
 
 # %% ../nbs/12_ingestion.ipynb #ec03a836
@@ -395,9 +396,11 @@ def check_rows(rows: ibis.Table, table: Table) -> ibis.Table:
         for check in (extensions.named("check", extensions.CHECKS, name) for name in table.checks)
     ]
     reason = ibis.cases((text._line.notnull(), "line is not a JSON object"), *broken, else_=ibis.null("string"))
-    told = text.mutate(_reason=reason, **value).cache()
-    came = ibis.coalesce(told._line, _as_json({name: told[f"{name}{RAW_SUFFIX}"] for name in columns}))
-    return told.select("_n", "_row", *columns, "_reason", _raw=told._reason.isnull().ifelse(ibis.null("string"), came))
+    checked = text.mutate(_reason=reason, **value).cache()
+    raw_text = ibis.coalesce(checked._line, _as_json({name: checked[f"{name}{RAW_SUFFIX}"] for name in columns}))
+    return checked.select(
+        "_n", "_row", *columns, "_reason", _raw=checked._reason.isnull().ifelse(ibis.null("string"), raw_text)
+    )
 
 # %% ../nbs/12_ingestion.ipynb #da19d66d
 def _as_json(fields: dict[str, ibis.Value]) -> ibis.Value:
@@ -546,34 +549,36 @@ def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) ->
     later = is_later(rows, table, as_of)
     cut = table.time is not None and bool(rows.filter(later).count().execute())
     rows = check_rows(rows.filter(~later) if cut else rows, table)
-    done = assign_outcome(rows, table, lake.read(before) if before else None).cache()
-    asked = {place: (done._place == place).sum().fill_null(0) for place in ("kept", "rejected", "duplicates")}
-    latest = done[table.time].max().cast("timestamp(6)") if table.time else ibis.null("timestamp(6)")
-    found = done.aggregate(**asked, latest=latest).to_pyarrow().to_pylist()[0]
-    counts = {place: found[place] + notes.get("counts", {}).get(place, 0) for place in asked}
+    classified = assign_outcome(rows, table, lake.read(before) if before else None).cache()
+    outcome_counts = {
+        place: (classified._place == place).sum().fill_null(0) for place in ("kept", "rejected", "duplicates")
+    }
+    latest = classified[table.time].max().cast("timestamp(6)") if table.time else ibis.null("timestamp(6)")
+    totals = classified.aggregate(**outcome_counts, latest=latest).to_pyarrow().to_pylist()[0]
+    counts = {place: totals[place] + notes.get("counts", {}).get(place, 0) for place in outcome_counts}
     counts["rejected"] += int(unread.count().execute())
-    last = max([t for t in (notes.get("latest"), found["latest"] and found["latest"].isoformat()) if t], default=None)
+    last = max([t for t in (notes.get("latest"), totals["latest"] and totals["latest"].isoformat()) if t], default=None)
     cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None
-    return (done, unread, raws), {
+    return (classified, unread, raws), {
         "counts": {"read": sum(counts.values())} | counts,
         "latest": last,
         "cut_at": cut_at,
-        "new": found["kept"],
+        "new": totals["kept"],
     }
 
 # %% ../nbs/12_ingestion.ipynb #103fda1c
 def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) -> None:
     """Append, or write whole, the rejected rows and then the kept ones; both carry the state that they lead to."""
-    done, unread, raws = sorted_rows
-    kept = done.filter(done._place == "kept")
+    classified, unread, raws = sorted_rows
+    kept = classified.filter(classified._place == "kept")
     if notes["new"]:
         _validate_contract(kept.select(*table.columns), table, name)
-    mark, notes = digest_json([chain[-1], notes["cut_at"]]), notes | {"state": chain[-1]}
+    batch, notes = digest_json([chain[-1], notes["cut_at"]]), notes | {"state": chain[-1]}
     other, mode = f"{name}__rejected", "append" if before else "overwrite"
     if before:
         lake.restore(other, latest_matching_version(lake, other, chain[: held + 1], as_of)[1])
-    lake.write(other, _rejected_rows(done, unread, raws), mode, batches=[mark], notes=notes)
-    lake.write(name, kept.order_by("_n", "_row").select(*table.columns), mode, batches=[mark], notes=notes)
+    lake.write(other, _rejected_rows(classified, unread, raws), mode, batches=[batch], notes=notes)
+    lake.write(name, kept.order_by("_n", "_row").select(*table.columns), mode, batches=[batch], notes=notes)
 
 # %% ../nbs/12_ingestion.ipynb #c6de75bd
 def _validate_contract(kept: ibis.Table, table: Table, name: str) -> None:
@@ -585,16 +590,20 @@ def _validate_contract(kept: ibis.Table, table: Table, name: str) -> None:
         ) from error
 
 # %% ../nbs/12_ingestion.ipynb #9554c922
-def _rejected_rows(done: ibis.Table, unread: ibis.Table, raws: Sequence[RawFile]) -> ibis.Table:
+def _rejected_rows(classified: ibis.Table, unread: ibis.Table, raws: Sequence[RawFile]) -> ibis.Table:
     """Rejected rows, unedited: origin (file), row (its number there), reason, raw (at most `RAW_CHARS`)."""
     origins = ibis.memtable(
         {"_n": range(len(raws)), "origin": [raw.origin for raw in raws]}, schema={"_n": "int64", "origin": "string"}
     )
-    first = done.group_by("_n").agg(_first=done._row.min())
-    bad = done.filter(done._place == "rejected").join(first, "_n")
-    bad = bad.select("_n", row=bad._row - bad._first + 1, reason=bad._reason, raw=bad._raw.substr(0, RAW_CHARS))
-    bad = bad.union(unread.select("_n", row=unread._row, reason=unread._reason, raw=unread._line.substr(0, RAW_CHARS)))
-    return bad.join(origins, "_n").order_by("_n", "row").select("origin", "row", "reason", "raw")
+    first = classified.group_by("_n").agg(_first=classified._row.min())
+    rejected = classified.filter(classified._place == "rejected").join(first, "_n")
+    rejected = rejected.select(
+        "_n", row=rejected._row - rejected._first + 1, reason=rejected._reason, raw=rejected._raw.substr(0, RAW_CHARS)
+    )
+    rejected = rejected.union(
+        unread.select("_n", row=unread._row, reason=unread._reason, raw=unread._line.substr(0, RAW_CHARS))
+    )
+    return rejected.join(origins, "_n").order_by("_n", "row").select("origin", "row", "reason", "raw")
 
 # %% ../nbs/12_ingestion.ipynb #818c5ae2
 def schema_changes(
@@ -612,28 +621,30 @@ def schema_changes(
     """
     import pandas as pd
 
-    told, before = [], None
+    changes, before = [], None
     for raw in raws:
         names = header(raw)
         if not names:
             continue
         expected = list(table.columns) if before is None else before
         lost = [c for c in expected if c not in names and not _mentions(raw, c)]
-        came = [c for c in names if c not in expected]
-        paired = {column: _renamed(column, came) for column in lost}
-        for column, found in paired.items():
-            told.append((raw.origin, "renamed" if found else "missing", column, _explanation(column, found, table)))
-        for column in came if before is not None else []:
+        added = [c for c in names if c not in expected]
+        paired = {column: _renamed(column, added) for column in lost}
+        for column, new_name in paired.items():
+            changes.append(
+                (raw.origin, "renamed" if new_name else "missing", column, _explanation(column, new_name, table))
+            )
+        for column in added if before is not None else []:
             if column not in paired.values():
                 known = (
                     "it is declared and was missing before"
                     if column in table.columns
                     else "declare it to use it, else it is left out"
                 )
-                told.append((raw.origin, "new", column, known))
+                changes.append((raw.origin, "new", column, known))
         before = names
-    told += _type_changes(rejected, rows or {}) if rejected is not None else []
-    return pd.DataFrame(told, columns=["file", "change", "column", "explanation"])
+    changes += _type_changes(rejected, rows or {}) if rejected is not None else []
+    return pd.DataFrame(changes, columns=["file", "change", "column", "explanation"])
 
 # %% ../nbs/12_ingestion.ipynb #16f6c376
 def _mentions(raw: RawFile, column: str) -> bool:
@@ -654,35 +665,39 @@ def _renamed(column: str, new: Sequence[str]) -> str | None:
     return best if best is not None and alike[best] >= 0.6 else None
 
 # %% ../nbs/12_ingestion.ipynb #f7da4bfa
-def _explanation(column: str, found: str | None, table: Table) -> str:
+def _explanation(column: str, new_name: str | None, table: Table) -> str:
     if column not in table.columns:
         return "it is gone, and nothing reads it"
     effect = "its rows are set aside" if table.columns[column].required else "its values are empty"
     return (
-        f"{effect}; {found!r} looks like it: was it renamed? Declare the new name or have the feed fixed"
-        if found
+        f"{effect}; {new_name!r} looks like it: was it renamed? Declare the new name or have the feed fixed"
+        if new_name
         else (f"it is gone: {effect}. Have the feed fixed, or take the column out of the statement")
     )
 
 # %% ../nbs/12_ingestion.ipynb #9ba05cf3
 def _type_changes(rejected: ibis.Table, rows: Mapping[str, int]) -> list[tuple[str, str, str, str]]:
     kinds = "|".join(re.escape(reason) for reason in TYPE_ERRORS.values())
-    found = rejected.filter(rejected.reason.re_search(f" ({kinds})$"))
-    by = found.group_by("origin", "reason").agg(n=found.count(), example=found.raw.min()).order_by("origin", "reason")
-    told = []
-    for one in by.to_pyarrow().to_pylist():
-        column, said = one["reason"].split(" ", 1)
-        of = rows.get(one["origin"], 10**12)
-        if one["n"] >= 0.5 * of:
-            told.append(
+    mistyped = rejected.filter(rejected.reason.re_search(f" ({kinds})$"))
+    by = (
+        mistyped.group_by("origin", "reason")
+        .agg(n=mistyped.count(), example=mistyped.raw.min())
+        .order_by("origin", "reason")
+    )
+    changes = []
+    for row in by.to_pyarrow().to_pylist():
+        column, reason = row["reason"].split(" ", 1)
+        of = rows.get(row["origin"], 10**12)
+        if row["n"] >= 0.5 * of:
+            changes.append(
                 (
-                    one["origin"],
+                    row["origin"],
                     "other type",
                     column,
-                    f"{one['n']:,} of {of:,} values: {said}, as in {one['example'][:80]}",
+                    f"{row['n']:,} of {of:,} values: {reason}, as in {row['example'][:80]}",
                 )
             )
-    return told
+    return changes
 
 # %% ../nbs/12_ingestion.ipynb #0624297f
 def ingest(
@@ -712,32 +727,36 @@ def ingest(
     ContractError
         Not one row of a table fits its contract.
     """
-    lake, done = (lake or Lake(settings)).on_duckdb(), {}
+    lake, ingested = (lake or Lake(settings)).on_duckdb(), {}
     for name, table in problem.tables.items():
         raws, names = (
             _raw_files(problem, table, batches, settings),
             [batch["digest"] for batch in batches[table.source]],
         )
-        done[name] = ingest_table(
+        ingested[name] = ingest_table(
             lake, f"{problem.name}/{name}", table, raws, names, as_of, sampling_column(problem, name), sample
         )
-        if not done[name].counts["kept"]:
-            told = _nothing_kept_message(lake, done[name], table, raws)
+        if not ingested[name].counts["kept"]:
+            message = _nothing_kept_message(lake, ingested[name], table, raws)
             raise ContractError(
-                told, f"{problem.name}/{name}", "Fix the table's columns in the statement, then: mlloop run"
+                message, f"{problem.name}/{name}", "Fix the table's columns in the statement, then: mlloop run"
             )
-    return done
+    return ingested
 
 # %% ../nbs/12_ingestion.ipynb #c5c1caea
-def _nothing_kept_message(lake: Lake, done: IngestedTable, table: Table, raws: Sequence[RawFile]) -> str:
-    worst = rejection_reasons(lake, {"": done}).head(3)
-    if not len(worst):
+def _nothing_kept_message(lake: Lake, ingested: IngestedTable, table: Table, raws: Sequence[RawFile]) -> str:
+    frequent = rejection_reasons(lake, {"": ingested}).head(3)
+    if not len(frequent):
         return "no row was there before this moment"
-    told = "; ".join(f"{reason} ({rows:,} rows)" for reason, rows in zip(worst.reason, worst.rows, strict=True))
+    reasons = "; ".join(
+        f"{reason} ({rows:,} rows)" for reason, rows in zip(frequent.reason, frequent.rows, strict=True)
+    )
     changed = "; ".join(
         f"{c.column!r} {c.change} in {c.file}: {c.explanation}" for c in schema_changes(table, raws[-1:]).itertuples()
     )
-    return f"none of {done.counts['read']:,} rows fits the contract: {told}" + (f". {changed}" if changed else "")
+    return f"none of {ingested.counts['read']:,} rows fits the contract: {reasons}" + (
+        f". {changed}" if changed else ""
+    )
 
 # %% ../nbs/12_ingestion.ipynb #46ed58c5
 def all_schema_changes(
@@ -754,9 +773,9 @@ def all_schema_changes(
     for name, table in problem.tables.items():
         raws = _raw_files(problem, table, batches, settings)
         rows = {raw.origin: batch["rows"] for raw, batch in zip(raws, batches[table.source], strict=True)}
-        found = schema_changes(table, raws, lake.read(done[name].rejected), rows)
-        found.insert(0, "table", name)
-        parts.append(found)
+        changes = schema_changes(table, raws, lake.read(done[name].rejected), rows)
+        changes.insert(0, "table", name)
+        parts.append(changes)
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/12_ingestion.ipynb #2bc1c0c1
@@ -785,22 +804,22 @@ def rejection_reasons(lake: Lake, done: Mapping[str, IngestedTable]):
 
     parts = []
     for name, ingested in done.items():
-        bad = lake.read(ingested.rejected)
-        by = bad.group_by("reason").agg(rows=bad.count(), example=bad.raw.min().substr(0, 120)).execute()
+        rejected = lake.read(ingested.rejected)
+        by = rejected.group_by("reason").agg(rows=rejected.count(), example=rejected.raw.min().substr(0, 120)).execute()
         parts.append(by.assign(table=name))
-    found = pd.concat(parts)[["table", "reason", "rows", "example"]]
-    return found.sort_values(["rows", "table", "reason"], ascending=[False, True, True], ignore_index=True)
+    reasons = pd.concat(parts)[["table", "reason", "rows", "example"]]
+    return reasons.sort_values(["rows", "table", "reason"], ascending=[False, True, True], ignore_index=True)
 
 # %% ../nbs/12_ingestion.ipynb #027f83e0
-def plot_rejected(found, ax, n_read: int, top: int = 10):
+def plot_rejected(reasons, ax, n_read: int, top: int = 10):
     """Bars of `rejection_reasons`, the most frequent reasons first; returns ax."""
     from mlloop.visualization import label_axes
 
-    shown = found.head(top)[::-1]
+    shown = reasons.head(top)[::-1]
     ax.barh([f"{t}: {r}"[:60] for t, r in zip(shown.table, shown.reason, strict=True)], shown.rows, color="#D55E00")
     for y, rows in enumerate(shown.rows):
         ax.text(rows, y, f" {rows:,}", va="center")
-    total, worst = int(found.rows.sum()), found.iloc[0]
+    total, worst = int(reasons.rows.sum()), reasons.iloc[0]
     ax.xaxis.get_major_locator().set_params(integer=True)
     title = f"{worst.rows / total:.0%} of the {total:,} rejected rows: {worst.table}, {worst.reason}"[:90]
     return label_axes(ax, title, f"n = {n_read:,} rows read", "rows set aside")

@@ -389,10 +389,10 @@ class Problem(Record):
 
     @model_validator(mode="after")
     def _holds_together(self):
-        wrong = [*_naming_mistakes(self), *_task_mistakes(self), *_success_mistakes(self)]
-        if wrong:
+        mistakes = [*_naming_mistakes(self), *_task_mistakes(self), *_success_mistakes(self)]
+        if mistakes:
             raise PydanticCustomError(
-                "inconsistent", "{told}", {"told": "; ".join(told for _, told in wrong), "wrong": wrong}
+                "inconsistent", "{told}", {"told": "; ".join(told for _, told in mistakes), "wrong": mistakes}
             )
         return self
 
@@ -401,7 +401,7 @@ Mistake = tuple[tuple[str | int, ...], str]
 
 
 def _naming_mistakes(p: Problem) -> list[Mistake]:
-    wrong: list[Mistake] = [
+    mistakes: list[Mistake] = [
         (
             ("tables", name, "source"),
             f"table {name!r} reads source {table.source!r}, which is not declared"
@@ -410,45 +410,50 @@ def _naming_mistakes(p: Problem) -> list[Mistake]:
         for name, table in p.tables.items()
         if table.source not in p.sources
     ]
-    used: list[tuple[tuple[str | int, ...], str]]
+    references: list[tuple[tuple[str | int, ...], str]]
     if isinstance(p.task, Tabular):
-        used = [(("table",), p.task.table), *((("joins", i, "table"), j.table) for i, j in enumerate(p.task.joins))]
+        references = [
+            (("table",), p.task.table),
+            *((("joins", i, "table"), j.table) for i, j in enumerate(p.task.joins)),
+        ]
     else:
-        used = [(("interactions", i, "table"), use.table) for i, use in enumerate(p.task.interactions)]
-        used += [(("items", "table"), p.task.items.table)] if p.task.items else []
-    told = "task uses table {!r}, which is not declared"
-    return wrong + [(("task", *at), told.format(t) + did_you_mean(t, p.tables)) for at, t in used if t not in p.tables]
+        references = [(("interactions", i, "table"), use.table) for i, use in enumerate(p.task.interactions)]
+        references += [(("items", "table"), p.task.items.table)] if p.task.items else []
+    message = "task uses table {!r}, which is not declared"
+    return mistakes + [
+        (("task", *at), message.format(t) + did_you_mean(t, p.tables)) for at, t in references if t not in p.tables
+    ]
 
 # %% ../nbs/10_problem.ipynb #4ca1d6b6
 def _task_mistakes(p: Problem) -> list[Mistake]:
-    task, wrong = p.task, list[Mistake]()
+    task, mistakes = p.task, list[Mistake]()
     if isinstance(task, Tabular) and task.table in p.tables:
         columns: dict[str, Any] = dict(p.tables[task.table].columns) | dict.fromkeys(task.derive)
         for join in task.joins:
             columns |= dict(p.tables[join.table].columns) if join.table in p.tables else {}
-        wanted = {("task", "target"): task.target, ("task", "entity"): task.entity, ("time", "column"): p.time.column}
-        for at, column in wanted.items():
+        required = {("task", "target"): task.target, ("task", "entity"): task.entity, ("time", "column"): p.time.column}
+        for at, column in required.items():
             if column is not None and column not in columns:
                 what = ".".join(at).removeprefix("task.")
-                wrong.append(
+                mistakes.append(
                     (at, f"{what} {column!r} is not a column of table {task.table!r}" + did_you_mean(column, columns))
                 )
         if task.kind == "classification" and task.positive is None:
-            wrong.append((("task",), "task.positive must say which value of the target is the positive class"))
+            mistakes.append((("task",), "task.positive must say which value of the target is the positive class"))
     if isinstance(task, Recommendation):
         for i, use in enumerate(task.interactions):
             columns = p.tables[use.table].columns if use.table in p.tables else {}
             for what in ("user", "item", "time", "kind_column", "quantity", "price"):
                 column = getattr(use, what)
                 if columns and column is not None and column not in columns:
-                    told = f"interactions.{what} {column!r} is not a column of {use.table!r}" + did_you_mean(
+                    message = f"interactions.{what} {column!r} is not a column of {use.table!r}" + did_you_mean(
                         column, columns
                     )
-                    wrong.append((("task", "interactions", i, what), told))
+                    mistakes.append((("task", "interactions", i, what), message))
     form = "popular_days" if isinstance(task, Recommendation) else "score"
-    told = "rule {!r} needs {}, since the task is {}"
-    return wrong + [
-        (("rules", i), told.format(r.name, form, task.kind))
+    message = "rule {!r} needs {}, since the task is {}"
+    return mistakes + [
+        (("rules", i), message.format(r.name, form, task.kind))
         for i, r in enumerate(p.rules)
         if getattr(r, form) is None and r.function is None
     ]
@@ -474,8 +479,10 @@ def _success_mistakes(p: Problem) -> list[Mistake]:
         ]
     low, high = METRIC_RANGES.get(metric, (0, 1))
     if not low <= p.success.threshold <= high:
-        told = f"success.threshold {p.success.threshold:g} can never be met: {metric} lies between {low:g} and {high:g}"
-        return [(("success", "threshold"), told)]
+        message = (
+            f"success.threshold {p.success.threshold:g} can never be met: {metric} lies between {low:g} and {high:g}"
+        )
+        return [(("success", "threshold"), message)]
     return []
 
 # %% ../nbs/10_problem.ipynb #5fd3c06a
@@ -510,8 +517,8 @@ def load(path: Path | str) -> Problem:
     try:
         return Problem.model_validate(_plain(content), context=_project_extensions(path))
     except ValidationError as error:
-        told = [line for one in error.errors() for line in _messages(path, content, one)]
-        raise ProblemError("\n".join(told), next_step="Fix the file, then: mlloop check") from error
+        messages = [line for mistake in error.errors() for line in _messages(path, content, mistake)]
+        raise ProblemError("\n".join(messages), next_step="Fix the file, then: mlloop check") from error
 
 # %% ../nbs/10_problem.ipynb #ee449836
 def _project_extensions(path: Path) -> dict[str, list[str]]:
@@ -533,20 +540,20 @@ def _plain(node):
 # %% ../nbs/10_problem.ipynb #f773708f
 def _messages(path: Path, content: Any, error: Any) -> list[str]:
     if error["type"] == "inconsistent":
-        return [f"{path}:{_line(content, list(at))}: {told}" for at, told in error["ctx"]["wrong"]]
+        return [f"{path}:{_line(content, list(at))}: {mistake}" for at, mistake in error["ctx"]["wrong"]]
     keys = [k for k in error["loc"] if k not in ("classification", "regression", "recommendation")]
     line = _line(content, keys)
     where = ".".join(str(k) for k in keys)
-    got = (
+    found_value = (
         ""
         if isinstance(error.get("input"), (dict, list)) or error["type"] == "missing"
         else f", got {error.get('input')!r}"
     )
-    said = re.sub("^Value error, ", "", error["msg"])
+    reason = re.sub("^Value error, ", "", error["msg"])
     if error["type"] == "extra_forbidden":
-        said = f"unknown key {str(keys[-1])!r}" + did_you_mean(str(keys[-1]), _allowed_keys(keys[:-1]))
-        got = ""
-    return [f"{path}:{line}: {where + ': ' if where else ''}{said}{got}"]
+        reason = f"unknown key {str(keys[-1])!r}" + did_you_mean(str(keys[-1]), _allowed_keys(keys[:-1]))
+        found_value = ""
+    return [f"{path}:{line}: {where + ': ' if where else ''}{reason}{found_value}"]
 
 # %% ../nbs/10_problem.ipynb #0bb70be8
 def _line(node: Any, keys: list[Any]) -> int:
@@ -568,15 +575,15 @@ def _allowed_keys(keys) -> list[str]:
     schema = Problem.model_json_schema()
     nodes = [schema]
     for key in keys:
-        found = []
+        children = []
         for node in nodes:
             inner = (
                 node.get("items")
                 if isinstance(key, int)
                 else node.get("properties", {}).get(key, node.get("additionalProperties"))
             )
-            found += _resolved(inner, schema)
-        nodes = found
+            children += _resolved(inner, schema)
+        nodes = children
     return sorted({name for node in nodes for name in node.get("properties", {})})
 
 # %% ../nbs/10_problem.ipynb #2da8e939
@@ -586,7 +593,7 @@ def _resolved(node, schema) -> list[dict]:
     if "$ref" in node:
         return _resolved(schema["$defs"][node["$ref"].rsplit("/", 1)[1]], schema)
     alternatives = node.get("anyOf") or node.get("oneOf") or []
-    return [found for one in alternatives for found in _resolved(one, schema)] or [node]
+    return [resolved for alternative in alternatives for resolved in _resolved(alternative, schema)] or [node]
 
 # %% ../nbs/10_problem.ipynb #c1574fac
 def find(name_or_path: str, folder: Path | str | None = None) -> Path:
@@ -673,5 +680,5 @@ def next_revision(path: Path, gate: str, must_change: list[str]) -> Path:
         f"# Revision {revision}, opened because the {gate} gate said No to revision {revision - 1}. What must change:"
     ]
     head += [f"#   - {' '.join(one.split())}" for one in must_change or ["(the gate gave no figure)"]]
-    body, found = re.subn(r"(?m)^revision:.*$", f"revision: {revision}", text, count=1)
-    return storage.write_text(target, "\n".join([*head, "#", body if found else f"revision: {revision}\n{body}"]))
+    body, replaced = re.subn(r"(?m)^revision:.*$", f"revision: {revision}", text, count=1)
+    return storage.write_text(target, "\n".join([*head, "#", body if replaced else f"revision: {revision}\n{body}"]))

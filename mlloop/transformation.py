@@ -310,12 +310,10 @@ def _time_column(rows: ir.Table, problem: Problem) -> str | None:
     return column
 
 # %% ../nbs/13_transformation.ipynb #614742c9
-def _first_time(table: ir.Table, column: str, filter_by_condition: str) -> dt.datetime:
+def _first_time(table: ir.Table, column: str, origin: str) -> dt.datetime:
     first = table[column].cast("timestamp").min().to_pyarrow().as_py()
     if first is None:
-        raise DataError(
-            "no row is left before as_of", filter_by_condition, "See what became of the rows: mlloop report --open"
-        )
+        raise DataError("no row is left before as_of", origin, "See what became of the rows: mlloop report --open")
     return first
 
 # %% ../nbs/13_transformation.ipynb #c640b82e

@@ -169,15 +169,7 @@ def plot_money(
     ax.barh(range(len(shown)), shown["value"], color=colours, height=0.6)
     if {"low", "high"} <= set(shown):
         ax.hlines(range(len(shown)), shown["low"], shown["high"], color=BLACK, lw=1.2)
-    for i, value in enumerate(shown["value"]):
-        ax.annotate(
-            f"{value:,.0f}",
-            (value, i + 0.33),
-            fontsize=7.5,
-            va="bottom",
-            ha="right" if value > 0 else "left",
-            bbox={"fc": "white", "ec": "none", "pad": 0.4},
-        )
+    _write_amounts(ax, shown["value"])
     ax.axvline(0, color=BLACK, lw=0.8, zorder=1)
     ax.set_yticks(range(len(shown)), [escape_label(name) for name in shown["name"]])
     ax.set_ylim(-0.5, len(shown) - 0.2)
@@ -187,6 +179,13 @@ def plot_money(
     who = "The model" if best["name"] == "model" else best["name"]
     heading = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace("  ", " ")
     return label_axes(ax, heading, caption, f"{currency} {period}".strip())
+
+# %% ../nbs/15_visualization.ipynb #41d271ad
+def _write_amounts(ax: Axes, values: pd.Series) -> None:
+    background = {"fc": "white", "ec": "none", "pad": 0.4}
+    for i, value in enumerate(values):
+        side = "right" if value > 0 else "left"
+        ax.annotate(f"{value:,.0f}", (value, i + 0.33), fontsize=7.5, va="bottom", ha=side, bbox=background)
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162
 def shade_windows(ax: Axes, windows: Mapping) -> Axes:
@@ -255,53 +254,41 @@ def _trend_title(data: pd.DataFrame, label: str) -> str:
 
 # %% ../nbs/15_visualization.ipynb #b9564773
 def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -> Axes:
-    """Draw what each fold learns from and is tested on, and the held-out days, along time."""
+    """Draw the training and test period of each fold, and the holdout, along time."""
     if not windows:
-        ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
-        ax.set_yticks([0], ["rows"])
-        heading = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
-        return label_axes(
-            ax, heading, "grey: training; orange: holdout, read once by the evaluation", "share of the rows (%)"
-        )
-    at = day_number
+        return _draw_random_split(ax, title)
     folds = list(windows.get("folds", []))
-    last = {
+    holdout = {
         "train_until": windows["train_until"],
         "test_from": windows["holdout_from"],
         "test_until": windows["holdout_until"],
     }
-    start = at(windows["from"])
-    for row, fold in enumerate([*folds, last]):
-        held = row == len(folds)
-        ax.barh(row, at(fold["train_until"]) - start, left=start, color=LIGHT, height=0.55)
-        ax.barh(
-            row,
-            at(fold["test_until"]) - at(fold["test_from"]),
-            left=at(fold["test_from"]),
-            color=ORANGE if held else BLUE,
-            height=0.55,
+    start, now = day_number(windows["from"]), day_number(windows["as_of"])
+    for row, fold in enumerate([*folds, holdout]):
+        train_until, test_from, test_until = (
+            day_number(fold[key]) for key in ("train_until", "test_from", "test_until")
         )
-    ax.axvline(at(windows["as_of"]), color=RED, ls="--", lw=1.2)
-    ax.text(
-        at(windows["as_of"]),
-        1,
-        "now ",
-        transform=ax.get_xaxis_transform(),
-        color=RED,
-        fontsize=7.5,
-        ha="right",
-        va="top",
-    )
+        ax.barh(row, train_until - start, left=start, color=LIGHT, height=0.55)
+        colour = ORANGE if fold is holdout else BLUE
+        ax.barh(row, test_until - test_from, left=test_from, color=colour, height=0.55)
+    ax.axvline(now, color=RED, ls="--", lw=1.2)
+    words: dict[str, Any] = {"color": RED, "fontsize": 7.5, "ha": "right", "va": "top"}
+    ax.text(now, 1, "now ", transform=ax.get_xaxis_transform(), **words)
     ax.set_yticks(range(len(folds) + 1), [*(f"fold {i + 1}" for i in range(len(folds))), "held out"])
     ax.invert_yaxis()
     ax.xaxis_date()
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    heading = (
-        title or f"{len(folds)} folds are tested on later days than they are trained on; the last days are read once"
-    )
-    return label_axes(
-        ax, heading, "grey: training; blue: test; orange: holdout, read once by the evaluation", "time (UTC)"
-    )
+    later = f"{len(folds)} folds are tested on later days than they are trained on; the last days are read once"
+    legend = "grey: training; blue: test; orange: holdout, read once by the evaluation"
+    return label_axes(ax, title or later, legend, "time (UTC)")
+
+# %% ../nbs/15_visualization.ipynb #da5431fb
+def _draw_random_split(ax: Axes, title: str | None) -> Axes:
+    ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
+    ax.set_yticks([0], ["rows"])
+    heading = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
+    legend = "grey: training; orange: holdout, read once by the evaluation"
+    return label_axes(ax, heading, legend, "share of the rows (%)")
 
 # %% ../nbs/15_visualization.ipynb #083e46bf
 def plot_distribution(

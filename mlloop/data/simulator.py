@@ -1,7 +1,7 @@
-"""XYZShopSmart, a shop whose truth is known: customers with tastes, a catalogue, clicks, purchases, and deliberate dirt.
+"""XYZShopSmart, a simulated shop with a known ground truth: customers, a catalogue, clicks, purchases and data errors.
 
 Every day is drawn from its own seed, so the rows of a day never depend on how far the world has been written: a later
-`as_of` only adds days. What the customers truly like is returned by `truth` and stands in no source.
+`as_of` only adds days. The customers' true preferences are returned by `truth` and are in no source.
 """
 
 import datetime as dt
@@ -45,7 +45,7 @@ SCENARIOS = ("none", "taste_change")
 
 @dataclass(frozen=True)
 class Parameters:
-    """What makes a world.
+    """The parameters of a world.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Parameters:
         Of the whole world; some join, and are listed, after the start.
     seed : int
     taste_change_at : date or None
-        From this day on `taste_change_share` of the customers like other things.
+        From this day on `taste_change_share` of the customers have other preferences.
     taste_change_share : float
         0 to 1.
     scenario : str
@@ -73,18 +73,18 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of a world and stands in no source.
+    """The ground truth of a world; it is in no source.
 
     Attributes
     ----------
     customers : DataFrame
         customer_id, segment, segment_after, joined, leaves (day numbers), sessions_per_day, favourite.
     products : DataFrame
-        product_id, name, category, brand, price_eur, listed_at: clean, whatever the catalogue says.
+        product_id, name, category, brand, price_eur, listed_at, without the catalogue's errors.
     before, after : ndarray (n_customers, n_products)
         How likely each customer is to choose each product, before and after the change of taste; rows add up to 1.
     staples : DataFrame
-        customer, product (positions), period, phase (days), era (0 before, 1 after the change): what is bought again.
+        customer, product (positions), period, phase (days), era (0 before, 1 after the change): repeated purchases.
     """
 
     parameters: Parameters
@@ -114,36 +114,36 @@ class Truth:
         return taste * weight
 
 
-def parameters(**given) -> Parameters:
+def parameters(**options) -> Parameters:
     """The parameters of a world, checked; dates may be ISO text.
 
     Raises
     ------
     UsageError
-        An unknown parameter or scenario, or a number that makes no world.
+        An unknown parameter or scenario, or a number that is too small.
     """
     known = Parameters.__dataclass_fields__
-    for name in given:
+    for name in options:
         if name not in known:
             raise UsageError(
                 f"unknown parameter {name!r} (known: {', '.join(known)})",
                 "simulator",
-                "Mend the statement: mlloop check",
+                "Fix the statement: mlloop check",
             )
-    given = {
-        key: _date(value) if key in ("start", "taste_change_at") and value else value for key, value in given.items()
+    options = {
+        key: _date(value) if key in ("start", "taste_change_at") and value else value for key, value in options.items()
     }
-    if "start" not in given:
+    if "start" not in options:
         raise UsageError("start is missing", "simulator", "Add its first day, such as start: 2025-03-03")
-    made = Parameters(**given)
-    if made.scenario not in SCENARIOS:
+    world = Parameters(**options)
+    if world.scenario not in SCENARIOS:
         raise UsageError(
-            f"scenario is {made.scenario!r}, expected one of {', '.join(SCENARIOS)}", "simulator", "mlloop check"
+            f"scenario is {world.scenario!r}, expected one of {', '.join(SCENARIOS)}", "simulator", "mlloop check"
         )
-    if made.customers < 10 or made.products < 24:
-        told = f"customers is {made.customers}, products is {made.products}; expected at least 10 and 24"
-        raise UsageError(told, "simulator", "Mend the statement: mlloop check")
-    return made
+    if world.customers < 10 or world.products < 24:
+        message = f"customers is {world.customers}, products is {world.products}; expected at least 10 and 24"
+        raise UsageError(message, "simulator", "Fix the statement: mlloop check")
+    return world
 
 
 def _date(value) -> dt.date:
@@ -152,9 +152,9 @@ def _date(value) -> dt.date:
     return value if isinstance(value, dt.date) else dt.datetime.fromisoformat(str(value)).date()
 
 
-def truth(**given) -> Truth:
-    """What is true of the world with these parameters (see `Parameters`)."""
-    return _truth(parameters(**given))
+def truth(**options) -> Truth:
+    """The ground truth of the world with these parameters (see `Parameters`)."""
+    return _truth(parameters(**options))
 
 
 @lru_cache(maxsize=4)
@@ -177,7 +177,7 @@ def _truth(p: Parameters) -> Truth:
     before = taste(customers.segment.to_numpy())
     after = taste(customers.segment_after.to_numpy())
     customers["favourite"] = products.category.to_numpy()[before.argmax(axis=1)]
-    staples = pd.concat([_staples(rng, era, products, likes) for era, likes in enumerate((before, after))])
+    staples = pd.concat([_staples(rng, era, products, liking) for era, liking in enumerate((before, after))])
     return Truth(p, customers, products, before, after, staples)
 
 
@@ -186,7 +186,7 @@ def _normalised(weights: np.ndarray) -> np.ndarray:
 
 
 def _price_level(products: pd.DataFrame) -> np.ndarray:
-    """How dear a product is within its category, in logarithms."""
+    """Log price of a product relative to the usual price of its category."""
     usual = products.category.map({name: price for name, (_, price, _, _) in CATEGORIES.items()})
     return np.log(products.price_eur / usual).to_numpy()
 
@@ -233,19 +233,19 @@ def _customers(p: Parameters, rng) -> pd.DataFrame:
     )
 
 
-def _staples(rng, era: int, products: pd.DataFrame, likes: np.ndarray) -> pd.DataFrame:
-    """What each customer buys again and again: two to six products of everyday categories, each with its period."""
+def _staples(rng, era: int, products: pd.DataFrame, liking: np.ndarray) -> pd.DataFrame:
+    """Each customer's repeated purchases: two to six products of everyday categories, each with its period."""
     everyday = np.flatnonzero(products.category.isin(STAPLES))
-    weight = np.log(likes[:, everyday] + 1e-9) + rng.gumbel(size=(len(likes), len(everyday)))
-    count = np.clip(2 + rng.poisson(1.5, len(likes)), 1, min(6, len(everyday)))
+    weight = np.log(liking[:, everyday] + 1e-9) + rng.gumbel(size=(len(liking), len(everyday)))
+    count = np.clip(2 + rng.poisson(1.5, len(liking)), 1, min(6, len(everyday)))
     best = np.argsort(-weight, axis=1)[:, : count.max()]
-    customer = np.repeat(np.arange(len(likes)), count)
-    place = np.concatenate([np.arange(n) for n in count])
+    customer = np.repeat(np.arange(len(liking)), count)
+    rank = np.concatenate([np.arange(n) for n in count])
     period = rng.integers(7, 36, len(customer))
     return pd.DataFrame(
         {
             "customer": customer,
-            "product": everyday[best[customer, place]],
+            "product": everyday[best[customer, rank]],
             "period": period,
             "phase": rng.integers(0, 36, len(customer)),
             "era": era,
@@ -254,17 +254,17 @@ def _staples(rng, era: int, products: pd.DataFrame, likes: np.ndarray) -> pd.Dat
 
 
 def _sessions(t: Truth, day: int) -> pd.DataFrame:
-    """The clean events of the sessions that began on day number `day`: one row for each product looked at."""
+    """The clean events of the sessions that began on day number `day`: one row for each product view."""
     p, c = t.parameters, t.customers
     rng = np.random.default_rng([p.seed, 2, day])
     today = p.start + dt.timedelta(days=day)
-    here = ((c.joined <= day) & (day < c.leaves)).to_numpy()
-    made = rng.poisson(c.sessions_per_day.to_numpy() * WEEKDAY[today.weekday()] * here)
-    customer = np.repeat(np.arange(p.customers), made)
+    active = ((c.joined <= day) & (day < c.leaves)).to_numpy()
+    sessions = rng.poisson(c.sessions_per_day.to_numpy() * WEEKDAY[today.weekday()] * active)
+    customer = np.repeat(np.arange(p.customers), sessions)
     n = len(customer)
     second = rng.choice(24, n, p=_normalised(HOUR)) * 3600 + rng.integers(0, 3600, n)
-    looks = np.minimum(1 + rng.poisson(1.7, n), 9)
-    session = np.repeat(np.arange(n), looks)
+    views = np.minimum(1 + rng.poisson(1.7, n), 9)
+    session = np.repeat(np.arange(n), views)
     rows = pd.DataFrame({"session": session, "customer": customer[session]})
     rows["second"] = np.minimum(second[session] + rng.integers(5, 1500, len(rows)), 86_399)
     rows["product"] = _choose_products(rng, t.liking(day), rows.customer.to_numpy())
@@ -283,18 +283,18 @@ def _sessions(t: Truth, day: int) -> pd.DataFrame:
     return rows
 
 
-def _choose_products(rng, likes: np.ndarray, customer: np.ndarray) -> np.ndarray:
-    """A product for each row: three in four by the customer's taste, the rest by what is popular with everybody."""
-    common = likes.sum(axis=0)
-    edges = np.cumsum(likes, axis=1)
+def _choose_products(rng, liking: np.ndarray, customer: np.ndarray) -> np.ndarray:
+    """A product for each row: three in four by the customer's taste, the rest by overall popularity."""
+    popularity = liking.sum(axis=0)
+    edges = np.cumsum(liking, axis=1)
     draw = rng.random(len(customer))
     own = (edges[customer] < (draw * edges[customer, -1])[:, None]).sum(axis=1)
-    other = np.searchsorted(np.cumsum(common), draw * common.sum())
-    return np.where(rng.random(len(customer)) < 0.75, own, other).clip(0, likes.shape[1] - 1)
+    other = np.searchsorted(np.cumsum(popularity), draw * popularity.sum())
+    return np.where(rng.random(len(customer)) < 0.75, own, other).clip(0, liking.shape[1] - 1)
 
 
 def _replace_with_staples(rng, t: Truth, day: int, rows: pd.DataFrame) -> np.ndarray:
-    """Put in a third of the rows a staple of their customer that is due; returns which rows."""
+    """Replace the product of some rows by a due staple of their customer; returns which rows."""
     due = t.staples[t.staples.era == int(t.changed(day))]
     ready = (((day + due.phase) % due.period) / due.period).to_numpy() ** 3
     listed = (t.products.listed_at <= pd.Timestamp(t.parameters.start) + pd.Timedelta(days=day)).to_numpy()
@@ -310,7 +310,7 @@ def _replace_with_staples(rng, t: Truth, day: int, rows: pd.DataFrame) -> np.nda
 
 
 class _World:
-    """One world's days, each drawn once."""
+    """The days of one world, each drawn once."""
 
     def __init__(self, t: Truth):
         self.truth = t
@@ -339,21 +339,21 @@ class _World:
         """The lines of the clickstream that arrive on `day`: its own, and the late ones of the two days before."""
         lines = [line for origin in range(max(0, day - 2), day + 1) for line in self.arriving(origin)[day - origin]]
         rng = np.random.default_rng([self.truth.parameters.seed, 4, day])
-        again = [lines[i] for i in np.flatnonzero(rng.random(len(lines)) < 0.004)]
-        place = np.arange(len(lines)) + rng.exponential(3, len(lines))
-        return [lines[i] for i in np.argsort(place)] + again
+        repeated = [lines[i] for i in np.flatnonzero(rng.random(len(lines)) < 0.004)]
+        position = np.arange(len(lines)) + rng.exponential(3, len(lines))
+        return [lines[i] for i in np.argsort(position)] + repeated
 
     def sales(self, day: int) -> list[pd.DataFrame]:
-        """The purchases rows that follow from the sessions of `day`, by how many days later they are made."""
+        """The purchases rows that follow from the sessions of `day`, by the number of days until they are made."""
         if day not in self.sold:
-            made = _purchases_after_sessions(self.truth, day, self.sessions(day))
-            lag = made.pop("lag").to_numpy()
-            self.sold[day] = [made[lag == n] for n in range(LAGS + 4)]
+            purchases = _purchases_after_sessions(self.truth, day, self.sessions(day))
+            lag = purchases.pop("lag").to_numpy()
+            self.sold[day] = [purchases[lag == n] for n in range(LAGS + 4)]
             self.sold.pop(day - LAGS - 4, None)
         return self.sold[day]
 
     def purchases(self, day: int) -> pd.DataFrame:
-        """The rows of the purchases table that are made on `day`: bought at once, later, and brought back."""
+        """The rows of the purchases table of `day`: immediate purchases, later ones, and returns."""
         parts = [self.sales(origin)[day - origin] for origin in range(max(0, day - LAGS - 3), day + 1)]
         rng = np.random.default_rng([self.truth.parameters.seed, 5, day])
         return _with_data_errors(pd.concat(parts, ignore_index=True).sort_values(["purchased_at", "order_id"]), rng)
@@ -370,7 +370,7 @@ def _events(t: Truth, day: int, rows: pd.DataFrame, rng) -> pd.DataFrame:
         ["second", "session", "event"], ascending=[True, True, False]
     )
     customer = np.where(events.anonymous, "", t.customers.customer_id.to_numpy()[events.customer])
-    made = pd.DataFrame(
+    clicks = pd.DataFrame(
         {
             "event_id": [f"{day:04d}-{i:06d}" for i in range(len(events))],
             "event_time": _stamp(t, day, events.second),
@@ -381,10 +381,10 @@ def _events(t: Truth, day: int, rows: pd.DataFrame, rng) -> pd.DataFrame:
             "dwell_s": events.dwell_s.to_numpy(),
         }
     )
-    wrong = rng.random(len(made))
-    made.loc[wrong < 0.0015, "dwell_s"] = -1.0
-    made.loc[wrong > 0.9995, "event"] = "veiw"
-    return made
+    error = rng.random(len(clicks))
+    clicks.loc[error < 0.0015, "dwell_s"] = -1.0
+    clicks.loc[error > 0.9995, "event"] = "veiw"
+    return clicks
 
 
 def _lines(events: pd.DataFrame, rng) -> list[str]:
@@ -395,7 +395,7 @@ def _lines(events: pd.DataFrame, rng) -> list[str]:
 
 
 def _purchases_after_sessions(t: Truth, day: int, rows: pd.DataFrame) -> pd.DataFrame:
-    """What was bought after the sessions of a day, and what of it was brought back; `lag` is in days."""
+    """Purchases that follow from the sessions of a day, and returns of them; `lag` is in days."""
     rows = rows[rows.bought | (rows.bought_later > 0)].drop_duplicates(["session", "product"])
     wait = rows.bought_later.where(~rows.bought, 0)
     other = (rows.second * 7 + 3_600) % 86_400
@@ -417,7 +417,7 @@ def _purchases_after_sessions(t: Truth, day: int, rows: pd.DataFrame) -> pd.Data
 
 
 def _with_data_errors(sold: pd.DataFrame, rng) -> pd.DataFrame:
-    """Purchases as a real till writes them: a few prices impossible, customers missing, rows written twice."""
+    """Purchases with the errors of a real cash register: impossible prices, missing customers, repeated rows."""
     sold = sold.reset_index(drop=True)
     wrong = rng.random(len(sold))
     sold["price_eur"] = np.round(sold.price_eur * np.where(rng.random(len(sold)) < 0.12, 0.8, 1.0), 2)
@@ -425,12 +425,12 @@ def _with_data_errors(sold: pd.DataFrame, rng) -> pd.DataFrame:
     sold.loc[(wrong >= 0.0010) & (wrong < 0.0018), "price_eur"] *= -1
     sold.loc[(wrong >= 0.0018) & (wrong < 0.0022), "price_eur"] = 99_999.0
     sold.loc[wrong > 0.9930, "customer_id"] = ""
-    again = sold[rng.random(len(sold)) < 0.003]
-    return pd.concat([sold, again], ignore_index=True)
+    repeated = sold[rng.random(len(sold)) < 0.003]
+    return pd.concat([sold, repeated], ignore_index=True)
 
 
 def _catalogue(t: Truth, as_of: dt.date) -> str:
-    """The catalogue as somebody typed it: case, spaces and letters differ, two prices are impossible."""
+    """The catalogue with typing errors: case, spaces and letters differ, two prices are impossible."""
     rng = np.random.default_rng([t.parameters.seed, 6])
     table = t.products.copy()
     wrong = rng.random((len(table), 4))
@@ -454,7 +454,7 @@ def _misspelt(word: str, chance: float) -> str:
     return word[:-2] + word[-1] if chance < 0.08 else word
 
 
-def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **given) -> Path:
+def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **options) -> Path:
     """Write the shop's three sources for the days before `as_of`; days already there are left as they are.
 
     Makes ``clicks/<day>.jsonl``, ``shop.db`` (table purchases) and ``catalogue.csv``. A kill leaves whole days only,
@@ -465,7 +465,7 @@ def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **given)
     folder : Path or str
     as_of : datetime, date or ISO text
         A day counts as past when it ended at or before this moment.
-    **given
+    **options
         See `Parameters`.
 
     Returns
@@ -478,7 +478,7 @@ def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **given)
     UsageError
         As `parameters`.
     """
-    p, folder = parameters(**given), Path(folder)
+    p, folder = parameters(**options), Path(folder)
     until = _date(as_of)
     _clear_other_world(folder, p)
     sweep(folder)
@@ -495,19 +495,19 @@ def write_world(folder: Path | str, as_of: dt.datetime | dt.date | str, **given)
 
 def _clear_other_world(folder: Path, p: Parameters) -> None:
     """Empty the folder unless it holds the world of these parameters."""
-    mark = json.loads(json.dumps(asdict(p), default=str))
-    if (folder / "world.json").exists() and read_json(folder / "world.json").get("parameters") == mark:
+    written = json.loads(json.dumps(asdict(p), default=str))
+    if (folder / "world.json").exists() and read_json(folder / "world.json").get("parameters") == written:
         return
     if folder.exists():
         (folder / "world.json").unlink(missing_ok=True)
         for name in ("clicks", "shop.db", "shop.db-journal", "catalogue.csv"):
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_json(folder / "world.json", {"parameters": mark})
+    write_json(folder / "world.json", {"parameters": written})
 
 
 def _write_purchases(path: Path, world: _World, days: range) -> None:
-    """Add the days that the database has not, in one transaction."""
+    """Add the days that the database lacks, in one transaction."""
     path.parent.mkdir(parents=True, exist_ok=True)
     con = sqlite3.connect(path)
     try:
