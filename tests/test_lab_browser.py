@@ -140,7 +140,7 @@ DISPLAYS = {
         "Which ten products",
         "content with",
     ],
-    "from mlloop.store.ledger import Ledger\nLedger.open()": ["decisions", "when (UTC)", "Learn again?"],
+    "from mlloop.store.ledger import Ledger\nLedger.open()": ["decisions", "when (UTC)", "Retrain?"],
     "Ledger.open().rows()[0]": ["figure", "interval", "asked", "passed"],
     "from mlloop.products import load_product\nload_product(upstream['validation_gate']['data'])": [
         "validation gate says yes"

@@ -165,7 +165,7 @@ def test_the_ledger_shows_the_newest_decision_first(shell, tmp_path):
         ledger.append(Entry("gate", "shop", subject="need", verdict="yes", reasons=[f"reason {number}"]))
     ledger.append(Entry("retrain", "shop", subject="watch", verdict="maybe", reasons=["reason 32"]))
     shown = html(shell, ledger)
-    assert "Learn again? Being watched" in shown
+    assert "Retrain? Being watched" in shown
     assert shown.index("reason 31") < shown.index("reason 3<") and "reason 2<" not in shown and "33 decisions" in shown
 
 

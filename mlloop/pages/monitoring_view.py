@@ -13,9 +13,9 @@ from mlloop.products import Estimated, Monitoring, Period, Realised
 HEALTH = {
     "ok": ("healthy", "fresh"),
     "watch": ("being watched", "watch"),
-    "worse": ("worse than promised", "failed"),
+    "worse": ("worse than reference", "failed"),
     "feed broken": ("feed broken", "failed"),
-    "not enough rows": ("too few rows to say", "missing"),
+    "not enough rows": ("too few rows", "missing"),
 }
 METHODS = {"cbpe": "CBPE", "mcbpe": "M-CBPE", "pape": "PAPE", "dle": "DLE"}
 SHOWN = 60

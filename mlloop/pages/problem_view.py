@@ -134,7 +134,7 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
         return []
     live, seen = view["production"], view["health"]
     serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing")
-    looked = Process("monitoring", "not looked at yet", "missing")
+    looked = Process("monitoring", "not monitored yet", "missing")
     if seen:
         looked = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
     last = view["looked"]
@@ -272,7 +272,7 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
     """The champion as the ledger has it, with the products of the run that made it; {} where there is none.
 
     'is_later' says whether a retraining made it rather than the run whose stages have pages. Where its own moment was
-    not recorded in the data's time, that of the monitoring of it is taken.
+    not recorded (time in the data), that of the monitoring of it is taken.
     """
     live = decisions.production(name)
     if not live:
@@ -292,7 +292,7 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
     is_later = made is not None and made.name != problem
     since = f"{live['since']} UTC"
     if live["since"] != live["decided_at"]:
-        since = f"{live['since']} in the data's time, decided {live['decided_at']} UTC"
+        since = f"{live['since']} (time in the data), decided {live['decided_at']} UTC"
     trained = read.get("training")
     name = trained.model.name if isinstance(trained, products.Training) else ""
     return live | {"name": name, "is_later": is_later, "products": read, "unreadable": unreadable, "told": since}

@@ -80,7 +80,7 @@ def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
     said = f"{name.replace('_', ' ')} {shown}{' ' + unit if unit and unit != name else ''}"
     said = f"{unit} {shown}" if name == "threshold met" and unit else said
     said += f" ({inside})" if inside != "–" else ""
-    said += f" against {asked} asked" if threshold is not None else ""
+    said += f", target {asked}" if threshold is not None else ""
     return {
         "name": name.replace("_", " "),
         "value": shown,
@@ -110,18 +110,18 @@ def verdict(said: products.Verdict) -> dict[str, Any]:
 ACTIONS = {
     "nothing": ("nothing to do", "fresh"),
     "watch": ("being watched", "watch"),
-    "retrain": ("learns again", "stale"),
-    "feed broken": ("feed broken: mend it", "failed"),
+    "retrain": ("retraining", "stale"),
+    "feed broken": ("feed broken: fix it", "failed"),
     "cooldown": ("waits: cooldown", "waiting"),
     "not yet": ("waits: new labels could not change the No", "waiting"),
     "budget": ("waits: budget spent", "waiting"),
     "not enough labels": ("waits for labels", "waiting"),
     "waiting for canary": ("waits for the canary", "waiting"),
-    "no champion": ("nothing to watch", "missing"),
-    "not enough rows": ("too few rows to say", "missing"),
+    "no champion": ("nothing to monitor", "missing"),
+    "not enough rows": ("too few rows", "missing"),
     "no figure yet": ("no label yet", "missing"),
     "not worth it": ("not worth its cost", "fresh"),
-    "ended": ("learned again", "fresh"),
+    "ended": ("retrained", "fresh"),
 }
 KINDS = {
     "promotion": "Promoted",
@@ -137,24 +137,24 @@ CANARY = {
 
 
 OUTCOMES = {
-    "canary": "a newer model is on trial",
-    "champion": "a newer model took over",
-    "trained": "a newer model was trained",
-    "gate said no": "the gate said No to the newer model",
-    "failed": "given up",
+    "canary": "the new model is in canary",
+    "champion": "the new model was promoted",
+    "trained": "a new model was trained",
+    "gate said no": "the gate said No to the new model",
+    "failed": "failed",
 }
 
 
 def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> str:
     """A row of the ledger in a few words."""
     if kind == "retrain" and action == "ended":
-        return f"Learned again: {OUTCOMES.get(outcome, outcome or 'done')}"
+        return f"Retrained: {OUTCOMES.get(outcome, outcome or 'done')}"
     if kind == "canary":
         return CANARY.get(subject, f"Canary {subject}".strip())
     if kind == "retrain" and action == "retrain":
-        return "Learn again? Yes"
+        return "Retrain? Yes"
     if kind == "retrain":
-        return f"Learn again? {ACTIONS.get(action, (action, ''))[0].capitalize()}"
+        return f"Retrain? {ACTIONS.get(action, (action, ''))[0].capitalize()}"
     if kind == "gate":
         return f"{subject} gate".strip().capitalize()
     return KINDS.get(kind, f"{subject} {kind}".strip().capitalize())
@@ -178,7 +178,7 @@ def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
     for one in timeline[:most]:
         above = parts[-1][0] if parts else {"kind": ""}
         if above["kind"] == "promotion" and one.get("what") == CANARY["promoted"] and one["model"] == above["model"]:
-            parts[-1] = [above | {"what": "Promoted after its trial"}]
+            parts[-1] = [above | {"what": "Promoted after its canary"}]
         elif parts and is_quiet(one) and is_quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
             parts[-1].append(one)
         else:
@@ -195,8 +195,8 @@ def would_change(statement: Problem | None, production: Mapping[str, Any], canar
     if canary:
         share = _share(canary["share"]) or "a share"
         on = (
-            f"The canary {str(canary['model'])[:12]} answers {share} of those who ask since {canary['since']}. It takes "
-            f"over if it is {loss}; otherwise it goes, on {canary['until']} at the latest."
+            f"The canary {str(canary['model'])[:12]} serves {share} of the requests since {canary['since']}. It is "
+            f"promoted if it is {loss}; otherwise it is rolled back, on {canary['until']} at the latest."
         )
     else:
         on = (
@@ -206,12 +206,12 @@ def would_change(statement: Problem | None, production: Mapping[str, Any], canar
         )
     margin = f" and by {_typed(retrain.margin)} in {metric}" if retrain.margin else ""
     days = retrain.backstop_days
-    backstop = f", and in any case when this one is {number(days, 'days')} old" if days else ""
+    backstop = f", and in any case when the model is {number(days, 'days')} old" if days else ""
     return [
         on,
-        f"A newer model is trained when {retrain.k} of the last {retrain.n} looks (one every "
-        f"{number(retrain.every_days, 'days')}), the newest included, fall behind what this one promised by "
-        f"{number(retrain.standard_errors)} standard errors{margin}{backstop}. Never on broken data, at most "
+        f"The model is retrained when {retrain.k} of the last {retrain.n} periods (one every "
+        f"{number(retrain.every_days, 'days')}), the newest included, are worse than its reference by "
+        f"{number(retrain.standard_errors)} standard errors{margin}{backstop}. It is never retrained on broken data, at most "
         f"{number(retrain.budget_per_year)} times a year, and {number(retrain.cooldown_days, 'days')} after the last at "
         "the earliest.",
     ]
@@ -238,21 +238,21 @@ def _typed(value: Any) -> str:
 
 
 MEANINGS = {
-    "roc_auc": "how often one that is looked for is ranked above one that is not: 0.5 is guessing, 1 is perfect",
-    "average_precision": "how pure the top of the ranking is: 1 is perfect, guessing gives the share of those looked for",
-    "accuracy": "the share of right answers",
-    "f1": "precision and recall in one: 1 is perfect, 0 finds nobody",
-    "log_loss": "how wrong the probabilities are, the sure ones most: 0 is perfect",
-    "brier": "how far the probabilities are from what happened, squared: 0 is perfect",
+    "roc_auc": "how often a positive row is ranked above a negative one: 0.5 is guessing, 1 is perfect",
+    "average_precision": "precision averaged over the ranking: 1 is perfect, guessing gives the share of positives",
+    "accuracy": "the share of correct predictions",
+    "f1": "the harmonic mean of precision and recall: 1 is perfect, 0 finds no positive",
+    "log_loss": "how wrong the probabilities are, confident errors most: 0 is perfect",
+    "brier": "the squared distance of the probabilities from the outcome: 0 is perfect",
     "ece": "how far the probabilities are off on average: 0 is perfect",
-    "mae": "how far an answer is off on average",
-    "rmse": "how far an answer is off, large misses counting more",
-    "r2": "the share of the ups and downs that is explained: 1 is all, 0 is no better than the mean",
-    "mape": "how far an answer is off on average, as a share of the true value",
-    "ndcg": "how high in the list that which was wanted stands: 1 is all of it first, 0 is none of it in the list",
-    "hit_rate": "the share of lists that hold something that was wanted",
-    "recall": "the share of what was wanted that is in the list",
-    "map": "how high in the list that which was wanted stands, averaged over everything wanted: 1 is perfect",
+    "mae": "the average error of a prediction",
+    "rmse": "the average error of a prediction, large errors counting more",
+    "r2": "the share of the variance that is explained: 1 is all, 0 is no better than the mean",
+    "mape": "the average error of a prediction, as a share of the true value",
+    "ndcg": "how high the relevant items are in the list: 1 means all of them first, 0 means none in the list",
+    "hit_rate": "the share of lists with at least one relevant item",
+    "recall": "the share of the relevant items that are in the list",
+    "map": "precision averaged over the relevant items: 1 is perfect",
 }
 
 
@@ -262,16 +262,16 @@ def metric_meaning(name: Any) -> str:
 
 
 BRIEF = {
-    "worse than promised": "worse",
-    "too few rows to say": "not known yet",
-    "cannot be said yet": "not known yet",
-    "waits for the canary": "canary on trial",
+    "worse than reference": "worse",
+    "too few rows": "not known yet",
+    "not known yet": "not known yet",
+    "waits for the canary": "canary running",
     "waits: cooldown": "cooldown",
     "waits: budget spent": "budget spent",
     "waits for labels": "awaits labels",
-    "feed broken: mend it": "feed broken",
+    "feed broken: fix it": "feed broken",
     "waits for a stale stage": "waits",
-    "not looked at yet": "not looked at",
+    "not monitored yet": "not monitored",
     "not worth its cost": "not worth it",
 }
 
@@ -305,7 +305,7 @@ def _ingested(p: products.Ingestion) -> str:
 
 def _explored(p: products.Exploration) -> str:
     best = next(c for c in p.candidates if c.name == p.chosen.name)
-    return f"{best.name} is chosen out of {len(p.candidates)}: {number(best.mean)} ({span(best.low, best.high)})."
+    return f"{best.name} is selected from {len(p.candidates)}: {number(best.mean)} ({span(best.low, best.high)})."
 
 
 def _trained(p: products.Training) -> str:
@@ -317,15 +317,15 @@ def _trained(p: products.Training) -> str:
 def _evaluated(p: products.Evaluation) -> str:
     first = p.metrics[0]
     inside = f" ({span(first.low, first.high)})" if first.low is not None else ""
-    return f"{first.name.replace('_', ' ')} {number(first.value)}{inside} on the held-out period."
+    return f"{first.name.replace('_', ' ')} {number(first.value)}{inside} on the holdout period."
 
 
 def _windows(p: products.Transformation) -> str:
     if p.windows is None:
-        return "The rows have no time: a fifth of them is held out, drawn by chance."
+        return "The rows have no time: a random fifth of them is the holdout."
     w = p.windows
     start, end, held, until = (moment(one) for one in (w.since, w.train_until, w.holdout_from, w.holdout_until))
-    return f"Learn from {start} until {end}; {held} until {until} is held out."
+    return f"Training data from {start} until {end}; holdout from {held} until {until}."
 
 
 def _said(p: products.NeedGate | products.ValidationGate) -> str:
