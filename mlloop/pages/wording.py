@@ -200,9 +200,9 @@ def would_change(statement: Problem | None, production: Mapping[str, Any], canar
         )
     else:
         on = (
-            f"A newer model that passes the validation gate answers {_share(trial.share)} of those who ask, for "
-            f"{number(trial.deadline_days, 'days')} at most. It takes over after {number(trial.min_rows)} "
-            f"answers if it is {loss}."
+            f"A new model that passes the validation gate serves {_share(trial.share)} of the requests, for "
+            f"{number(trial.deadline_days, 'days')} at most. It is promoted after {number(trial.min_rows)} "
+            f"predictions if it is {loss}."
         )
     margin = f" and by {_typed(retrain.margin)} in {metric}" if retrain.margin else ""
     days = retrain.backstop_days
@@ -311,7 +311,7 @@ def _explored(p: products.Exploration) -> str:
 def _trained(p: products.Training) -> str:
     t = p.trained
     period = f", {moment(t.since)} to {moment(t.until)}" if t.until else ""
-    return f"{p.model.name} learned from {t.rows:,} rows{period}."
+    return f"{p.model.name} was trained on {t.rows:,} rows{period}."
 
 
 def _evaluated(p: products.Evaluation) -> str:
