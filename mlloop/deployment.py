@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from . import products
 from .release import canary, releases
 from .store import prediction_log
 from .core.errors import ModelError, PromotionRefused
@@ -25,7 +26,7 @@ from .release.preparation import Prepared
 from .problem import Problem, Recommendation
 from .release.releases import Release
 from .core.settings import Settings
-from .core.storage import digest_json, read_json
+from .core.storage import digest_json
 
 # %% ../nbs/23_deployment.ipynb #50149e9b
 def release_digest(ledger: Ledger, problem: str, model: str) -> str:
@@ -403,10 +404,10 @@ def put(
             "Leave it out for the one trained last, or see them: mlloop log",
         )
     product = settings.state / "products" / statement.name / "deployment.json"
-    made = read_json(product) if product.exists() else None
+    made = products.read_kept(product) if product.exists() else None
     release = None
-    if made and (model is None or made["model"]["digest"].startswith(model)):
-        model, release = made["model"]["digest"], made["release"]["digest"]
+    if isinstance(made, products.Deployment) and (model is None or made.model.digest.startswith(model)):
+        model, release = made.model.digest, made.release.digest
     elif model is None:
         raise ModelError("no model was made ready for production", statement.name, "Make one: mlloop run")
     model = model if release else known_model(ledger, statement.name, str(model))

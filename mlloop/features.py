@@ -21,6 +21,7 @@ from .data import event_features as behaviour, feature_registry  # noqa: F401  (
 from .comparison.baselines import split_by_digest, usable_columns
 from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .core.errors import DataError, ProblemError
+from .products import NeedGate
 from .problem import Problem, Recommendation, Rule, Tabular, utc
 
 # %% ../nbs/17_features.ipynb #fac13cc1
@@ -325,10 +326,9 @@ def _same(a, b) -> bool:
     return (pd.isna(a) and pd.isna(b)) or abs(a - b) <= 1e-9 * (1 + abs(a))
 
 # %% ../nbs/17_features.ipynb #3bdd6d4d
-def leak_suspects(need_gate: dict[str, Any]) -> list[str]:
+def leak_suspects(need_gate: NeedGate) -> list[str]:
     """The columns that the need gate left out because the analysis suspects them to leak the target."""
-    left_out = (need_gate.get("figures") or {}).get("left_out") or []
-    return [line["column"] for line in left_out if "leak" in line["why"]]
+    return [line.column for line in need_gate.figures.left_out if "leak" in line.why]
 
 # %% ../nbs/17_features.ipynb #8af54630
 def headline(made: FeatureSet, refs: dict[str, Any], changed: list[str]) -> str:

@@ -263,13 +263,6 @@ class Transformation(Product):
     changes: list[Change]
 
 
-class Suspect(Part):
-    """A column that may know the target, and the sign that gave it away."""
-
-    column: str
-    sign: str = ""
-
-
 class Facts(Part):
     """What analysis found, each fact as the function of its name gives it; None where the task has no such fact."""
 
@@ -947,7 +940,7 @@ def save_product(product: Mapping[str, str] | str, content: Product | None = Non
     return plain
 
 
-def load_product(upstream: Mapping[str, str] | str) -> dict[str, Any]:
+def load_product(upstream: Mapping[str, str] | str | Path) -> dict[str, Any]:
     """Read the product of an upstream stage as plain JSON, checked, e.g. ``load_product(upstream['features'])``.
 
     Raises

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mlloop import products
 from mlloop.core import storage
 from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
@@ -74,10 +75,11 @@ def turn_inputs(settings: Settings, plan: Plan, stage: str) -> dict[str, Any]:
     found = sorted(state.glob(kind.format(plan.problem)))
     if not found:
         raise UsageError(f"{stage} has not run for {plan.problem}", "", f"Run it: mlloop tick --problem {plan.problem}")
-    last = storage.read_json(found[-1])
     if stage == "monitoring":
-        return given | {"as_of": last["as_of"]}
-    return given | {"upstream": {"decision": str(found[-1]), "history": last["history"]}}
+        seen = products.read_kept(found[-1])
+        return given | {"as_of": seen.as_of if isinstance(seen, products.Monitoring) else None}
+    history = storage.read_json(found[-1])["history"]
+    return given | {"upstream": {"decision": str(found[-1]), "history": history}}
 
 
 def with_inputs(settings: Settings, plan: Plan, task: Task) -> Path:

@@ -6,11 +6,13 @@ schedules that fall on its period.
 
 import datetime as dt
 import json
+from pathlib import Path
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlloop import products
 from mlloop.core import metrics, storage
 from mlloop.core.errors import DataError
 from mlloop.loop import arrivals, turn
@@ -109,7 +111,7 @@ class Counterfactual:
             for name, (every, _) in self.schedules.items()
         }
         base = place.plan
-        self.recipe = storage.read_json(base.tasks["building"].products["data"])["estimator"]
+        self.recipe = products.load(base.tasks["building"].products["data"], products.Building).estimator.model_dump()
         self.first = self._first()
         self.folder = place.settings.state / "history" / base.problem
         self._tables: dict[str, Any] | None = None
@@ -254,7 +256,7 @@ class Counterfactual:
                 self.statement,
                 rows,
                 self._suspects(),
-                set(features.HISTORY) <= set(self._product("features")["features"]),
+                set(features.HISTORY) <= set(products.load(self._place_of("features"), products.Features).features),
             )
             frame = made.tables["rows"].to_pandas()
             time, task = arrivals._time(self.statement), self.statement.task
@@ -371,10 +373,10 @@ class Counterfactual:
     def _last(self) -> dt.datetime:
         return max(at for at in turn.decided(self.place.ledger, self.place.name) if at <= self.until)
 
-    def _product(self, stage: str) -> dict[str, Any]:
-        return storage.read_json(self.place.plan.tasks[stage].products["data"])
+    def _place_of(self, stage: str) -> Path:
+        return self.place.plan.tasks[stage].products["data"]
 
     def _suspects(self) -> list[str]:
         from mlloop import features
 
-        return features.leak_suspects(self._product("need_gate"))
+        return features.leak_suspects(products.load(self._place_of("need_gate"), products.NeedGate))

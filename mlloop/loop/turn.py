@@ -705,8 +705,9 @@ def _end(place: Place, plan: Plan, error: MlloopError | None, row: Row) -> dict[
     model = _made(plan, "training")
     details = {"as_of": at.isoformat(), "edition": plan.problem, "attempt": attempted(place, model, row)}
     if error is None:
-        made = storage.read_json(plan.tasks["deployment"].products["data"]) if "deployment" in plan.tasks else {}
-        action = made.get("action", "trained")
+        action = "trained"
+        if "deployment" in plan.tasks:
+            action = products.load(plan.tasks["deployment"].products["data"], products.Deployment).action
         verdict = "yes" if action in ("canary", "champion", "trained") else "no"
         said = {
             "canary": "The challenger passed its gate and answers for a share.",
@@ -841,8 +842,8 @@ def _made(plan: Plan, stage: str) -> str | None:
     path = plan.tasks[stage].products["data"] if stage in plan.tasks else None
     if path is None or not path.exists():
         return None
-    model = storage.read_json(path).get("model")
-    return model.get("digest") if isinstance(model, dict) else model
+    made = products.read_kept(path)
+    return made.model.digest if isinstance(made, products.Training) else None
 
 
 def resume(place: Place) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlloop import problem as problems
 from mlloop.core import errors, storage
@@ -28,6 +28,9 @@ from mlloop.pipeline import plan as plans
 from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
 from mlloop.pipeline.plan import Plan, Task
 from mlloop.store import objects
+
+if TYPE_CHECKING:
+    from mlloop.products import Product
 
 
 @dataclass(frozen=True)
@@ -184,9 +187,7 @@ def _outdated(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> l
 
     An evaluation that a gate has judged is history. The gate's record shows that without a look into the ledger.
     """
-    product = storage.read_json(task.products["data"])
-    compared = product.get("champion")
-    if not isinstance(compared, dict) or "model" not in product:
+    if storage.read_json(task.products["data"])["stage"] != "evaluation":
         return []
     ours = fresh.digests.of(task.products["data"])
     for gate in (one for one in plan.tasks.values() if one.is_gate and task.name in one.upstream):
@@ -195,10 +196,11 @@ def _outdated(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> l
             return []
     from mlloop.store.ledger import Ledger
 
+    judged = _products().load(task.products["data"], _products().Evaluation)
     row = Ledger.open(settings).champion(problems.load(statement_file(settings, plan)).name)
-    if row is None or row.model in (product["model"], compared.get("digest")):
+    if row is None or row.model in (judged.model, judged.champion.digest):
         return []
-    was = str(compared.get("digest") or "nobody")[:12]
+    was = (judged.champion.digest or "nobody")[:12]
     return [f"the champion is {str(row.model)[:12]} since it was compared with {was}"]
 
 
@@ -508,9 +510,9 @@ class _Work:
                 str(task.source),
                 f"Its last cell must call save_product, then: mlloop run --from {task.name}",
             )
-        content = storage.read_json(task.products["data"])
+        made = _products().read(task.products["data"])
         if task.is_gate:
-            self._into_ledger(task, before, products, content)
+            self._into_ledger(task, before, products, made)
         self.fresh.keep(
             Record(
                 task.name,
@@ -519,12 +521,12 @@ class _Work:
                 products,
                 seconds,
                 _now(),
-                _rows(content),
+                _rows(made),
                 cells,
                 self.run_id,
             )
         )
-        self.watch(Event("done", self.plan.problem, task.name, seconds=seconds, rows=_rows(content)))
+        self.watch(Event("done", self.plan.problem, task.name, seconds=seconds, rows=_rows(made)))
         return seconds
 
     def _notebook(self, task: Task, cells: list[dict]) -> None:
@@ -584,7 +586,7 @@ class _Work:
                 self._pool = self._stack.enter_context(execute.pool(self.settings))
             return self._pool
 
-    def _into_ledger(self, task: Task, parts, products: dict[str, str], content: dict) -> None:
+    def _into_ledger(self, task: Task, parts, products: dict[str, str], made: "Product") -> None:
         from mlloop.store.entries import Entry
         from mlloop.store.ledger import Ledger
 
@@ -592,8 +594,7 @@ class _Work:
             objects.keep(self.settings, self.plan.tasks[name].products["data"])
         verdict = plans.read_verdict(task.products["data"])
         statement = problems.load(statement_file(self.settings, self.plan))
-        model = content.get("model")
-        model = model.get("digest") if isinstance(model, dict) else model
+        model = made.model if isinstance(made, _products().ValidationGate) else (made.model_extra or {}).get("model")
         Ledger.open(self.settings).append(
             Entry(
                 "gate",
@@ -629,12 +630,18 @@ def _at_once() -> int:
     return max(1, min(2, os.cpu_count() or 1))
 
 
-def _rows(content: dict) -> int | None:
-    tables = content.get("tables") or {}
-    counts: list[int] = [
-        table["rows"] for table in tables.values() if isinstance(table, dict) and table.get("rows") is not None
-    ]
-    return sum(counts) if counts else None
+def _rows(product: "Product") -> int | None:
+    tables = getattr(product, "tables", {}).values()
+    counts = [one.get("rows") if isinstance(one, dict) else one.rows for one in tables]
+    known: list[int] = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _products():
+    """`mlloop.products`, whose models an up-to-date project does not wait for."""
+    from mlloop import products
+
+    return products
 
 
 def _is_prose(cell) -> bool:
