@@ -12,7 +12,6 @@ import loop_project
 import pytest
 
 from mlloop import problem as problems
-from mlloop.core import settings as _settings
 from mlloop.core.errors import UsageError
 from mlloop.loop import backtest, counterfactual, start
 from mlloop.pipeline import runner
@@ -123,30 +122,44 @@ def test_an_unknown_policy_is_refused_with_the_ones_there_are(statement):
         backtest.chosen_by_name(statement, ["every_5"])
 
 
+TURN_IT = """
+import datetime as dt
+from mlloop.loop import backtest
+from mlloop.pipeline import runner
+backtest.backtest(*runner.project("loan"), dt.datetime(2025, 3, 17), ["1_of_1"], 1)
+"""
+
+
 def test_a_killed_backtest_goes_on_and_the_project_stays_as_it_is(tmp_path):
-    """Kill it while a replay turns; the same command ends it, from the turns that were made."""
+    """Kill it while a replay turns; the same call ends it, from the turns that were made."""
     project = loop_project.make(tmp_path / "loan")
-    assert project.mlloop("run").returncode == 0, project.mlloop("run").stderr
-    before = [row.hash for row in project.ledger.rows()]
-    asked = ["backtest", "--until", "2025-03-17", "--policy", "1_of_1", "--jobs", "1", "--json"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{loop_project.REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    }
     running = subprocess.Popen(
-        [sys.executable, "-m", "mlloop.cli", *asked], cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, env={**os.environ},
+        [sys.executable, "-c", TURN_IT], cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, env=environment,
     )  # fmt: skip
     copies = project.root / ".mlloop" / "backtest" / "loan"
-    for _ in range(3000):
-        if running.poll() is not None or any(copies.glob("*/statement-*/.mlloop/turns/loan/*/decision.json")):
-            break
-        time.sleep(0.1)
+    turned = "*/statement-*/.mlloop/turns/loan/2025-03-10/decision.json"
+    begun = "*/statement-*/.mlloop/turns/loan/2025-03-17/ingestion.json"
+    while running.poll() is None and not any(copies.glob(begun)):
+        time.sleep(0.05)
     assert running.poll() is None, "it ended before it could be killed"
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    done = project.mlloop(*asked)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    first = next(copies.glob(turned)).stat().st_mtime_ns
+    kept: list[int] = []
+    settings, plan = runner.project("loan", project.root)
+
+    def told(one: backtest.Replayed) -> None:
+        kept.extend(path.stat().st_mtime_ns for path in copies.glob(turned))
+
+    given = (settings, plan, dt.datetime(2025, 3, 17), ["1_of_1"], 1)
+    found = backtest.backtest(*given, told=told, keep=True)
     assert {"statement", "1_of_1", "never", "always_no_gate"} <= {one["policy"] for one in found["rows"]}
-    assert [row.hash for row in project.ledger.rows()] == before
-    assert not (_settings.load(project.root).state / "turns").exists()
-    assert not list(copies.glob("*/statement-*/")), "the copies go when their result is kept"
-    again = project.mlloop(*asked)
-    assert again.returncode == 0 and json.loads(again.stdout) == found
+    assert kept and kept[0] == first, "the turn that was made before the kill is not made again"
+    assert {path.name for path in settings.state.iterdir()} <= {"backtest", "plans"}
+    again: list[bool] = []
+    assert backtest.backtest(*given, told=lambda one: again.append(one.kept)) == found and all(again)
