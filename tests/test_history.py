@@ -92,3 +92,13 @@ def test_a_loop_without_schedules_has_a_page_too(tmp_path):
     places = dataclasses.replace(_settings.load(), reports=tmp_path)
     page = history.write_page(places, SimpleNamespace(problem="shop"), bare)
     assert "whatever the figures say" not in page.read_text(encoding="utf-8")
+
+
+def test_what_a_schedule_is_worth_through_gate_and_trial_is_said_where_a_backtest_replayed_it():
+    found = {
+        **summary(),
+        "gated": {"every_1": {"net": 90_000.0, "retrainings": 9}, "every_4": {"net": 99_000.0, "retrainings": 4}},
+    }
+    assert history.sentences(found)[-2] == (
+        "the best fixed schedule through gate and trial (retraining every 4 periods, by mlloop backtest): 99,000 EUR, 4 retrainings"
+    )

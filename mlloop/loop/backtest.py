@@ -92,7 +92,7 @@ def chosen_by_name(statement: Problem, names: Sequence[str]) -> list[Policy]:
     """
     known = {one.name: one for one in policies(statement)}
     if unknown := [name for name in names if name not in known]:
-        told = f"there is no policy {unknown[0]!r}{problems.meant(unknown[0], list(known))}"
+        told = f"there is no policy {unknown[0]!r}{problems.did_you_mean(unknown[0], list(known))}"
         raise UsageError(told, "--policy", f"Choose among: {', '.join(known)}")
     return [one for one in known.values() if not names or one.name in names or one.name == OWN]
 
@@ -145,10 +145,7 @@ def backtest(
     asked = chosen_by_name(statement, names)
     folder = settings.state / "backtest" / plan.base
     mark = _mark(settings, statement, file)
-    results = {
-        one.name: folder / mark / f"{one.name}-{storage.digest_json([one.changes, until.isoformat()])[:12]}.json"
-        for one in asked
-    }
+    results = {one.name: folder / mark / f"{_named(one, until)}.json" for one in asked}
     missing = [one for one in asked if not results[one.name].exists()]
     found = {
         one.name: Replayed(one, storage.read_json(results[one.name]), True, 0.0) for one in asked if one not in missing
@@ -183,6 +180,26 @@ def backtest(
                 found[one.policy.name] = one
                 told(one)
     return compared(statement, [found[one.name] for one in asked])
+
+
+def kept_schedules(settings: Settings, plan: Plan, until: dt.datetime) -> dict[str, dict[str, Any]]:
+    """The totals of the fixed schedules that were replayed through gate and trial up to `until`, by name; {} where none was."""
+    file = runner.statement_file(settings, plan)
+    statement = problems.load(file)
+    folder = settings.state / "backtest" / plan.base
+    if not folder.exists():
+        return {}
+    folder /= _mark(settings, statement, file)
+    found = {}
+    for policy in policies(statement):
+        result = folder / f"{_named(policy, until)}.json"
+        if policy.changes.get("standard_errors") == NEVER_FIRES and result.exists():
+            found[policy.name] = storage.read_json(result)["totals"].get("loop", {})
+    return found
+
+
+def _named(policy: Policy, until: dt.datetime) -> str:
+    return f"{policy.name}-{storage.digest_json([policy.changes, until.isoformat()])[:12]}"
 
 
 def _must_be_here(settings: Settings, file: Path) -> None:

@@ -18,7 +18,7 @@ from mlloop import problem as problems
 from mlloop.core import metrics, storage
 from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
-from mlloop.loop import arrivals, counterfactual, turn
+from mlloop.loop import arrivals, backtest, counterfactual, turn
 from mlloop.loop.arrivals import Period
 from mlloop.loop.counterfactual import Counterfactual
 from mlloop.loop.turn import Place, Turned
@@ -139,6 +139,7 @@ def loop(
             told(Told(one, number, len(asked), time.monotonic() - began))
         watch("what it gained")
         summary = measured(place, asked, until, always, watch)
+        summary["gated"] = backtest.kept_schedules(settings, plan, until)
         summary["seconds"] = round(time.monotonic() - began, 1)
         storage.write_json(_file(settings, plan), summary)
         return History(summary, write_page(settings, plan, summary) if pages else None, turned)
@@ -164,8 +165,12 @@ def _kept(
     last = ledger.last(problem=statement.name)
     if not same or not last or last.hash != summary["ledger"]:
         return None
-    page = settings.reports / plan.problem / "loop.html"
-    return History(summary, page if page.exists() else write_page(settings, plan, summary), 0)
+    page, gated = settings.reports / plan.problem / "loop.html", backtest.kept_schedules(settings, plan, until)
+    if page.exists() and gated == summary.get("gated", {}):
+        return History(summary, page, 0)
+    summary["gated"] = gated
+    storage.write_json(path, summary)
+    return History(summary, write_page(settings, plan, summary), 0)
 
 
 # ------------------------------------------------------------------------------------------------ what it gained
@@ -308,8 +313,22 @@ def sentences(summary: dict[str, Any]) -> list[str]:
         said.append(f"over {len(summary['periods'])} periods the loop {' and '.join(against)}")
         if (best := summary.get("best_fixed")) and best != "always":
             called = f"the best fixed schedule, found afterwards ({summary['policies'][best]}, without gate or trial)"
-            said.insert(-1, f"the loop {_gained(totals, best, called, currency)}{_interval(summary, best)}")
+            said[-1:-1] = [f"the loop {_gained(totals, best, called, currency)}{_interval(summary, best)}"]
+        said[-1:-1] = _through_gates(summary)
     return said
+
+
+def _through_gates(summary: dict[str, Any]) -> list[str]:
+    """The best fixed schedule through gate and trial, where a backtest replayed some."""
+    gated = {name: one for name, one in summary.get("gated", {}).items() if one}
+    if not gated:
+        return []
+    name, best = max(gated.items(), key=lambda pair: pair[1]["net"])
+    every = int(name.removeprefix("every_"))
+    return [
+        f"the best fixed schedule through gate and trial ({counterfactual.in_words(every)}, by mlloop backtest): "
+        f"{best['net']:,.0f} {summary['currency']}, {best['retrainings']} retrainings"
+    ]
 
 
 def _interval(summary: dict[str, Any], name: str) -> str:
