@@ -320,7 +320,13 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
         moments = data[time].dt
         facts["trend"] = trend(over_time["value"])
         facts["seasons"] = {"weekday": season(y, moments.dayofweek), "hour": season(y, moments.hour)}
-    frames = {"rows": others, "y": y, "association": measured, "segments": groups, "over_time": over_time}
+    frames: dict[str, Any] = {
+        "rows": others,
+        "y": y,
+        "association": measured,
+        "segments": groups,
+        "over_time": over_time,
+    }
     frames |= {"windows": windows, "problem": problem}
     return Analysis(task.kind, facts, findings_of_rows(problem, facts), frames)
 

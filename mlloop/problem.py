@@ -630,7 +630,7 @@ def summary(problem: Problem):
 
     s, m, t = problem.success, problem.money, problem.time
     hit = (
-        f"; a hit: {problem.task.target} = {problem.task.positive} was said and is"
+        f"; a hit: {problem.task.target} = {problem.task.positive} was predicted and is true"
         if problem.task.kind == "classification"
         else ""
     )
@@ -679,6 +679,6 @@ def next_revision(path: Path, gate: str, must_change: list[str]) -> Path:
     head = [
         f"# Revision {revision}, opened because the {gate} gate said No to revision {revision - 1}. What must change:"
     ]
-    head += [f"#   - {' '.join(one.split())}" for one in must_change or ["(the gate gave no figure)"]]
+    head += [f"#   - {' '.join(requirement.split())}" for requirement in must_change or ["(the gate gave no figure)"]]
     body, replaced = re.subn(r"(?m)^revision:.*$", f"revision: {revision}", text, count=1)
     return storage.write_text(target, "\n".join([*head, "#", body if replaced else f"revision: {revision}\n{body}"]))

@@ -646,8 +646,8 @@ def counts_table(ingestion: Mapping) -> pd.DataFrame:
 # %% ../nbs/15_visualization.ipynb #46f1c9c9
 def missing_table(analysis: Mapping) -> pd.DataFrame:
     """The share of missing values of each column: column, share, n (DataFrame, one row a column)."""
-    found = analysis.get("facts", {}).get("columns", [])
-    rows = [(c["column"], c["missing"] / max(c["rows"], 1), c["rows"]) for c in found]
+    columns = analysis.get("facts", {}).get("columns", [])
+    rows = [(c["column"], c["missing"] / max(c["rows"], 1), c["rows"]) for c in columns]
     return pd.DataFrame(rows, columns=["column", "share", "n"])
 
 # %% ../nbs/15_visualization.ipynb #430f1135

@@ -318,9 +318,9 @@ def missing_words(
     table: ir.Table, columns: Sequence[str], context: Context, *, words: Iterable[str] = MISSING_WORDS
 ) -> Step:
     """Make words that mean 'missing' missing, whatever their case."""
-    said = sorted({str(word).strip().lower() for word in words})
+    missing = sorted({str(word).strip().lower() for word in words})
     return Step(
-        table, {c: ibis.ifelse(table[c].strip().lower().isin(said), ibis.null("string"), table[c]) for c in columns}
+        table, {c: ibis.ifelse(table[c].strip().lower().isin(missing), ibis.null("string"), table[c]) for c in columns}
     )
 
 # %% ../../nbs/data/cleaning.ipynb #401d4606
