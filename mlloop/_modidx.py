@@ -475,6 +475,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'mlloop.exploration.trials_of': ('exploration.html#trials_of', 'mlloop/exploration.py')},
             'mlloop.features': { 'mlloop.features.FeatureSet': ('features.html#featureset', 'mlloop/features.py'),
                                  'mlloop.features._catalogue_entry': ('features.html#_catalogue_entry', 'mlloop/features.py'),
+                                 'mlloop.features._changed_event_features': ('features.html#_changed_event_features', 'mlloop/features.py'),
                                  'mlloop.features._check_rule': ('features.html#_check_rule', 'mlloop/features.py'),
                                  'mlloop.features._fingerprint': ('features.html#_fingerprint', 'mlloop/features.py'),
                                  'mlloop.features._numeric_target': ('features.html#_numeric_target', 'mlloop/features.py'),

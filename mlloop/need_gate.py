@@ -195,7 +195,7 @@ def _reach(figures: dict[str, Any], statement: Problem) -> Check:
     passed = True if missing <= 0 else None if missing <= gained else False
     reason = (
         f"A cheap model reaches {metric.label} {number(model['value'])} (target {number(target)}); "
-        f"it lacks {number(missing)}, and was {number(gained)} metric than the best rule."
+        f"it lacks {number(missing)}, and was {number(gained)} better than the best rule."
     )
     change = (
         f"needs {metric.label} {number(target)}, best candidate {number(model['value'])} +- "
