@@ -21,8 +21,8 @@ from .data import event_features as behaviour, feature_registry  # noqa: F401  (
 from .comparison.baselines import split_by_digest, usable_columns
 from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .core.errors import DataError, ProblemError
-from .products import NeedGate
 from .problem import Problem, Recommendation, Rule, Tabular, utc
+from .products import NeedGate
 
 # %% ../nbs/17_features.ipynb #fac13cc1
 MISSING = "(missing)"
