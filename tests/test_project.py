@@ -18,6 +18,7 @@ import mlloop
 from mlloop.cli.app import app
 from mlloop.core import storage
 from mlloop.core.errors import DataError, ModelError, ProblemError, ProjectNotFound, UsageError
+from mlloop.pipeline.runner import Outcome
 from mlloop.project import InProduction, Monitored, Project, Reasons, Status
 from mlloop.service import champion as champions
 from mlloop.store.lake import Lake
@@ -333,7 +334,9 @@ def test_everything_shows_itself_in_a_notebook_and_escapes_what_it_shows(made, t
     project = Project(other.root)
     from report_project import looked
 
+    outcome = Outcome("<script>", ran=["training"], verdicts={"need": {"verdict": "no"}}, error=UsageError("<script>"))
     shown = [
+        outcome,
         project, project.champion("loan"), project.status("loan"), project.in_production("loan"), project.why("training", "loan"),
         Monitored("loan", pd.Timestamp("2025-07-07").to_pydatetime(), looked(str, 1), Path("x.ipynb")),
         Reasons("<script>", "loan", None, project.log("loan")), Status("loan", {"<script>": {"state": "fresh", "reasons": []}}),

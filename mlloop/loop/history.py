@@ -60,6 +60,13 @@ class History:
     page: Path | None
     turned: int
 
+    def _repr_html_(self) -> str:
+        from mlloop.pages import html_table
+
+        return html_table.table(
+            f"History of {self.summary['problem']}", [""], [[line] for line in sentences(self.summary)]
+        )
+
 
 def moments(
     statement, start: dt.datetime, since: dt.datetime | None, until: dt.datetime, every: int | None

@@ -64,6 +64,18 @@ class Outcome:
     def exit_code(self) -> int:
         return self.error.exit_code if self.error else 0
 
+    def _repr_html_(self) -> str:
+        from mlloop.pages import html_table
+
+        ended = [
+            *((name, "ran", self.took.get(name)) for name in self.ran),
+            *((name, "fresh", None) for name in self.fresh),
+        ]
+        lines = [*ended, *((name, "did not run", None) for name in self.skipped)]
+        gates = "; ".join(f"{gate} gate: {verdict['verdict']}" for gate, verdict in self.verdicts.items())
+        foot = " ".join(filter(None, [f"{gates}." if gates else "", str(self.error or "")]))
+        return html_table.table(f"{self.problem}: {self.seconds:.1f} s", ["stage", "state", "took (s)"], lines, foot)
+
 
 # ---------------------------------------------------------------------------------------------- one run at a time
 
