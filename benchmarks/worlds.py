@@ -491,17 +491,18 @@ def shop_oracle(root: Path, summary: dict[str, Any]) -> list[float]:
     """What lists by the customers' true liking are worth, in the periods of `summary`."""
     from mlloop.core import metrics
     from mlloop.data import simulator
-    from mlloop.loop import arrivals, turn
+    from mlloop.loop import arrivals
+    from mlloop.loop import session as sessions
     from mlloop.loop.counterfactual import Counterfactual
     from mlloop.pipeline import runner
     from mlloop.store import prediction_log
 
     settings, plan = runner.project("shop", root)
     moment = dt.datetime.fromisoformat
-    with turn.opened(settings, plan) as place:
-        truth = simulator.truth(**place.statement.simulator)
+    with sessions.opened(settings, plan) as session:
+        truth = simulator.truth(**session.statement.simulator)
         begins = [moment(one["since"]) for one in summary["periods"]]
-        compare = Counterfactual(place, begins, moment(summary["until"]), False)
+        compare = Counterfactual(session, begins, moment(summary["until"]), False)
         users = pd.Index(truth.customers["customer_id"].astype(str))
         items = truth.products["product_id"].astype(str).to_numpy()
         at = {item: n for n, item in enumerate(items)}
@@ -514,7 +515,7 @@ def shop_oracle(root: Path, summary: dict[str, Any]) -> list[float]:
                 log[log["items"].notna()].drop_duplicates("entity").reset_index(drop=True)[["entity", "at", "items"]]
             )
             liking = truth.liking((moment(one["since"]).date() - truth.parameters.start).days).copy()
-            bought = arrivals.bought_before(compare._events(), place.statement, shown)
+            bought = arrivals.bought_before(compare._events(), session.statement, shown)
             lists = []
             for user, before, now in zip(shown["entity"].astype(str), bought, shown["items"], strict=True):
                 if user not in users:
@@ -522,10 +523,10 @@ def shop_oracle(root: Path, summary: dict[str, Any]) -> list[float]:
                     continue
                 row = liking[users.get_loc(user)].copy()
                 row[[at[item] for item in before if item in at]] = -1
-                lists.append(items[np.argsort(-row)[: place.statement.task.k]].tolist())
+                lists.append(items[np.argsort(-row)[: session.statement.task.k]].tolist())
             values = compare._wants(shown.assign(items=lists))
-            worth = metrics.worth_of_hits(values["hits"], place.statement.money).mean()
-            found.append(float(worth * place.statement.money.decisions_per_period))
+            worth = metrics.worth_of_hits(values["hits"], session.statement.money).mean()
+            found.append(float(worth * session.statement.money.decisions_per_period))
     return found
 
 

@@ -6,7 +6,7 @@ The command line is a thin layer over `Project`. Heavy libraries are imported by
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mlloop.loop.backtest import Policy, Replayed
     from mlloop.loop.history import History, Told
+    from mlloop.loop.session import Session
     from mlloop.loop.turn import Turned
     from mlloop.pipeline.plan import Plan
     from mlloop.pipeline.runner import Event, Outcome
@@ -867,6 +868,22 @@ class Project:
 
     # the loop
 
+    @contextlib.contextmanager
+    def session(self, problem: str | None = None, *, watch: Watch = lambda word: None) -> "Iterator[Session]":
+        """Hold the project for turns of one problem, with warm kernels: what several turns in a row need.
+
+        Raises
+        ------
+        ProjectBusy
+            Another run holds the project.
+        UsageError
+            The problem's rows have no time.
+        """
+        from mlloop.loop import session
+
+        with session.opened(self.settings, self.plan(problem), self.command, watch) as held:
+            yield held
+
     def tick(
         self,
         problem: str | None = None,
@@ -896,14 +913,17 @@ class Project:
         UsageError
             No turn is due, or no model is in production.
         """
-        from mlloop.loop import turn
-        from mlloop.pipeline import runner
+        from mlloop.loop import session, turn
 
-        plan, now = self.plan(problem), moment(at) if at else _now()
-        with turn.copied(self.settings) if dry_run else contextlib.nullcontext(self.settings) as here:
-            plan = runner.project(problem, here.root)[1] if dry_run else plan
-            with turn.opened(here, plan, self.command, watch) as place:
-                return turn.turn(place, turn.chosen(place, now, bool(at)), launch=not dry_run, pages=not dry_run)
+        now = moment(at) if at else _now()
+        if dry_run:
+            self.plan(problem)  # an unknown problem is told before anything is copied
+            with session.copied(self.settings) as copy:
+                project = Project(copy.root, self.command)
+                with project.session(problem, watch=watch) as held:
+                    return turn.turn(held, turn.chosen(held, now, bool(at)), launch=False, pages=False)
+        with self.session(problem, watch=watch) as held:
+            return turn.turn(held, turn.chosen(held, now, bool(at)))
 
     def monitor(
         self,
@@ -927,11 +947,11 @@ class Project:
         from mlloop import products
         from mlloop.loop import turn
 
-        plan, now = self.plan(problem), moment(at) if at else _now()
-        with turn.opened(self.settings, plan, self.command, watch) as place:
-            period = turn.last_period(place, now, bool(at))
-            path = turn.looked_at(place, period)
-        return Monitored(plan.problem, period.until, products.load_kept(path), path.with_suffix(".ipynb"))
+        now = moment(at) if at else _now()
+        with self.session(problem, watch=watch) as held:
+            period = turn.last_period(held, now, bool(at))
+            path = turn.looked_at(held, period)
+        return Monitored(held.plan.problem, period.until, products.load_kept(path), path.with_suffix(".ipynb"))
 
     def retrain(
         self,
@@ -957,10 +977,9 @@ class Project:
         """
         from mlloop.loop import turn
 
-        plan = self.plan(problem)
         now = moment(at) if at else _now().replace(minute=0, second=0, microsecond=0)
-        with turn.opened(self.settings, plan, self.command, watch) as place:
-            return turn.retrain_now(place, now, _person(by), _reasons(reason), explore)
+        with self.session(problem, watch=watch) as held:
+            return turn.retrain_now(held, now, _person(by), _reasons(reason), explore)
 
     def loop(
         self,

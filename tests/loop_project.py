@@ -147,13 +147,14 @@ class Loop:
 
     def turn(self, *days: str) -> list:
         """Turns in this process, without pages."""
+        from mlloop.loop import session as sessions
         from mlloop.loop import turn
         from mlloop.pipeline import runner
         from mlloop.problem import utc
 
         settings, plan = runner.project("loan", self.root)
-        with turn.opened(settings, plan) as place:
-            return [turn.turn(place, utc(day), pages=False) for day in days]
+        with sessions.opened(settings, plan) as session:
+            return [turn.turn(session, utc(day), pages=False) for day in days]
 
     def killed_turn(self, day: str, word: str, steps: int) -> int:
         """A turn in a process of its own that is killed `steps` writes after it says `word`; its exit status."""
@@ -178,6 +179,7 @@ def die(root: str, day: str, word: str, steps: int) -> None:
     import time
 
     from mlloop.core.errors import ProjectBusy
+    from mlloop.loop import session as sessions
     from mlloop.loop import turn
     from mlloop.pipeline import runner
     from mlloop.problem import utc
@@ -200,8 +202,8 @@ def die(root: str, day: str, word: str, steps: int) -> None:
     sys.addaudithook(hook)
     for _ in range(100):  # a killed run is over when its kernels are
         try:
-            with turn.opened(settings, plan, watch=watch) as place:
-                turn.turn(place, utc(day), pages=False)
+            with sessions.opened(settings, plan, watch=watch) as session:
+                turn.turn(session, utc(day), pages=False)
             return
         except ProjectBusy:
             time.sleep(0.3)

@@ -6,8 +6,8 @@ schedules that fall on its period.
 
 import datetime as dt
 import json
-from pathlib import Path
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mlloop.core import metrics, storage
 from mlloop.core.errors import DataError
 from mlloop.loop import arrivals, turn
 from mlloop.loop.arrivals import Period
-from mlloop.loop.turn import Place
+from mlloop.loop.session import Session
 from mlloop.problem import Recommendation
 from mlloop.release import releases
 from mlloop.store import prediction_log
@@ -95,14 +95,14 @@ class Counterfactual:
 
     def __init__(
         self,
-        place: Place,
+        session: Session,
         begins: list[dt.datetime],
         until: dt.datetime,
         always: bool,
         windows: Sequence[int | None] = (None,),
     ):
-        self.place, self.begin, self.until, self.always = place, begins[0], until, always
-        self.statement = place.statement
+        self.session, self.begin, self.until, self.always = session, begins[0], until, always
+        self.statement = session.statement
         recommends = isinstance(self.statement.task, Recommendation)
         self.stride = -(-(len(begins) - 1) // MAX_FITS) if recommends and len(begins) > 1 else 1
         self.schedules = schedules(self.stride, len(begins), windows) if always else {}
@@ -110,10 +110,10 @@ class Counterfactual:
             name: {at: begins[number - number % every] for number, at in enumerate(begins)}
             for name, (every, _) in self.schedules.items()
         }
-        base = place.plan
+        base = session.plan
         self.recipe = products.load(base.tasks["building"].products["data"], products.Building).estimator.model_dump()
         self.first = self._first()
-        self.folder = place.settings.state / "history" / base.problem
+        self.folder = session.settings.state / "history" / base.problem
         self._tables: dict[str, Any] | None = None
         self._truth: Any = None
         self._models: dict[tuple[int | None, dt.datetime], Any] = {}
@@ -121,8 +121,8 @@ class Counterfactual:
     def _first(self) -> releases.Release:
         from mlloop import deployment
 
-        row = self.place.ledger.rows(problem=self.place.name, kind="promotion")[0]
-        return deployment.load_release(self.place.settings, self.place.ledger, self.place.name, str(row.model))
+        row = self.session.ledger.rows(problem=self.session.name, kind="promotion")[0]
+        return deployment.load_release(self.session.settings, self.session.ledger, self.session.name, str(row.model))
 
     def of(self, period: Period) -> dict[str, Any] | None:
         """since, until, n and for each policy value and worth; None where nothing can be said of it."""
@@ -145,7 +145,7 @@ class Counterfactual:
         if path.exists() and (kept := storage.read_json(path)).get("key") == key:
             return kept["found"]
         log = prediction_log.read(
-            prediction_log.folder_of(self.place.settings, self.place.name), period.since, period.until
+            prediction_log.folder_of(self.session.settings, self.session.name), period.since, period.until
         )
         log = (
             log[log["error"].isna()]
@@ -165,7 +165,7 @@ class Counterfactual:
         from mlloop.comparison import baselines
 
         task: Any = self.statement.task
-        truth = arrivals.labels(self.place.lake, self.statement, period.since, self.until)
+        truth = arrivals.labels(self.session.lake, self.statement, period.since, self.until)
         if truth is None or log.empty:
             return None
         on, by = (task.entity, "entity") if task.entity and task.entity in truth else ("id", "id")
@@ -207,7 +207,7 @@ class Counterfactual:
 
     def _rules(self) -> set[str]:
         """The rules that predicted at some time, by the digests under which the log has them."""
-        rows = self.place.ledger.rows(problem=self.place.name)
+        rows = self.session.ledger.rows(problem=self.session.name)
         named = {str(row.details["rule"]["model"]) for row in rows if isinstance(row.details.get("rule"), dict)}
         return named | {str(row.model) for row in rows if row.details.get("to") == "rule"}
 
@@ -361,20 +361,20 @@ class Counterfactual:
             from mlloop import transformation
 
             if isinstance(self.statement.task, Recommendation):
-                self._made = {name: self.place.lake.read(f"{self.place.name}/{name}") for name in ("events", "items")}
+                self._made = {name: self.session.lake.read(f"{self.session.name}/{name}") for name in ("events", "items")}
             else:
                 product = storage.read_json(
-                    self.place.folder("turns") / Period(self.until, self._last()).name / "ingestion.json"
+                    self.session.folder("turns") / Period(self.until, self._last()).name / "ingestion.json"
                 )
-                tables = {name: self.place.lake.read(one) for name, one in product["tables"].items()}
+                tables = {name: self.session.lake.read(one) for name, one in product["tables"].items()}
                 self._made = transformation.transform(self.statement, tables, self._last()).tables
         return self._made
 
     def _last(self) -> dt.datetime:
-        return max(at for at in turn.decided(self.place.ledger, self.place.name) if at <= self.until)
+        return max(at for at in turn.decided(self.session.ledger, self.session.name) if at <= self.until)
 
     def _place_of(self, stage: str) -> Path:
-        return self.place.plan.tasks[stage].products["data"]
+        return self.session.plan.tasks[stage].products["data"]
 
     def _suspects(self) -> list[str]:
         from mlloop import features

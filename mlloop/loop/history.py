@@ -21,7 +21,8 @@ from mlloop.core.settings import Settings
 from mlloop.loop import arrivals, backtest, counterfactual, turn
 from mlloop.loop.arrivals import Period
 from mlloop.loop.counterfactual import Counterfactual
-from mlloop.loop.turn import Place, Turned
+from mlloop.loop.session import Session, opened
+from mlloop.loop.turn import Turned
 from mlloop.pages import wording
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
@@ -130,22 +131,22 @@ def loop(
 
     if done := _kept(settings, plan, until, since, every):
         return done
-    with turn.opened(settings, plan, "mlloop loop", watch) as place:
-        start = turn.start_of(place.statement, place.ledger)
-        asked = moments(place.statement, start, since, until, every)
+    with opened(settings, plan, "mlloop loop", watch) as session:
+        start = turn.start_of(session.statement, session.ledger)
+        asked = moments(session.statement, start, since, until, every)
         turned, began = 0, time.monotonic()
         for number, at in enumerate(asked, 1):
-            new = at not in turn.decided(place.ledger, place.name)
-            one = turn.turn(place, at, pages=False)
+            new = at not in turn.decided(session.ledger, session.name)
+            one = turn.turn(session, at, pages=False)
             if pages and new and (one.verdict == "yes" or number == len(asked)):
-                with place.step("page"):
-                    period = Period(at - dt.timedelta(days=place.statement.retrain.every_days), at)
-                    turn.show(place, period)
-                    turn.monitored(place, period)
+                with session.step("page"):
+                    period = Period(at - dt.timedelta(days=session.statement.retrain.every_days), at)
+                    turn.show(session, period)
+                    turn.monitored(session, period)
             turned += new
             told(Told(one, number, len(asked), time.monotonic() - began))
         watch("what it gained")
-        summary = measured(place, asked, until, always, watch)
+        summary = measured(session, asked, until, always, watch)
         summary["gated"] = backtest.kept_schedules(settings, plan, until)
         summary["seconds"] = round(time.monotonic() - began, 1)
         storage.write_json(_file(settings, plan), summary)
@@ -184,7 +185,7 @@ def _kept(
 
 
 def measured(
-    place: Place,
+    session: Session,
     asked: list[dt.datetime],
     until: dt.datetime,
     always: bool = True,
@@ -198,22 +199,22 @@ def measured(
     windows : sequence of int or None
         Days that fixed schedules learn from, see `counterfactual.Counterfactual`.
     """
-    step = dt.timedelta(days=place.statement.retrain.every_days)
-    rows = turn.decided(place.ledger, place.name)
+    step = dt.timedelta(days=session.statement.retrain.every_days)
+    rows = turn.decided(session.ledger, session.name)
     periods = [Period(at - step, at) for at in asked]
-    compare = Counterfactual(place, [period.since for period in periods], until, always, windows)
+    compare = Counterfactual(session, [period.since for period in periods], until, always, windows)
     figures = []
     for period in periods:
         watch(f"what it gained: {period.name}")
-        if _known(place, period, until) and (found := compare.of(period)):
+        if _known(session, period, until) and (found := compare.of(period)):
             figures.append(found)
-    last = place.ledger.last(problem=place.name)
-    happened = turn.events(place, until)
-    totals = _totals(place, figures, [at for at in asked if at in rows and rows[at].verdict == "yes"], compare)
+    last = session.ledger.last(problem=session.name)
+    happened = turn.events(session, until)
+    totals = _totals(session, figures, [at for at in asked if at in rows and rows[at].verdict == "yes"], compare)
     return {
-        "problem": place.name,
-        "metric": place.statement.success.metric,
-        "currency": place.statement.money.currency,
+        "problem": session.name,
+        "metric": session.statement.success.metric,
+        "currency": session.statement.money.currency,
         "until": until.isoformat(),
         "ledger": last.hash if last else "",
         "turns": [
@@ -224,27 +225,27 @@ def measured(
         "events": happened,
         "periods": figures,
         "totals": totals,
-        "against": _against(place, figures, totals),
+        "against": _against(session, figures, totals),
         "best_fixed": max((name for name in compare.schedules if name in totals), key=lambda n: totals[n]["net"], default=None),
         "policies": {**POLICIES, **{name: counterfactual.in_words(*one) for name, one in compare.schedules.items()}},
-        "note": _note(place, compare, always),
+        "note": _note(session, compare, always),
     }  # fmt: skip
 
 
-def _known(place: Place, period: Period, until: dt.datetime) -> bool:
+def _known(session: Session, period: Period, until: dt.datetime) -> bool:
     late = (
-        place.statement.time.holdout_days
-        if isinstance(place.statement.task, Recommendation)
-        else place.statement.time.label_delay_days
+        session.statement.time.holdout_days
+        if isinstance(session.statement.task, Recommendation)
+        else session.statement.time.label_delay_days
     )
     return period.until + dt.timedelta(days=late) <= until
 
 
 def _totals(
-    place: Place, figures: list[dict[str, Any]], retrained: list[dt.datetime], compare: Counterfactual
+    session: Session, figures: list[dict[str, Any]], retrained: list[dt.datetime], compare: Counterfactual
 ) -> dict[str, Any]:
     """For each policy: mean figure, number of retrainings, worth less what the retrainings cost."""
-    money, days = place.statement.money, place.statement.retrain.every_days
+    money, days = session.statement.money, session.statement.retrain.every_days
     names = [name for name in ("loop", "never", *compare.schedules) if figures and all(name in one for one in figures)]
     if not figures:
         return {}
@@ -270,9 +271,9 @@ def _totals(
     return found
 
 
-def _against(place: Place, figures: list[dict[str, Any]], totals: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _against(session: Session, figures: list[dict[str, Any]], totals: dict[str, Any]) -> dict[str, dict[str, float]]:
     """For each other policy: what the loop is worth more, net of retraining, with its interval."""
-    scale = place.statement.retrain.every_days / place.statement.money.period_days
+    scale = session.statement.retrain.every_days / session.statement.money.period_days
     return {
         name: counterfactual.gained(figures, "loop", name, scale, totals["loop"]["cost"] - one["cost"])
         for name, one in totals.items()
@@ -280,11 +281,11 @@ def _against(place: Place, figures: list[dict[str, Any]], totals: dict[str, Any]
     }
 
 
-def _note(place: Place, compare: Counterfactual, always: bool) -> str:
+def _note(session: Session, compare: Counterfactual, always: bool) -> str:
     if not always:
         return ""
     bound = ""
-    if not isinstance(place.statement.task, Recommendation):
+    if not isinstance(session.statement.task, Recommendation):
         bound = f", at most the newest {counterfactual.MAX_ROWS:,} rows"
     return (
         f"A schedule is a replay without gate or trial: the recipe of the first model ({compare.recipe['name']}), fitted to every "
