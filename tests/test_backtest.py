@@ -130,6 +130,7 @@ backtest.backtest(*runner.project("loan"), dt.datetime(2025, 3, 17), ["1_of_1"],
 """
 
 
+@pytest.mark.timeout(2400)  # three runs of a whole project's stages; only a busy machine comes near it
 def test_a_killed_backtest_goes_on_and_the_project_stays_as_it_is(tmp_path):
     """Kill it while a replay turns; the same call ends it, from the turns that were made."""
     project = loop_project.make(tmp_path / "loan")
