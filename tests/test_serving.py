@@ -1,5 +1,6 @@
 """The service: what it refuses and how, who answers, hot swaps, kills, fuzzing; and batch scoring as the same code."""
 
+import datetime as dt
 import json
 import resource
 import signal
@@ -491,3 +492,28 @@ def test_what_a_table_leaves_out_is_read_as_the_text_that_it_is(production):
         batch.score(production.settings, "shop", str(production.root / name))
         kept = logged(production, "shop").tail(2).set_index("entity")["row"].map(json.loads)
         assert kept["u1"]["exclude"] == told and kept["u2"].get("exclude") is None
+
+
+def test_a_period_opens_only_the_segments_that_can_hold_it(tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    for day in range(1, 6):
+        log = prediction_log.Log(tmp_path)
+        log.append(
+            [
+                {
+                    "id": f"p{day}",
+                    "at": f"2025-03-0{day}T12:00:00.000000",
+                    "problem": "loan",
+                    "model": "m",
+                    "role": "champion",
+                }
+            ]
+        )
+        log.close()
+        prediction_log.seal(tmp_path)
+    opened, read = [], pq.read_table
+    monkeypatch.setattr(pq, "read_table", lambda path, **more: (opened.append(path), read(path, **more))[1])
+    found = prediction_log.read(tmp_path, dt.datetime(2025, 3, 3), dt.datetime(2025, 3, 4))
+    assert list(found["id"]) == ["p3"] and len(opened) == 1
+    assert len(prediction_log.read(tmp_path)) == 5

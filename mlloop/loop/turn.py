@@ -386,7 +386,9 @@ def judged(session: Session, period: Period) -> list[dict[str, Any]]:
 
 def history(session: Session, until: dt.datetime) -> list[dict[str, Any]]:
     """The products of monitoring of the periods that had ended at `until`, the oldest first."""
-    found = [products.load_kept(path) for path in sorted(session.folder("monitoring").glob("[!.]*.json"))]
+    from mlloop.monitors.evidence import kept_product
+
+    found = [kept_product(path) for path in sorted(session.folder("monitoring").glob("[!.]*.json"))]
     return sorted((one for one in found if utc(one["as_of"]) <= until), key=lambda one: one["as_of"])
 
 
@@ -458,6 +460,8 @@ def judged_product(session: Session, model: str | None, stage: str) -> dict[str,
 
 def decide(session: Session, period: Period) -> Row:
     """Decide, keep what was decided on, and write the decision's row; the row that is there, where it is."""
+    from mlloop.monitors import evidence
+
     known, seen = facts(session, period.until), history(session, period.until)
     decision = retraining.decide(session.statement, seen, known)
     files = {path.stem: path for path in session.folder("monitoring").glob("[!.]*.json")}
@@ -468,7 +472,9 @@ def decide(session: Session, period: Period) -> Row:
         "decision": decision,
         "events": events(session, period.until),
         "history": [
-            str(files[name]) for name in sorted(files) if utc(storage.read_json(files[name])["as_of"]) <= period.until
+            str(files[name])
+            for name in sorted(files)
+            if utc(evidence.kept_product(files[name])["as_of"]) <= period.until
         ],
     }
     storage.write_json(session.folder("turns") / period.name / "decision.json", storage.plain(kept))

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['FORMER', 'PERIODS', 'Reference', 'Other', 'Answers', 'Inputs', 'moment_of', 'trained_at', 'clock', 'champion_at',
            'anchor', 'last_end', 'reference_of', 'described', 'with_truth', 'labels_at', 'wants_of', 'feed_of',
-           'stand_ins', 'earlier_products', 'folder_of', 'product_path', 'gather']
+           'stand_ins', 'kept_product', 'earlier_products', 'folder_of', 'product_path', 'gather']
 
 # %% ../../nbs/monitors/evidence.ipynb #7eaefa2f
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -497,13 +497,24 @@ def stand_ins(ledger: Ledger, problem: str, model: str) -> list[Other]:
             found.append(Other(row.model, f"model {row.model[:12]}", "former"))
     return found
 
+# %% ../../nbs/monitors/evidence.ipynb #e037cdf2
+def kept_product(path: Path) -> dict[str, Any]:
+    """A product of monitoring; each is read once in a process, so that a period takes no longer for those before it."""
+    stat = path.stat()
+    return _read_once(str(path), stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=2000)
+def _read_once(path: str, written_ns: int, size: int) -> dict[str, Any]:
+    return products.load_kept(Path(path))
+
 # %% ../../nbs/monitors/evidence.ipynb #9896f4f7
 PERIODS = 60
 
 
 def earlier_products(settings: Settings, problem: str, before: dt.datetime) -> list[dict[str, Any]]:
     """The monitoring products of periods that ended before a moment, the oldest first."""
-    found = [products.load_kept(path) for path in sorted(folder_of(settings, problem).glob("[0-9]*.json"))]
+    found = [kept_product(path) for path in sorted(folder_of(settings, problem).glob("[0-9]*.json"))]
     return sorted((one for one in found if one["as_of"] < before.isoformat()), key=lambda one: one["as_of"])
 
 # %% ../../nbs/monitors/evidence.ipynb #d9043b48

@@ -8,6 +8,7 @@ What cannot be written is counted, never silently dropped.
 import contextlib
 import datetime as dt
 import fcntl
+import functools
 import json
 import os
 import threading
@@ -268,7 +269,7 @@ def read(
                 parts.append(_table(list(records(path))))
             except FileNotFoundError:  # sealed meanwhile
                 parts.append(pq.read_table(whole, schema=schema, filters=inside))
-        elif path.suffix == ".parquet":
+        elif path.suffix == ".parquet" and _overlaps(path, since, until):
             parts.append(pq.read_table(path, schema=schema, filters=inside))
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     for bound, compare in ((since, pc.greater_equal), (until, pc.less)):
@@ -276,6 +277,28 @@ def read(
             table = table.filter(compare(table["at"], pa.scalar(bound, pa.timestamp("us"))))
     frame = table.to_pandas().drop_duplicates("id").sort_values(["at", "id"], ignore_index=True)
     return frame[list(columns)] if columns else frame
+
+
+def _overlaps(path: Path, since: dt.datetime | None, until: dt.datetime | None) -> bool:
+    """Whether a sealed segment can hold predictions of [since, until); one that does not say may."""
+    first, last = _span(str(path))
+    return not (first is not None and ((until is not None and first >= until) or (since is not None and last < since)))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _span(path: str) -> tuple[Any, Any]:
+    """The first and the last moment in a sealed segment, which never changes: read once, however often the log is."""
+    import pyarrow.parquet as pq
+
+    meta = pq.read_metadata(path)
+    column = meta.schema.names.index("at") if "at" in meta.schema.names else 0
+    groups = [meta.row_group(n).column(column) for n in range(meta.num_row_groups)]
+    named = all(
+        one.path_in_schema == "at" and one.statistics is not None and one.statistics.has_min_max for one in groups
+    )
+    if not groups or not named:
+        return None, None
+    return min(one.statistics.min for one in groups), max(one.statistics.max for one in groups)
 
 
 def asked(frame: "pd.DataFrame") -> "pd.DataFrame":
