@@ -116,7 +116,7 @@ def deploy(
     """
     gate = ledger.last(problem=statement.name, kind="gate", subject="validation", model=model)
     key = digest_json(["deploy", statement.name, model, gate.id if gate else None])
-    given = dict(
+    given: dict[str, Any] = dict(
         digests={"model": model, "release": release}, actor=actor, evidence=gate.evidence if gate else (), key=key
     )
     if rule and rule.get("release"):

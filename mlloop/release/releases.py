@@ -314,7 +314,7 @@ class Rule:
                 raise ModelError(f"its rule cannot be computed: {said}", self.told["name"], NEXT) from error
             finally:
                 self.con.unregister("asked")
-        raw = np.ma.filled(np.ma.asarray(got, dtype=float), np.nan)
+        raw: np.ndarray = np.ma.filled(np.ma.asarray(got, dtype=float), np.nan)
         raw = np.where(np.isfinite(raw), raw, self.told["fill"])
         curve = self.told.get("curve")
         return np.interp(raw, curve["score"], curve["probability"]) if curve else raw

@@ -227,7 +227,7 @@ def _best_sellers(
     from mlloop.models import candidates
 
     task: Any = statement.task
-    fitted = candidates.rule(rule, task).fit(events, items)
+    fitted = candidates.rule_recommender(rule, task).fit(events, items)
     card |= {
         "k": task.k,
         "repeats": task.repeats,
