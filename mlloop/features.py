@@ -214,12 +214,12 @@ def _numeric_target(rows: ibis.Table, task) -> ibis.Value:
 
 # %% ../nbs/17_features.ipynb #1625d645
 def cutoffs(windows: dict[str, Any]) -> list[dt.datetime]:
-    """The moments as of which features are computed, ascending; the last is the start of the holdout."""
+    """The moments as of which features are computed, ascending; the last is the end of the holdout."""
     folds = windows["folds"]
     start = utc(folds[0]["train_until"])
     length = utc(folds[0]["test_until"]) - utc(folds[0]["test_from"])
     earlier = [start - length] if start - length > utc(windows["from"]) else []
-    return sorted({*earlier, *(utc(fold["train_until"]) for fold in folds), utc(windows["holdout_from"])})
+    return sorted({*earlier, *(utc(fold["train_until"]) for fold in folds), utc(windows["holdout_from"]), utc(windows["holdout_until"])})
 
 # %% ../nbs/17_features.ipynb #27726ada
 def features_at_cutoffs(

@@ -334,7 +334,7 @@ class Retrain(Record):
     """When the loop retrains: `k` of the last `n` periods, the latest among them, worse than the reference; or at once, where
     one is worse by `severe_standard_errors`.
 
-    A retraining learns from the last `window_days` before its held-out days, where given; else from everything before them.
+    A retraining finds out from how much of its past it learns; nothing older than `window_days`, where given, is considered.
     """
 
     every_days: Positive = 7
@@ -367,7 +367,11 @@ class Canary(Record):
 
 # %% ../nbs/10_problem.ipynb #febe797a
 class Problem(Record):
-    """A problem statement, whole and consistent."""
+    """A problem statement, whole and consistent.
+
+    `refit` says what goes to production once the recipe was judged on rows that its models had not learnt: the recipe
+    fitted to everything that is labelled (true), or the model that was judged last.
+    """
 
     name: Name
     revision: Positive = 1
@@ -384,6 +388,7 @@ class Problem(Record):
     money: Money
     need: Need = Need()
     budget: Budget = Budget()
+    refit: bool = True
     retrain: Retrain = Retrain()
     canary: Canary = Canary()
 

@@ -449,9 +449,9 @@ class Judged(Part):
     path: str
     digest: str
     form: str
-    learnt_until: str
-    since: str
-    until: str
+    learnt_until: str | None = None
+    since: str | None = None
+    until: str | None = None
     rows: int
     lookback: str | None = None
     half: bool | None = None
@@ -478,10 +478,10 @@ class Lookback(Part):
 
     candidates: list[LookbackCandidate]
     chosen: str
-    halves: JsonValue = None
+    halves: list[str]
     by: str
     n: int
-    blocks: int
+    blocks: list[list[str]]
     changed_at: str | None = None
 
 
@@ -590,7 +590,7 @@ class Refit(Part):
     unit: str
     bound: Number
     gain: Interval | None = None
-    slices: JsonValue = None
+    slices: list[dict[str, JsonValue]] | None = None
 
 
 class Evaluation(Product):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', 'better_than_rule', 'better_than_champion',
-           'right_for_everybody', 'quick_enough', 'can_be_asked', 'decide', 'ask_afresh', 'answer', 'is_same',
-           'headline', 'reasons', 'contest_title', 'losers']
+           'right_for_everybody', 'quick_enough', 'can_be_asked', 'released_as_judged', 'decide', 'attainable',
+           'ask_afresh', 'answer', 'is_same', 'headline', 'reasons', 'contest_title', 'losers']
 
 # %% ../nbs/22_validation_gate.ipynb #bd2e387c
 import math
@@ -112,6 +112,9 @@ def right_for_everybody(figures: dict[str, Any], statement: Problem) -> list[Che
     for name in s.slices:
         groups = [g for g in figures.get("slices") or [] if g["slice"] == name]
         judged = [g for g in groups if g["n"] >= s.min_slice_rows]
+        if figures.get("refit") and groups and not judged:
+            checks.append(_too_few_for_groups(name, groups, s.min_slice_rows))
+            continue
         if not judged or any(not is_figure(g) or g["gap"] is None for g in judged):
             checks.append(missing(f"no group of {name} left behind", f"the groups of {name}"))
             continue
@@ -143,6 +146,13 @@ def right_for_everybody(figures: dict[str, Any], statement: Problem) -> list[Che
         )
     return checks
 
+# %% ../nbs/22_validation_gate.ipynb #4a222bc9
+def _too_few_for_groups(name: str, groups: list[dict[str, Any]], least: int) -> Check:
+    """Left open: so soon after a change no group has rows enough to be judged."""
+    most = max(g["n"] for g in groups)
+    said = f"No group of {name} has the {least:,} rows asked for (at most {most:,}): whether one is left behind is open."
+    return Check(f"no group of {name} left behind", None, said, most, None, None, least, "rows", f"{least - most:,} more rows of {name} '{max(groups, key=lambda g: g['n'])['group']}'")
+
 # %% ../nbs/22_validation_gate.ipynb #97fae553
 def quick_enough(figures: dict[str, Any], statement: Problem) -> Check:
     """Do 99 of 100 answers come in time?"""
@@ -168,6 +178,27 @@ def can_be_asked(asked: dict[str, Any] | None) -> Check:
     said = f"A fresh process loaded the model and gave {asked['same']} of {asked['asked']} answers as the evaluation had them."
     return Check(name, passed, said, asked["same"], None, None, asked["asked"], "answers", "" if passed else said)
 
+# %% ../nbs/22_validation_gate.ipynb #c1784384
+def released_as_judged(figures: dict[str, Any], statement: Problem) -> list[Check]:
+    """One check where a refit goes out: does it predict as the judged models do?"""
+    refit = figures.get("refit")
+    if not refit:
+        return []
+    name, differs, bound = "what goes out is what was judged", refit.get("differs"), refit.get("bound")
+    if differs is None or bound is None or not math.isfinite(differs):
+        return [missing(name, "how far the refit lies from the judged models")]
+    gain, falls = refit.get("gain"), refit.get("slices") or []
+    worst = max(falls, key=lambda one: one["fall"], default=None)
+    wrong = []
+    if differs > bound:
+        wrong.append(f"its predictions differ by {number(differs)} ({refit['unit']}), {number(bound)} is allowed")
+    if gain is not None and gain["high"] < 0:
+        wrong.append(f"on rows it has learnt it is worse than they are by {number(-gain['value'])}")
+    if worst and worst["fall"] > statement.success.max_slice_gap:
+        wrong.append(f"in {worst['slice']} '{worst['group']}' it is {number(worst['fall'])} worse than they are")
+    said = f"On the newest {refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
+    return [Check(name, not wrong, f"{said}; {'; '.join(wrong)}." if wrong else f"{said}, {number(bound)} is allowed.", differs, None, None, bound, refit["unit"], "; ".join(wrong))]
+
 # %% ../nbs/22_validation_gate.ipynb #bc755958
 def decide(figures: dict[str, Any], statement: Problem, asked: dict[str, Any] | None) -> dict[str, Any]:
     """The verdict of the validation gate.
@@ -190,10 +221,56 @@ def decide(figures: dict[str, Any], statement: Problem, asked: dict[str, Any] | 
         better_than_rule(figures, statement),
         better_than_champion(figures, statement),
         *right_for_everybody(figures, statement),
+        *released_as_judged(figures, statement),
         quick_enough(figures, statement),
         can_be_asked(asked),
     ]
     return conclude("validation", checks, main="threshold met")
+
+# %% ../nbs/22_validation_gate.ipynb #1aa0856e
+def attainable(figures: dict[str, Any], statement: Problem, asked: dict[str, Any] | None, model: str) -> dict[str, Any] | None:
+    """What is attainable now: best, usable, challenger, champion, rule, their gains, and a sentence; None without a main figure.
+
+    Parameters
+    ----------
+    model : str
+        Digest of the model that would go out.
+    """
+    main, place, found = figures.get("main"), figures.get("best_rule"), figures.get("champion") or {}
+    if main is None or not is_figure(main):
+        return None
+    short = lambda e: {key: e[key] for key in ("value", "low", "high")}
+    row = figures["contenders"][place] if place is not None else None
+    rule = {"name": row["name"], **short(row["metric"])} if row and is_figure(row.get("metric")) else None
+    champion = {"model": found["digest"], **short(found["metric"])} if found.get("digest") and is_figure(found.get("metric")) else None
+    whole = lambda e: {key: e[key] for key in ("value", "low", "high", "n")} if is_figure(e) else None
+    gains = {"challenger_over_rule": whole(row.get("gain")) if row else None, "challenger_over_champion": whole(found.get("gain")), "champion_over_rule": whole(found.get("over_rule"))}
+    checks = [quick_enough(figures, statement), can_be_asked(asked), *released_as_judged(figures, statement), *right_for_everybody(figures, statement)]
+    usable = all(check.passed is not False for check in checks)
+    best = _best_of(usable, gains, bool(found.get("digest")))
+    label = metrics.metric(statement.success.metric).label
+    return {
+        "metric": statement.success.metric, "label": label, "n": main["n"], "best": best, "usable": usable,
+        "challenger": {"model": model, **short(main)}, "champion": champion, "rule": rule, "gains": gains,
+        "said": _attainable_said(best, main, rule, champion, label, statement),
+    }  # fmt: skip
+
+
+def _best_of(usable: bool, gains: dict[str, Any], has_champion: bool) -> str:
+    surely = lambda gain: gain is not None and gain["low"] > 0
+    if usable and surely(gains["challenger_over_rule"]) and (not has_champion or surely(gains["challenger_over_champion"])):
+        return "challenger"
+    over_rule = gains["champion_over_rule"]
+    return "champion" if has_champion and not (over_rule is not None and over_rule["high"] < 0) else "rule"
+
+
+def _attainable_said(best: str, main, rule, champion, label: str, statement: Problem) -> str:
+    interval = lambda e: f"{number(e['value'])} [{number(e['low'])}, {number(e['high'])}]"
+    told = [f"the challenger gives {interval(main)}"]
+    told += [f"the champion {interval(champion)}"] if champion else []
+    told += [f"the rule '{rule['name']}' {interval(rule)}"] if rule else []
+    who = {"challenger": "the challenger", "champion": "the champion", "rule": "the rule"}[best]
+    return f"Attainable now, {label} on {main['n']:,} rows: {', '.join(told)}; {number(statement.success.threshold)} is asked for. Best of these: {who}."
 
 # %% ../nbs/22_validation_gate.ipynb #87ed6624
 PATIENCE_S = 120

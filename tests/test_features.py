@@ -202,7 +202,8 @@ def test_the_cutoffs_end_with_the_held_out_period():
     windows = {
         "from": "2025-01-01",
         "holdout_from": "2025-04-01",
+        "holdout_until": "2025-04-29",
         "folds": [{"train_until": "2025-03-04", "test_from": "2025-03-04", "test_until": "2025-03-18"}],
     }
     found = features.cutoffs(windows)
-    assert found == [dt.datetime(2025, 2, 18), dt.datetime(2025, 3, 4), dt.datetime(2025, 4, 1)]
+    assert found == [dt.datetime(2025, 2, 18), dt.datetime(2025, 3, 4), dt.datetime(2025, 4, 1), dt.datetime(2025, 4, 29)]

@@ -132,7 +132,7 @@ def test_no_row_of_the_held_out_period_is_learned_from():
     found = training.material(loans(), product, lambda ref: ibis.memtable(table.sample(frac=1, random_state=0)))
     assert found.trained["rows"] == 96 and found.trained["until"] == pd.Timestamp("2025-01-05")
     assert found.given["y"].tolist() == y[:96].tolist()  # in the order of time again
-    with pytest.raises(DataError, match="before the held-out period"):
+    with pytest.raises(DataError, match="before the holdout period"):
         training.material(
             loans(), {**product, "windows": {"train_until": "2024-01-01"}}, lambda ref: ibis.memtable(table)
         )

@@ -118,7 +118,7 @@ class HistoryModel(BaseEstimator):
         Parameters
         ----------
         events : DataFrame
-            Columns user, item, time; kind and quantity where there are such.
+            Columns user, item, time; kind and quantity where there are such; weight, where events count differently for tastes.
         items : DataFrame, optional
             The catalogue: column item, and what describes an item.
         user_features, item_features, pair_features, taste_features : DataFrame, optional
@@ -134,6 +134,7 @@ class HistoryModel(BaseEstimator):
         self.users_ = pd.Index(np.sort(events["user"].dropna().unique()))
         self.items_ = pd.Index(np.sort(known if items is None else np.union1d(known, items["item"].unique())))
         weights = event_weights(events, self.target_kind, self.other_weight, self.half_life_days)
+        weights = weights * events["weight"].to_numpy() if "weight" in events else weights
         self.history_ = history_matrix(events, self.users_, self.items_, weights)
         target = event_weights(events, self.target_kind, 0.0, None)
         self.seen_ = history_matrix(events, self.users_, self.items_, target)

@@ -280,7 +280,8 @@ def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model:
         )
     release: Any = deployment.load_release(settings, ledger, statement.name, model)
     rows = lake.read(kept["holdout"])
-    names = [n for n in dict.fromkeys([*(f.name for f in release.fields), statement.task.target]) if n in rows.columns]
+    wanted = [*(f.name for f in release.fields), statement.task.target, "y_score"]
+    names = [n for n in dict.fromkeys(wanted) if n in rows.columns]
     frame = rows.select(*names).to_pandas()
     if len(frame) > estimation.REFERENCE_ROWS:
         frame = frame.sample(estimation.REFERENCE_ROWS, random_state=0).reset_index(drop=True)
@@ -290,7 +291,8 @@ def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model:
         model,
         _typed(pd.DataFrame(asked), release),
         figure,
-        np.asarray(release.scores(asked), dtype=float),
+        # a model that was fitted to everything has learnt these rows: those that were judged on them had not
+        (frame["y_score"].to_numpy(float) if "y_score" in frame else np.asarray(release.scores(asked), dtype=float)),
         y,
         release.card.get("cut", 0.5),
         groups,
