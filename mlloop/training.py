@@ -74,10 +74,8 @@ def material_of(past: RowsPast | UsersPast, looked: Lookback = ALL, until: pd.Ti
             "Wait for more rows or shorten time.holdout_days, then: mlloop run",
         )
     given, time = past.given(looked, until), past.time
-    if isinstance(past, UsersPast):
-        example = pd.DataFrame({"user": given["events"]["user"].dropna().unique()[:5]})
-    else:
-        example = given["X"].head(5)
+    users = isinstance(past, UsersPast)
+    example = pd.DataFrame({"user": given["events"]["user"].dropna().unique()[:5]}) if users else given["X"].head(5)
     span = {"from": time.iloc[at].min(), "until": until} if time is not None else {"from": None, "until": None}
     return Material(given, example, {"rows": len(at), **span})
 
