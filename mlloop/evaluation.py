@@ -9,6 +9,7 @@ __all__ = ['ROUNDS', 'CALLS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'plain', '
            'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -343,13 +344,11 @@ def periods_of(held: Held, judges: Sequence[Judge]) -> list[dict[str, Any]] | No
     if len(blocks) < 2 or held.block is None:
         return None
     found = []
-    for number, one in enumerate(blocks.values()):
-        at = np.flatnonzero(held.block == number)
+    for place, one in enumerate(blocks.values()):
+        at = np.flatnonzero(held.block == place)
         row: dict[str, Any] = {"since": one.since, "until": one.until, "learnt_until": one.learnt_until, "value": None, "low": None, "high": None}
-        try:
+        with contextlib.suppress(DataError, ValueError):  # one class only: no figure
             row |= plain(part_of(held.fold, at).figure(MODEL.name))
-        except (DataError, ValueError):
-            pass
         found.append({**row, "n": len(at)})
     return found
 

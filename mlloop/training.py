@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from .comparison import baselines, lookback
-from .core import storage
 from .models import candidates
 from .store import tracking
 from .core.errors import DataError

@@ -11,6 +11,7 @@ __all__ = ['ALL', 'FEWEST', 'SURELY', 'MOST_BINS', 'MOST_BLOCKS', 'LEARNT_ROWS',
 # %% ../../nbs/comparison/lookback.ipynb #4008b623
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -318,7 +319,7 @@ def blocks_of(statement: Problem, windows: dict[str, Any], time: pd.Series, chan
     every = statement.retrain.every_days * day
     count = int(np.clip((until - since) // every, 1, MOST_BLOCKS))
     cuts = [since + (until - since) * i / count for i in range(count + 1)]
-    return [Block(a - delay, a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)], changed
+    return [Block(a - delay, a, b) for a, b in pairwise(cuts)], changed
 
 # %% ../../nbs/comparison/lookback.ipynb #5449539d
 LEARNT_ROWS = 10_000
