@@ -28,7 +28,7 @@ def first_cell_s(source: str, place: settings.Settings, pool: execute.Pool) -> t
     ended: list[float] = []
     note = lambda event: ended.append(time.monotonic()) if event.seconds is not None else None
     notebook, began = new_notebook(cells=[new_code_cell(source)]), time.monotonic()
-    execute.execute(notebook, place.root / "out.ipynb", cwd=place.root, settings=place, pool=pool, on_cell=note)
+    execute.run_notebook(notebook, place.root / "out.ipynb", cwd=place.root, settings=place, pool=pool, on_cell=note)
     return ended[0] - began, time.monotonic() - began
 
 

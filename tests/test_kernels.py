@@ -65,7 +65,7 @@ def execute(place, *cells: str, pool=None, parameters=None, defaults=None, **opt
     """Execute cells; what each printed or showed as text."""
     out = place.root / f"out-{os.urandom(4).hex()}.ipynb"
     options = {"cwd": place.root, "settings": place, "pool": pool, "parameters": parameters, **options}
-    done = kernels.execute(notebook(*cells, parameters=defaults), out, **options)
+    done = kernels.run_notebook(notebook(*cells, parameters=defaults), out, **options)
     return done, texts(out)
 
 
@@ -130,7 +130,7 @@ def test_figures_are_shown_inline(shared):
     execute(shared, "1", cwd=shared.root)
     out = shared.root / "figure.ipynb"
     plot = notebook("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()")
-    kernels.execute(plot, out, cwd=shared.root, settings=shared)
+    kernels.run_notebook(plot, out, cwd=shared.root, settings=shared)
     assert "image/png" in nbformat.read(out, as_version=4).cells[0].outputs[0].data
 
 
@@ -186,7 +186,7 @@ def test_failed_cell_is_named_and_the_notebook_is_whole(shared):
     out, events = shared.root / "failed.ipynb", []
     cells = notebook("a = 1", "print('so far')\n1 / 0", "never = 1")
     with pytest.raises(kernels.CellFailed) as caught:
-        kernels.execute(cells, out, cwd=shared.root, settings=shared, on_cell=events.append)
+        kernels.run_notebook(cells, out, cwd=shared.root, settings=shared, on_cell=events.append)
     failed = caught.value
     assert (failed.index, failed.count, failed.ename, failed.evalue) == (1, 2, "ZeroDivisionError", "division by zero")
     assert failed.source == "print('so far')\n1 / 0"
@@ -221,7 +221,7 @@ cell = new_code_cell("import os, time, pathlib, subprocess\\n"
     "child = subprocess.Popen(['sleep', '600'])\\n"
     "pathlib.Path('begun').write_text(f'{os.getpid()} {child.pid}')\\n"
     "total = sum(range(10**12))")
-kernels.execute(new_notebook(cells=[cell]), place.root / "o.ipynb", cwd=place.root, settings=place,
+kernels.run_notebook(new_notebook(cells=[cell]), place.root / "o.ipynb", cwd=place.root, settings=place,
     pool=kernels.pool(place), pass_fds=(lock.fileno(),))
 """
 

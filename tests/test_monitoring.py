@@ -604,7 +604,7 @@ def test_the_page_is_small_self_contained_and_answers_its_four_questions(office)
     place = evidence.product_path(office.settings, "loan", office.ends[2])
     product = {"nb": str(place.with_suffix(".ipynb")), "data": str(place)}
     source = production.Path(__file__).parents[1] / "nbs/25_monitoring.ipynb"
-    execute.execute(
+    execute.run_notebook(
         runner.run_act(SimpleNamespace(source=source)), place.with_suffix(".ipynb"), cwd=office.settings.root, settings=office.settings,
         parameters={"problem": "loan", "as_of": office.ends[2].isoformat(), "product": product},
     )  # fmt: skip

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
     from papermill.exceptions import PapermillExecutionError
 
-__all__ = ["CellEvent", "CellFailed", "Engine", "Execution", "Pool", "execute", "pool", "running", "stop"]
+__all__ = ["CellEvent", "CellFailed", "Engine", "Execution", "Pool", "pool", "run_notebook", "running", "stop"]
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -99,7 +99,7 @@ def _short(traceback: str, lines: int = 12) -> str:
     return "\n".join(COLOURS.sub("", traceback).strip().splitlines()[-lines:])
 
 
-def execute(
+def run_notebook(
     notebook: "NotebookNode",
     out: Path,
     *,

@@ -282,7 +282,7 @@ def run_notebook(session: Session, name: str, path: Path, given: dict[str, Any])
     }
     known = plans.parameter_names("\n".join(plans.parameters_cells(source)))
     try:
-        execute.execute(
+        execute.run_notebook(
             runner.run_act(task),
             beside.with_suffix(".ipynb"),
             cwd=session.settings.root,

@@ -54,7 +54,7 @@ def replay(settings: Settings, decision: int) -> dict[str, Any]:
     for name in task.upstream:
         kept = objects.restore(settings, row.digests[f"stage {name}"], folder / f"{name}.json")
         given["upstream"][name] = {"nb": str(kept.with_suffix(".ipynb")), "data": str(kept)}
-    execute.execute(
+    execute.run_notebook(
         runner.run_act(task),
         folder / f"{task.name}.ipynb",
         cwd=settings.root,

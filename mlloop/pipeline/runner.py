@@ -547,7 +547,7 @@ class _Work:
         failed = self.settings.state / "failed" / self.plan.problem / f"{task.name}.ipynb"
         beside = task.products["nb"].with_name(f".{task.name}.{os.getpid()}.part.ipynb")
         try:
-            execute.execute(
+            execute.run_notebook(
                 run_act(task),
                 beside,
                 cwd=self.settings.root,
