@@ -240,7 +240,7 @@ class Champion:
 
 
 def _told(error: Any) -> str:
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in serving.told(error))
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in serving.request_errors(error))
 
 
 def _refused(problem: str, wrong: list[tuple[int, str]], rows: int) -> DataError:

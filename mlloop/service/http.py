@@ -148,7 +148,7 @@ class Desk:
             try:
                 rows.append(self.one.validate_json(pydantic_core.to_json(row)))
             except ValidationError as error:
-                wrong += [{**one, "loc": [at, *one["loc"]]} for one in serving.told(error)]
+                wrong += [{**one, "loc": [at, *one["loc"]]} for one in serving.request_errors(error)]
         if wrong:
             raise Wrong(wrong)
         return rows, False
@@ -438,7 +438,7 @@ class Service:
                 desk.keep([(rows, said)], *await asyncio.to_thread(serving.answer, pair, rows))
             answers, durable = await said
         except ValidationError as error:
-            return Response(pydantic_core.to_json({"detail": serving.told(error)}), 422, media_type=JSON)
+            return Response(pydantic_core.to_json({"detail": serving.request_errors(error)}), 422, media_type=JSON)
         except Wrong as error:
             return Response(pydantic_core.to_json({"detail": error.args[0]}), 422, media_type=JSON)
         except (TooMany, ModelError) as error:
