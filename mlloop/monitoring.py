@@ -25,6 +25,7 @@ from .evaluation import calibration
 from .monitors.evidence import Answers, Inputs, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
 from .comparison.holdout import row_slices
 from .problem import Problem, Recommendation
+from .products import ESTIMATION_METHODS
 from .core.verdict import number
 from mlloop.monitors.degradation import (
     FEED_BROKEN,
@@ -500,7 +501,7 @@ def methods_table(found: Mapping[str, Any]) -> pd.DataFrame:
     """What each method says, and the reference: figure, low, high, rows."""
     rows = [
         ("reference", found["reference"]),
-        *((estimation.METHODS[name], one) for name, one in found["methods"].items()),
+        *((ESTIMATION_METHODS[name], one) for name, one in found["methods"].items()),
     ]
     kept = [(name, one["value"], one["low"], one["high"], one["n"]) for name, one in rows]
     return pd.DataFrame(kept, columns=["of", "figure", "low", "high", "rows"]).set_index("of").round(4)

@@ -750,6 +750,10 @@ class Drift(Part):
     said: str
 
 
+# how the estimates of a period without labels are called, the most trusted first
+ESTIMATION_METHODS = {"cbpe": "CBPE", "mcbpe": "M-CBPE", "pape": "PAPE", "dle": "DLE"}
+
+
 class Estimated(Part):
     """What is estimated of a period without its labels; `value` is None where nothing could be."""
 

@@ -470,7 +470,7 @@ def test_the_reference_is_the_models_own_held_out_period(office):
     evidence._READ.clear()  # as a new process would have it
     again = evidence.reference_of(office.settings, office.ledger, office.loan, office.digest)
     assert len(again.X) == 24 * 84 and np.array_equal(again.y, its.y)
-    assert monitoring.realised("roc_auc", again.period()).value == pytest.approx(its.figure.value, abs=1e-4)
+    assert realised_performance("roc_auc", again.period()).value == pytest.approx(its.figure.value, abs=1e-4)
 
 
 def test_the_champion_stands_since_the_moment_of_its_training_run(office):

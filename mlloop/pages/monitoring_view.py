@@ -8,7 +8,7 @@ from mlloop import products
 from mlloop.core.errors import DataError, ProductError
 from mlloop.core.settings import Settings
 from mlloop.pages import diagrams, wording
-from mlloop.products import Estimated, Monitoring, Period, Realised
+from mlloop.products import ESTIMATION_METHODS, Estimated, Monitoring, Period, Realised
 
 HEALTH = {
     "ok": ("healthy", "fresh"),
@@ -17,7 +17,6 @@ HEALTH = {
     "feed broken": ("feed broken", "failed"),
     "not enough rows": ("too few rows", "missing"),
 }
-METHODS = {"cbpe": "CBPE", "mcbpe": "M-CBPE", "pape": "PAPE", "dle": "DLE"}
 SHOWN = 60
 
 
@@ -59,7 +58,7 @@ def view(looks: Mapping[str, Monitoring]) -> dict[str, Any]:
         "drift": [_renamed(one.model_dump(), "alert", "drifted") for one in last.drift.columns],
         "drift_said": last.drift.said,
         "estimates": [
-            {"method": METHODS.get(name, name), "value": one.value, "low": one.low, "high": one.high}
+            {"method": ESTIMATION_METHODS.get(name, name), "value": one.value, "low": one.low, "high": one.high}
             for name, one in last.estimated.methods.items()
         ],
         "estimate_why": last.estimated.why,
@@ -151,7 +150,7 @@ def _guess(estimated: Estimated) -> dict[str, Any] | None:
     if estimated.value is not None:
         return _figure(estimated)
     methods = estimated.methods
-    return next((_figure(methods[name]) for name in (*METHODS, *methods) if name in methods), None)
+    return next((_figure(methods[name]) for name in (*ESTIMATION_METHODS, *methods) if name in methods), None)
 
 
 def _figure(row: Realised | Estimated | products.Figure | None) -> dict[str, Any] | None:
