@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer
 
-from mlloop.core import forms, storage
+from mlloop.core import forms, storage, verdict
 from mlloop.core.errors import ProductError
 from mlloop.core.forms import older_form, version_of
 from mlloop.problem import Problem
@@ -1011,20 +1011,16 @@ def read_kept(path: Path | str) -> Product:
 
 
 def verdict_of(product: Product) -> Verdict:
-    """The verdict of a gate; a gate of a project's own that said nothing understandable said No."""
+    """The verdict of a gate; a gate of a project's own states it as a dict."""
     if isinstance(product, (NeedGate, ValidationGate)):
         return product.verdict
-    found = (product.model_extra or {}).get("verdict")
-    gate = product.stage.removesuffix("_gate")
-    if not isinstance(found, dict) or found.get("verdict") not in ("yes", "maybe", "no"):
-        said = "The gate's notebook said nothing, which counts as No."
-        return Verdict(gate=gate, verdict="no", deciding="", reasons=[said], evidence=[], must_change=[])
+    found = verdict.stated((product.model_extra or {}).get("verdict"))
     evidence = [
-        Evidence(**{**dict.fromkeys(Evidence.model_fields), "unit": "", **one}) for one in found.get("evidence") or []
+        Evidence(**{**dict.fromkeys(Evidence.model_fields), "unit": "", **one}) for one in found["evidence"] or []
     ]
     return Verdict(
-        gate=found.get("gate") or gate, verdict=found["verdict"], deciding=found.get("deciding") or "", evidence=evidence,
-        reasons=found.get("reasons") or [], must_change=found.get("must_change") or [],
+        gate=found.get("gate") or product.stage.removesuffix("_gate"), verdict=found["verdict"], deciding=found["deciding"] or "",
+        evidence=evidence, reasons=found["reasons"] or [], must_change=found["must_change"] or [],
     )  # fmt: skip
 
 

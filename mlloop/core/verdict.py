@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WORDS = {True: "yes", False: "no", None: "open"}
+VERDICTS = ("yes", "maybe", "no")
 COLUMNS = ("name", "value", "unit", "low", "high", "threshold", "passed")
 
 
@@ -88,6 +89,21 @@ def conclude(gate: str, checks: Iterable[Check], main: str = "") -> dict[str, An
         "evidence": [c.evidence() for c in asked],
         "must_change": [c.must_change for c in failed + unclear if c.must_change],
     }
+
+
+def stated(found: Any) -> dict[str, Any]:
+    """The verdict that a gate stated; one that is missing or not understood counts as No, and says so.
+
+    Returns
+    -------
+    dict
+        verdict ('yes', 'maybe' or 'no'), reasons, evidence, must_change, deciding.
+    """
+    if isinstance(found, dict) and found.get("verdict") in VERDICTS:
+        return {"reasons": [], "evidence": [], "must_change": [], "deciding": None, **found}
+    said = "nothing" if found is None else repr(found)
+    reason = f"the gate's notebook said {said}, expected a verdict of yes, maybe or no; no verdict counts as no"
+    return {"verdict": "no", "reasons": [reason], "evidence": [], "must_change": [reason], "deciding": None}
 
 
 def table(verdict: Mapping[str, Any]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mlloop.core import parsing, storage
+from mlloop.core import parsing, storage, verdict
 from mlloop.core.errors import GateClosed, ParameterError, SettingsError, StageFailed
 from mlloop.core.moved import current
 from mlloop.core.settings import Settings
@@ -301,19 +301,8 @@ def _products(path: Path, task: dict) -> dict[str, str]:
 
 
 def read_verdict(product: Path) -> dict[str, Any]:
-    """The verdict in a gate's product; one that is missing or not understood counts as 'no' and says so.
-
-    Returns
-    -------
-    dict
-        verdict ('yes', 'maybe' or 'no'), reasons, evidence, must_change, deciding.
-    """
-    found = storage.read_json(product).get("verdict") if product.exists() else None
-    if isinstance(found, dict) and found.get("verdict") in ("yes", "maybe", "no"):
-        return {"reasons": [], "evidence": [], "must_change": [], "deciding": None, **found}
-    said = "nothing" if found is None else repr(found)
-    reason = f"the gate's notebook said {said}, expected a verdict of yes, maybe or no; no verdict counts as no"
-    return {"verdict": "no", "reasons": [reason], "evidence": [], "must_change": [reason], "deciding": None}
+    """The verdict in a gate's product, as `core.verdict.stated` understands it."""
+    return verdict.stated(storage.read_json(product).get("verdict") if product.exists() else None)
 
 
 def stop_at_closed_gate(product, params) -> None:
@@ -324,12 +313,12 @@ def stop_at_closed_gate(product, params) -> None:
     GateClosed
         The verdict is no; what Ploomber noted of the product is removed, so that the gate is asked again next time.
     """
-    verdict = read_verdict(Path(str(product["data"])))
-    if verdict["verdict"] != "no":
+    said = read_verdict(Path(str(product["data"])))
+    if said["verdict"] != "no":
         return
     product.metadata.delete()
     raise GateClosed(
-        "the gate said No: " + "; ".join(verdict["reasons"]),
+        "the gate said No: " + "; ".join(said["reasons"]),
         str(product["data"]),
         "Change the problem statement, then build again",
     )

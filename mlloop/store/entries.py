@@ -7,11 +7,11 @@ from typing import Any
 
 from mlloop.core.errors import LedgerError
 from mlloop.core.storage import plain
+from mlloop.core.verdict import COLUMNS as EVIDENCE
+from mlloop.core.verdict import VERDICTS
 
 KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "retrain", "revision")
 SWAPS = ("promotion", "rollback", "fallback")  # the kinds that change who is champion
-VERDICTS = ("yes", "maybe", "no")
-EVIDENCE = ("name", "value", "unit", "low", "high", "threshold", "passed")
 
 
 @dataclass(frozen=True)
