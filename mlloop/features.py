@@ -326,6 +326,9 @@ def describe_features(table: pd.DataFrame, catalogue: list[dict[str, str]]) -> p
         if line["name"] not in table:
             continue
         values = table[line["name"]]
+        low: float | str
+        middle: Any
+        high: float | str
         if pd.api.types.is_numeric_dtype(values):
             low, middle, high = values.quantile([0.05, 0.5, 0.95])
             missing = values.isna().mean()

@@ -180,12 +180,12 @@ def _rule_suffices(figures: dict[str, Any], statement: Problem, pays: bool) -> C
     metric = metrics.metric(figures["metric"])
     is_met = metric.meets(rule["metric"]["low" if metric.higher_is_better else "high"], target)
     passed = None if is_met and pays else not is_met
-    interval = [rule["metric"][key] for key in ("value", "low", "high")]
-    achieved = f"{number(interval[0])} (target {number(target)})"
+    value, low, high = (rule["metric"][key] for key in ("value", "low", "high"))
+    achieved = f"{number(value)} (target {number(target)})"
     reason = f"The rule '{rule['name']}' ({rule['meaning']}) already gives {metric.label} {achieved}."
-    change = f"the rule '{rule['name']}' gives {achieved}: use it, or set a target above {number(interval[0])}"
+    change = f"the rule '{rule['name']}' gives {achieved}: use it, or set a target above {number(value)}"
     texts = ("", "") if passed else (reason, change)
-    return Check("no rule suffices", passed, texts[0], *interval, target, metric.label, texts[1])
+    return Check("no rule suffices", passed, texts[0], value, low, high, target, metric.label, texts[1])
 
 # %% ../nbs/16_need_gate.ipynb #d20ef61d
 def _reach(figures: dict[str, Any], statement: Problem) -> Check:

@@ -198,7 +198,7 @@ class RowsPast:
 
     def halves(self, at: np.ndarray) -> np.ndarray:
         """True for about half the rows at these positions, see `halves`."""
-        entity = self.statement.task.entity
+        entity = self.statement.task.entity  # type: ignore[union-attr]
         return halves(self.rows[[entity] if entity else self.features].iloc[at])
 
     def said(self, model, block: Block) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +209,7 @@ class RowsPast:
     def fold(self, said: dict[str, list[np.ndarray]], blocks: list[Block]) -> RowsFold:
         """The scores of several, given for each block, side by side."""
         at = np.concatenate([self.asked(block) for block in blocks])
-        entity, success = self.statement.task.entity, self.statement.success
+        entity, success = self.statement.task.entity, self.statement.success  # type: ignore[union-attr]
         groups = pd.factorize(self.rows[entity].iloc[at])[0] if entity and self.rows[entity].iloc[at].duplicated().any() else None
         answers = {name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in said.items()}
         return RowsFold(self.y[at], answers, groups, success.metric, self.statement.money, success.confidence)
@@ -441,7 +441,7 @@ class _Half:
         whole = RowsPast(self.past.statement, self.past.rows.iloc[at], self.past.features, self.past.y[at], np.ones(len(at), bool))
         success = whole.statement.success
         answers = {name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in said.items()}
-        entity = whole.statement.task.entity
+        entity = whole.statement.task.entity  # type: ignore[union-attr]
         groups = pd.factorize(whole.rows[entity])[0] if entity and whole.rows[entity].duplicated().any() else None
         return RowsFold(whole.y, answers, groups, success.metric, whole.statement.money, success.confidence)
 
@@ -492,7 +492,7 @@ def product_of(looked: Looked | None) -> dict[str, Any] | None:
     ]  # fmt: skip
     return {
         "candidates": lines, "chosen": looked.chosen.name, "halves": [one.name for one in looked.halves], "by": looked.by,
-        "n": looked.tried[0].figure.n, "blocks": [[b.since.isoformat(), b.until.isoformat()] for b in looked.blocks],
+        "n": looked.tried[0].figure.n, "blocks": [[b.since.isoformat(), b.until.isoformat()] for b in looked.blocks if b.since is not None and b.until is not None],
         "changed_at": looked.changed.isoformat() if looked.changed is not None else None,
     }  # fmt: skip
 

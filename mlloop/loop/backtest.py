@@ -419,13 +419,13 @@ def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
                 total,
                 scale,
             )
-    for one in lines.values():
+    for line in lines.values():
         figures = [
-            {"ours": {"worth": a}, "own": {"worth": b}} for a, b in zip(one["each"], lines[OWN]["each"], strict=True)
+            {"ours": {"worth": a}, "own": {"worth": b}} for a, b in zip(line["each"], lines[OWN]["each"], strict=True)
         ]
-        costs = one["cost"] - lines[OWN]["cost"]
-        one["gain"] = gained(figures, "ours", "own", scale, costs)
-        one["surely"] = gained(figures, "ours", "own", scale, costs, confidence=1 - 0.05 / max(1, len(replays) - 1))[
+        costs = line["cost"] - lines[OWN]["cost"]
+        line["gain"] = gained(figures, "ours", "own", scale, costs)
+        line["surely"] = gained(figures, "ours", "own", scale, costs, confidence=1 - 0.05 / max(1, len(replays) - 1))[
             "low"
         ]
     chosen, said = choice(lines, money.currency)

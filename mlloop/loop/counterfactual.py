@@ -275,8 +275,9 @@ class Counterfactual:
         assert self._tables is not None
         days = days or self.statement.retrain.window_days
         since = until - dt.timedelta(days=days) if days else frame[time].min()
-        learnt = frame[(frame[time] < until) & (frame[time] >= since)].dropna(subset=[task.target]).tail(MAX_ROWS)
-        y = baselines.target_values(learnt[task.target], task)  # type: ignore[union-attr]
+        target: str = task.target  # type: ignore[union-attr]
+        learnt = frame[(frame[time] < until) & (frame[time] >= since)].dropna(subset=[target]).tail(MAX_ROWS)
+        y = baselines.target_values(learnt[target], task)
         y = y.astype(int) if task.kind == "classification" else y
         names = self._tables["features"]
         made = training.Material({"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt)})

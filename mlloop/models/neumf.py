@@ -298,7 +298,8 @@ class NeuMF(NeuMFParams):
 
         validate, to_beat = None, np.inf
         if held:
-            validate, to_beat = validation_loss(network, *held, columns, negatives, self.seed)
+            held_rows, held_columns = held
+            validate, to_beat = validation_loss(network, held_rows, held_columns, columns, negatives, self.seed)
         return train(
             network,
             train_epoch,

@@ -19,7 +19,8 @@ SEE_LOG = "See what happened: mlloop log"
 class Rows(Protocol):
     """The ledger's rows as one transaction sees them."""
 
-    where: str
+    @property
+    def where(self) -> str: ...
 
     def select(
         self,
