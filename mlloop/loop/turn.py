@@ -713,7 +713,7 @@ def _release_of(session: Session, plan: Plan, model: dict[str, Any]) -> str:
     load = lambda stage: storage.read_json(plan.tasks[stage].products["data"])
     statement, features = problems.Problem.model_validate(load("problem")["problem"]), load("features")
     rows = preparation.real_rows(statement, features, session.lake)
-    calibration = preparation.belief(load("evaluation"), session.lake)
+    calibration = preparation.holdout_calibration(load("evaluation"), session.lake)
     also = rule_release.rule_columns(statement, rows)
     return preparation.prepare(
         session.settings, statement, model, rows, features["features"], calibration, also=also
