@@ -1,4 +1,4 @@
-"""Python source as a syntax tree, one thread at a time.
+"""Python source as a syntax tree, one thread at a time; YAML files, pipeline.yaml above all, as what they hold.
 
 CPython below 3.11.8 and 3.12.1 counts the depth of a tree in one place for all threads (python/cpython#106905): two
 that parse at once fail now and then with "AST constructor recursion depth mismatch", and a run works on two stages.
@@ -6,6 +6,12 @@ that parse at once fail now and then with "AST constructor recursion depth misma
 
 import ast
 import threading
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlloop.core.errors import SettingsError
 
 _one_at_a_time = threading.Lock()
 
@@ -19,3 +25,41 @@ def tree(source: str) -> ast.Module:
     """
     with _one_at_a_time:
         return ast.parse(source)
+
+
+def tasks(root: Path) -> list[dict[str, Any]]:
+    """The stages that the pipeline.yaml in `root` declares, in its order, as it writes them.
+
+    Raises
+    ------
+    SettingsError
+        It is not there, is no YAML, or holds something else than a list of stages.
+    """
+    path = root / "pipeline.yaml"
+    found = mapping(path).get("tasks") or []
+    if not isinstance(found, list) or not all(isinstance(task, dict) for task in found):
+        raise SettingsError("its tasks are not a list of stages", str(path), "Mend the file, then: mlloop check")
+    return found
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; {} where it is empty.
+
+    Raises
+    ------
+    SettingsError
+        It is not there, is no YAML, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise SettingsError("is not there", str(path), "Restore it, or begin a project: mlloop new DIR") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(" ".join(str(error).split()), str(path), "Mend the file, then: mlloop check") from error
+    if not isinstance(content, dict):
+        raise SettingsError(
+            f"holds a {type(content).__name__}, expected keys and values",
+            str(path),
+            "Mend the file, then: mlloop check",
+        )
+    return content

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 
 from mlloop import problem as problems
 from mlloop import products
+from mlloop.core import parsing
 from mlloop.core.errors import DataError, MlloopError, ProductError
 from mlloop.core.settings import Settings
 from mlloop.pages import diagrams, monitoring_view, notebook_html, wording
@@ -159,9 +159,8 @@ def names(settings: Settings) -> list[str]:
 
 def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, Any]] | None = None) -> list[Stage]:
     """The stages of pipeline.yaml in its order, with what is known of each for `problem`."""
-    content = yaml.safe_load((settings.root / "pipeline.yaml").read_text(encoding="utf-8")) or {}
     found = []
-    for task in content.get("tasks", []):
+    for task in parsing.tasks(settings.root):
         name = task["name"]
         place = lambda key, product=task["product"]: settings.root / product[key].replace("{{problem}}", problem)
         record = read_or_empty(settings.state / "records" / problem / f"{name}.json")

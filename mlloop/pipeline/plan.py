@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlloop.core import parsing, storage, verdict
 from mlloop.core.errors import GateClosed, ParameterError, SettingsError, StageFailed
 from mlloop.core.moved import current
@@ -128,7 +126,7 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
         A name that env.yaml does not have, or a value that cannot be meant.
     """
     path = settings.root / "env.yaml"
-    known = _yaml(path) if path.exists() else {}
+    known = parsing.mapping(path) if path.exists() else {}
     for name, value in changed.items():
         if name not in known:
             raise ParameterError(
@@ -149,22 +147,6 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
     return known
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError as error:
-        raise SettingsError("is not there", str(path), "Restore it, or begin a project: mlloop new DIR") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(" ".join(str(error).split()), str(path), "Mend the file, then: mlloop check") from error
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"holds a {type(content).__name__}, expected keys and values",
-            str(path),
-            "Mend the file, then: mlloop check",
-        )
-    return content
-
-
 def read(settings: Settings, values: dict[str, Any]) -> Plan:
     """The plan of the project for the parameters `values`, as Ploomber reads pipeline.yaml.
 
@@ -181,7 +163,7 @@ def read(settings: Settings, values: dict[str, Any]) -> Plan:
     path = settings.root / "pipeline.yaml"
     statement = str(values.get("problem", ""))
     env = {**values, "problem": Path(statement).stem if statement.endswith((".yaml", ".yml")) else statement}
-    declared = _yaml(path).get("tasks") or []
+    declared = parsing.tasks(settings.root)
     kept = settings.state / "plans" / f"{storage.digest_json([path.read_text(encoding='utf-8'), env])[:16]}.json"
     if not kept.exists():
         for task in declared:

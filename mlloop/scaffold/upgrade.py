@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from mlloop.core import extensions, storage
+from mlloop.core import extensions, parsing, storage
 from mlloop.core.errors import SettingsError
 from mlloop.core.moved import MOVED
 from mlloop.scaffold.project_files import TEMPLATES, export, stage_notebooks, version, write_notebook
@@ -33,7 +33,7 @@ def upgrade(root: Path) -> list[str]:
         raise SettingsError(
             "is not a project made by mlloop new", str(root), "Begin one: mlloop new DIR --data FILE --target COLUMN"
         )
-    name = (yaml.safe_load((root / "env.yaml").read_text(encoding="utf-8")) or {}).get("problem", package)
+    name = parsing.mapping(root / "env.yaml").get("problem", package)
     changed = []
     for source in stage_notebooks():
         path = root / "nbs" / source.name
@@ -42,7 +42,7 @@ def upgrade(root: Path) -> list[str]:
             act = f"its Run act is that of mlloop {version()}" if existed else f"new in mlloop {version()}"
             changed.append(f"nbs/{source.name}: {act}")
     path = root / "pipeline.yaml"
-    renewed = pipeline(path.read_text(encoding="utf-8"), (TEMPLATES / "pipeline.yaml").read_text(encoding="utf-8"))
+    renewed = pipeline(root, TEMPLATES)
     if renewed is not None:
         storage.write_text(path, renewed)
         changed.append(f"pipeline.yaml: the stages are those of mlloop {version()}; stages of your own stay")
@@ -52,13 +52,16 @@ def upgrade(root: Path) -> list[str]:
     return changed
 
 
-def pipeline(mine: str, theirs: str) -> str | None:
+def pipeline(root: Path, templates: Path) -> str | None:
     """pipeline.yaml with every stage of mlloop as it is now, and further ones behind them; None where nothing changes."""
-    ours, new = (yaml.safe_load(text) or {} for text in (mine, theirs))
-    known = {task["name"] for task in new["tasks"]}
-    extra = [task for task in ours.get("tasks") or [] if task.get("name") not in known]
-    same = [task for task in ours.get("tasks") or [] if task.get("name") in known] == new["tasks"]
-    if same and ours.get("meta") == new.get("meta") and not DOTTED.search(mine):
+    mine, theirs = ((folder / "pipeline.yaml").read_text(encoding="utf-8") for folder in (root, templates))
+    (ours, our_meta), (new, new_meta) = (
+        (parsing.tasks(folder), parsing.mapping(folder / "pipeline.yaml").get("meta")) for folder in (root, templates)
+    )
+    known = {task["name"] for task in new}
+    extra = [task for task in ours if task.get("name") not in known]
+    same = [task for task in ours if task.get("name") in known] == new
+    if same and our_meta == new_meta and not DOTTED.search(mine):
         return None
     more = yaml.safe_dump(extra, sort_keys=False, allow_unicode=True, width=120) if extra else ""
     return theirs + ("\n" + textwrap.indent(with_current_names(more), "  ") if more else "")
