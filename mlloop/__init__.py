@@ -7,7 +7,7 @@ Modules:
 - `mlloop.core.forms`: The version of each stage's product, apart from the models in `mlloop.products`, so that freshness is told without them.
 - `mlloop.core.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
-- `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time.
+- `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time; YAML files, pipeline.yaml above all, as what they hold.
 - `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
 - `mlloop.data.simulator`: XYZShopSmart, a simulated shop with a known ground truth: customers, a catalogue, clicks, purchases and data errors.
 - `mlloop.kernels.provisioner`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
@@ -20,6 +20,7 @@ Modules:
 - `mlloop.loop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
 - `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
 - `mlloop.models.onnx_export`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
+- `mlloop.monitors.periods`: The grid of periods, and since when a champion answers: one rule for the turn, for monitoring and for pages.
 - `mlloop.pages.notebook_html`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 - `mlloop.pages.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
 - `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
