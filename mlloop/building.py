@@ -30,8 +30,8 @@ def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
     """Each parameter of the recipe with its default and the range that was searched; indexed by name."""
     candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
     searched = {
-        name: ", ".join(str(c) for c in where) if isinstance(where, list) else f"{where['low']:g} to {where['high']:g}"
-        for name, where in candidate.space.items()
+        name: ", ".join(str(choice) for choice in span) if isinstance(span, list) else f"{span['low']:g} to {span['high']:g}"
+        for name, span in candidate.space.items()
     }
     lines = [
         {
@@ -59,7 +59,7 @@ def _text(value: Any) -> str:
 def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, Any]) -> str:
     """What is built and what it promised (Markdown)."""
     candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
-    line = next(c for c in exploration["candidates"] if c["name"] == recipe["name"])
+    compared = next(c for c in exploration["candidates"] if c["name"] == recipe["name"])
     changed = sum(_text(v) != _text(candidate.defaults.get(k)) for k, v in recipe["params"].items())
     tuned = (
         f"{changed} of {len(recipe['params'])} parameters differ from their defaults"
@@ -68,5 +68,5 @@ def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, 
     )
     return (
         f"**{candidate.name} is built**: {candidate.meaning[0].lower()}{candidate.meaning[1:]} In the folds it reached "
-        f"{metric(exploration['metric']).label} {line['mean']:.3f} [{line['low']:.3f}, {line['high']:.3f}]; {tuned}."
+        f"{metric(exploration['metric']).label} {compared['mean']:.3f} [{compared['low']:.3f}, {compared['high']:.3f}]; {tuned}."
     )

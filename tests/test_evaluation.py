@@ -183,7 +183,7 @@ def test_users_of_the_held_out_days_are_judged_by_hand():
     assert found.fold.worth("model").value == pytest.approx(2 / 3 * 2.0 * 100)
     assert dict(zip(values.index, found.slices["activity"], strict=True))["dan"] == "new"
     assert found.predictions.query("wanted")[["user", "item"]].to_numpy().tolist() == [["ann", "tea"], ["dan", "cup"]]
-    assert {"model", "today", "popular_ever", "bought_before", "random"} == {who.name for who in found.who}
+    assert {"model", "today", "popular_ever", "bought_before", "random"} == {who.name for who in found.contenders}
 
 
 def test_rules_learn_nothing_of_the_held_out_days():
@@ -258,7 +258,7 @@ def test_rows_the_champion_has_learnt_are_left_out(project, parts, model):
 def test_a_champion_that_may_have_learnt_every_row_is_not_compared(project, parts, model, until):
     digest = enthrone(poor(parts), project, until)
     found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
-    assert found["digest"] == digest and found["gain"] is None and "no held-out row is new to it" in found["said"]
+    assert found["digest"] == digest and found["gain"] is None and "no holdout row is new to it" in found["said"]
 
 
 def test_a_model_is_not_its_own_challenger(project, parts):
@@ -271,7 +271,7 @@ def test_a_champion_that_needs_other_columns_is_said_not_crashed_on(project, par
     X = parts[0][["age", "branch"]].assign(income=1.0)
     enthrone(candidates.build("linear", STATEMENT.task).fit(X, parts[0]["repaid"]), project, "2025-01-20T00:00:00")
     found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
-    assert found["gain"] is None and "cannot be asked" in found["said"] and "income" in found["said"]
+    assert found["gain"] is None and "cannot predict these rows" in found["said"] and "income" in found["said"]
 
 
 def test_the_same_seed_gives_the_same_figures(parts, model):

@@ -157,7 +157,7 @@ def test_a_fold_learns_nothing_of_its_test_rows():
     after = changed["at"] >= pd.Timestamp(fold["test_until"])
     changed.loc[after, "y"] = 1 - changed.loc[after, "y"]
     _, again = rows_contest(statement, baselines.prepare_rows(statement, changed), [fold])
-    assert all(np.array_equal(before[0].answers[c.name].scores, again[0].answers[c.name].scores) for c in who)
+    assert all(np.array_equal(before[0].predictions[c.name].scores, again[0].predictions[c.name].scores) for c in who)
 
 
 def test_a_table_without_time_is_cut_by_chance_and_says_so():
