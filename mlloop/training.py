@@ -31,21 +31,21 @@ class Material:
 
     Attributes
     ----------
-    given : dict
+    fit_data : dict
         What `fit` takes: X and y, or events, items and features.
     example : DataFrame
-        A few rows as the model will be asked.
+        A few rows as a request will hold them.
     trained : dict
-        rows, from, until: what the product says of it.
+        rows, from, until: as the product records them.
     """
 
-    given: dict[str, Any]
+    fit_data: dict[str, Any]
     example: pd.DataFrame
     trained: dict[str, Any]
 
 # %% ../nbs/20_training.ipynb #f1cce175
 def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None) -> Material:
-    """What the product of `features` gives to learn from before the holdout period; `read` gives an Ibis table for a table's reference.
+    """What a model learns from before the holdout period; `read` gives an Ibis table for a table's reference.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
     """
     windows = product.get("windows")
     until = pd.Timestamp(windows["train_until"]) if windows else pd.Timestamp(0)
-    looked = Lookback(f"the last {days} days", "days", days=days) if days else ALL
-    return material_of(past_of(statement, product, read), looked, until)
+    chosen_lookback = Lookback(f"the last {days} days", "days", days=days) if days else ALL
+    return material_of(past_of(statement, product, read), chosen_lookback, until)
 
 # %% ../nbs/20_training.ipynb #98f33931
 def material_of(past: RowsPast | UsersPast, looked: Lookback = ALL, until: pd.Timestamp | None = None) -> Material:
@@ -72,28 +72,28 @@ def material_of(past: RowsPast | UsersPast, looked: Lookback = ALL, until: pd.Ti
             "training",
             "Wait for more rows or shorten time.holdout_days, then: mlloop run",
         )
-    given, time = past.given(looked, until), past.time
-    users = isinstance(past, UsersPast)
-    example = pd.DataFrame({"user": given["events"]["user"].dropna().unique()[:5]}) if users else given["X"].head(5)
+    fit_data, time = past.given(looked, until), past.time
+    has_users = isinstance(past, UsersPast)
+    example = pd.DataFrame({"user": fit_data["events"]["user"].dropna().unique()[:5]}) if has_users else fit_data["X"].head(5)
     span = {"from": time.iloc[at].min(), "until": until} if time is not None else {"from": None, "until": None}
-    return Material(given, example, {"rows": len(at), **span})
+    return Material(fit_data, example, {"rows": len(at), **span})
 
 # %% ../nbs/20_training.ipynb #1cfc74ad
 def fitted(model, learned_from: Material, looked: Lookback = ALL, seed: int = 0):
     """`model`, fitted to the material."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=FutureWarning)
-        return lookback.fitted(model, learned_from.given, looked, seed)
+        return lookback.fitted(model, learned_from.fit_data, looked, seed)
 
 # %% ../nbs/20_training.ipynb #b413789a
 def saved(model, folder: Path, checkpoint: Path) -> dict[str, str]:
     """Write the fitted `model` below `folder` without its checkpoint: path, digest, form."""
     nested = [name for name in model.get_params() if name.split("__")[-1] == "checkpoint"]
     model.set_params(**dict.fromkeys(nested, None))
-    kept = candidates.save(model, folder)
-    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):
-        left.unlink()
-    return kept
+    stored = candidates.save(model, folder)
+    for leftover in checkpoint.parent.glob(f"{checkpoint.name}*"):
+        leftover.unlink()
+    return stored
 
 # %% ../nbs/20_training.ipynb #f128df5d
 def from_root(path: str) -> str:
@@ -104,7 +104,7 @@ def from_root(path: str) -> str:
 # %% ../nbs/20_training.ipynb #02509dcd
 @dataclass(frozen=True)
 class Stretch:
-    """A model to be judged: what it learns from, which block it is asked about, and which half of its rows (None: all)."""
+    """A model to be judged: what it learns from, which block it predicts, and which half of its rows (None: all)."""
 
     block: Block
     looked: Lookback = ALL
@@ -133,24 +133,24 @@ def stretches_of(windows: dict[str, Any] | None, looked: Looked | None = None, r
 
 # %% ../nbs/20_training.ipynb #dce1ef5b
 def judged_models(past: RowsPast | UsersPast, recipe: dict[str, Any], stretches: list[Stretch], folder: Path, checkpoint: Path) -> list[dict[str, Any]]:
-    """Fit and keep the models of `stretches` below `folder`; one dict each: path, digest, form, what it learnt and is asked about."""
-    found = []
-    for number, one in enumerate(stretches):
-        place = checkpoint.with_name(f"{checkpoint.name}-{number}")
-        learned_from = material_of(past, one.looked, one.block.learnt_until)
-        model = fitted(candidates.from_recipe(recipe, past.statement.task, str(place)), learned_from, one.looked, recipe["seed"])
-        kept = saved(model, folder / str(number), place)
-        text = lambda moment: moment.isoformat() if moment is not None and past.time is not None else None
-        block = {"learnt_until": text(one.block.learnt_until), "since": text(one.block.since), "until": text(one.block.until)}
-        found.append({**kept, "path": from_root(kept["path"]), **block, "rows": learned_from.trained["rows"], "lookback": one.looked.name, "half": one.half})
-    return found
+    """Fit and keep the models of `stretches` below `folder`; one dict each: path, digest, form, what it learnt and which block it predicts."""
+    judged = []
+    for number, stretch in enumerate(stretches):
+        own_checkpoint = checkpoint.with_name(f"{checkpoint.name}-{number}")
+        learned_from = material_of(past, stretch.looked, stretch.block.learnt_until)
+        model = fitted(candidates.from_recipe(recipe, past.statement.task, str(own_checkpoint)), learned_from, stretch.looked, recipe["seed"])
+        stored = saved(model, folder / str(number), own_checkpoint)
+        iso = lambda moment: moment.isoformat() if moment is not None and past.time is not None else None
+        block = {"learnt_until": iso(stretch.block.learnt_until), "since": iso(stretch.block.since), "until": iso(stretch.block.until)}
+        judged.append({**stored, "path": from_root(stored["path"]), **block, "rows": learned_from.trained["rows"], "lookback": stretch.looked.name, "half": stretch.half})
+    return judged
 
 # %% ../nbs/20_training.ipynb #2a94d146
 def everything(past: RowsPast | UsersPast, looked: Lookback, windows: dict[str, Any] | None) -> Material:
     """All that is labelled, as the model to be released learns it."""
     until = pd.Timestamp(windows["holdout_until"]) if windows else None
-    made = material_of(past, looked, until)
-    return made if until is not None else replace(made, trained={**made.trained, "until": None})
+    learned_from = material_of(past, looked, until)
+    return learned_from if until is not None else replace(learned_from, trained={**learned_from.trained, "until": None})
 
 # %% ../nbs/20_training.ipynb #901f601c
 def release_of(past: RowsPast | UsersPast, recipe: dict[str, Any], looked: Lookback, windows: dict[str, Any] | None, judged: list[dict[str, Any]], folder: Path, checkpoint: Path):
@@ -168,32 +168,32 @@ def release_of(past: RowsPast | UsersPast, recipe: dict[str, Any], looked: Lookb
 
 # %% ../nbs/20_training.ipynb #73a2ab44
 def registered(
-    statement: Problem, model, kept: dict[str, str], learned_from: Material, tags: dict[str, Any], run: tracking.Tracked
+    statement: Problem, model, stored: dict[str, str], learned_from: Material, tags: dict[str, Any], run: tracking.Tracked
 ) -> dict[str, Any]:
     """Register the saved model: name, version, digest, form."""
-    made = tracking.register_model(
+    version = tracking.register_model(
         statement.name,
-        kept["path"],
-        kept["form"],
+        stored["path"],
+        stored["form"],
         signature(statement, model, learned_from.example),
         learned_from.example,
         tags,
         run,
     )
-    return {"name": made.name, "version": made.version, "digest": made.digest, "form": made.form}
+    return {"name": version.name, "version": version.version, "digest": version.digest, "form": version.form}
 
 # %% ../nbs/20_training.ipynb #d233c8e6
 def signature(statement: Problem, model, example: pd.DataFrame):
-    """The MLflow signature: what the model is asked with, and what it answers."""
+    """The MLflow signature: the columns of a request, and of a prediction."""
     from mlflow.models import infer_signature
 
-    answers: Any = baselines.predict_scores(model, example) if not isinstance(statement.task, Recommendation) else None
+    predictions: Any = baselines.predict_scores(model, example) if not isinstance(statement.task, Recommendation) else None
     if isinstance(statement.task, Recommendation):
         lists = model.recommend(example["user"], statement.task.k)
-        answers = pd.DataFrame(lists, columns=[f"item_{place + 1}" for place in range(lists.shape[1])])
+        predictions = pd.DataFrame(lists, columns=[f"item_{position + 1}" for position in range(lists.shape[1])])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a hint on integer columns with gaps: ours are floats
-        return infer_signature(example, answers)
+        return infer_signature(example, predictions)
 
 # %% ../nbs/20_training.ipynb #e7e55441
 def learning_curve(model) -> pd.DataFrame:
@@ -219,21 +219,21 @@ def plot_learning(curve: pd.DataFrame, ax):
     )
 
 # %% ../nbs/20_training.ipynb #bfb5cce2
-def facts(model, kept: dict[str, str], trained: dict[str, Any], judged: Sequence[dict[str, Any]] = ()) -> pd.DataFrame:
+def facts(model, stored: dict[str, str], trained: dict[str, Any], judged: Sequence[dict[str, Any]] = ()) -> pd.DataFrame:
     """What was trained, as a table: figure and unit."""
     size = (
-        sum(p.stat().st_size for p in Path(kept["path"]).rglob("*"))
-        if Path(kept["path"]).is_dir()
-        else Path(kept["path"]).stat().st_size
+        sum(p.stat().st_size for p in Path(stored["path"]).rglob("*"))
+        if Path(stored["path"]).is_dir()
+        else Path(stored["path"]).stat().st_size
     )
     lines = [
         ("learned from", f"{trained['rows']:,}", "rows"),
-        *(("judged before by models of", f"{one['rows']:,}", "rows") for one in judged),
+        *(("judged before by models of", f"{entry['rows']:,}", "rows") for entry in judged),
         ("from", "no time" if trained["from"] is None else str(trained["from"])[:10], ""),
         ("until, not included", "no time" if trained["until"] is None else str(trained["until"])[:10], ""),
         ("size of the files", f"{size / 1e6:.2f}", "MB"),
-        ("form", kept["form"], ""),
-        ("digest", kept["digest"][:12], ""),
+        ("form", stored["form"], ""),
+        ("digest", stored["digest"][:12], ""),
     ]
     return pd.DataFrame(lines, columns=["what", "figure", "unit"]).set_index("what")
 
@@ -244,12 +244,12 @@ def _before(trained: dict[str, Any]) -> str:
 # %% ../nbs/20_training.ipynb #3f7d5829
 def headline(recipe: dict[str, Any], trained: dict[str, Any], version: dict[str, Any], judged: Sequence[dict[str, Any]] = ()) -> str:
     """What was trained and where it is (Markdown)."""
-    said = (
+    text = (
         f"**{recipe['name']} learned from {trained['rows']:,} rows**{_before(trained)}; it is version "
         f"{version['version']} of `{version['name']}`, digest `{version['digest'][:12]}`."
     )
     if not judged:
-        return said
-    several = f"{len(judged)} models of the same recipe that had not learnt the rows they are asked about" if len(judged) > 1 else (
+        return text
+    judged_by = f"{len(judged)} models of the same recipe that had not learnt the rows they predict" if len(judged) > 1 else (
         f"a model of the same recipe that learned from {judged[0]['rows']:,} rows and none of the holdout period")
-    return f"{said} The evaluation judges {several}; this one, fitted to everything, is what goes to production if they pass."
+    return f"{text} The evaluation judges {judged_by}; this one, fitted to everything, is released if they pass."

@@ -131,7 +131,7 @@ def test_no_row_of_the_held_out_period_is_learned_from():
     product = {"tables": {"train": "t"}, "features": ["age", "town"], "windows": {"train_until": "2025-01-05"}}
     found = training.material(loans(), product, lambda ref: ibis.memtable(table.sample(frac=1, random_state=0)))
     assert found.trained["rows"] == 96 and found.trained["until"] == pd.Timestamp("2025-01-05")
-    assert found.given["y"].tolist() == y[:96].tolist()  # in the order of time again
+    assert found.fit_data["y"].tolist() == y[:96].tolist()  # in the order of time again
     with pytest.raises(DataError, match="before the holdout period"):
         training.material(
             loans(), {**product, "windows": {"train_until": "2024-01-01"}}, lambda ref: ibis.memtable(table)
@@ -157,7 +157,7 @@ def test_events_at_the_cutoff_are_not_learned_from():
         "windows": {"train_until": until.isoformat()},
     }
     found = training.material(problem, product, lambda ref: ibis.memtable(events if ref == "events" else items))
-    assert found.trained["rows"] == 300 and found.given["events"]["time"].max() < until
+    assert found.trained["rows"] == 300 and found.fit_data["events"]["time"].max() < until
 
 
 def test_a_model_learns_the_same_in_one_thread_and_in_all(monkeypatch):
