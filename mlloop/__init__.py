@@ -4,7 +4,9 @@ Modules:
 
 - `mlloop.core.errors`: Every error a user can meet, each with what happened, where, and the next step.
 - `mlloop.core.extensions`: What a project adds of its own: business rules and checks, and how its modules are found.
+- `mlloop.core.formatting`: The one writer of figures: the same number with the same unit reads alike on a page, in a table and in a sentence.
 - `mlloop.core.forms`: The version of each stage's product, apart from the models in `mlloop.products`, so that freshness is told without them.
+- `mlloop.core.metric_table`: The metrics, each described once: name, title, unit, direction, range, task, and what it says in words.
 - `mlloop.core.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
 - `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time; YAML files, pipeline.yaml above all, as what they hold.

@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
+from .core.formatting import number, percent
 from .comparison.baselines import split_by_digest
 from .core.errors import DataError
 from .problem import Column, Need, Problem, Recommendation, Tabular, column_label
@@ -203,12 +204,10 @@ def _leak_sign(values: pd.Series, y: pd.Series, alone: float, kind: str, column:
     ):
         alike = abs(np.corrcoef(known.astype(float), y[known.index].astype(float))[0, 1])
         if alike > 0.999:
-            return f"is a copy of the target (correlation {alike:.4f})"
+            return f"is a copy of the target (correlation {number(alike)})"
     strength = max(alone, 1 - alone) if kind == "classification" else alone
     if strength >= SUSPICIOUS[kind]:
-        return (
-            f"alone tells the target of later rows ({'ROC AUC' if kind == 'classification' else 'R2'} {strength:.3f})"
-        )
+        return f"alone tells the target of later rows ({'ROC AUC' if kind == 'classification' else 'R2'} {number(strength)})"
     whole = not pd.api.types.is_float_dtype(values) and not pd.api.types.is_datetime64_any_dtype(values)
     if whole and len(known) > 50 and known.nunique() > 0.95 * len(known):
         return "names rows: nearly every value is different"
@@ -242,7 +241,7 @@ def group_labels(values: pd.Series, groups: int = 5) -> pd.Series:
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 12:
         cut = pd.qcut(values.astype(float), groups, duplicates="drop")
         least = float(values.min())
-        names = {c: f"{max(c.left, least):,.4g} to {c.right:,.4g}" for c in cut.cat.categories}
+        names = {c: f"{number(max(c.left, least))} to {number(c.right)}" for c in cut.cat.categories}
         return cut.map(names).astype(object).where(values.notna(), "missing")
     text = values.astype("string")
     return text.where(text.isin(text.value_counts().index[:12]), "other").where(text.notna(), "missing").astype(object)
@@ -384,18 +383,18 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     assert isinstance(problem.task, Tabular)
     target, kind = facts["target"], problem.task.kind
     what = (
-        f"{target['mean']:.1%} of the rows are {target['column']} = {problem.task.positive}"
+        f"{percent(target['mean'])} of the rows are {target['column']} = {problem.task.positive}"
         if kind == "classification"
-        else f"{target['column']} is {target['mean']:.4g} on average, give or take {target['std']:.4g}"
+        else f"{target['column']} is {number(target['mean'])} on average, give or take {number(target['std'])}"
     )
     sentences = [f"{facts['rows']:,} rows to learn from; {what}.", *_findings_of_association(problem, facts)]
     sentences += [f"Suspect: {s['column']} {s['sign']}." for s in facts["suspects"]]
     if facts["segments"] and facts["segments"][0]["apart"] > 0:
         s = facts["segments"][0]
-        form = "{:.0%}" if kind == "classification" else "{:.4g}"
+        form = percent if kind == "classification" else number
         sentences.append(
-            f"Most unusual group: {column_label(problem, s['column'])} = {s['group']}, {form.format(s['value'])} against "
-            f"{form.format(target['mean'])} overall ({s['n']:,} rows)."
+            f"Most unusual group: {column_label(problem, s['column'])} = {s['group']}, {form(s['value'])} against "
+            f"{form(target['mean'])} overall ({s['n']:,} rows)."
         )
     return [*sentences, *_findings_of_time(facts), *_findings_of_columns(facts)]
 
@@ -407,7 +406,7 @@ def _findings_of_association(problem: Problem, facts: Mapping[str, Any]) -> list
     if clean[0]["low"] <= 0.05:
         return [f"No single column is associated with {target}; a model could only use combinations of columns."]
     strongest = [a for a in clean[:3] if a["value"] >= 0.05]
-    named = ", ".join(f"{column_label(problem, a['column'])} {a['value']:.2f}" for a in strongest)
+    named = ", ".join(f"{column_label(problem, a['column'])} {number(a['value'])}" for a in strongest)
     weak = sum(a["high"] < 0.05 for a in clean)
     rest = f"; of {len(clean)} columns {weak} hardly matter{'s' if weak == 1 else ''}" if weak else ""
     return [f"{target} is most associated with {named} (Cramér's V: 0 none, 1 complete){rest}."]
@@ -418,9 +417,9 @@ def _findings_of_time(facts: Mapping[str, Any]) -> list[str]:
         return ["No column says when a row happened, so changes over time are unknown."]
     target, t = facts["target"]["column"], facts["trend"]
     moved = t["p"] < 0.01 and abs(t["change"]) >= 0.02
-    change = f"{'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%}" if moved else "shows no trend"
+    change = f"{'rose' if t['change'] > 0 else 'fell'} by {percent(abs(t['change']))}" if moved else "shows no trend"
     seasons = [
-        f"The {name} explains {s['share']:.1%} of {target}."
+        f"The {name} explains {percent(s['share'])} of {target}."
         for name, s in facts["seasons"].items()
         if s["p"] < 0.01 and s["share"] > 0.005
     ]
@@ -441,7 +440,7 @@ def _findings_of_columns(facts: Mapping[str, Any]) -> list[str]:
     if often_missing:
         sentences.append(
             "Often missing: "
-            + ", ".join(f"{c['column']} ({c['missing'] / c['rows']:.0%})" for c in often_missing[:4])
+            + ", ".join(f"{c['column']} ({percent(c['missing'] / c['rows'])})" for c in often_missing[:4])
             + "."
         )
     return sentences
@@ -575,7 +574,7 @@ def sessions(data: pd.DataFrame) -> dict[str, float]:
 
 # %% ../nbs/14_analysis.ipynb #41b07b5e
 def _share(value: float) -> str:
-    return f"{value:.1%}" if value else "none"
+    return percent(value) if value else "none"
 
 # %% ../nbs/14_analysis.ipynb #f893bb41
 def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
@@ -584,22 +583,22 @@ def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     assert isinstance(task, Recommendation)
     kind, weekday, t = task.target_kind, facts["seasons"]["weekday"], facts["trend"]
     days = loyal["days_between"]
-    back = f"; half of the visits that follow another come within {days:.0f} days" if np.isfinite(days) else ""
+    back = f"; half of the visits that follow another come within {number(days)} days" if np.isfinite(days) else ""
     sentences = [
         f"{facts['rows']:,} events of {facts['users']:,} customers on {facts['items']:,} products; "
         f"{facts['buyers']:,} customers made {facts['kinds'][kind]:,} events of kind {kind}.",
-        f"{c['share_for_80']:.0%} of the products make 80% of the {kind} events; the ten best-sellers alone {c['top_10_share']:.0%}.",
-        f"{loyal['repeat_share']:.0%} of them are of a product the customer had before"
+        f"{percent(c['share_for_80'])} of the products make 80% of the {kind} events; the ten best-sellers alone {percent(c['top_10_share'])}.",
+        f"{percent(loyal['repeat_share'])} of them are of a product the customer had before"
         + (": 'the same again' is a rule to beat." if loyal["repeat_share"] > 0.3 else "."),
-        f"Half of the customers have at most {loyal['events_per_user']:.0f} of them, {loyal['one_event_users']:.0%} have one{back}.",
+        f"Half of the customers have at most {number(loyal['events_per_user'])} of them, {percent(loyal['one_event_users'])} have one{back}.",
         f"In the last {problem.time.fold_days} days {_share(new['items'])} of the {kind} events went to products never sold before, "
         f"{_share(new['users'])} to new customers: no history helps there.",
     ]
     if weekday["p"] < 0.01:
-        sentences.append(f"The weekday explains {weekday['share']:.0%} of how many {kind} events a day brings.")
+        sentences.append(f"The weekday explains {percent(weekday['share'])} of how many {kind} events a day brings.")
     if t["p"] < 0.01 and abs(t["change"]) >= 0.02:
         sentences.append(
-            f"There are {abs(t['change']):.0%} {'more' if t['change'] > 0 else 'fewer'} {kind} events a day in the last quarter of the period than in the first."
+            f"There are {percent(abs(t['change']))} {'more' if t['change'] > 0 else 'fewer'} {kind} events a day in the last quarter of the period than in the first."
         )
     return sentences + _findings_of_columns(facts)
 
@@ -628,7 +627,7 @@ def draw_associations(analysis: Analysis, left: Axes, right: Axes) -> None:
             frames["gaps"],
             right,
             label="days between visits with a purchase",
-            title=f"Half of the visits that follow another come within {median:.0f} days"
+            title=f"Half of the visits that follow another come within {number(median)} days"
             if np.isfinite(median)
             else None,
         )
@@ -692,15 +691,15 @@ def _draw_target(analysis: Analysis, ax: Axes) -> Axes:
     task, y = analysis.frames["problem"].task, analysis.frames["y"]
     if analysis.kind == "regression":
         return plot_distribution(y.rename(task.target), ax)
-    heading = f"{y.mean():.0%} of the rows are {task.target} = {task.positive}"
+    heading = f"{percent(y.mean())} of the rows are {task.target} = {task.positive}"
     return plot_distribution(y.map({1.0: str(task.positive), 0.0: "others"}).rename(task.target), ax, title=heading)
 
 # %% ../nbs/14_analysis.ipynb #2e4f3e38
 def _trend_title(analysis: Analysis, what: str) -> str:
     t = analysis.facts["trend"]
     if t["p"] >= 0.01 or abs(t["change"]) < 0.02:
-        return f"{what[:1].upper()}{what[1:]}: no trend that chance would not make (p = {t['p']:.2f})"
-    return f"{what[:1].upper()}{what[1:]} {'rose' if t['change'] > 0 else 'fell'} by {abs(t['change']):.0%} over the period"
+        return f"{what[:1].upper()}{what[1:]}: no trend that chance would not make (p = {number(t['p'])})"
+    return f"{what[:1].upper()}{what[1:]} {'rose' if t['change'] > 0 else 'fell'} by {percent(abs(t['change']))} over the period"
 
 # %% ../nbs/14_analysis.ipynb #df0b2203
 def draw_patterns(analysis: Analysis, left: Axes, right: Axes) -> None:
@@ -730,7 +729,8 @@ def draw_patterns(analysis: Analysis, left: Axes, right: Axes) -> None:
         columns=chosen,
     )
     pairs = [(matrix.loc[a, b], a, b) for i, a in enumerate(chosen) for b in chosen[i + 1 :]]
-    heading = "{1} and {2} go together most ({0:.2f})".format(*max(pairs)) if pairs else "One column only"
+    value, first, second = max(pairs, default=(0.0, "", ""))
+    heading = f"{first} and {second} go together most ({number(value)})" if pairs else "One column only"
     plot_heatmap(matrix, left, title=heading, label="Cramér's V", low=0, high=1)
     plot_distribution(frames["rows"][chosen[0]], right)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from .core.formatting import number
 from .models import candidates
 from .core.metrics import metric
 from .problem import Problem
@@ -30,7 +31,7 @@ def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
     """Each parameter of the recipe with its default and the range that was searched; indexed by name."""
     candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
     searched = {
-        name: ", ".join(str(choice) for choice in span) if isinstance(span, list) else f"{span['low']:g} to {span['high']:g}"
+        name: ", ".join(str(choice) for choice in span) if isinstance(span, list) else f"{number(span['low'])} to {number(span['high'])}"
         for name, span in candidate.space.items()
     }
     lines = [
@@ -48,7 +49,7 @@ def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
 # %% ../nbs/19_building.ipynb #3226692b
 def _text(value: Any) -> str:
     return (
-        f"{value:.4g}"
+        number(value)
         if isinstance(value, float)
         else ", ".join(map(str, value))
         if isinstance(value, (list, tuple))
@@ -68,5 +69,5 @@ def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, 
     )
     return (
         f"**{candidate.name} is built**: {candidate.meaning[0].lower()}{candidate.meaning[1:]} In the folds it reached "
-        f"{metric(exploration['metric']).label} {compared['mean']:.3f} [{compared['low']:.3f}, {compared['high']:.3f}]; {tuned}."
+        f"{metric(exploration['metric']).label} {number(compared['mean'])} [{number(compared['low'])}, {number(compared['high'])}]; {tuned}."
     )

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.errors import MlloopError, SourceError
+from .core.formatting import number
 from .problem import Problem, Source, utc
 from .core.settings import Settings
 from .core.storage import atomic_path, digest_file, digest_json, read_json, write_json
@@ -297,9 +298,9 @@ def write_rows(chunks: Iterable[list[dict[str, Any]]], path: Path, columns: list
     import pyarrow.parquet as pq
 
     parts, schemas, rows = [], [], 0
-    for number, chunk in enumerate(chunks):
+    for position, chunk in enumerate(chunks):
         table = pa.table({name: _arrow_array([row.get(name) for row in chunk]) for name in columns})
-        parts.append(path.with_name(f"{path.name}.{number}.part"))
+        parts.append(path.with_name(f"{path.name}.{position}.part"))
         pq.write_table(table, parts[-1])
         schemas.append(table.schema)
         rows += len(chunk)
@@ -699,7 +700,7 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
         else finding
     )
     ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    heading = f"{name}: {finding}, {sum(rows) / len(rows):,.0f} rows a file"
+    heading = f"{name}: {finding}, {number(sum(rows) / len(rows))} rows a file"
     return label_axes(ax, heading, f"n = {len(rows)} files", "day in the file's name", "rows per file")
 
 # %% ../nbs/11_collection.ipynb #3301e91c

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from .core.formatting import percent
 from . import products
 from .release import canary, releases
 from .store import prediction_log
@@ -209,7 +210,7 @@ def _standing(ledger: Ledger, problem: str, model: str, row: Row) -> Decision:
     if on and on.model == model:
         return Decision(
             "canary",
-            f"it predicts for {on.details['share']:.0%} of the requests until {on.details['deadline'][:16]}",
+            f"it predicts for {percent(on.details['share'])} of the requests until {on.details['deadline'][:16]}",
             row,
         )
     was = "answered once" if row.kind == "promotion" else "was tried already"

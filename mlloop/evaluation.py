@@ -28,7 +28,7 @@ from mlloop.comparison.holdout import (
 from .comparison.lookback import halves
 from .core.metrics import Estimate
 from .problem import Problem, column_label
-from .core.verdict import number
+from .core.formatting import number, percent
 
 # %% ../nbs/21_evaluation.ipynb #3e7b5ea7
 def plain(e: Estimate) -> dict[str, Any]:
@@ -413,7 +413,7 @@ def headline(statement: Problem, figures: dict[str, Any]) -> str:
     meets = "meets" if better.meets(main["value"], statement.success.threshold) else "does not meet"
     text = (
         f"### {better.label} {number(main['value'])} on the holdout period\n\n"
-        f"Between {number(main['low'])} and {number(main['high'])} ({statement.success.confidence:.0%} interval, n = {main['n']:,}); "
+        f"Between {number(main['low'])} and {number(main['high'])} ({percent(statement.success.confidence)} interval, n = {main['n']:,}); "
         f"that {meets} the target of {number(statement.success.threshold)}. "
         f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: a gain of {number(rule['gain']['value'])} "
         f"[{number(rule['gain']['low'])}, {number(rule['gain']['high'])}]."

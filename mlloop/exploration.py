@@ -27,7 +27,7 @@ from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError, ModelError
 from .core.metrics import Estimate
 from .problem import Problem, Recommendation, Rule
-from .core.verdict import number as in_words
+from .core.formatting import number as in_words
 
 # %% ../nbs/18_exploration.ipynb #19731f60
 @dataclass(frozen=True)
@@ -489,7 +489,7 @@ def table(explored: Explored):
 
 # %% ../nbs/18_exploration.ipynb #8b088e03
 def _brief(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return in_words(value) if isinstance(value, float) else str(value)
 
 # %% ../nbs/18_exploration.ipynb #f9731a4f
 def summary(explored: Explored, statement: Problem) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import ibis
 import ibis.expr.datatypes as types
 import pandas as pd
 
+from .core.formatting import number, percent
 from .core import extensions
 from .data import event_features as behaviour, feature_registry  # noqa: F401  (importing it declares its features)
 from .comparison.baselines import split_by_digest, usable_columns
@@ -363,8 +364,8 @@ def missing_shares(shown: list[pd.DataFrame]) -> pd.DataFrame:
 def catalogue_table(shown: list[pd.DataFrame]):
     """The described catalogue for the page: one line a feature."""
     table = pd.concat(shown).drop_duplicates("name")
-    short = lambda value: f"{value:,.3g}" if isinstance(value, float) else str(value)
+    short = lambda value: number(value) if isinstance(value, float) else str(value)
     for name in ("low", "middle", "high"):
         table[name] = table[name].map(short)
-    table["missing"] = table.pop("missing_share").map("{:.0%}".format)
+    table["missing"] = table.pop("missing_share").map(percent)
     return table.set_index("name").style.format(escape="html")

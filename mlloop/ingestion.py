@@ -38,6 +38,7 @@ from pandera.errors import SchemaError
 
 from .core import extensions
 from .core.errors import ContractError, SourceError
+from .core.formatting import number, percent
 from .store.lake import Lake, TableRef
 from .problem import Column, Problem, Recommendation, Source, Table
 from .core.settings import Settings
@@ -119,9 +120,9 @@ def contract_rules(name: str, column: Column, raw: ibis.Value, value: ibis.Value
         yield raw.isnull(), f"{name} is missing"
     if column.type in ("integer", "number"):
         if column.min is not None:
-            yield value < column.min, f"{name} is below {column.min:g}"
+            yield value < column.min, f"{name} is below {number(column.min)}"
         if column.max is not None:
-            yield value > column.max, f"{name} is above {column.max:g}"
+            yield value > column.max, f"{name} is above {number(column.max)}"
     if column.values is not None:
         yield ~value.cast("string").isin(column.values), f"{name} is none of {', '.join(column.values[:6])}"
     if column.pattern is not None:
@@ -821,5 +822,5 @@ def plot_rejected(reasons, ax, n_read: int, top: int = 10):
         ax.text(rows, y, f" {rows:,}", va="center")
     total, worst = int(reasons.rows.sum()), reasons.iloc[0]
     ax.xaxis.get_major_locator().set_params(integer=True)
-    title = f"{worst.rows / total:.0%} of the {total:,} rejected rows: {worst.table}, {worst.reason}"[:90]
+    title = f"{percent(worst.rows / total)} of the {total:,} rejected rows: {worst.table}, {worst.reason}"[:90]
     return label_axes(ax, title, f"n = {n_read:,} rows read", "rows set aside")

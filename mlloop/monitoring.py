@@ -26,7 +26,7 @@ from .monitors.evidence import Answers, Inputs, Reference, gather, product_path 
 from .comparison.holdout import row_slices
 from .problem import Problem, Recommendation
 from .products import ESTIMATION_METHODS
-from .core.verdict import number
+from .core.formatting import number, percent
 from mlloop.monitors.degradation import (
     FEED_BROKEN,
     PeriodResult,
@@ -81,7 +81,7 @@ def judged(statement: Problem, answers: Answers, reference: Reference, then: flo
     told["others"] = paired(statement, answers, reference.cut)
     why = []
     if missing > policy.max_labels_missing:
-        why.append(f"{missing:.0%} of the labels are missing, {policy.max_labels_missing:.0%} may be")
+        why.append(f"{percent(missing)} of the labels are missing, {percent(policy.max_labels_missing)} may be")
     if figure.n < policy.min_labelled_rows:
         why.append(f"{figure.n:,} answers have a label, {policy.min_labelled_rows:,} are asked for")
     return told | {"trusted": not why, "why": "; ".join(why)}
@@ -196,7 +196,7 @@ def guessed(
 def _doubts(found: Mapping[str, Any], history: Sequence[Mapping[str, Any]], model: str) -> list[str]:
     why = []
     if found["unreached"] > 0.5:
-        why.append(f"{found['unreached']:.0%} of the rows are of kinds that the reference hardly has")
+        why.append(f"{percent(found['unreached'])} of the rows are of kinds that the reference hardly has")
     known = [
         one for one in history if one["model"] == model and one.get("estimated_then") is not None and one["trusted"]
     ]
@@ -338,7 +338,7 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
 # %% ../nbs/25_monitoring.ipynb #eb63ea88
 def _worse(label: str, mark: PeriodResult, what: str) -> str:
     return (f"{what} {label} {number(mark.value)} until {mark.until[:10]}, {number(mark.worse_by)} worse than its reference of "
-            f"{number(mark.reference)} ({mark.standard_errors:.1f} standard errors)")  # fmt: skip
+            f"{number(mark.reference)} ({number(mark.standard_errors)} standard errors)")  # fmt: skip
 
 # %% ../nbs/25_monitoring.ipynb #79d3cf73
 def _slow(statement: Problem, found: Mapping[str, Any]) -> list[str]:
@@ -348,7 +348,7 @@ def _slow(statement: Problem, found: Mapping[str, Any]) -> list[str]:
             f"one answer in a hundred took {number(found['latency']['p99_ms'])} ms or longer, {number(limit)} are allowed"
         )
     if (found["errors"]["share"] or 0) > 0.01:
-        said.append(f"{found['errors']['share']:.1%} of the answers failed")
+        said.append(f"{percent(found['errors']['share'])} of the answers failed")
     return said
 
 # %% ../nbs/25_monitoring.ipynb #73965876
@@ -519,7 +519,7 @@ def findings_table(found: Mapping[str, Any]) -> pd.DataFrame:
 def why_table(found: Mapping[str, Any]) -> pd.DataFrame:
     """The groups that got worst: group, figure, reference, worse by, standard errors, rows, by."""
     rows = [(f"{one['slice']} {one['group']}", number(one["value"]), number(one["reference"]), number(one["worse_by"]),
-             f"{one['standard_errors']:.1f}", one["n"], one["by"]) for one in found["segments"] if one["worse_by"] > 0]  # fmt: skip
+             number(one['standard_errors']), one["n"], one["by"]) for one in found["segments"] if one["worse_by"] > 0]  # fmt: skip
     columns = ["group", "figure", "reference", "worse by", "standard errors", "rows", "by"]
     return pd.DataFrame(rows, columns=columns).set_index("group")
 
@@ -536,7 +536,7 @@ def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapp
     broken = broken_feed_periods([*earlier, found])
     truths = [one for one in found["realised"] if one["value"] is not None]
     label = metrics.metric(statement.success.metric).label
-    limit = f"{policy.standard_errors:g} standard errors and {policy.margin:g}"
+    limit = f"{number(policy.standard_errors)} standard errors and {number(policy.margin)}"
     rows = [
         (
             "is the feed in order?",
@@ -582,7 +582,7 @@ def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapp
     rows.append(
         (
             "answers that failed",
-            f"{found['errors']['share']:.2%}",
+            percent(found['errors']['share']),
             "",
             "",
             "1%",

@@ -19,7 +19,8 @@ from .comparison.folds import RowsFold, UsersFold, rows_contest, users_contest
 from .core.errors import DataError
 from .core.metrics import Estimate
 from .problem import Money, Problem
-from .core.verdict import Check, conclude, number
+from .core.verdict import Check, conclude
+from .core.formatting import number
 
 # %% ../nbs/16_need_gate.ipynb #e0ec7daf
 def figures(

@@ -19,7 +19,8 @@ import pandas as pd
 from .core.metrics import metric
 from .problem import Problem, Retrain
 from .monitors.standing import rows_for_another_try
-from .core.verdict import Check, number, table
+from .core.verdict import Check, table
+from .core.formatting import number
 from .monitors.degradation import Streak, estimated_results, is_worse, realised_results, streak
 
 # %% ../nbs/26_retraining.ipynb #56028e5f

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .core.formatting import number
 from .comparison import baselines, lookback
 from .models import candidates
 from .store import tracking
@@ -135,11 +136,11 @@ def stretches_of(windows: dict[str, Any] | None, looked: Looked | None = None, r
 def judged_models(past: RowsPast | UsersPast, recipe: dict[str, Any], stretches: list[Stretch], folder: Path, checkpoint: Path) -> list[dict[str, Any]]:
     """Fit and keep the models of `stretches` below `folder`; one dict each: path, digest, form, what it learnt and which block it predicts."""
     judged = []
-    for number, stretch in enumerate(stretches):
-        own_checkpoint = checkpoint.with_name(f"{checkpoint.name}-{number}")
+    for position, stretch in enumerate(stretches):
+        own_checkpoint = checkpoint.with_name(f"{checkpoint.name}-{position}")
         learned_from = material_of(past, stretch.looked, stretch.block.learnt_until)
         model = fitted(candidates.from_recipe(recipe, past.statement.task, str(own_checkpoint)), learned_from, stretch.looked, recipe["seed"])
-        stored = saved(model, folder / str(number), own_checkpoint)
+        stored = saved(model, folder / str(position), own_checkpoint)
         iso = lambda moment: moment.isoformat() if moment is not None and past.time is not None else None
         block = {"learnt_until": iso(stretch.block.learnt_until), "since": iso(stretch.block.since), "until": iso(stretch.block.until)}
         judged.append({**stored, "path": from_root(stored["path"]), **block, "rows": learned_from.trained["rows"], "lookback": stretch.looked.name, "half": stretch.half})
@@ -231,7 +232,7 @@ def facts(model, stored: dict[str, str], trained: dict[str, Any], judged: Sequen
         *(("judged before by models of", f"{entry['rows']:,}", "rows") for entry in judged),
         ("from", "no time" if trained["from"] is None else str(trained["from"])[:10], ""),
         ("until, not included", "no time" if trained["until"] is None else str(trained["until"])[:10], ""),
-        ("size of the files", f"{size / 1e6:.2f}", "MB"),
+        ("size of the files", number(size / 1e6), "MB"),
         ("form", stored["form"], ""),
         ("digest", stored["digest"][:12], ""),
     ]

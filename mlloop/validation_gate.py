@@ -13,7 +13,8 @@ from typing import Any
 
 from .core import metrics
 from .problem import Problem
-from .core.verdict import Check, conclude, number
+from .core.verdict import Check, conclude
+from .core.formatting import number, percent
 
 # %% ../nbs/22_validation_gate.ipynb #31db9754
 def is_figure(e: dict[str, Any] | None) -> bool:
@@ -62,7 +63,7 @@ def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
         f"at least {number(least_gain)} is required."
     )
     change = (
-        f"needs {number(least_gain)} more than the rule '{rule['name']}' ({number(rule_value)}) with {statement.success.confidence:.0%} "
+        f"needs {number(least_gain)} more than the rule '{rule['name']}' ({number(rule_value)}) with {percent(statement.success.confidence)} "
         f"confidence, the model gives {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}] more"
     )
     return Check(name, passed, reason, gain["value"], gain["low"], gain["high"], least_gain, label, "" if passed else change)

@@ -10,6 +10,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', '
            'plot_drift', 'health', 'counts_table', 'missing_table', 'example_text', 'changes_table']
 
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
+from .core.formatting import number, percent
 import re
 import textwrap
 from collections.abc import Mapping
@@ -120,13 +121,13 @@ def plot_intervals(
         ]
         ax.legend(handles=handles, fontsize=7.5, frameon=False, loc="best")
     best = shown.iloc[-1]
-    heading = title or f"{best['name']} is ahead with {best['value']:.3g}{' ' + unit if unit else ''}"
+    heading = title or f"{best['name']} is ahead with {number(best['value'])}{' ' + unit if unit else ''}"
     return label_axes(ax, heading, caption or "Lines are intervals", unit)
 
 # %% ../nbs/15_visualization.ipynb #36708cc6
 def draw_threshold(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
     """Draw a threshold, dashed, with its name and value at the line."""
-    words: dict[str, Any] = {"s": f" {escape_label(name)} {value:.3g} ", "color": RED, "fontsize": 7.5}
+    words: dict[str, Any] = {"s": f" {escape_label(name)} {number(value)} ", "color": RED, "fontsize": 7.5}
     if horizontal:
         ax.axhline(value, color=RED, ls="--", lw=1.2, zorder=1)
         ax.text(x=1, y=value, transform=ax.get_yaxis_transform(), ha="right", va="bottom", **words)
@@ -173,11 +174,11 @@ def plot_money(
     ax.axvline(0, color=BLACK, lw=0.8, zorder=1)
     ax.set_yticks(range(len(shown)), [escape_label(name) for name in shown["name"]])
     ax.set_ylim(-0.5, len(shown) - 0.2)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
     best = shown.iloc[-1]
     ahead = best["value"] - (shown.iloc[-2]["value"] if len(shown) > 1 else 0)
     who = "The model" if best["name"] == "model" else best["name"]
-    heading = title or f"{who} is worth most: {ahead:,.0f} {currency} {period} more than the next".replace("  ", " ")
+    heading = title or f"{who} is worth most: {number(ahead)} {currency} {period} more than the next".replace("  ", " ")
     return label_axes(ax, heading, caption, f"{currency} {period}".strip())
 
 # %% ../nbs/15_visualization.ipynb #41d271ad
@@ -185,7 +186,7 @@ def _write_amounts(ax: Axes, values: pd.Series) -> None:
     background = {"fc": "white", "ec": "none", "pad": 0.4}
     for i, value in enumerate(values):
         side = "right" if value > 0 else "left"
-        ax.annotate(f"{value:,.0f}", (value, i + 0.33), fontsize=7.5, va="bottom", ha=side, bbox=background)
+        ax.annotate(number(value), (value, i + 0.33), fontsize=7.5, va="bottom", ha=side, bbox=background)
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162
 def shade_windows(ax: Axes, windows: Mapping) -> Axes:
@@ -247,7 +248,7 @@ def _trend_title(data: pd.DataFrame, label: str) -> str:
         return f"{label} over time"
     change = ordered.iloc[-quarter:].mean() / ordered.iloc[:quarter].mean() - 1
     return (
-        f"{label} {'rose' if change > 0 else 'fell'} by {abs(change):.0%}"
+        f"{label} {'rose' if change > 0 else 'fell'} by {percent(abs(change))}"
         if abs(change) >= 0.05
         else f"{label} stayed level"
     )
@@ -302,14 +303,14 @@ def plot_distribution(
         low, middle, high = (float(q) for q in finite.quantile([0.01, 0.5, 0.99]))
         ax.hist(finite.clip(low, high), bins=30, color=BLUE, alpha=0.85)
         ax.axvline(middle, color=BLACK, lw=1)
-        heading = title or f"Half of {label} is below {middle:,.4g}, 98% between {low:,.4g} and {high:,.4g}"
+        heading = title or f"Half of {label} is below {number(middle)}, 98% between {number(low)} and {number(high)}"
         return label_axes(ax, heading, caption + "; outermost bars hold the 1% beyond", label, "rows")
     counts = known.astype(str).value_counts()
     top = counts.head(bars)[::-1]
     ax.barh([escape_label(v) for v in top.index], top.to_numpy(), color=BLUE, height=0.7)
     rest = len(counts) - len(top)
     heading = title or (
-        f"{escape_label(counts.index[0])} is {counts.iloc[0] / len(known):.0%} of {label}"
+        f"{escape_label(counts.index[0])} is {percent(counts.iloc[0] / len(known))} of {label}"
         if len(known)
         else f"{label} is empty"
     )
@@ -338,7 +339,7 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
     some = int((data["share"] > 0).sum())
     missing = f"{some} of {len(data)} columns {'misses' if some == 1 else 'miss'} values"
     return label_axes(
-        ax, title or f"{missing}; most: {worst['column']}, {worst['share']:.1%}", caption, "rows without a value"
+        ax, title or f"{missing}; most: {worst['column']}, {percent(worst['share'])}", caption, "rows without a value"
     )
 
 # %% ../nbs/15_visualization.ipynb #334c5199
@@ -372,7 +373,9 @@ def plot_association(
     ax.set_xlim(0, None)
     if title is None:
         best, count = shown.iloc[-1], int(suspect.sum())
-        title = f"{best['column']} tells most ({best['value']:.2f})" + (f"; {count} suspected to leak" if count else "")
+        title = f"{best['column']} tells most ({number(best['value'])})" + (
+            f"; {count} suspected to leak" if count else ""
+        )
     return label_axes(ax, title, caption or f"{len(data)} columns", label)
 
 # %% ../nbs/15_visualization.ipynb #f6969ba4
@@ -441,7 +444,7 @@ def plot_rate(
         ax.text(
             1,
             overall,
-            f"all {overall:.0%}" if share else f"all {overall:.3g}",
+            f"all {percent(overall)}" if share else f"all {number(overall)}",
             transform=ax.get_yaxis_transform(),
             color=RED,
             fontsize=7.5,
@@ -450,10 +453,10 @@ def plot_rate(
         )
     if share:
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    form = "{:.0%}" if share else "{:.3g}"
+    form = percent if share else number
     ordered = data.sort_values("value")
     low, high = ordered.iloc[0], ordered.iloc[-1]
-    ends = f"from {form.format(low['value'])} ({low['group']}) to {form.format(high['value'])} ({high['group']})"
+    ends = f"from {form(low['value'])} ({low['group']}) to {form(high['value'])} ({high['group']})"
     rows = f"n = {int(data['n'].sum()):,} rows; bars are intervals"
     return label_axes(ax, title or f"{label}: {ends}", caption or rows, "", label)
 
@@ -472,11 +475,11 @@ def plot_concentration(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1.01))
-    heading = title or f"{few:.0%} of the {what} make 80% of the {of}"
+    heading = title or f"{percent(few)} of the {what} make 80% of the {of}"
     return label_axes(
         ax,
         heading,
-        f"n = {len(ordered):,} {what}, {ordered.sum():,.0f} {of}",
+        f"n = {len(ordered):,} {what}, {number(ordered.sum())} {of}",
         f"share of {what}, most frequent first",
         f"share of {of}",
     )
@@ -508,7 +511,7 @@ def plot_counts(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Ax
     ax.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     lost, read = int(data["rejected"].sum() + data["duplicates"].sum()), int(data["read"].sum())
     heading = title or (
-        f"{lost / max(read, 1):.1%} of {read:,} rows were set aside or duplicates"
+        f"{percent(lost / max(read, 1))} of {read:,} rows were set aside or duplicates"
         if lost
         else f"All {read:,} rows were kept"
     )
@@ -531,7 +534,7 @@ def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) 
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1))
     error = float(np.average((data["predicted"] - data["observed"]).abs(), weights=data["n"]))
-    heading = title or f"Probabilities are off by {error * 100:.1f} points on average"
+    heading = title or f"Probabilities are off by {percent(error).removesuffix('%')} points on average"
     return label_axes(
         ax, heading, f"n = {int(data['n'].sum()):,} rows in {len(data)} bins", "predicted probability", "observed share"
     )

@@ -148,7 +148,7 @@ BAD = {
     "overflow": ("1,2025-03-01,u,1e999,a", "amount is not a finite number"),
     "thousands not declared": ('1,2025-03-01,u,"1,000",a', "amount is not a finite number"),
     "too small": ("1,2025-03-01,u,-1,a", "amount is below 0"),
-    "too large": ("1,2025-03-01,u,1001,a", "amount is above 1000"),
+    "too large": ("1,2025-03-01,u,1001,a", "amount is above 1,000"),
     "unknown value": ("1,2025-03-01,u,1,c", "kind is none of a, b"),
     "no key": (",2025-03-01,u,1,a", "id is missing"),
     "other date": ("1,03/04/2025,u,1,a", "at is not a time as declared (default: ISO 8601)"),

@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics as sk
 from scipy import sparse, stats
 
-from mlloop.core import metrics
+from mlloop.core import metric_table, metrics
 from mlloop.core.errors import DataError, UsageError
 
 MONEY = SimpleNamespace(
@@ -374,3 +374,25 @@ def test_interval_for_any_number_of_looks_is_that_of_the_paper_at_its_narrowest(
     """At t = t*, alpha = 0.05: rho^2 t = 5.991 + ln 5.991 + 1 = 8.782, half-width 3.035 standard errors (by hand)."""
     fixed = metrics.Estimate(0.1, 0.1 - 1.959964, 0.1 + 1.959964, 400)
     assert metrics.anytime(fixed, 400).high - 0.1 == pytest.approx(3.035, abs=2e-3)
+
+
+@pytest.mark.parametrize("one", metric_table.METRICS.values(), ids=lambda m: m.name)
+def test_what_the_table_says_of_a_metric_is_true_of_its_figure(one):
+    """Range and direction hold for what is measured, of good predictions and of bad ones."""
+    y, s = draw(ties=False)
+    if one.task == "recommendation":
+        good, bad = (float(metrics.values_of_ranks([0], [rank], 1, 5)[one.name][0]) for rank in (1, 9))
+    elif one.task == "regression":
+        good, bad = (metrics.measure(one.name, y + 1.0, y + 1.0 + off) for off in (0.01, 3.0))
+    else:
+        good, bad = metrics.measure(one.name, y, y * 0.98 + 0.01), metrics.measure(one.name, y, 1 - s)
+    assert one.low <= bad <= one.high and one.low <= good <= one.high
+    assert one.gain(good, bad) > 0 and one.meets(good, bad) and not one.meets(bad, good)
+    assert metric_table.title(one.name) == one.label and metric_table.meaning(one.name).startswith(f"{one.label}: ")
+
+
+def test_the_table_serves_statements_and_pages_alike():
+    assert metric_table.targets("classification") == [
+        "roc_auc", "average_precision", "accuracy", "f1", "log_loss", "brier",
+    ]  # fmt: skip
+    assert metric_table.title("a_new_one") == "a new one" and metric_table.meaning("a_new_one") == ""

@@ -253,7 +253,7 @@ def test_numbers_read_as_a_person_writes_them():
         "12.3",
         "−3.46",
         "4",
-        "1.00",
+        "1",
         "knn",
     ]
 
@@ -265,7 +265,7 @@ def test_the_model_card_says_what_it_is_how_well_it_does_and_where_it_ends(whole
         "1,100",
         "2025-03-03 up to, not including, 2025-06-16",
         "99 % of predictions take at most 20 ms",
-        "best_sellers rule 0.0200 0.0100 to 0.0300 0.0200 (0.0100 to 0.0300)",
+        "best_sellers rule 0.02 0.01 to 0.03 0.02 (0.01 to 0.03)",
         "activity new 0.100 9",
         "It was trained on data before 2025-06-16.",
         "this model since",
@@ -388,8 +388,8 @@ def test_the_monitoring_page_shows_what_was_promised_estimated_and_realised(whol
         "Being watched since the period that began 2025-07-21. It does as well as it promised.",
         "Period 2025-07-21 up to, not including, 2025-07-28",
         "Retrain? Being watched",
-        "2025-07-21 0.116 (0.0960 to 0.136) – – 9f9f9f9f being watched 2,004",
-        "2025-07-14 0.117 (0.0970 to 0.137) 0.100 (0.0800 to 0.120) 5% 9f9f9f9f healthy 2,003",
+        "2025-07-21 0.116 (0.096 to 0.136) – – 9f9f9f9f being watched 2,004",
+        "2025-07-14 0.117 (0.097 to 0.137) 0.100 (0.08 to 0.120) 5% 9f9f9f9f healthy 2,003",
         "Schema, volume, missing and unseen values match the reference.",
         "1 of 1 columns drifted. Drift explains; it never decides.",
         "99 % within 9.50 ms; 50 ms allowed",

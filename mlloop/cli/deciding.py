@@ -12,7 +12,9 @@ app = typer.Typer()
 @app.command(epilog="Example: mlloop log --problem employment --kind gate")
 def log(
     problem: options.Problem = None,
-    kind: Annotated[str | None, typer.Option(help="gate, promotion, canary, rollback, fallback, retrain or revision")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="gate, promotion, canary, rollback, fallback, retrain or revision")
+    ] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many rows, the newest.")] = 30,
     as_json: options.Json = False,
 ) -> None:

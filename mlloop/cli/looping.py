@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core.formatting import duration
 
 app = typer.Typer()
 
@@ -112,7 +113,7 @@ def loop(
         if as_json:
             return
         one, ends = line.turned, "".join(f"; {e['what']} {e['outcome'].replace('_', ' ')}" for e in line.turned.ended)
-        took = "" if one.fresh else f" {sum(one.seconds.values()):5.1f} s"
+        took = "" if one.fresh else f" {duration(sum(one.seconds.values())):>7}"
         typer.echo(f"{one.problem:<12} {one.at[:10]} {line.number:>3}/{line.of}{took}  {one.action}{ends}")
 
     last, first = options.moment(until, "--until"), options.moment(since, "--from")
@@ -172,7 +173,7 @@ def backtest(
     def told(one) -> None:
         if not as_json:
             total = one.summary["totals"].get("loop", {})
-            took = "kept" if one.kept else f"{one.seconds:.0f} s"
+            took = "kept" if one.kept else duration(one.seconds)
             typer.echo(f"{name}: {one.policy.name:<16} {took:>7}  {total.get('retrainings', 0)} retrainings")
 
     end = options.moment(until, "--until")

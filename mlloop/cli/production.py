@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core.formatting import number
 
 app = typer.Typer()
 
@@ -78,7 +79,7 @@ def serve(
         elif "items" in answer:
             said = f"for {one['asked']['user']}: {', '.join(answer['items'])}"
         else:
-            said = f"{answer['prediction']} (score {answer['score']:.4g})"
+            said = f"{answer['prediction']} (score {number(answer['score'])})"
         typer.echo(f"{one['problem']}: POST {one['path']} -> {said}, model {answer.get('model', '?')}")
     raise typer.Exit(0 if all(one["status"] == 200 for one in asked) else 1)
 

@@ -4,6 +4,7 @@ import contextlib
 import time
 from typing import Any
 
+from mlloop.core.formatting import duration
 from mlloop.pipeline.runner import Event
 
 
@@ -49,9 +50,13 @@ class Progress:
         self.running.pop(event.stage, None)
         if event.kind == "done":
             rows = f"{event.rows:>12,} rows" if event.rows is not None else ""
-            self.console.print(f"[green]✓[/green] {event.problem:<12} {event.stage:<16} {event.seconds:>6.1f} s {rows}")
+            self.console.print(
+                f"[green]✓[/green] {event.problem:<12} {event.stage:<16} {duration(event.seconds):>8} {rows}"
+            )
         elif event.kind == "failed":
-            self.console.print(f"[red]✗[/red] {event.problem:<12} {event.stage:<16} {event.seconds:>6.1f} s failed")
+            self.console.print(
+                f"[red]✗[/red] {event.problem:<12} {event.stage:<16} {duration(event.seconds):>8} failed"
+            )
 
     def _lines(self):
         from rich.text import Text
@@ -60,5 +65,5 @@ class Progress:
         for stage, event in list(self.running.items()):
             elapsed = time.monotonic() - self.began[stage]
             where = f"cell {event.cell}/{event.cells}" if event.cells else "starting"
-            lines.append(f"▸ {event.problem:<12} {stage:<16} {elapsed:>6.1f} s  {where}")
+            lines.append(f"▸ {event.problem:<12} {stage:<16} {duration(elapsed):>8}  {where}")
         return Text("\n".join(lines))

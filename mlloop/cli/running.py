@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core.formatting import duration, number
 
 app = typer.Typer()
 
@@ -63,7 +64,7 @@ def _sum_up(project, outcomes, pages) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for one in outcomes:
         console.print(
-            f"[bold]{one.problem}[/bold]: {len(one.ran)} stages run, {len(one.fresh)} up to date, {one.seconds:.1f} s"
+            f"[bold]{one.problem}[/bold]: {len(one.ran)} stages run, {len(one.fresh)} up to date, {duration(one.seconds)}"
         )
         for gate, verdict in one.verdicts.items():
             console.print(f"  {gate} gate: [bold]{verdict['verdict']}[/bold]{_deciding(verdict)}")
@@ -72,7 +73,7 @@ def _sum_up(project, outcomes, pages) -> None:
             console.print(f"  model: {model}")
         if one.took:
             slowest = sorted(one.took.items(), key=lambda pair: -pair[1])[:4]
-            console.print("  time: " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in slowest))
+            console.print("  time: " + ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in slowest))
     for page in pages:
         console.print(f"page: {output.relative(page)}")
 
@@ -82,13 +83,13 @@ def _deciding(verdict: dict[str, Any]) -> str:
     if not named or named.get("value") is None:
         return f" ({verdict['reasons'][0]})" if verdict["reasons"] else ""
     interval = (
-        f" [{named['low']:.4g}, {named['high']:.4g}]"
+        f" [{number(named['low'])}, {number(named['high'])}]"
         if named.get("low") is not None and named.get("high") is not None
         else ""
     )
-    threshold = f", asked for {named['threshold']:.4g}" if isinstance(named.get("threshold"), (int, float)) else ""
+    threshold = f", asked for {number(named['threshold'])}" if isinstance(named.get("threshold"), (int, float)) else ""
     unit = f" {named['unit']}" if named.get("unit") else ""
-    return f" ({named['name']} {named['value']:.4g}{unit}{interval}{threshold})".replace("[", r"\[")
+    return f" ({named['name']} {number(named['value'])}{unit}{interval}{threshold})".replace("[", r"\[")
 
 
 def _model(settings, problem: str) -> str | None:
@@ -153,7 +154,7 @@ def status(problem: options.Problem = None, changes: options.Changes = None, as_
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for name, one in found.stages.items():
         rows = f"{one['rows']:,}" if one.get("rows") is not None else ""
-        took = f"{one['seconds']:.1f}" if one.get("seconds") is not None else ""
+        took = duration(one["seconds"]).removesuffix(" s") if one.get("seconds") is not None else ""
         why = (one["reasons"] or [""])[0] + (f" (+{len(one['reasons']) - 1} more)" if len(one["reasons"]) > 1 else "")
         table.add_row(name, one["state"], took, rows, one.get("finished_at", "").replace("T", " ")[:16], why)
     console = Console(highlight=False)

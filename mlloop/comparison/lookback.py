@@ -25,7 +25,7 @@ from .folds import RowsFold, UsersFold
 from ..core.errors import DataError
 from ..core.metrics import Estimate
 from ..problem import Problem, Recommendation
-from ..core.verdict import number
+from ..core.formatting import number
 
 # %% ../../nbs/comparison/lookback.ipynb #94cd9ba6
 @dataclass(frozen=True)

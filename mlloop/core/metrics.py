@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mlloop.core.errors import DataError, UsageError
+from mlloop.core.metric_table import METRICS as METRICS
+from mlloop.core.metric_table import Metric as Metric
+from mlloop.core.metric_table import metric, of_task
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -27,75 +30,7 @@ TINY = np.finfo(np.float64).eps
 Weighted = Callable[[np.ndarray], np.ndarray]  # (draws, rows) -> (draws,)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What a metric is called, which way is better, and between which figures it lies.
-
-    Attributes
-    ----------
-    name, label : str
-        The key used in problem statements, and the name for readers.
-    task : str
-        'classification', 'regression' or 'recommendation'.
-    higher_is_better : bool
-    low, high : float
-        Its range.
-    unit : str
-        '' for a pure number, 'target' for the unit of what is predicted.
-    """
-
-    name: str
-    label: str
-    task: str
-    higher_is_better: bool
-    low: float = 0.0
-    high: float = 1.0
-    unit: str = ""
-
-    def gain(self, ours: float, theirs: float) -> float:
-        """How much better `ours` is than `theirs`; positive is better, whichever way the metric runs."""
-        return ours - theirs if self.higher_is_better else theirs - ours
-
-    def meets(self, value: float, threshold: float) -> bool:
-        """Whether `value` is at least as good as `threshold`; never where it is not a number."""
-        return bool(np.isfinite(value)) and self.gain(value, threshold) >= 0
-
-
-METRICS = {
-    m.name: m
-    for m in (
-        Metric("roc_auc", "ROC AUC", "classification", True),
-        Metric("average_precision", "average precision", "classification", True),
-        Metric("accuracy", "accuracy", "classification", True),
-        Metric("f1", "F1", "classification", True),
-        Metric("log_loss", "log loss", "classification", False, high=np.inf),
-        Metric("brier", "Brier score", "classification", False),
-        Metric("ece", "expected calibration error", "classification", False),
-        Metric("mae", "mean absolute error", "regression", False, high=np.inf, unit="target"),
-        Metric("rmse", "root mean squared error", "regression", False, high=np.inf, unit="target"),
-        Metric("r2", "R2", "regression", True, low=-np.inf),
-        Metric("mape", "mean absolute percentage error", "regression", False, high=np.inf),
-        Metric("ndcg", "NDCG", "recommendation", True),
-        Metric("hit_rate", "hit rate", "recommendation", True),
-        Metric("recall", "recall", "recommendation", True),
-        Metric("map", "mean average precision", "recommendation", True),
-    )
-}
 PROBABILITIES = ("log_loss", "brier", "ece")
-
-
-def metric(name: str) -> Metric:
-    """The metric called `name`.
-
-    Raises
-    ------
-    UsageError
-        No such metric.
-    """
-    if name not in METRICS:
-        known = ", ".join(METRICS)
-        raise UsageError(f"no metric {name!r} (known: {known})", next_step="Mend success.metric, then: mlloop check")
-    return METRICS[name]
 
 
 @dataclass(frozen=True)
@@ -253,7 +188,7 @@ def standard_error(
 def measure_all(task: str, y_true: ArrayLike, y_score: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
     """Every metric of `task` ('classification' or 'regression') that these predictions allow, by name."""
     found = {}
-    for name in [m.name for m in METRICS.values() if m.task == task]:
+    for name in [m.name for m in of_task(task)]:
         try:
             found[name] = measure(name, y_true, y_score, threshold)
         except DataError:

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlloop.core import formatting
+from mlloop.core.formatting import number
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -113,10 +116,10 @@ def table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     rows = [
         {
             "question": e["name"],
-            "figure": number(e["value"]),
+            "figure": number(e["value"]) if e["value"] is not None else "",
             "unit": e["unit"],
-            "interval": f"{number(e['low'])} to {number(e['high'])}" if e["low"] is not None else "",
-            "threshold": number(e["threshold"]),
+            "interval": formatting.interval(e["low"], e["high"]) if e["low"] is not None else "",
+            "threshold": number(e["threshold"]) if e["threshold"] is not None else "",
             "verdict": WORDS[e["passed"]],
         }
         for e in verdict["evidence"]
@@ -124,12 +127,3 @@ def table(verdict: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["question", "figure", "unit", "interval", "threshold", "verdict"]).set_index(
         "question"
     )
-
-
-def number(value: float | None) -> str:
-    """A figure as a reader wants it: 3 significant digits, thousands apart, nothing for a missing one."""
-    if value is None or not math.isfinite(value):
-        return ""
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if 0.1 <= abs(value) < 1 else f"{value:.3g}"

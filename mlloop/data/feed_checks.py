@@ -16,6 +16,7 @@ from typing import Any
 import ibis
 import numpy as np
 
+from ..core.formatting import number, percent
 from ..problem import Table
 
 # %% ../../nbs/data/feed_checks.ipynb #92def1ee
@@ -174,7 +175,7 @@ def _volume(table, reference, now, days) -> list[dict[str, Any]]:
             "volume",
             ratio,
             limit,
-            f"{table} has {now['rows']:,} rows where {expected:,.0f} were to be expected.",
+            f"{table} has {now['rows']:,} rows where {number(expected)} were to be expected.",
         )
     ]
 
@@ -183,7 +184,7 @@ def _repeated(table, reference, now) -> list[dict[str, Any]]:
     limit = reference["repeats"] + MAX_REPEATS
     if now["repeats"] <= limit:
         return []
-    message = f"{now['repeats']:.0%} of the rows of {table} say what another row says, under another key ({reference['repeats']:.0%} before)."
+    message = f"{percent(now['repeats'])} of the rows of {table} say what another row says, under another key ({percent(reference['repeats'])} before)."
     return [finding(table, None, "duplicates", now["repeats"], limit, message)]
 
 # %% ../../nbs/data/feed_checks.ipynb #d946cb15
@@ -213,7 +214,7 @@ def _null_findings(table, name, was, is_, rows) -> list[dict[str, Any]]:
             "nulls",
             is_["nulls"],
             limit,
-            f"{table}.{name} is missing in {is_['nulls']:.0%} of the rows ({was['nulls']:.1%} before).",
+            f"{table}.{name} is missing in {percent(is_['nulls'])} of the rows ({percent(was['nulls'])} before).",
         )
     ]
 
@@ -235,7 +236,7 @@ def _unseen(table, name, was, is_, rows) -> list[dict[str, Any]]:
             "unseen",
             share,
             limit,
-            f"{table}.{name} has values never seen before in {share:.0%} of the rows: {most}.",
+            f"{table}.{name} has values never seen before in {percent(share)} of the rows: {most}.",
         )
     ]
 
@@ -251,7 +252,7 @@ def _unit(table, name, was, is_) -> list[dict[str, Any]]:
     factor = float(np.exp(np.median(factors)))
     if abs(np.median(factors)) < np.log(MIN_UNIT_FACTOR) or np.ptp(factors) > np.log(2):
         return []
-    times = f"{factor:,.3g} times" if factor > 1 else f"1/{1 / factor:,.3g} of"
+    times = f"{number(factor)} times" if factor > 1 else f"1/{number(1 / factor)} of"
     return [
         finding(
             table,
@@ -332,7 +333,7 @@ def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, 
         limit = was + more
         if share > limit:
             what = "do not fit their contract" if key == "rejected" else "came twice"
-            message = f"{share:.0%} of the rows read for {table} {what} ({was:.1%} before)."
+            message = f"{percent(share)} of the rows read for {table} {what} ({percent(was)} before)."
             found.append(finding(table, None, key, share, limit, message))
     return found
 
@@ -349,7 +350,7 @@ def late_row_findings(table: str, then: int, now: int) -> list[dict[str, Any]]:
             "late",
             share,
             MAX_LATE,
-            f"{share:.0%} of the rows of {table} came after their period had been looked at.",
+            f"{percent(share)} of the rows of {table} came after their period had been looked at.",
         )
     ]
 

@@ -15,6 +15,7 @@ import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 
+from ..core.formatting import number, percent
 from .cleaning import MISSING_WORDS, misspelt
 from ..problem import Cleaning
 
@@ -46,7 +47,7 @@ def _suggest_missing_words(data: pd.DataFrame) -> Iterator[Cleaning]:
                 rule="missing_words",
                 columns=[column],
                 options={"words": words},
-                reason=f"{', '.join(words)} in {share:.1%} of the rows",
+                reason=f"{', '.join(words)} in {percent(share)} of the rows",
             )
 
 # %% ../../nbs/data/profiling.ipynb #263a8ba2
@@ -89,7 +90,7 @@ def _suggest_numbers(data: pd.DataFrame) -> Iterator[Cleaning]:
                 rule="number",
                 columns=[column],
                 options=_unit_scale(parts[fits], units, dress),
-                reason="written as " + ", ".join(f"{u.replace('|', '#')} ({shares[u]:.0%})" for u in units),
+                reason="written as " + ", ".join(f"{u.replace('|', '#')} ({percent(shares[u])})" for u in units),
             )
         elif shares.iloc[0] >= 0.8 and shares.index[0] != "|" and len(shares) > 1:
             yield _shape(str(column), known, shares)
@@ -117,7 +118,7 @@ def _shape(column: str, known: pd.Series, shares: pd.Series) -> Cleaning:
         rule="shape",
         columns=[column],
         options={"template": template},
-        reason=f"{len(match) / len(known):.1%} look like {template}",
+        reason=f"{percent(len(match) / len(known))} look like {template}",
     )
 
 # %% ../../nbs/data/profiling.ipynb #a866b07c
@@ -133,7 +134,7 @@ def _suggest_spills(data: pd.DataFrame) -> Iterator[Cleaning]:
                 yield Cleaning(
                     rule="spill",
                     columns=[first, second],
-                    reason=f"{share:.0%} of the rows without {second} end with one in {first}",
+                    reason=f"{percent(share)} of the rows without {second} end with one in {first}",
                 )
 
 # %% ../../nbs/data/profiling.ipynb #8f7a5ded
@@ -193,7 +194,7 @@ def _suggest_dependencies(data: pd.DataFrame) -> Iterator[Cleaning]:
     for target in usable:
         strong = determinants(data[usable], target)[:MAX_DETERMINANTS]
         if strong:
-            evidence = ", ".join(f"{name} ({gain:.2f})" for gain, name in strong)
+            evidence = ", ".join(f"{name} ({number(gain)})" for gain, name in strong)
             yield Cleaning(
                 rule="dependency",
                 columns=[target],

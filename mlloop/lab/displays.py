@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlloop import products
+from mlloop.core import metric_table
 from mlloop.core.errors import ProductError
+from mlloop.core.formatting import number
 from mlloop.pages import wording
 from mlloop.pages.html_table import facts, table
 from mlloop.problem import Problem
@@ -20,8 +22,8 @@ def problem(one: Problem) -> str:
         ("decision", one.decision),
         ("owner", one.owner),
         ("task", task.kind),
-        ("content with", f"{wording.metric_name(success.metric)} {wording.number(success.threshold)}"),
-        ("better than the best rule by", wording.number(success.min_gain)),
+        ("content with", f"{metric_table.title(success.metric)} {number(success.threshold)}"),
+        ("better than the best rule by", number(success.min_gain)),
         ("rules", "; ".join(rule.meaning for rule in one.rules)),
         (
             "a decision is worth",

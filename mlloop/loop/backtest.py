@@ -24,6 +24,7 @@ import yaml
 from mlloop import problem as problems
 from mlloop.core import storage
 from mlloop.core.errors import MlloopError, UsageError
+from mlloop.core.formatting import number
 from mlloop.core.settings import Settings
 from mlloop.loop.counterfactual import BLOCK, gained
 from mlloop.pipeline import runner
@@ -468,8 +469,8 @@ def choice(lines: Mapping[str, Mapping[str, Any]], currency: str) -> tuple[str, 
         return OWN, f"The statement's policy stays: {told}."
     gain = best["gain"]
     return str(best["policy"]), (
-        f"{best['said'][:1].upper()}{best['said'][1:]} is worth {gain['value']:,.0f} {currency} more than the statement's policy "
-        f"[{gain['low']:,.0f}, {gain['high']:,.0f}], and surely more when all policies tried are counted."
+        f"{best['said'][:1].upper()}{best['said'][1:]} is worth {number(gain['value'])} {currency} more than the statement's policy "
+        f"[{number(gain['low'])}, {number(gain['high'])}], and surely more when all policies tried are counted."
     )
 
 
@@ -480,7 +481,9 @@ def sentences(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["rows"]:
         gain = one["gain"]
         against = (
-            "" if one["policy"] == OWN else f"  {gain['value']:>+10,.0f} [{gain['low']:,.0f}, {gain['high']:,.0f}]"
+            ""
+            if one["policy"] == OWN
+            else f"  {gain['value']:>+10,.0f} [{number(gain['low'])}, {number(gain['high'])}]"
         )
         yield f"{one['policy']:<{width}}  {one['net']:>12,.0f}  {one['retrainings']:>3} retrainings{against}  {one['said']}"
     yield found["said"]

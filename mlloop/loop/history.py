@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlloop import problem as problems
-from mlloop.core import metrics, storage
+from mlloop.core import metric_table, metrics, storage
 from mlloop.core.errors import UsageError
+from mlloop.core.formatting import number
 from mlloop.core.settings import Settings
 from mlloop.loop import arrivals, backtest, counterfactual, turn
 from mlloop.loop.arrivals import Period
@@ -311,8 +312,8 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     label = metrics.metric(summary["metric"]).label
     for name, one in totals.items():
         said.append(
-            f"{summary['policies'][name]}: {label} {one['metric']:.4f} on average, {one['retrainings']} retrainings, "
-            f"{one['net']:,.0f} {currency} ({one['worth']:,.0f} less {one['cost']:,.0f} for retraining)"
+            f"{summary['policies'][name]}: {label} {number(one['metric'])} on average, {one['retrainings']} retrainings, "
+            f"{number(one['net'])} {currency} ({number(one['worth'])} less {number(one['cost'])} for retraining)"
         )
     if {"loop", "never"} <= set(totals):
         against = [_gained(totals, "never", "never retraining", currency)]
@@ -341,7 +342,7 @@ def _through_gates(summary: dict[str, Any]) -> list[str]:
 
 def _interval(summary: dict[str, Any], name: str) -> str:
     one = summary["against"][name]
-    return f" (loop less schedule: [{one['low']:,.0f}, {one['high']:,.0f}])"
+    return f" (loop less schedule: [{number(one['low'])}, {number(one['high'])}])"
 
 
 def _gained(totals: dict[str, Any], other: str, called: str, currency: str) -> str:
@@ -432,7 +433,7 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
         "image": image,
         "policies": {name: said for name, said in summary["policies"].items() if name in summary["totals"]},
         "actions": {line["action"]: _in_words(line) for line in summary["turns"]},
-        "metric": wording.metric_meaning(summary["metric"]),
+        "metric": metric_table.meaning(summary["metric"]),
         "label": metrics.metric(summary["metric"]).label,
     }
     return report._page(settings.reports / plan.problem / "loop.html", "loop.html", [summary, image], lambda: view)

@@ -16,7 +16,7 @@ from mlloop import deployment, products, retraining
 from mlloop import problem as problems
 from mlloop.core import metrics, storage
 from mlloop.core.errors import GateClosed, MlloopError, UsageError
-from mlloop.core.verdict import number
+from mlloop.core.formatting import number
 from mlloop.loop import arrivals
 from mlloop.loop.arrivals import Period
 from mlloop.loop.session import Session

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.formatting import percent
 from ..problem import Retrain
 
 # %% ../../nbs/monitors/degradation.ipynb #eb9e7c90
@@ -100,7 +101,7 @@ def realised_results(history: Sequence[Mapping[str, Any]], model: str | None, ma
             continue
         missing = float(figure.get("labels_missing") or 0.0)
         is_whole, is_complete = figure["period"]["from"] not in broken, missing <= max_missing
-        why = figure.get("why", "") if is_complete else f"{missing:.0%} of the labels are missing"
+        why = figure.get("why", "") if is_complete else f"{percent(missing)} of the labels are missing"
         counts = bool(figure.get("trusted", True)) and is_complete and is_whole
         results.append(period_result(figure, figure["period"], counts, why if is_whole else FEED_BROKEN))
     return results

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..core.metrics import metric
 from ..problem import Problem
-from ..core.verdict import Check, number
+from ..core.formatting import number
+from ..core.verdict import Check
 from .degradation import broken_feed_periods
 
 # %% ../../nbs/monitors/standing.ipynb #0d4646d4

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from mlloop.core import formatting
+
 
 @dataclass(frozen=True)
 class Node:
@@ -203,7 +205,7 @@ def periods(
         marks=marks,
         reference=up(reference),
         bound=up(bound),
-        ticks=[(at(v), f"{v:.3g}") for v in (least + room, (least + most) / 2, most - room)],
+        ticks=[(at(v), formatting.number(v)) for v in (least + room, (least + most) / 2, most - room)],
         periods=[(across(i), row["period"]) for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0],
         lines=lines,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from mlloop.pages import wording
+from mlloop.core.formatting import number
 
 
 def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], foot: str = "") -> str:
@@ -28,7 +28,7 @@ def facts(heading: str, given: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> Markup:
-    return escape(wording.number(value) if isinstance(value, (int, float)) else "" if value is None else str(value))
+    return escape(number(value) if isinstance(value, (int, float)) else "" if value is None else str(value))
 
 
 def _plain(value: Any) -> str:
@@ -38,4 +38,6 @@ def _plain(value: Any) -> str:
             if any(isinstance(one, Mapping) for one in value.values())
             else ", ".join(f"{name}: {one}" for name, one in value.items())
         )
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return number(value)
     return repr(value) if isinstance(value, (bool, type(None), str)) else str(value)

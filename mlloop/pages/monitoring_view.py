@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlloop import products
+from mlloop.core import formatting, metric_table
 from mlloop.core.errors import DataError, ProductError
 from mlloop.core.settings import Settings
 from mlloop.pages import diagrams, wording
@@ -65,7 +66,7 @@ def view(looks: Mapping[str, Monitoring]) -> dict[str, Any]:
         "trusted": last.estimated.trusted,
         "periods": _periods(seen),
         "chart": chart(seen),
-        "metric": wording.metric_name(last.estimated.metric),
+        "metric": metric_table.title(last.estimated.metric),
         "latency": last.latency,
         "errors": {"n": last.errors.n, "share": _share(last.errors.share)},
         "features": [one.model_dump() for one in last.explains.features],
@@ -93,7 +94,7 @@ def _calibration(last: Monitoring) -> str:
     if not known or not gaps:
         return ""
     return (
-        f"in the period from {_from(known.period)}, tenths of the scores are {wording.number(max(gaps))} off at most "
+        f"in the period from {_from(known.period)}, tenths of the scores are {formatting.number(max(gaps))} off at most "
         "(predicted against observed share)"
     )
 
@@ -157,12 +158,12 @@ def _figure(row: Realised | Estimated | products.Figure | None) -> dict[str, Any
     if row is None or row.value is None:
         return None
     inside = wording.span(row.low, row.high)
-    said = wording.number(row.value) + (f" ({inside})" if inside != "–" else "")
+    said = formatting.number(row.value) + (f" ({inside})" if inside != "–" else "")
     return {"value": row.value, "low": row.low, "high": row.high, "said": said}
 
 
 def _share(share: float) -> str:
-    return f"{share:.2g}" if not 0 <= share <= 1 else f"{100 * share:.3g}%"
+    return formatting.percent(share) if 0 <= share <= 1 else formatting.number(share)
 
 
 def _from(period: Period) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlloop import problem as problems
 from mlloop import products
-from mlloop.core import parsing
+from mlloop.core import metric_table, parsing
 from mlloop.core.errors import DataError, MlloopError, ProductError
 from mlloop.core.settings import Settings
 from mlloop.pages import diagrams, monitoring_view, notebook_html, wording
@@ -240,7 +240,7 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "revision": _next_revision(settings, problem, statement),
         "as_of": ran.as_of if ran else None,
         "has_card": has_card(found),
-        "metric": wording.metric_meaning(statement.success.metric) if statement else "",
+        "metric": metric_table.meaning(statement.success.metric) if statement else "",
         "has_history": (settings.reports / problem / "loop.html").exists(),
         "counts": wording.counts(product_of(found, products.Ingestion)),
         "seconds": sum(s.seconds or 0 for s in found),

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlloop import products
+from mlloop.core import formatting, metric_table, storage
 from mlloop.core import settings as _settings
-from mlloop.core import storage
 from mlloop.core.settings import Settings
 from mlloop.pages import monitoring_view, notebook_html, wording
 from mlloop.pages.problem_view import (
@@ -126,7 +126,7 @@ def stage_page(
         first, blocks = _finding_first(blocks, stage.finding)
         return {
             "first": first,
-            "metric": wording.metric_meaning(statement.success.metric) if statement else "",
+            "metric": metric_table.meaning(statement.success.metric) if statement else "",
             "blocks": blocks,
             "finding": "" if stage.finding.rstrip(".") in words else stage.finding,
             "reasons": [reason for reason in (decided or {}).get("reasons", []) if reason not in words],
@@ -206,7 +206,7 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
         "model.html",
         [[shown_of(s) for s in found], production],
         lambda: {
-            "metric": wording.metric_meaning(statement.success.metric) if statement else "",
+            "metric": metric_table.meaning(statement.success.metric) if statement else "",
             "problem": problem,
             "stages": found,
             "statement": statement,
@@ -332,7 +332,7 @@ def _environment():
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": wording.number,
+        "number": formatting.number,
         "seconds": wording.seconds,
         "moment": wording.moment,
         "figures": wording.figures,

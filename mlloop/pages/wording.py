@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlloop import products
+from mlloop.core import formatting, metric_table
+from mlloop.core.formatting import number
 from mlloop.pages import diagrams
 from mlloop.problem import Problem
 
@@ -12,38 +14,9 @@ GAIN = "the model's gain over it"
 FIRST = ["name", "column", "slice", "group", "level", "metric", "value", "interval", "unit", "n"]
 
 
-def number(value: Any, unit: str = "") -> str:
-    """A figure as it is read: three significant digits, thousands separated; '–' where there is none."""
-    if value is None or isinstance(value, (dict, list)):
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    size = abs(value)
-    if isinstance(value, int) or size >= 100 or (size >= 2 and value == int(value)):
-        text = f"{value:,.0f}"
-    elif size == 0:
-        text = "0"
-    elif size < 1e-4:
-        text = f"{value:.2e}"
-    else:
-        text = f"{value:.{1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4}f}"
-    return f"{text.replace('-', '−')} {unit}".strip()
-
-
-def _apart(value: Any, threshold: Any) -> tuple[str, str]:
-    """Two figures in as many digits as it takes to tell them apart."""
-    a, b = number(value), number(threshold)
-    if a == b and isinstance(value, (int, float)) and isinstance(threshold, (int, float)) and value != threshold:
-        digits = next(d for d in range(4, 18) if f"{value:.{d}f}" != f"{threshold:.{d}f}" or d == 17)
-        return f"{value:,.{digits}f}", f"{threshold:,.{digits}f}"
-    return a, b
-
-
 def seconds(value: Any) -> str:
-    """A time taken, to a tenth of a second; '–' where it is not known."""
-    return f"{value:,.1f}" if isinstance(value, (int, float)) else "–"
+    """A time taken, in seconds, for a column that says so."""
+    return formatting.duration(value).removesuffix(" s")
 
 
 def moment(value: Any) -> str:
@@ -64,7 +37,7 @@ def within(row: Mapping[str, Any]) -> str:
 
 def span(low: float | None, high: float | None) -> str:
     """An interval; '–' where there is none."""
-    return f"{number(low)} to {number(high)}" if low is not None and high is not None else "–"
+    return formatting.interval(low, high)
 
 
 def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +46,7 @@ def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
         given.get(key) if isinstance(given.get(key), (int, float)) and not isinstance(given.get(key), bool) else None
     )
     value, low, high, threshold = (real(key) for key in ("value", "low", "high", "threshold"))
-    shown, asked = _apart(given.get("value"), given.get("threshold"))
+    shown, asked = formatting.apart(given.get("value"), given.get("threshold"))
     inside = span(low, high)
     unit, name = str(given.get("unit") or ""), str(given.get("name") or "")
     passed = given.get("passed")
@@ -190,8 +163,8 @@ def would_change(statement: Problem | None, production: Mapping[str, Any], canar
     """What would change who answers, as the problem statement has it, in sentences."""
     if statement is None or not production:
         return []
-    retrain, trial, metric = statement.retrain, statement.canary, metric_name(statement.success.metric)
-    loss = f"no worse by more than {_typed(trial.max_loss)} in {metric}" if trial.max_loss else "no worse"
+    retrain, trial, metric = statement.retrain, statement.canary, metric_table.title(statement.success.metric)
+    loss = f"no worse by more than {number(trial.max_loss)} in {metric}" if trial.max_loss else "no worse"
     if canary:
         share = _share(canary["share"]) or "a share"
         on = (
@@ -204,7 +177,7 @@ def would_change(statement: Problem | None, production: Mapping[str, Any], canar
             f"{number(trial.deadline_days, 'days')} at most. It is promoted after {number(trial.min_rows)} "
             f"predictions if it is {loss}."
         )
-    margin = f" and by {_typed(retrain.margin)} in {metric}" if retrain.margin else ""
+    margin = f" and by {number(retrain.margin)} in {metric}" if retrain.margin else ""
     days = retrain.backstop_days
     backstop = f", and in any case when the model is {number(days, 'days')} old" if days else ""
     return [
@@ -215,50 +188,6 @@ def would_change(statement: Problem | None, production: Mapping[str, Any], canar
         f"{number(retrain.budget_per_year)} times a year, and {number(retrain.cooldown_days, 'days')} after the last at "
         "the earliest.",
     ]
-
-
-LABELS = {
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "mape": "mean absolute percentage error",
-    "map": "mean average precision",
-    "ece": "expected calibration error",
-}
-
-
-def metric_name(name: Any) -> str:
-    """A metric as people write it: 'ROC AUC' for roc_auc."""
-    words = str(name).replace("_", " ")
-    return LABELS.get(str(name)) or (words.upper() if words in ("roc auc", "ndcg", "r2", "f1") else words)
-
-
-def _typed(value: Any) -> str:
-    """A figure of the statement as somebody typed it."""
-    return f"{value:g}" if isinstance(value, (int, float)) else number(value)
-
-
-MEANINGS = {
-    "roc_auc": "how often a positive row is ranked above a negative one: 0.5 is guessing, 1 is perfect",
-    "average_precision": "precision averaged over the ranking: 1 is perfect, guessing gives the share of positives",
-    "accuracy": "the share of correct predictions",
-    "f1": "the harmonic mean of precision and recall: 1 is perfect, 0 finds no positive",
-    "log_loss": "how wrong the probabilities are, confident errors most: 0 is perfect",
-    "brier": "the squared distance of the probabilities from the outcome: 0 is perfect",
-    "ece": "how far the probabilities are off on average: 0 is perfect",
-    "mae": "the average error of a prediction",
-    "rmse": "the average error of a prediction, large errors counting more",
-    "r2": "the share of the variance that is explained: 1 is all, 0 is no better than the mean",
-    "mape": "the average error of a prediction, as a share of the true value",
-    "ndcg": "how high the relevant items are in the list: 1 means all of them first, 0 means none in the list",
-    "hit_rate": "the share of lists with at least one relevant item",
-    "recall": "the share of the relevant items that are in the list",
-    "map": "precision averaged over the relevant items: 1 is perfect",
-}
-
-
-def metric_meaning(name: Any) -> str:
-    """A sentence that says what a metric measures; '' for one that is not known."""
-    return f"{metric_name(name)}: {MEANINGS[name]}." if name in MEANINGS else ""
 
 
 BRIEF = {
@@ -282,7 +211,7 @@ def brief(word: str) -> str:
 
 
 def _share(value: Any) -> str:
-    return f"{value:.0%}" if isinstance(value, float) and 0 <= value <= 1 else ""
+    return formatting.percent(value) if isinstance(value, float) and 0 <= value <= 1 else ""
 
 
 def finding(product: products.Product) -> str:

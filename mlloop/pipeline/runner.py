@@ -23,6 +23,7 @@ from mlloop import problem as problems
 from mlloop.core import errors, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import GateClosed, InputChanged, MlloopError, ParameterError, ProjectBusy, StageFailed
+from mlloop.core.formatting import duration
 from mlloop.core.settings import Settings
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
@@ -74,7 +75,9 @@ class Outcome:
         lines = [*ended, *((name, "did not run", None) for name in self.skipped)]
         gates = "; ".join(f"{gate} gate: {verdict['verdict']}" for gate, verdict in self.verdicts.items())
         foot = " ".join(filter(None, [f"{gates}." if gates else "", str(self.error or "")]))
-        return html_table.table(f"{self.problem}: {self.seconds:.1f} s", ["stage", "state", "took (s)"], lines, foot)
+        return html_table.table(
+            f"{self.problem}: {duration(self.seconds)}", ["stage", "state", "took (s)"], lines, foot
+        )
 
 
 # ---------------------------------------------------------------------------------------------- one run at a time

@@ -18,7 +18,8 @@ import numpy as np
 
 from mlloop.core import metrics
 from mlloop.core.errors import DataError
-from mlloop.core.verdict import Check, number
+from mlloop.core.formatting import number
+from mlloop.core.verdict import Check
 from mlloop.problem import Problem, Recommendation
 from mlloop.release import releases
 from mlloop.store import prediction_log

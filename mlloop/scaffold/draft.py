@@ -12,6 +12,7 @@ import pandas as pd
 
 from mlloop import problem as problems
 from mlloop.core.errors import DataError, UsageError
+from mlloop.core.formatting import number, percent
 from mlloop.problem import did_you_mean
 from mlloop.scaffold import survey
 from mlloop.scaffold.survey import Guess, Looked
@@ -296,9 +297,14 @@ def _headline(kind, target, positive, column: Guess, y: pd.Series, looked: Looke
     without = f"; {lost:,} rows without it are left out" if lost else ""
     if kind == "classification":
         return [
-            ("question", f"{_question(kind, target, positive)} ({y.mean():.1%} of {looked.rows:,} rows do{without})")
+            (
+                "question",
+                f"{_question(kind, target, positive)} ({percent(y.mean())} of {looked.rows:,} rows do{without})",
+            )
         ]
-    spread = f"{y.median():.4g} in the middle, 9 of 10 between {y.quantile(0.05):.4g} and {y.quantile(0.95):.4g}"
+    spread = (
+        f"{number(y.median())} in the middle, 9 of 10 between {number(y.quantile(0.05))} and {number(y.quantile(0.95))}"
+    )
     return [("question", f"{_question(kind, target, positive)} ({spread}; {looked.rows:,} rows{without})")]
 
 
@@ -365,7 +371,7 @@ def _success(kind: str, y: pd.Series, figure: float, slices: dict[str, int], loo
         outcomes = ("true_positive", "false_positive", "false_negative", "true_negative")
         return rest | {
             "success": success,
-            "success_said": f"The rule reaches ROC AUC {figure:.3f} on the rows looked at; a little more is a first demand, "
+            "success_said": f"The rule reaches ROC AUC {number(figure)} on the rows looked at; a little more is a first demand, "
             "no more: ask for what the decision needs.",
             "money": {"currency": "EUR", **dict.fromkeys(outcomes, 0), "ml_per_period": 0},
             "money_said": "State what each outcome of a decision brings or costs.",
@@ -374,7 +380,7 @@ def _success(kind: str, y: pd.Series, figure: float, slices: dict[str, int], loo
     success = {"metric": "mae", "threshold": rounded(0.95 * figure), "min_gain": rounded(0.02 * figure)}
     return rest | {
         "success": success | groups | {"max_slice_gap": rounded(0.5 * figure)},
-        "success_said": f"The rule is {figure:.4g} off on average on the rows looked at; a little less is a first demand, "
+        "success_said": f"The rule is {number(figure)} off on average on the rows looked at; a little less is a first demand, "
         "no more: ask for what the decision needs.",
         "money": {"currency": "EUR", "per_unit_error": 0, "ml_per_period": 0},
         "money_said": "State what one unit of error costs.",
@@ -415,7 +421,9 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
     task = ["kind: recommendation", "interactions:", f"  - {flow(event)}"]
     task += [f"items: {flow(items)}"] if parts["name"] or parts["category"] else []
     task += [f"target_kind: {scalar(kinds[1] if kinds else 'purchase')}", "k: 10"]
-    task += [f"repeats: true  # {again:.0%} of the rows repeat an item of the same user; false never shows it again"]
+    task += [
+        f"repeats: true  # {percent(again)} of the rows repeat an item of the same user; false never shows it again"
+    ]
     unknown = looked.missing[user]
     users, items_known = f"{looked.distinct[user]:,} {user}", f"{looked.distinct[item]:,} values of {item}"
     told = f"{looked.rows:,} rows" + (f"; {unknown:,} without {user} cannot be learnt from" if unknown else "")
@@ -467,7 +475,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
             "max_slice_gap": 0.2,
             "min_slice_rows": 100,
         },
-        "success_said": f"Best-sellers, or what a user had before, reach NDCG@10 {figure:.3f} on the rows looked at; a tenth more is "
+        "success_said": f"Best-sellers, or what a user had before, reach NDCG@10 {number(figure)} on the rows looked at; a tenth more is "
         "a first demand, no more: ask for what the decision needs.",
         "need": {
             "min_rows": int(min(5000, max(500, looked.rows // 2))),

@@ -18,6 +18,7 @@ import pandas as pd
 from mlloop import analysis, ingestion
 from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
+from mlloop.core.formatting import number
 from mlloop.data import profiling
 from mlloop.problem import Column, Source, did_you_mean
 
@@ -676,7 +677,7 @@ def first_rule(
     if kind == "classification":
         figure = 0.5 + abs(float(yes[y == 1].mean()) - float(yes[y != 1].mean())) / 2  # the curve has one corner
     score = f"CASE WHEN {sql} THEN {a:.6g} ELSE {b:.6g} END"
-    return {"name": "one_question", "meaning": f"{told}: {a:.4g}, otherwise {b:.4g}", "score": score}, figure
+    return {"name": "one_question", "meaning": f"{told}: {number(a)}, otherwise {number(b)}", "score": score}, figure
 
 
 def _questions(name: str, one: Guess):
