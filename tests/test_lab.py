@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "nbs").rglob("[a-z0-9]*.ipynb"))
+NOTEBOOKS = sorted(path.relative_to(ROOT) for path in (ROOT / "nbs").rglob("[a-z0-9]*.ipynb"))
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +96,15 @@ def used(notebook: dict) -> dict:
 def test_every_notebook_opens(lab):
     address, _ = lab
     for notebook in NOTEBOOKS:
-        assert ask(f"{address}/api/contents/nbs/{notebook.name}")["content"]["cells"]
+        assert ask(f"{address}/api/contents/{notebook.as_posix()}")["content"]["cells"]
 
 
 def test_saving_a_notebook_that_was_run_leaves_the_file_as_it_was(lab):
     address, root = lab
     for notebook in NOTEBOOKS:
-        url = f"{address}/api/contents/nbs/{notebook.name}"
+        url = f"{address}/api/contents/{notebook.as_posix()}"
         ask(url, {"type": "notebook", "format": "json", "content": used(ask(url)["content"])})
-        assert (root / "nbs" / notebook.name).read_bytes() == notebook.read_bytes(), notebook.name
+        assert (root / notebook).read_bytes() == (ROOT / notebook).read_bytes(), notebook
 
 
 def test_what_a_person_changed_is_saved(lab):
@@ -140,5 +140,5 @@ def test_nothing_is_fetched_and_nothing_is_complained_of(lab):
 
 def test_no_notebook_names_a_place_on_somebodys_machine():
     for notebook in NOTEBOOKS:
-        outputs = [o for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", [])]
+        outputs = [o for c in json.loads((ROOT / notebook).read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", [])]
         assert "site-packages" not in json.dumps(outputs), notebook.name

@@ -2,9 +2,9 @@
 
 Everything a project adds is a function with a decorator in a module of the project's own package:
 
-    definitions.feature     a feature                  candidates.candidate    a model that may be tried
-    cleaning.rule           a cleaning rule            own.rule                a business rule
-    own.check               a check of rows at ingestion
+    feature_registry.feature    a feature            candidates.candidate    a model that may be tried
+    cleaning.rule               a cleaning rule      extensions.rule         a business rule
+    extensions.check            a check of rows at ingestion
 
 Importing the module registers it. Each stage's notebook imports, in its Run act, the modules it depends on, so that a
 changed module makes stale what depends on it and nothing else; what runs outside a notebook calls `bring_in`.

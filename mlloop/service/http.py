@@ -54,7 +54,7 @@ class Options:
     poll_s : float
         Seconds between two looks at the ledger.
     sync : bool
-        Whether a prediction is on disk before it is acknowledged, or with the operating system (see predictions.Log).
+        Whether a prediction is on disk before it is acknowledged, or with the operating system (see prediction_log.Log).
     """
 
     host: str = "127.0.0.1"
