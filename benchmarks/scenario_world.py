@@ -242,7 +242,7 @@ class Loop:
         )  # fmt: skip
 
     def _retrain(self, number: int) -> None:
-        """A challenger with a new window; the gate's own test against the champion, on the same held-out rows, paired."""
+        """A challenger with a new window; the gate's own test against the champion, on the same holdout rows, paired."""
         end = number + 1 - self.statement.time.label_delay_days // 7
         self.begun.append(self.world.day(number + 1))
         broken = self.world.on("bad canary", number)

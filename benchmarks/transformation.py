@@ -1,7 +1,7 @@
 """Ten million events: the declared rules through Ibis, against DuckDB SQL written by hand, and pandas.
 
 Each way reads the same Parquet files, does the same work in a process of its own, and writes one Parquet file sorted by
-time: trim and unify the device, mend missing words, drop unknown visitors, clip dwell times, mark returns, drop rows
+time: trim and unify the device, fix missing words, drop unknown visitors, clip dwell times, mark returns, drop rows
 that were sent twice, merge clicks and purchases. Ours counts every change as well; `sql_counting` is the SQL that counts them too.
 Peak memory is the process's largest resident set. Several rounds, the ways alternating; medians. Run:
 

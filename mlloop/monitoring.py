@@ -439,9 +439,9 @@ def _explained(
 # %% ../nbs/25_monitoring.ipynb #0ef76832
 NEXT = {
     "ok": "Nothing. The next period is looked at when it ends.",
-    "watch": "Nothing yet. The model is trained anew when {k} of the last {n} periods, the latest among them, are worse.",
-    "worse": "The policy of the statement decides whether it is trained anew; a new model has to pass the gate and a trial beside this one.",
-    "feed broken": "The feed has to be mended; the model is not trained anew on broken data. Tell who delivers it what is named above.",
+    "watch": "Nothing yet. The model is retrained when {k} of the last {n} periods, the latest among them, are worse.",
+    "worse": "The policy of the statement decides whether it is retrained; a new model has to pass the gate and a trial beside this one.",
+    "feed broken": "The feed has to be fixed; the model is not retrained on broken data. Tell who delivers it what is named above.",
     "not enough rows": "Nothing. With more answers in a period something can be said.",
 }
 WORDS = {"ok": "The model is all right", "watch": "To be watched", "worse": "The model is worse than it was", "feed broken": "The feed is broken",

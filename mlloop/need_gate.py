@@ -248,7 +248,7 @@ def _training_period(table, time: str | None, windows: dict[str, Any] | None, en
 def before_holdout(
     table, time: str | None, windows: dict[str, Any] | None, seed: int = 0, entity: str | None = None
 ) -> pd.DataFrame:
-    """Rows of an Ibis table before the held-out period; a seeded draw of `MAX_ROWS` where there are more."""
+    """Rows of an Ibis table before the holdout period; a seeded draw of `MAX_ROWS` where there are more."""
     table = _training_period(table, time, windows, entity)
     rows = table.to_pandas()
     rows = rows.sort_values(list(rows.columns), ignore_index=True) if len(rows) > MAX_ROWS else rows
@@ -256,7 +256,7 @@ def before_holdout(
 
 # %% ../nbs/16_need_gate.ipynb #aa32204c
 def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
-    """Events before the held-out period; those of whole users, about `MAX_EVENTS`, where there are more."""
+    """Events before the holdout period; those of whole users, about `MAX_EVENTS`, where there are more."""
     events = _training_period(events, "time", windows)
     count = events.count().to_pyarrow().as_py()
     if count > MAX_EVENTS:

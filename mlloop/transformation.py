@@ -50,7 +50,7 @@ def time_windows(time: Time, as_of: dt.datetime, first: dt.datetime) -> dict[str
     Raises
     ------
     DataError
-        History is too short for two folds and the held-out days.
+        History is too short for two folds and the holdout days.
     """
     day = lambda n: dt.timedelta(days=n)
     start = dt.datetime(first.year, first.month, first.day)
@@ -64,7 +64,7 @@ def time_windows(time: Time, as_of: dt.datetime, first: dt.datetime) -> dict[str
         needed = time.label_delay_days + time.holdout_days + 2 * time.fold_days
         raise DataError(
             f"history begins at {start:%Y-%m-%d}, {(as_of - start).days} days before {as_of:%Y-%m-%d}; two folds and the "
-            f"held-out days need more than {needed}",
+            f"holdout days need more than {needed}",
             "time",
             "Shorten holdout_days or fold_days, or wait for more rows, then: mlloop run",
         )

@@ -365,7 +365,7 @@ def reasons(verdict: dict[str, Any]) -> str:
 
 # %% ../nbs/22_validation_gate.ipynb #4307dfc4
 def contest_title(figures: dict[str, Any], statement: Problem) -> str:
-    """What the model and the best rule give on the held-out period, in words."""
+    """What the model and the best rule give on the holdout period, in words."""
     label = metrics.metric(statement.success.metric).label
     title = f"{label}: the model gives {number(figures['main']['value'])}"
     if figures.get("best_rule") is None:

@@ -190,7 +190,7 @@ def _write_amounts(ax: Axes, values: pd.Series) -> None:
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162
 def shade_windows(ax: Axes, windows: Mapping) -> Axes:
-    """Shade the held-out days and draw where each fold's test begins, on an axis of time."""
+    """Shade the holdout days and draw where each fold's test begins, on an axis of time."""
     low, high = ax.get_xlim()
     start, end = (day_number(windows[key]) for key in ("holdout_from", "holdout_until"))
     ax.axvspan(start, end, color=ORANGE, alpha=0.18, lw=0)

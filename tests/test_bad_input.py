@@ -80,9 +80,9 @@ class Small:
         for name in ("settings.ini", "pipeline.yaml", "requirements.lock"):
             shutil.copy(REPO / name, root)
         (root / "env.yaml").write_text("problem: loan\nas_of: null\nsample: 1.0\nseed: 0\n")
-        self.mend()
+        self.fix()
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """Back to a sound project in which nothing has run."""
         for folder in ("problems", "nbs"):
             shutil.rmtree(self.root / folder, ignore_errors=True)
@@ -188,13 +188,13 @@ CASES = {
         rewrite(lambda rows: rows.rename(columns={"lent_at": "lend_at"})),
         2,
         "'lend_at' looks like it: was it renamed?",
-        "Mend the table",
+        "Fix the table",
     ),
     "a target that is not there": Case(
         statement("target: repaid", "target: payed"),
         2,
         "loan.yaml:4: target 'payed' is not a column of table 'loans'",
-        "Mend the file",
+        "Fix the file",
         untouched=("problem",),
     ),
     "a target of one class": Case(
@@ -209,14 +209,14 @@ CASES = {
         statement("threshold", "treshold"),
         2,
         "loan.yaml:20: success.treshold: unknown key 'treshold'",
-        "Mend the file",
+        "Fix the file",
         untouched=("problem",),
     ),
     "an impossible threshold": Case(
         statement("threshold: 0.7", "threshold: 1.7"),
         2,
         "loan.yaml:20: success.threshold 1.7 can never be met",
-        "Mend the file",
+        "Fix the file",
         untouched=("problem",),
     ),
     "an unknown parameter": Case(
@@ -247,7 +247,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_is_told_with_its_next_step_and_leaves_nothing_half_written(small, name):
     case = CASES[name]
-    small.mend()
+    small.fix()
     case.make(small)
     done = small.mlloop("run", *case.run)
     assert done.code == case.code, done.out
@@ -271,7 +271,7 @@ def spoilt(project: Small) -> None:
 
 
 def test_bad_rows_are_set_aside_with_their_reason_and_the_run_goes_on(small):
-    small.mend()
+    small.fix()
     spoilt(small)
     done = small.mlloop("run", "--until", "ingestion")
     assert done.code == 0, done.out
@@ -290,7 +290,7 @@ def test_bad_rows_are_set_aside_with_their_reason_and_the_run_goes_on(small):
 
 
 def test_a_column_of_one_value_goes_through_and_is_named(small):
-    small.mend()
+    small.fix()
     rewrite(lambda rows: rows.assign(town="Bend"))(small)
     done = small.mlloop("run", "--until", "analysis")
     assert done.code == 0, done.out
@@ -305,7 +305,7 @@ def unshared(shell: str) -> subprocess.CompletedProcess:
 
 
 def test_a_full_disk_and_a_folder_without_permission_are_told(small):
-    small.mend()
+    small.fix()
     pd.concat([loans()] * 60).to_csv(small.root / "loans.csv", index=False)
     fresh = f"MLLOOP_KERNELS_POOL=fresh {sys.executable} -m mlloop"
     full = unshared(

@@ -523,7 +523,7 @@ def test_a_shop_of_new_things_leaves_out_what_was_bought_since_and_judges_by_wha
 
 
 def test_an_estimate_without_labels_prefers_the_model_that_ranks_like_the_truth(production):
-    """Simulated: a model against itself with its scores shuffled; each has the calibration of a held-out period."""
+    """Simulated: a model against itself with its scores shuffled; each has the calibration of a holdout period."""
     production.deploy(production.a)
     good = deployment.load_release(production.settings, production.ledger, "loan", production.a["digest"])
 

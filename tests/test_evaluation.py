@@ -1,4 +1,4 @@
-"""The evaluation: figures on the held-out period against other libraries, slices, latency, and the champion."""
+"""The evaluation: figures on the holdout period against other libraries, slices, latency, and the champion."""
 
 import datetime as dt
 import time

@@ -93,7 +93,7 @@ def test_turns_of_a_history_are_the_grid_and_its_rhythm_the_statements():
     found = moments(statement(), start, None, until, None)
     assert [one.day for one in found] == [13, 20, 27]
     assert moments(statement(), start, dt.datetime(2025, 1, 15), until, 7)[0].day == 20
-    with pytest.raises(UsageError, match="rhythm"):
+    with pytest.raises(UsageError, match="schedule"):
         moments(statement(), start, None, until, 14)
     with pytest.raises(UsageError, match="no turn"):
         moments(statement(), start, None, dt.datetime(2025, 1, 8), None)

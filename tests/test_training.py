@@ -1,4 +1,4 @@
-"""Training: killed and resumed is the same as uninterrupted, and nothing of the held-out period gets in."""
+"""Training: killed and resumed is the same as uninterrupted, and nothing of the holdout period gets in."""
 
 import json
 import os

@@ -27,7 +27,7 @@ def begun(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tried(begun, tmp_path_factory):
-    """One turn later: a challenger is on trial."""
+    """One turn later: a challenger is in canary."""
     loop = begun.copy(tmp_path_factory.mktemp("tried") / "project")
     loop.ran = loop.turn("2025-03-24")
     return loop
@@ -74,7 +74,7 @@ def test_challenger_that_does_as_promised_is_promoted_once_and_watched_by_its_ow
 
 
 def test_challenger_of_a_block_that_passed_gives_way_to_the_former_champion(tried, tmp_path):
-    """The customers turn back while it is on trial: it is let in by the block's labels, and out by its own first ones."""
+    """The customers turn back while it is in canary: it is let in by the block's labels, and out by its own first ones."""
     loop = tried.copy(tmp_path / "project")
     former, challenger = loop.ledger.champion("loan").model, loop.ledger.canary("loan").model
     loans(back_at="2025-03-24").to_csv(loop.root / "loans.csv", index=False)

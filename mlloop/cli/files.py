@@ -55,7 +55,7 @@ def new(
     for column, sign in made.leaks.items():
         typer.secho(f"{'leak?':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
     place = os.path.relpath(made.root)
-    typer.echo(f"\nRead {place}/problems/{made.name}.yaml and mend the guesses, then:\n  cd {place} && mlloop run")
+    typer.echo(f"\nRead {place}/problems/{made.name}.yaml and fix the guesses, then:\n  cd {place} && mlloop run")
     if made.until:
         typer.echo(f"  mlloop loop --until {made.until}")
 

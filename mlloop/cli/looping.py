@@ -20,7 +20,7 @@ def tick(
 ) -> None:
     """Turn the loop once, for a scheduler: data, answers, monitoring, canary, decision, retraining; exit 4 on an alert.
 
-    Without --at the next turn of the problem's rhythm is made, if its time has come. Safe to run twice and to kill.
+    Without --at the next turn of the problem's schedule is made, if its time has come. Safe to run twice and to kill.
     """
     project = options.project()
     with output.words(as_json) as watch:
@@ -69,7 +69,7 @@ def monitor(problem: options.Problem = None, at: options.At = None, as_json: opt
 def retrain(
     problem: options.Problem = None,
     at: options.At = None,
-    explore: Annotated[bool, typer.Option("--explore", help="Choose among the candidates anew as well.")] = False,
+    explore: Annotated[bool, typer.Option("--explore", help="Choose among the candidates again as well.")] = False,
     reason: options.Reason = None,
     by: options.By = None,
     as_json: options.Json = False,
@@ -97,7 +97,7 @@ def loop(
     since: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Where it begins; default: the statement's as_of.")
     ] = None,
-    every: Annotated[int | None, typer.Option(min=1, metavar="DAYS", help="Must be the statement's rhythm.")] = None,
+    every: Annotated[int | None, typer.Option(min=1, metavar="DAYS", help="Must be the statement's schedule.")] = None,
     always: Annotated[
         bool, typer.Option("--always/--no-always", help="Compare with fixed schedules of retraining as well.")
     ] = True,

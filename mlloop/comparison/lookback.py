@@ -161,7 +161,7 @@ class RowsPast:
     features : list of str
     y : ndarray (n_rows,)
     aside : ndarray of bool (n_rows,)
-        The held-out rows.
+        The holdout rows.
     """
 
     statement: Problem

@@ -71,7 +71,7 @@ def check(reason: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def checks_digest(names: list[str]) -> str:
-    """SHA-256 of the source of the checks: a changed check judges all rows anew."""
+    """SHA-256 of the source of the checks: a changed check judges all rows again."""
     return storage.digest_json([[name, inspect.getsource(named("check", CHECKS, name).broken)] for name in names])
 
 
@@ -126,7 +126,7 @@ def package(root: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(" ".join(str(error).split()), str(path), "Mend the file, then: mlloop check") from error
+        raise SettingsError(" ".join(str(error).split()), str(path), "Fix the file, then: mlloop check") from error
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -176,7 +176,7 @@ def bring_in(root: Path | str | None = None) -> list[str]:
             raise StageFailed(
                 f"cannot be imported: {said if isinstance(error, MlloopError) else f'{type(error).__name__}: {said}'}",
                 shown,
-                "Mend its notebook, export it (nbdev-export), then: mlloop check",
+                "Fix its notebook, export it (nbdev-export), then: mlloop check",
             ) from error
         seen.add(name)
     return list(found)

@@ -214,7 +214,7 @@ def _checked(name: str, y_true: ArrayLike, y_score: ArrayLike) -> tuple[np.ndarr
             raise DataError(
                 f"{(~np.isfinite(values)).sum()} of {len(y)} {what} are missing or infinite",
                 name,
-                "Leave those rows out, or mend what made them, before measuring",
+                "Leave those rows out, or fix what made them, before measuring",
             )
     if known.task == "classification":
         _check_classes(name, y, s)

@@ -38,7 +38,7 @@ def tasks(root: Path) -> list[dict[str, Any]]:
     path = root / "pipeline.yaml"
     found = mapping(path).get("tasks") or []
     if not isinstance(found, list) or not all(isinstance(task, dict) for task in found):
-        raise SettingsError("its tasks are not a list of stages", str(path), "Mend the file, then: mlloop check")
+        raise SettingsError("its tasks are not a list of stages", str(path), "Fix the file, then: mlloop check")
     return found
 
 
@@ -55,11 +55,11 @@ def mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise SettingsError("is not there", str(path), "Restore it, or begin a project: mlloop new DIR") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(" ".join(str(error).split()), str(path), "Mend the file, then: mlloop check") from error
+        raise SettingsError(" ".join(str(error).split()), str(path), "Fix the file, then: mlloop check") from error
     if not isinstance(content, dict):
         raise SettingsError(
             f"holds a {type(content).__name__}, expected keys and values",
             str(path),
-            "Mend the file, then: mlloop check",
+            "Fix the file, then: mlloop check",
         )
     return content

@@ -132,7 +132,7 @@ def _values(path: Path) -> dict[str, dict[str, str]]:
     try:
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise SettingsError(str(error).replace("\n", " "), str(path), "Mend the file, then: mlloop check") from error
+        raise SettingsError(str(error).replace("\n", " "), str(path), "Fix the file, then: mlloop check") from error
     values = {section: dict(keys) for section, keys in DEFAULTS.items()}
     for section in parser.sections():
         for key, value in parser[section].items():
@@ -141,7 +141,7 @@ def _values(path: Path) -> dict[str, dict[str, str]]:
                 raise SettingsError(
                     f"unknown setting [{section}] {key} (known: {known})",
                     str(path),
-                    "Mend the file, then: mlloop check",
+                    "Fix the file, then: mlloop check",
                 )
             values[section][key] = value.strip()
     for section, keys in values.items():
@@ -152,7 +152,7 @@ def _values(path: Path) -> dict[str, dict[str, str]]:
             raise SettingsError(
                 f"[{section}] {key} is {values[section][key]!r}, expected one of {', '.join(allowed)}",
                 str(path),
-                "Mend the file, then: mlloop check",
+                "Fix the file, then: mlloop check",
             )
     return values
 
@@ -169,7 +169,7 @@ def _number(values, section: str, key: str, kind):
         raise SettingsError(
             f"[{section}] {key} is {text!r}, expected a number >= 0",
             "settings.ini",
-            "Mend the file, then: mlloop check",
+            "Fix the file, then: mlloop check",
         ) from error
     return number
 

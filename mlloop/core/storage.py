@@ -119,7 +119,7 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError as error:
         raise DataError("is not there", str(path), "The stage that writes it has not run: mlloop run") from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"is not JSON: {error}", str(path), "Write it anew: mlloop run --force") from error
+        raise DataError(f"is not JSON: {error}", str(path), "Write it again: mlloop run --force") from error
 
 
 def plain(value: Any) -> Any:

@@ -70,7 +70,7 @@ class Context:
     """What a rule may know beside its table: the columns' contracts, the time column, and until when it may learn.
 
     Statistics (medians, quartiles, frequent values) are taken from rows before `until`, so that cleaning learns
-    nothing from the held-out days.
+    nothing from the holdout days.
     """
 
     columns: Mapping[str, Column] = field(default_factory=dict)

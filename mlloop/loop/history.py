@@ -1,6 +1,6 @@
 """The loop through a history: turn after turn at the data's own pace, and what it gained.
 
-Beside what the loop did stand others on the same rows: the first model for ever, and models trained anew by a fixed
+Beside what the loop did stand others on the same rows: the first model for ever, and models retrained by a fixed
 schedule and let out at once. All are measured by the labels that came in the end.
 """
 
@@ -78,12 +78,12 @@ def moments(
     Raises
     ------
     UsageError
-        Another rhythm than the statement's, or no turn in between.
+        Another schedule than the statement's, or no turn in between.
     """
     days = statement.retrain.every_days
     if every is not None and every != days:
         raise UsageError(
-            f"--every {every} is not the rhythm of the statement (retrain.every_days: {days})", statement.name,
+            f"--every {every} is not the schedule of the statement (retrain.every_days: {days})", statement.name,
             "Change it there, since monitoring counts its periods by it",
         )  # fmt: skip
     step = dt.timedelta(days=days)

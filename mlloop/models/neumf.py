@@ -184,7 +184,7 @@ def latest_entries(events, rows, columns, users, items, share: float, seed: int)
 
 # %% ../../nbs/models/neumf.ipynb #98d1b188
 def validation_loss(network, held_rows, held_columns, columns, negatives: Negatives, seed: int):
-    """`validate() -> loss` (1 - NDCG) on at most some thousand held-out positives, and the loss to beat."""
+    """`validate() -> loss` (1 - NDCG) on at most some thousand holdout positives, and the loss to beat."""
     device = columns.device
     most = min(5000, max(1000, len(columns) // 20))
     step = max(1, len(held_rows) // most)

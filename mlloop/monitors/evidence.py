@@ -36,7 +36,7 @@ from ..core.settings import Settings
 # %% ../../nbs/monitors/evidence.ipynb #24875b02
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The held-out period of a model.
+    """The holdout period of a model.
 
     Attributes
     ----------
@@ -235,7 +235,7 @@ def last_end(start: dt.datetime, days: int, moment: dt.datetime) -> dt.datetime:
 
 # %% ../../nbs/monitors/evidence.ipynb #0f5c8e0c
 def reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> Reference:
-    """The held-out period of `model`, answered by its release.
+    """The holdout period of `model`, answered by its release.
 
     Raises
     ------
@@ -323,7 +323,7 @@ def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model
         raise DataError(
             "its evaluation is no longer kept, or names no reference",
             f"model {model[:12]}",
-            "Judge it anew: mlloop run --from evaluation",
+            "Judge it again: mlloop run --from evaluation",
         )
     return content
 

@@ -103,7 +103,7 @@ def wide(stages: Sequence, is_gate, again: tuple[str, str] | None = None) -> Loo
             Line(
                 f"M{end.x + w / 2:g} {end.y + h:g}V{low:g}H{to:g}V{begin.y + h + 2:g}",
                 "again",
-                "New data: learn again, from the features on",
+                "New data: retrain, from the features on",
                 to + 8,
                 low - 6,
             )

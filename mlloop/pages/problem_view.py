@@ -448,7 +448,7 @@ class Decisions:
         }
 
     def canary(self, problem: str) -> dict[str, Any]:
-        """The model on trial beside the champion: since when, on which share, until when; {} where there is none."""
+        """The model in canary beside the champion: since when, on which share, until when; {} where there is none."""
         row = self._ask(lambda ledger: ledger.canary(problem), None)
         if row is None:
             return {}

@@ -296,10 +296,10 @@ def _close(a: Any, b: Any) -> bool:
 
 
 def judged(evaluation: products.Evaluation) -> dict[str, Any]:
-    """What the held-out period showed, as tables: metrics, slices, contenders and the latency's figure."""
+    """What the holdout period showed, as tables: metrics, slices, contenders and the latency's figure."""
     main, named, against = evaluation.main, [], []
     for one in evaluation.metrics:
-        # the gate's own interval of the main figure, where another method's is a hair's breadth off
+        # the gate's own interval of the main figure, where another method's is slightly off
         inside = main if _close(one.value, main.value) else one
         figure = {"value": one.value, "low": inside.low, "high": inside.high}
         named.append({"name": one.label, **figure, "unit": one.unit, "n": one.n})

@@ -248,7 +248,7 @@ def _ask_ploomber(path: Path, env: dict[str, Any]) -> list[dict]:
         cause = error
         while cause.__cause__ is not None:
             cause = cause.__cause__  # type: ignore[assignment]
-        raise SettingsError(" ".join(str(cause).split()), str(path), "Mend the file, then: mlloop check") from error
+        raise SettingsError(" ".join(str(cause).split()), str(path), "Fix the file, then: mlloop check") from error
     declared = {task["name"]: task for task in spec["tasks"]}
     return [
         {
@@ -277,7 +277,7 @@ def _products(path: Path, task: dict) -> dict[str, str]:
         raise SettingsError(
             f"the product of {task['name']!r} is {product!r}, expected nb: and data:",
             str(path),
-            "Mend the file, then: mlloop check",
+            "Fix the file, then: mlloop check",
         )
     return {key: str(place) for key, place in product.items()}
 
@@ -319,7 +319,7 @@ def parameters_cells(source: Path) -> list[str]:
         return ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
     except FileNotFoundError as error:
         raise StageFailed(
-            "the notebook is not there", str(source), "Restore it, or mend pipeline.yaml, then: mlloop check"
+            "the notebook is not there", str(source), "Restore it, or fix pipeline.yaml, then: mlloop check"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StageFailed(f"not a notebook: {error}", str(source), "Restore it, then: mlloop check") from error

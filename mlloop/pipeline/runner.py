@@ -1,7 +1,7 @@
 """Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
 
 A stage counts as done when its record is written, which happens after its product is whole; a gate's verdict goes
-into the ledger before that. So a kill at any point leaves work to redo and nothing to mend.
+into the ledger before that. So a kill at any point leaves work to redo and nothing to fix.
 """
 
 import contextlib

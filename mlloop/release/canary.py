@@ -210,7 +210,7 @@ def estimated_gain(
 
 
 def calibrated(release: releases.Release, scores: np.ndarray) -> np.ndarray:
-    """Scores as probabilities by the release's own calibration on the held-out period; as they are where it has none."""
+    """Scores as probabilities by the release's own calibration on the holdout period; as they are where it has none."""
     knots = release.card.get("calibration")
     if not knots:
         return np.clip(scores, 0, 1)

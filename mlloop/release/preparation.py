@@ -244,7 +244,7 @@ def _list_parity(release: Any, trained: Any, users: list[str], card: dict[str, A
 
 # %% ../../nbs/release/preparation.ipynb #3860d8bd
 def real_rows(statement: Problem, features: dict[str, Any], lake) -> pd.DataFrame:
-    """Rows to compare the forms on: of the held-out period, or users; at most `PARITY_ROWS`."""
+    """Rows to compare the forms on: of the holdout period, or users; at most `PARITY_ROWS`."""
     if isinstance(statement.task, Recommendation):
         users = lake.read(features["tables"]["events"]).select("user").distinct()
         return users.filter(users.user.notnull()).order_by("user").limit(500).to_pandas()

@@ -27,7 +27,7 @@ FORMAT = 1
 NO_TEXT = "(missing)"
 PARTS = ("month", "weekday", "hour")
 CHUNK = 2000  # users ranked at once: each has a score for every item
-NEXT = "Make it anew: mlloop run --from deployment"
+NEXT = "Make it again: mlloop run --from deployment"
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Scoring(Release):
                 raise ModelError(
                     f"its feature {name!r} {what}",
                     f"model {self.model[:12]}",
-                    "Restore it, or train anew: mlloop run --from features",
+                    "Restore it, or retrain: mlloop run --from features",
                 )
         return feature_registry.RowFeatures(
             [known[name] for name in wanted], {one.name: one.type for one in self.fields}

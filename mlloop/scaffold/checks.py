@@ -147,7 +147,7 @@ def _names(file: Path, statement: Problem) -> None:
         for name in statement.budget.candidates:
             if name not in able:
                 told = f"candidate {name!r} is not there for {statement.task.kind}" + did_you_mean(name, able)
-                raise ProblemError(told, f"{file}: budget.candidates", "Mend the statement, then: mlloop check")
+                raise ProblemError(told, f"{file}: budget.candidates", "Fix the statement, then: mlloop check")
 
 
 # ---------------------------------------------------------------------------------------------- sources
@@ -181,7 +181,7 @@ def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list
         raise SourceError(
             f"no file matches ({there})",
             where,
-            "Put the file there or mend sources in the statement, then: mlloop check",
+            "Put the file there or fix sources in the statement, then: mlloop check",
         )
     newest = found[-1]
     form = collection.file_format(newest, source)
@@ -205,7 +205,7 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
     place = Path(url.removeprefix("sqlite:///").split("?")[0])
     if not place.is_file():
         raise SourceError(
-            "there is no such database", str(place), "Put it there or mend sources in the statement, then: mlloop check"
+            "there is no such database", str(place), "Put it there or fix sources in the statement, then: mlloop check"
         )
     if source.table is None:
         return None, ""
@@ -218,7 +218,7 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
         raise SourceError(
             f"there is no table {source.table!r}" + did_you_mean(source.table, known),
             str(place),
-            "Mend sources in the statement, then: mlloop check",
+            "Fix sources in the statement, then: mlloop check",
         )
     return [
         str(column["name"]) for column in inspector.get_columns(source.table)
@@ -232,7 +232,7 @@ def _has_columns(file: Path, statement: Problem, table: str, spec: Table, column
         if name in needed:
             told = f"column {name!r} is not in {where}" + did_you_mean(name, columns)
             raise ProblemError(
-                told, f"{file}: tables.{table}.columns", "Mend the statement or the file, then: mlloop check"
+                told, f"{file}: tables.{table}.columns", "Fix the statement or the file, then: mlloop check"
             )
 
 
@@ -304,7 +304,7 @@ def _try(con: Any, place: str, sql: str, file: Path, columns: dict[str, str], le
             return  # a cleaning rule of the project's own may have added the column
         said = " ".join(str(error).split("\n\nLINE")[0].split())[:300]
         raise ProblemError(
-            f"{said} (columns: {', '.join(columns)})", f"{file}: {place}", "Mend the statement, then: mlloop check"
+            f"{said} (columns: {', '.join(columns)})", f"{file}: {place}", "Fix the statement, then: mlloop check"
         ) from error
 
 

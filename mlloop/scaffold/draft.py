@@ -209,7 +209,7 @@ def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time,
         said.append(
             (
                 "without a time column",
-                "folds and the held-out fifth are drawn by chance: the figures hold for rows like these, not for later ones; "
+                "folds and the holdout fifth are drawn by chance: the figures hold for rows like these, not for later ones; "
                 "nothing can be said of drift, of how long a model stays right, or of when to retrain",
             )
         )
@@ -311,7 +311,7 @@ def _headline(kind, target, positive, column: Guess, y: pd.Series, looked: Looke
 def _time_said(time: str | None, windows: dict[str, Any] | None) -> list[str]:
     if not time or not windows:
         return [
-            "No column says when a row happened. What that costs: folds and the held-out fifth are drawn by chance, so the",
+            "No column says when a row happened. What that costs: folds and the holdout fifth are drawn by chance, so the",
             "figures hold for rows like these and not for later ones; nothing can be said of drift, of how long a model stays",
             "right, or of when to retrain. Once a column says it: time: {column: NAME} here, and time: NAME in the table.",
         ]

@@ -404,5 +404,5 @@ def export(root: Path) -> None:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["nothing was said"]
         raise SettingsError(
-            f"the notebooks cannot be exported: {last[0]}", str(root), "Mend the notebook, then: nbdev-export"
+            f"the notebooks cannot be exported: {last[0]}", str(root), "Fix the notebook, then: nbdev-export"
         )

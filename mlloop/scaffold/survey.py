@@ -204,7 +204,7 @@ def _database(url: str, table: str | None, query: str | None, folder: Path) -> t
         raise SourceError(
             " ".join(str(getattr(error, "orig", None) or error).split())[:300],
             url,
-            "Mend the URL or the query, then try again",
+            "Fix the URL or the query, then try again",
         ) from error
     return Source(kind="sql", url=url, table=table, query=query), []
 
@@ -699,7 +699,7 @@ def _questions(name: str, one: Guess):
 
 
 def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> dict[str, int]:
-    """At most two columns whose groups are few and large, each with how many held-out rows its smallest group may have."""
+    """At most two columns whose groups are few and large, each with how many holdout rows its smallest group may have."""
     found: dict[str, int] = {}
     for name in usable:
         one = columns[name]
@@ -733,7 +733,7 @@ def parts_of_events(looked: Looked, columns: dict[str, Guess]) -> dict[str, str 
 def simple_figure(
     looked: Looked, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
 ) -> float:
-    """The best NDCG@10 that best-sellers, or what a user had before, reach in the held-out days; of whole users, a part of them."""
+    """The best NDCG@10 that best-sellers, or what a user had before, reach in the holdout days; of whole users, a part of them."""
     from mlloop.comparison.baselines import BoughtBefore, user_metrics
     from mlloop.models import recommenders
 

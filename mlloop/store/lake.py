@@ -113,7 +113,7 @@ def _duckdb(settings: Settings):
         con = ibis.duckdb.connect(**options)
     except Exception as error:
         told = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_said(error)}"
-        raise SettingsError(told, "settings.ini", "Mend the file, then: mlloop check") from error
+        raise SettingsError(told, "settings.ini", "Fix the file, then: mlloop check") from error
     con.raw_sql("SET TimeZone = 'UTC'")
     return con
 
@@ -251,7 +251,7 @@ class Lake:
             Columns that cannot be stored, or that differ from the table's on append; no space; no permission.
         """
         if mode not in ("overwrite", "append"):
-            raise LakeError(f"mode is {mode!r}, expected 'overwrite' or 'append'", name, "Mend the call.")
+            raise LakeError(f"mode is {mode!r}, expected 'overwrite' or 'append'", name, "Fix the call.")
         present = self._open(name) if self.exists(name) else None
         if present is not None and mode == "append" and batches and all(_has(present, one) for one in batches):
             return self.ref(name)
@@ -326,7 +326,7 @@ class Lake:
                 told = f"table {name!r} has no version {version} (versions: 0 to {latest})"
                 raise LakeError(told, uri, "See which were written: mlloop log") from error
             raise LakeError(
-                f"table {name!r} cannot be opened: {_said(error)}", uri, "Write it anew: mlloop run"
+                f"table {name!r} cannot be opened: {_said(error)}", uri, "Write it again: mlloop run"
             ) from error
         if "deletionVectors" in (table.protocol().reader_features or []):
             raise LakeError("uses deletion vectors, which are not read here", uri, "Rewrite it without them.")
@@ -348,7 +348,7 @@ class Lake:
         except Exception as error:
             told = f"version {table.version()} cannot be read: {_said(error)}"
             raise LakeError(
-                told, str(table.table_uri), "If its files were removed, write it anew: mlloop run --force"
+                told, str(table.table_uri), "If its files were removed, write it again: mlloop run --force"
             ) from error
 
     def _sums(self, table: DeltaTable) -> "Sums":

@@ -258,7 +258,7 @@ class Ledger:
         """Check every row against its hash and its predecessor; returns the head.
 
         A changed field, a removed, added or reordered row and a cut end are found. Not found: a ledger replaced by
-        an older copy of itself, or one whose rows were all written anew with right hashes by somebody who may write
+        an older copy of itself, or one whose rows were all written again with right hashes by somebody who may write
         the database; against those, note the head elsewhere and pass it as `noted`.
 
         Raises
@@ -421,14 +421,14 @@ def _engine(url: str) -> sa.Engine:
         made = sa.make_url(url)
     except sa.exc.ArgumentError as error:
         raise LedgerError(
-            f"cannot be read as a URL: {error}", "settings.ini [ledger] url", "Mend it, then: mlloop check"
+            f"cannot be read as a URL: {error}", "settings.ini [ledger] url", "Fix it, then: mlloop check"
         ) from error
     kind = made.get_backend_name()
     if kind not in _GUARDS or (kind == "sqlite" and made.database in (None, "", ":memory:")):
         raise LedgerError(
             f"is {str(made)!r}, expected sqlite:///FILE or postgresql://...",
             "settings.ini [ledger] url",
-            "Mend it, then: mlloop check",
+            "Fix it, then: mlloop check",
         )
     if kind == "postgresql":
         try:

@@ -60,7 +60,7 @@ def restore(settings: Settings, digest: str, target: Path) -> Path:
         raise DataError(
             f"the product {digest[:12]} is no longer kept",
             str(found.parent),
-            "It cannot be replayed; ask the gate anew: mlloop gate need",
+            "It cannot be replayed; ask the gate again: mlloop gate need",
         )
     content = forms.brought_up(storage.read_json(found))
     for entry in cited(content):
