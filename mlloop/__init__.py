@@ -22,6 +22,7 @@ Modules:
 - `mlloop.loop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
 - `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
 - `mlloop.models.onnx_export`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
+- `mlloop.monitors.periods`: The grid of periods, and since when a champion answers: one rule for the turn, for monitoring and for pages.
 - `mlloop.pages.notebook_html`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 - `mlloop.pages.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
 - `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.

@@ -19,6 +19,7 @@ from .core.formatting import percent
 from . import products
 from .release import canary, releases
 from .store import prediction_log
+from .core import clock
 from .core.errors import ModelError, PromotionRefused
 from .store.entries import SWAPS, Entry, Row
 from .store.ledger import Ledger
@@ -190,7 +191,7 @@ def _start_canary(
 ) -> Row:
     """Start a canary on the statement's terms."""
     champion, terms = ledger.champion(statement.name), statement.canary
-    start = now or dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    start = now or clock.now()
     details = {
         "share": terms.share,
         "min_rows": terms.min_rows,
@@ -254,7 +255,7 @@ def judge(
     on = ledger.canary(statement.name)
     if on is None:
         return None
-    now = now or dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    now = now or clock.now()
     judgement = _judgement(settings, ledger, statement, on, labels, now)
     if judgement.outcome:
         ledger.append(

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlloop.core import clock
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ModelError, UsageError
 from mlloop.core.settings import Settings
@@ -97,10 +98,6 @@ def moment(given: dt.datetime | dt.date | str, name: str = "at") -> dt.datetime:
         what = f"{name} is {given!r}, which is not a time such as 2025-03-31 or 2025-03-31T12:00"
         step = "Give one of these forms, in UTC; what is decided when: mlloop log"
         raise UsageError(what, next_step=step) from error
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
 
 
 def _reasons(given: str | Iterable[str]) -> tuple[str, ...]:
@@ -915,7 +912,7 @@ class Project:
         """
         from mlloop.loop import session, turn
 
-        now = moment(at) if at else _now()
+        now = moment(at) if at else clock.now()
         if dry_run:
             self.plan(problem)  # an unknown problem is told before anything is copied
             with session.copied(self.settings) as copy:
@@ -947,7 +944,7 @@ class Project:
         from mlloop import products
         from mlloop.loop import turn
 
-        now = moment(at) if at else _now()
+        now = moment(at) if at else clock.now()
         with self.session(problem, watch=watch) as held:
             period = turn.last_period(held, now, bool(at))
             path = turn.looked_at(held, period)
@@ -977,7 +974,7 @@ class Project:
         """
         from mlloop.loop import turn
 
-        now = moment(at) if at else _now().replace(minute=0, second=0, microsecond=0)
+        now = moment(at) if at else clock.now().replace(minute=0, second=0, microsecond=0)
         with self.session(problem, watch=watch) as held:
             return turn.retrain_now(held, now, _person(by), _reasons(reason), explore)
 

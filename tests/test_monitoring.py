@@ -20,7 +20,7 @@ from mlloop.core import metrics, storage
 from mlloop.core.errors import DataError
 from mlloop.data import feed_checks
 from mlloop.kernels import execute
-from mlloop.monitors import drift, estimation, evidence
+from mlloop.monitors import drift, estimation, evidence, periods
 from mlloop.monitors.degradation import period_result, streak
 from mlloop.monitors.estimation import MetricValue, Period, realised_performance
 from mlloop.monitors.evidence import Answers, Inputs, Reference
@@ -474,8 +474,8 @@ def test_the_reference_is_the_models_own_held_out_period(office):
 
 
 def test_the_champion_stands_since_the_moment_of_its_training_run(office):
-    assert evidence.champion_at(office.ledger, office.loan, office.ends[0]) == (office.digest, HELD)
-    assert evidence.anchor(office.ledger, office.loan) == HELD
+    assert periods.champion_at(office.ledger, office.loan, office.ends[0]) == (office.digest, HELD)
+    assert periods.start(office.loan, office.ledger) == HELD
 
 
 def test_a_model_promoted_when_a_period_ends_did_not_answer_in_it(office, tmp_path):
@@ -488,7 +488,7 @@ def test_a_model_promoted_when_a_period_ends_did_not_answer_in_it(office, tmp_pa
                 "promotion", office.loan.name, model=model, expect=before, details={"as_of": began[model].isoformat()}
             )
         )
-    answered = lambda moment: evidence.champion_at(ledger, office.loan, moment)
+    answered = lambda moment: periods.champion_at(ledger, office.loan, moment)
     assert answered(began["b"]) == ("a", began["a"])
     assert answered(began["b"] + dt.timedelta(days=7)) == ("b", began["b"])
 

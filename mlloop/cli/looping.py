@@ -1,11 +1,11 @@
 """Commands of the loop in time: tick, monitor, retrain, loop, backtest."""
 
-import datetime as dt
 from typing import Annotated
 
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core import clock
 from mlloop.core.formatting import duration
 
 app = typer.Typer()
@@ -76,7 +76,7 @@ def retrain(
 ) -> None:
     """Train a challenger on the data up to now, whatever the policy says; gate and canary are asked as always."""
     project = options.project()
-    now = options.moment(at) or dt.datetime.now(dt.UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    now = options.moment(at) or clock.now().replace(minute=0, second=0, microsecond=0)
     with output.words(as_json) as watch:
         ended = project.retrain(problem, at=now, explore=explore, reason=reason or (), by=by, watch=watch)
     production = project.in_production(problem)

@@ -24,6 +24,7 @@ from mlloop.loop.arrivals import Period
 from mlloop.loop.counterfactual import Counterfactual
 from mlloop.loop.session import Session, opened
 from mlloop.loop.turn import Turned
+from mlloop.monitors import periods
 from mlloop.pages import wording
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
@@ -87,7 +88,7 @@ def moments(
             "Change it there, since monitoring counts its periods by it",
         )  # fmt: skip
     step = dt.timedelta(days=days)
-    first = turn.on_grid(statement, start, since) if since and since > start else start
+    first = periods.on_grid(statement, start, since) if since and since > start else start
     found, at = [], first + step
     while at <= until:
         found.append(at)
@@ -133,7 +134,7 @@ def loop(
     if done := _kept(settings, plan, until, since, every):
         return done
     with opened(settings, plan, "mlloop loop", watch) as session:
-        start = turn.start_of(session.statement, session.ledger)
+        start = periods.start(session.statement, session.ledger)
         asked = moments(session.statement, start, since, until, every)
         turned, began = 0, time.monotonic()
         for number, at in enumerate(asked, 1):
@@ -169,7 +170,7 @@ def _kept(
         return None
     summary, ledger = storage.read_json(path), Ledger.open(settings)
     statement = arrivals.normal(problems.load(runner.statement_file(settings, plan)))
-    asked = moments(statement, turn.start_of(statement, ledger), since, until, every)
+    asked = moments(statement, periods.start(statement, ledger), since, until, every)
     same = [line["at"] for line in summary["turns"]] == [at.isoformat() for at in asked]
     last = ledger.last(problem=statement.name)
     if not same or not last or last.hash != summary["ledger"]:

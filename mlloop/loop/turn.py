@@ -20,7 +20,7 @@ from mlloop.core.formatting import number
 from mlloop.loop import arrivals
 from mlloop.loop.arrivals import Period
 from mlloop.loop.session import Session
-from mlloop.monitors import standing
+from mlloop.monitors import periods, standing
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
@@ -79,24 +79,6 @@ class Turned:
 # ------------------------------------------------------------------------------------------------ the grid
 
 
-def start_of(statement: Problem, ledger: Ledger) -> dt.datetime:
-    """Where the problem's time begins: the statement's as_of, else the day its first champion was made.
-
-    Raises
-    ------
-    UsageError
-        Neither.
-    """
-    if statement.time.as_of:
-        return utc(statement.time.as_of)
-    rows = ledger.rows(problem=statement.name, kind="promotion")
-    if not rows:
-        raise UsageError(
-            "no model is in production and the statement names no as_of", statement.name, "Put one there: mlloop run"
-        )
-    return dt.datetime.combine(rows[0].at.date(), dt.time())
-
-
 def decided(ledger: Ledger, problem: str) -> dict[dt.datetime, Row]:
     """The decision of each turn so far, by its moment."""
     rows = [
@@ -107,15 +89,9 @@ def decided(ledger: Ledger, problem: str) -> dict[dt.datetime, Row]:
     return {dt.datetime.fromisoformat(row.details["as_of"]): row for row in rows}
 
 
-def on_grid(statement: Problem, start: dt.datetime, moment: dt.datetime) -> dt.datetime:
-    """The last moment of the grid that is not after `moment`."""
-    step = dt.timedelta(days=statement.retrain.every_days)
-    return start + step * ((moment - start) // step)
-
-
 def due(statement: Problem, ledger: Ledger, now: dt.datetime) -> dt.datetime | None:
     """The moment of the next turn, if it has come: one step after the last one."""
-    start, step = start_of(statement, ledger), dt.timedelta(days=statement.retrain.every_days)
+    start, step = periods.start(statement, ledger), periods.step(statement)
     done = decided(ledger, statement.name)
     following = (max(done) if done else start) + step
     return following if following <= now else None
@@ -134,8 +110,8 @@ def chosen(session: Session, now: dt.datetime, exact: bool = False) -> dt.dateti
     UsageError
         The first turn is not due yet.
     """
-    start = start_of(session.statement, session.ledger)
-    at = on_grid(session.statement, start, now) if exact else due(session.statement, session.ledger, now)
+    start = periods.start(session.statement, session.ledger)
+    at = periods.on_grid(session.statement, start, now) if exact else due(session.statement, session.ledger, now)
     at = at or max(decided(session.ledger, session.name), default=None)
     if at is None:
         raise UsageError(
@@ -148,8 +124,8 @@ def chosen(session: Session, now: dt.datetime, exact: bool = False) -> dt.dateti
 
 def last_period(session: Session, now: dt.datetime, exact: bool = False) -> Period:
     """The last whole period at `now`, that of the turn of `chosen`; before the first turn is due the one before it."""
-    start = start_of(session.statement, session.ledger)
-    at = on_grid(session.statement, start, now) if exact else due(session.statement, session.ledger, now)
+    start = periods.start(session.statement, session.ledger)
+    at = periods.on_grid(session.statement, start, now) if exact else due(session.statement, session.ledger, now)
     at = at or max(decided(session.ledger, session.name), default=start)
     return Period(at - dt.timedelta(days=session.statement.retrain.every_days), at)
 
@@ -315,7 +291,10 @@ def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
     if done or champion is None:
         return [_told_of(row) for row in done]
     found = standing.stand_in(
-        session.statement, history(session, period.until), champion.model, since_of(session, champion).isoformat()
+        session.statement,
+        history(session, period.until),
+        champion.model,
+        periods.since(session.statement, session.ledger, champion).isoformat(),
     )
     if found is None or found.model == champion.model:
         return []
@@ -399,8 +378,6 @@ def begun(ledger: Ledger, problem: str) -> list[Row]:
 
 def facts(session: Session, at: dt.datetime) -> retraining.Facts:
     """What the policy knows besides monitoring, from ledger, lake and the champion's own evaluation."""
-    from mlloop.monitors import evidence
-
     champion, canary = session.ledger.champion(session.name), session.ledger.canary(session.name)
     if canary and dt.datetime.fromisoformat(canary.details["since"]) > at:
         canary = None
@@ -416,8 +393,8 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
     return retraining.Facts(
         now=at,
         champion=champion.model if champion else None,
-        since=since_of(session, champion) if champion else None,
-        trained=evidence.trained_at(session.ledger, session.name, champion.model) if champion else None,
+        since=periods.since(session.statement, session.ledger, champion) if champion else None,
+        trained=periods.trained_at(session.ledger, session.name, champion.model) if champion else None,
         canary=canary.model if canary else None,
         canary_until=canary.details.get("deadline", "") if canary else "",
         begun=tuple(one for one in earlier if one < at),
@@ -440,14 +417,6 @@ def last_attempt(session: Session, ended: Sequence[Row], at: dt.datetime) -> dic
     until = dt.datetime.fromisoformat(last.details["attempt"]["until"])
     new = arrivals.labelled_rows(session.lake, session.statement, until, at)
     return {**last.details["attempt"], "at": last.details["as_of"], "new": new}
-
-
-def since_of(session: Session, row: Row) -> dt.datetime:
-    """When a model became champion, by the history's clock: that of its turn, else not after the statement's as_of."""
-    if row.details.get("as_of"):
-        return dt.datetime.fromisoformat(row.details["as_of"])
-    stands = session.statement.time.as_of
-    return min(row.at, utc(stands)) if stands else row.at
 
 
 def judged_product(session: Session, model: str | None, stage: str) -> dict[str, Any]:
@@ -515,7 +484,10 @@ def worse_since(session: Session, seen: list[dict[str, Any]], at: dt.datetime) -
     )
     since = retraining.worse_since(session.statement, seen, model)
     if since is None and fell:  # worse than the rule and not than its own reference: since the fall
-        since = (since_of(session, champion) - dt.timedelta(days=session.statement.retrain.every_days)).isoformat()
+        since = (
+            periods.since(session.statement, session.ledger, champion)
+            - dt.timedelta(days=session.statement.retrain.every_days)
+        ).isoformat()
     return since
 
 

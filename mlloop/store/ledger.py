@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mlloop.core import clock as core_clock
 from mlloop.core import settings as _settings
 from mlloop.core.errors import LedgerError, MlloopError
 from mlloop.store import champions
@@ -129,7 +130,7 @@ class Ledger:
     """
 
     def __init__(self, url: str, clock: Callable[[], dt.datetime] | None = None):
-        self._clock = clock or (lambda: dt.datetime.now(dt.UTC).replace(tzinfo=None))
+        self._clock = clock or core_clock.now
         self._engine = _engine(url)
         self._ready = False
 
