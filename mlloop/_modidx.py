@@ -932,6 +932,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.monitoring._doubts': ('monitoring.html#_doubts', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._explained': ('monitoring.html#_explained', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._figure': ('monitoring.html#_figure', 'mlloop/monitoring.py'),
+                                   'mlloop.monitoring._figure_row': ('monitoring.html#_figure_row', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._good': ('monitoring.html#_good', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._groups': ('monitoring.html#_groups', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring._of_group': ('monitoring.html#_of_group', 'mlloop/monitoring.py'),
