@@ -561,7 +561,6 @@ def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapp
     broken = broken_feed_periods([*earlier, found])
     truths = [one for one in found["realised"] if one["value"] is not None]
     label = metrics.metric(statement.success.metric).label
-    limit = f"{number(policy.standard_errors)} standard errors and {number(policy.margin)}"
     rows = [
         (
             "is the feed in order?",
