@@ -543,7 +543,7 @@ def _figure_row(
     question: str, one: Mapping[str, Any], period: Mapping[str, str], policy: Any, broken: Iterable[str]
 ) -> tuple[str, str, str, str, str, str]:
     """The line of a realised or estimated figure: question, figure, interval, reference, limit, verdict."""
-    limit = f"{policy.standard_errors:g} standard errors and {policy.margin:g}"
+    limit = f"{number(policy.standard_errors)} standard errors and {number(policy.margin)}"
     if one.get("value") is None:
         return (question, "none", "", "", limit, one["why"])
     span, why = one.get("period", period), one["why"]
