@@ -131,8 +131,8 @@ def test_log_says_what_a_look_came_to_and_when_it_was_in_the_datas_time(project)
     ledger.append(Entry("retrain", "loan", subject="watch", verdict="maybe", details={"as_of": "2025-08-04T00:00:00"}))
     ledger.append(Entry("retrain", "loan", subject="ended", verdict="yes", details={"outcome": "canary"}))
     said = project.mlloop("log").stdout
-    assert "Retrain? Being watched (2025-08-04 (time in the data))" in said
-    assert "Retrained: a newer model is in canary" in said
+    assert "Retrain? Being watched (2025-08-04 in the data's time)" in said
+    assert "Retrained: the new model is in canary" in said
 
 
 def test_log_of_a_problem_without_decisions_does_not_deny_those_of_others(project):

@@ -332,7 +332,7 @@ def test_files_without_permission_and_folders_without_are_told(tmp_path):
     code = f"""
 from pathlib import Path
 import shutil, datetime as dt
-from mlloop.collection import Store, fetch_files
+from mlloop.collection import RawStore, fetch_files
 from mlloop.core.errors import MlloopError
 from mlloop.problem import Source
 from mlloop.core.settings import Settings
@@ -342,7 +342,7 @@ for state, path in ((Path('/tmp/mlloop-nobody'), 'secret.csv'), (home / 'denied'
     place = Settings(home, '', '', '', '', 'duckdb', '', None, 'fresh', 0, 1.0, home, home, state, home)
     source = Source(kind='files', path=path)
     try:
-        fetch_files(source, Store(place, 'toy', 'rows', source), dt.datetime(2025, 4, 1), place)
+        fetch_files(source, RawStore(place, 'toy', 'rows', source), dt.datetime(2025, 4, 1), place)
         print('taken')
     except MlloopError as error:
         print(str(error).replace(chr(10), ' '))
@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     code = f"""
 from pathlib import Path
 import datetime as dt
-from mlloop.collection import Store, fetch_files
+from mlloop.collection import RawStore, fetch_files
 from mlloop.core.errors import MlloopError
 from mlloop.problem import Source
 from mlloop.core.settings import Settings
@@ -373,7 +373,7 @@ home = Path({str(tmp_path)!r})
 place = Settings(home, '', '', '', '', 'duckdb', '', None, 'fresh', 0, 1.0, home, home, home / 'disk', home)
 source = Source(kind='files', path='big.csv')
 try:
-    fetch_files(source, Store(place, 'toy', 'rows', source), dt.datetime(2025, 4, 1), place)
+    fetch_files(source, RawStore(place, 'toy', 'rows', source), dt.datetime(2025, 4, 1), place)
 except MlloopError as error:
     print(str(error).replace(chr(10), ' '), [p.name for p in (home / 'disk').rglob('*') if p.is_file()])
 """

@@ -45,5 +45,5 @@ def test_the_walk_finds_errors_with_and_without_a_next_step():
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_error_is_told_in_three_parts(kind):
     error = getattr(errors, kind)("is 3, expected 4", "loan.yaml:12", "Fix it, then: mlloop check")
-    assert str(error) == "loan.yaml:12: is 3, expected 4\nMend it, then: mlloop check"
+    assert str(error) == "loan.yaml:12: is 3, expected 4\nFix it, then: mlloop check"
     assert error.exit_code in (1, 2, 3, 5) and kind in errors.__doc__

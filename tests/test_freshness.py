@@ -96,7 +96,7 @@ def test_why_names_the_change(project):
 
 def test_an_up_to_date_project_is_recognised_without_ploomber_or_papermill(project):
     project.run()
-    heavy = "import sys; from mlloop import runner; s, p = runner.project(); o = runner.run(p, s); "
+    heavy = "import sys; from mlloop.pipeline import runner; s, p = runner.project(); o = runner.run(p, s); "
     heavy += "assert not o.ran; print([m for m in ('ploomber', 'papermill', 'pandas', 'nbformat') if m in sys.modules])"
     import subprocess
     import sys

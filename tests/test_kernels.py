@@ -213,7 +213,8 @@ CLIENT = """
 import fcntl, os, sys
 from pathlib import Path
 from nbformat.v4 import new_code_cell, new_notebook
-from mlloop import kernels, settings
+from mlloop.core import settings
+from mlloop.kernels import execute as kernels
 place = settings.load(sys.argv[1])
 lock = open(place.root / "run.lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX)

@@ -105,7 +105,8 @@ def test_what_follows_deployment_gets_the_inputs_of_the_last_turn(ran, shell):
     with pytest.raises(UsageError, match="mlloop tick --problem loan"):
         shell.run_line_magic("mlloop", "inputs monitoring")
     state = ran.root / ".mlloop"
-    storage.write_json(state / "monitoring" / "loan" / "2026-01-05.json", {"as_of": "2026-01-05T00:00:00"})
+    kept = report_project.looked(str, 1) | {"as_of": "2026-01-05T00:00:00"}
+    storage.write_json(state / "monitoring" / "loan" / "2026-01-05.json", kept)
     storage.write_json(state / "turns" / "loan" / "2026-01-05" / "decision.json", {"history": ["a.json"]})
     with capture_output():
         shell.run_line_magic("mlloop", "inputs monitoring")

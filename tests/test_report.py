@@ -217,7 +217,7 @@ def test_a_gate_that_says_nothing_is_shown_as_no(tmp_path):
     )
     report.write(places)
     page = soup(places.reports / "shop" / "need_gate.html")
-    assert page.select_one(".verdict .word").get_text(strip=True) == "No" and "counts as No" in page.get_text(" ")
+    assert page.select_one(".verdict .word").get_text(strip=True) == "No" and "no verdict counts as no" in page.get_text(" ")
 
 
 def test_a_closed_gate_names_what_must_change_and_the_next_revision(tmp_path):

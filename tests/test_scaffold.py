@@ -333,9 +333,21 @@ def test_check_finds_a_notebook_out_of_step_and_a_module_that_cannot_be_imported
     )
 
 
+@pytest.mark.parametrize("source", project_files.stage_notebooks(), ids=lambda path: path.stem)
+def test_a_run_act_uses_only_names_that_it_has_imported(source):
+    """A project's own notebook holds the Run act without the cells above it."""
+    cells = [cell["source"] for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]]
+    act = "\n".join("".join(cell) for cell in cells if "".join(cell).startswith("#| pipeline"))
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F401,F821", "--output-format", "concise", "-"],
+        input=act, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert act and done.returncode == 0, done.stdout
+
+
 def test_upgrade_renews_the_run_acts_and_leaves_ones_own_cells_alone(project):
     export(project, features="MINE = 1\n")
-    change(project / "nbs/17_features.ipynb", "made = make(", "made = made_otherwise(")
+    change(project / "nbs/17_features.ipynb", "feature_set = build_features(", "feature_set = built_otherwise(")
     change(project / "pipeline.yaml", "upstream: [problem, explora", "upstream: [explora")
     (project / "nbs/23_deployment.ipynb").unlink()
     extra = "\n  - source: nbs/30_letter.ipynb\n    name: letter\n    upstream: [evaluation]\n    product: {nb: a.ipynb, data: a.json}\n"
@@ -343,7 +355,7 @@ def test_upgrade_renews_the_run_acts_and_leaves_ones_own_cells_alone(project):
     told = "\n".join(upgrade.upgrade(project))
     assert "17_features.ipynb: its Run act" in told and "23_deployment.ipynb: new" in told and "pipeline.yaml" in told
     text = (project / "nbs/17_features.ipynb").read_text()
-    assert "MINE = 1" in text and "made_otherwise" not in text
+    assert "MINE = 1" in text and "built_otherwise" not in text
     pipeline = (project / "pipeline.yaml").read_text()
     assert pipeline.startswith((ROOT / "pipeline.yaml").read_text()) and "name: letter" in pipeline
     assert upgrade.upgrade(project) == []

@@ -24,7 +24,7 @@ from mlloop.problem import Problem
 
 CODE = """
 import json, sys, time
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import mlloop.models.perceptron as perceptron
 from pathlib import Path
 from test_training import LOANS, SHOP, candidates, rows, shop
@@ -47,7 +47,7 @@ print(json.dumps({{"digest": candidates.save(model, {folder!r})["digest"], "epoc
 
 def process(tmp_path: Path, name: str, checkpoint: str, form: str, slow: float = 0.0) -> subprocess.Popen:
     code = CODE.format(
-        tests=str(Path(__file__).parent),
+        tests=[str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")],
         checkpoint=str(tmp_path / checkpoint),
         slow=slow,
         form=form,

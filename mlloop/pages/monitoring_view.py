@@ -28,7 +28,11 @@ def read(settings: Settings, folder: Path) -> tuple[dict[str, Monitoring], list[
         try:
             product = products.read_kept(path)
             if not isinstance(product, Monitoring):
-                raise ProductError(f"is the product of {product.stage!r}, expected monitoring", str(path))
+                raise ProductError(
+                    f"is the product of {product.stage!r}, expected monitoring",
+                    str(path),
+                    f"Move it away, then: mlloop monitor --problem {folder.name}",
+                )
             found[path.stem] = product
         except (DataError, ProductError) as error:
             unreadable.append(str(error).replace(f"{settings.root}/", ""))
