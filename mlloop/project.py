@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlloop.pipeline.plan import Plan
     from mlloop.pipeline.runner import Event, Outcome
     from mlloop.problem import Problem
-    from mlloop.scaffold.project_files import Made
+    from mlloop.scaffold.project_files import NewProject
     from mlloop.service.batch import Done
     from mlloop.service.champion import Champion
     from mlloop.store.entries import Row
@@ -280,7 +280,7 @@ class Project:
     def __init__(self, root: Path | str | None = None, command: str = "Python"):
         self.settings: Settings = _settings.load(root)
         self.command = command
-        self.made: Made | None = None
+        self.created: NewProject | None = None
 
     # what it holds
 
@@ -1235,14 +1235,16 @@ class Project:
         Returns
         -------
         Project
-            `made` has what was guessed, and the columns kept from the model because they leak the target.
+            `created` has what was guessed, and the columns kept from the model because they leak the target.
         """
         from mlloop.scaffold import project_files
 
-        wanted = project_files.Wanted(data, target, time, id, user, item, task, positive, table, query, history)
-        made = project_files.new(Path(folder), wanted, ask)
-        project = cls(made.root)
-        project.made = made
+        options = project_files.ProjectOptions(
+            data, target, time, id, user, item, task, positive, table, query, history
+        )
+        created = project_files.new(Path(folder), options, ask)
+        project = cls(created.root)
+        project.created = created
         return project
 
     def __repr__(self) -> str:

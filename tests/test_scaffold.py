@@ -49,7 +49,9 @@ def made(tmp_path_factory):
     """A project out of a file of loans; nothing has run. Tests that change it copy it."""
     folder = tmp_path_factory.mktemp("own")
     loans().to_csv(folder / "loans.csv", sep=";", index=False, encoding="cp1252")
-    return project_files.new(folder / "credit", project_files.Wanted(str(folder / "loans.csv"), target="defaulted"))
+    return project_files.new(
+        folder / "credit", project_files.ProjectOptions(str(folder / "loans.csv"), target="defaulted")
+    )
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_parts_of_a_total_are_named_as_leaks(tmp_path):
         {"members": r.poisson(40, 300), "guests": r.poisson(9, 300), "warm": r.normal(15, 8, 300).round(1)}
     )
     rides.assign(rides=rides.members + rides.guests).to_csv(tmp_path / "rides.csv", index=False)
-    looked = survey.look(str(tmp_path / "rides.csv"))
+    looked = survey.read_sample(str(tmp_path / "rides.csv"))
     columns = survey.columns_of(looked)
     found = survey.leaks(columns, columns["rides"].values.astype(float), "regression", ["rides"])
     assert set(found) == {"members", "guests"} and "members and guests add up" in found["guests"]
@@ -169,12 +171,12 @@ def test_text_in_other_encodings_is_read_as_what_it_is(tmp_path):
     for coded, said in {"utf-8": "utf-8", "cp1252": "cp1252", "utf-16": "utf-16"}.items():
         (tmp_path / "t.csv").write_text("name,sum\nMüller,1\nStraße,2\n", encoding=coded)
         assert survey.encoding(tmp_path / "t.csv") == said
-        assert list(survey.look(str(tmp_path / "t.csv")).text["name"]) == ["Müller", "Straße"]
+        assert list(survey.read_sample(str(tmp_path / "t.csv")).text["name"]) == ["Müller", "Straße"]
 
 
 def test_a_column_without_a_name_is_called_by_its_place(tmp_path):
     loans(60).to_csv(tmp_path / "loans.csv")
-    looked = survey.look(str(tmp_path / "loans.csv"))
+    looked = survey.read_sample(str(tmp_path / "loans.csv"))
     assert looked.text.columns[0] == "(column 1)" and survey.columns_of(looked)["(column 1)"].column.feature is False
 
 
@@ -184,8 +186,8 @@ def test_a_table_of_a_database_is_a_source(tmp_path):
         loans(10).to_sql("other", con, index=False)
     url = f"sqlite:///{tmp_path}/bank.db"
     with pytest.raises(UsageError, match="which table"):
-        survey.look(url)
-    made = project_files.new(tmp_path / "bank", project_files.Wanted(url, target="defaulted", table="loans"))
+        survey.read_sample(url)
+    made = project_files.new(tmp_path / "bank", project_files.ProjectOptions(url, target="defaulted", table="loans"))
     source = problem.load(made.root / "problems/bank.yaml").sources["rows"]
     assert (source.kind, source.table) == ("sql", "loans")
     assert any(line.startswith("source rows: table loans") for line in checks.everything(made.root))
@@ -204,7 +206,7 @@ def test_sales_become_a_question_of_what_to_recommend(tmp_path):
     )
     sales["product_name"] = "thing " + sales["product_id"].astype(str)
     sales.to_parquet(tmp_path / "sales.parquet")
-    made = project_files.new(tmp_path / "shop", project_files.Wanted(str(tmp_path / "sales.parquet")))
+    made = project_files.new(tmp_path / "shop", project_files.ProjectOptions(str(tmp_path / "sales.parquet")))
     one = problem.load(made.root / "problems/shop.yaml")
     use = one.task.interactions[0]
     assert (use.user, use.item, use.time, use.quantity, use.price) == (
@@ -219,8 +221,10 @@ def test_sales_become_a_question_of_what_to_recommend(tmp_path):
 
 def test_without_a_time_column_it_says_what_that_costs(tmp_path):
     loans(200).drop(columns=["granted", "closed_as"]).to_csv(tmp_path / "loans.csv", index=False)
-    made = project_files.new(tmp_path / "credit", project_files.Wanted(str(tmp_path / "loans.csv"), target="defaulted"))
-    assert "nothing can be said of drift" in dict(made.said)["without a time column"]
+    made = project_files.new(
+        tmp_path / "credit", project_files.ProjectOptions(str(tmp_path / "loans.csv"), target="defaulted")
+    )
+    assert "nothing can be said of drift" in dict(made.notes)["without a time column"]
     assert "nothing can be said of drift" in statement(made.root)
     assert problem.load(made.root / "problems/credit.yaml").time.column is None
 
@@ -236,7 +240,7 @@ def test_what_is_missing_is_asked(tmp_path):
         asked.append(question)
         return "defaulted"
 
-    project_files.new(tmp_path / "credit", project_files.Wanted(str(tmp_path / "loans.csv")), ask)
+    project_files.new(tmp_path / "credit", project_files.ProjectOptions(str(tmp_path / "loans.csv")), ask)
     assert asked == ["Which column is to be predicted?"]
 
 
@@ -261,13 +265,13 @@ def test_a_mistake_is_told_with_the_way_out_and_nothing_is_left_behind(tmp_path,
     (tmp_path / "one.csv").write_text("a\n1\n")
     given = {**wanted, "data": str(tmp_path / wanted.get("data", "loans.csv"))}
     with pytest.raises(error, match=re.escape(said)):
-        project_files.new(tmp_path / "credit", project_files.Wanted(**given))
+        project_files.new(tmp_path / "credit", project_files.ProjectOptions(**given))
     assert not list(tmp_path.glob("*credit*"))
 
 
 def test_a_folder_with_something_in_it_is_left_alone(made):
     with pytest.raises(UsageError, match="is not empty"):
-        project_files.new(made.root, project_files.Wanted("x.csv", target="y"))
+        project_files.new(made.root, project_files.ProjectOptions("x.csv", target="y"))
 
 
 # ---------------------------------------------------------------------------------------------- what was written
@@ -476,7 +480,9 @@ def test_other_kinds_of_question_come_to_a_verdict_as_well(tmp_path, kind):
             0, 100, 1500
         ).round(2)
     data.to_csv(tmp_path / "data.csv", index=False)
-    wanted = project_files.Wanted(str(tmp_path / "data.csv"), target=None if kind == "recommendation" else "price")
+    wanted = project_files.ProjectOptions(
+        str(tmp_path / "data.csv"), target=None if kind == "recommendation" else "price"
+    )
     made = project_files.new(tmp_path / "asked", wanted)
     done = mlloop(made.root, "run", "--json", code=(0, 3))
     outcome = json.loads(done.stdout)[0]
@@ -498,18 +504,19 @@ def test_settings_of_a_new_project_are_those_that_ship(made):
 
 def test_a_history_is_left_for_the_loop(tmp_path):
     loans().to_csv(tmp_path / "loans.csv", sep=";", index=False)
-    wanted = project_files.Wanted(str(tmp_path / "loans.csv"), target="defaulted", history=90)
+    wanted = project_files.ProjectOptions(str(tmp_path / "loans.csv"), target="defaulted", history=90)
     made = project_files.new(tmp_path / "credit", wanted)
     stated = problem.load(made.root / "problems" / "credit.yaml")
     last = pd.to_datetime(loans()["granted"], format="%d.%m.%Y %H:%M").max().normalize() + pd.Timedelta(days=1)
     assert pd.Timestamp(stated.time.as_of) == last - pd.Timedelta(days=90) and made.until == f"{last:%Y-%m-%d}"
     every = stated.retrain.every_days
-    assert f"{90 // every} turns of {every} days" in dict(made.said)["history"]
+    assert f"{90 // every} turns of {every} days" in dict(made.notes)["history"]
 
 
 def test_a_history_that_leaves_nothing_to_learn_from_is_refused(tmp_path):
     loans().to_csv(tmp_path / "loans.csv", sep=";", index=False)
     with pytest.raises(UsageError, match="--history 238 leaves less than 8 of 240 days"):
         project_files.new(
-            tmp_path / "credit", project_files.Wanted(str(tmp_path / "loans.csv"), target="defaulted", history=238)
+            tmp_path / "credit",
+            project_files.ProjectOptions(str(tmp_path / "loans.csv"), target="defaulted", history=238),
         )

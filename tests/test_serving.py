@@ -368,7 +368,7 @@ def test_a_torn_line_is_left_out_and_what_stands_before_it_is_read(tmp_path):
     path.write_bytes(content[: at + 8] + b"\0" * 500)
     assert prediction_log.read(tmp_path)["id"].tolist() == ["0", "1"]
     assert prediction_log.seal(tmp_path) == 1 and prediction_log.read(tmp_path)["id"].tolist() == ["0", "1"]
-    assert prediction_log.asked(prediction_log.read(tmp_path))["x"].tolist() == [0, 1]
+    assert prediction_log.requests(prediction_log.read(tmp_path))["x"].tolist() == [0, 1]
 
 
 def test_a_segment_that_is_being_written_is_not_sealed(tmp_path):
@@ -438,7 +438,7 @@ def test_a_file_states_a_category_as_it_is_written_and_a_number_that_is_none_is_
     (production.root / "codes.jsonl").write_text('{"id": "06", "amount": 5, "job": "021"}\n{"id": "07", "amount": 5}\n')
     batch.score(production.settings, "loan", str(production.root / "codes.jsonl"))
     kept = logged(production).set_index("entity")
-    jobs = prediction_log.asked(kept)["job"].where(lambda job: job.notna(), None)
+    jobs = prediction_log.requests(kept)["job"].where(lambda job: job.notna(), None)
     assert jobs.to_dict() == {"01": "021", "02": None, "04": "21", "05": None, "06": "021", "07": None}
 
 

@@ -45,19 +45,19 @@ def new(
         )
     from mlloop.project import Project
 
-    made = Project.new(
+    created = Project.new(
         folder, data, target, time=time, id=key, user=user, item=item, task=task, positive=positive, table=table, query=query, history=history, ask=ask
-    ).made  # fmt: skip
-    assert made is not None
-    width = max(len(what) for what, _ in [*made.said, ("left out", "")])
-    for what, guess in made.said:
+    ).created  # fmt: skip
+    assert created is not None
+    width = max(len(what) for what, _ in [*created.notes, ("left out", "")])
+    for what, guess in created.notes:
         typer.echo(f"{what:<{width}}  {guess}")
-    for column, sign in made.leaks.items():
+    for column, sign in created.leaks.items():
         typer.secho(f"{'leak?':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
-    place = os.path.relpath(made.root)
-    typer.echo(f"\nRead {place}/problems/{made.name}.yaml and fix the guesses, then:\n  cd {place} && mlloop run")
-    if made.until:
-        typer.echo(f"  mlloop loop --until {made.until}")
+    shown = os.path.relpath(created.root)
+    typer.echo(f"\nRead {shown}/problems/{created.name}.yaml and fix the guesses, then:\n  cd {shown} && mlloop run")
+    if created.until:
+        typer.echo(f"  mlloop loop --until {created.until}")
 
 
 def _ask(question: str, choices, default: str | None) -> str:

@@ -290,4 +290,4 @@ def truth_known(statement: Problem, period: Mapping[str, Any] | Period, at: dt.d
 
 def rows_of(frame: "pd.DataFrame", release: releases.Release) -> list[dict[str, Any]]:
     """The asked rows of a log as `release` takes them."""
-    return releases.rows_of(prediction_log.asked(frame), release.fields)
+    return releases.rows_of(prediction_log.requests(frame), release.fields)

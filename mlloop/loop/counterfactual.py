@@ -175,7 +175,7 @@ class Counterfactual:
         if known.empty:
             return None
         y = baselines.target_values(known["label"], task)
-        asked = prediction_log.asked(known)
+        asked = prediction_log.requests(known)
         first: Any = self.first
         never = np.asarray(first.scores(releases.rows_of(asked, first.fields)), dtype=np.float64)
         figures = {
@@ -362,7 +362,9 @@ class Counterfactual:
             from mlloop import transformation
 
             if isinstance(self.statement.task, Recommendation):
-                self._made = {name: self.session.lake.read(f"{self.session.name}/{name}") for name in ("events", "items")}
+                self._made = {
+                    name: self.session.lake.read(f"{self.session.name}/{name}") for name in ("events", "items")
+                }
             else:
                 product = storage.read_json(
                     self.session.folder("turns") / Period(self.until, self._last()).name / "ingestion.json"

@@ -501,9 +501,9 @@ def gather(settings: Settings, ledger: Ledger, statement: Problem, as_of: dt.dat
         if isinstance(statement.task, Recommendation)
         else statement.time.label_delay_days
     )
-    starts = [until - every * n for n in range(PERIODS, 0, -1) if until - every * n >= periods.start(statement, ledger)] or [
-        until - every
-    ]
+    starts = [
+        until - every * n for n in range(PERIODS, 0, -1) if until - every * n >= periods.start(statement, ledger)
+    ] or [until - every]
     due = [start for start in starts if start + every + delay <= as_of and start.isoformat() not in judged]
     log = prediction_log.read(
         prediction_log.folder_of(settings, statement.name), since=min([*due, until - every]), until=until
@@ -561,7 +561,7 @@ class _Reader:
             return self._lists(own, since, until, model)
         good = own[own["error"].isna()].reset_index(drop=True)
         release: Any = deployment.load_release(self.settings, self.ledger, self.statement.name, model)
-        said = prediction_log.asked(good)
+        said = prediction_log.requests(good)
         X = _typed(said, release) if len(good) else self.reference(model).X.iloc[:0]
         score = good["score"].to_numpy(dtype=float)
         others = [
@@ -604,7 +604,7 @@ class _Reader:
 
     def _shown(self, log: pd.DataFrame, release: Any) -> pd.DataFrame:
         """The log with the lists that another release would have shown to the same requests."""
-        said = prediction_log.asked(log)
+        said = prediction_log.requests(log)
         left_out = said["exclude"] if "exclude" in said else pd.Series([None] * len(log), index=log.index, dtype=object)
         rows = [
             {"user": user, "exclude": out if isinstance(out, list) else None}

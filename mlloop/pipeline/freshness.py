@@ -310,7 +310,7 @@ class Freshness:
                 if not (log / f"{int(cited['version']):020d}.json").exists():
                     wrong.append(f"table {cited.get('name', cited['uri'])} version {cited['version']}")
             elif "path" in cited:
-                path = objects.place(self.settings, task.products["data"], cited["path"])
+                path = objects.locate(self.settings, task.products["data"], cited["path"])
                 if self.digests.of(path) != cited["digest"]:
                     wrong.append(f"file {self._short(path)}")
         return wrong

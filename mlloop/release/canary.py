@@ -123,7 +123,7 @@ def gain(
     known = prediction_log.with_labels(log, labels, str(on), task.target, by).dropna(subset=["label"]).head(MAX_ROWS)
     if known.empty:
         return None
-    asked = releases.rows_of(prediction_log.asked(known), canary.fields)
+    asked = releases.rows_of(prediction_log.requests(known), canary.fields)
     is_class = task.kind == "classification"
     truth = known["label"].astype(str).eq(str(task.positive)) if is_class else known["label"]
     ours, theirs = canary.scores(asked), champion.scores(asked)  # type: ignore[attr-defined]
@@ -146,7 +146,7 @@ def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Esti
     shown = shown[shown["at"] + window <= now].reset_index(drop=True)
     wanted = bought.astype({"user": str, "item": str}).merge(shown[["entity", "at"]], left_on="user", right_on="entity")
     wanted = wanted.loc[(wanted["time"] >= wanted["at"]) & (wanted["time"] < wanted["at"] + window), ["user", "item"]]
-    asked = prediction_log.asked(shown)
+    asked = prediction_log.requests(shown)
     left_out = asked["exclude"] if "exclude" in asked else pd.Series([None] * len(shown), dtype=object)
     rows = [
         {"user": user, "k": statement.task.k, "exclude": out if isinstance(out, list) else None}
@@ -187,7 +187,7 @@ def estimated_gain(
     """
     if statement.task.kind != "classification" or log.empty:
         return None
-    rows = releases.rows_of(prediction_log.asked(log.head(MAX_ROWS)), canary.fields)
+    rows = releases.rows_of(prediction_log.requests(log.head(MAX_ROWS)), canary.fields)
     scores = [np.asarray(one.scores(rows)) for one in (canary, champion)]  # type: ignore[attr-defined]
     belief = np.mean([calibrated(one, s) for one, s in zip((canary, champion), scores, strict=True)], axis=0)
     rng, better, found = np.random.default_rng(0), metrics.metric(statement.success.metric), []

@@ -15,13 +15,13 @@ from mlloop.core.errors import DataError, UsageError
 from mlloop.core.formatting import number, percent
 from mlloop.problem import did_you_mean
 from mlloop.scaffold import survey
-from mlloop.scaffold.survey import Guess, Looked
+from mlloop.scaffold.survey import Guess, SourceSample
 
 Ask = Callable[[str, Sequence[str], str | None], str]
 
 
 @dataclass
-class Wanted:
+class ProjectOptions:
     """What the person asked for; None where it is to be found out.
 
     Attributes
@@ -51,55 +51,61 @@ class Wanted:
     history: int = 0
 
 
-def _must_be_a_column(option: str, column: str | None, looked: Looked) -> None:
-    if column is not None and column not in looked.text.columns:
-        told = f"--{option} {column!r} is not a column" + did_you_mean(column, list(looked.text.columns))
-        raise UsageError(told, looked.source.path or looked.source.url, "Name one of them")
+def _must_be_a_column(option: str, column: str | None, sample: SourceSample) -> None:
+    if column is not None and column not in sample.text.columns:
+        told = f"--{option} {column!r} is not a column" + did_you_mean(column, list(sample.text.columns))
+        raise UsageError(told, sample.source.path or sample.source.url, "Name one of them")
 
 
 # ---------------------------------------------------------------------------------------------- the statement
 
 
-def statement(name: str, wanted: Wanted, looked: Looked, columns: dict[str, Guess], ask: Ask | None) -> dict[str, Any]:
-    """What the template of the problem statement is filled with; and `said`, `leaks`."""
-    if wanted.task not in (None, "classification", "regression", "recommendation"):
+def statement(
+    name: str, options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], ask: Ask | None
+) -> dict[str, Any]:
+    """What the template of the problem statement is filled with; and `notes`, `leaks`."""
+    if options.task not in (None, "classification", "regression", "recommendation"):
         kinds = "classification, regression, recommendation"
-        raise UsageError(f"--task {wanted.task!r} is none of {kinds}", next_step=f"Example: {survey.EXAMPLE}")
+        raise UsageError(f"--task {options.task!r} is none of {kinds}", next_step=f"Example: {survey.EXAMPLE}")
     for option in ("target", "time", "id", "user", "item"):
-        _must_be_a_column(option, getattr(wanted, option), looked)
-    events = wanted.task == "recommendation" or wanted.user is not None or wanted.item is not None
-    if not events and wanted.target is None:
-        events = _is_about_events(wanted, looked, columns, ask)
-    times = survey.times_of(looked, columns)
-    time = wanted.time or (times[0] if times else None)
-    said: list[tuple[str, str]] = []
+        _must_be_a_column(option, getattr(options, option), sample)
+    events = options.task == "recommendation" or options.user is not None or options.item is not None
+    if not events and options.target is None:
+        events = _is_about_events(options, sample, columns, ask)
+    times = survey.times_of(sample, columns)
+    time = options.time or (times[0] if times else None)
+    notes: list[tuple[str, str]] = []
     if time and not columns[time].is_time:
         raise UsageError(
-            f"--time {time!r} holds no times that are understood, such as {looked.text[time].dropna().iloc[0]!r}",
-            looked.source.path or looked.source.url,
+            f"--time {time!r} holds no times that are understood, such as {sample.text[time].dropna().iloc[0]!r}",
+            sample.source.path or sample.source.url,
             "Write them as 2025-03-31 or 2025-03-31T12:00, or leave --time out",
         )
-    if time and not wanted.time and len(times) > 1 and ask:
+    if time and not options.time and len(times) > 1 and ask:
         time = ask("Which column says when a row happened?", times, time)
-    elif time and not wanted.time:
+    elif time and not options.time:
         others = f"; {', '.join(times[1:])} would do too: --time" if len(times) > 1 else ""
-        said.append(("time", f"{time}, since it says when a row happened{others}"))
+        notes.append(("time", f"{time}, since it says when a row happened{others}"))
     make = _events if events else _rows
-    given = make(name, wanted, looked, columns, time, said, ask)
-    windows = given.pop("windows", None)
-    said += _history_said(windows, given["retrain"]["every_days"], wanted.history)
+    parts = make(name, options, sample, columns, time, notes, ask)
+    windows = parts.pop("windows", None)
+    notes += _history_notes(windows, parts["retrain"]["every_days"], options.history)
     more = {
-        "looked": _looked_at(looked, wanted),
-        "source": _source(looked),
-        "said": said,
-        "table": given.get("table", "rows"),
-        "until": f"{windows['until']:%Y-%m-%d}" if wanted.history and windows else None,
+        "sample_note": _sample_note(sample, options),
+        "source": _source(sample),
+        "notes": notes,
+        "table": parts.get("table", "rows"),
+        "until": f"{windows['until']:%Y-%m-%d}" if options.history and windows else None,
     }
-    return {"suggested": _suggested(looked, columns, given), **more, **given}
+    return {"suggested": _suggested(sample, columns, parts), **more, **parts}
 
 
 def _windows(
-    wanted: Wanted, looked: Looked, columns: dict[str, Guess], time: str | None, recommendation: bool = False
+    options: ProjectOptions,
+    sample: SourceSample,
+    columns: dict[str, Guess],
+    time: str | None,
+    recommendation: bool = False,
 ) -> dict[str, Any] | None:
     """The windows of the rows before the history that is left for the loop; None where they are too short.
 
@@ -108,20 +114,20 @@ def _windows(
     UsageError
         A history is asked for, and there is no time, or too little before it.
     """
-    windows = survey.windows_of(columns[time].values, recommendation, wanted.history) if time else None
-    if not wanted.history or windows:
+    windows = survey.windows_of(columns[time].values, recommendation, options.history) if time else None
+    if not options.history or windows:
         return windows
-    where = looked.source.path or looked.source.url
+    where = sample.source.path or sample.source.url
     if not time:
         raise UsageError("--history needs a column that says when a row happened", where, "Name it: --time COLUMN")
     span = (columns[time].values.max() - columns[time].values.min()).days + 1
     raise UsageError(
-        f"--history {wanted.history} leaves less than 8 of {span:,} days to learn from", where,
+        f"--history {options.history} leaves less than 8 of {span:,} days to learn from", where,
         f"Leave fewer: --history {max(1, span // 3)}",
     )  # fmt: skip
 
 
-def _history_said(windows: dict[str, Any] | None, every: int, later: int) -> list[tuple[str, str]]:
+def _history_notes(windows: dict[str, Any] | None, every: int, later: int) -> list[tuple[str, str]]:
     """What `new` says of the days that are left for the loop."""
     if not windows or not later:
         return []
@@ -132,68 +138,70 @@ def _history_said(windows: dict[str, Any] | None, every: int, later: int) -> lis
     return [("history", told)]
 
 
-def _is_about_events(wanted: Wanted, looked: Looked, columns: dict[str, Guess], ask: Ask | None) -> bool:
-    events = survey.looks_like_events(looked, columns)
+def _is_about_events(options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], ask: Ask | None) -> bool:
+    events = survey.looks_like_events(sample, columns)
     if ask:
         hint = " (none: recommend items to users)" if events else ""
         answer = ask(
             f"Which column is to be predicted?{hint}",
-            [*looked.text.columns, *(["none"] if events else [])],
+            [*sample.text.columns, *(["none"] if events else [])],
             "none" if events else None,
         )
-        wanted.target = None if answer == "none" else answer
+        options.target = None if answer == "none" else answer
         return answer == "none"
     if events:
         return True
     raise UsageError(
-        f"which column is to be predicted? There are: {', '.join(map(str, looked.text.columns))}",
-        looked.source.path or looked.source.url,
+        f"which column is to be predicted? There are: {', '.join(map(str, sample.text.columns))}",
+        sample.source.path or sample.source.url,
         "Say it: --target COLUMN; or for recommendations: --user COLUMN --item COLUMN",
     )
 
 
-def _looked_at(looked: Looked, wanted: Wanted) -> str:
-    what = Path(looked.source.path).name if looked.source.path else (looked.source.table or "a query")
-    seen = f" ({len(looked.text):,} of them closely)" if len(looked.text) < looked.rows else ""
-    return f"{looked.rows:,} rows of {what}{seen}"
+def _sample_note(sample: SourceSample, options: ProjectOptions) -> str:
+    what = Path(sample.source.path).name if sample.source.path else (sample.source.table or "a query")
+    seen = f" ({len(sample.text):,} of them closely)" if len(sample.text) < sample.rows else ""
+    return f"{sample.rows:,} rows of {what}{seen}"
 
 
-def _source(looked: Looked) -> dict[str, Any]:
-    return {k: v for k, v in looked.source.model_dump(exclude_defaults=True).items() if v is not None}
+def _source(sample: SourceSample) -> dict[str, Any]:
+    return {k: v for k, v in sample.source.model_dump(exclude_defaults=True).items() if v is not None}
 
 
-def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time, said, ask) -> dict[str, Any]:
+def _rows(
+    name, options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], time, notes, ask
+) -> dict[str, Any]:
     """A classification or a regression."""
-    target = wanted.target
+    target = options.target
     assert target is not None
-    kind, positive = _kind(wanted, looked, columns[target], target, said, ask)
+    kind, positive = _kind(options, sample, columns[target], target, notes, ask)
     y = survey.as_number(columns[target], kind, positive)
     if y.dropna().nunique() < 2:
         raise DataError(
-            f"has one value only: {looked.text[target].dropna().iloc[0]!r}" if y.notna().any() else "has no value",
+            f"has one value only: {sample.text[target].dropna().iloc[0]!r}" if y.notna().any() else "has no value",
             f"target {target!r}",
             "Name another: --target COLUMN",
         )
-    windows = _windows(wanted, looked, columns, time)
+    windows = _windows(options, sample, columns, time)
     if time and windows is None:
         span = columns[time].values
-        said.append(
+        notes.append(
             (
                 "time",
                 f"{time} spans less than 8 days ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time",
             )
         )
         time = None
-    key = wanted.id or survey.key_of(looked, columns)
-    unique = key is not None and looked.distinct[key] >= 0.98 * looked.rows and looked.missing[key] == 0
-    if key and looked.distinct[key] < looked.rows:
+    key = options.id or survey.key_of(sample, columns)
+    unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
+    if key and sample.distinct[key] < sample.rows:
         extra = "identical rows are dropped, others of the same key set aside" if unique else "its rows belong together"
-        said.append(
-            ("key", f"{key} comes more than once ({looked.distinct[key]:,} values in {looked.rows:,} rows): {extra}")
+        notes.append(
+            ("key", f"{key} comes more than once ({sample.distinct[key]:,} values in {sample.rows:,} rows): {extra}")
         )
     found = survey.leaks(columns, y, kind, [target, *([key] if key else [])], columns[time].values if time else None)
     found = {column: sign for column, sign in found.items() if column != time}
-    usable = [n for n, one in columns.items() if n not in (target, key, time, *found) and one.column.feature]
+    usable = [n for n, guess in columns.items() if n not in (target, key, time, *found) and guess.column.feature]
     before = (
         columns[time].values < pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
         if time and windows
@@ -204,9 +212,9 @@ def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time,
     task = [f"kind: {kind}", "table: rows", f"target: {scalar(target)}"]
     task += [f"positive: {scalar(_typed(positive, columns[target]))}"] if kind == "classification" else []
     task += [f"entity: {scalar(key)}"] if key else []
-    said[:0] = _headline(kind, target, positive, columns[target], y, looked)
+    notes[:0] = _headline(kind, target, positive, columns[target], y, sample)
     if not time:
-        said.append(
+        notes.append(
             (
                 "without a time column",
                 "folds and the holdout fifth are drawn by chance: the figures hold for rows like these, not for later ones; "
@@ -220,7 +228,7 @@ def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time,
         "decision": f"(say what is done with a predicted {target}, and what a wrong one costs)",
         "task": task,
         "windows": windows,
-        "time_said": _time_said(time, windows),
+        "time_note": _time_note(time, windows),
         "time": _time(time, windows),
         "key": [key] if key and unique else [],
         "table_time": time,
@@ -230,21 +238,21 @@ def _rows(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time,
             found,
             kind,
         ),
-        "cleaning": [rule for n, one in columns.items() if one.column.feature for rule in one.cleaning],
+        "cleaning": [rule for n, guess in columns.items() if guess.column.feature for rule in guess.cleaning],
         "rules": [rule],
         "leaks": found,
-        **_success(kind, y, figure, survey.slices_of(columns, usable, looked.rows), looked, windows),
+        **_success(kind, y, figure, survey.slices_of(columns, usable, sample.rows), sample, windows),
     }
 
 
-def _kind(wanted, looked, target: Guess, name: str, said, ask) -> tuple[str, str | None]:
-    kind = wanted.task or survey.kind_of(target)
+def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, str | None]:
+    kind = options.task or survey.kind_of(target)
     if target.is_time:
         raise DataError(
             "holds times, which cannot be predicted as they are", f"target {name!r}", "Name another: --target COLUMN"
         )
     if kind == "regression" and not target.is_number:
-        example = looked.text[name].dropna().iloc[0]
+        example = sample.text[name].dropna().iloc[0]
         raise UsageError(
             f"--task regression needs numbers; {name} holds values such as {example!r}",
             next_step="Leave --task out, or name another --target",
@@ -258,7 +266,7 @@ def _kind(wanted, looked, target: Guess, name: str, said, ask) -> tuple[str, str
             f"target {name!r}",
             "Name another: --target COLUMN",
         )
-    positive = wanted.positive
+    positive = options.positive
     if positive is not None and positive not in counts.index:
         raise UsageError(
             f"--positive {positive!r} is not a value of {name}" + did_you_mean(positive, list(counts.index)),
@@ -275,7 +283,7 @@ def _kind(wanted, looked, target: Guess, name: str, said, ask) -> tuple[str, str
         elif len(counts) > 2:
             listed = ", ".join(counts.index[:6]) + (", ..." if len(counts) > 6 else "")
             told = f"{name} has {len(counts)} ({listed}); {positive} is looked for, against the rest: --positive"
-            said.append(("classes", told))
+            notes.append(("classes", told))
     return kind, positive
 
 
@@ -292,23 +300,23 @@ def _question(kind: str, target: str, positive: str | None) -> str:
     return f"Which rows have {target} = {positive}?" if kind == "classification" else f"What is {target}?"
 
 
-def _headline(kind, target, positive, column: Guess, y: pd.Series, looked: Looked) -> list[tuple[str, str]]:
+def _headline(kind, target, positive, column: Guess, y: pd.Series, sample: SourceSample) -> list[tuple[str, str]]:
     lost = int(y.isna().sum())
     without = f"; {lost:,} rows without it are left out" if lost else ""
     if kind == "classification":
         return [
             (
                 "question",
-                f"{_question(kind, target, positive)} ({percent(y.mean())} of {looked.rows:,} rows do{without})",
+                f"{_question(kind, target, positive)} ({percent(y.mean())} of {sample.rows:,} rows do{without})",
             )
         ]
     spread = (
         f"{number(y.median())} in the middle, 9 of 10 between {number(y.quantile(0.05))} and {number(y.quantile(0.95))}"
     )
-    return [("question", f"{_question(kind, target, positive)} ({spread}; {looked.rows:,} rows{without})")]
+    return [("question", f"{_question(kind, target, positive)} ({spread}; {sample.rows:,} rows{without})")]
 
 
-def _time_said(time: str | None, windows: dict[str, Any] | None) -> list[str]:
+def _time_note(time: str | None, windows: dict[str, Any] | None) -> list[str]:
     if not time or not windows:
         return [
             "No column says when a row happened. What that costs: folds and the holdout fifth are drawn by chance, so the",
@@ -335,8 +343,8 @@ def _columns(
     columns: dict[str, Guess], roles: dict[str, str], leaks: dict[str, str], kind: str
 ) -> list[dict[str, Any]]:
     shown = []
-    for name, one in columns.items():
-        spec, why, role = one.column.model_dump(exclude_defaults=True), one.why, roles.get(name)
+    for name, guess in columns.items():
+        spec, why, role = guess.column.model_dump(exclude_defaults=True), guess.why, roles.get(name)
         if role == "target":
             spec.pop("feature", None)
             spec, why = {**spec, "known": "after"}, "what is asked" + (f"; {why}" if why else "")
@@ -351,9 +359,11 @@ def _columns(
     return shown
 
 
-def _success(kind: str, y: pd.Series, figure: float, slices: dict[str, int], looked: Looked, windows) -> dict[str, Any]:
+def _success(
+    kind: str, y: pd.Series, figure: float, slices: dict[str, int], sample: SourceSample, windows
+) -> dict[str, Any]:
     windows = windows or {}
-    rows, days = int(looked.rows * windows.get("share", 1)), windows.get("holdout_days", 28)
+    rows, days = int(sample.rows * windows.get("share", 1)), windows.get("holdout_days", 28)
     every = int(np.clip(days // 4, 1, 28))
     span = windows.get("days", 365)
     in_period = max(20, int(rows * every / max(span, 1)))
@@ -371,32 +381,34 @@ def _success(kind: str, y: pd.Series, figure: float, slices: dict[str, int], loo
         outcomes = ("true_positive", "false_positive", "false_negative", "true_negative")
         return rest | {
             "success": success,
-            "success_said": f"The rule reaches ROC AUC {number(figure)} on the rows looked at; a little more is a first demand, "
+            "success_note": f"The rule reaches ROC AUC {number(figure)} on the sampled rows; a little more is a first demand, "
             "no more: ask for what the decision needs.",
             "money": {"currency": "EUR", **dict.fromkeys(outcomes, 0), "ml_per_period": 0},
-            "money_said": "State what each outcome of a decision brings or costs.",
+            "money_note": "State what each outcome of a decision brings or costs.",
         }
     rounded = lambda value: float(f"{value:.3g}")
     success = {"metric": "mae", "threshold": rounded(0.95 * figure), "min_gain": rounded(0.02 * figure)}
     return rest | {
         "success": success | groups | {"max_slice_gap": rounded(0.5 * figure)},
-        "success_said": f"The rule is {number(figure)} off on average on the rows looked at; a little less is a first demand, "
+        "success_note": f"The rule is {number(figure)} off on average on the sampled rows; a little less is a first demand, "
         "no more: ask for what the decision needs.",
         "money": {"currency": "EUR", "per_unit_error": 0, "ml_per_period": 0},
-        "money_said": "State what one unit of error costs.",
+        "money_note": "State what one unit of error costs.",
     }
 
 
-def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], time, said, ask) -> dict[str, Any]:
+def _events(
+    name, options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], time, notes, ask
+) -> dict[str, Any]:
     """A recommendation: who touched what, and when."""
-    parts = survey.parts_of_events(looked, columns)
-    user, item = wanted.user or parts["user"], wanted.item or parts["item"]
+    parts = survey.parts_of_events(sample, columns)
+    user, item = options.user or parts["user"], options.item or parts["item"]
     if ask and not user:
-        user = ask("Which column says who?", list(looked.text.columns), None)
+        user = ask("Which column says who?", list(sample.text.columns), None)
     if ask and not item:
-        item = ask("Which column says what was bought or looked at?", list(looked.text.columns), None)
-    lacking = [word for word, one in {"--user": user, "--item": item, "--time": time}.items() if not one]
-    windows = _windows(wanted, looked, columns, time, recommendation=True)
+        item = ask("Which column says what was bought or looked at?", list(sample.text.columns), None)
+    lacking = [word for word, guess in {"--user": user, "--item": item, "--time": time}.items() if not guess]
+    windows = _windows(options, sample, columns, time, recommendation=True)
     if lacking or windows is None:
         told = (
             f"recommendations need to know who, what and when; say {', '.join(lacking)}"
@@ -405,7 +417,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
         )
         raise UsageError(
             told,
-            looked.source.path or looked.source.url,
+            sample.source.path or sample.source.url,
             "Example: mlloop new shop --data sales.csv --user customer --item product --time sold_at",
         )
     assert user is not None and item is not None and time is not None
@@ -416,7 +428,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
     event |= {"kind_column": kinds[0]} if kinds else {"kind": "purchase"}
     event |= {what: parts[what] for what in ("quantity", "price") if parts[what] and parts[what] not in (user, item)}
     items = {"table": "events", "item": item, **{w: parts[w] for w in ("name", "category", "price") if parts[w]}}
-    known = looked.text[[user, item]].dropna()
+    known = sample.text[[user, item]].dropna()
     again = float(known.duplicated().mean()) if len(known) else 0.0
     task = ["kind: recommendation", "interactions:", f"  - {flow(event)}"]
     task += [f"items: {flow(items)}"] if parts["name"] or parts["category"] else []
@@ -424,21 +436,21 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
     task += [
         f"repeats: true  # {percent(again)} of the rows repeat an item of the same user; false never shows it again"
     ]
-    unknown = looked.missing[user]
-    users, items_known = f"{looked.distinct[user]:,} {user}", f"{looked.distinct[item]:,} values of {item}"
-    told = f"{looked.rows:,} rows" + (f"; {unknown:,} without {user} cannot be learnt from" if unknown else "")
-    said[:0] = [("question", f"Which 10 of {items_known} should each of {users} be shown? ({told})")]
+    unknown = sample.missing[user]
+    users, items_known = f"{sample.distinct[user]:,} {user}", f"{sample.distinct[item]:,} values of {item}"
+    told = f"{sample.rows:,} rows" + (f"; {unknown:,} without {user} cannot be learnt from" if unknown else "")
+    notes[:0] = [("question", f"Which 10 of {items_known} should each of {users} be shown? ({told})")]
     roles = {user: "id", item: "id"}
     shown = _columns(
-        {n: _as_name(looked, n, one) if n in roles else one for n, one in columns.items()},
+        {n: _as_name(sample, n, guess) if n in roles else guess for n, guess in columns.items()},
         {time: "time"},
         {},
         "recommendation",
     )
-    for one in shown:
-        one["spec"].pop("feature", None)
-        if one["name"] == item:
-            one["spec"]["required"] = True
+    for guess in shown:
+        guess["spec"].pop("feature", None)
+        if guess["name"] == item:
+            guess["spec"]["required"] = True
     rules = [{"name": "best_sellers_30d", "meaning": "what sold most in the last 30 days", "popular_days": 30}]
     if parts["category"]:
         rules.append(
@@ -450,7 +462,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
             }
         )
     every = max(1, windows["holdout_days"] // 4)
-    figure = survey.simple_figure(looked, user, item, time, windows, kinds)
+    figure = survey.simple_figure(sample, user, item, time, windows, kinds)
     return {
         "table": "events",
         "heading": f"{item} for {user}",
@@ -459,7 +471,7 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
         "decision": "(say where the ten are shown, and what is shown there today)",
         "task": task,
         "windows": windows,
-        "time_said": _time_said(time, windows),
+        "time_note": _time_note(time, windows),
         "time": {k: windows[k] for k in ("as_of", "holdout_days", "folds", "fold_days")},
         "key": [],
         "table_time": time,
@@ -475,38 +487,40 @@ def _events(name, wanted: Wanted, looked: Looked, columns: dict[str, Guess], tim
             "max_slice_gap": 0.2,
             "min_slice_rows": 100,
         },
-        "success_said": f"Best-sellers, or what a user had before, reach NDCG@10 {number(figure)} on the rows looked at; a tenth more is "
+        "success_note": f"Best-sellers, or what a user had before, reach NDCG@10 {number(figure)} on the sampled rows; a tenth more is "
         "a first demand, no more: ask for what the decision needs.",
         "need": {
-            "min_rows": int(min(5000, max(500, looked.rows // 2))),
-            "min_users": int(min(200, max(20, looked.distinct[user] // 10))),
+            "min_rows": int(min(5000, max(500, sample.rows // 2))),
+            "min_users": int(min(200, max(20, sample.distinct[user] // 10))),
         },
         "retrain": {"every_days": every, "min_labelled_rows": 200, "cooldown_days": 2 * every},
         "canary": {"share": 0.2, "min_rows": 100, "deadline_days": 2 * every},
         "money": {"currency": "EUR", "per_hit": 0, "ml_per_period": 0},
-        "money_said": "State what one shown item that is taken brings.",
+        "money_note": "State what one shown item that is taken brings.",
     }
 
 
-def _as_name(looked: Looked, name: str, one: Guess) -> Guess:
+def _as_name(sample: SourceSample, name: str, guess: Guess) -> Guess:
     """A user's or an item's column: text, whatever it looks like; whole numbers stay whole."""
-    kind: Any = "integer" if one.column.type == "integer" else "text"
-    return Guess(problems.Column(type=kind), "", looked.text[name])
+    kind: Any = "integer" if guess.column.type == "integer" else "text"
+    return Guess(problems.Column(type=kind), "", sample.text[name])
 
 
-def _suggested(looked: Looked, columns: dict[str, Guess], given: dict[str, Any]) -> list[dict[str, Any]]:
+def _suggested(sample: SourceSample, columns: dict[str, Guess], parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Further cleaning rules that the values speak for, for the person to switch on."""
     import ibis
 
     from mlloop.data import profiling
 
-    if given.get("table") == "events":
+    if parts.get("table") == "events":
         return []
-    done = {tuple(rule["columns"]) for rule in given["cleaning"]}
-    texts = [n for n, one in columns.items() if one.column.type in ("text", "category") and not one.is_number][:30]
+    done = {tuple(rule["columns"]) for rule in parts["cleaning"]}
+    texts = [n for n, guess in columns.items() if guess.column.type in ("text", "category") and not guess.is_number][
+        :30
+    ]
     if not texts:
         return []
-    rules = profiling.suggest_cleaning(ibis.memtable(looked.text[texts].head(5000).astype("string")))
+    rules = profiling.suggest_cleaning(ibis.memtable(sample.text[texts].head(5000).astype("string")))
     shown = [rule.model_dump(exclude_defaults=True) for rule in rules if tuple(rule.columns) not in done]
     return [rule for i, rule in enumerate(shown) if rule not in shown[:i]]
 
@@ -535,5 +549,5 @@ def flow(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{scalar(k)}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(flow(one) for one in value) + "]"
+        return "[" + ", ".join(flow(guess) for guess in value) + "]"
     return scalar(value)

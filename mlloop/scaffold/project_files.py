@@ -17,8 +17,8 @@ from mlloop.core import storage
 from mlloop.core.errors import SettingsError, UsageError
 from mlloop.pipeline.freshness import is_run_cell
 from mlloop.scaffold import draft, survey
-from mlloop.scaffold.draft import Ask, Wanted
-from mlloop.scaffold.survey import Looked
+from mlloop.scaffold.draft import Ask, ProjectOptions
+from mlloop.scaffold.survey import SourceSample
 
 TEMPLATES = Path(__file__).parent / "template"
 INSTALLED = Path(__file__).parent / "stages"
@@ -89,17 +89,17 @@ PLACES = {
 
 
 @dataclass
-class Made:
-    """What was made: the project's folder, what there is to say about it, in order, and until when a loop may turn."""
+class NewProject:
+    """A new project: its folder, notes on what was guessed, in order, suspected leaks, and until when a loop may turn."""
 
     root: Path
     name: str
-    said: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
     leaks: dict[str, str] = field(default_factory=dict)
     until: str | None = None
 
 
-def new(folder: Path, wanted: Wanted, ask: Ask | None = None) -> Made:
+def new(folder: Path, options: ProjectOptions, ask: Ask | None = None) -> NewProject:
     """Make a project in `folder` from a data file, whole or not at all.
 
     Parameters
@@ -117,17 +117,17 @@ def new(folder: Path, wanted: Wanted, ask: Ask | None = None) -> Made:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UsageError("is not empty", str(root), "Choose another folder, or empty it")
     name = _slug(root.name)
-    looked = survey.look(wanted.data, wanted.table, wanted.query)
-    columns = survey.columns_of(looked)
-    statement = draft.statement(name, wanted, looked, columns, ask)
-    made = Made(root, name, statement.pop("said"), statement.pop("leaks"), statement.pop("until"))
+    sample = survey.read_sample(options.data, options.table, options.query)
+    columns = survey.columns_of(sample)
+    statement = draft.statement(name, options, sample, columns, ask)
+    project = NewProject(root, name, statement.pop("notes"), statement.pop("leaks"), statement.pop("until"))
     root.parent.mkdir(parents=True, exist_ok=True)
     with storage.atomic_path(root) as beside:
         beside.mkdir()
-        data_said = _data(beside, root, looked, statement, made.said)
-        _write(beside, name, statement, data_said)
+        data_note = _data(beside, root, sample, statement, project.notes)
+        _write(beside, name, statement, data_note)
         problems.load(beside / "problems" / f"{name}.yaml")
-    return made
+    return project
 
 
 def _slug(text: str) -> str:
@@ -152,27 +152,29 @@ def _package(name: str) -> str:
 # ---------------------------------------------------------------------------------------------- the files
 
 
-def _data(beside: Path, root: Path, looked: Looked, statement: dict[str, Any], said: list[tuple[str, str]]) -> str:
+def _data(
+    beside: Path, root: Path, sample: SourceSample, statement: dict[str, Any], notes: list[tuple[str, str]]
+) -> str:
     """Copy the data into the project where it is not too large; what README says of it."""
     source = statement["source"]
     if source["kind"] == "sql":
         hidden = re.sub(r"^(\w+(?:\+\w+)?://[^:/@]+):[^@]+@", r"\1:${DATABASE_PASSWORD}@", source["url"])
         if hidden != source["url"]:
-            said.append(("password", "not written down: set DATABASE_PASSWORD before a run"))
+            notes.append(("password", "not written down: set DATABASE_PASSWORD before a run"))
         source["url"] = hidden
         return "empty: the rows come from a database"
-    size = sum(file.stat().st_size for file in looked.files)
+    size = sum(file.stat().st_size for file in sample.files)
     if size > COPIED_BYTES:
-        said.append(("data", f"read where it lies ({size / 1e6:,.0f} MB): {source['path']}"))
+        notes.append(("data", f"read where it lies ({size / 1e6:,.0f} MB): {source['path']}"))
         return f"empty: the rows are read from {source['path']}"
     folder = beside / "data"
     folder.mkdir()
-    for file in looked.files:
+    for file in sample.files:
         shutil.copyfile(file, folder / file.name)
     source["path"] = (
-        f"data/{looked.files[0].name}" if len(looked.files) == 1 else f"data/*{_common_suffix(looked.files)}"
+        f"data/{sample.files[0].name}" if len(sample.files) == 1 else f"data/*{_common_suffix(sample.files)}"
     )
-    said.append(("data", f"copied to {os.path.relpath(root)}/data ({size / 1e6:,.1f} MB); git does not take it"))
+    notes.append(("data", f"copied to {os.path.relpath(root)}/data ({size / 1e6:,.1f} MB); git does not take it"))
     return "a copy of what `mlloop new` was given; git does not take it (see .gitignore)"
 
 
@@ -181,11 +183,11 @@ def _common_suffix(files: list[Path]) -> str:
     return suffixes.pop() if len(suffixes) == 1 else ""
 
 
-def _write(root: Path, name: str, statement: dict[str, Any], data_said: str) -> None:
+def _write(root: Path, name: str, statement: dict[str, Any], data_note: str) -> None:
     package = _package(name)
-    requirement, told = mlloop_requirement()
-    given = {**statement, "package": package, "data_said": data_said, "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
-             "mlloop_said": told, "told": f"{statement['question']} Made with mlloop {version()}."}  # fmt: skip
+    requirement, mlloop_note = mlloop_requirement()
+    values = {**statement, "package": package, "data_note": data_note, "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+             "mlloop_note": mlloop_note, "introduction": f"{statement['question']} Made with mlloop {version()}."}  # fmt: skip
     places = {
         "problem.yaml": f"problems/{name}.yaml",
         "gitignore": ".gitignore",
@@ -202,7 +204,7 @@ def _write(root: Path, name: str, statement: dict[str, Any], data_said: str) -> 
         "test_project.py",
         "README.md",
     ):
-        storage.write_text(root / places.get(template, template), _filled(template, given))
+        storage.write_text(root / places.get(template, template), _filled(template, values))
     for whole in ("settings.ini", "pipeline.yaml"):
         storage.write_text(root / whole, (TEMPLATES / whole).read_text(encoding="utf-8"))
     storage.write_text(root / "requirements.txt", f"# which mlloop this project runs on\n{requirement}\n")
@@ -218,7 +220,7 @@ def _write(root: Path, name: str, statement: dict[str, Any], data_said: str) -> 
     export(root)
 
 
-def _filled(template: str, given: dict[str, Any]) -> str:
+def _filled(template: str, values: dict[str, Any]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -229,7 +231,7 @@ def _filled(template: str, given: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"y": draft.scalar, "flow": draft.flow, "json": json.dumps}
-    return environment.get_template(template).render(**given)
+    return environment.get_template(template).render(**values)
 
 
 def version() -> str:
@@ -265,27 +267,27 @@ def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    found: dict[str, str] = {}
-    asked = [Requirement(text) for text in [*(importlib.metadata.requires("mlloop") or []), *extra]]
-    waiting = [one for one in asked if _applies(one, "")]
+    versions: dict[str, str] = {}
+    stated = [Requirement(text) for text in [*(importlib.metadata.requires("mlloop") or []), *extra]]
+    waiting = [requirement for requirement in stated if _applies(requirement, "")]
     seen = set()
     while waiting:
-        one = waiting.pop()
-        name = canonicalize_name(one.name)
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
         try:
-            dist = importlib.metadata.distribution(one.name)
+            dist = importlib.metadata.distribution(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        found[name] = dist.version.partition("+")[0]
-        for e in ("", *one.extras):
+        versions[name] = dist.version.partition("+")[0]
+        for e in ("", *requirement.extras):
             if (name, e) not in seen:
                 seen.add((name, e))
                 waiting += [r for r in map(Requirement, dist.requires or []) if _applies(r, e)]
-    return sorted(f"{name}=={number}" for name, number in found.items())
+    return sorted(f"{name}=={number}" for name, number in versions.items())
 
 
-def _applies(one, extra: str) -> bool:
-    return one.marker is None or one.marker.evaluate({"extra": extra})
+def _applies(requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 # ---------------------------------------------------------------------------------------------- notebooks

@@ -52,7 +52,7 @@ GROUP = re.compile(r"(category|department|genre|group|brand|type|class)$", re.I)
 
 
 @dataclass
-class Looked:
+class SourceSample:
     """A source as it was looked at.
 
     Attributes
@@ -80,7 +80,7 @@ class Looked:
     table: Any = None
 
 
-def look(data: str, table: str | None = None, query: str | None = None) -> Looked:
+def read_sample(data: str, table: str | None = None, query: str | None = None) -> SourceSample:
     """Read a sample of a file, a glob or folder of files, or a table of a database.
 
     Raises
@@ -116,7 +116,7 @@ def look(data: str, table: str | None = None, query: str | None = None) -> Looke
 EXAMPLE = "mlloop new churn --data customers.csv --target churned"
 
 
-def _counted(rows, unread, names, source, files, data) -> Looked:
+def _counted(rows, unread, names, source, files, data) -> SourceSample:
     values = rows.select(*names)
     present = {name: values[name].strip().lower().isin(ingestion.MISSING) | values[name].isnull() for name in names}
     asked = {f"d{i}": values[name].nunique() for i, name in enumerate(names)}
@@ -129,7 +129,7 @@ def _counted(rows, unread, names, source, files, data) -> Looked:
     if count > ROWS:
         some = some.filter((some["_row"].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / count))
     text = some.order_by("_n", "_row").select(*names).to_pandas().astype(object)
-    return Looked(
+    return SourceSample(
         source,
         files,
         text.where(text.notna(), None),
@@ -150,23 +150,23 @@ def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile]]:
         raise SourceError(
             "there is no such file" + (did_you_mean(path.name, near) if near else ""), data, "Name it: --data FILE"
         )
-    suffix = lambda one: Path(one.name.removesuffix(".gz")).suffix.lower()
+    suffix = lambda guess: Path(guess.name.removesuffix(".gz")).suffix.lower()
     if path.is_dir():
-        found = [one for one in found if suffix(one) in FORMATS]
-    strange = sorted({suffix(one) for one in found} - set(FORMATS))
+        found = [guess for guess in found if suffix(guess) in FORMATS]
+    strange = sorted({suffix(guess) for guess in found} - set(FORMATS))
     if strange or not found:
         known = "CSV, TSV, Parquet and JSON lines, each also .gz, and SQL by URL"
         told = f"{strange[0]!r} is not a format that is read" if strange else "holds no file of a format that is read"
         raise SourceError(f"{told} ({known})", data, "Save it as CSV or Parquet, then: " + EXAMPLE)
     form = FORMATS[suffix(found[0])]
     glob_or_file = str(found[0].resolve()) if len(found) == 1 else str(Path(pattern).resolve())
-    given: dict[str, Any] = {"kind": "files", "path": glob_or_file, "format": form}
+    fields: dict[str, Any] = {"kind": "files", "path": glob_or_file, "format": form}
     if form == "csv":
-        given["encoding"] = encoding(found[0])
-        mark = separator(found[0], given["encoding"])
-        given |= {} if mark == "," else {"separator": mark}
-    source = Source(**given)
-    return source, found, [ingestion.RawFile(one, form, one.name, source) for one in found]
+        fields["encoding"] = encoding(found[0])
+        mark = separator(found[0], fields["encoding"])
+        fields |= {} if mark == "," else {"separator": mark}
+    source = Source(**fields)
+    return source, found, [ingestion.RawFile(guess, form, guess.name, source) for guess in found]
 
 
 def _database(url: str, table: str | None, query: str | None, folder: Path) -> tuple[Source, list[Path]]:
@@ -394,7 +394,7 @@ def _dressed(name: str, known: pd.Series) -> Guess | None:
     ):
         return None
     unit = (parts[0].fillna("") + "|" + parts[2].fillna(""))[dressed].map(profiling._unit).value_counts()
-    units = {one for one in unit.index if one.isalpha() and unit[one] >= 0.01 * len(known)}
+    units = {guess for guess in unit.index if guess.isalpha() and unit[guess] >= 0.01 * len(known)}
     symbols = "".join(sorted(set("".join((parts[0].fillna("") + parts[2].fillna(""))[dressed])) & set("%$€£")))
     coded = parts[0][dressed].fillna("").str.contains(r"[^\W\d_]").any()  # letters before a number make it a code
     if len(units) > 6 or coded or NAMING.search(name):
@@ -434,66 +434,70 @@ def _text(name: str, known: pd.Series) -> Guess:
     return Guess(Column(type="text"), f"{distinct:,} different values", known.astype(object))
 
 
-def columns_of(looked: Looked) -> dict[str, Guess]:
+def columns_of(sample: SourceSample) -> dict[str, Guess]:
     """A guess for each column, by name; what only numbers the rows is no feature."""
-    found = {name: guess(name, looked.text[name]) for name in map(str, looked.text.columns)}
-    for name, one in found.items():
-        unique = looked.distinct[name] >= 0.999 * (looked.rows - looked.missing[name])
-        whole = one.column.type in ("integer", "category") or (one.column.type == "text" and not one.is_number)
+    guesses = {name: guess(name, sample.text[name]) for name in map(str, sample.text.columns)}
+    for name, current in guesses.items():
+        unique = sample.distinct[name] >= 0.999 * (sample.rows - sample.missing[name])
+        whole = current.column.type in ("integer", "category") or (
+            current.column.type == "text" and not current.is_number
+        )
         if (
             whole
             and unique
-            and looked.rows > 50
-            and (NAMING.search(name) or one.column.type == "text" or _counts_up(one))
+            and sample.rows > 50
+            and (NAMING.search(name) or current.column.type == "text" or _counts_up(current))
         ):
-            found[name] = _changed(one, feature=False, why="names rows: every value is different")
+            guesses[name] = _changed(current, feature=False, why="names rows: every value is different")
         elif (
-            one.column.type in ("integer", "number")
+            current.column.type in ("integer", "number")
             and NAMING.search(name)
-            and looked.distinct[name] >= 0.9 * looked.rows > 50
+            and sample.distinct[name] >= 0.9 * sample.rows > 50
         ):
-            found[name] = _changed(one, feature=False, why="names rows: nearly every value is different")
-        elif one.column.type in ("integer", "number") and NAMING.search(name) and looked.distinct[name] > 2:
-            kind: Any = "category" if looked.distinct[name] <= 500 else "text"
-            found[name] = Guess(Column(type=kind), "a number that names things", looked.text[name])
-        elif one.column.feature and looked.distinct[name] <= 1:
-            found[name] = _changed(one, feature=False, why="one value only: nothing to learn")
-    return found
+            guesses[name] = _changed(current, feature=False, why="names rows: nearly every value is different")
+        elif current.column.type in ("integer", "number") and NAMING.search(name) and sample.distinct[name] > 2:
+            kind: Any = "category" if sample.distinct[name] <= 500 else "text"
+            guesses[name] = Guess(Column(type=kind), "a number that names things", sample.text[name])
+        elif current.column.feature and sample.distinct[name] <= 1:
+            guesses[name] = _changed(current, feature=False, why="one value only: nothing to learn")
+    return guesses
 
 
-def _counts_up(one: Guess) -> bool:
-    return one.is_number and bool((one.values.dropna().diff().dropna() > 0).all())
+def _counts_up(guess: Guess) -> bool:
+    return guess.is_number and bool((guess.values.dropna().diff().dropna() > 0).all())
 
 
-def _changed(one: Guess, why: str, **fields: Any) -> Guess:
-    return Guess(one.column.model_copy(update=fields), why, one.values, one.cleaning)
+def _changed(guess: Guess, why: str, **fields: Any) -> Guess:
+    return Guess(guess.column.model_copy(update=fields), why, guess.values, guess.cleaning)
 
 
 # ---------------------------------------------------------------------------------------------- keys and time
 
 
-def key_of(looked: Looked, columns: dict[str, Guess]) -> str | None:
+def key_of(sample: SourceSample, columns: dict[str, Guess]) -> str | None:
     """The column that names each row, if one does."""
     kinds = ("integer", "text", "category")
     whole = [
-        n for n, one in columns.items() if looked.missing[n] == 0 and one.column.type in kinds and not one.cleaning
+        n
+        for n, guess in columns.items()
+        if sample.missing[n] == 0 and guess.column.type in kinds and not guess.cleaning
     ]
-    named = [n for n in whole if NAMING.search(n) and looked.distinct[n] >= 0.98 * looked.rows]
-    plain = [n for n in whole if looked.distinct[n] == looked.rows and not columns[n].column.feature]
-    rank = lambda n: (-looked.distinct[n], not re.search("id$", n, re.I))
+    named = [n for n in whole if NAMING.search(n) and sample.distinct[n] >= 0.98 * sample.rows]
+    plain = [n for n in whole if sample.distinct[n] == sample.rows and not columns[n].column.feature]
+    rank = lambda n: (-sample.distinct[n], not re.search("id$", n, re.I))
     best: list[str | None] = [*sorted(named, key=rank), *plain, None]
     return best[0]
 
 
-def times_of(looked: Looked, columns: dict[str, Guess]) -> list[str]:
+def times_of(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
     """The columns that may say when a row happened, the likeliest first; columns with many gaps do not."""
     able = [
         n
-        for n, one in columns.items()
-        if one.is_time and looked.missing[n] <= 0.02 * looked.rows and one.values.nunique() > 3
+        for n, guess in columns.items()
+        if guess.is_time and sample.missing[n] <= 0.02 * sample.rows and guess.values.nunique() > 3
     ]
     likely = lambda n: (
-        looked.missing[n] > 0,
+        sample.missing[n] > 0,
         not re.search(r"^(date|time|timestamp|created|ordered|observed)|(time|date|timestamp|created_at|dt)$", n, re.I),
         list(columns).index(n),
     )
@@ -556,7 +560,7 @@ def kind_of(target: Guess) -> str:
 
 def positive_of(counts: pd.Series) -> str:
     """The class that is looked for: the one called yes, else the rarer of two, else the commonest."""
-    said = [one for word in YES for one in counts.index if one.lower() == word]
+    said = [guess for word in YES for guess in counts.index if guess.lower() == word]
     return said[0] if said and len(counts) == 2 else str(counts.index[-1] if len(counts) == 2 else counts.index[0])
 
 
@@ -587,10 +591,10 @@ def leaks(
     y, found = y[known], {}
     at = order[known] if order is not None else pd.Series(np.random.default_rng(0).random(len(y)), index=y.index)
     later = (at.rank(method="first") > len(y) / 2).to_numpy()
-    for name, one in columns.items():
+    for name, guess in columns.items():
         if name in skip:
             continue
-        values = one.values[known]
+        values = guess.values[known]
         sign = analysis._leak_sign(values, y, _alone(values, y, later, kind), kind, None)
         sign = sign or (_only_for_one(values, y) if kind == "classification" else "")
         if sign and not sign.startswith("names rows"):
@@ -615,7 +619,9 @@ def _alone(values: pd.Series, y: pd.Series, later: np.ndarray, kind: str) -> flo
 def _sums(columns: dict[str, Guess], y: pd.Series, known: pd.Series) -> dict[str, str]:
     """Numbers that add up to the target, as parts of a total do."""
     numbers = {
-        n: one.values[known] for n, one in columns.items() if one.is_number and one.values[known].isna().mean() < 0.05
+        n: guess.values[known]
+        for n, guess in columns.items()
+        if guess.is_number and guess.values[known].isna().mean() < 0.05
     }
     if len(numbers) < 2:
         return {}
@@ -655,10 +661,10 @@ def first_rule(
     """The best single question the sample knows, as SQL: name, meaning, score; and its ROC AUC or mean absolute error."""
     y, best = y.dropna(), None
     for name in usable:
-        one = columns[name]
-        if one.is_time:
+        guess = columns[name]
+        if guess.is_time:
             continue
-        for told, sql, yes in _questions(name, one):
+        for told, sql, yes in _questions(name, guess):
             yes = yes.loc[y.index]
             if min(yes.sum(), (~yes).sum()) < 0.02 * len(y):
                 continue
@@ -680,12 +686,12 @@ def first_rule(
     return {"name": "one_question", "meaning": f"{told}: {number(a)}, otherwise {number(b)}", "score": score}, figure
 
 
-def _questions(name: str, one: Guess):
+def _questions(name: str, guess: Guess):
     quoted = '"' + name.replace('"', '""') + '"'
-    values = one.values
-    if one.column.type == "boolean":
+    values = guess.values
+    if guess.column.type == "boolean":
         yield f"{name} is true", quoted, values.fillna(False).astype(bool)
-    elif one.is_number:
+    elif guess.is_number:
         for cut in np.unique(values.quantile([0.2, 0.35, 0.5, 0.65, 0.8]).dropna()):
             yield (
                 f"{name} is at least {cut:.6g}",
@@ -702,10 +708,10 @@ def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> di
     """At most two columns whose groups are few and large, each with how many holdout rows its smallest group may have."""
     found: dict[str, int] = {}
     for name in usable:
-        one = columns[name]
-        if one.column.type not in ("category", "boolean") or one.cleaning:
+        guess = columns[name]
+        if guess.column.type not in ("category", "boolean") or guess.cleaning:
             continue
-        shares = one.values.value_counts(normalize=True)
+        shares = guess.values.value_counts(normalize=True)
         if 2 <= len(shares) <= 6 and shares.min() >= 0.08 and shares.min() * rows * 0.2 >= 50 and len(found) < 2:
             found[name] = int(shares.min() * rows * 0.2)
     return found
@@ -714,34 +720,34 @@ def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> di
 # ---------------------------------------------------------------------------------------------- who bought what
 
 
-def parts_of_events(looked: Looked, columns: dict[str, Guess]) -> dict[str, str | None]:
+def parts_of_events(sample: SourceSample, columns: dict[str, Guess]) -> dict[str, str | None]:
     """The columns of a table of events that seem to say user, item, quantity, price, name and category; None: no such."""
     first = lambda pattern, able=lambda name: True: next((n for n in columns if pattern.search(n) and able(n)), None)
     number = lambda name: columns[name].is_number
-    item = first(ITEM, lambda n: looked.distinct[n] > 1 and looked.distinct[n] < looked.rows)
-    named = lambda n: n != item and not number(n) and _settles(looked, item, n)
+    item = first(ITEM, lambda n: sample.distinct[n] > 1 and sample.distinct[n] < sample.rows)
+    named = lambda n: n != item and not number(n) and _settles(sample, item, n)
     return {
-        "user": first(USER, lambda n: 1 < looked.distinct[n] < looked.rows),
+        "user": first(USER, lambda n: 1 < sample.distinct[n] < sample.rows),
         "item": item,
         "quantity": first(QUANTITY, number),
         "price": first(PRICE, number),
         "name": first(TITLE, named) if item else None,
-        "category": first(GROUP, lambda n: named(n) and looked.distinct[n] <= 500) if item else None,
+        "category": first(GROUP, lambda n: named(n) and sample.distinct[n] <= 500) if item else None,
     }
 
 
 def simple_figure(
-    looked: Looked, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
+    sample: SourceSample, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
 ) -> float:
     """The best NDCG@10 that best-sellers, or what a user had before, reach in the holdout days; of whole users, a part of them."""
     from mlloop.comparison.baselines import BoughtBefore, user_metrics
     from mlloop.models import recommenders
 
-    asked = looked.table
-    if looked.rows > ROWS:
-        asked = asked.filter((asked[user].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / looked.rows))
-    events = asked.select(
-        user=asked[user], item=asked[item], time=asked[time], **({"kind": asked[kind[0]]} if kind else {})
+    table = sample.table
+    if sample.rows > ROWS:
+        table = table.filter((table[user].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / sample.rows))
+    events = table.select(
+        user=table[user], item=table[item], time=table[time], **({"kind": table[kind[0]]} if kind else {})
     )
     events = events.to_pandas().dropna(subset=["user", "item", "time"])
     events = events.assign(
@@ -749,21 +755,21 @@ def simple_figure(
     )
     since = pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
     before, after = events[events["time"] < since], events[events["time"] >= since]
-    wanted = kind[1] if kind else "purchase"
-    after = after[after["kind"] == wanted][["user", "item"]].drop_duplicates()
+    target_kind = kind[1] if kind else "purchase"
+    after = after[after["kind"] == target_kind][["user", "item"]].drop_duplicates()
     if before.empty or after.empty:
         return 0.0
-    simple = [recommenders.Popularity(days=30, target_kind=wanted), BoughtBefore(target_kind=wanted)]
+    simple = [recommenders.Popularity(days=30, target_kind=target_kind), BoughtBefore(target_kind=target_kind)]
     with np.errstate(invalid="ignore"):  # nobody paid a price here
         values = [user_metrics(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
     return float(max(values))
 
 
-def _settles(looked: Looked, item: str | None, name: str) -> bool:
+def _settles(sample: SourceSample, item: str | None, name: str) -> bool:
     """Whether an item nearly always has the same value of column `name`."""
     if item is None:
         return False
-    pairs = looked.text[[item, name]].dropna()
+    pairs = sample.text[[item, name]].dropna()
     most = pairs.groupby([item, name]).size().groupby(level=0).max().sum() if len(pairs) else 0
     return len(pairs) > 0 and most / len(pairs) > 0.8
 
@@ -774,19 +780,19 @@ WANTED = ("purchase", "transaction", "order", "buy", "bought", "conversion", "pv
 
 def kind_column_of(columns: dict[str, Guess]) -> tuple[str, str] | None:
     """The column that says of which kind an event is, and the kind that is wanted; None where there is none."""
-    for name, one in columns.items():
-        if KINDS.search(name) and one.column.type == "category":
-            seen = [str(v) for v in one.values.dropna().unique()]
+    for name, guess in columns.items():
+        if KINDS.search(name) and guess.column.type == "category":
+            seen = [str(v) for v in guess.values.dropna().unique()]
             wanted = [v for word in WANTED for v in seen if v.lower() == word]
             if wanted:
                 return name, wanted[0]
     return None
 
 
-def looks_like_events(looked: Looked, columns: dict[str, Guess]) -> bool:
+def looks_like_events(sample: SourceSample, columns: dict[str, Guess]) -> bool:
     """Whether the table seems to say who bought what and when."""
-    parts = parts_of_events(looked, columns)
-    return bool(parts["user"] and parts["item"] and times_of(looked, columns))
+    parts = parts_of_events(sample, columns)
+    return bool(parts["user"] and parts["item"] and times_of(sample, columns))
 
 
 def today() -> dt.date:

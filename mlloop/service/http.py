@@ -92,13 +92,13 @@ class Figures:
         self.lost = Gauge("mlloop_predictions_lost", "Predictions answered but not logged.", ["problem"], **made)
 
 
-class Desk:
-    """One problem's place in the service: who answers, what a request looks like, where it is logged."""
+class Endpoint:
+    """One problem's endpoint: the models that predict, what a request looks like, where it is logged."""
 
     def __init__(self, settings: Settings, ledger: Ledger, problem: str, figures: Figures, sync: bool):
         self.settings, self.ledger, self.problem, self.figures = settings, ledger, problem, figures
         self.pair: serving.Pair | None = None
-        self.one: TypeAdapter | None = None
+        self.checker: TypeAdapter | None = None
         self.fault: str | None = None
         self.log = prediction_log.Log(prediction_log.folder_of(settings, problem), sync)
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -121,13 +121,13 @@ class Desk:
         pair = serving.in_production(self.settings, self.ledger, self.problem, self.pair)
         if pair == self.pair:
             return lambda: None
-        one = None if pair is None else serving.checker(pair.form)
-        return lambda: self._take(pair, one)
+        checker = None if pair is None else serving.checker(pair.form)
+        return lambda: self._take(pair, checker)
 
-    def _take(self, pair: serving.Pair | None, one: TypeAdapter | None) -> None:
+    def _take(self, pair: serving.Pair | None, checker: TypeAdapter | None) -> None:
         if self.pair is not None:
             self.figures.swaps.labels(self.problem).inc()
-        self.pair, self.one = pair, one
+        self.pair, self.checker = pair, checker
         for labels in [sample.labels for metric in self.figures.info.collect() for sample in metric.samples]:
             if labels["problem"] == self.problem:
                 self.figures.info.remove(labels["problem"], labels["role"], labels["model"])
@@ -137,16 +137,16 @@ class Desk:
 
     def read(self, body: bytes) -> tuple[list[dict[str, Any]], bool]:
         """The checked rows of a request, and whether it was one row."""
-        assert self.one is not None
+        assert self.checker is not None
         if body.lstrip()[:1] != b"[":
-            return [self.one.validate_json(body)], True
+            return [self.checker.validate_json(body)], True
         listed = pydantic_core.from_json(body)
         if not 1 <= len(listed) <= MAX_ROWS:
             raise TooMany(f"{len(listed)} rows, expected 1 to {MAX_ROWS}")
         rows, wrong = [], []
         for at, row in enumerate(listed):
             try:
-                rows.append(self.one.validate_json(pydantic_core.to_json(row)))
+                rows.append(self.checker.validate_json(pydantic_core.to_json(row)))
             except ValidationError as error:
                 wrong += [{**one, "loc": [at, *one["loc"]]} for one in serving.request_errors(error)]
         if wrong:
@@ -250,7 +250,7 @@ class Service:
     def __init__(self, settings: Settings, problems: list[str], options: Options):
         self.settings, self.options, self.figures = settings, options, Figures()
         self.ledger = Ledger.open(settings)
-        self.desks = {name: Desk(settings, self.ledger, name, self.figures, options.sync) for name in problems}
+        self.endpoints = {name: Endpoint(settings, self.ledger, name, self.figures, options.sync) for name in problems}
         self.head: Head | None = None
         self.app = self._app()
 
@@ -265,34 +265,34 @@ class Service:
             A champion's release is missing or altered.
         """
         self.head = self.ledger.head()
-        for desk in self.desks.values():
-            desk.refresh()()
-            desk.log.prepare()
+        for endpoint in self.endpoints.values():
+            endpoint.refresh()()
+            endpoint.log.prepare()
 
     async def _watch(self) -> None:
         """Let another pair take over when the ledger moved; a look that fails is made again."""
         while True:
             await asyncio.sleep(self.options.poll_s)
             try:
-                for desk in self.desks.values():
-                    await asyncio.to_thread(desk.log.prepare)
+                for endpoint in self.endpoints.values():
+                    await asyncio.to_thread(endpoint.log.prepare)
                 head = await asyncio.to_thread(self.ledger.head)
                 if head != self.head:
                     await self._follow()
                     self.head = head
             except Exception as error:
-                for desk in self.desks.values():
-                    desk.fault = f"{type(error).__name__}: {error}"
+                for endpoint in self.endpoints.values():
+                    endpoint.fault = f"{type(error).__name__}: {error}"
 
     async def _follow(self) -> None:
-        for desk in self.desks.values():
+        for endpoint in self.endpoints.values():
             try:
-                put = await asyncio.to_thread(desk.refresh)
+                put = await asyncio.to_thread(endpoint.refresh)
                 put()
-                desk.fault = None
+                endpoint.fault = None
                 self.app.openapi_schema = None
             except ModelError as error:
-                desk.fault = str(error)
+                endpoint.fault = str(error)
 
     # the application
 
@@ -321,11 +321,13 @@ class Service:
             response_class=Response,
         )
         self._kinds, asks = self._kinds_of(), {}
-        for name, desk in self.desks.items():
+        for name, endpoint in self.endpoints.items():
             verb = "recommend" if self._kinds[name] == "recommendation" else "predict"
-            alone = [n for n in self.desks if (self._kinds[n] == "recommendation") == (verb == "recommend")] == [name]
+            alone = [n for n in self.endpoints if (self._kinds[n] == "recommendation") == (verb == "recommend")] == [
+                name
+            ]
             for path in ([f"/{verb}"] if alone else []) + [f"/{name}/{verb}"]:
-                asks[path] = self._route(app, path, desk, verb)
+                asks[path] = self._route(app, path, endpoint, verb)
         app.add_middleware(Guard, token=self.options.token, asks=asks)
         app.openapi = self._openapi  # type: ignore[method-assign]
         return app
@@ -334,21 +336,23 @@ class Service:
         from mlloop import problem as problems
 
         found = {}
-        for name in self.desks:
-            pair = self.desks[name].pair
+        for name in self.endpoints:
+            pair = self.endpoints[name].pair
             found[name] = (
                 pair.champion.kind if pair else problems.load(problems.find(name, self.settings.problems)).task.kind
             )
         return found
 
-    def _route(self, app: FastAPI, path: str, desk: Desk, verb: str) -> Callable[[Request], Awaitable[Response]]:
+    def _route(
+        self, app: FastAPI, path: str, endpoint: Endpoint, verb: str
+    ) -> Callable[[Request], Awaitable[Response]]:
         """Describe a path to the application; returns what answers it."""
 
         async def ask(request: Request) -> Response:
-            return await self._ask(desk, request)
+            return await self._ask(endpoint, request)
 
         said = {"recommend": "The best items for a user.", "predict": "Score and prediction of a row."}[verb]
-        row, answer = f"{_title(desk.problem)}Row", f"{_title(desk.problem)}Answer"
+        row, answer = f"{_title(endpoint.problem)}Row", f"{_title(endpoint.problem)}Answer"
         refused = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Refused"}}}}
         responses: dict[int | str, dict[str, Any]] = {
             200: {"description": said, "content": {JSON: {"schema": _one_or_many(answer)}}},
@@ -361,9 +365,9 @@ class Service:
                 path,
                 ask,
                 methods=["POST"],
-                tags=[desk.problem],
+                tags=[endpoint.problem],
                 summary=said,
-                name=f"{desk.problem} {verb} {path}",
+                name=f"{endpoint.problem} {verb} {path}",
                 operation_id=path.strip("/").replace("/", "_"),
                 responses=responses,
                 openapi_extra={"requestBody": {"required": True, "content": {JSON: {"schema": _one_or_many(row)}}}},
@@ -377,8 +381,8 @@ class Service:
                 title=self.app.title, version=self.app.version, description=self.app.description, routes=self.app.routes
             )
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
-            for name, desk in self.desks.items():
-                row = desk.one.json_schema() if desk.one else {"type": "object"}
+            for name, endpoint in self.endpoints.items():
+                row = endpoint.checker.json_schema() if endpoint.checker else {"type": "object"}
                 schemas[f"{_title(name)}Row"] = {**row, "title": f"{_title(name)}Row"}
                 schemas[f"{_title(name)}Answer"] = ANSWERS[self._kinds[name] == "recommendation"]
             schemas["Refused"] = REFUSED
@@ -397,8 +401,8 @@ class Service:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        for desk in self.desks.values():
-            desk.loop = loop
+        for endpoint in self.endpoints.values():
+            endpoint.loop = loop
         watching = asyncio.create_task(self._watch())
         try:
             yield
@@ -406,37 +410,37 @@ class Service:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
-            for desk in self.desks.values():
-                await asyncio.to_thread(desk.close)
+            for endpoint in self.endpoints.values():
+                await asyncio.to_thread(endpoint.close)
 
     # answers
 
-    async def _ask(self, desk: Desk, request: Request) -> Response:
+    async def _ask(self, endpoint: Endpoint, request: Request) -> Response:
         began = asyncio.get_running_loop().time()
         try:
             body = await _body(request, self.options.max_body)
-            response = await self._answer(desk, body)
+            response = await self._answer(endpoint, body)
         except TooLarge:
             response = refuse(413, [], f"the request is larger than {self.options.max_body:,} bytes", "too_large")
         if response.status_code == 200:
-            desk.ok.inc()
+            endpoint.ok.inc()
         else:
-            self.figures.requests.labels(desk.problem, str(response.status_code)).inc()
-        desk.seconds.observe(asyncio.get_running_loop().time() - began)
+            self.figures.requests.labels(endpoint.problem, str(response.status_code)).inc()
+        endpoint.seconds.observe(asyncio.get_running_loop().time() - began)
         return response
 
-    async def _answer(self, desk: Desk, body: bytes) -> Response:
-        pair = desk.pair
+    async def _answer(self, endpoint: Endpoint, body: bytes) -> Response:
+        pair = endpoint.pair
         if pair is None:
-            return refuse(503, [], f"no model is in production for {desk.problem}", "no_champion")
+            return refuse(503, [], f"no model is in production for {endpoint.problem}", "no_champion")
         try:
-            rows, is_one = desk.read(body)
+            rows, is_one = endpoint.read(body)
             if len(rows) <= INLINE_ROWS:
-                said = desk.ask(pair, rows)
+                prediction = endpoint.ask(pair, rows)
             else:
-                said = asyncio.get_running_loop().create_future()
-                desk.keep([(rows, said)], *await asyncio.to_thread(serving.answer, pair, rows))
-            answers, durable = await said
+                prediction = asyncio.get_running_loop().create_future()
+                endpoint.keep([(rows, prediction)], *await asyncio.to_thread(serving.answer, pair, rows))
+            answers, durable = await prediction
         except ValidationError as error:
             return Response(pydantic_core.to_json({"detail": serving.request_errors(error)}), 422, media_type=JSON)
         except Wrong as error:
@@ -452,23 +456,23 @@ class Service:
         return {"status": "ok"}
 
     async def _ready(self) -> Response:
-        told = {
+        problems = {
             name: {
-                "champion": desk.pair.champion.model[:12] if desk.pair else None,
-                "canary": desk.pair.canary.model[:12] if desk.pair and desk.pair.canary else None,
-                "fault": desk.fault or (desk.pair.fault if desk.pair else None) or desk.log.fault,
-                "predictions_lost": desk.log.lost,
+                "champion": endpoint.pair.champion.model[:12] if endpoint.pair else None,
+                "canary": endpoint.pair.canary.model[:12] if endpoint.pair and endpoint.pair.canary else None,
+                "fault": endpoint.fault or (endpoint.pair.fault if endpoint.pair else None) or endpoint.log.fault,
+                "predictions_lost": endpoint.log.lost,
             }
-            for name, desk in self.desks.items()
+            for name, endpoint in self.endpoints.items()
         }
-        ready = bool(told) and all(one["champion"] for one in told.values())
-        content = pydantic_core.to_json({"ready": ready, "problems": told})
+        ready = bool(problems) and all(one["champion"] for one in problems.values())
+        content = pydantic_core.to_json({"ready": ready, "problems": problems})
         return Response(content, 200 if ready else 503, media_type=JSON)
 
     async def _metrics(self) -> Response:
-        for name, desk in self.desks.items():
-            self.figures.written.labels(name).set(desk.log.written)
-            self.figures.lost.labels(name).set(desk.log.lost)
+        for name, endpoint in self.endpoints.items():
+            self.figures.written.labels(name).set(endpoint.log.written)
+            self.figures.lost.labels(name).set(endpoint.log.lost)
         return Response(generate_latest(self.figures.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -482,7 +486,7 @@ class _Lean(APIRoute):
 class Guard:
     """Stands before the application: lets nobody past without the token, except to ask whether the service lives.
 
-    Questions go straight to their desk: what the framework does on the way takes as long as the answer.
+    Questions go straight to their endpoint: what the framework does on the way takes as long as the answer.
     """
 
     def __init__(self, app: Any, token: str | None, asks: dict[str, Callable[[Request], Awaitable[Response]]]):

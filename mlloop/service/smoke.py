@@ -19,47 +19,45 @@ def ask_once(settings: Settings, problems: list[str] | None, options: http.Optio
         problem, asked, status and answer.
     """
     running, server = http.start(settings, problems, replace(options, host="127.0.0.1", port=0))
-    questions = {name: question(settings, name, desk) for name, desk in running.desks.items()}
-    return asyncio.run(_ask(server, questions, options.token))
+    requests = {name: sample_request(settings, name, endpoint) for name, endpoint in running.endpoints.items()}
+    return asyncio.run(_ask(server, requests, options.token))
 
 
-def question(settings: Settings, problem: str, desk: http.Desk) -> tuple[str, dict[str, Any]]:
+def sample_request(settings: Settings, problem: str, endpoint: http.Endpoint) -> tuple[str, dict[str, Any]]:
     """The path to ask, and a real row: the first held out, or the first user."""
     from mlloop.release import releases
     from mlloop.store.lake import Lake
 
-    assert desk.pair is not None
-    place = settings.state / "products" / problem / "features.json"
-    tables = products.load(place, products.Features).tables
-    if desk.pair.champion.kind == "recommendation":
+    assert endpoint.pair is not None
+    product = settings.state / "products" / problem / "features.json"
+    tables = products.load(product, products.Features).tables
+    if endpoint.pair.champion.kind == "recommendation":
         users = Lake(settings).read(tables["events"]).select("user").distinct()
         user = users.filter(users.user.notnull()).order_by("user").limit(1).to_pandas()["user"].iloc[0]
         return f"/{problem}/recommend", {"user": str(user)}
     held = Lake(settings).read(tables["holdout"])
     fields = [
-        *desk.pair.form.fields,
-        *([releases.Field(desk.pair.form.entity, "text")] if desk.pair.form.entity else []),
+        *endpoint.pair.form.fields,
+        *([releases.Field(endpoint.pair.form.entity, "text")] if endpoint.pair.form.entity else []),
     ]
     row = releases.rows_of(held.order_by(*held.columns).limit(1).to_pandas(), fields)[0]
     return f"/{problem}/predict", storage.plain(row)
 
 
-async def _ask(
-    server: Any, questions: dict[str, tuple[str, dict[str, Any]]], token: str | None
-) -> list[dict[str, Any]]:
+async def _ask(server: Any, requests: dict[str, tuple[str, dict[str, Any]]], token: str | None) -> list[dict[str, Any]]:
     import httpx
 
     running = asyncio.create_task(server.serve())
     while not server.started and not running.done():
         await asyncio.sleep(0.01)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    address, said = f"http://127.0.0.1:{http.port_of(server)}", []
+    address, responses = f"http://127.0.0.1:{http.port_of(server)}", []
     async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=30, headers=headers) as client:
-        for problem, (path, row) in questions.items():
+        for problem, (path, row) in requests.items():
             answer = await client.post(path, json=row)
-            said.append(
+            responses.append(
                 {"problem": problem, "path": path, "asked": row, "status": answer.status_code, "answer": answer.json()}
             )
     server.should_exit = True
     await running
-    return said
+    return responses

@@ -163,11 +163,11 @@ def checked(entry: Entry, where: str) -> Entry:
     return Entry(**row, expect=entry.expect)
 
 
-def _figure(given: Any, where: str) -> dict[str, Any]:
+def _figure(stated: Any, where: str) -> dict[str, Any]:
     """One figure of the evidence with all keys of `EVIDENCE`."""
-    figure = plain(given)
+    figure = plain(stated)
     if not isinstance(figure, dict) or not isinstance(figure.get("name"), str) or not figure["name"]:
-        raise _bad("evidence", given, "a figure with a name", where)
+        raise _bad("evidence", stated, "a figure with a name", where)
     if unknown := set(figure) - set(EVIDENCE):
         raise _bad(f"evidence {figure['name']!r}", sorted(unknown), "only " + ", ".join(EVIDENCE), where)
     for key in ("value", "low", "high", "threshold"):

@@ -139,15 +139,15 @@ class Lake:
 
     Parameters
     ----------
-    place : Settings, str or Path, optional
+    location : Settings, str or Path, optional
         The project's settings (default: those of the project here or above), or the address alone.
     con : ibis backend, optional
         Where tables are read; default: `connect(settings)`.
     """
 
-    def __init__(self, place: Settings | str | Path | None = None, con=None):
-        settings = place if isinstance(place, Settings) else _settings.load() if place is None else None
-        self.uri = settings.lake_uri if settings else str(place)
+    def __init__(self, location: Settings | str | Path | None = None, con=None):
+        settings = location if isinstance(location, Settings) else _settings.load() if location is None else None
+        self.uri = settings.lake_uri if settings else str(location)
         self._settings, self._con = settings, con
 
     @property

@@ -383,12 +383,12 @@ class Ledger:
                 )
         return self._row(found)
 
-    def _row(self, found: Mapping[Any, Any]) -> Row:
+    def _row(self, record: Mapping[Any, Any]) -> Row:
         try:
-            values = {name: json.loads(found[name]) if name in _JSON else found[name] for name in ROW_COLUMNS}
+            values = {name: json.loads(record[name]) if name in _JSON else record[name] for name in ROW_COLUMNS}
             return Row(**{**values, "at": dt.datetime.fromisoformat(values["at"])})
         except (ValueError, TypeError) as error:
-            raise self._damaged(f"row {found['id']} cannot be read: {error}") from error
+            raise self._damaged(f"row {record['id']} cannot be read: {error}") from error
 
     def _damaged(self, what: str) -> LedgerError:
         return LedgerError(
@@ -407,14 +407,16 @@ class _Rows:
     def where(self) -> str:
         return self.ledger.where
 
-    def select(self, **wanted: Any) -> list[Row]:
-        found = self.connection.execute(sa.select(decisions).where(*_conditions(**wanted)).order_by(decisions.c.id))
-        return [self.ledger._row(row) for row in found.mappings()]
+    def select(self, **conditions: Any) -> list[Row]:
+        records = self.connection.execute(
+            sa.select(decisions).where(*_conditions(**conditions)).order_by(decisions.c.id)
+        )
+        return [self.ledger._row(row) for row in records.mappings()]
 
-    def last(self, **wanted: Any) -> Row | None:
-        newest = sa.select(decisions).where(*_conditions(**wanted)).order_by(decisions.c.id.desc()).limit(1)
-        found = self.connection.execute(newest).mappings().one_or_none()
-        return self.ledger._row(found) if found else None
+    def last(self, **conditions: Any) -> Row | None:
+        newest = sa.select(decisions).where(*_conditions(**conditions)).order_by(decisions.c.id.desc()).limit(1)
+        record = self.connection.execute(newest).mappings().one_or_none()
+        return self.ledger._row(record) if record else None
 
 
 def _engine(url: str) -> sa.Engine:
@@ -467,7 +469,7 @@ def _conditions(
     kinds = [kind] if isinstance(kind, str) else kind
     return [
         condition
-        for wanted, condition in (
+        for value, condition in (
             (problem, c.problem == problem),
             (kinds, c.kind.in_(kinds or [])),
             (subject, c.subject == subject),
@@ -476,7 +478,7 @@ def _conditions(
             (until, c.at < _moment(until)),
             (at, c.at <= _moment(at)),
         )
-        if wanted is not None
+        if value is not None
     ]
 
 

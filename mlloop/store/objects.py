@@ -22,10 +22,10 @@ def cited(content: Any) -> Iterator[dict]:
             yield from cited(value)
 
 
-def place(settings: Settings, product: Path, path: str) -> Path:
-    """Where a file is that a product cites: absolute, or told from the project, its state folder or the product's."""
+def locate(settings: Settings, product: Path, path: str) -> Path:
+    """Where a file is that a product cites: absolute, or relative to the project, its state folder or the product's."""
     places = [folder / path for folder in (settings.root, settings.state, product.parent)]
-    return next((found for found in places if found.exists()), places[0])
+    return next((candidate for candidate in places if candidate.exists()), places[0])
 
 
 def keep(settings: Settings, product: Path) -> str:
@@ -35,7 +35,7 @@ def keep(settings: Settings, product: Path) -> str:
     if not kept.exists():
         for entry in cited(storage.read_json(product)):
             if "path" in entry:
-                _copy(place(settings, product, entry["path"]), settings.state / "objects" / entry["digest"])
+                _copy(locate(settings, product, entry["path"]), settings.state / "objects" / entry["digest"])
         _copy(product, kept)
     return digest
 

@@ -223,16 +223,16 @@ def _schema():
     return pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
 
 
-def _table(found: list[dict[str, Any]]):
+def _table(records: list[dict[str, Any]]):
     import pyarrow as pa
 
     schema = _schema()
     rows = []
-    for one in found:
-        row = {name: one.get(name) for name in COLUMNS}
-        row["at"] = dt.datetime.fromisoformat(one["at"])
-        row["row"] = json.dumps(one.get("row"), ensure_ascii=False, separators=(",", ":"))
-        row["prediction"] = None if one.get("prediction") is None else str(one["prediction"])
+    for record in records:
+        row = {name: record.get(name) for name in COLUMNS}
+        row["at"] = dt.datetime.fromisoformat(record["at"])
+        row["row"] = json.dumps(record.get("row"), ensure_ascii=False, separators=(",", ":"))
+        row["prediction"] = None if record.get("prediction") is None else str(record["prediction"])
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -250,7 +250,7 @@ def read(
     folder : Path
         See `folder_of`; one that is not there holds no predictions.
     columns : list of str, optional
-        Of `COLUMNS`; default: all. `row` is the asked row as JSON, see `asked`.
+        Of `COLUMNS`; default: all. `row` is the requested row as JSON, see `requests`.
 
     Returns
     -------
@@ -301,8 +301,8 @@ def _span(path: str) -> tuple[Any, Any]:
     return min(one.statistics.min for one in groups), max(one.statistics.max for one in groups)
 
 
-def asked(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The asked rows of a log as columns, in the order of `frame`."""
+def requests(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The requested rows of a log as columns, in the order of `frame`."""
     import pandas as pd
 
     return pd.DataFrame([json.loads(text) or {} for text in frame["row"]], index=frame.index)

@@ -466,9 +466,9 @@ def load_estimator(path: Path | str, digest: str | None = None) -> Any:
         ) from error
 
 
-def _only_trusted(found: list[str], where: str) -> None:
+def _only_trusted(type_names: list[str], where: str) -> None:
     strange = sorted(
-        name for name in set(found) - {*TRUSTED_TYPES, *extensions.TRUSTED} if not extensions.is_own_type(name)
+        name for name in set(type_names) - {*TRUSTED_TYPES, *extensions.TRUSTED} if not extensions.is_own_type(name)
     )
     if strange:
         raise ModelError(
