@@ -40,8 +40,8 @@ Positive = Annotated[int, Field(gt=0)]
 class Source(Record):
     """How raw rows are reached.
 
-    `kind` is 'files' (`path`: a glob; csv, parquet, json lines, each also .gz), 'sql' (`url` as SQLAlchemy has it,
-    with `table` or `query`), 'http' (JSON at `url`, rows under `records`, the next page's address under `next_page`)
+    `kind` is 'files' (`path`: a glob; csv, parquet, json lines, each also .gz; of a text file `skip`: lines above its
+    header, and what `quote` and `escape` its values), 'sql' (`url` as SQLAlchemy has it, with `table` or `query`), 'http' (JSON at `url`, rows under `records`, the next page's address under `next_page`)
     or 'nannyml' (`dataset`: the name of a data set shipped in its wheel).
     """
 
@@ -50,6 +50,9 @@ class Source(Record):
     format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
     encoding: str = "utf-8"
     separator: str | None = None
+    skip: Annotated[int, Field(ge=0)] = 0
+    quote: Literal['"', "'", ""] = '"'
+    escape: Literal['"', "'", "\\", ""] | None = None
     url: str | None = None
     table: str | None = None
     query: str | None = None
@@ -77,8 +80,9 @@ class Column(Record):
     meaning: str = ""
     unit: str = ""
     required: bool = False
-    min: float | None = None
-    max: float | None = None
+    min: float | dt.datetime | None = None
+    max: float | dt.datetime | None = None
+    missing: list[str] = []
     values: list[str] | None = None
     pattern: str | None = None
     format: str | list[str] | None = None
@@ -89,7 +93,12 @@ class Column(Record):
 
     @model_validator(mode="after")
     def _range_is_possible(self):
-        if self.min is not None and self.max is not None and self.min > self.max:
+        wanted = dt.datetime if self.type in ("time", "date") else float
+        for what, bound in (("min", self.min), ("max", self.max)):
+            if bound is not None and not isinstance(bound, wanted):
+                kind = "date" if wanted is dt.datetime else "number"
+                raise ValueError(f"{what} of a column of type {self.type!r} is a {kind}, got {bound}")
+        if self.min is not None and self.max is not None and self.min > self.max:  # type: ignore[operator]
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value could pass")
         if self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both {self.decimal!r}: no number could be read")
