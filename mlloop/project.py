@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlloop.scaffold.project_files import NewProject
     from mlloop.service.batch import Done
     from mlloop.service.champion import Champion
+    from mlloop.store.chain import Head
     from mlloop.store.entries import Row
     from mlloop.store.lake import Lake
     from mlloop.store.ledger import Ledger, Standing
@@ -121,11 +122,14 @@ class Status:
         stage -> {state, reasons, seconds, finished_at, rows}; state is 'fresh', 'stale', 'waiting', 'missing' or 'closed'.
     running : dict or None
         Which process holds the project now: pid, host, command, since.
+    lost : str or None
+        What is missing where the ledger is empty and was not before, see `Project.lost_ledger`.
     """
 
     problem: str
     stages: dict[str, dict[str, Any]]
     running: dict[str, Any] | None = None
+    lost: str | None = None
 
     def to_df(self) -> "pd.DataFrame":
         """One row a stage: state, reasons (joined), seconds, finished_at (UTC) and rows."""
@@ -295,6 +299,58 @@ class Project:
         from mlloop.store.ledger import Ledger
 
         return Ledger.open(self.settings)
+
+    def lost_ledger(self) -> str | None:
+        """What is missing where the ledger is empty and this project knows rows of it; None where nothing is.
+
+        Raises
+        ------
+        LedgerError
+            A row was changed, removed or added.
+        """
+        from mlloop.store.ledger import Ledger
+
+        if not Ledger.is_there(self.settings):
+            return None
+        known = self.ledger.lost()
+        if known is None:
+            return None
+        return (
+            f"{self.ledger.where}: the ledger is empty, and its last row that this project knows was row {known.id} "
+            f"(hash {known.hash[:12]}...)\nPut back a copy of it. Or begin it anew, gates and deployment included: mlloop run"
+        )
+
+    def check_ledger(self, accept: bool = False) -> "Head":
+        """Verify every row of the ledger; returns its head.
+
+        Parameters
+        ----------
+        accept : bool
+            Take the ledger as it is from here on: what was noted of it earlier no longer counts.
+
+        Raises
+        ------
+        LedgerError
+            A row was changed, removed or added, or the ledger is not the one that this project knows.
+        """
+        return self.ledger.accept() if accept else self.ledger.verify()
+
+    def copy_ledger(self, to: str) -> "Head":
+        """Copy the ledger into another database, row by row as it is; returns the head, verified on both sides.
+
+        Parameters
+        ----------
+        to : str
+            SQLAlchemy URL of an empty database, or of an earlier copy, which is brought up to date.
+
+        Raises
+        ------
+        LedgerError
+            Either chain does not hold, or another ledger is there.
+        """
+        from mlloop.store.ledger import Ledger
+
+        return self.ledger.copy_to(Ledger(_settings.database(self.root, to)))
 
     @cached_property
     def lake(self) -> "Lake":
@@ -582,7 +638,7 @@ class Project:
         plan = self.plan(problem, changes)
         stages = runner.status(self.settings, plan)
         held = runner.holder(self.settings.state / "run.lock") if runner.is_held(self.settings) else None
-        return Status(plan.problem, stages, held)
+        return Status(plan.problem, stages, held, self.lost_ledger())
 
     def why(self, name: str, problem: str | None = None, *, changes: Mapping[str, Any] | None = None) -> Reasons:
         """Why a stage would run again, or what was decided about a model.

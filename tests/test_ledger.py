@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from mlloop.core.errors import LedgerError, PromotionRefused
 from mlloop.core.storage import plain
 from mlloop.store.entries import Entry
+from mlloop.store import chain
 from mlloop.store.ledger import Head, Ledger, _canonical, _hash, decisions
 
 fork = multiprocessing.get_context("fork")
@@ -236,7 +237,7 @@ def test_a_row_with_a_right_hash_in_the_wrong_place_is_found(ledger):
 def test_nothing_is_added_to_a_ledger_whose_end_was_cut(ledger):
     four_rows(ledger)
     change(ledger, "DELETE FROM decisions WHERE id = 4")
-    with pytest.raises(LedgerError, match="row 4 is not the one its head names"):
+    with pytest.raises(LedgerError, match="ends with row 3 and its head says row 4"):
         ledger.append(Entry("gate", "shop", "need", "yes"))
 
 
@@ -257,6 +258,138 @@ def test_a_ledger_written_anew_is_told_from_the_one_noted(url, tmp_path):
 def test_an_empty_ledger_is_whole(ledger):
     assert ledger.verify() == Head(0, "0" * 64)
     assert ledger.at() == {} and ledger.champion("shop") is None and ledger.canary("shop") is None
+
+
+# ---------------------------------------------------------------------------------------------- verified by whoever reads
+
+READERS = {
+    "rows": lambda ledger: ledger.rows(),
+    "row": lambda ledger: ledger.row(1),
+    "last": lambda ledger: ledger.last("shop"),
+    "champion": lambda ledger: ledger.champion("shop"),
+    "canary": lambda ledger: ledger.canary("shop"),
+    "previous champion": lambda ledger: ledger.previous_champion("shop"),
+    "at": lambda ledger: ledger.at(),
+    "head": lambda ledger: ledger.head(),
+    "has model": lambda ledger: ledger.has_model("m1"),
+    "recorded": lambda ledger: ledger.recorded("shop", "k1"),
+    "append": lambda ledger: ledger.append(Entry("gate", "shop", "need", "yes")),
+}
+
+
+@pytest.mark.parametrize("reader", list(READERS))
+def test_whoever_reads_a_changed_ledger_is_told(ledger, url, reader):
+    four_rows(ledger)
+    READERS[reader](ledger)
+    change(ledger, "UPDATE decisions SET verdict = 'yes' WHERE id = 2")
+    for one in (ledger, Ledger(url)) if ledger._sqlite else (Ledger(url),):
+        with pytest.raises(LedgerError, match="row 2 was changed") as error:
+            READERS[reader](one)
+        assert "mlloop ledger check" in str(error.value)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many rows were verified, a number for each time."""
+    counts = []
+    whole = chain.checked
+    monkeypatch.setattr(chain, "checked", lambda rows, *more: (counts.append(len(rows)), whole(rows, *more))[1])
+    return counts
+
+
+def test_what_has_not_changed_is_not_verified_again(url, tmp_path, counted):
+    memory = tmp_path / "memory.json"
+    ledger = Ledger(url, memory=memory)
+    four_rows(ledger)
+    ledger.rows()
+    counted.clear()
+    ledger.at(), ledger.head(), Ledger(url, memory=memory).champion("shop")
+    assert counted == []
+    Ledger(url).append(Entry("gate", "shop", "need", "yes"))  # somebody else
+    counted.clear()
+    ledger.rows()
+    ledger.rows()
+    assert counted == [5]
+
+
+def test_a_writer_of_its_own_rows_verifies_them_once(url, tmp_path, counted):
+    ledger = Ledger(url, memory=tmp_path / "memory.json")
+    for number in range(20):
+        ledger.append(Entry("gate", "shop", "need", "yes", key=str(number)))
+        ledger.rows()
+    assert len(counted) <= 1 and ledger.verify().id == 20
+
+
+def test_an_end_that_was_removed_together_with_its_head_is_found_by_what_was_read_before(url, tmp_path):
+    memory = tmp_path / "memory.json"
+    four_rows(Ledger(url, memory=memory))
+    Ledger(url, memory=memory).rows()
+    third = Ledger(url).row(3)
+    change(
+        Ledger(url), "DELETE FROM decisions WHERE id = 4", "UPDATE decisions_head SET last = 3, hash = :h", h=third.hash
+    )
+    assert Ledger(url).verify().id == 3  # without memory it looks whole
+    with pytest.raises(LedgerError, match="ends with row 3, and when this project read it last row 4 was its last"):
+        Ledger(url, memory=memory).rows()
+    assert Ledger(url, memory=memory).accept().id == 3
+    assert len(Ledger(url, memory=memory).rows()) == 3
+
+
+def test_an_emptied_ledger_says_what_it_lost_until_it_is_begun_anew(url, tmp_path):
+    memory = tmp_path / "memory.json"
+    four_rows(Ledger(url, memory=memory))
+    known = Ledger(url, memory=memory).head()
+    change(Ledger(url), "DELETE FROM decisions", f"UPDATE decisions_head SET last = 0, hash = '{'0' * 64}'")
+    for _ in range(2):
+        ledger = Ledger(url, memory=memory)
+        assert ledger.rows() == [] and ledger.lost() == known
+    ledger.append(Entry("gate", "shop", "need", "yes"))
+    assert Ledger(url, memory=memory).lost() is None and len(ledger.rows()) == 1
+
+
+def test_a_ledger_whose_head_is_gone_is_told_in_words(ledger):
+    four_rows(ledger)
+    change(ledger, "DELETE FROM decisions_head")
+    for read in READERS.values():
+        with pytest.raises(LedgerError, match="its head says nothing|its head is missing"):
+            read(ledger)
+
+
+def test_the_anchor_finds_a_ledger_that_was_written_anew(tmp_path):
+    anchor = tmp_path / "elsewhere" / "anchor.txt"
+    four_rows(Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=anchor))
+    lines = anchor.read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["1", "2", "3", "4"]
+    (tmp_path / "ledger.db").unlink()
+    four_rows(Ledger(f"sqlite:///{tmp_path}/ledger.db"))  # right hashes, another time
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=anchor)
+    with pytest.raises(LedgerError, match=r"row 4 is not the one noted in the anchor .*anchor\.txt"):
+        ledger.champion("shop")
+    ledger.accept()
+    ledger.append(Entry("gate", "shop", "need", "yes"))
+    assert Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=anchor).head().id == 5
+
+
+def test_a_row_is_recorded_although_its_anchor_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=tmp_path / "file" / "anchor.txt")
+    with pytest.warns(UserWarning, match="row 1 was recorded, and not anchored"):
+        assert ledger.append(Entry("gate", "shop", "need", "yes")).id == 1
+
+
+def test_a_ledger_is_copied_whole_and_goes_on_where_it_is(url, tmp_path):
+    ledger, other = Ledger(f"sqlite:///{tmp_path}/here.db"), Ledger(url)
+    four_rows(ledger)
+    assert ledger.copy_to(other) == ledger.head()
+    assert other.rows() == ledger.rows()
+    ledger.append(Entry("gate", "shop", "need", "yes"))
+    assert ledger.copy_to(other).id == 5 and other.verify().id == 5  # brought up to date
+    other.append(Entry("gate", "shop", "need", "yes"))
+    with pytest.raises(LedgerError, match="holds another ledger, which ends with row 6"):
+        ledger.copy_to(other)
+    change(ledger, "UPDATE decisions SET actor = 'Eve' WHERE id = 2")
+    with pytest.raises(LedgerError, match="row 2 was changed"):
+        ledger.copy_to(Ledger(f"sqlite:///{tmp_path}/third.db"))
 
 
 anything = st.recursive(

@@ -658,3 +658,11 @@ def test_the_card_shows_the_interval_that_the_gate_judged_by():
     judged_by = {"value": 0.1529022729667553, "low": 0.136, "high": 0.170, "n": 9}
     found = wording.judged(products.parse(made.products(str)["evaluation"] | {"metrics": [main], "main": judged_by}))
     assert (found["metrics"][0]["low"], found["metrics"][0]["value"]) == (0.136, main["value"])
+
+
+def test_every_page_names_the_ledgers_head(tmp_path):
+    places = made.run(tmp_path)
+    report.write(places)
+    head = Ledger.open(places).head()
+    for page in pages(places):
+        assert f"Ledger when this page was written: row {head.id}, {head.hash}." in soup(page).find("footer").get_text(" ")

@@ -4,15 +4,21 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-from conftest import write_notebook
+import pytest
+from conftest import Project, write_notebook, write_project
 
 from mlloop.core import settings
+from mlloop.pipeline import runner
 from mlloop.store import ledger
+from mlloop.store.entries import Entry
+from mlloop.store.ledger import Ledger
 
 
 def ledger_of(project):
@@ -228,3 +234,69 @@ def test_debug_writes_the_notebook_with_its_inputs(project):
 def test_outside_a_project_every_command_says_what_to_do(tmp_path):
     done = subprocess.run([sys.executable, "-m", "mlloop", "run"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "mlloop new" in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- another ledger
+
+
+def test_a_lost_ledger_is_told_and_its_gates_are_asked_again(project):
+    project.run()
+    (project.root / ".mlloop/ledger.db").unlink()
+    done = project.mlloop("status")
+    assert "the ledger is empty, and its last row that this project knows was row 1" in done.stderr
+    assert "its verdict is not in the ledger" in " ".join(done.stdout.split())
+    done = project.mlloop("run")
+    assert done.returncode == 0 and "mlloop run" in done.stderr and "1 stages run, 4 up to date" in done.stdout
+    again = json.loads(project.mlloop("log", "--json").stdout)
+    assert [(row["kind"], row["subject"], row["verdict"]) for row in again] == [("gate", "need", "yes")]
+    done = project.mlloop("status")
+    assert done.stderr == "" and "stale" not in done.stdout
+
+
+def test_a_project_that_moves_to_another_database_asks_its_gates_there_or_takes_its_ledger_along(project):
+    project.run()
+    project.write("settings.ini", "[kernels]\npool = fresh\n[ledger]\nurl = sqlite:///new.db\n")
+    assert "stale" in project.mlloop("status").stdout
+    project.write("settings.ini", "[kernels]\npool = fresh\n")
+    done = project.mlloop("ledger", "copy", "--to", "sqlite:///new.db")
+    assert done.returncode == 0 and "1 decisions, the chain holds" in done.stdout, done.stderr
+    project.write("settings.ini", "[kernels]\npool = fresh\n[ledger]\nurl = sqlite:///new.db\n")
+    assert "stale" not in project.mlloop("status").stdout and project.run()["ran"] == []
+
+
+def test_a_model_is_deployed_again_where_the_ledger_does_not_know_that_it_was(project, monkeypatch):
+    settings, plan = runner.project(root=project.root)
+    deployed = SimpleNamespace(action="champion", model=SimpleNamespace(digest="m1"))
+    monkeypatch.setattr(runner, "_products", lambda: SimpleNamespace(load=lambda path, kind: deployed, Deployment=None))
+    task, ledger = SimpleNamespace(products={"data": None}), Ledger.open(settings)
+    assert "is not in the ledger" in runner._not_deployed_here(settings, plan, task)[0]
+    deployed.action = "refused"
+    assert runner._not_deployed_here(settings, plan, task) == []
+    deployed.action = "champion"
+    ledger.append(Entry("gate", "loan", "validation", "yes", model="m1"))
+    assert "is not in the ledger" in runner._not_deployed_here(settings, plan, task)[0]
+    ledger.append(Entry("promotion", "loan", model="m1", expect=None))
+    assert runner._not_deployed_here(settings, plan, task) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["at"], ["log"], ["report"], ["replay", "1"], ["run"], ["ledger", "check"]]
+)
+def test_a_changed_ledger_is_told_by_every_command_that_reads_it(changed, words):
+    done = changed.mlloop(*words)
+    assert done.returncode == 1 and "row 1 was changed after it was written" in done.stderr, done
+    assert "no longer" not in done.stdout and "says no" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory) -> Project:
+    """A project that ran, and whose only decision somebody turned into its opposite."""
+    root = tmp_path_factory.mktemp("changed") / "loans"
+    write_project(root)
+    made = Project(root)
+    made.run()
+    with sqlite3.connect(root / ".mlloop/ledger.db") as database:
+        database.execute("DROP TRIGGER decisions_no_UPDATE")
+        database.execute("UPDATE decisions SET verdict = 'no' WHERE id = 1")
+    database.close()
+    return made

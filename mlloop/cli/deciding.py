@@ -1,10 +1,11 @@
-"""Commands that read the ledger: log, at, replay."""
+"""Commands that read the ledger: log, at, replay, ledger."""
 
 from typing import Annotated
 
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core.errors import UsageError
 
 app = typer.Typer()
 
@@ -20,6 +21,7 @@ def log(
 ) -> None:
     """List what was decided, with the evidence; the newest last."""
     project = options.project()
+    output.lost(project)
     rows = project.log(problem, kind, last)
     if as_json:
         return output.as_json(rows)
@@ -40,7 +42,9 @@ def at(
     as_json: options.Json = False,
 ) -> None:
     """Say what was in production at a time, and what the gates had said."""
-    state = options.project().at(None if moment == "now" else options.moment(moment, "TIME"))
+    project = options.project()
+    output.lost(project)
+    state = project.at(None if moment == "now" else options.moment(moment, "TIME"))
     if as_json:
         return output.as_json(state)
     if not state:
@@ -69,3 +73,33 @@ def replay(
         for one in result["differs"]:
             typer.echo(f"  - {one}")
     raise typer.Exit(0 if result["same"] else 1)
+
+
+@app.command(epilog="Example: mlloop ledger copy --to postgresql://mlloop@db.example.org/mlloop")
+def ledger(
+    action: Annotated[
+        str, typer.Argument(metavar="check|copy", help="check its chain, or copy it to another database.")
+    ],
+    to: Annotated[str | None, typer.Option(metavar="URL", help="copy: an empty database, or an earlier copy.")] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="check: go on with this ledger, whatever was noted of it before.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Verify the ledger, or copy it into another database; both ends are verified."""
+    project = options.project()
+    if action not in ("check", "copy") or (action == "copy") != (to is not None) or (accept and action != "check"):
+        what = (
+            f"{action!r} is neither check nor copy"
+            if action not in ("check", "copy")
+            else "--to belongs to copy, --accept to check"
+        )
+        raise UsageError(what, next_step="Example: mlloop ledger check; mlloop ledger copy --to sqlite:///copy.db")
+    if action == "check" and not accept:
+        output.lost(project)
+    head = project.copy_ledger(str(to)) if action == "copy" else project.check_ledger(accept)
+    if as_json:
+        return output.as_json(head)
+    typer.echo(f"{head.id} decisions, the chain holds: its head is {head.hash}")
+    if action == "copy":
+        typer.echo(f"To use the copy, in settings.ini: [ledger] url = {to}")

@@ -84,7 +84,9 @@ def upgrade() -> None:
 @app.command(epilog="Example: mlloop report --open")
 def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False) -> None:
     """Write the pages of everything that ran; prints where they begin."""
-    typer.echo(output.relative(options.project().report(open=show)))
+    project = options.project()
+    typer.echo(output.relative(project.report(open=show)))
+    output.lost(project)  # pages are written whatever the ledger looks like; that it does not hold is an error
 
 
 @app.command(epilog="Example: mlloop export airflow --problem shop --out dags/shop.py")

@@ -28,6 +28,12 @@ def complain(error: MlloopError) -> None:
     typer.secho(str(error), fg=typer.colors.RED, err=True)
 
 
+def lost(project: "Project") -> None:
+    """Say on standard error that the ledger is empty, where this project knows rows of it."""
+    if missing := project.lost_ledger():
+        typer.secho(missing, fg=typer.colors.YELLOW, err=True)
+
+
 @contextlib.contextmanager
 def words(quiet: bool) -> Iterator[Callable[[str], None]]:
     """What is being done in a word, live on a terminal."""

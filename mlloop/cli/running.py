@@ -25,6 +25,7 @@ def run(
 ) -> None:
     """Bring a problem's products up to date: run what is stale, up to a gate that says No."""
     project, outcomes, given = options.project(), [], options.changes(changes)
+    output.lost(project)
     for name in problem or [None]:  # type: ignore[list-item]
         with _watching(as_json) as watch:
             outcome = project.run(name, start=start, until=until, changes=given, force=force, pages=False, watch=watch)
@@ -137,6 +138,8 @@ def status(problem: options.Problem = None, changes: options.Changes = None, as_
     """Show each stage's state: fresh, stale, waiting, missing, or behind a closed gate."""
     project = options.project()
     found = project.status(problem, changes=options.changes(changes))
+    if found.lost:
+        output.lost(project)
     if as_json:
         return output.as_json(found)
     from rich.console import Console

@@ -21,7 +21,7 @@ OFF = {
 
 DEFAULTS = {
     "lake": {"uri": ".mlloop/lake"},
-    "ledger": {"url": "sqlite:///.mlloop/ledger.db"},
+    "ledger": {"url": "sqlite:///.mlloop/ledger.db", "anchor": ""},
     "tracking": {"url": "sqlite:///.mlloop/mlflow.db", "artifacts": ".mlloop/artifacts"},
     "engine": {"name": "duckdb", "memory": "4GB", "threads": ""},
     "kernels": {"pool": "warm", "ahead": "1", "keep_minutes": "10"},
@@ -57,6 +57,8 @@ class Settings:
     keep_minutes : float
         Minutes an idle kernel pool stays.
     problems, notebooks, state, reports : Path
+    ledger_anchor : Path or None
+        A second place for the hash of the ledger's head.
     """
 
     root: Path
@@ -74,6 +76,7 @@ class Settings:
     notebooks: Path
     state: Path
     reports: Path
+    ledger_anchor: Path | None = None
 
 
 def find_root(start: Path | str | None = None) -> Path:
@@ -111,8 +114,8 @@ def load(root: Path | str | None = None) -> Settings:
     return Settings(
         root=folder,
         lake_uri=_uri(folder, values["lake"]["uri"]),
-        ledger_url=_database(folder, values["ledger"]["url"]),
-        tracking_url=_database(folder, values["tracking"]["url"]),
+        ledger_url=database(folder, values["ledger"]["url"]),
+        tracking_url=database(folder, values["tracking"]["url"]),
         artifacts_uri=_uri(folder, values["tracking"]["artifacts"]),
         engine=values["engine"]["name"],
         engine_memory=values["engine"]["memory"],
@@ -124,6 +127,7 @@ def load(root: Path | str | None = None) -> Settings:
         notebooks=place(values["paths"]["notebooks"]),
         state=place(values["paths"]["state"]),
         reports=place(values["paths"]["reports"]),
+        ledger_anchor=place(values["ledger"]["anchor"]) if values["ledger"]["anchor"] else None,
     )
 
 
@@ -178,7 +182,8 @@ def _uri(folder: Path, text: str) -> str:
     return text if "://" in text else str((folder / text).resolve())
 
 
-def _database(folder: Path, url: str) -> str:
+def database(folder: Path, url: str) -> str:
+    """A database's URL with the path of an SQLite file made absolute, as from `folder`."""
     prefix = "sqlite:///"
     if url.startswith(prefix) and not url.startswith(prefix + "/"):
         return prefix + str((folder / url.removeprefix(prefix)).resolve())

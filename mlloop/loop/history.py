@@ -416,7 +416,7 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
     import matplotlib
 
     matplotlib.use("Agg", force=False)
-    from mlloop.pages import report
+    from mlloop.pages import problem_view, report
     from mlloop.visualization import panels
 
     fig, (ax,) = panels(width=9, height=4)
@@ -437,7 +437,10 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
         "metric": metric_table.meaning(summary["metric"]),
         "label": metrics.metric(summary["metric"]).label,
     }
-    return report._page(settings.reports / plan.problem / "loop.html", "loop.html", [summary, image], lambda: view)
+    head = problem_view.Decisions(settings).head()
+    return report._page(
+        settings.reports / plan.problem / "loop.html", "loop.html", [summary, image], lambda: view, head
+    )
 
 
 def to_json(one: Turned) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-from pathlib import Path
 
 from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
@@ -17,12 +16,10 @@ def must_be_in_production(settings: Settings, plan: Plan) -> None:
     UsageError
         No model is in production.
     """
-    file = settings.ledger_url.removeprefix("sqlite:///")
-    if file == settings.ledger_url or Path(file).exists():
-        from mlloop.store.ledger import Ledger
+    from mlloop.store.ledger import Ledger
 
-        if Ledger.open(settings).champion(plan.base) is not None:
-            return
+    if Ledger.is_there(settings) and Ledger.open(settings).champion(plan.base) is not None:
+        return
     raise UsageError("no model is in production", plan.base, f"Put one there: mlloop run --problem {plan.base}")
 
 

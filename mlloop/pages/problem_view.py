@@ -423,6 +423,11 @@ class Decisions:
             self.wrong = str(error)
             return otherwise
 
+    def head(self) -> str:
+        """How far the ledger goes, its last row and that row's hash; '' where there is none or it cannot be read."""
+        found = self._ask(lambda ledger: ledger.head(), None)
+        return f"row {found.id}, {found.hash}" if found and found.id else ""
+
     def production(self, problem: str) -> dict[str, Any]:
         """The champion: model, since when, by whom, what a rollback would restore; {} where there is none."""
         row = self._ask(lambda ledger: ledger.champion(problem), None)

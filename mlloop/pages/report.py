@@ -89,6 +89,7 @@ def write_stage(settings: Settings, problem: str, stage: str, found: list[Stage]
         problem=problem,
         stages=found,
         has_monitoring=any(monitored_in(settings, problem).glob("*.json")),
+        head=Decisions(settings).head(),
     )
 
 
@@ -100,6 +101,7 @@ def stage_page(
     problem: str,
     stages: list[Stage] | None = None,
     has_monitoring: bool = False,
+    head: str = "",
 ) -> Path:
     """Write the Run act of an executed notebook as a page.
 
@@ -113,6 +115,8 @@ def stage_page(
         All stages of the problem, for the way through its pages.
     has_monitoring : bool
         Whether the problem has a page of monitoring.
+    head : str
+        How far the ledger goes, see `Decisions.head`.
     """
     executed, around = Path(executed), stages or [stage]
     seen = [storage.digest_file(path) for path in (executed, stage.notebook) if path.exists()]
@@ -146,7 +150,7 @@ def stage_page(
         }
 
     return _page(
-        Path(out), "stage.html", [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring], view
+        Path(out), "stage.html", [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring], view, head
     )
 
 
@@ -221,6 +225,7 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
             "validation": validation,
             "tables": _trained_on(wording.tables(features)),
         },
+        Decisions(settings).head(),
     )
 
 
@@ -262,6 +267,7 @@ def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None
             if ran
             else [],
         },
+        decisions.head(),
     )
 
 
@@ -298,11 +304,15 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
         "index.html",
         [seen, decisions.wrong],
         lambda: {"problems": views, "wrong": decisions.wrong},
+        decisions.head(),
     )
 
 
-def _page(out: Path, template: str, seen: Any, view) -> Path:
-    """Render `template` into `out` unless the page there was made of the same."""
+def _page(out: Path, template: str, seen: Any, view, head: str = "") -> Path:
+    """Render `template` into `out` unless the page there was made of the same.
+
+    `head`, how far the ledger went, is a witness for the moment of writing: it alone makes no page old.
+    """
     digest = storage.digest_json([template, _templates_digest(), seen])
     try:
         with out.open(encoding="utf-8") as page:
@@ -310,7 +320,7 @@ def _page(out: Path, template: str, seen: Any, view) -> Path:
                 return out
     except OSError:
         pass
-    html = _environment().get_template(template).render(digest=digest, **view())
+    html = _environment().get_template(template).render(digest=digest, head=head, **view())
     return storage.write_text(out, html)
 
 

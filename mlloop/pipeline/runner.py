@@ -29,6 +29,7 @@ from mlloop.pipeline import plan as plans
 from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
 from mlloop.pipeline.plan import Plan, Task
 from mlloop.store import objects
+from mlloop.store.entries import SWAPS
 
 if TYPE_CHECKING:
     from mlloop.products import Product
@@ -197,13 +198,48 @@ def freshness(settings: Settings, plan: Plan) -> Freshness:
     return made
 
 
+def gate_key(plan: Plan, stage: str, key: str, products: dict[str, str]) -> str:
+    """The key of a gate's row in the ledger: the same for the same verdict on the same inputs."""
+    return storage.digest_json([plan.problem, stage, key, products["data"], products["nb"]])
+
+
 def _outdated(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> list[str]:
+    """Why a product no longer holds although nothing that it was made of has changed."""
+    if task.is_gate:
+        return _not_in_ledger(settings, plan, fresh, task)
+    stage = storage.read_json(task.products["data"])["stage"]
+    if stage == "evaluation":
+        return _compared_with_another(settings, plan, fresh, task)
+    return _not_deployed_here(settings, plan, task) if stage == "deployment" else []
+
+
+def _not_in_ledger(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> list[str]:
+    """Why a gate must be asked again: its verdict is not in the ledger, which was lost, emptied or is another one."""
+    from mlloop.store.ledger import Ledger
+
+    record, ledger = fresh.record(task.name), Ledger.open(settings)
+    name = problems.load(statement_file(settings, plan)).name
+    if record is None or ledger.recorded(name, gate_key(plan, task.name, record.key, record.products)):
+        return []
+    return [f"its verdict is not in the ledger {ledger.where}"]
+
+
+def _not_deployed_here(settings: Settings, plan: Plan, task: Task) -> list[str]:
+    """Why a model must be deployed again: the ledger does not know that it was."""
+    from mlloop.store.ledger import Ledger
+
+    made, ledger = _products().load(task.products["data"], _products().Deployment), Ledger.open(settings)
+    name = problems.load(statement_file(settings, plan)).name
+    if made.action == "refused" or ledger.last(name, (*SWAPS, "canary"), model=made.model.digest):
+        return []
+    return [f"its decision is not in the ledger {ledger.where}"]
+
+
+def _compared_with_another(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> list[str]:
     """Why an evaluation no longer holds: somebody else is champion than it compared with, and no verdict stands on it.
 
     An evaluation that a gate has judged is history. The gate's record shows that without a look into the ledger.
     """
-    if storage.read_json(task.products["data"])["stage"] != "evaluation":
-        return []
     ours = fresh.digests.of(task.products["data"])
     for gate in (one for one in plan.tasks.values() if one.is_gate and task.name in one.upstream):
         record = fresh.record(gate.name)
@@ -636,7 +672,7 @@ class _Work:
                     "products": self.plan.problem,
                     "run": self.run_id,
                 },
-                key=storage.digest_json([self.plan.problem, task.name, parts.key, products["data"], products["nb"]]),
+                key=gate_key(self.plan, task.name, parts.key, products),
             )
         )
 

@@ -6,8 +6,9 @@ reordered row is found. What is in production is never stored apart: it is read 
 
 import contextlib
 import datetime as dt
-import hashlib
 import json
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,14 @@ import sqlalchemy as sa
 from mlloop.core import clock as core_clock
 from mlloop.core import settings as _settings
 from mlloop.core.errors import LedgerError, MlloopError
-from mlloop.store import champions
+from mlloop.store import chain, champions
+from mlloop.store.chain import NOTHING_BEFORE, Head
+from mlloop.store.chain import canonical as _canonical
+from mlloop.store.chain import row_hash as _hash
 from mlloop.store.entries import KINDS as KINDS
 from mlloop.store.entries import ROW_COLUMNS, Entry, Row, checked
 from mlloop.store.entries import SWAPS as SWAPS
 
-NOTHING_BEFORE = "0" * 64
 WAIT_S = 60
 _JSON = ("reasons", "evidence", "digests", "details")
 
@@ -102,18 +105,11 @@ class Standing:
     gates: dict[str, Row]
 
 
-@dataclass(frozen=True)
-class Head:
-    """How far the ledger goes: its last row's id (0 when empty) and hash."""
-
-    id: int
-    hash: str
-
-
 class Ledger:
     """The append-only table of decisions, in SQLite or Postgres.
 
-    Every method opens a connection of its own, so a ledger may be used by threads and after a fork.
+    Every method opens a connection of its own, so a ledger may be used by threads and after a fork. Whatever is read
+    is verified first; what has not changed since it was verified is not read again.
 
     Parameters
     ----------
@@ -122,6 +118,10 @@ class Ledger:
         on first use.
     clock : callable, optional
         Returns the time of a row as naive UTC; default: the machine's.
+    memory : Path, optional
+        The file in which it is remembered how far the ledger was verified; default: only this process remembers.
+    anchor : Path, optional
+        A second place, to which the head is added with every row, and which the ledger is held against.
 
     Raises
     ------
@@ -129,15 +129,32 @@ class Ledger:
         A URL of another database, or one that cannot be read.
     """
 
-    def __init__(self, url: str, clock: Callable[[], dt.datetime] | None = None):
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], dt.datetime] | None = None,
+        memory: Path | None = None,
+        anchor: Path | None = None,
+    ):
         self._clock = clock or core_clock.now
         self._engine = _engine(url)
         self._ready = False
+        self._anchor = anchor
+        self._memory = chain.Memory(memory, self._name(memory))
+        self._seen: str | None = None
 
     @classmethod
     def open(cls, settings: _settings.Settings | None = None) -> "Ledger":
         """The ledger of a project (default: the one at or above the current folder)."""
-        return cls((settings or _settings.load()).ledger_url)
+        settings = settings or _settings.load()
+        return cls(settings.ledger_url, None, settings.state / "ledger-verified.json", settings.ledger_anchor)
+
+    @staticmethod
+    def is_there(settings: _settings.Settings) -> bool:
+        """Whether a project has a ledger, or had one: where not, nobody needs to make it by looking."""
+        file = settings.ledger_url.removeprefix("sqlite:///")
+        known = settings.state / "ledger-verified.json"
+        return file == settings.ledger_url or Path(file).exists() or known.exists()
 
     # writing
 
@@ -160,7 +177,14 @@ class Ledger:
                 return known
             rows = _Rows(self, connection)
             written = [self._write(connection, ruled) for ruled in champions.ruled(rows, entry)]
-            return written[0]
+        self._anchored(written[-1])
+        return written[0]
+
+    def recorded(self, problem: str, key: str) -> bool:
+        """Whether a decision of the problem is recorded under that key."""
+        with self._reading() as connection:
+            same = sa.select(decisions.c.id).where(decisions.c.problem == problem, decisions.c.key == key)
+            return connection.execute(same).first() is not None
 
     # reading
 
@@ -252,8 +276,25 @@ class Ledger:
     def head(self) -> Head:
         """How far the ledger goes; noted elsewhere, it is what `verify` can be held against."""
         with self._reading() as connection:
-            found = connection.execute(sa.select(head)).mappings().one()
+            found = self._top(connection)
         return Head(found["last"], found["hash"])
+
+    def lost(self) -> Head | None:
+        """The last row that this project knows of a ledger that is empty now; None where nothing is missing."""
+        known = self._memory.known
+        return known.head if known and known.head.id and self.head() == chain.EMPTY else None
+
+    def accept(self) -> Head:
+        """Take the ledger as it is: what was noted of it earlier no longer counts. Its chain must hold; returns the head."""
+        self._memory.forget()
+        self._seen, anchor, self._anchor = None, self._anchor, None
+        try:
+            found = self.verify()
+        finally:
+            self._anchor = anchor
+        if anchor is not None:
+            chain.anchor(anchor, found, self._clock().isoformat(timespec="seconds"))
+        return found
 
     def verify(self, noted: Head | None = None) -> Head:
         """Check every row against its hash and its predecessor; returns the head.
@@ -267,25 +308,34 @@ class Ledger:
         LedgerError
             Naming the first row that is wrong.
         """
+        with self._reading(verified=False) as connection:
+            return self._checked(connection, self._state(connection), [(noted, "here")] if noted else [])
+
+    def copy_to(self, other: "Ledger") -> Head:
+        """Copy every row as it is into another database, and verify both; rows that are there already are left.
+
+        Raises
+        ------
+        LedgerError
+            A chain does not hold, or the other ledger is not the beginning of this one.
+        """
+        self.verify()
         with self._reading() as connection:
             rows = connection.execute(sa.select(decisions).order_by(decisions.c.id)).mappings().all()
-            top = connection.execute(sa.select(head)).mappings().one_or_none()
-        before, seen = Head(0, NOTHING_BEFORE), {}
-        for row in rows:
-            if row["id"] != before.id + 1:
-                raise self._damaged(f"row {before.id + 1} is missing (row {row['id']} comes next)")
-            if row["hash"] != _hash(row):
-                raise self._damaged(f"row {row['id']} was changed after it was written")
-            if row["previous"] != before.hash:
-                raise self._damaged(f"row {row['id']} does not follow row {before.id}: one of them was replaced")
-            before = Head(row["id"], row["hash"])
-            seen[before.id] = before.hash
-        if top is None or (top["last"], top["hash"]) != (before.id, before.hash):
-            said = "nothing" if top is None else f"row {top['last']}"
-            raise self._damaged(f"it ends with row {before.id} and its head says {said}: the end was cut or added to")
-        if noted and noted.id and seen.get(noted.id) != noted.hash:
-            raise self._damaged(f"row {noted.id} is not the one noted (hash {noted.hash[:12]}...)")
-        return before
+        there = other.verify()
+        if there.id > len(rows) or (there.id and rows[there.id - 1]["hash"] != there.hash):
+            raise LedgerError(
+                f"holds another ledger, which ends with row {there.id}", other.where, "Name an empty database: mlloop ledger copy --to URL"
+            )  # fmt: skip
+        with other._writing() as connection:
+            for row in rows[there.id :]:
+                connection.execute(sa.insert(decisions).values(**row))
+            if rows:
+                connection.execute(sa.update(head).values(last=rows[-1]["id"], hash=rows[-1]["hash"]))
+        found = other.verify()
+        if self.verify() != found:
+            raise LedgerError("was added to while it was copied", self.where, "Run the copy again: mlloop ledger copy --to URL")  # fmt: skip
+        return found
 
     # inside a transaction
 
@@ -303,19 +353,107 @@ class Ledger:
         """A transaction that no other writer shares: it sees the last row and adds the next."""
         with self._speaking():
             self._prepare()
-            with self._engine.connect().execution_options(mlloop_write=True) as connection, connection.begin():
-                if not self._sqlite:
-                    connection.execute(sa.select(head).with_for_update())
-                yield connection
+            with self._engine.connect().execution_options(mlloop_write=True) as connection:
+                with connection.begin():
+                    if not self._sqlite:
+                        connection.execute(sa.select(head).with_for_update())
+                    self._verified(connection)
+                    alone = self._alone(connection)
+                    yield connection
+                    top = self._top(connection)
+                    after = None if self._sqlite else self._state(connection)
+                self._follow(connection, alone, after, Head(top["last"], top["hash"]))
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of all rows."""
+    def _reading(self, verified: bool = True) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of all rows, verified unless it is that very thing that is asked for."""
         with self._speaking():
             self._prepare()
             options = {} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
             with self._engine.connect().execution_options(**options) as connection, connection.begin():
+                if verified:
+                    self._verified(connection)
                 yield connection
+
+    # verified by whoever reads
+
+    def _name(self, memory: Path | None) -> str:
+        """What the ledger is called in the project's memory: a file inside moves and is copied with the project."""
+        if self._sqlite and memory is not None and Path(self.where).is_relative_to(memory.parent):
+            return os.path.relpath(self.where, memory.parent)
+        return self.where
+
+    def _verified(self, connection: sa.Connection) -> None:
+        """Verify the rows, unless the database is in the state in which they were verified."""
+        state = self._state(connection)
+        known = self._memory.known
+        if state == self._seen or (known and known.state == state):
+            self._seen = state
+        else:
+            self._checked(connection, state)
+
+    def _checked(self, connection: sa.Connection, state: str, noted: Iterable[tuple[Head, str]] = ()) -> Head:
+        """Verify all rows and remember that; an empty ledger says nothing wrong, see `lost`."""
+        rows = connection.execute(sa.select(decisions).order_by(decisions.c.id)).mappings().all()
+        top = connection.execute(sa.select(head)).mappings().one_or_none()
+        noted, known, empty = list(noted), self._memory.known, not rows and top is not None and not top["last"]
+        if known and known.head.id and not empty:
+            noted.append((known.head, "when this project read it last"))
+        if self._anchor and (anchored := self._last_anchored()):
+            noted.append((anchored, f"in the anchor {self._anchor}"))
+        found = chain.checked(rows, top, self._damaged, noted)
+        if not (empty and known and known.head.id):
+            self._memory.keep(found, state)
+        self._seen = state
+        return found
+
+    def _state(self, connection: sa.Connection) -> str:
+        """What shows that the database has changed: a file's size, times and inode, else its rows' own marks."""
+        if self._sqlite:  # never opened here: closing it would free the locks that SQLite holds for this process
+            found = os.stat(self.where)
+            return json.dumps([found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+        marks = "md5(coalesce(string_agg(id || ':' || xmin || ':' || ctid, ',' ORDER BY id), ''))"
+        found = connection.exec_driver_sql(f"SELECT (SELECT {marks} FROM decisions), (SELECT min(last || hash) FROM decisions_head)")  # fmt: skip
+        return json.dumps(list(found.one()))
+
+    def _alone(self, connection: sa.Connection) -> Any:
+        """What stays the same for as long as no other connection writes the file."""
+        if not self._sqlite:
+            return None
+        return connection.connection.driver_connection.execute("PRAGMA data_version").fetchone()  # type: ignore[union-attr]
+
+    def _follow(self, connection: sa.Connection, alone: Any, after: str | None, top: Head) -> None:
+        """After a write of our own: the rows are verified still, if nobody else wrote a file meanwhile."""
+        after = after or self._state(connection)
+        if self._alone(connection) == alone:
+            self._seen = after
+            self._memory.keep(top, after)
+
+    def _last_anchored(self) -> Head | None:
+        assert self._anchor is not None
+        try:
+            return chain.last_anchored(self._anchor)
+        except OSError as error:
+            raise LedgerError(
+                f"its anchor cannot be read: {error.strerror}", str(self._anchor), "Bring it back, then: mlloop check"
+            ) from error
+
+    def _anchored(self, last: Row) -> None:
+        """Add the new head to the anchor. The decision is taken by then: a place that is away is told, and raises nothing."""
+        if self._anchor is None:
+            return
+        try:
+            chain.anchor(self._anchor, Head(last.id, last.hash), last.at.isoformat(timespec="seconds"))
+        except OSError as error:
+            warnings.warn(
+                f"row {last.id} was recorded, and not anchored in {self._anchor}: {error.strerror}", stacklevel=3
+            )
+
+    def _top(self, connection: sa.Connection) -> Mapping[Any, Any]:
+        top = connection.execute(sa.select(head)).mappings().one_or_none()
+        if top is None:
+            raise self._damaged("its head is missing")
+        return top
 
     @contextlib.contextmanager
     def _speaking(self) -> Iterator[None]:
@@ -348,9 +486,7 @@ class Ledger:
         self._ready = True
 
     def _write(self, connection: sa.Connection, entry: Entry) -> Row:
-        top = connection.execute(sa.select(head)).mappings().one_or_none()
-        if top is None:
-            raise self._damaged("its head is missing")
+        top = self._top(connection)
         last = connection.execute(sa.select(decisions).where(decisions.c.id == top["last"])).mappings().one_or_none()
         if (last["hash"] if last else NOTHING_BEFORE) != top["hash"]:
             raise self._damaged(f"row {top['last']} is not the one its head names")
@@ -392,7 +528,9 @@ class Ledger:
 
     def _damaged(self, what: str) -> LedgerError:
         return LedgerError(
-            f"the ledger is damaged: {what}", self.where, "Put back a copy of it; nothing was changed now"
+            f"the ledger is damaged: {what}",
+            self.where,
+            "Put back a copy of it; nothing was changed now. To see what holds: mlloop ledger check",
         )
 
 
@@ -487,14 +625,3 @@ def _moment(time: dt.datetime | None) -> str:
         return ""
     naive = time.astimezone(dt.UTC).replace(tzinfo=None) if time.tzinfo else time
     return naive.isoformat(timespec="microseconds")
-
-
-def _canonical(value: Any) -> str:
-    """JSON that is the same for the same value: sorted keys, no blanks, ASCII, finite numbers."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=repr)
-
-
-def _hash(row: Mapping[Any, Any]) -> str:
-    """SHA-256 of the row as it is stored, `previous` included; a column without a value does not take part."""
-    content = {name: value for name, value in row.items() if name != "hash" and value is not None}
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
