@@ -31,6 +31,7 @@ Modules:
 - `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
 - `mlloop.release.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.
 - `mlloop.service.http`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
+- `mlloop.store.chain`: The chain of a ledger's rows: each row's hash, the check of all, and what was verified before.
 - `mlloop.store.champions`: The rules of production: who is champion, which canary is on, and what an entry that changes either must keep to.
 - `mlloop.store.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
 - `mlloop.store.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
