@@ -760,6 +760,8 @@ class Project:
         canary: bool = False,
         reason: str | Iterable[str] = (),
         by: str | None = None,
+        dry_run: bool = False,
+        told: "Callable[[InProduction], None]" = lambda now: None,
     ) -> InProduction:
         """Put a model that passed its gate into production.
 
@@ -773,6 +775,10 @@ class Project:
             Goes into the ledger.
         by : str, optional
             Who decides; default: you.
+        dry_run : bool
+            Say what would be in production; nothing is decided.
+        told : callable
+            Is given what is in production as soon as the decision stands.
 
         Raises
         ------
@@ -784,10 +790,11 @@ class Project:
         from mlloop import deployment
 
         statement = self.statement(problem)
-        deployment.put(
-            self.settings, self.ledger, statement, model, on_trial=canary, actor=_person(by), reasons=_reasons(reason)
-        )
-        return self.in_production(problem)
+        ledger, then = self._decided(statement.name, told, dry_run)
+        row = deployment.put(
+            self.settings, ledger, statement, model, on_trial=canary, actor=_person(by), reasons=_reasons(reason), then=then
+        )  # fmt: skip
+        return self._would_be(row) if dry_run else self.in_production(problem)
 
     def rollback(
         self,
@@ -797,15 +804,22 @@ class Project:
         canary: bool = False,
         reason: str | Iterable[str] = (),
         by: str | None = None,
+        dry_run: bool = False,
+        told: "Callable[[InProduction], None]" = lambda now: None,
     ) -> InProduction:
         """Go back to an earlier champion, or end a canary.
 
         Parameters
         ----------
         to : str, optional
-            An earlier champion; default: the one before.
+            An earlier champion; default: the one before. Where it is champion already, nothing is done: with `to` the
+            same call can be repeated.
         canary : bool
             Only end the canary.
+        dry_run : bool
+            Say what would be in production; nothing is decided.
+        told : callable
+            Is given what is in production as soon as the decision stands.
 
         Raises
         ------
@@ -815,12 +829,27 @@ class Project:
         from mlloop import deployment
 
         name, why = self.statement(problem).name, _reasons(reason)
+        ledger, then = self._decided(name, told, dry_run)
         if canary:
-            deployment.stop_canary(self.settings, self.ledger, name, _person(by), why)
+            row = deployment.stop_canary(self.settings, ledger, name, _person(by), why, then)
         else:
-            chosen = deployment.known_model(self.ledger, name, to) if to else None
-            deployment.rollback(self.settings, self.ledger, name, chosen, _person(by), why)
-        return self.in_production(problem)
+            chosen, now = deployment.known_model(ledger, name, to) if to else None, self.in_production(problem)
+            if chosen is not None and chosen == now.champion:
+                told(now)
+                return now
+            row = deployment.rollback(self.settings, ledger, name, chosen, _person(by), why, then)
+        return self._would_be(row) if dry_run else self.in_production(problem)
+
+    def _would_be(self, row: "Row") -> InProduction:
+        """What would be in production after a row of a preview."""
+        now = self.in_production(row.problem)
+        if row.kind == "canary":
+            begins = row.subject == "started"
+            deadline = row.details.get("deadline") if begins else None
+            return InProduction(row.problem, now.champion, row.model if begins else None, deadline, now.previous)
+        earlier = self.ledger.earlier_champions(row.problem)
+        before = earlier[: earlier.index(str(row.model))] if row.kind == "rollback" else [now.champion]
+        return InProduction(row.problem, row.model, None, None, before[-1] if before else None)
 
     def serve(
         self,
@@ -874,15 +903,30 @@ class Project:
         return []
 
     def _follow_aliases(self) -> None:
-        """Let MLflow's aliases follow the ledger, in a process of its own: MLflow is heavy, and a service lives long."""
+        """Let MLflow's aliases follow the ledger, in a process of its own: MLflow is heavy, and nobody need wait for it.
+
+        Killed, it leaves aliases that the next start sets.
+        """
         import subprocess
         import sys
 
-        work = (
-            "import mlloop; from mlloop import deployment; p = mlloop.open(); deployment.follow(p.settings, p.ledger)"
-        )
+        file = self.settings.tracking_url.removeprefix("sqlite:///")
+        if file != self.settings.tracking_url and not Path(file).exists():  # nothing was ever registered
+            return
+        work = "import os; os.nice(10); import mlloop; from mlloop.store import tracking; p = mlloop.open(); tracking.mend_aliases(p.ledger, p.settings)"
         nowhere = subprocess.DEVNULL
-        subprocess.Popen([sys.executable, "-c", work], cwd=self.root, stdout=nowhere, stderr=nowhere)
+        subprocess.Popen(
+            [sys.executable, "-c", work], cwd=self.root, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True
+        )  # fmt: skip
+
+    def _decided(self, problem: str, told: "Callable[[InProduction], None]", dry_run: bool):
+        """The ledger for a decision, and what is done once it stands: it is told, then MLflow's aliases follow."""
+
+        def then(settings: Settings, ledger: "Ledger") -> None:
+            told(self.in_production(problem))
+            self._follow_aliases()
+
+        return (self.ledger.dry(), lambda settings, ledger: None) if dry_run else (self.ledger, then)
 
     def predict(
         self,

@@ -35,7 +35,7 @@ def main() -> None:
         output.complain(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        typer.secho("interrupted; finished stages are kept and the next mlloop run goes on from there", err=True)
+        typer.secho(_interrupted(), err=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,6 +45,16 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         sys.exit(_fault(error) if not _is_no_room(error) else 1)
+
+
+def _interrupted() -> str:
+    """What a stopped command had decided by then, so that nobody decides it twice."""
+    from mlloop.store.chain import RECORDED
+
+    later = "finished stages are kept and the next mlloop run goes on from there"
+    if not RECORDED:
+        return f"interrupted; nothing was decided, {later}"
+    return f"interrupted; recorded in the ledger before that, and in effect:\n{output.recorded(RECORDED)}\nDo not decide it again; {later}"
 
 
 def _is_no_room(error: Exception) -> bool:

@@ -23,7 +23,8 @@ def tick(
     Without --at the next turn of the problem's schedule is made, if its time has come. Safe to run twice and to kill.
     """
     project = options.project()
-    with output.words(as_json) as watch:
+    output.lost(project)
+    with output.words(as_json) as watch, output.as_it_is_decided(as_json or dry_run):
         done = project.tick(problem, at=options.moment(at), dry_run=dry_run, watch=watch)
     _print_turn(done, as_json, dry_run)
     if not dry_run and not done.fresh:
@@ -77,7 +78,8 @@ def retrain(
     """Train a challenger on the data up to now, whatever the policy says; gate and canary are asked as always."""
     project = options.project()
     now = options.moment(at) or clock.now().replace(minute=0, second=0, microsecond=0)
-    with output.words(as_json) as watch:
+    output.lost(project)
+    with output.words(as_json) as watch, output.as_it_is_decided(as_json):
         ended = project.retrain(problem, at=now, explore=explore, reason=reason or (), by=by, watch=watch)
     production = project.in_production(problem)
     if as_json:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,41 @@ def pages(project: "Project", again: bool = True) -> "list[Path]":
 def in_production(now: "InProduction", in_json: bool) -> None:
     """Print which models are in production."""
     if in_json:
-        return as_json(now)
+        as_json(now)
+    else:
+        typer.echo(production_line(now))
+    sys.stdout.flush()
+
+
+def production_line(now: "InProduction") -> str:
+    """Which models are in production, in a line."""
     short = lambda digest: digest[:12] if digest else "no model"
     canary = f"; canary {short(now.canary)} until {str(now.until)[:16]}" if now.canary else ""
-    typer.echo(f"{now.problem}: in production {short(now.champion)}{canary}; before {short(now.previous)}")
+    return f"{now.problem}: in production {short(now.champion)}{canary}; before {short(now.previous)}"
+
+
+@contextlib.contextmanager
+def as_it_is_decided(quiet: bool) -> Iterator[None]:
+    """Print each decision on standard error in the moment in which it stands: what follows may take minutes."""
+    from mlloop.store import chain
+
+    told = lambda row: typer.echo(f"recorded{recorded([row]).removeprefix(' ')}", err=True)
+    if not quiet:
+        chain.TOLD.append(told)
+    try:
+        yield
+    finally:
+        if not quiet:
+            chain.TOLD.remove(told)
+
+
+def recorded(rows) -> str:
+    """The decisions that a stopped command had recorded, a line each."""
+    line = lambda row: (
+        f"  #{row.id} {row.problem}: {' '.join(filter(None, (row.kind, row.subject[:12], row.verdict)))}"
+        + (f", model {row.model[:12]}" if row.model else "")
+    )
+    return "\n".join(map(line, rows))
 
 
 def decisions(rows, whole: bool = False) -> None:

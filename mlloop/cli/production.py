@@ -1,5 +1,7 @@
 """Commands on the model in production: promote, rollback, serve, predict."""
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,8 @@ from mlloop.cli import options, output
 from mlloop.core.formatting import number
 
 app = typer.Typer()
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be in production; nothing is decided.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")]
 
 
 @app.command(epilog="Example: mlloop promote --problem employment --reason 'agreed with the owner'")
@@ -20,27 +24,55 @@ def promote(
     canary: Annotated[bool, typer.Option("--canary", help="On a share of the requests, beside the champion.")] = False,
     reason: options.Reason = None,
     by: options.By = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: options.Json = False,
 ) -> None:
     """Put a model that its gate let pass into production."""
-    now = options.project().promote(problem, model, canary=canary, reason=reason or (), by=by)
-    output.in_production(now, as_json)
+    project = options.project()
+    output.lost(project)
+    decide = partial(project.promote, problem, model, canary=canary, reason=reason or (), by=by)
+    _decide(project, decide, dry_run, yes, as_json)
+
+
+def _decide(project, decide, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Show what would be, ask a person on a terminal, decide, and print the result in the moment in which it stands."""
+    is_asked = not (yes or as_json or dry_run) and sys.stdin.isatty() and sys.stdout.isatty()
+    if dry_run or is_asked:
+        then = decide(dry_run=True)
+        if as_json:
+            return output.as_json({**vars(then), "dry_run": True})
+        now = project.in_production(then.problem)
+        typer.echo(f"now       {output.production_line(now)}\nwould be  {output.production_line(then)}")
+        if dry_run:
+            return
+        if then == now or not typer.confirm("Decide so?"):
+            typer.echo("nothing was decided" if then != now else "nothing to decide: it is so already")
+            return
+    decide(told=lambda now: output.in_production(now, as_json))
 
 
 @app.command(epilog="Example: mlloop rollback --problem employment --reason 'complaints since Monday'")
 def rollback(
     problem: options.Problem = None,
     to: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="An earlier champion; default: the one before.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="An earlier champion, so that repeating it changes nothing; default: the one before."
+        ),
     ] = None,
     canary: Annotated[bool, typer.Option("--canary", help="Only end the canary.")] = False,
     reason: options.Reason = None,
     by: options.By = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: options.Json = False,
 ) -> None:
     """Go back to an earlier champion, or end a canary."""
-    now = options.project().rollback(problem, to=to, canary=canary, reason=reason or (), by=by)
-    output.in_production(now, as_json)
+    project = options.project()
+    output.lost(project)
+    decide = partial(project.rollback, problem, to=to, canary=canary, reason=reason or (), by=by)
+    _decide(project, decide, dry_run, yes, as_json)
 
 
 @app.command(epilog="Example: mlloop serve --problem shop --problem employment --port 8000")

@@ -25,6 +25,8 @@ class Head:
     hash: str
 
 
+RECORDED: list[Any] = []  # the rows that this process wrote, for whoever must tell of them when it is stopped
+TOLD: list[Callable[[Any], None]] = []  # are given each row that this process writes, in the moment in which it stands
 EMPTY = Head(0, NOTHING_BEFORE)
 
 
@@ -147,6 +149,14 @@ class Memory:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def recorded(rows: Iterable[Any]) -> None:
+    """Note rows that were written, and tell whoever wants to be told."""
+    for row in rows:
+        RECORDED.append(row)
+        for told in TOLD:
+            told(row)
 
 
 def last_anchored(path: Path) -> Head | None:

@@ -5,6 +5,7 @@ reordered row is found. What is in production is never stored apart: it is read 
 """
 
 import contextlib
+import copy
 import datetime as dt
 import json
 import os
@@ -177,8 +178,20 @@ class Ledger:
                 return known
             rows = _Rows(self, connection)
             written = [self._write(connection, ruled) for ruled in champions.ruled(rows, entry)]
+        chain.recorded(written)
         self._anchored(written[-1])
         return written[0]
+
+    def dry(self) -> "Ledger":
+        """The same ledger for a preview: an entry is held against the rules, and not written."""
+        made = copy.copy(self)
+        made.append = made._preview  # type: ignore[method-assign]
+        return made
+
+    def _preview(self, entry: Entry) -> Row:
+        entry = champions.completed(checked(entry, self.where), self.where)
+        with self._reading() as connection:
+            return self._row(self._next(connection, champions.ruled(_Rows(self, connection), entry)[0]))
 
     def recorded(self, problem: str, key: str) -> bool:
         """Whether a decision of the problem is recorded under that key."""
@@ -236,9 +249,13 @@ class Ledger:
 
     def previous_champion(self, problem: str) -> str | None:
         """The model that `rollback` would go back to."""
-        with self._reading() as connection:
-            earlier = champions.earlier(_Rows(self, connection), problem)
+        earlier = self.earlier_champions(problem)
         return earlier[-1] if earlier else None
+
+    def earlier_champions(self, problem: str) -> list[str]:
+        """The models that a rollback can go back to, the latest last."""
+        with self._reading() as connection:
+            return champions.earlier(_Rows(self, connection), problem)
 
     def canary(self, problem: str, at: dt.datetime | None = None) -> Row | None:
         """The row that started the canary that is on, now or as of `at`."""
@@ -486,6 +503,13 @@ class Ledger:
         self._ready = True
 
     def _write(self, connection: sa.Connection, entry: Entry) -> Row:
+        written = self._next(connection, entry)
+        connection.execute(sa.insert(decisions).values(written))
+        connection.execute(sa.update(head).values(last=written["id"], hash=written["hash"]))
+        return self._row(written)
+
+    def _next(self, connection: sa.Connection, entry: Entry) -> dict[str, Any]:
+        """The row of an entry as it comes next, by column."""
         top = self._top(connection)
         last = connection.execute(sa.select(decisions).where(decisions.c.id == top["last"])).mappings().one_or_none()
         if (last["hash"] if last else NOTHING_BEFORE) != top["hash"]:
@@ -493,10 +517,7 @@ class Ledger:
         at = self._clock().isoformat(timespec="microseconds")
         written = {name: _canonical(value) if name in _JSON else value for name, value in entry.columns().items()}
         written |= {"id": top["last"] + 1, "at": max(at, last["at"]) if last else at, "previous": top["hash"]}
-        written["hash"] = _hash(written)
-        connection.execute(sa.insert(decisions).values(written))
-        connection.execute(sa.update(head).values(last=written["id"], hash=written["hash"]))
-        return self._row(written)
+        return {**written, "hash": _hash(written)}
 
     def _known(self, connection: sa.Connection, entry: Entry) -> Row | None:
         """The row already recorded under the same key."""
