@@ -275,7 +275,7 @@ class Loop:
         gain = (
             self._gain(self.canary, self.world.between(self.canary_since, last)) if last > self.canary_since else None
         )
-        trial = canary.decide(terms, canary.Seen(int(answered), 0, 1.0), gain, None, now)
+        trial = canary.decide(terms, canary.CanaryUsage(int(answered), 0, 1.0), gain, None, now)
         if trial.outcome is None:
             return
         if trial.outcome == "promoted":

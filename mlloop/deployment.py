@@ -295,7 +295,7 @@ def _judgement(settings, ledger, statement, on: Row, labels, now) -> canary.Tria
         days=statement.time.label_delay_days if terms.paired else 0
     )  # requested before the canary, labelled after it was trained
     log = prediction_log.read(prediction_log.folder_of(settings, statement.name), since=terms.since - early, until=now)
-    own = canary.seen(log[log["at"] >= terms.since], str(on.model))
+    own = canary.usage(log[log["at"] >= terms.since], str(on.model))
     try:
         champion = ledger.champion(statement.name)  # after a fallback: the rule
         in_production, candidate = (

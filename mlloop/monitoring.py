@@ -198,16 +198,16 @@ def guessed(
     return estimate, probability
 
 # %% ../nbs/25_monitoring.ipynb #86a29448
-def _doubts(found: Mapping[str, Any], history: Sequence[Mapping[str, Any]], model: str) -> list[str]:
+def _doubts(estimate: Mapping[str, Any], history: Sequence[Mapping[str, Any]], model: str) -> list[str]:
     why = []
-    if found["unreached"] > 0.5:
-        why.append(f"{percent(found['unreached'])} of the rows are of kinds that the reference hardly has")
+    if estimate["unreached"] > 0.5:
+        why.append(f"{percent(estimate['unreached'])} of the rows are of kinds that the reference hardly has")
     known = [
         one for one in history if one["model"] == model and one.get("estimated_then") is not None and one["trusted"]
     ]
     if known:
         last = known[-1]
-        gap, error = abs(last["value"] - last["estimated_then"]), float(np.hypot(last["se"], found["spread"]))
+        gap, error = abs(last["value"] - last["estimated_then"]), float(np.hypot(last["se"], estimate["spread"]))
         if gap > OFF * error:
             why.append(
                 f"for the period until {last['period']['until'][:10]} it said {number(last['estimated_then'])}, and the labels then showed {number(last['value'])}"
@@ -299,22 +299,22 @@ def _activities(metric: str, reference: Reference, answers: Answers) -> list[dic
     return sorted(rows, key=lambda one: one["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #f8d6bea6
-def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def health(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """One of 'ok', 'watch', 'worse', 'feed broken', 'not enough rows'; and a sentence for a product owner.
 
     Parameters
     ----------
-    found : dict
+    observed : dict
         feed, estimated, realised, rows, latency, errors of the period.
     earlier : list of dict
         Monitoring products, the oldest first.
     """
-    policy, model = statement.retrain, found["model"]
-    broken = found["feed"]["findings"]
+    policy, model = statement.retrain, observed["model"]
+    broken = observed["feed"]["findings"]
     if broken:
         more = f" ({len(broken) - 1} more findings)" if len(broken) > 1 else ""
         return "feed broken", f"The feed is broken, so nothing can be said of the model: {broken[0]['said']}{more}"
-    periods, label, watched = [*earlier, found], metrics.metric(statement.success.metric).label, []
+    periods, label, watched = [*earlier, observed], metrics.metric(statement.success.metric).label, []
     realised_ = streak("realised", realised_results(periods, model, policy.max_labels_missing), policy)
     for what, one in (
         ("labels show", realised_),
@@ -333,16 +333,16 @@ def health(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mappi
                 f"The model is worse than it was: {said}, in {one.worse} of the last {len(one.marks)} periods.",
             )
         watched.append(f"{said}; so far that may be chance or pass")
-    if found["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
+    if observed["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
         return (
             "not enough rows",
-            f"The model answered {found['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said.",
+            f"The model answered {observed['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said.",
         )
-    watched += _slow(statement, found)
+    watched += _slow(statement, observed)
     if watched:
         return "watch", f"To be watched: {'; '.join(watched)}."
-    truths = [one for one in found["realised"] if one["model"] == model]
-    return "ok", f"The model is all right: {_good(label, truths, found['estimated'], found)}"
+    truths = [one for one in observed["realised"] if one["model"] == model]
+    return "ok", f"The model is all right: {_good(label, truths, observed['estimated'], observed)}"
 
 # %% ../nbs/25_monitoring.ipynb #eb63ea88
 def _worse(label: str, mark: PeriodResult, what: str) -> str:
@@ -350,18 +350,20 @@ def _worse(label: str, mark: PeriodResult, what: str) -> str:
             f"{number(mark.reference)} ({number(mark.standard_errors)} standard errors)")  # fmt: skip
 
 # %% ../nbs/25_monitoring.ipynb #79d3cf73
-def _slow(statement: Problem, found: Mapping[str, Any]) -> list[str]:
+def _slow(statement: Problem, observed: Mapping[str, Any]) -> list[str]:
     said, limit = [], statement.success.max_latency_ms
-    if (found["latency"]["p99_ms"] or 0) > limit:
+    if (observed["latency"]["p99_ms"] or 0) > limit:
         said.append(
-            f"one answer in a hundred took {number(found['latency']['p99_ms'])} ms or longer, {number(limit)} are allowed"
+            f"one answer in a hundred took {number(observed['latency']['p99_ms'])} ms or longer, {number(limit)} are allowed"
         )
-    if (found["errors"]["share"] or 0) > 0.01:
-        said.append(f"{percent(found['errors']['share'])} of the answers failed")
+    if (observed["errors"]["share"] or 0) > 0.01:
+        said.append(f"{percent(observed['errors']['share'])} of the answers failed")
     return said
 
 # %% ../nbs/25_monitoring.ipynb #73965876
-def _good(label: str, truths: Sequence[Mapping[str, Any]], guess: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def _good(
+    label: str, truths: Sequence[Mapping[str, Any]], guess: Mapping[str, Any], observed: Mapping[str, Any]
+) -> str:
     known = [one for one in truths if one["value"] is not None]
     said = []
     if known:
@@ -457,13 +459,13 @@ WORDS = {"ok": "The model is all right", "watch": "To be watched", "worse": "The
          "not enough rows": "Too few answers to say"}  # fmt: skip
 
 
-def headline(statement: Problem, found: Mapping[str, Any]) -> str:
+def headline(statement: Problem, observed: Mapping[str, Any]) -> str:
     """Is it all right, since when, why not, what happens next: as Markdown."""
-    next_ = NEXT[found["health"]].format(k=statement.retrain.k, n=statement.retrain.n)
-    until = f"{found['period']['from'][:10]} to {found['period']['until'][:10]}"
-    return (f"### {WORDS[found['health']]}\n\n{found['said']}\n\n"
+    next_ = NEXT[observed["health"]].format(k=statement.retrain.k, n=statement.retrain.n)
+    until = f"{observed['period']['from'][:10]} to {observed['period']['until'][:10]}"
+    return (f"### {WORDS[observed['health']]}\n\n{observed['said']}\n\n"
             f"**What happens next:** {next_}\n\n"
-            f"Model {found['model'][:12]}, in production since {found['since'][:10]}; period {until}, {found['rows']:,} answers.")  # fmt: skip
+            f"Model {observed['model'][:12]}, in production since {observed['since'][:10]}; period {until}, {observed['rows']:,} answers.")  # fmt: skip
 
 # %% ../nbs/25_monitoring.ipynb #9756cc8e
 def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -506,89 +508,89 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     )
 
 # %% ../nbs/25_monitoring.ipynb #21926ec0
-def methods_table(found: Mapping[str, Any]) -> pd.DataFrame:
+def methods_table(observed: Mapping[str, Any]) -> pd.DataFrame:
     """What each method says, and the reference: figure, low, high, rows."""
     rows = [
-        ("reference", found["reference"]),
-        *((ESTIMATION_METHODS[name], one) for name, one in found["methods"].items()),
+        ("reference", observed["reference"]),
+        *((ESTIMATION_METHODS[name], one) for name, one in observed["methods"].items()),
     ]
     kept = [(name, one["value"], one["low"], one["high"], one["n"]) for name, one in rows]
     return pd.DataFrame(kept, columns=["of", "figure", "low", "high", "rows"]).set_index("of").round(4)
 
 # %% ../nbs/25_monitoring.ipynb #e92d7603
-def findings_table(found: Mapping[str, Any]) -> pd.DataFrame:
+def findings_table(observed: Mapping[str, Any]) -> pd.DataFrame:
     """What is wrong with the feed: table, column, what, figure, limit, in words."""
     rows = [
         (one["table"], one["column"] or "", one["kind"], number(one["value"]), number(one["threshold"]), one["said"])
-        for one in found["findings"]
+        for one in observed["findings"]
     ]
     return pd.DataFrame(rows, columns=["table", "column", "what", "figure", "limit", "in words"]).set_index("table")
 
 # %% ../nbs/25_monitoring.ipynb #0a600eea
-def why_table(found: Mapping[str, Any]) -> pd.DataFrame:
+def why_table(observed: Mapping[str, Any]) -> pd.DataFrame:
     """The groups that got worst: group, figure, reference, worse by, standard errors, rows, by."""
     rows = [(f"{one['slice']} {one['group']}", number(one["value"]), number(one["reference"]), number(one["worse_by"]),
-             number(one['standard_errors']), one["n"], one["by"]) for one in found["segments"] if one["worse_by"] > 0]  # fmt: skip
+             number(one['standard_errors']), one["n"], one["by"]) for one in observed["segments"] if one["worse_by"] > 0]  # fmt: skip
     columns = ["group", "figure", "reference", "worse by", "standard errors", "rows", "by"]
     return pd.DataFrame(rows, columns=columns).set_index("group")
 
 # %% ../nbs/25_monitoring.ipynb #542e5348
-def drift_figure(found: Mapping[str, Any]) -> pd.DataFrame:
+def drift_figure(observed: Mapping[str, Any]) -> pd.DataFrame:
     """For `plot_drift`: column and value (distance over its threshold), alert."""
-    rows = [(one["name"], one["value"] / one["threshold"], one["alert"]) for one in found["features"]]
+    rows = [(one["name"], one["value"] / one["threshold"], one["alert"]) for one in observed["features"]]
     return pd.DataFrame(rows, columns=["column", "value", "alert"])
 
 # %% ../nbs/25_monitoring.ipynb #4df3e84a
 def _figure_row(
-    question: str, one: Mapping[str, Any], period: Mapping[str, str], policy: Any, broken: Iterable[str]
+    question: str, figure: Mapping[str, Any], period: Mapping[str, str], policy: Any, broken: Iterable[str]
 ) -> tuple[str, str, str, str, str, str]:
     """The line of a realised or estimated figure: question, figure, interval, reference, limit, verdict."""
     limit = f"{number(policy.standard_errors)} standard errors and {number(policy.margin)}"
-    if one.get("value") is None:
-        return (question, "none", "", "", limit, one["why"])
-    span, why = one.get("period", period), one["why"]
+    if figure.get("value") is None:
+        return (question, "none", "", "", limit, figure["why"])
+    span, why = figure.get("period", period), figure["why"]
     if span["from"] in broken:
         why = FEED_BROKEN
-    is_bad = is_worse(period_result(one, span, not why), policy)
+    is_bad = is_worse(period_result(figure, span, not why), policy)
     verdict = "worse" if is_bad else f"not relied on: {why}" if why else "all right"
-    interval = f"{number(one['low'])} to {number(one['high'])}"
-    return (question, number(one["value"]), interval, number(one["reference"]["value"]), limit, verdict)
+    interval = f"{number(figure['low'])} to {number(figure['high'])}"
+    return (question, number(figure["value"]), interval, number(figure["reference"]["value"]), limit, verdict)
 
 # %% ../nbs/25_monitoring.ipynb #8016185e
-def closing(statement: Problem, found: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
+def closing(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """The page's last table: question, figure, interval, reference, threshold, verdict."""
-    policy, guess = statement.retrain, found["estimated"]
-    broken = broken_feed_periods([*earlier, found])
-    truths = [one for one in found["realised"] if one["value"] is not None]
+    policy, guess = statement.retrain, observed["estimated"]
+    broken = broken_feed_periods([*earlier, observed])
+    truths = [one for one in observed["realised"] if one["value"] is not None]
     label = metrics.metric(statement.success.metric).label
     rows = [
         (
             "is the feed in order?",
-            f"{len(found['feed']['findings'])} findings",
+            f"{len(observed['feed']['findings'])} findings",
             "",
             "",
             "0",
-            "yes" if found["feed"]["status"] == "ok" else "no",
+            "yes" if observed["feed"]["status"] == "ok" else "no",
         )
     ]
     for what, one in [
         ("estimated", guess),
         *([(f"realised until {truths[-1]['period']['until'][:10]}", truths[-1])] if truths else []),
     ]:
-        rows.append(_figure_row(f"{label}, {what}", one, found["period"], policy, broken))
-    took = found["latency"]["p99_ms"]
-    slow = "" if took is None else "yes" if took <= found["latency"]["limit_ms"] else "no"
+        rows.append(_figure_row(f"{label}, {what}", one, observed["period"], policy, broken))
+    took = observed["latency"]["p99_ms"]
+    slow = "" if took is None else "yes" if took <= observed["latency"]["limit_ms"] else "no"
     rows.append(
-        ("99 of 100 answers take at most (ms)", number(took), "", "", number(found["latency"]["limit_ms"]), slow)
+        ("99 of 100 answers take at most (ms)", number(took), "", "", number(observed["latency"]["limit_ms"]), slow)
     )
     rows.append(
         (
             "answers that failed",
-            percent(found["errors"]["share"]),
+            percent(observed["errors"]["share"]),
             "",
             "",
             "1%",
-            "yes" if found["errors"]["share"] <= 0.01 else "no",
+            "yes" if observed["errors"]["share"] <= 0.01 else "no",
         )
     )
     return pd.DataFrame(rows, columns=["question", "figure", "interval", "reference", "limit", "verdict"]).set_index(

@@ -532,7 +532,7 @@ class Slice(Part):
 class AgainstChampion(Part):
     """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared."""
 
-    said: str
+    summary: str = Field(alias="said")
     digest: str | None
     gain: Estimate | None
     since: str | None = None
@@ -614,12 +614,12 @@ class Evaluation(Product):
     refit: Refit | None = None
 
 
-class Asked(Part):
-    """What a fresh process answered: `same` of `asked`; None: it could not be asked."""
+class Reproduction(Part):
+    """How many predictions a fresh process repeats: `same` of `predictions`; None: it gave none."""
 
-    asked: int
+    predictions: int = Field(alias="asked")
     same: int | None
-    said: str
+    summary: str = Field(alias="said")
 
 
 class AttainableModel(Interval):
@@ -654,7 +654,7 @@ class Attainable(Part):
     champion: AttainableModel | None
     rule: AttainableRule | None
     gains: Gains
-    said: str
+    summary: str = Field(alias="said")
 
 
 class ValidationGate(Product):
@@ -663,7 +663,7 @@ class ValidationGate(Product):
     stage: Literal["validation_gate"] = "validation_gate"
     verdict: Verdict
     model: str
-    asked: Asked
+    reproduction: Reproduction = Field(alias="asked")
     attainable: Attainable | None = None
 
 
@@ -713,7 +713,7 @@ class FeedFinding(Part):
     kind: str
     value: Number
     threshold: Number
-    said: str
+    summary: str = Field(alias="said")
 
 
 class Feed(Part):
@@ -747,7 +747,7 @@ class Drift(Part):
     columns: list[DriftedColumn]
     rows: int
     left_out: list[NotCompared]
-    said: str
+    summary: str = Field(alias="said")
 
 
 # how the estimates of a period without labels are called, the most trusted first
@@ -875,7 +875,7 @@ class Monitoring(Product):
     calibration: Calibration | None
     explains: Explains
     health: Literal["ok", "watch", "worse", "feed broken", "not enough rows"]
-    said: str
+    summary: str = Field(alias="said")
     alert: bool
 
 
@@ -887,7 +887,7 @@ class Retraining(Product):
     as_of: str
     action: str
     verdict: Literal["yes", "maybe", "no"]
-    said: str
+    summary: str = Field(alias="said")
     change: str
     evidence: list[Evidence]
 

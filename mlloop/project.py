@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlloop.loop.backtest import Policy, Replayed
-    from mlloop.loop.history import History, Told
+    from mlloop.loop.history import History, TurnProgress
     from mlloop.loop.session import Session
     from mlloop.loop.turn import Turned
     from mlloop.pipeline.plan import Plan
@@ -78,7 +78,7 @@ def _show_in_notebook() -> None:
         displays.register(formatter.formatters["text/html"])
 
 
-def moment(given: dt.datetime | dt.date | str, name: str = "at") -> dt.datetime:
+def moment(time: dt.datetime | dt.date | str, name: str = "at") -> dt.datetime:
     """A moment as a naive datetime in UTC.
 
     Parameters
@@ -94,21 +94,21 @@ def moment(given: dt.datetime | dt.date | str, name: str = "at") -> dt.datetime:
     from mlloop.problem import utc
 
     try:
-        return utc(given)
+        return utc(time)
     except MlloopError as error:
-        what = f"{name} is {given!r}, which is not a time such as 2025-03-31 or 2025-03-31T12:00"
+        what = f"{name} is {time!r}, which is not a time such as 2025-03-31 or 2025-03-31T12:00"
         step = "Give one of these forms, in UTC; what is decided when: mlloop log"
         raise UsageError(what, next_step=step) from error
 
 
-def _reasons(given: str | Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _reasons(reason: str | Iterable[str]) -> tuple[str, ...]:
+    return (reason,) if isinstance(reason, str) else tuple(reason)
 
 
-def _person(given: str | None) -> str:
+def _person(name: str | None) -> str:
     import getpass
 
-    return given or getpass.getuser()
+    return name or getpass.getuser()
 
 
 @dataclass(frozen=True)
@@ -1047,7 +1047,7 @@ class Project:
         now = moment(at) if at else clock.now()
         with self.session(problem, watch=watch) as held:
             period = turn.last_period(held, now, bool(at))
-            path = turn.looked_at(held, period)
+            path = turn.monitoring_product(held, period)
         return Monitored(held.plan.problem, period.until, products.load_kept(path), path.with_suffix(".ipynb"))
 
     def retrain(
@@ -1087,7 +1087,7 @@ class Project:
         every: int | None = None,
         always: bool = True,
         pages: bool = True,
-        told: "Callable[[Told], None]" = lambda line: None,
+        on_turn: "Callable[[TurnProgress], None]" = lambda line: None,
         watch: Watch = lambda word: None,
     ) -> "History":
         """Replay a history with the loop, and measure it against never and always retraining.
@@ -1102,7 +1102,7 @@ class Project:
             Whether to compare with fixed schedules of retraining as well.
         pages : bool
             Whether to make the notebooks of what was decided, and the page.
-        told : callable
+        on_turn : callable
             Is given each turn once it is made.
 
         Returns
@@ -1116,7 +1116,7 @@ class Project:
         start.must_be_in_production(self.settings, plan)
         from mlloop.loop import history
 
-        return history.loop(self.settings, plan, end, begin, every, told, watch, always, pages)
+        return history.loop(self.settings, plan, end, begin, every, on_turn, watch, always, pages)
 
     def policies(self, problem: str | None = None) -> "list[Policy]":
         """The retraining policies that `backtest` compares."""
@@ -1132,7 +1132,7 @@ class Project:
         policy: str | Sequence[str] = (),
         jobs: int = 2,
         keep: bool = False,
-        told: "Callable[[Replayed], None]" = lambda one: None,
+        on_replay: "Callable[[Replayed], None]" = lambda one: None,
         watch: Watch = lambda word: None,
     ) -> dict[str, Any]:
         """Replay the history under several retraining policies, gates and trials included, and compare their worth.
@@ -1149,7 +1149,7 @@ class Project:
             Replays at the same time.
         keep : bool
             Whether to keep the replayed copies of the project.
-        told : callable
+        on_replay : callable
             Is given each replay once it has ended.
 
         Returns
@@ -1165,7 +1165,7 @@ class Project:
         from mlloop.loop import backtest
 
         names = (policy,) if isinstance(policy, str) else policy
-        return backtest.backtest(self.settings, plan, end, names, jobs, told, watch, keep)
+        return backtest.backtest(self.settings, plan, end, names, jobs, on_replay, watch, keep)
 
     # pages, files and notebooks
 

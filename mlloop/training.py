@@ -22,7 +22,7 @@ from .comparison import baselines, lookback
 from .models import candidates
 from .store import tracking
 from .core.errors import DataError
-from .comparison.lookback import ALL, Block, Looked, Lookback, RowsPast, UsersPast, past_of
+from .comparison.lookback import ALL, Block, Lookback, LookbackChoice, RowsPast, UsersPast, past_of
 from .problem import Problem, Recommendation
 
 # %% ../nbs/20_training.ipynb #19c9b0c4
@@ -45,7 +45,9 @@ class Material:
     trained: dict[str, Any]
 
 # %% ../nbs/20_training.ipynb #f1cce175
-def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None) -> Material:
+def material(
+    statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None
+) -> Material:
     """What a model learns from before the holdout period; `read` gives an Ibis table for a table's reference.
 
     Parameters
@@ -64,27 +66,29 @@ def material(statement: Problem, product: dict[str, Any], read: Callable[[Any], 
     return material_of(past_of(statement, product, read), chosen_lookback, until)
 
 # %% ../nbs/20_training.ipynb #98f33931
-def material_of(past: RowsPast | UsersPast, looked: Lookback = ALL, until: pd.Timestamp | None = None) -> Material:
+def material_of(past: RowsPast | UsersPast, lookback: Lookback = ALL, until: pd.Timestamp | None = None) -> Material:
     """What a fit at `until` learns from; None: every labelled row."""
-    at, _ = past.before(until, looked)
+    at, _ = past.before(until, lookback)
     if not len(at):
         raise DataError(
             "no row lies before the holdout period",
             "training",
             "Wait for more rows or shorten time.holdout_days, then: mlloop run",
         )
-    fit_data, time = past.given(looked, until), past.time
+    fit_data, time = past.fit_data(lookback, until), past.time
     has_users = isinstance(past, UsersPast)
-    example = pd.DataFrame({"user": fit_data["events"]["user"].dropna().unique()[:5]}) if has_users else fit_data["X"].head(5)
+    example = (
+        pd.DataFrame({"user": fit_data["events"]["user"].dropna().unique()[:5]}) if has_users else fit_data["X"].head(5)
+    )
     span = {"from": time.iloc[at].min(), "until": until} if time is not None else {"from": None, "until": None}
     return Material(fit_data, example, {"rows": len(at), **span})
 
 # %% ../nbs/20_training.ipynb #1cfc74ad
-def fitted(model, learned_from: Material, looked: Lookback = ALL, seed: int = 0):
+def fitted(model, learned_from: Material, chosen: Lookback = ALL, seed: int = 0):
     """`model`, fitted to the material."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=FutureWarning)
-        return lookback.fitted(model, learned_from.fit_data, looked, seed)
+        return lookback.fitted(model, learned_from.fit_data, chosen, seed)
 
 # %% ../nbs/20_training.ipynb #b413789a
 def saved(model, folder: Path, checkpoint: Path) -> dict[str, str]:
@@ -108,68 +112,111 @@ class Stretch:
     """A model to be judged: what it learns from, which block it predicts, and which half of its rows (None: all)."""
 
     block: Block
-    looked: Lookback = ALL
+    lookback: Lookback = ALL
     half: bool | None = None
 
 # %% ../nbs/20_training.ipynb #aeebe4db
-def stretches_of(windows: dict[str, Any] | None, looked: Looked | None = None, refit: bool = True) -> list[Stretch]:
+def stretches_of(
+    windows: dict[str, Any] | None, choice: LookbackChoice | None = None, refit: bool = True
+) -> list[Stretch]:
     """The models that are judged, the earliest block first.
 
     Parameters
     ----------
-    looked : Looked, optional
+    choice : LookbackChoice, optional
         The comparison of a retraining; None: a first run, with the holdout period as its one block.
     refit : bool
         False: one model is judged and released, so that there is one block.
     """
-    if looked is None:
+    if choice is None:
         names = ("train_until", "holdout_from", "holdout_until")
-        return [Stretch(Block(*(pd.Timestamp(windows[name]) for name in names)) if windows else Block(pd.Timestamp(0), None, None))]
+        return [
+            Stretch(
+                Block(*(pd.Timestamp(windows[name]) for name in names))
+                if windows
+                else Block(pd.Timestamp(0), None, None)
+            )
+        ]
     if not refit:
-        first, last = looked.blocks[0], looked.blocks[-1]
-        return [Stretch(replace(first, until=last.until), looked.chosen)]
-    if looked.halves[0] == looked.halves[1]:
-        return [Stretch(block, looked.halves[0]) for block in looked.blocks]
-    return [Stretch(block, looked.halves[half], bool(half)) for block in looked.blocks for half in (0, 1)]
+        first, last = choice.blocks[0], choice.blocks[-1]
+        return [Stretch(replace(first, until=last.until), choice.chosen)]
+    if choice.halves[0] == choice.halves[1]:
+        return [Stretch(block, choice.halves[0]) for block in choice.blocks]
+    return [Stretch(block, choice.halves[half], bool(half)) for block in choice.blocks for half in (0, 1)]
 
 # %% ../nbs/20_training.ipynb #dce1ef5b
-def judged_models(past: RowsPast | UsersPast, recipe: dict[str, Any], stretches: list[Stretch], folder: Path, checkpoint: Path) -> list[dict[str, Any]]:
+def judged_models(
+    past: RowsPast | UsersPast, recipe: dict[str, Any], stretches: list[Stretch], folder: Path, checkpoint: Path
+) -> list[dict[str, Any]]:
     """Fit and keep the models of `stretches` below `folder`; one dict each: path, digest, form, what it learnt and which block it predicts."""
     judged = []
     for position, stretch in enumerate(stretches):
         own_checkpoint = checkpoint.with_name(f"{checkpoint.name}-{position}")
-        learned_from = material_of(past, stretch.looked, stretch.block.learnt_until)
-        model = fitted(candidates.from_recipe(recipe, past.statement.task, str(own_checkpoint)), learned_from, stretch.looked, recipe["seed"])
+        learned_from = material_of(past, stretch.lookback, stretch.block.learnt_until)
+        model = fitted(
+            candidates.from_recipe(recipe, past.statement.task, str(own_checkpoint)),
+            learned_from,
+            stretch.lookback,
+            recipe["seed"],
+        )
         stored = saved(model, folder / str(position), own_checkpoint)
         iso = lambda moment: moment.isoformat() if moment is not None and past.time is not None else None
-        block = {"learnt_until": iso(stretch.block.learnt_until), "since": iso(stretch.block.since), "until": iso(stretch.block.until)}
-        judged.append({**stored, "path": from_root(stored["path"]), **block, "rows": learned_from.trained["rows"], "lookback": stretch.looked.name, "half": stretch.half})
+        block = {
+            "learnt_until": iso(stretch.block.learnt_until),
+            "since": iso(stretch.block.since),
+            "until": iso(stretch.block.until),
+        }
+        judged.append(
+            {
+                **stored,
+                "path": from_root(stored["path"]),
+                **block,
+                "rows": learned_from.trained["rows"],
+                "lookback": stretch.lookback.name,
+                "half": stretch.half,
+            }
+        )
     return judged
 
 # %% ../nbs/20_training.ipynb #2a94d146
-def everything(past: RowsPast | UsersPast, looked: Lookback, windows: dict[str, Any] | None) -> Material:
+def everything(past: RowsPast | UsersPast, lookback: Lookback, windows: dict[str, Any] | None) -> Material:
     """All that is labelled, as the model to be released learns it."""
     until = pd.Timestamp(windows["holdout_until"]) if windows else None
-    learned_from = material_of(past, looked, until)
+    learned_from = material_of(past, lookback, until)
     return learned_from if until is not None else replace(learned_from, trained={**learned_from.trained, "until": None})
 
 # %% ../nbs/20_training.ipynb #901f601c
-def release_of(past: RowsPast | UsersPast, recipe: dict[str, Any], looked: Lookback, windows: dict[str, Any] | None, judged: list[dict[str, Any]], folder: Path, checkpoint: Path):
+def release_of(
+    past: RowsPast | UsersPast,
+    recipe: dict[str, Any],
+    lookback: Lookback,
+    windows: dict[str, Any] | None,
+    judged: list[dict[str, Any]],
+    folder: Path,
+    checkpoint: Path,
+):
     """The model that goes to production if the judged ones pass, what it learnt from, and where it is kept.
 
     Where the statement says `refit: false` it is the one model that is judged, and `judged` is emptied.
     """
     refit = past.statement.refit
     until = pd.Timestamp(judged[-1]["learnt_until"] or 0)
-    learned_from = everything(past, looked, windows) if refit else material_of(past, looked, until)
-    model = fitted(candidates.from_recipe(recipe, past.statement.task, str(checkpoint)), learned_from, looked, recipe["seed"])
+    learned_from = everything(past, lookback, windows) if refit else material_of(past, lookback, until)
+    model = fitted(
+        candidates.from_recipe(recipe, past.statement.task, str(checkpoint)), learned_from, lookback, recipe["seed"]
+    )
     if not refit:
         judged.clear()
     return model, learned_from, saved(model, folder, checkpoint)
 
 # %% ../nbs/20_training.ipynb #73a2ab44
 def registered(
-    statement: Problem, model, stored: dict[str, str], learned_from: Material, tags: dict[str, Any], run: tracking.Tracked
+    statement: Problem,
+    model,
+    stored: dict[str, str],
+    learned_from: Material,
+    tags: dict[str, Any],
+    run: tracking.Tracked,
 ) -> dict[str, Any]:
     """Register the saved model: name, version, digest, form."""
     version = tracking.register_model(
@@ -188,7 +235,9 @@ def signature(statement: Problem, model, example: pd.DataFrame):
     """The MLflow signature: the columns of a request, and of a prediction."""
     from mlflow.models import infer_signature
 
-    predictions: Any = baselines.predict_scores(model, example) if not isinstance(statement.task, Recommendation) else None
+    predictions: Any = (
+        baselines.predict_scores(model, example) if not isinstance(statement.task, Recommendation) else None
+    )
     if isinstance(statement.task, Recommendation):
         lists = model.recommend(example["user"], statement.task.k)
         predictions = pd.DataFrame(lists, columns=[f"item_{position + 1}" for position in range(lists.shape[1])])
@@ -220,7 +269,9 @@ def plot_learning(curve: pd.DataFrame, ax):
     )
 
 # %% ../nbs/20_training.ipynb #bfb5cce2
-def facts(model, stored: dict[str, str], trained: dict[str, Any], judged: Sequence[dict[str, Any]] = ()) -> pd.DataFrame:
+def facts(
+    model, stored: dict[str, str], trained: dict[str, Any], judged: Sequence[dict[str, Any]] = ()
+) -> pd.DataFrame:
     """What was trained, as a table: figure and unit."""
     size = (
         sum(p.stat().st_size for p in Path(stored["path"]).rglob("*"))
@@ -243,7 +294,9 @@ def _before(trained: dict[str, Any]) -> str:
     return f" before {str(trained['until'])[:10]}" if trained["until"] is not None else ""
 
 # %% ../nbs/20_training.ipynb #3f7d5829
-def headline(recipe: dict[str, Any], trained: dict[str, Any], version: dict[str, Any], judged: Sequence[dict[str, Any]] = ()) -> str:
+def headline(
+    recipe: dict[str, Any], trained: dict[str, Any], version: dict[str, Any], judged: Sequence[dict[str, Any]] = ()
+) -> str:
     """What was trained and where it is (Markdown)."""
     text = (
         f"**{recipe['name']} learned from {trained['rows']:,} rows**{_before(trained)}; it is version "
@@ -251,6 +304,9 @@ def headline(recipe: dict[str, Any], trained: dict[str, Any], version: dict[str,
     )
     if not judged:
         return text
-    judged_by = f"{len(judged)} models of the same recipe that had not learnt the rows they predict" if len(judged) > 1 else (
-        f"a model of the same recipe that learned from {judged[0]['rows']:,} rows and none of the holdout period")
+    judged_by = (
+        f"{len(judged)} models of the same recipe that had not learnt the rows they predict"
+        if len(judged) > 1
+        else (f"a model of the same recipe that learned from {judged[0]['rows']:,} rows and none of the holdout period")
+    )
     return f"{text} The evaluation judges {judged_by}; this one, fitted to everything, is released if they pass."

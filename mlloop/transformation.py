@@ -183,14 +183,14 @@ def filter_by_condition(rows: ir.Table, condition: str | None) -> ir.Table:
     return _apply_sql(rows, "SELECT *", "task.where", condition, f"WHERE ({condition})")
 
 # %% ../nbs/13_transformation.ipynb #0e53a85a
-def _apply_sql(rows: ir.Table, select: str, place: str, expression: str, rest: str = "") -> ir.Table:
+def _apply_sql(rows: ir.Table, select: str, where: str, expression: str, rest: str = "") -> ir.Table:
     name = ibis.util.gen_name("rows")
     try:
         return rows.alias(name).sql(f"{select} FROM {name} {rest}", dialect="duckdb")
     except Exception as error:
         message = re.sub(r"\bibis_rows_\w+", "rows", " ".join(str(error).split())[:300])
         raise DataError(
-            f"{expression!r} cannot be computed: {message}", place, "Fix the statement, then: mlloop check"
+            f"{expression!r} cannot be computed: {message}", where, "Fix the statement, then: mlloop check"
         ) from error
 
 # %% ../nbs/13_transformation.ipynb #e42a2de6

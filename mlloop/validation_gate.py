@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', 'better_than_rule', 'better_than_champion',
-           'no_group_left_behind', 'quick_enough', 'can_be_asked', 'released_as_judged', 'decide', 'attainable',
-           'ask_afresh', 'answer', 'is_same', 'headline', 'reasons', 'contest_title', 'losers']
+           'no_group_left_behind', 'quick_enough', 'is_reproducible', 'released_as_judged', 'decide', 'attainable',
+           'reproduce_in_fresh_process', 'answer', 'is_same', 'headline', 'reasons', 'contest_title', 'losers']
 
 # %% ../nbs/22_validation_gate.ipynb #bd2e387c
 import math
@@ -57,7 +57,13 @@ def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
         return missing(name, "the gain over the best rule")
     rule = figures["contenders"][figures["best_rule"]]
     gain, rule_value = rule["gain"], rule["metric"]["value"]
-    passed = True if gain["low"] > 0 and gain["low"] >= least_gain else None if gain["low"] > 0 and gain["value"] >= least_gain else False
+    passed = (
+        True
+        if gain["low"] > 0 and gain["low"] >= least_gain
+        else None
+        if gain["low"] > 0 and gain["value"] >= least_gain
+        else False
+    )
     reason = (
         f"The rule '{rule['name']}' gives {number(rule_value)}: a gain of {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}], "
         f"at least {number(least_gain)} is required."
@@ -66,7 +72,9 @@ def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
         f"needs {number(least_gain)} more than the rule '{rule['name']}' ({number(rule_value)}) with {percent(statement.success.confidence)} "
         f"confidence, the model gives {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}] more"
     )
-    return Check(name, passed, reason, gain["value"], gain["low"], gain["high"], least_gain, label, "" if passed else change)
+    return Check(
+        name, passed, reason, gain["value"], gain["low"], gain["high"], least_gain, label, "" if passed else change
+    )
 
 # %% ../nbs/22_validation_gate.ipynb #18ec53f8
 def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
@@ -124,7 +132,11 @@ def no_group_left_behind(figures: dict[str, Any], statement: Problem) -> list[Ch
         kind_end = better.gain(overall, worst["high" if better.higher_is_better else "low"])
         passed = True if worst["gap"] <= success.max_slice_gap else False if kind_end > success.max_slice_gap else None
         small = len(groups) - len(judged)
-        standing = f"is {number(worst['gap'])} worse than the overall figure" if worst["gap"] > 0 else "is no worse than the overall figure"
+        standing = (
+            f"is {number(worst['gap'])} worse than the overall figure"
+            if worst["gap"] > 0
+            else "is no worse than the overall figure"
+        )
         not_judged = (
             f"; {small} group{'s' if small > 1 else ''} with fewer than {success.min_slice_rows:,} rows {'are' if small > 1 else 'is'} not judged."
             if small
@@ -151,8 +163,20 @@ def no_group_left_behind(figures: dict[str, Any], statement: Problem) -> list[Ch
 def _too_few_for_groups(name: str, groups: list[dict[str, Any]], least: int) -> Check:
     """Left open: so soon after a change no group has rows enough to be judged."""
     most = max(g["n"] for g in groups)
-    reason = f"No group of {name} has the required {least:,} rows (at most {most:,}): whether one is left behind is open."
-    return Check(f"no group of {name} left behind", None, reason, most, None, None, least, "rows", f"{least - most:,} more rows of {name} '{max(groups, key=lambda g: g['n'])['group']}'")
+    reason = (
+        f"No group of {name} has the required {least:,} rows (at most {most:,}): whether one is left behind is open."
+    )
+    return Check(
+        f"no group of {name} left behind",
+        None,
+        reason,
+        most,
+        None,
+        None,
+        least,
+        "rows",
+        f"{least - most:,} more rows of {name} '{max(groups, key=lambda g: g['n'])['group']}'",
+    )
 
 # %% ../nbs/22_validation_gate.ipynb #97fae553
 def quick_enough(figures: dict[str, Any], statement: Problem) -> Check:
@@ -169,15 +193,27 @@ def quick_enough(figures: dict[str, Any], statement: Problem) -> Check:
     return Check(name, passed, reason, p99_ms, None, None, limit, "ms", "" if passed else change)
 
 # %% ../nbs/22_validation_gate.ipynb #fd3eb3da
-def can_be_asked(asked: dict[str, Any] | None) -> Check:
+def is_reproducible(reproduction: dict[str, Any] | None) -> Check:
     """Did a fresh process load the model and predict the same?"""
     name = "can be loaded and asked"
-    if not asked or asked.get("same") is None:
-        failure = (asked or {}).get("said") or "Loading it was not tried."
-        return Check(name, False, failure, unit="answers", must_change=f"the model has to load in a fresh process: {failure}")
-    passed = asked["same"] == asked["asked"] > 0
-    reason = f"A fresh process loaded the model and gave {asked['same']} of {asked['asked']} predictions of the evaluation again."
-    return Check(name, passed, reason, asked["same"], None, None, asked["asked"], "answers", "" if passed else reason)
+    if not reproduction or reproduction.get("same") is None:
+        failure = (reproduction or {}).get("said") or "Loading it was not tried."
+        return Check(
+            name, False, failure, unit="answers", must_change=f"the model has to load in a fresh process: {failure}"
+        )
+    passed = reproduction["same"] == reproduction["asked"] > 0
+    reason = f"A fresh process loaded the model and gave {reproduction['same']} of {reproduction['asked']} predictions of the evaluation again."
+    return Check(
+        name,
+        passed,
+        reason,
+        reproduction["same"],
+        None,
+        None,
+        reproduction["asked"],
+        "answers",
+        "" if passed else reason,
+    )
 
 # %% ../nbs/22_validation_gate.ipynb #c1784384
 def released_as_judged(figures: dict[str, Any], statement: Problem) -> list[Check]:
@@ -198,10 +234,22 @@ def released_as_judged(figures: dict[str, Any], statement: Problem) -> list[Chec
     if worst and worst["fall"] > statement.success.max_slice_gap:
         wrong.append(f"in {worst['slice']} '{worst['group']}' it is {number(worst['fall'])} worse than they are")
     reason = f"On the newest {refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
-    return [Check(name, not wrong, f"{reason}; {'; '.join(wrong)}." if wrong else f"{reason}, {number(bound)} is allowed.", differs, None, None, bound, refit["unit"], "; ".join(wrong))]
+    return [
+        Check(
+            name,
+            not wrong,
+            f"{reason}; {'; '.join(wrong)}." if wrong else f"{reason}, {number(bound)} is allowed.",
+            differs,
+            None,
+            None,
+            bound,
+            refit["unit"],
+            "; ".join(wrong),
+        )
+    ]
 
 # %% ../nbs/22_validation_gate.ipynb #bc755958
-def decide(figures: dict[str, Any], statement: Problem, asked: dict[str, Any] | None) -> dict[str, Any]:
+def decide(figures: dict[str, Any], statement: Problem, reproduction: dict[str, Any] | None) -> dict[str, Any]:
     """The verdict of the validation gate.
 
     Parameters
@@ -209,8 +257,8 @@ def decide(figures: dict[str, Any], statement: Problem, asked: dict[str, Any] | 
     figures : dict
         The product of the evaluation.
     statement : Problem
-    asked : dict or None
-        asked, same, said: see `ask_afresh`.
+    reproduction : dict or None
+        asked, same, said: see `reproduce_in_fresh_process`.
 
     Returns
     -------
@@ -224,12 +272,14 @@ def decide(figures: dict[str, Any], statement: Problem, asked: dict[str, Any] | 
         *no_group_left_behind(figures, statement),
         *released_as_judged(figures, statement),
         quick_enough(figures, statement),
-        can_be_asked(asked),
+        is_reproducible(reproduction),
     ]
     return conclude("validation", checks, main="threshold met")
 
 # %% ../nbs/22_validation_gate.ipynb #1aa0856e
-def attainable(figures: dict[str, Any], statement: Problem, asked: dict[str, Any] | None, model: str) -> dict[str, Any] | None:
+def attainable(
+    figures: dict[str, Any], statement: Problem, reproduction: dict[str, Any] | None, model: str
+) -> dict[str, Any] | None:
     """What is attainable now: best, usable, challenger, champion, rule, their gains, and a sentence; None without a main figure.
 
     Parameters
@@ -243,10 +293,23 @@ def attainable(figures: dict[str, Any], statement: Problem, asked: dict[str, Any
     short = lambda e: {key: e[key] for key in ("value", "low", "high")}
     row = figures["contenders"][rule_at] if rule_at is not None else None
     rule = {"name": row["name"], **short(row["metric"])} if row and is_figure(row.get("metric")) else None
-    champion = {"model": against["digest"], **short(against["metric"])} if against.get("digest") and is_figure(against.get("metric")) else None
+    champion = (
+        {"model": against["digest"], **short(against["metric"])}
+        if against.get("digest") and is_figure(against.get("metric"))
+        else None
+    )
     whole = lambda e: {key: e[key] for key in ("value", "low", "high", "n")} if is_figure(e) else None
-    gains = {"challenger_over_rule": whole(row.get("gain")) if row else None, "challenger_over_champion": whole(against.get("gain")), "champion_over_rule": whole(against.get("over_rule"))}
-    checks = [quick_enough(figures, statement), can_be_asked(asked), *released_as_judged(figures, statement), *no_group_left_behind(figures, statement)]
+    gains = {
+        "challenger_over_rule": whole(row.get("gain")) if row else None,
+        "challenger_over_champion": whole(against.get("gain")),
+        "champion_over_rule": whole(against.get("over_rule")),
+    }
+    checks = [
+        quick_enough(figures, statement),
+        is_reproducible(reproduction),
+        *released_as_judged(figures, statement),
+        *no_group_left_behind(figures, statement),
+    ]
     usable = all(check.passed is not False for check in checks)
     best = _best_of(usable, gains, bool(against.get("digest")))
     label = metrics.metric(statement.success.metric).label
@@ -259,7 +322,11 @@ def attainable(figures: dict[str, Any], statement: Problem, asked: dict[str, Any
 # %% ../nbs/22_validation_gate.ipynb #299f591e
 def _best_of(usable: bool, gains: dict[str, Any], has_champion: bool) -> str:
     surely = lambda gain: gain is not None and gain["low"] > 0
-    if usable and surely(gains["challenger_over_rule"]) and (not has_champion or surely(gains["challenger_over_champion"])):
+    if (
+        usable
+        and surely(gains["challenger_over_rule"])
+        and (not has_champion or surely(gains["challenger_over_champion"]))
+    ):
         return "challenger"
     over_rule = gains["champion_over_rule"]
     return "champion" if has_champion and not (over_rule is not None and over_rule["high"] < 0) else "rule"
@@ -277,7 +344,7 @@ def _attainable_sentence(best: str, main, rule, champion, label: str, statement:
 PATIENCE_S = 120
 
 
-def ask_afresh(training: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
+def reproduce_in_fresh_process(training: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
     """Let the model predict the evaluation's examples in a new Python process.
 
     Parameters
@@ -296,7 +363,9 @@ def ask_afresh(training: dict[str, Any], examples: dict[str, Any]) -> dict[str, 
     import subprocess
     import sys
 
-    request = json.dumps({"path": training["model"]["path"], "digest": training["model"]["digest"], "examples": examples})
+    request = json.dumps(
+        {"path": training["model"]["path"], "digest": training["model"]["digest"], "examples": examples}
+    )
     program = (
         "import sys, json; from mlloop.validation_gate import answer; print(json.dumps(answer(json.load(sys.stdin))))"
     )
@@ -305,7 +374,11 @@ def ask_afresh(training: dict[str, Any], examples: dict[str, Any]) -> dict[str, 
             [sys.executable, "-c", program], input=request, capture_output=True, text=True, timeout=PATIENCE_S
         )
     except subprocess.TimeoutExpired:
-        return {"asked": len(examples["answers"]), "same": None, "said": f"It gave no prediction within {PATIENCE_S} s."}
+        return {
+            "asked": len(examples["answers"]),
+            "same": None,
+            "said": f"It gave no prediction within {PATIENCE_S} s.",
+        }
     if done.returncode:
         error = next((line for line in done.stderr.splitlines() if "Error: " in line), f"exit code {done.returncode}")
         return {"asked": len(examples["answers"]), "same": None, "said": f"Loading it failed: {error}"}

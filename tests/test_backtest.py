@@ -158,9 +158,9 @@ def test_a_killed_backtest_goes_on_and_the_project_stays_as_it_is(tmp_path):
         kept.extend(path.stat().st_mtime_ns for path in copies.glob(turned))
 
     given = (settings, plan, dt.datetime(2025, 3, 17), ["1_of_1"], 1)
-    found = backtest.backtest(*given, told=told, keep=True)
+    found = backtest.backtest(*given, on_replay=told, keep=True)
     assert {"statement", "1_of_1", "never", "always_no_gate"} <= {one["policy"] for one in found["rows"]}
     assert kept and kept[0] == first, "the turn that was made before the kill is not made again"
     assert {path.name for path in settings.state.iterdir()} <= {"backtest", "plans"}
     again: list[bool] = []
-    assert backtest.backtest(*given, told=lambda one: again.append(one.kept)) == found and all(again)
+    assert backtest.backtest(*given, on_replay=lambda one: again.append(one.kept)) == found and all(again)

@@ -42,10 +42,10 @@ def past(changed: str | None, kind: str = "classification", seed: int = 0, n: in
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_after_a_change_only_what_came_since_is_learnt(kind):
-    looked = look_back(past("2025-06-09", kind), LINEAR, WINDOWS)
-    assert abs(looked.changed - pd.Timestamp("2025-06-09")) <= pd.Timedelta(days=4)
-    assert looked.chosen.kind in ("since", "days") and looked.halves[0].kind != "all"
-    weights = looked.chosen.weights(past("2025-06-09").time, pd.Timestamp(WINDOWS["holdout_until"]))
+    choice = look_back(past("2025-06-09", kind), LINEAR, WINDOWS)
+    assert abs(choice.changed - pd.Timestamp("2025-06-09")) <= pd.Timedelta(days=4)
+    assert choice.chosen.kind in ("since", "days") and choice.halves[0].kind != "all"
+    weights = choice.chosen.weights(past("2025-06-09").time, pd.Timestamp(WINDOWS["holdout_until"]))
     assert weights[past("2025-06-09").time < pd.Timestamp("2025-06-01")].sum() == 0
 
 
@@ -73,10 +73,12 @@ def test_too_little_of_the_new_world_is_no_new_world_yet():
 def test_what_is_chosen_on_one_half_predicts_the_other():
     one = past(None)
     first = lookback.Lookback("the last 40 days", "days", days=40)
-    looked = lookback.Looked([], ALL, (ALL, first), blocks_of(one.statement, WINDOWS, one.time)[0], "linear", None)
-    stretches = training.stretches_of(WINDOWS, looked)
-    assert {(s.looked.name, s.half) for s in stretches} == {("all", False), ("the last 40 days", True)}
-    at = one.asked(stretches[0].block)
+    choice = lookback.LookbackChoice(
+        [], ALL, (ALL, first), blocks_of(one.statement, WINDOWS, one.time)[0], "linear", None
+    )
+    stretches = training.stretches_of(WINDOWS, choice)
+    assert {(s.lookback.name, s.half) for s in stretches} == {("all", False), ("the last 40 days", True)}
+    at = one.positions_in(stretches[0].block)
     mask = one.halves(at)
     assert (
         0.4 < mask.mean() < 0.6 and (one.halves(at[::-1]) == mask[::-1]).all()
@@ -133,8 +135,8 @@ def shop(changed: bool, seed: int = 0) -> UsersPast:
 
 def test_a_recommender_forgets_tastes_that_have_gone_and_no_others():
     recipe, windows = candidates.recipe("ease", {}, 0), {**WINDOWS, "holdout_from": "2025-06-23"}
-    looked = look_back(shop(True), recipe, windows)
-    assert looked.chosen != ALL and looked.changed is not None
+    choice = look_back(shop(True), recipe, windows)
+    assert choice.chosen != ALL and choice.changed is not None
     assert look_back(shop(False), recipe, windows).chosen == ALL
 
 
@@ -142,7 +144,7 @@ def test_a_window_is_for_tastes_and_what_was_bought_stays_known():
     one = shop(True)
     short = lookback.Lookback("the last 10 days", "days", days=10)
     whole, cut = (
-        lookback.fitted(candidates.build("ease", SHOP.task), one.given(far, None), far) for far in (ALL, short)
+        lookback.fitted(candidates.build("ease", SHOP.task), one.fit_data(far, None), far) for far in (ALL, short)
     )
     assert (whole.seen_ != cut.seen_).nnz == 0 and cut.history_.nnz < whole.history_.nnz
 
@@ -152,6 +154,10 @@ def test_an_estimator_without_weights_learns_from_rows_drawn_by_them():
     faded = lookback.Lookback("half-life 7 days", "decay", half_life_days=7)
     block = Block(pd.Timestamp("2025-06-30"), pd.Timestamp("2025-06-30"), pd.Timestamp("2025-07-07"))
     for name in ("lightgbm", "perceptron"):
-        model = lookback.fitted(candidates.build(name, one.statement.task), one.given(faded, block.learnt_until), faded)
-        scores, _ = one.said(model, block)
-        assert np.corrcoef(scores, one.rows["a"].iloc[one.asked(block)])[0, 1] < -0.3  # as it is now, not as it was
+        model = lookback.fitted(
+            candidates.build(name, one.statement.task), one.fit_data(faded, block.learnt_until), faded
+        )
+        scores, _ = one.predict(model, block)
+        assert (
+            np.corrcoef(scores, one.rows["a"].iloc[one.positions_in(block)])[0, 1] < -0.3
+        )  # as it is now, not as it was

@@ -14,7 +14,7 @@ from mlloop.core import metrics
 from mlloop.core.verdict import Check, conclude, table
 from mlloop.models import candidates
 from mlloop.problem import Problem
-from mlloop.validation_gate import ask_afresh, decide
+from mlloop.validation_gate import reproduce_in_fresh_process, decide
 
 STATEMENT = Problem.model_validate({
     "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",
@@ -222,7 +222,7 @@ def kept(tmp_path_factory):
 
 
 def test_a_fresh_process_gives_the_same_answers(kept):
-    assert ask_afresh(*kept) == {"asked": 3, "same": 3, "said": ""}
+    assert reproduce_in_fresh_process(*kept) == {"asked": 3, "same": 3, "said": ""}
 
 
 def test_missing_values_travel_as_they_are(kept):
@@ -236,20 +236,20 @@ def test_missing_values_travel_as_they_are(kept):
         }
     )
     asked["answers"] = model.predict_proba(X)[:, 1].tolist()
-    assert ask_afresh(training, asked)["same"] == 3
+    assert reproduce_in_fresh_process(training, asked)["same"] == 3
 
 
 def test_other_answers_are_noticed(kept):
     training, asked = copy.deepcopy(kept)
     asked["answers"][1] += 0.001
-    assert ask_afresh(training, asked)["same"] == 2
+    assert reproduce_in_fresh_process(training, asked)["same"] == 2
 
 
 @pytest.mark.parametrize("harm", ["digest", "path"])
 def test_a_model_that_is_not_the_one_recorded_cannot_be_asked(kept, harm):
     training, asked = copy.deepcopy(kept)
     training["model"][harm] = "0" * 64
-    found = ask_afresh(training, asked)
+    found = reproduce_in_fresh_process(training, asked)
     assert found["same"] is None and "Loading it failed" in found["said"] and "ModelError" in found["said"]
 
 

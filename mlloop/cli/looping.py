@@ -34,22 +34,20 @@ def tick(
     raise typer.Exit(4 if done.alert else 0)
 
 
-def _print_turn(one, as_json: bool, dry: bool = False) -> None:
+def _print_turn(turn, as_json: bool, dry: bool = False) -> None:
     if as_json:
-        from mlloop.core import storage
-
-        return output.as_json({**storage.plain(one), "dry_run": dry})
-    word = "would be: " if dry else "already decided: " if one.fresh else ""
-    typer.echo(f"{one.problem} {one.at[:10]}: {word}{one.action}. {one.said}")
-    for end in one.ended:
+        return output.as_json({**turn.to_dict(), "dry_run": dry})
+    word = "would be: " if dry else "already decided: " if turn.fresh else ""
+    typer.echo(f"{turn.problem} {turn.at[:10]}: {word}{turn.action}. {turn.summary}")
+    for end in turn.ended:
         typer.echo(
             f"  {end['what']} {str(end['model'])[:12]}: {end['outcome'].replace('_', ' ')} ({'; '.join(end['reasons'])})"
         )
-    if one.change:
-        typer.echo(f"  what would change it: {one.change}")
-    canary = f"; canary {one.canary[:12]}" if one.canary else ""
+    if turn.change:
+        typer.echo(f"  what would change it: {turn.change}")
+    canary = f"; canary {turn.canary[:12]}" if turn.canary else ""
     typer.echo(
-        f"  in production: {str(one.champion)[:12]}{canary}; {one.answered:,} answers; model {one.health or 'not looked at'}"
+        f"  in production: {str(turn.champion)[:12]}{canary}; {turn.answered:,} answers; model {turn.health or 'not looked at'}"
     )
 
 
@@ -111,7 +109,7 @@ def loop(
     """Turn the loop through a history and say what it decided and gained against never and always retraining."""
     project = options.project()
 
-    def told(line) -> None:
+    def show_turn(line) -> None:
         if as_json:
             return
         one, ends = line.turned, "".join(f"; {e['what']} {e['outcome'].replace('_', ' ')}" for e in line.turned.ended)
@@ -122,7 +120,7 @@ def loop(
     assert last is not None
     with output.words(as_json) as watch:
         done = project.loop(
-            problem, until=last, since=first, every=every, always=always, pages=pages, told=told, watch=watch
+            problem, until=last, since=first, every=every, always=always, pages=pages, on_turn=show_turn, watch=watch
         )
     if as_json:
         output.as_json(done.summary)
@@ -167,20 +165,22 @@ def backtest(
     project = options.project()
     if show:
         known = project.policies(problem)
-        return (
-            output.as_json(known) if as_json else typer.echo("\n".join(f"{one.name:<16} {one.said}" for one in known))
-        )
+        if as_json:
+            return output.as_json([policy.to_dict() for policy in known])
+        return typer.echo("\n".join(f"{policy.name:<16} {policy.description}" for policy in known))
     name = project.plan(problem).base
 
-    def told(one) -> None:
+    def show_replay(replay) -> None:
         if not as_json:
-            total = one.summary["totals"].get("loop", {})
-            took = "kept" if one.kept else duration(one.seconds)
-            typer.echo(f"{name}: {one.policy.name:<16} {took:>7}  {total.get('retrainings', 0)} retrainings")
+            total = replay.summary["totals"].get("loop", {})
+            took = "kept" if replay.kept else duration(replay.seconds)
+            typer.echo(f"{name}: {replay.policy.name:<16} {took:>7}  {total.get('retrainings', 0)} retrainings")
 
     end = options.moment(until, "--until")
     with output.words(as_json) as watch:
-        found = project.backtest(problem, until=end, policy=policy or (), jobs=jobs, told=told, watch=watch, keep=keep)
+        found = project.backtest(
+            problem, until=end, policy=policy or (), jobs=jobs, on_replay=show_replay, watch=watch, keep=keep
+        )
     if as_json:
         return output.as_json(found)
     from mlloop.loop import backtest as replays

@@ -30,26 +30,26 @@ def project() -> "Project":
     return Project(command=" ".join(["mlloop", *sys.argv[1:]]))
 
 
-def moment(given: str | None, option: str = "--at") -> dt.datetime | None:
+def moment(text: str | None, option: str = "--at") -> dt.datetime | None:
     """A moment that was typed; a mistake names the option."""
     from mlloop import project as _project
 
-    return _project.moment(given, option) if given else None
+    return _project.moment(text, option) if text else None
 
 
-def changes(given: list[str] | None) -> dict[str, Any]:
+def changes(assignments: list[str] | None) -> dict[str, Any]:
     """Parameters given as KEY=VALUE, the value in YAML."""
     import yaml
 
-    example, found = "Example: mlloop run --set sample=0.1", {}
-    for one in given or []:
-        key, equals, value = one.partition("=")
+    example, parameters = "Example: mlloop run --set sample=0.1", {}
+    for assignment in assignments or []:
+        key, equals, value = assignment.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set {one!r} is not KEY=VALUE", next_step=example)
+            raise UsageError(f"--set {assignment!r} is not KEY=VALUE", next_step=example)
         try:
-            found[key.strip()] = yaml.safe_load(value)
+            parameters[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UsageError(f"--set {one!r} has a value that cannot be read", next_step=example) from error
-        if hasattr(found[key.strip()], "isoformat"):
-            found[key.strip()] = value.strip()
-    return found
+            raise UsageError(f"--set {assignment!r} has a value that cannot be read", next_step=example) from error
+        if hasattr(parameters[key.strip()], "isoformat"):
+            parameters[key.strip()] = value.strip()
+    return parameters

@@ -46,16 +46,16 @@ def _watching(quiet: bool):
     return silent() if quiet else Progress()
 
 
-def _outcome(one) -> dict[str, Any]:
+def _outcome(run) -> dict[str, Any]:
     return {
-        "problem": one.problem,
-        "ran": one.ran,
-        "fresh": one.fresh,
-        "skipped": one.skipped,
-        "verdicts": one.verdicts,
-        "seconds": round(one.seconds, 3),
-        "error": str(one.error) if one.error else None,
-        "exit_code": one.exit_code,
+        "problem": run.problem,
+        "ran": run.ran,
+        "fresh": run.fresh,
+        "skipped": run.skipped,
+        "verdicts": run.verdicts,
+        "seconds": round(run.seconds, 3),
+        "error": str(run.error) if run.error else None,
+        "exit_code": run.exit_code,
     }
 
 

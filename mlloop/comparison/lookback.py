@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ALL', 'FEWEST', 'SURELY', 'MOST_BINS', 'MOST_BLOCKS', 'LEARNT_ROWS', 'LIGHT', 'Lookback', 'effective',
            'candidates_of', 'change_point', 'Block', 'RowsPast', 'UsersPast', 'halves', 'past_of', 'fitted',
-           'blocks_of', 'Tried', 'Looked', 'choose', 'standard_error', 'quick_recipe', 'look_back', 'changed_at',
-           'product_of', 'headline', 'shown', 'table_of']
+           'blocks_of', 'Tried', 'LookbackChoice', 'choose', 'standard_error', 'quick_recipe', 'look_back',
+           'changed_at', 'product_of', 'headline', 'shown', 'table_of']
 
 # %% ../../nbs/comparison/lookback.ipynb #4008b623
 from collections.abc import Callable
@@ -60,7 +60,13 @@ def effective(weights: np.ndarray) -> float:
 FEWEST = 200
 
 
-def candidates_of(time: pd.Series, cut: pd.Timestamp, every_days: int, changed: pd.Timestamp | None = None, oldest_days: int | None = None) -> list[Lookback]:
+def candidates_of(
+    time: pd.Series,
+    cut: pd.Timestamp,
+    every_days: int,
+    changed: pd.Timestamp | None = None,
+    oldest_days: int | None = None,
+) -> list[Lookback]:
     """The lookbacks that are compared for fits whose earliest happens at `cut`.
 
     Parameters
@@ -178,12 +184,22 @@ class RowsPast:
     def before(self, until: pd.Timestamp | None, lookback: Lookback = ALL) -> tuple[np.ndarray, np.ndarray]:
         """Positions and weights of what a fit at `until` learns from; None: every row."""
         time = self.time
-        known = np.ones(len(self.rows), bool) if until is None else (time < until).to_numpy() if time is not None else ~self.aside
-        weights = lookback.weights(time, until if until is not None or time is None else time.max(), len(self.rows)) * known
+        known = (
+            np.ones(len(self.rows), bool)
+            if until is None
+            else (time < until).to_numpy()
+            if time is not None
+            else ~self.aside
+        )
+        weights = (
+            lookback.weights(time, until if until is not None or time is None else time.max(), len(self.rows)) * known
+        )
         at = np.flatnonzero(weights > 0)
         return at, weights[at]
 
-    def given(self, lookback: Lookback, until: pd.Timestamp | None, most: int | None = None, seed: int = 0) -> dict[str, Any]:
+    def fit_data(
+        self, lookback: Lookback, until: pd.Timestamp | None, most: int | None = None, seed: int = 0
+    ) -> dict[str, Any]:
         """X, y and weight for a fit at `until`; of more than `most` rows so many, drawn by chance."""
         at, weights = self.before(until, lookback)
         if most and len(at) > most:
@@ -191,7 +207,7 @@ class RowsPast:
             at, weights = at[drawn], weights[drawn]
         return {"X": self.rows[self.features].iloc[at], "y": self.y[at], "weight": weights}
 
-    def asked(self, block: Block) -> np.ndarray:
+    def positions_in(self, block: Block) -> np.ndarray:
         """Positions of the rows of a block."""
         time = self.time
         return np.flatnonzero(self.aside if time is None else (time >= block.since) & (time < block.until))
@@ -201,17 +217,23 @@ class RowsPast:
         entity = self.statement.task.entity  # type: ignore[union-attr]
         return halves(self.rows[[entity] if entity else self.features].iloc[at])
 
-    def said(self, model, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, model, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """The scores of the rows of a block, and which half each belongs to."""
-        at = self.asked(block)
+        at = self.positions_in(block)
         return baselines.predict_scores(model, self.rows[self.features].iloc[at]), self.halves(at)
 
-    def fold(self, said: dict[str, list[np.ndarray]], blocks: list[Block]) -> RowsFold:
+    def fold(self, predictions: dict[str, list[np.ndarray]], blocks: list[Block]) -> RowsFold:
         """The scores of several, given for each block, side by side."""
-        at = np.concatenate([self.asked(block) for block in blocks])
+        at = np.concatenate([self.positions_in(block) for block in blocks])
         entity, success = self.statement.task.entity, self.statement.success  # type: ignore[union-attr]
-        groups = pd.factorize(self.rows[entity].iloc[at])[0] if entity and self.rows[entity].iloc[at].duplicated().any() else None
-        answers = {name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in said.items()}
+        groups = (
+            pd.factorize(self.rows[entity].iloc[at])[0]
+            if entity and self.rows[entity].iloc[at].duplicated().any()
+            else None
+        )
+        answers = {
+            name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in predictions.items()
+        }
         return RowsFold(self.y[at], answers, groups, success.metric, self.statement.money, success.confidence)
 
 # %% ../../nbs/comparison/lookback.ipynb #c5f5c7ee
@@ -236,7 +258,9 @@ class UsersPast:
         at = np.flatnonzero(known)
         return at, weights[at]
 
-    def given(self, lookback: Lookback, until: pd.Timestamp | None, most: int | None = None, seed: int = 0) -> dict[str, Any]:
+    def fit_data(
+        self, lookback: Lookback, until: pd.Timestamp | None, most: int | None = None, seed: int = 0
+    ) -> dict[str, Any]:
         """events (with their weight), items and features for a fit at `until`."""
         at, weights = self.before(until, lookback)
         events = self.events.iloc[at]
@@ -245,24 +269,36 @@ class UsersPast:
         known = {name: t if until is None else t[t["cutoff"] <= until] for name, t in self.features.items()}
         return {"events": events, "items": self.items, **known}
 
-    def said(self, model, block: Block) -> tuple[pd.DataFrame, np.ndarray]:
+    def predict(self, model, block: Block) -> tuple[pd.DataFrame, np.ndarray]:
         """Each user's figures in a block, and which half each user belongs to."""
         task: Any = self.statement.task
         wants = baselines.relevant_items(self.statement, self.events, str(block.since), str(block.until))
         if wants.empty:
-            raise DataError(f"nobody has an event of kind {task.target_kind!r}", f"the days from {str(block.since)[:10]}", "Widen time.holdout_days, then: mlloop run")
+            raise DataError(
+                f"nobody has an event of kind {task.target_kind!r}",
+                f"the days from {str(block.since)[:10]}",
+                "Widen time.holdout_days, then: mlloop run",
+            )
         values = baselines.user_metrics(model, wants, task.k, task.repeats)
         return values, halves(values.index.to_frame())
 
-    def fold(self, said: dict[str, list[pd.DataFrame]], blocks: list[Block]) -> UsersFold:
+    def fold(self, predictions: dict[str, list[pd.DataFrame]], blocks: list[Block]) -> UsersFold:
         """The figures of several, given for each block, side by side."""
         success = self.statement.success
-        return UsersFold({name: pd.concat(parts) for name, parts in said.items()}, success.metric, self.statement.money, success.confidence)
+        return UsersFold(
+            {name: pd.concat(parts) for name, parts in predictions.items()},
+            success.metric,
+            self.statement.money,
+            success.confidence,
+        )
 
 # %% ../../nbs/comparison/lookback.ipynb #fcfb5a75
 def halves(rows: pd.DataFrame) -> np.ndarray:
     """True for about half the rows, by a digest of each: equal rows fall together, in every run alike; (n_rows,)."""
-    digests = sum(pd.util.hash_array(rows[name].astype(str).to_numpy(dtype=object)) * np.uint64(2 * i + 1) for i, name in enumerate(rows))
+    digests = sum(
+        pd.util.hash_array(rows[name].astype(str).to_numpy(dtype=object)) * np.uint64(2 * i + 1)
+        for i, name in enumerate(rows)
+    )
     return ((np.asarray(digests, dtype=np.uint64) >> np.uint64(17)) & np.uint64(1)).astype(bool)
 
 # %% ../../nbs/comparison/lookback.ipynb #f3af7ad0
@@ -285,21 +321,23 @@ def past_of(statement: Problem, product: dict[str, Any], read: Callable[[Any], A
     return RowsPast(statement, rows, list(product["features"]), y, aside)
 
 # %% ../../nbs/comparison/lookback.ipynb #9c98ae13
-def fitted(model, given: dict[str, Any], lookback: Lookback = ALL, seed: int = 0):
+def fitted(model, fit_data: dict[str, Any], lookback: Lookback = ALL, seed: int = 0):
     """`model`, fitted to what a past gave."""
-    if "events" not in given:
-        with candidates.fit_threads(model, len(given["y"])):
-            return candidates.fit_weighted(model, given["X"], given["y"], given.get("weight"), seed)
+    if "events" not in fit_data:
+        with candidates.fit_threads(model, len(fit_data["y"])):
+            return candidates.fit_weighted(model, fit_data["X"], fit_data["y"], fit_data.get("weight"), seed)
     if lookback.kind == "decay":
         model.set_params(half_life_days=lookback.half_life_days)
-    with candidates.fit_threads(model, len(given["events"])):
-        return model.fit(**given)
+    with candidates.fit_threads(model, len(fit_data["events"])):
+        return model.fit(**fit_data)
 
 # %% ../../nbs/comparison/lookback.ipynb #fe916c18
 MOST_BLOCKS = 3
 
 
-def blocks_of(statement: Problem, windows: dict[str, Any], time: pd.Series, changed: pd.Timestamp | None = None) -> tuple[list[Block], pd.Timestamp | None]:
+def blocks_of(
+    statement: Problem, windows: dict[str, Any], time: pd.Series, changed: pd.Timestamp | None = None
+) -> tuple[list[Block], pd.Timestamp | None]:
     """The blocks of a retraining, the earliest first, and the change that they come after.
 
     The change is None where there is none, or where too little of what followed is labelled to learn from and be judged on.
@@ -337,7 +375,7 @@ class Tried:
 
 # %% ../../nbs/comparison/lookback.ipynb #b403018e
 @dataclass(frozen=True)
-class Looked:
+class LookbackChoice:
     """What came of the comparison.
 
     Attributes
@@ -361,9 +399,11 @@ class Looked:
     changed: pd.Timestamp | None
 
 # %% ../../nbs/comparison/lookback.ipynb #f0a23c0e
-def choose(past, said: dict[str, list[Any]], blocks: list[Block], considered: list[Lookback], rows: dict[str, float]) -> tuple[Lookback, list[Tried]]:
+def choose(
+    past, predictions: dict[str, list[Any]], blocks: list[Block], considered: list[Lookback], rows: dict[str, float]
+) -> tuple[Lookback, list[Tried]]:
     """The lookback with the most rows among those not behind the best by more than one standard error."""
-    fold = past.fold(said, blocks)
+    fold = past.fold(predictions, blocks)
     better = metrics.metric(fold.metric)
     figures = {one.name: fold.figure(one.name) for one in considered}
     best = max(considered, key=lambda one: better.gain(figures[one.name].value, 0.0))
@@ -386,7 +426,9 @@ def quick_recipe(statement: Problem, recipe: dict[str, Any]) -> tuple[str, dict[
     return ("ease", {}) if isinstance(statement.task, Recommendation) else ("lightgbm", {})
 
 # %% ../../nbs/comparison/lookback.ipynb #9ccc9247
-def look_back(past: RowsPast | UsersPast, recipe: dict[str, Any], windows: dict[str, Any], seed: int = 0) -> Looked:
+def look_back(
+    past: RowsPast | UsersPast, recipe: dict[str, Any], windows: dict[str, Any], seed: int = 0
+) -> LookbackChoice:
     """Compare the lookbacks on the newest labelled rows, and choose.
 
     Parameters
@@ -404,21 +446,23 @@ def look_back(past: RowsPast | UsersPast, recipe: dict[str, Any], windows: dict[
     considered = candidates_of(time, cut, statement.retrain.every_days, changed, statement.retrain.window_days)
     if isinstance(past, UsersPast) and "half_life_days" not in make().get_params():
         considered = [one for one in considered if one.kind != "decay"]
-    said: dict[str, list[Any]] = {one.name: [] for one in considered}
+    predictions: dict[str, list[Any]] = {one.name: [] for one in considered}
     for one in considered:
         for block in blocks:
-            model = fitted(make(), past.given(one, block.learnt_until, LEARNT_ROWS, seed), one, seed)
-            said[one.name].append(past.said(model, block))
+            model = fitted(make(), past.fit_data(one, block.learnt_until, LEARNT_ROWS, seed), one, seed)
+            predictions[one.name].append(past.predict(model, block))
     rows = {one.name: effective(past.before(None, one)[1]) for one in considered}
-    whole = {key: [values for values, _ in parts] for key, parts in said.items()}
+    whole = {key: [values for values, _ in parts] for key, parts in predictions.items()}
     chosen, tried = choose(past, whole, blocks, considered, rows)
-    return Looked(tried, chosen, _on_halves(past, said, blocks, considered, rows, chosen), blocks, name, changed)
+    return LookbackChoice(
+        tried, chosen, _on_halves(past, predictions, blocks, considered, rows, chosen), blocks, name, changed
+    )
 
 # %% ../../nbs/comparison/lookback.ipynb #c2966be1
-def _on_halves(past, said, blocks, considered, rows, chosen) -> tuple[Lookback, Lookback]:
+def _on_halves(past, predictions, blocks, considered, rows, chosen) -> tuple[Lookback, Lookback]:
     found = []
     for half in (True, False):
-        part = {key: [values[mask == half] for values, mask in parts] for key, parts in said.items()}
+        part = {key: [values[mask == half] for values, mask in parts] for key, parts in predictions.items()}
         try:
             found.append(choose(_Half(past, half), part, blocks, considered, rows)[0])
         except DataError:  # one class only, or nobody: too few rows to be halved
@@ -433,14 +477,18 @@ class _Half:
     past: RowsPast | UsersPast
     half: bool
 
-    def fold(self, said, blocks):
+    def fold(self, predictions, blocks):
         if isinstance(self.past, UsersPast):
-            return self.past.fold(said, blocks)
-        masks = [self.past.halves(self.past.asked(block)) == self.half for block in blocks]
-        at = np.concatenate([self.past.asked(block)[mask] for block, mask in zip(blocks, masks, strict=True)])
-        whole = RowsPast(self.past.statement, self.past.rows.iloc[at], self.past.features, self.past.y[at], np.ones(len(at), bool))
+            return self.past.fold(predictions, blocks)
+        masks = [self.past.halves(self.past.positions_in(block)) == self.half for block in blocks]
+        at = np.concatenate([self.past.positions_in(block)[mask] for block, mask in zip(blocks, masks, strict=True)])
+        whole = RowsPast(
+            self.past.statement, self.past.rows.iloc[at], self.past.features, self.past.y[at], np.ones(len(at), bool)
+        )
         success = whole.statement.success
-        answers = {name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in said.items()}
+        answers = {
+            name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in predictions.items()
+        }
         entity = whole.statement.task.entity  # type: ignore[union-attr]
         groups = pd.factorize(whole.rows[entity])[0] if entity and whole.rows[entity].duplicated().any() else None
         return RowsFold(whole.y, answers, groups, success.metric, whole.statement.money, success.confidence)
@@ -452,12 +500,12 @@ def changed_at(past: RowsPast | UsersPast, windows: dict[str, Any], seed: int = 
     cut = time.iloc[len(time) // 3] if time.is_monotonic_increasing else time.sort_values().iloc[len(time) // 3]
     period = pd.Timedelta(days=past.statement.retrain.every_days)
     if isinstance(past, UsersPast):
-        model = fitted(candidates.build("ease", past.statement.task, seed), past.given(ALL, cut))
+        model = fitted(candidates.build("ease", past.statement.task, seed), past.fit_data(ALL, cut))
         when, loss = [], []
         start = cut
         while start + period <= time.max():
             try:
-                values, _ = past.said(model, Block(cut, start, start + period))
+                values, _ = past.predict(model, Block(cut, start, start + period))
             except DataError:
                 values = pd.DataFrame({"ndcg": []})
             when += [start] * len(values)
@@ -465,74 +513,97 @@ def changed_at(past: RowsPast | UsersPast, windows: dict[str, Any], seed: int = 
             start += period
         return change_point(pd.Series(when), np.concatenate(loss), period.days) if len(when) else None
     name = "lightgbm"
-    model = fitted(candidates.build(name, past.statement.task, seed, {"n_estimators": 60}), past.given(ALL, cut, LEARNT_ROWS, seed), ALL, seed)
+    model = fitted(
+        candidates.build(name, past.statement.task, seed, {"n_estimators": 60}),
+        past.fit_data(ALL, cut, LEARNT_ROWS, seed),
+        ALL,
+        seed,
+    )
     rest = np.flatnonzero((time >= cut).to_numpy())
-    said, y = baselines.predict_scores(model, past.rows[past.features].iloc[rest]), past.y[rest]
+    predictions, y = baselines.predict_scores(model, past.rows[past.features].iloc[rest]), past.y[rest]
     if past.statement.task.kind == "classification":
-        p = np.clip(said, 0.02, 0.98)
+        p = np.clip(predictions, 0.02, 0.98)
         loss = -np.where(y == 1, np.log(p), np.log(1 - p))
     else:
-        loss = np.abs(y - said)
+        loss = np.abs(y - predictions)
         loss = np.minimum(loss, np.quantile(loss, 0.99))
     return change_point(time.iloc[rest].reset_index(drop=True), np.asarray(loss, float), period.days / 2)
 
 # %% ../../nbs/comparison/lookback.ipynb #c9a22052
-def product_of(looked: Looked | None) -> dict[str, Any] | None:
+def product_of(choice: LookbackChoice | None) -> dict[str, Any] | None:
     """The comparison in JSON's types: candidates, chosen, halves, by, changed_at, said."""
-    if looked is None:
+    if choice is None:
         return None
     plain = lambda e: {"value": e.value, "low": e.low, "high": e.high}
     lines = [
         {
             "name": one.lookback.name, "kind": one.lookback.kind, "days": one.lookback.days, "half_life_days": one.lookback.half_life_days,
             "since": one.lookback.since.isoformat() if one.lookback.since is not None else None, "rows": round(one.rows),
-            **plain(one.figure), "behind": plain(one.behind), "chosen": one.lookback == looked.chosen,
+            **plain(one.figure), "behind": plain(one.behind), "chosen": one.lookback == choice.chosen,
         }
-        for one in looked.tried
+        for one in choice.tried
     ]  # fmt: skip
     return {
-        "candidates": lines, "chosen": looked.chosen.name, "halves": [one.name for one in looked.halves], "by": looked.by,
-        "n": looked.tried[0].figure.n, "blocks": [[b.since.isoformat(), b.until.isoformat()] for b in looked.blocks if b.since is not None and b.until is not None],
-        "changed_at": looked.changed.isoformat() if looked.changed is not None else None,
+        "candidates": lines, "chosen": choice.chosen.name, "halves": [one.name for one in choice.halves], "by": choice.by,
+        "n": choice.tried[0].figure.n, "blocks": [[b.since.isoformat(), b.until.isoformat()] for b in choice.blocks if b.since is not None and b.until is not None],
+        "changed_at": choice.changed.isoformat() if choice.changed is not None else None,
     }  # fmt: skip
 
 # %% ../../nbs/comparison/lookback.ipynb #907f2715
-def headline(statement: Problem, looked: Looked) -> str:
+def headline(statement: Problem, choice: LookbackChoice) -> str:
     """What is learnt from, and why (Markdown)."""
     label = metrics.metric(statement.success.metric).label
-    by_name = {one.lookback.name: one for one in looked.tried}
-    chosen, first = by_name[looked.chosen.name], looked.tried[0]
-    best = min(looked.tried, key=lambda one: one.behind.value)
-    said = f"**Learnt from: {_words(looked.chosen)}.** On the {first.figure.n:,} newest labelled rows, each predicted by what was known before it, that gives {label} {number(chosen.figure.value)}"
+    by_name = {one.lookback.name: one for one in choice.tried}
+    chosen, first = by_name[choice.chosen.name], choice.tried[0]
+    best = min(choice.tried, key=lambda one: one.behind.value)
+    text = f"**Learnt from: {_words(choice.chosen)}.** On the {first.figure.n:,} newest labelled rows, each predicted by what was known before it, that gives {label} {number(chosen.figure.value)}"
     if chosen is not first:
-        said += f"; everything gives {number(first.figure.value)}" if first.lookback == ALL else f"; {first.lookback.name} gives {number(first.figure.value)}"
+        text += (
+            f"; everything gives {number(first.figure.value)}"
+            if first.lookback == ALL
+            else f"; {first.lookback.name} gives {number(first.figure.value)}"
+        )
     elif best is not first:
-        said += f"; {best.lookback.name} is ahead by {number(best.figure.value - first.figure.value)}, within one standard error" if metrics.metric(statement.success.metric).higher_is_better else ""
-    change = f" The world changed around {looked.changed:%Y-%m-%d}." if looked.changed is not None else " No change was found."
-    return f"{said}.{change} Compared by fits of {looked.by}."
+        text += (
+            f"; {best.lookback.name} is ahead by {number(best.figure.value - first.figure.value)}, within one standard error"
+            if metrics.metric(statement.success.metric).higher_is_better
+            else ""
+        )
+    change = (
+        f" The world changed around {choice.changed:%Y-%m-%d}."
+        if choice.changed is not None
+        else " No change was found."
+    )
+    return f"{text}.{change} Compared by fits of {choice.by}."
 
 # %% ../../nbs/comparison/lookback.ipynb #0512878e
-def _words(one: Lookback) -> str:
-    if one.kind == "all":
+def _words(lookback: Lookback) -> str:
+    if lookback.kind == "all":
         return "everything that is labelled"
-    return {"days": one.name, "since": f"what came {one.name}", "decay": f"everything, older rows counting less ({one.name})"}[one.kind]
+    return {
+        "days": lookback.name,
+        "since": f"what came {lookback.name}",
+        "decay": f"everything, older rows counting less ({lookback.name})",
+    }[lookback.kind]
 
 # %% ../../nbs/comparison/lookback.ipynb #4fb3e3ad
-def shown(looked: Looked) -> pd.DataFrame:
+def shown(choice: LookbackChoice) -> pd.DataFrame:
     """name, value, low, high and group of each candidate, for `plot_intervals`."""
     return pd.DataFrame([
         {"name": one.lookback.name, "value": one.figure.value, "low": one.figure.low, "high": one.figure.high,
-         "group": "chosen" if one.lookback == looked.chosen else "not chosen"}
-        for one in looked.tried
+         "group": "chosen" if one.lookback == choice.chosen else "not chosen"}
+        for one in choice.tried
     ])  # fmt: skip
 
 # %% ../../nbs/comparison/lookback.ipynb #b88fefce
-def table_of(looked: Looked) -> pd.DataFrame:
+def table_of(choice: LookbackChoice) -> pd.DataFrame:
     """Each candidate: figure, interval, how far behind the best, rows it learns from, verdict."""
     lines = [
         (one.lookback.name, number(one.figure.value), f"{number(one.figure.low)} to {number(one.figure.high)}",
          f"{number(one.behind.value)} ({number(one.behind.low)} to {number(one.behind.high)})" if one.behind.value else "",
-         f"{one.rows:,.0f}", "chosen" if one.lookback == looked.chosen else "")
-        for one in looked.tried
+         f"{one.rows:,.0f}", "chosen" if one.lookback == choice.chosen else "")
+        for one in choice.tried
     ]  # fmt: skip
-    return pd.DataFrame(lines, columns=["learns from", "figure", "interval", "behind the best", "rows", "verdict"]).set_index("learns from")
+    return pd.DataFrame(
+        lines, columns=["learns from", "figure", "interval", "behind the best", "rows", "verdict"]
+    ).set_index("learns from")

@@ -604,7 +604,7 @@ def values_of_ranks(users: ArrayLike, ranks: ArrayLike, n_users: int, k: int) ->
 
 
 def values_of_lists(
-    users: Iterable, lists: Iterable, wanted_by: Iterable, wanted: Iterable, k: int
+    users: Iterable, lists: Iterable, relevant_users: Iterable, relevant_items: Iterable, k: int
 ) -> dict[str, np.ndarray]:
     """`values_of_ranks` of the list that was shown to each user.
 
@@ -614,12 +614,12 @@ def values_of_lists(
         Each once, (n_users,).
     lists : iterable of sequence of str
         The items shown to each of `users`, best first.
-    wanted_by, wanted : iterable of (n_pairs,)
-        Who wanted, one of `users`, and which item.
+    relevant_users, relevant_items : iterable of (n_pairs,)
+        Pairs: one of `users`, and an item that is relevant to them.
     """
-    at = {user: place for place, user in enumerate(users)}
+    at = {user: position for position, user in enumerate(users)}
     ranks = {(user, item): rank for user, items in zip(at, lists, strict=True) for rank, item in enumerate(items, 1)}
-    pairs = [(user, str(item)) for user, item in zip(wanted_by, wanted, strict=True)]
+    pairs = [(user, str(item)) for user, item in zip(relevant_users, relevant_items, strict=True)]
     places = [at[user] for user, _ in pairs]
     return values_of_ranks(places, [ranks.get(pair, np.inf) for pair in pairs], len(at), k)
 

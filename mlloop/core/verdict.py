@@ -94,7 +94,7 @@ def conclude(gate: str, checks: Iterable[Check], main: str = "") -> dict[str, An
     }
 
 
-def stated(found: Any) -> dict[str, Any]:
+def stated(content: Any) -> dict[str, Any]:
     """The verdict that a gate stated; one that is missing or not understood counts as No, and says so.
 
     Returns
@@ -102,9 +102,9 @@ def stated(found: Any) -> dict[str, Any]:
     dict
         verdict ('yes', 'maybe' or 'no'), reasons, evidence, must_change, deciding.
     """
-    if isinstance(found, dict) and found.get("verdict") in VERDICTS:
-        return {"reasons": [], "evidence": [], "must_change": [], "deciding": None, **found}
-    said = "nothing" if found is None else repr(found)
+    if isinstance(content, dict) and content.get("verdict") in VERDICTS:
+        return {"reasons": [], "evidence": [], "must_change": [], "deciding": None, **content}
+    said = "nothing" if content is None else repr(content)
     reason = f"the gate's notebook said {said}, expected a verdict of yes, maybe or no; no verdict counts as no"
     return {"verdict": "no", "reasons": [reason], "evidence": [], "must_change": [reason], "deciding": None}
 

@@ -118,7 +118,7 @@ MIN_STANDARD_ERRORS = 4.0  # standard errors
 KINDS = ("schema", "volume", "nulls", "unseen", "duplicates", "unit", "rejected", "late")
 
 
-def finding(table: str, column: str | None, kind: str, value: float, threshold: float, said: str) -> dict[str, Any]:
+def finding(table: str, column: str | None, kind: str, value: float, threshold: float, summary: str) -> dict[str, Any]:
     """One thing that is wrong: where, of which of `KINDS`, the figure and its limit, and a sentence."""
     return {
         "table": table,
@@ -126,7 +126,7 @@ def finding(table: str, column: str | None, kind: str, value: float, threshold: 
         "kind": kind,
         "value": float(value),
         "threshold": float(threshold),
-        "said": said,
+        "said": summary,
     }
 
 # %% ../../nbs/data/feed_checks.ipynb #9917b864
@@ -270,7 +270,7 @@ MIN_ROWS_SEEN = 20  # rows in which a value must have stood to count as one that
 
 
 def confirmed_findings(
-    found: Iterable[dict[str, Any]],
+    findings: Iterable[dict[str, Any]],
     now: Mapping[str, Any],
     lately: Mapping[str, Any] | None = None,
     ever: Mapping[str, Any] | None = None,
@@ -280,7 +280,7 @@ def confirmed_findings(
 
     Parameters
     ----------
-    found : iterable of finding
+    findings : iterable of finding
         Of `now` against the reference.
     now : dict
         The period's profile.
@@ -291,7 +291,7 @@ def confirmed_findings(
     """
     return [
         entry
-        for entry in found
+        for entry in findings
         if not _matches_last_whole_period(entry, now, lately, times) and not _seen_before_reference(entry, now, ever)
     ]
 

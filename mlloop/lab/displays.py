@@ -15,31 +15,35 @@ from mlloop.store.ledger import Ledger, Row, Standing
 SHOWN = 30
 
 
-def problem(one: Problem) -> str:
+def problem(statement: Problem) -> str:
     """A problem statement: what is asked, what is content, what it is worth."""
-    success, task = one.success, one.task
+    success, task = statement.success, statement.task
     rows = [
-        ("decision", one.decision),
-        ("owner", one.owner),
+        ("decision", statement.decision),
+        ("owner", statement.owner),
         ("task", task.kind),
         ("content with", f"{metric_table.title(success.metric)} {number(success.threshold)}"),
         ("better than the best rule by", number(success.min_gain)),
-        ("rules", "; ".join(rule.meaning for rule in one.rules)),
+        ("rules", "; ".join(rule.meaning for rule in statement.rules)),
         (
             "a decision is worth",
-            f"in {one.money.currency}, {one.money.decisions_per_period:,} each {one.money.period_days} days",
+            f"in {statement.money.currency}, {statement.money.decisions_per_period:,} each {statement.money.period_days} days",
         ),
-        ("tables", ", ".join(one.tables)),
+        ("tables", ", ".join(statement.tables)),
     ]
-    return table(f"{one.name}, revision {one.revision}: {one.question}", ["", ""], [r for r in rows if r[1]])
+    return table(
+        f"{statement.name}, revision {statement.revision}: {statement.question}", ["", ""], [r for r in rows if r[1]]
+    )
 
 
-def row(one: Row) -> str:
+def row(decision: Row) -> str:
     """A decision of the ledger with its evidence."""
-    said = _decided(one)
-    verdict = f": {one.verdict}" if one.verdict else ""
-    heading = f"#{one.id} {one.problem}, {wording.moment(one.at)} UTC, by {one.actor}: {said}{verdict}"
-    return evidence(heading, one.evidence, " ".join(one.reasons))
+    what = _decided(decision)
+    verdict = f": {decision.verdict}" if decision.verdict else ""
+    heading = (
+        f"#{decision.id} {decision.problem}, {wording.moment(decision.at)} UTC, by {decision.actor}: {what}{verdict}"
+    )
+    return evidence(heading, decision.evidence, " ".join(decision.reasons))
 
 
 def evidence(heading: str, figures: Iterable[Mapping[str, Any]], foot: str = "") -> str:
@@ -50,13 +54,13 @@ def evidence(heading: str, figures: Iterable[Mapping[str, Any]], foot: str = "")
     return table(heading, ["figure", "value", "unit", "interval", "asked", "passed"], cells, foot)
 
 
-def _decided(one: Row) -> str:
-    return wording.decision(one.kind, one.subject, str(one.details.get("action") or one.subject))
+def _decided(decision: Row) -> str:
+    return wording.decision(decision.kind, decision.subject, str(decision.details.get("action") or decision.subject))
 
 
-def ledger(one: Ledger) -> str:
+def ledger(shown: Ledger) -> str:
     """The newest decisions, the latest first."""
-    rows = one.rows()
+    rows = shown.rows()
     cells = [
         (
             r.id,
@@ -74,47 +78,58 @@ def ledger(one: Ledger) -> str:
     return table(heading, ["#", "when (UTC)", "problem", "decision", "verdict", "by", "model", "why"], cells)
 
 
-def standing(one: Standing) -> str:
+def standing(production: Standing) -> str:
     """What was in production, and what the gates had said."""
-    champion = f"{str(one.champion.model)[:12]} since {wording.moment(one.champion.at)}" if one.champion else "no model"
-    gates = ", ".join(f"{name} {gate.verdict}" for name, gate in one.gates.items())
-    canary = f"{str(one.canary.model)[:12]} since {wording.moment(one.canary.at)}" if one.canary else ""
+    champion = (
+        f"{str(production.champion.model)[:12]} since {wording.moment(production.champion.at)}"
+        if production.champion
+        else "no model"
+    )
+    gates = ", ".join(f"{name} {gate.verdict}" for name, gate in production.gates.items())
+    canary = (
+        f"{str(production.canary.model)[:12]} since {wording.moment(production.canary.at)}" if production.canary else ""
+    )
     rows = [("in production", champion), ("canary", canary), ("gates", gates)]
-    return table(one.problem, ["", ""], [r for r in rows if r[1]])
+    return table(production.problem, ["", ""], [r for r in rows if r[1]])
 
 
-def product(one: products.Product) -> str:
+def product(content: products.Product) -> str:
     """A stage's product: a gate's verdict, an evaluation's figures, else its finding and facts."""
-    if isinstance(one, products.NeedGate | products.ValidationGate):
-        gate = one.verdict
+    if isinstance(content, products.NeedGate | products.ValidationGate):
+        gate = content.verdict
         figures = [e.model_dump() for e in gate.evidence]
         return evidence(f"The {gate.gate} gate says {gate.verdict}", figures, " ".join(gate.reasons))
-    if isinstance(one, products.Evaluation):
-        judged = wording.judged(one)
+    if isinstance(content, products.Evaluation):
+        judged = wording.judged(content)
         tables = [wording.figures(judged[part]) for part in ("metrics", "contenders", "slices") if judged[part]]
         return "".join(
-            table(one.stage if not i else "", [c for c, _ in f["columns"]], f["rows"]) for i, f in enumerate(tables)
+            table(content.stage if not i else "", [c for c, _ in f["columns"]], f["rows"]) for i, f in enumerate(tables)
         )
-    said = wording.finding(one)
-    content = one.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"stage", "version", "finding"})
-    return facts(f"{one.stage}: {said}" if said else one.stage, {key: _brief(value) for key, value in content.items()})
+    finding = wording.finding(content)
+    fields = content.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"stage", "version", "finding"})
+    return facts(
+        f"{content.stage}: {finding}" if finding else content.stage,
+        {key: _brief(value) for key, value in fields.items()},
+    )
 
 
-def dictionary(one: dict[str, Any]) -> str | None:
+def dictionary(content: dict[str, Any]) -> str | None:
     """A product or a verdict as JSON has it; None for any other dictionary."""
-    if not isinstance(one.get("stage"), str):
-        return verdict(one)
+    if not isinstance(content.get("stage"), str):
+        return verdict(content)
     try:
-        return product(products.parse(one))
+        return product(products.parse(content))
     except ProductError as error:
-        return facts(str(error), {key: _brief(value) for key, value in one.items()})
+        return facts(str(error), {key: _brief(value) for key, value in content.items()})
 
 
-def verdict(one: dict[str, Any]) -> str | None:
+def verdict(content: dict[str, Any]) -> str | None:
     """A verdict as `mlloop.core.verdict.conclude` makes it; None for any other dictionary."""
-    if not {"gate", "verdict", "evidence", "reasons"} <= set(one):
+    if not {"gate", "verdict", "evidence", "reasons"} <= set(content):
         return None
-    return evidence(f"The {one['gate']} gate says {one['verdict']}", one["evidence"], " ".join(one["reasons"]))
+    return evidence(
+        f"The {content['gate']} gate says {content['verdict']}", content["evidence"], " ".join(content["reasons"])
+    )
 
 
 def _brief(value: Any) -> Any:

@@ -121,13 +121,13 @@ class Inputs:
             )
         return self._put(settings, stage, plan.problem, jupyterlab.inputs(settings, plan, task))
 
-    def _put(self, settings: Any, stage: str, problem: str, given: dict[str, Any]) -> dict[str, Any]:
-        self._given = given
-        Path(next(iter(given["product"].values()))).parent.mkdir(parents=True, exist_ok=True)
-        self._shell.user_ns |= given
+    def _put(self, settings: Any, stage: str, problem: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        self._given = inputs
+        Path(next(iter(inputs["product"].values()))).parent.mkdir(parents=True, exist_ok=True)
+        self._shell.user_ns |= inputs
         os.chdir(settings.root)  # where a run works: a product may name a file from there
         self._show(f"{stage} of {problem}: what a run would give it; its product goes to a place for trying.")
-        return given
+        return inputs
 
     def again(self, result: Any) -> None:
         """After a parameters cell: put the true values back."""
@@ -136,10 +136,10 @@ class Inputs:
             self._shell.user_ns |= self._given
             self._show("The true inputs were put back over this cell's defaults.")
 
-    def _show(self, said: str) -> None:
+    def _show(self, heading: str) -> None:
         from IPython.display import HTML, display
 
-        display(HTML(displays.facts(said, self._given)))
+        display(HTML(displays.facts(heading, self._given)))
 
 
 def _command(words: list[str]) -> None:

@@ -121,7 +121,7 @@ def answer(settings: Settings, ledger: Ledger, lake: "Lake", statement: Problem,
     if pair is None:
         return {"answered": 0, "refused": 0, "before": 0}
     folder = prediction_log.folder_of(settings, statement.name)
-    table, times = asked(lake, statement, pair, period)
+    table, times = due_requests(lake, statement, pair, period)
     there = prediction_log.read(folder, period.since, period.until, ["id", "entity"])
     marks = [(name, at) for name, at in zip(names(statement, table, period), times, strict=True)]
     known_ids, known = set(there["id"]), set(there["entity"].dropna())
@@ -152,7 +152,9 @@ def in_production(settings: Settings, ledger: Ledger, problem: str, at: dt.datet
     return pair
 
 
-def asked(lake: "Lake", statement: Problem, pair: serving.Pair, period: Period) -> tuple["pd.DataFrame", list[str]]:
+def due_requests(
+    lake: "Lake", statement: Problem, pair: serving.Pair, period: Period
+) -> tuple["pd.DataFrame", list[str]]:
     """The period's rows as a service would be asked for them, and the time of each (ISO).
 
     A shop that shows only new things says what was bought since the models learnt, the newest where that is very much.
@@ -168,8 +170,8 @@ def asked(lake: "Lake", statement: Problem, pair: serving.Pair, period: Period) 
                 "user", "item", "time", "quantity", "kind"
             )
             who = users.rename(columns={"user": "entity"}).assign(at=period.since)
-            asked_of = [one.recommender for one in (pair.champion, pair.canary) if isinstance(one, releases.Ranking)]
-            told = bought_before(bought.to_pandas(), statement, who, *asked_of)
+            rankings = [one.recommender for one in (pair.champion, pair.canary) if isinstance(one, releases.Ranking)]
+            told = bought_before(bought.to_pandas(), statement, who, *rankings)
             users["exclude"] = [one[-serving.MOST_EXCLUDED :] for one in told]
         return users, [period.since.isoformat(timespec="microseconds")] * len(users)
     rows = lake.read(f"{statement.name}/{ARRIVED}")
@@ -191,7 +193,7 @@ def bought_before(events: "pd.DataFrame", statement: Problem, who: "pd.DataFrame
     pairs = pairs[pairs["time"] < pairs["at"]].sort_values(["time", "user", "item"])[["user", "item"]]
     pairs = pairs.drop_duplicates(keep="last")
     if known_to and len(pairs):
-        pairs = pairs[~np.all([releases.seen_by(one, pairs["user"], pairs["item"]) for one in known_to], axis=0)]
+        pairs = pairs[~np.all([releases.has_bought(one, pairs["user"], pairs["item"]) for one in known_to], axis=0)]
     lists = pairs.assign(item=pairs["item"].astype(str)).groupby("user")["item"].agg(list)
     found = lists.reindex(who["entity"])
     return [one if isinstance(one, list) else [] for one in found]

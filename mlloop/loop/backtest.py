@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,12 @@ class Policy:
     """What differs from the statement's `retrain`, and how it is called."""
 
     name: str
-    said: str
+    description: str
     changes: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The policy in JSON's types, under the names that results of a backtest have."""
+        return {"name": self.name, "said": self.description, "changes": self.changes}
 
     def line(self, statement: Problem) -> str:
         """The line for the statement."""
@@ -117,7 +121,7 @@ def backtest(
     until: dt.datetime,
     names: Sequence[str] = (),
     jobs: int = 2,
-    told: Callable[[Replayed], None] = lambda one: None,
+    on_replay: Callable[[Replayed], None] = lambda one: None,
     watch: Callable[[str], None] = lambda word: None,
     keep: bool = False,
 ) -> dict[str, Any]:
@@ -152,7 +156,7 @@ def backtest(
         one.name: Replayed(one, storage.read_json(results[one.name]), True, 0.0) for one in asked if one not in missing
     }
     for one in found.values():
-        told(one)
+        on_replay(one)
     if missing:
         base = folder / mark / "base"
         watch("the project up to its first model")
@@ -179,7 +183,7 @@ def backtest(
                         other.cancel()
                     raise
                 found[one.policy.name] = one
-                told(one)
+                on_replay(one)
     return compared(statement, [found[one.name] for one in asked])
 
 
@@ -285,36 +289,36 @@ def _base(settings: Settings, base: Path, problem: str) -> None:
 
 
 def _replay(
-    base: Path, place: Path, problem: str, policy: Policy, until: dt.datetime, result: Path, keep: bool
+    base: Path, copy: Path, problem: str, policy: Policy, until: dt.datetime, result: Path, keep: bool
 ) -> Replayed:
     """Turn a copy of `base` under a policy; the copy goes when its result is kept."""
     began = time.monotonic()
-    if not place.exists():
-        _copy(base, place)
-    _state(place, problem, policy)
+    if not copy.exists():
+        _copy(base, copy)
+    _state(copy, problem, policy)
     try:
         others = () if policy.name == OWN else ("--no-always",)
         text = _called(
-            place, "loop", "--problem", problem, "--until", until.isoformat(), "--no-pages", "--json", *others
+            copy, "loop", "--problem", problem, "--until", until.isoformat(), "--no-pages", "--json", *others
         )
     finally:
-        _parted(place)
+        _parted(copy)
     summary = json.loads(text)
     storage.write_json(result, summary)
     if not keep:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(copy, ignore_errors=True)
     return Replayed(policy, summary, False, time.monotonic() - began)
 
 
-def _state(place: Path, problem: str, policy: Policy) -> None:
+def _state(copy: Path, problem: str, policy: Policy) -> None:
     """Write the policy into the copy's statement."""
     from mlloop.core import settings as _settings
 
-    settings = _settings.load(place)
+    settings = _settings.load(copy)
     file = problems.find(problem, settings.problems)
-    given = yaml.safe_load(file.read_text(encoding="utf-8"))
-    given["retrain"] = {**(given.get("retrain") or {}), **policy.changes}
-    storage.write_text(file, yaml.safe_dump(given, sort_keys=False, allow_unicode=True))
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content["retrain"] = {**(content.get("retrain") or {}), **policy.changes}
+    storage.write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def _called(root: Path, *arguments: str) -> str:
@@ -377,14 +381,14 @@ def _bins(replays: Sequence[Replayed], days: Mapping[str, int]) -> tuple[list[tu
     return sorted(spans or set()), widest
 
 
-def _worths(one: Replayed, policy: str, spans: Sequence[tuple[str, str]]) -> list[float]:
+def _worths(replay: Replayed, policy: str, spans: Sequence[tuple[str, str]]) -> list[float]:
     """The worth of each span under a policy of a replay: the mean of its periods', weighted by their rows."""
-    found = []
+    worths = []
     for since, until in spans:
-        inside = [p for p in one.summary["periods"] if since <= p["since"] and p["until"] <= until]
+        inside = [p for p in replay.summary["periods"] if since <= p["since"] and p["until"] <= until]
         rows = sum(p["n"] for p in inside)
-        found.append(sum(p[policy]["worth"] * p["n"] for p in inside) / max(1, rows))
-    return found
+        worths.append(sum(p[policy]["worth"] * p["n"] for p in inside) / max(1, rows))
+    return worths
 
 
 def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
@@ -406,7 +410,12 @@ def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
     lines: dict[str, dict[str, Any]] = {}
     for one in replays:
         lines[one.policy.name] = _line(
-            one.policy.name, one.policy.said, True, _worths(one, "loop", spans), one.summary["totals"]["loop"], scale
+            one.policy.name,
+            one.policy.description,
+            True,
+            _worths(one, "loop", spans),
+            one.summary["totals"]["loop"],
+            scale,
         )
     for name, total in own.summary["totals"].items():
         if name != "loop":
@@ -442,16 +451,16 @@ def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
         "line": policy.line(statement),
         "said": said,
         "block": BLOCK,
-        "replays": {one.policy.name: {**asdict(one.policy), "events": one.summary["events"]} for one in replays},
+        "replays": {one.policy.name: {**one.policy.to_dict(), "events": one.summary["events"]} for one in replays},
     }
 
 
 def _line(
-    name: str, said: str, gates: bool, each: list[float], total: Mapping[str, Any], scale: float
+    name: str, description: str, gates: bool, each: list[float], total: Mapping[str, Any], scale: float
 ) -> dict[str, Any]:
     worth = sum(each) * scale
     return {
-        "policy": name, "said": said, "gates": gates, "retrainings": total["retrainings"], "worth": worth,
+        "policy": name, "said": description, "gates": gates, "retrainings": total["retrainings"], "worth": worth,
         "cost": total["cost"], "net": worth - total["cost"], "each": each,
     }  # fmt: skip
 
@@ -474,11 +483,11 @@ def choice(lines: Mapping[str, Mapping[str, Any]], currency: str) -> tuple[str, 
     )
 
 
-def sentences(found: Mapping[str, Any]) -> Iterator[str]:
+def sentences(comparison: Mapping[str, Any]) -> Iterator[str]:
     """What a backtest came to, for the terminal."""
-    width = max(len(one["policy"]) for one in found["rows"])
-    yield f"{len(found['periods'])} periods, worth in {found['currency']} less retraining; gain over the statement's policy with its 95% interval"
-    for one in found["rows"]:
+    width = max(len(one["policy"]) for one in comparison["rows"])
+    yield f"{len(comparison['periods'])} periods, worth in {comparison['currency']} less retraining; gain over the statement's policy with its 95% interval"
+    for one in comparison["rows"]:
         gain = one["gain"]
         against = (
             ""
@@ -486,5 +495,5 @@ def sentences(found: Mapping[str, Any]) -> Iterator[str]:
             else f"  {gain['value']:>+10,.0f} [{number(gain['low'])}, {number(gain['high'])}]"
         )
         yield f"{one['policy']:<{width}}  {one['net']:>12,.0f}  {one['retrainings']:>3} retrainings{against}  {one['said']}"
-    yield found["said"]
-    yield found["line"]
+    yield comparison["said"]
+    yield comparison["line"]

@@ -8,7 +8,7 @@ import base64
 import datetime as dt
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ POLICIES = {"loop": "the loop", "never": "never retraining", "always": "retraini
 
 
 @dataclass(frozen=True)
-class Told:
+class TurnProgress:
     """One line of progress: the turn, its number, of how many, seconds so far."""
 
     turned: Turned
@@ -108,7 +108,7 @@ def loop(
     until: dt.datetime,
     since: dt.datetime | None = None,
     every: int | None = None,
-    told: Callable[[Told], None] = lambda line: None,
+    on_turn: Callable[[TurnProgress], None] = lambda line: None,
     watch: Callable[[str], None] = lambda word: None,
     always: bool = True,
     pages: bool = True,
@@ -135,20 +135,20 @@ def loop(
         return done
     with opened(settings, plan, "mlloop loop", watch) as session:
         start = periods.start(session.statement, session.ledger)
-        asked = moments(session.statement, start, since, until, every)
+        ends = moments(session.statement, start, since, until, every)
         turned, began = 0, time.monotonic()
-        for number, at in enumerate(asked, 1):
+        for number, at in enumerate(ends, 1):
             new = at not in turn.decided(session.ledger, session.name)
             one = turn.turn(session, at, pages=False)
-            if pages and new and (one.verdict == "yes" or number == len(asked)):
+            if pages and new and (one.verdict == "yes" or number == len(ends)):
                 with session.step("page"):
                     period = Period(at - dt.timedelta(days=session.statement.retrain.every_days), at)
                     turn.show(session, period)
                     turn.monitored(session, period)
             turned += new
-            told(Told(one, number, len(asked), time.monotonic() - began))
+            on_turn(TurnProgress(one, number, len(ends), time.monotonic() - began))
         watch("what it gained")
-        summary = measured(session, asked, until, always, watch)
+        summary = measured(session, ends, until, always, watch)
         summary["gated"] = backtest.kept_schedules(settings, plan, until)
         summary["seconds"] = round(time.monotonic() - began, 1)
         storage.write_json(_file(settings, plan), summary)
@@ -188,7 +188,7 @@ def _kept(
 
 def measured(
     session: Session,
-    asked: list[dt.datetime],
+    ends: list[dt.datetime],
     until: dt.datetime,
     always: bool = True,
     watch: Callable[[str], None] = lambda word: None,
@@ -203,7 +203,7 @@ def measured(
     """
     step = dt.timedelta(days=session.statement.retrain.every_days)
     rows = turn.decided(session.ledger, session.name)
-    periods = [Period(at - step, at) for at in asked]
+    periods = [Period(at - step, at) for at in ends]
     compare = Counterfactual(session, [period.since for period in periods], until, always, windows)
     figures = []
     for period in periods:
@@ -212,7 +212,7 @@ def measured(
             figures.append(found)
     last = session.ledger.last(problem=session.name)
     happened = turn.events(session, until)
-    totals = _totals(session, figures, [at for at in asked if at in rows and rows[at].verdict == "yes"], compare)
+    totals = _totals(session, figures, [at for at in ends if at in rows and rows[at].verdict == "yes"], compare)
     return {
         "problem": session.name,
         "metric": session.statement.success.metric,
@@ -222,7 +222,7 @@ def measured(
         "turns": [
             {"at": at.isoformat(), "action": rows[at].subject, "verdict": rows[at].verdict, "said": (rows[at].reasons or [""])[0],
              "health": rows[at].details.get("health", "")}
-            for at in asked if at in rows
+            for at in ends if at in rows
         ],
         "events": happened,
         "periods": figures,
@@ -441,8 +441,3 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
     return report._page(
         settings.reports / plan.problem / "loop.html", "loop.html", [summary, image], lambda: view, head
     )
-
-
-def to_json(one: Turned) -> dict[str, Any]:
-    """A turn in JSON's own types."""
-    return storage.plain(asdict(one))

@@ -43,7 +43,7 @@ class Turned:
     ----------
     at : str
         ISO.
-    action, verdict, said, change : str
+    action, verdict, summary, change : str
         Of the decision, see `retraining.Decision`.
     health : str
         What monitoring says of the model.
@@ -64,7 +64,7 @@ class Turned:
     at: str
     action: str
     verdict: str
-    said: str
+    summary: str
     change: str
     health: str
     alert: bool
@@ -74,6 +74,10 @@ class Turned:
     ended: list[dict[str, Any]]
     fresh: bool
     seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The turn in JSON's types; `summary` is called 'said' there, as `--json` has had it."""
+        return {"said" if name == "summary" else name: value for name, value in storage.plain(self).items()}
 
 
 # ------------------------------------------------------------------------------------------------ the grid
@@ -194,7 +198,7 @@ def _turned(
     )  # fmt: skip
 
 
-def looked_at(session: Session, period: Period) -> Path:
+def monitoring_product(session: Session, period: Period) -> Path:
     """The product of monitoring for a period, with what it needs brought first; nothing is decided.
 
     Raises
@@ -238,7 +242,7 @@ def monitored(session: Session, period: Period, page: bool = True) -> Path:
     return path
 
 
-def run_notebook(session: Session, name: str, path: Path, given: dict[str, Any]) -> None:
+def run_notebook(session: Session, name: str, path: Path, parameters: dict[str, Any]) -> None:
     """Execute the Run act of a notebook that is no stage of the pipeline; its product and page material lie at `path`.
 
     The product is there only when the notebook has run to its end.
@@ -250,11 +254,11 @@ def run_notebook(session: Session, name: str, path: Path, given: dict[str, Any])
     shown = path.with_suffix(".ipynb")
     beside = path.with_name(f".{path.stem}.{os.getpid()}.part.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    asked = {
+    defaults = {
         "problem": str(session.plan.parameters["problem"]),
         "sample": 1.0,
         "seed": session.plan.parameters.get("seed", 0),
-        **given,
+        **parameters,
     }
     known = plans.parameter_names("\n".join(plans.parameters_cells(source)))
     try:
@@ -264,7 +268,7 @@ def run_notebook(session: Session, name: str, path: Path, given: dict[str, Any])
             cwd=session.settings.root,
             env={"MLLOOP_PROJECT": str(session.settings.root)},
             parameters={
-                k: v for k, v in {**asked, "product": {"nb": str(shown), "data": str(beside)}}.items() if k in known
+                k: v for k, v in {**defaults, "product": {"nb": str(shown), "data": str(beside)}}.items() if k in known
             },
             settings=session.settings,
             pool=session.pool,
@@ -300,7 +304,7 @@ def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
         return []
     release = deployment.load_release(session.settings, session.ledger, session.name, found.model)
     row = fall_back(
-        session, period.until, found.model, release.digest, found.kind, found.name, [found.said], found.evidence
+        session, period.until, found.model, release.digest, found.kind, found.name, [found.summary], found.evidence
     )
     return [_told_of(row)]
 
@@ -438,7 +442,7 @@ def decide(session: Session, period: Period) -> Row:
     kept = {
         "statement": session.statement,
         "facts": known,
-        "decision": decision,
+        "decision": decision.to_dict(),
         "events": events(session, period.until),
         "history": [
             str(files[name])
@@ -454,7 +458,7 @@ def decide(session: Session, period: Period) -> Row:
             session.name,
             subject=decision.action,
             verdict=decision.verdict,
-            reasons=[decision.said],
+            reasons=[decision.summary],
             evidence=decision.evidence,
             digests={"monitoring": storage.digest_file(own) if own else None, "model": known.champion},
             model=known.champion,
@@ -471,7 +475,7 @@ def decide(session: Session, period: Period) -> Row:
     )
 
 
-def worse_since(session: Session, seen: list[dict[str, Any]], at: dt.datetime) -> str | None:
+def worse_since(session: Session, history: list[dict[str, Any]], at: dt.datetime) -> str | None:
     """Since when (ISO) the model in production, or the one that fell, is worse than it was; None where it is not."""
     champion = session.ledger.champion(session.name)
     if champion is None:
@@ -482,7 +486,7 @@ def worse_since(session: Session, seen: list[dict[str, Any]], at: dt.datetime) -
         if fell
         else champion.model
     )
-    since = retraining.worse_since(session.statement, seen, model)
+    since = retraining.worse_since(session.statement, history, model)
     if since is None and fell:  # worse than the rule and not than its own reference: since the fall
         since = (
             periods.since(session.statement, session.ledger, champion)

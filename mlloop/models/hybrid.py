@@ -24,12 +24,12 @@ def sort_by_key(table: pd.DataFrame, keys: np.ndarray, names: list[str]) -> tupl
     return keys[order], table[names].to_numpy(dtype=np.float32)[order]
 
 # %% ../../nbs/models/hybrid.ipynb #e59a1006
-def lookup_rows(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The rows of `values` (n, F) at the `wanted` keys (m,), NaN where a key is not among the sorted `keys` (n,)."""
-    rows = np.full((len(wanted), values.shape[1]), np.nan, dtype=np.float32)
+def lookup_rows(keys: np.ndarray, values: np.ndarray, row_keys: np.ndarray) -> np.ndarray:
+    """The rows of `values` (n, F) at the `row_keys` keys (m,), NaN where a key is not among the sorted `keys` (n,)."""
+    rows = np.full((len(row_keys), values.shape[1]), np.nan, dtype=np.float32)
     if len(keys):
-        position = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        is_hit = keys[position] == wanted
+        position = np.minimum(np.searchsorted(keys, row_keys), len(keys) - 1)
+        is_hit = keys[position] == row_keys
         rows[is_hit] = values[position[is_hit]]
     return rows
 

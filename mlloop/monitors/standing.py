@@ -46,7 +46,7 @@ class StandIn:
     periods: int
     n: int
     until: str
-    said: str
+    summary: str
     evidence: list[dict[str, Any]]
 
 # %% ../../nbs/monitors/standing.ipynb #a65ad3bb

@@ -146,7 +146,7 @@ class Mark:
     y: float
     low: float | None
     high: float | None
-    said: str
+    label: str
 
 
 @dataclass(frozen=True)

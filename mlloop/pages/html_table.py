@@ -22,9 +22,9 @@ def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], f
     return str(said + Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body) + more)
 
 
-def facts(heading: str, given: Mapping[str, Any]) -> str:
+def facts(heading: str, values: Mapping[str, Any]) -> str:
     """Names and values, one a row."""
-    return table(heading, ["name", "value"], [(name, _plain(value)) for name, value in given.items()])
+    return table(heading, ["name", "value"], [(name, _plain(value)) for name, value in values.items()])
 
 
 def _text(value: Any) -> Markup:

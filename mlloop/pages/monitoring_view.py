@@ -42,7 +42,7 @@ def read(settings: Settings, folder: Path) -> tuple[dict[str, Monitoring], list[
 def health(product: Monitoring) -> dict[str, str]:
     """Whether the model is healthy: a word, the shape drawn beside it, and the sentence for a product owner."""
     word, mark = HEALTH[product.health]
-    return {"word": word, "mark": mark, "said": product.said, "as_of": wording.moment(product.as_of)}
+    return {"word": word, "mark": mark, "said": product.summary, "as_of": wording.moment(product.as_of)}
 
 
 def view(looks: Mapping[str, Monitoring]) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def view(looks: Mapping[str, Monitoring]) -> dict[str, Any]:
         "since": wording.moment(last.since),
         "rows": last.rows,
         "feed": last.feed.status,
-        "findings": [_renamed(one.model_dump(), "said", "what") for one in last.feed.findings],
+        "findings": [_renamed(one.model_dump(), "summary", "what") for one in last.feed.findings],
         "drift": [_renamed(one.model_dump(), "alert", "drifted") for one in last.drift.columns],
-        "drift_said": last.drift.said,
+        "drift_said": last.drift.summary,
         "estimates": [
             {"method": ESTIMATION_METHODS.get(name, name), "value": one.value, "low": one.low, "high": one.high}
             for name, one in last.estimated.methods.items()
@@ -103,35 +103,35 @@ def _calibration(last: Monitoring) -> str:
     )
 
 
-def _not_since(seen: list[Monitoring]) -> str:
+def _not_since(history: list[Monitoring]) -> str:
     """Where the newest look found the model not healthy: the start of the first period of which that was said, in a row."""
     started = ""
-    for product in reversed(seen):
-        if product.health in ("ok", "not enough rows") or product.model != seen[-1].model:
+    for product in reversed(history):
+        if product.health in ("ok", "not enough rows") or product.model != history[-1].model:
             break
         started = _from(product.period)
     return started
 
 
-def chart(seen: list[Monitoring]) -> diagrams.Chart | None:
+def chart(history: list[Monitoring]) -> diagrams.Chart | None:
     """Estimated and realised figures by period against the reference of the newest."""
-    realised = _realised(seen)
-    guesses = {_from(product.period): _guess(product.estimated) for product in seen}
+    realised = _realised(history)
+    guesses = {_from(product.period): _guess(product.estimated) for product in history}
     rows = [
         {"period": start, "estimated": guesses.get(start), "realised": _figure(realised.get(start))}
         for start in sorted({*realised, *(s for s, guess in guesses.items() if guess)})
     ]
-    return diagrams.periods(rows[-26:], seen[-1].estimated.reference.value, None)
+    return diagrams.periods(rows[-26:], history[-1].estimated.reference.value, None)
 
 
-def _realised(seen: list[Monitoring]) -> dict[str, Realised]:
+def _realised(history: list[Monitoring]) -> dict[str, Realised]:
     """Period's start -> what labels showed; where it was reported more than once, the newest report counts."""
-    return {_from(one.period): one for product in seen for one in product.realised}
+    return {_from(one.period): one for product in history for one in product.realised}
 
 
-def _periods(seen: list[Monitoring]) -> list[dict[str, Any]]:
+def _periods(history: list[Monitoring]) -> list[dict[str, Any]]:
     """One row a period for the table under the chart, the newest first."""
-    realised, looks = _realised(seen), {_from(product.period): product for product in seen}
+    realised, looks = _realised(history), {_from(product.period): product for product in history}
     rows = []
     for start in sorted({*realised, *looks}, reverse=True)[:26]:
         shown, product = realised.get(start), looks.get(start)

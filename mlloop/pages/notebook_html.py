@@ -192,14 +192,14 @@ def stressed(notebook: dict[str, Any]) -> str:
     return words(found.group(2)) if found else ""
 
 
-def output(one: dict[str, Any], about: str = "") -> list[Block]:
+def output(content: dict[str, Any], about: str = "") -> list[Block]:
     """One output of a cell; `about` is what the prose before it says, and describes a picture."""
-    kind = one.get("output_type")
+    kind = content.get("output_type")
     if kind == "error":
-        return [Block("error", error(one))]
+        return [Block("error", error(content))]
     if kind == "stream":
-        return [Block("output", _pre(_text(one.get("text"))))] if one.get("name") == "stdout" else []
-    data, metadata = one.get("data") or {}, one.get("metadata") or {}
+        return [Block("output", _pre(_text(content.get("text"))))] if content.get("name") == "stdout" else []
+    data, metadata = content.get("data") or {}, content.get("metadata") or {}
     for form in ("image/svg+xml", "image/png", "image/jpeg"):
         if form in data and (shown := picture(form, data[form], metadata.get(form) or {}, about)):
             return [Block("output", shown)]
@@ -212,8 +212,8 @@ def output(one: dict[str, Any], about: str = "") -> list[Block]:
     return [] if not text.strip() or BARE_REPR.match(text.strip()) else [Block("output", _pre(text))]
 
 
-def _iso(found: re.Match) -> str:
-    year, month, day, hour, minute = (int(part) for part in found.groups())
+def _iso(match: re.Match) -> str:
+    year, month, day, hour, minute = (int(part) for part in match.groups())
     return f"{year:04}-{month:02}-{day:02}" + (f" {hour:02}:{minute:02}" if hour or minute else "")
 
 
@@ -227,15 +227,15 @@ def raised(notebook: dict[str, Any]) -> str:
     return next((_named(one) for one in outputs if one.get("output_type") == "error"), "")
 
 
-def _named(one: dict[str, Any]) -> str:
-    return ANSI.sub("", f"{one.get('ename', 'Error')}: {one.get('evalue', '')}")[:2000]
+def _named(content: dict[str, Any]) -> str:
+    return ANSI.sub("", f"{content.get('ename', 'Error')}: {content.get('evalue', '')}")[:2000]
 
 
-def error(one: dict[str, Any]) -> Markup:
+def error(content: dict[str, Any]) -> Markup:
     """A cell's error: its name and message; the traceback folded."""
-    trace = ANSI.sub("", "\n".join(map(str, one.get("traceback") or [])))
+    trace = ANSI.sub("", "\n".join(map(str, content.get("traceback") or [])))
     folded = Markup("<details><summary>Traceback</summary>{}</details>").format(_pre(trace)) if trace else Markup()
-    return Markup("<p><strong>{}</strong></p>{}").format(_named(one), folded)
+    return Markup("<p><strong>{}</strong></p>{}").format(_named(content), folded)
 
 
 def _pre(text: str) -> Markup:
@@ -292,10 +292,10 @@ def _smaller(form: str, content: bytes, enough: int = 60_000) -> tuple[str, byte
     return ("image/png", written.getvalue()) if written.tell() < len(content) else (form, content)
 
 
-def library_html(made: str, about: str = "") -> Markup:
+def library_html(html: str, about: str = "") -> Markup:
     """HTML that a library made of data, reduced to tables and text; empty where nothing is left."""
     cleaned = nh3.clean(
-        made,
+        html,
         tags=OUTPUT_TAGS,
         attributes={"td": SPANS, "th": SPANS},
         clean_content_tags={"script", "style", "template"},

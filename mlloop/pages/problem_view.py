@@ -208,8 +208,8 @@ def read_or_empty(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def has_card(found: list[Stage]) -> bool:
-    return any(s.name == "training" and s.shown and s.state != "failed" for s in found)
+def has_card(stages: list[Stage]) -> bool:
+    return any(s.name == "training" and s.shown and s.state != "failed" for s in stages)
 
 
 def shown_of(stage: Stage) -> list[Any]:
@@ -310,18 +310,16 @@ def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
     return None
 
 
-def health(live: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+def health(live: Mapping[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]:
     """Whether what answers now is healthy, by the newest look; {} where nobody looked.
 
     A look at the model before it says nothing of the one in production: then it is not known yet.
     """
-    if not seen or not live or not seen.get("model") or seen["model"] == live["model"]:
-        return {key: seen[key] for key in ("word", "mark", "said", "as_of", "not_since")} if seen else {}
-    before = (
-        f"The newest look, as of {seen['as_of']}, was at the model before it ({seen['model'][:12]}): {seen['word']}."
-    )
-    said = f"No period of its own has been looked at since {live['since']}. {before} {seen['said']}"
-    return {"word": "not known yet", "mark": "missing", "said": said, "as_of": "", "not_since": ""}
+    if not latest or not live or not latest.get("model") or latest["model"] == live["model"]:
+        return {key: latest[key] for key in ("word", "mark", "said", "as_of", "not_since")} if latest else {}
+    before = f"The newest look, as of {latest['as_of']}, was at the model before it ({latest['model'][:12]}): {latest['word']}."
+    sentence = f"No period of its own has been looked at since {live['since']}. {before} {latest['said']}"
+    return {"word": "not known yet", "mark": "missing", "said": sentence, "as_of": "", "not_since": ""}
 
 
 def decided(stage: Stage | None) -> dict[str, Any] | None:
@@ -372,14 +370,14 @@ def stands_in(live: Mapping[str, Any]) -> str:
     return f"{who} since {live['since']}{why}"
 
 
-def product_of(found: Iterable[Stage], kind: type[products.Kind]) -> products.Kind | None:
+def product_of(stages: Iterable[Stage], kind: type[products.Kind]) -> products.Kind | None:
     """The product of that kind among the stages; None where its stage has not run, failed, or is a project's own."""
-    return next((s.product for s in found if isinstance(s.product, kind)), None)
+    return next((s.product for s in stages if isinstance(s.product, kind)), None)
 
 
-def statement_of(found: list[Stage]) -> Problem | None:
+def statement_of(stages: list[Stage]) -> Problem | None:
     """The problem statement as the run read it; None where that stage has not run."""
-    ran = product_of(found, products.Statement)
+    ran = product_of(stages, products.Statement)
     return ran.problem if ran else None
 
 

@@ -76,18 +76,18 @@ def is_current(settings: Settings) -> bool:
     return all(path.stat().st_mtime_ns <= written for path in shown)
 
 
-def write_stage(settings: Settings, problem: str, stage: str, found: list[Stage] | None = None) -> Path | None:
+def write_stage(settings: Settings, problem: str, stage: str, shown_stages: list[Stage] | None = None) -> Path | None:
     """Write the page of one stage from its executed notebook; None where it has not run."""
-    found = found or stages(settings, problem)
-    one = next((s for s in found if s.name == stage), None)
-    if one is None or not one.shown:
+    shown_stages = shown_stages or stages(settings, problem)
+    page_of = next((s for s in shown_stages if s.name == stage), None)
+    if page_of is None or not page_of.shown:
         return None
     return stage_page(
-        one.executed,
+        page_of.executed,
         settings.reports / problem / f"{stage}.html",
-        stage=one,
+        stage=page_of,
         problem=problem,
-        stages=found,
+        stages=shown_stages,
         has_monitoring=any(monitored_in(settings, problem).glob("*.json")),
         head=Decisions(settings).head(),
     )
@@ -155,15 +155,15 @@ def stage_page(
 
 
 def _finding_first(
-    found: list[notebook_html.Block], finding: str
+    blocks: list[notebook_html.Block], finding: str
 ) -> tuple[notebook_html.Markup, list[notebook_html.Block]]:
     """The output that tells the finding, for the head of the page, and the other blocks; its heading is then the page's second."""
-    said = finding.rstrip(".")
-    for i, block in enumerate(found):
-        if said and block.kind == "output" and said in notebook_html.words(block.shown):
+    text = finding.rstrip(".")
+    for i, block in enumerate(blocks):
+        if text and block.kind == "output" and text in notebook_html.words(block.shown):
             shown = notebook_html.Markup(re.sub(r"<(/?)h[34]>", r"<\1h2>", str(block.shown)))
-            return shown, found[:i] + found[i + 1 :]
-    return notebook_html.Markup(), found
+            return shown, blocks[:i] + blocks[i + 1 :]
+    return notebook_html.Markup(), blocks
 
 
 def _beside(around: list[Stage], stage: Stage, step: int) -> Stage | None:
@@ -172,10 +172,10 @@ def _beside(around: list[Stage], stage: Stage, step: int) -> Stage | None:
     return shown[place] if 0 <= place < len(shown) else None
 
 
-def _fit(found: list[notebook_html.Block]) -> list[notebook_html.Block]:
-    """`found` with the outputs that would take the page over its bound left out, and said so."""
+def _fit(blocks: list[notebook_html.Block]) -> list[notebook_html.Block]:
+    """`blocks` with the outputs that would take the page over its bound left out, and said so."""
     room, kept = MAX_BYTES - 60_000, []
-    for block in found:
+    for block in blocks:
         room -= len(block.shown.encode())
         if room < 0 and block.kind in ("output", "code"):
             room += len(block.shown.encode())
@@ -189,12 +189,12 @@ def _fit(found: list[notebook_html.Block]) -> list[notebook_html.Block]:
     return kept
 
 
-def write_card(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
+def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | None = None) -> Path | None:
     """Write the model card of `problem`; None where no model was trained."""
-    found = found or stages(settings, problem)
-    if not has_card(found):
+    shown_stages = shown_stages or stages(settings, problem)
+    if not has_card(shown_stages):
         return None
-    by_name, statement = {s.name: s for s in found}, statement_of(found)
+    by_name, statement = {s.name: s for s in shown_stages}, statement_of(shown_stages)
     production = in_production(settings, problem, statement.name if statement else problem, Decisions(settings))
     is_later = bool(production) and production["is_later"]
     read = {name: s.product for name, s in by_name.items()} | (production["products"] if is_later else {})
@@ -208,11 +208,11 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
     return _page(
         settings.reports / problem / "model.html",
         "model.html",
-        [[shown_of(s) for s in found], production],
+        [[shown_of(s) for s in shown_stages], production],
         lambda: {
             "metric": metric_table.meaning(statement.success.metric) if statement else "",
             "problem": problem,
-            "stages": found,
+            "stages": shown_stages,
             "statement": statement,
             "production": production,
             "model": training.model if training else None,
@@ -229,12 +229,12 @@ def write_card(settings: Settings, problem: str, found: list[Stage] | None = Non
     )
 
 
-def write_monitoring(settings: Settings, problem: str, found: list[Stage] | None = None) -> Path | None:
+def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage] | None = None) -> Path | None:
     """Write the page of the newest look at the model in production; None where nobody looked."""
     looks, unreadable = monitoring_view.read(settings, monitored_in(settings, problem))
     if not looks:
         return None
-    statement = statement_of(found or stages(settings, problem))
+    statement = statement_of(shown_stages or stages(settings, problem))
     name = statement.name if statement else problem
     decisions = Decisions(settings)
     decided = [d for d in decisions.timeline(name) if d["kind"] == "retrain"]
@@ -308,12 +308,12 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
     )
 
 
-def _page(out: Path, template: str, seen: Any, view, head: str = "") -> Path:
+def _page(out: Path, template: str, inputs: Any, view, head: str = "") -> Path:
     """Render `template` into `out` unless the page there was made of the same.
 
     `head`, how far the ledger went, is a witness for the moment of writing: it alone makes no page old.
     """
-    digest = storage.digest_json([template, _templates_digest(), seen])
+    digest = storage.digest_json([template, _templates_digest(), inputs])
     try:
         with out.open(encoding="utf-8") as page:
             if digest in page.read(400):

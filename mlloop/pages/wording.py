@@ -40,43 +40,43 @@ def span(low: float | None, high: float | None) -> str:
     return formatting.interval(low, high)
 
 
-def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
+def evidence(figure: Mapping[str, Any]) -> dict[str, Any]:
     """One piece of evidence, ready to show: the texts of its figures and where they lie."""
     real = lambda key: (
-        given.get(key) if isinstance(given.get(key), (int, float)) and not isinstance(given.get(key), bool) else None
+        figure.get(key) if isinstance(figure.get(key), (int, float)) and not isinstance(figure.get(key), bool) else None
     )
     value, low, high, threshold = (real(key) for key in ("value", "low", "high", "threshold"))
-    shown, asked = formatting.apart(given.get("value"), given.get("threshold"))
+    shown, target = formatting.apart(figure.get("value"), figure.get("threshold"))
     inside = span(low, high)
-    unit, name = str(given.get("unit") or ""), str(given.get("name") or "")
-    passed = given.get("passed")
-    said = f"{name.replace('_', ' ')} {shown}{' ' + unit if unit and unit != name else ''}"
-    said = f"{unit} {shown}" if name == "threshold met" and unit else said
-    said += f" ({inside})" if inside != "–" else ""
-    said += f", target {asked}" if threshold is not None else ""
+    unit, name = str(figure.get("unit") or ""), str(figure.get("name") or "")
+    passed = figure.get("passed")
+    sentence = f"{name.replace('_', ' ')} {shown}{' ' + unit if unit and unit != name else ''}"
+    sentence = f"{unit} {shown}" if name == "threshold met" and unit else sentence
+    sentence += f" ({inside})" if inside != "–" else ""
+    sentence += f", target {target}" if threshold is not None else ""
     return {
         "name": name.replace("_", " "),
         "value": shown,
         "unit": unit,
         "within": inside,
-        "threshold": asked,
+        "threshold": target,
         "passed": passed if isinstance(passed, bool) else None,
         "line": diagrams.interval(value, low, high, threshold),
-        "sentence": said,
+        "sentence": sentence,
     }
 
 
-def verdict(said: products.Verdict) -> dict[str, Any]:
+def verdict(gate_verdict: products.Verdict) -> dict[str, Any]:
     """A gate's verdict, ready to show."""
-    found = [evidence(one.model_dump()) for one in said.evidence]
-    deciding = said.deciding.replace("_", " ")
+    figures = [evidence(one.model_dump()) for one in gate_verdict.evidence]
+    deciding = gate_verdict.deciding.replace("_", " ")
     return {
-        "gate": said.gate,
-        "verdict": said.verdict,
-        "reasons": said.reasons,
-        "must_change": said.must_change,
-        "evidence": found,
-        "deciding": next((e for e in found if e["name"] == deciding and e["value"] != "–"), None),
+        "gate": gate_verdict.gate,
+        "verdict": gate_verdict.verdict,
+        "reasons": gate_verdict.reasons,
+        "must_change": gate_verdict.must_change,
+        "evidence": figures,
+        "deciding": next((e for e in figures if e["name"] == deciding and e["value"] != "–"), None),
     }
 
 

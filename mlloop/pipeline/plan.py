@@ -216,14 +216,14 @@ def edition(base: Plan, name: str, entered: Iterable[str], **changed: Any) -> Pl
     return Plan(f"{base.problem}@{name}", given, tasks, name, frozenset(base.tasks) - frozenset(wanted))
 
 
-def _beside(base: Plan, place: Path, name: str) -> Path:
+def _beside(base: Plan, path: Path, name: str) -> Path:
     """The same product in the edition's folder: the innermost folder called after the problem is the one that changes."""
-    parts = list(place.parts)
+    parts = list(path.parts)
     found = [at for at, part in enumerate(parts[:-1]) if part == base.problem]
     if not found:
         raise SettingsError(
-            f"the product {place.name!r} lies in no folder called {base.problem!r}, so a retraining would overwrite it",
-            str(place.parent),
+            f"the product {path.name!r} lies in no folder called {base.problem!r}, so a retraining would overwrite it",
+            str(path.parent),
             "Let its path in pipeline.yaml hold {{problem}}, then: mlloop check",
         )
     parts[found[-1]] = f"{base.problem}@{name}"

@@ -637,7 +637,7 @@ class _Work:
                 self._pool = self._stack.enter_context(execute.pool(self.settings))
             return self._pool
 
-    def _into_ledger(self, task: Task, parts, products: dict[str, str], made: "Product") -> None:
+    def _into_ledger(self, task: Task, parts, products: dict[str, str], product: "Product") -> None:
         from mlloop.store.entries import Entry
         from mlloop.store.ledger import Ledger
 
@@ -645,7 +645,11 @@ class _Work:
             objects.keep(self.settings, self.plan.tasks[name].products["data"])
         verdict = plans.read_verdict(task.products["data"])
         statement = problems.load(statement_file(self.settings, self.plan))
-        model = made.model if isinstance(made, _products().ValidationGate) else (made.model_extra or {}).get("model")
+        model = (
+            product.model
+            if isinstance(product, _products().ValidationGate)
+            else (product.model_extra or {}).get("model")
+        )
         Ledger.open(self.settings).append(
             Entry(
                 "gate",

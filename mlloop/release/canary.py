@@ -81,7 +81,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Seen:
+class CanaryUsage:
     """What the canary's own share shows: answers, errors, the 99th percentile of its latency."""
 
     answered: int
@@ -89,12 +89,12 @@ class Seen:
     slow_ms: float | None
 
 
-def seen(log: "pd.DataFrame", model: str) -> Seen:
+def usage(log: "pd.DataFrame", model: str) -> CanaryUsage:
     """Count the canary's own answers in the log."""
     own = log[(log["model"] == model) & (log["role"] == "canary")]
     answered = own[own["error"].isna()]
     slow = float(answered["ms"].quantile(0.99)) if answered["ms"].notna().any() else None
-    return Seen(len(answered), int(own["error"].notna().sum()), slow)
+    return CanaryUsage(len(answered), int(own["error"].notna().sum()), slow)
 
 
 def gain(
@@ -167,13 +167,13 @@ def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Esti
     return metrics.estimate_mean(values[0] - values[1], confidence=statement.success.confidence)
 
 
-def _bought_before(wanted, rows, both) -> np.ndarray:
+def _bought_before(relevant, rows, both) -> np.ndarray:
     """Which pairs of user and item were bought before the list was shown: left out of it, or seen by a model."""
-    told = {(row["user"], item) for row in rows for item in row["exclude"] or ()}
-    found = np.array([pair in told for pair in zip(wanted["user"], wanted["item"], strict=True)], dtype=bool)
+    left_out = {(row["user"], item) for row in rows for item in row["exclude"] or ()}
+    bought = np.array([pair in left_out for pair in zip(relevant["user"], relevant["item"], strict=True)], dtype=bool)
     for release in both:
-        found |= releases.seen_by(release.recommender, wanted["user"], wanted["item"])
-    return found
+        bought |= releases.has_bought(release.recommender, relevant["user"], relevant["item"])
+    return bought
 
 
 def estimated_gain(
@@ -219,7 +219,7 @@ def calibrated(release: releases.Release, scores: np.ndarray) -> np.ndarray:
 
 def decide(
     terms: Terms,
-    own: Seen,
+    own: CanaryUsage,
     realised: metrics.Estimate | None,
     estimated: metrics.Estimate | None,
     now: dt.datetime,
@@ -229,7 +229,7 @@ def decide(
 
     Parameters
     ----------
-    own : Seen
+    own : CanaryUsage
     realised, estimated : Estimate or None
         Gain over the champion.
     now : datetime
@@ -255,7 +255,7 @@ def decide(
     return Trial(None, [one.reason for one in checks if one.passed is None], evidence)
 
 
-def _errors(own: Seen) -> Check:
+def _errors(own: CanaryUsage) -> Check:
     asked = own.answered + own.errors
     share = own.errors / asked if asked else 0.0
     bad = own.errors > MAX_ERRORS and share > ERROR_SHARE
@@ -263,14 +263,14 @@ def _errors(own: Seen) -> Check:
     return Check("canary's errors", not bad, said, share, None, None, ERROR_SHARE, "share of requests")
 
 
-def _rows(own: Seen, terms: Terms, over: bool) -> Check:
+def _rows(own: CanaryUsage, terms: Terms, over: bool) -> Check:
     passed = True if own.answered >= terms.own_rows else False if over else None
     until = f"{terms.deadline:%Y-%m-%d %H:%M}"
     said = f"The canary answered {own.answered:,} requests by {until}, {terms.own_rows:,} are asked for."
     return Check("canary's rows", passed, "" if passed else said, own.answered, None, None, terms.own_rows, "rows")
 
 
-def _latency(own: Seen, terms: Terms) -> Check:
+def _latency(own: CanaryUsage, terms: Terms) -> Check:
     slow = own.slow_ms is not None and own.slow_ms > terms.max_latency_ms
     said = f"One in a hundred answers of the canary took {number(own.slow_ms)} ms or longer, {number(terms.max_latency_ms)} are allowed."
     return Check(

@@ -277,7 +277,7 @@ class Rule:
 
     Parameters
     ----------
-    told : dict
+    definition : dict
         `columns` (name -> SQL type), `score` (an SQL expression of them), `fill` (the score of a row that it says
         nothing of) and, for a class, `curve` (`score` and `probability`, both rising), see `rule_release`.
     fields : dict of str to str
@@ -286,14 +286,16 @@ class Rule:
 
     KINDS: ClassVar[dict[str, str]] = {"number": "DOUBLE", "time": "TIMESTAMP"}
 
-    def __init__(self, told: Mapping[str, Any], fields: Mapping[str, str]):
+    def __init__(self, definition: Mapping[str, Any], fields: Mapping[str, str]):
         import duckdb
 
-        self.told, self.fields = told, {name: fields[name] for name in told["columns"]}
+        self.definition, self.fields = definition, {name: fields[name] for name in definition["columns"]}
         self.con = duckdb.connect(config={"enable_external_access": "false", "threads": 1})
-        typed = ", ".join(f"TRY_CAST({quoted(n)} AS {kind}) AS {quoted(n)}" for n, kind in told["columns"].items())
+        typed = ", ".join(
+            f"TRY_CAST({quoted(n)} AS {kind}) AS {quoted(n)}" for n, kind in definition["columns"].items()
+        )
         rows = f"(SELECT {', '.join(['_row', *([typed] if typed else [])])} FROM asked)"
-        self.sql = f"SELECT CAST(({told['score']}) AS DOUBLE) AS score FROM {rows} ORDER BY _row"
+        self.sql = f"SELECT CAST(({definition['score']}) AS DOUBLE) AS score FROM {rows} ORDER BY _row"
         self.lock = threading.Lock()
 
     def scores_of_columns(self, columns: Mapping[str, list[Any]], n: int) -> np.ndarray:
@@ -311,12 +313,12 @@ class Rule:
                 got = self.con.sql(self.sql).fetchnumpy()["score"]
             except duckdb.Error as error:
                 said = " ".join(str(error).split())
-                raise ModelError(f"its rule cannot be computed: {said}", self.told["name"], NEXT) from error
+                raise ModelError(f"its rule cannot be computed: {said}", self.definition["name"], NEXT) from error
             finally:
                 self.con.unregister("asked")
         raw: np.ndarray = np.ma.filled(np.ma.asarray(got, dtype=float), np.nan)
-        raw = np.where(np.isfinite(raw), raw, self.told["fill"])
-        curve = self.told.get("curve")
+        raw = np.where(np.isfinite(raw), raw, self.definition["fill"])
+        curve = self.definition.get("curve")
         return np.interp(raw, curve["score"], curve["probability"]) if curve else raw
 
 
@@ -382,7 +384,7 @@ def _to_show(recommender: Any, users: Sequence[str], repeats: bool) -> list[int]
     return (every - bought[recommender.users_.get_indexer(users)]).tolist()
 
 
-def seen_by(recommender: Any, users: Any, items: Any) -> np.ndarray:
+def has_bought(recommender: Any, users: Any, items: Any) -> np.ndarray:
     """Whether the recommender saw each user buy the item beside it, (n_pairs,)."""
     import pandas as pd
 
@@ -435,6 +437,6 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def field_dict(one: Field | Feature) -> dict[str, Any]:
+def field_dict(field: Field | Feature) -> dict[str, Any]:
     """A field or feature as release.json has it."""
-    return asdict(one)
+    return asdict(field)

@@ -294,7 +294,7 @@ def expressions(file: Path, statement: Problem) -> None:
                 )
 
 
-def _try(con: Any, place: str, sql: str, file: Path, columns: dict[str, str], lenient: bool) -> None:
+def _try(con: Any, where: str, sql: str, file: Path, columns: dict[str, str], lenient: bool) -> None:
     import duckdb
 
     try:
@@ -304,7 +304,7 @@ def _try(con: Any, place: str, sql: str, file: Path, columns: dict[str, str], le
             return  # a cleaning rule of the project's own may have added the column
         said = " ".join(str(error).split("\n\nLINE")[0].split())[:300]
         raise ProblemError(
-            f"{said} (columns: {', '.join(columns)})", f"{file}: {place}", "Fix the statement, then: mlloop check"
+            f"{said} (columns: {', '.join(columns)})", f"{file}: {where}", "Fix the statement, then: mlloop check"
         ) from error
 
 
