@@ -30,6 +30,8 @@ Modules:
 - `mlloop.products`: What each stage hands on: one frozen model a stage, with a version, used to write its product and to read it.
 - `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
 - `mlloop.release.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.
+- `mlloop.scaffold.dialect`: How a text file is written: encoding, separator, quotes, escapes, and the lines above its header.
+- `mlloop.scaffold.notation`: How numbers are written in a column of text: decimal sign, thousands, what stands around them, and what only looks like one.
 - `mlloop.service.http`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
 - `mlloop.store.chain`: The chain of a ledger's rows: each row's hash, the check of all, and what was verified before.
 - `mlloop.store.champions`: The rules of production: who is champion, which canary is on, and what an entry that changes either must keep to.

@@ -17,7 +17,7 @@ from mlloop import problem
 from mlloop.core import extensions, settings
 from mlloop.core.errors import DataError, MlloopError, ProblemError, SourceError, StageFailed, UsageError
 from mlloop.pipeline import freshness, runner
-from mlloop.scaffold import checks, project_files, survey, upgrade
+from mlloop.scaffold import checks, dialect, project_files, survey, upgrade
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -170,7 +170,7 @@ def test_the_type_of_a_column_is_read_off_its_values(values, kind, more):
 def test_text_in_other_encodings_is_read_as_what_it_is(tmp_path):
     for coded, said in {"utf-8": "utf-8", "cp1252": "cp1252", "utf-16": "utf-16"}.items():
         (tmp_path / "t.csv").write_text("name,sum\nMüller,1\nStraße,2\n", encoding=coded)
-        assert survey.encoding(tmp_path / "t.csv") == said
+        assert dialect.encoding(tmp_path / "t.csv") == said
         assert list(survey.read_sample(str(tmp_path / "t.csv")).text["name"]) == ["Müller", "Straße"]
 
 

@@ -86,6 +86,9 @@ def statement(
     elif time and not options.time:
         others = f"; {', '.join(times[1:])} would do too: --time" if len(times) > 1 else ""
         notes.append(("time", f"{time}, since it says when a row happened{others}"))
+    notes += [*sample.notes, *(("reading", f"{n}: {one.question}") for n, one in columns.items() if one.question)]
+    if time:
+        notes += survey.set_aside_outlying(columns, time)
     make = _events if events else _rows
     parts = make(name, options, sample, columns, time, notes, ask)
     windows = parts.pop("windows", None)

@@ -1,8 +1,10 @@
 """Makes a project out of a data file and a question, and renews its notebooks when mlloop moves on."""
 
+import builtins
 import importlib.metadata
 import importlib.util
 import json
+import keyword
 import os
 import re
 import shutil
@@ -143,6 +145,8 @@ def _package(name: str) -> str:
     """The name of the project's package: one that hides no other."""
     taken = (
         name in sys.stdlib_module_names
+        or keyword.iskeyword(name)
+        or hasattr(builtins, name)  # a notebook that imports `zip` has lost the function
         or name in ("mlloop", "tests", "nbs", "data", "problems")
         or importlib.util.find_spec(name) is not None
     )

@@ -18,12 +18,16 @@ import pandas as pd
 from mlloop import analysis, ingestion
 from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
-from mlloop.core.formatting import number
+from mlloop.core.formatting import number, percent
 from mlloop.data import profiling
 from mlloop.problem import Column, Source, did_you_mean
+from mlloop.scaffold import dialect, notation
+from mlloop.scaffold.notation import Hint, Numbers
 
 ROWS = 100_000
 FORMS = (
+    *("%Y-%m-%d", "%d.%m.%y", "%d.%m.%y %H:%M", "%Y.%m.%d", "%Y.%m.%d.", "%d. %m. %Y", "%Y. %m. %d.", "%Y年%m月%d日"),
+    *("%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%d %B %Y", "%B %d, %Y", "%Y%m%d%H%M%S"),
     *("%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y", "%d/%m/%y", "%Y%m%d"),
     *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S"),
     *("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%y %H:%M", "%d/%m/%y %H:%M"),
@@ -68,6 +72,8 @@ class SourceSample:
         Of each column, over all rows.
     table : ibis.Table
         All rows, as text.
+    notes : list of (what, note)
+        What a person should know of how the file is read.
     """
 
     source: Source
@@ -78,6 +84,7 @@ class SourceSample:
     distinct: dict[str, int]
     missing: dict[str, int]
     table: Any = None
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read_sample(data: str, table: str | None = None, query: str | None = None) -> SourceSample:
@@ -94,11 +101,11 @@ def read_sample(data: str, table: str | None = None, query: str | None = None) -
 
     with tempfile.TemporaryDirectory() as folder:
         if "://" in data:
-            source, files, raws = *_database(data, table, query, Path(folder)), None
+            source, files, raws, notes = *_database(data, table, query, Path(folder)), None, []
         else:
             if table or query:
                 raise UsageError("--table and --query belong to a database's URL", next_step=f"Example: {EXAMPLE}")
-            source, files, raws = _files(data)
+            source, files, raws, notes = _files(data)
         raws = raws or [ingestion.RawFile(Path(folder, "sample.parquet"), "parquet", "query", source)]
         con = ibis.duckdb.connect()
         raws = [ingestion.as_utf8(raw, Path(folder)) for raw in raws]
@@ -110,10 +117,23 @@ def read_sample(data: str, table: str | None = None, query: str | None = None) -
                 "Is it a table with a header line?",
             )
         rows, unread = ingestion.raw_rows(con, raws, names)
-        return _counted(rows, unread, names, source, files, data)
+        sample = _counted(rows, unread, names, source, files, data)
+        sample.notes = [*notes, *_renamed(names)]
+        return sample
 
 
 EXAMPLE = "mlloop new churn --data customers.csv --target churned"
+
+
+def _renamed(names: Sequence[str]) -> list[tuple[str, str]]:
+    """What to say of columns that have the name of another, whatever its case."""
+    bases = {name: match[1] for name in names if (match := re.fullmatch(r"(.*) \(\d+\)", name, re.S))}
+    first = {name.lower(): name for name in reversed(names)}
+    return [
+        ("columns", f"{first[base.lower()]!r} and {base!r} are one name to a database: the second is called {name!r} here")
+        for name, base in bases.items()
+        if base.lower() in first
+    ]
 
 
 def _counted(rows, unread, names, source, files, data) -> SourceSample:
@@ -141,7 +161,7 @@ def _counted(rows, unread, names, source, files, data) -> SourceSample:
     )
 
 
-def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile]]:
+def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list[tuple[str, str]]]:
     path = Path(data).expanduser()
     pattern = str(path / "*") if path.is_dir() else str(path)
     found = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
@@ -161,12 +181,12 @@ def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile]]:
     form = FORMATS[suffix(found[0])]
     glob_or_file = str(found[0].resolve()) if len(found) == 1 else str(Path(pattern).resolve())
     fields: dict[str, Any] = {"kind": "files", "path": glob_or_file, "format": form}
+    notes: list[tuple[str, str]] = []
     if form == "csv":
-        fields["encoding"] = encoding(found[0])
-        mark = separator(found[0], fields["encoding"])
-        fields |= {} if mark == "," else {"separator": mark}
+        written = dialect.read(found[0], suffix(found[0]))
+        fields, notes = fields | written.source(), written.notes
     source = Source(**fields)
-    return source, found, [ingestion.RawFile(guess, form, guess.name, source) for guess in found]
+    return source, found, [ingestion.RawFile(one, form, one.name, source) for one in found], notes
 
 
 def _database(url: str, table: str | None, query: str | None, folder: Path) -> tuple[Source, list[Path]]:
@@ -209,55 +229,6 @@ def _database(url: str, table: str | None, query: str | None, folder: Path) -> t
     return Source(kind="sql", url=url, table=table, query=query), []
 
 
-def encoding(path: Path) -> str:
-    """The encoding of a text file: what it can be read as, of the likely ones."""
-    import codecs
-    import gzip
-
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as handle:
-        first = handle.read(4)
-        if first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16"
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        western = codecs.getincrementaldecoder("cp1252")()
-        is_utf8 = is_western = True
-        block = first
-        while block:
-            try:
-                is_utf8 and decoder.decode(block)
-            except UnicodeDecodeError:
-                is_utf8 = False
-            try:
-                is_western and western.decode(block)
-            except UnicodeDecodeError:
-                is_western = False
-            block = handle.read(1 << 20)
-        try:
-            is_utf8 and decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            is_utf8 = False
-    return "utf-8" if is_utf8 else "cp1252" if is_western else "latin-1"
-
-
-def separator(path: Path, coded: str) -> str:
-    """The character between the values of a text file: the one that cuts its first lines into the most equal columns."""
-    import gzip
-    import itertools
-
-    with (
-        gzip.open(path, "rt", encoding=coded, errors="replace")
-        if path.name.endswith(".gz")
-        else path.open(encoding=coded, errors="replace") as handle
-    ):
-        lines = list(itertools.islice(handle, 50))
-    scores = {}
-    for mark in (",", ";", "\t", "|"):
-        widths = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
-        usual = max(set(widths), key=widths.count) if widths else 0
-        scores[mark] = (usual > 1) * widths.count(usual) * usual if len(widths) and widths[0] == usual else usual / 100
-    return max(scores, key=lambda mark: scores[mark])
-
-
 # ---------------------------------------------------------------------------------------------- columns
 
 
@@ -274,12 +245,21 @@ class Guess:
         The sample's values in that type.
     cleaning : list of dict
         Cleaning rules that make it so.
+    question : str
+        What the values leave open, and how it was read.
+    numbers : Numbers or None
+        How its numbers are written.
+    day_first : bool or None
+        Whether its dates show that the day comes first.
     """
 
     column: Column
     why: str
     values: pd.Series
     cleaning: list[dict[str, Any]] = field(default_factory=list)
+    question: str = ""
+    numbers: Numbers | None = None
+    day_first: bool | None = None
 
     @property
     def is_time(self) -> bool:
@@ -290,14 +270,26 @@ class Guess:
         return self.values.dtype.kind in "if"
 
 
-def guess(name: str, text: pd.Series) -> Guess:
-    """The type of one column of text, and what makes its values fit."""
+def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str = ",") -> Guess:
+    """The type of one column of text, and what makes its values fit.
+
+    Parameters
+    ----------
+    hint : Hint, optional
+        What other columns of the file say, where the values allow two readings.
+    separator : str
+        Between the values of the file.
+    """
     told = text.map(lambda v: v.strip() if isinstance(v, str) else v)
     known = told[told.notna() & ~told.str.lower().isin([*ingestion.MISSING])]
     if known.empty:
         return Guess(Column(type="text", feature=False), "no value at all", text)
     found = (
-        _boolean(known) or _number(name, known) or _moment(name, known) or _dressed(name, known) or _text(name, known)
+        _boolean(known)
+        or _number(name, known, hint, separator)
+        or _moment(known, hint)
+        or _dressed(name, known, hint, separator)
+        or _text(name, known)
     )
     found.values = found.values.reindex(text.index)
     return found
@@ -310,67 +302,136 @@ def _boolean(known: pd.Series) -> Guess | None:
     return Guess(Column(type="boolean"), "", low.isin(ingestion.TRUE))
 
 
-def _fits(known: pd.Series, pattern: str) -> float:
-    return float(known.str.fullmatch(pattern.strip("^$")).mean())
+def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
+    """A number that ingestion reads as it is written; or digits that name things."""
+    if WHEN.search(name) and known.str.fullmatch(r"(19|20)\d\d[01]\d[0-3]\d").all():
+        return None
+    named = notation.names_things(name, known)
+    if named:
+        return _text(name, known, named)
+    found = notation.read(known, hint, separator)
+    if found is None or not found.is_bare:
+        return None
+    if found.is_whole and found.thousands is None:
+        return Guess(Column(type="integer"), "", found.values, numbers=found)
+    given = {"decimal": found.decimal} if not found.is_whole or found.thousands else {}
+    given |= {"thousands": found.thousands} if found.thousands else {}
+    words = {",": "a comma", ".": "a point", " ": "a space", "'": "an apostrophe"}
+    why = found.why or (f"thousands are set apart by {words[found.thousands]}" if found.thousands else "")
+    why = why or ("the decimal sign is a comma" if found.decimal == "," else "")
+    if found.open:
+        other = {"decimal": ",", "thousands": "."} if (found.decimal == ",") == bool(found.thousands) else {"thousands": ","}
+        other = {"decimal": found.open} if found.thousands else other
+        why = f"{why}: {other}".replace("'", "").replace("{", "").replace("}", "")
+    return Guess(Column(type="number", **given), why, found.values, question=why if found.open else "", numbers=found)
 
 
-def _number(name: str, known: pd.Series) -> Guess | None:
-    if _fits(known, ingestion.INTEGER) == 1 and not known.str.fullmatch(r"0\d+").mean() > 0.05:
-        values = pd.to_numeric(known, errors="coerce")
-        if (values.abs() < 2**62).all():
-            if _fits(known, r"(19|20)\d\d[01]\d[0-3]\d") == 1 and WHEN.search(name):
-                return None
-            return Guess(Column(type="integer"), "", values.astype(float))
-    if _fits(known, ingestion.NUMBER) == 1 and not known.str.fullmatch(r"0\d+").mean() > 0.05:
-        return Guess(Column(type="number"), "", pd.to_numeric(known, errors="coerce").astype(float))
-    grouped = r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"
-    plain = r"[+-]?\d+(\.\d+)?"
-    if _fits(known, f"({grouped})|({plain})") == 1 and _fits(known, grouped) > 0:
-        return Guess(
-            Column(type="number", thousands=","),
-            "thousands are set apart by a comma",
-            pd.to_numeric(known.str.replace(",", "")),
-        )
-    comma = r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?"
-    if _fits(known, comma) == 1 and _fits(known, r".*,\d+") > 0:
-        values = pd.to_numeric(known.str.replace(".", "").str.replace(",", "."))
-        return Guess(Column(type="number", decimal=",", thousands="."), "the decimal sign is a comma", values)
-    return None
+PLACEHOLDER_DAYS = {"9999-12-31", "9999-01-01", "9998-12-31", "2999-12-31", "2999-01-01", "3000-01-01", "2199-12-31", "2100-12-31",
+                    "2099-12-31", "1970-01-01", "1900-01-01", "1899-12-30", "1899-12-31", "1800-01-01", "1753-01-01", "1601-01-01",
+                    "1111-11-11", "1000-01-01", "0001-01-01"}  # fmt: skip
+NO_DAY = r"0{1,4}[-./ ]0{1,2}[-./ ]0{1,4}([ T]0.*)?"
 
 
-def _moment(name: str, known: pd.Series) -> Guess | None:
+def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
+    zero = known.str.fullmatch(NO_DAY)
+    written, known = known[zero], known[~zero]
+    if known.empty:
+        return None
     some = known if len(known) <= 3000 else known.sample(3000, random_state=0)
-    iso = some.str.match(ingestion.ISO).mean() > 0.98
-    if iso:
-        values = pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-        if values.notna().mean() > 0.98:
-            whole = bool((known.str.len() <= 10).all())
-            return Guess(Column(type="date" if whole else "time"), _unfit(values), values.astype("datetime64[us]"))
+    found = _iso(known) if some.str.match(ingestion.ISO).mean() > 0.98 else _formatted(known, some, hint)
+    if found is not None:
+        _without_placeholders(found, known, sorted(set(written)))
+    return found
+
+
+def _iso(known: pd.Series) -> Guess | None:
+    values = pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+    values = _beyond(values, known, dt.datetime.fromisoformat)
+    if values.notna().mean() <= 0.98:
+        return None
+    whole = bool((known.str.len() <= 10).all())
+    return Guess(Column(type="date" if whole else "time"), _unfit(values), values)
+
+
+def _beyond(values: pd.Series, known: pd.Series, parse: Any) -> pd.Series:
+    """The times in microseconds, with those that nanoseconds cannot hold: before 1677 and after 2262."""
+    values = values.astype("datetime64[us]")
+    lost = known[values.isna()]
+    for text in lost.unique()[:2000]:
+        try:
+            moment = parse(text)
+        except ValueError:
+            continue
+        values[lost.index[lost == text]] = np.datetime64(moment.replace(tzinfo=None), "us")
+    return values
+
+
+def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | None:
     if not some.str.contains(r"\d").mean() > 0.9 or some.str.len().median() < 6:
         return None
-    fits = {form: pd.to_datetime(some, format=form, errors="coerce").notna().mean() for form in FORMS}
-    best = max(fits.values())
+    share = lambda text, form: pd.to_datetime(text, format=form, errors="coerce").notna().mean()
+    few = some.head(60)
+    fits = {form: share(some, form) for form in FORMS if share(few, form) > 0.3}
+    best = max(fits.values(), default=0.0)
     if best < 0.9:
         return None
-    forms = [form for form, share in fits.items() if share == best][:1]
+    tied = [form for form, one in fits.items() if one == best]
+    day_first = hint.day_first if hint else None
+    if day_first is not None:
+        tied.sort(key=lambda form: _day_first(form) is (not day_first))
+    forms = tied[:1]
     rest = some[pd.to_datetime(some, format=forms[0], errors="coerce").isna()]
     if best < 0.995 and len(rest):
-        more = {
-            form: pd.to_datetime(rest, format=form, errors="coerce").notna().mean()
-            for form in FORMS
-            if form not in forms
-        }
-        forms += [form for form, share in sorted(more.items(), key=lambda pair: -pair[1])[:1] if share > 0.3]
+        more = {form: share(rest, form) for form in FORMS if form not in forms}
+        forms += [form for form, one in sorted(more.items(), key=lambda pair: -pair[1])[:1] if one > 0.3]
     values = (
         pd.concat([pd.to_datetime(known, format=form, errors="coerce") for form in forms], axis=1)
         .bfill(axis=1)
         .iloc[:, 0]
     )
-    swapped = {form for form, share in fits.items() if share == best} - set(forms)
-    why = "day or month first? Both would do: look" if swapped else _unfit(values)
+    values = _beyond(values, known, lambda text: dt.datetime.strptime(text, forms[0]))
+    order = {_day_first(form) for form in tied}
+    why, question = _unfit(values), ""
+    if {True, False} <= order:
+        read = "the day" if _day_first(forms[0]) else "the month"
+        shown = f", as in {hint.day_shown_by}" if hint and hint.day_shown_by else ""
+        question = f"day or month first? Both would do: {some.iloc[0]} is read with {read} first{shown}; if not, change format"
     whole = not any("%H" in form or "%I" in form for form in forms)
     stated = forms[0] if len(forms) == 1 else forms
-    return Guess(Column(type="date" if whole else "time", format=stated), why, values.astype("datetime64[us]"))
+    made = Guess(Column(type="date" if whole else "time", format=stated), question or why, values, question=question)
+    made.day_first = _day_first(forms[0]) if len(order) == 1 else None
+    return made
+
+
+def _day_first(form: str) -> bool | None:
+    """Whether the day comes before the month, where both are digits that could be taken for one another."""
+    if "%d" not in form or "%m" not in form or form.startswith("%Y") or "." in form:
+        return None
+    return form.index("%d") < form.index("%m")
+
+
+def _without_placeholders(found: Guess, known: pd.Series, written: list[str]) -> None:
+    """Take out days that stand for none: 9999-12-31 for what is still open, 1900-01-01 for what nobody knows."""
+    days = found.values.dropna().astype("datetime64[s]").dt.strftime("%Y-%m-%d")
+    counts = days.value_counts()
+    often = {day for day, n in counts.items() if n >= max(3, 0.002 * len(known))}
+    able = {day for day in counts.index if day in PLACEHOLDER_DAYS or (day in often and not "1800" <= day < "2200")}
+    usual = found.values[days.index[~days.isin(able)]]
+    gap, far = np.timedelta64(5 * 365, "D"), set()
+    for day in able if len(usual) else ():
+        at, surely = np.datetime64(day), day > "2200" or day < "1800"
+        if (at > usual.max().to_datetime64() + gap or at < usual.min().to_datetime64() - gap) and (surely or day in often):
+            far.add(day)
+    gone = days.index[days.isin(far)]
+    texts = [*written, *sorted(set(known[gone]))]
+    if texts:
+        n = len(gone)
+        found.values[gone] = pd.NaT
+        found.column = found.column.model_copy(update={"missing": texts})
+        share = f" ({percent(n / len(known))} of the values)" if n else ""
+        means = "means still open" if any(day > "2090" for day in far) else "means none"
+        told = f"{', '.join(texts[:3])}{share} {means}: it counts as missing"
+        found.why, found.question = told, "; ".join(part for part in (found.question, told) if part)
 
 
 def _unfit(values: pd.Series) -> str:
@@ -378,65 +439,127 @@ def _unfit(values: pd.Series) -> str:
     return f"{bad:,} of {len(values):,} values are no times: their rows are set aside" if bad else ""
 
 
-def _dressed(name: str, known: pd.Series) -> Guess | None:
+def outlying(times: pd.Series) -> tuple[pd.Series, dict[str, dt.datetime]]:
+    """Which times lie far outside all others, as those do that were mistyped; and the bounds that set them aside.
+
+    Returns
+    -------
+    far : Series of bool
+    bounds : dict
+        'min' and 'max', where something lies before or after.
+    """
+    known = times.dropna().sort_values()
+    far, bounds, n = pd.Series(False, index=times.index), {}, len(known)
+    if n < 20:
+        return far, bounds
+    most = int(max(2, 0.005 * n))
+    core = known.iloc[most : n - most]
+    least = max(core.iloc[-1] - core.iloc[0], pd.Timedelta(days=30))
+    for name, ends in (("min", known.iloc[: most + 1][::-1]), ("max", known.iloc[n - most - 1 :])):
+        steps = ends.diff().abs()
+        if (steps > least).any():
+            at = int(np.argmax((steps > least).to_numpy()))
+            near, off = ends.iloc[at - 1], ends.iloc[at]
+            middle = (near + (off - near) / 2).normalize()
+            bounds[name] = middle.to_pydatetime() if name == "max" else min(middle.replace(month=1, day=1) + pd.DateOffset(years=1), near.normalize()).to_pydatetime()
+            far |= (times <= off) if name == "min" else (times >= off)
+    return far, bounds
+
+
+def set_aside_outlying(columns: dict[str, Guess], time: str) -> list[tuple[str, str]]:
+    """Bound the time column where a few rows lie far outside all others; what there is to say of it."""
+    one = columns[time]
+    far, bounds = outlying(one.values)
+    if not bounds:
+        return []
+    shown = ", ".join(f"{at:%Y-%m-%d}" for at in one.values[far].drop_duplicates().sort_values()[:3])
+    told = f"{int(far.sum())} of {len(far):,} rows lie far outside the others ({shown}): they are set aside"
+    columns[time] = _changed(one, why=told, **bounds)
+    columns[time].values = one.values.mask(far)
+    limits = " and ".join(f"{name} {at:%Y-%m-%d}" for name, at in bounds.items())
+    return [("time", f"{time}: {told} by {limits}")]
+
+
+def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
     """Numbers with units or among words that mean nothing: text that a cleaning rule makes a number."""
-    parts = known.str.extract(profiling.NUMBER)
-    fits = parts[1].notna()
-    bare = known.str.fullmatch(ingestion.NUMBER.strip("^$"))
-    dressed = fits & ~bare
+    fits = notation.unified(known).str.fullmatch(notation.PARTS)
     words = known[~fits].str.lower()
     strange = words[~words.isin(profiling.MISSING_PLACEHOLDERS)]
-    if (
-        fits.sum() < 20
-        or bare.all()
-        or len(strange) > 0.1 * len(known)
-        or strange.nunique() > max(5, 0.02 * len(known))
-    ):
+    enough = fits.sum() >= 20 or (fits.all() and len(known) >= 3)
+    if not enough or len(strange) > 0.1 * len(known) or strange.nunique() > max(5, 0.02 * len(known)):
         return None
-    unit = (parts[0].fillna("") + "|" + parts[2].fillna(""))[dressed].map(profiling._unit).value_counts()
-    units = {guess for guess in unit.index if guess.isalpha() and unit[guess] >= 0.01 * len(known)}
-    symbols = "".join(sorted(set("".join((parts[0].fillna("") + parts[2].fillna(""))[dressed])) & set("%$€£")))
-    coded = parts[0][dressed].fillna("").str.contains(r"[^\W\d_]").any()  # letters before a number make it a code
-    if len(units) > 6 or coded or NAMING.search(name):
+    found = notation.read(known[fits], hint, separator)
+    if found is None or NAMING.search(name) or notation.is_code(found, known[fits]):
         return None
-    rules = [r for r in profiling.suggest_cleaning(_as_table(known.head(5000), name)) if r.rule == "number"]
-    options = dict(rules[0].options) if rules else {}
-    values = pd.to_numeric(parts[1].str.replace(",", ""), errors="coerce")
-    marks = [*sorted(units), *symbols]
-    told = [f"some are written with {', '.join(marks)}"] if marks else []
+    letters = {one for one in found.units if re.search(r"[^\W\d_]", one)}
+    if len(letters) > 6 or (found.is_bare and not len(words)):
+        return None
+    told = [f"some are written with {', '.join(found.units[:6])}"] if found.units else []
+    if found.decimal == "," and not found.is_whole:
+        told.append("the decimal sign is a comma")
+    told += [f"{unit} multiplies by {number(factor)}" for unit, factor in found.factors.items()]
     told += (
         [f"{len(words):,} values such as {words.iloc[0]!r} are no numbers: they count as missing"] if len(words) else []
     )
+    options: dict[str, Any] = {"decimal": ","} if found.decimal == "," or found.thousands == "." else {}
+    options |= {"units": found.factors} if found.factors else {}
     rule = {
         "rule": "number",
         "columns": [name],
         **({"options": options} if options else {}),
         "reason": "; ".join(told) or "numbers written as text",
     }
-    why = f"a number once it is cleaned: {rule['reason']}"
-    return Guess(Column(type="text"), why, values.astype(float), [rule])
+    question = f"{found.why}: {'no option decimal' if options.get('decimal') else 'option decimal is a comma'}" if found.open else ""
+    kinds = {next((i for i, group in enumerate(profiling.UNITS) if unit in group), -1) for unit in letters}
+    if len(kinds - {-1}) > 1 and not found.factors:
+        question = question or f"{', '.join(sorted(letters))} are not the same: state their factors under options: units"
+    why = f"a number once it is cleaned: {rule['reason']}" + (f"; {question}" if question else "")
+    values = found.values.reindex(known.index).astype(float)
+    return Guess(Column(type="text"), why, values, [rule], question=question, numbers=found)
 
 
-def _as_table(known: pd.Series, name: str):
-    import ibis
-
-    return ibis.memtable(pd.DataFrame({name: known.astype(str)}))
-
-
-def _text(name: str, known: pd.Series) -> Guess:
+def _text(name: str, known: pd.Series, why: str = "") -> Guess:
     distinct = known.nunique()
     if distinct <= 50 or (distinct <= 500 and distinct <= 0.2 * len(known)):
-        return Guess(Column(type="category"), "", known.astype(object))
+        return Guess(Column(type="category"), why, known.astype(object))
     if len(known) > 50 and distinct > 0.9 * len(known):
-        return Guess(
-            Column(type="text", feature=False), "names rows: nearly every value is different", known.astype(object)
-        )
-    return Guess(Column(type="text"), f"{distinct:,} different values", known.astype(object))
+        told = "names rows: nearly every value is different"
+        return Guess(Column(type="text", feature=False), f"{why}; {told}" if why else told, known.astype(object))
+    return Guess(Column(type="text"), why or f"{distinct:,} different values", known.astype(object))
+
+
+def hint_of(columns: dict[str, Guess]) -> Hint:
+    """What the columns that can be read in one way only say of the others."""
+    decimals, orders = {}, {}
+    for name, one in columns.items():
+        if one.numbers is not None and not one.numbers.open and (not one.numbers.is_whole or one.numbers.thousands in (",", ".")):
+            decimals.setdefault(one.numbers.decimal, name)
+        if one.day_first is not None:
+            orders.setdefault(one.day_first, name)
+    decimal = next(iter(decimals)) if len(decimals) == 1 else None
+    day_first = next(iter(orders)) if len(orders) == 1 else None
+    return Hint(
+        decimal,
+        decimals[decimal] if decimal else "",
+        day_first if day_first is not None else True if decimal == "," else None,
+        orders[day_first] if day_first is not None else decimals[","] if decimal == "," else "",
+    )
+
+
+def guesses_of(sample: SourceSample) -> dict[str, Guess]:
+    """A guess for each column by its values; where they allow two readings, by what the other columns say."""
+    mark = sample.source.separator or ("," if sample.source.format == "csv" else "")
+    guesses = {name: guess(name, sample.text[name], None, mark) for name in map(str, sample.text.columns)}
+    unsure = [name for name, one in guesses.items() if one.question and (one.column.format or one.numbers is not None)]
+    if unsure:
+        hint = hint_of(guesses)
+        guesses |= {name: guess(name, sample.text[name], hint, mark) for name in unsure}
+    return guesses
 
 
 def columns_of(sample: SourceSample) -> dict[str, Guess]:
     """A guess for each column, by name; what only numbers the rows is no feature."""
-    guesses = {name: guess(name, sample.text[name]) for name in map(str, sample.text.columns)}
+    guesses = guesses_of(sample)
     for name, current in guesses.items():
         unique = sample.distinct[name] >= 0.999 * (sample.rows - sample.missing[name])
         whole = current.column.type in ("integer", "category") or (

@@ -1,0 +1,215 @@
+"""How a text file is written: encoding, separator, quotes, escapes, and the lines above its header.
+
+DuckDB's sniffer proposes; what it cannot see, a title above the header or a backslash that only comes later, is tried on the
+lines themselves. What is found goes into the statement, so that every later file is read alike.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from mlloop import ingestion
+from mlloop.core.errors import DataError
+
+HEAD_CHARS = 2_000_000
+SEPARATORS = (",", ";", "\t", "|")
+FORMS: tuple[tuple[str, str | None], ...] = (('"', None), ('"', "\\"), ("", ""), ("", "\\"))
+NO_NAME = re.compile(r"[+-]?\d+([.,]\d+)?|\d{4}-\d\d-\d\d.*|\\N|NULL|true|false", re.I)
+
+
+@dataclass
+class Dialect:
+    """How a text file is written, as a source of the statement says it; `notes` are what a person should know."""
+
+    encoding: str = "utf-8"
+    separator: str = ","
+    skip: int = 0
+    quote: str = '"'
+    escape: str | None = None
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+    def source(self) -> dict[str, Any]:
+        """The keys of a source that differ from their defaults; the encoding always."""
+        given: dict[str, Any] = {"encoding": self.encoding}
+        given |= {"separator": self.separator} if self.separator != "," else {}
+        given |= {"skip": self.skip} if self.skip else {}
+        given |= {"quote": self.quote} if self.quote != '"' else {}
+        return given | ({"escape": self.escape} if self.escape is not None else {})
+
+
+def _bytes(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def encoding(path: Path) -> str:
+    """The encoding of a text file: what it can be read as, of the likely ones."""
+    with _bytes(path) as handle:
+        block = handle.read(1 << 20)
+        if block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        if block[:200].count(0) > len(block[:200]) / 4:
+            return "utf-16-le" if block[1:2] == b"\0" else "utf-16-be"
+        able = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8", "cp1252")}
+        while True:
+            for name, decoder in list(able.items()):
+                try:
+                    decoder.decode(block, final=not block)
+                except UnicodeDecodeError:
+                    del able[name]
+            if not block:
+                return next(iter(able), "latin-1")
+            block = handle.read(1 << 20)
+
+
+def read(path: Path, suffix: str = ".csv") -> Dialect:
+    """The dialect of a text file.
+
+    Raises
+    ------
+    DataError
+        Its first line holds values rather than names.
+    """
+    found = Dialect(encoding(path))
+    coded = "utf-8-sig" if found.encoding == "utf-8" else found.encoding
+    with _bytes(path) as handle:
+        text = io.TextIOWrapper(handle, encoding=coded, errors="replace", newline="").read(HEAD_CHARS)
+    lines = re.sub(r"\r\n?", "\n", text).split("\n")
+    lines = (lines[:-1] if len(text) == HEAD_CHARS else lines) or [""]
+    declared = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\ufeff"), re.I)
+    if declared:
+        found.separator, found.skip, lines = declared[1], 1, lines[1:]
+    else:
+        found.separator = _separator(lines, "\t" if suffix == ".tsv" else None)
+    found.quote, found.escape = _quoting(lines, found.separator)
+    above = _above(lines, found)
+    found.skip += above
+    if above:
+        title = next((line.strip(found.separator + ' "') for line in lines[:above] if line.strip(found.separator + ' "')), "")
+        more = f"{above} line{'s' if above > 1 else ''} above it {'are' if above > 1 else 'is'} passed over"
+        found.notes.append(("header", f"in line {found.skip + 1}; {more}{f' ({title[:60]!r})' if title else ''}"))
+    if found.encoding in ("cp1252", "latin-1"):
+        found.notes.append(("encoding", f"read as {found.encoding}, since it is not UTF-8: check letters with accents"))
+    _must_have_names(path, lines[above:], found)
+    return found
+
+
+def _separator(lines: Sequence[str], usual: str | None) -> str:
+    """What DuckDB's sniffer finds in the first lines, else the character that cuts them into the most equal columns."""
+    import tempfile
+
+    import duckdb
+
+    if usual and sum(usual in line for line in lines[:50]) > 0.8 * len(lines[:50]):
+        return usual
+    scores = {mark: _score(lines[:100], mark) for mark in SEPARATORS}
+    best = max(scores, key=lambda mark: scores[mark])
+    with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as file, duckdb.connect() as con:
+        file.write("\n".join(lines[:2000]) + "\n")
+        file.flush()
+        try:
+            row = con.execute("SELECT Delimiter, len(Columns) FROM sniff_csv(?, all_varchar = true)", [file.name]).fetchone()
+        except duckdb.Error:
+            row = None
+    return row[0] if row and row[1] > 1 and scores.get(row[0], 0) >= 0.5 * scores[best] else best
+
+
+def _score(lines: Sequence[str], mark: str) -> float:
+    widths = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
+    usual = max(set(widths), key=widths.count) if widths else 0
+    score = (usual > 1) * widths.count(usual) * usual
+    return score if widths and widths.count(usual) > 0.6 * len(widths) else score / 100
+
+
+def _rows(lines: Sequence[str], separator: str, quote: str, escape: str | None) -> Iterator[list[str] | None]:
+    """The rows of the lines as one form reads them; None for one that it cannot read."""
+    if not quote and escape == "\\":
+        yield from ingestion.unescaped([f"{line}\n" for line in lines], separator)
+        return
+    how: dict[str, Any] = {"delimiter": separator, "strict": True}
+    if quote:
+        how |= {"quotechar": quote} | ({"escapechar": escape, "doublequote": False} if escape else {})
+    reader = csv.reader((f"{line}\n" for line in lines), **(how if quote else how | {"quoting": csv.QUOTE_NONE}))
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None
+
+
+def _quoting(lines: Sequence[str], separator: str) -> tuple[str, str | None]:
+    """Quote and escape: as the standard has it, unless the lines are clearly read better in another form."""
+    some = [line for line in lines if line]
+    has = {mark: any(mark in line for line in some) for mark in ('"', "'", "\\")}
+    if not any(has.values()):
+        return FORMS[0]
+    empty = re.compile(rf"(^|{re.escape(separator)})\\N({re.escape(separator)}|$)")
+    if has["\\"] and not has['"'] and any(empty.search(line) for line in some):
+        return "", "\\"
+    forms = [form for form in FORMS if "\\" not in (form[1] or "") or has["\\"]]
+    forms += [("'", None)] * any(re.search(rf"(^|{re.escape(separator)})'.*'({re.escape(separator)}|$)", line) for line in some)
+    bad = {form: _misread(some, separator, *form) for form in forms}
+    standard = bad[FORMS[0]]
+    best = min(forms, key=lambda form: bad[form])
+    if best == FORMS[0] or not standard or bad[best] > 0.1 * standard:
+        quoted = ("'", None) in forms and not has['"'] and bad[("'", None)] == 0 and _all_quoted(some, separator)
+        return ("'", None) if quoted else FORMS[0]
+    return best
+
+
+def _misread(lines: Sequence[str], separator: str, quote: str, escape: str | None) -> int:
+    rows = list(_rows(lines, separator, quote, escape))
+    widths = [len(row) for row in rows if row is not None]
+    usual = max(set(widths), key=widths.count) if widths else 0
+    swallowed = sum(any(cell.count("\n") > 50 for cell in row) for row in rows if row)  # a quote that never ends
+    return sum(row is None or len(row) != usual for row in rows) + 10 * swallowed
+
+
+def _all_quoted(lines: Sequence[str], separator: str) -> bool:
+    """Whether a column is quoted by ' in every line."""
+    rows = [line.split(separator) for line in lines[1:200]]
+    width = min(map(len, rows), default=0)
+    return any(all(re.fullmatch("'.*'|", row[at]) for row in rows) and any(row[at] for row in rows) for at in range(width))
+
+
+def _above(lines: Sequence[str], found: Dialect) -> int:
+    """How many lines stand above the header: those that fill few of the columns, as a title does."""
+    rows, at = [], 0
+    reader = csv.reader((f"{line}\n" for line in lines[:200]), delimiter=found.separator, quotechar=found.quote or None,
+                        quoting=csv.QUOTE_MINIMAL if found.quote else csv.QUOTE_NONE)  # fmt: skip
+    try:
+        for row in itertools.islice(reader, 100):
+            rows.append((at, row))
+            at = reader.line_num
+    except csv.Error:
+        return 0
+    widths = [len(row) for _, row in rows if len(row) > 1]
+    usual = max(set(widths), key=widths.count) if widths else 0
+    filled = [sum(bool(cell.strip()) for cell in row) for _, row in rows]
+    body = sorted(filled[len(filled) // 2 :])
+    least = max(2, min(usual, body[len(body) // 2] if body else 0) / 2)
+    if usual < 2 or (len(rows) > 1 and filled[0] >= least and len(rows[0][1]) == usual - 1 == len(rows[1][1]) - 1):
+        return 0
+    for (start, row), n in zip(rows, filled, strict=True):
+        if n >= least and len(row) >= usual:
+            return start
+    return 0
+
+
+def _must_have_names(path: Path, lines: Sequence[str], found: Dialect) -> None:
+    names = next((row for row in _rows(lines[:50], found.separator, found.quote, found.escape) if row), [])
+    filled = [name.strip() for name in names if name.strip()]
+    if len(filled) > 1 and sum(bool(NO_NAME.fullmatch(name)) for name in filled) > len(filled) / 2:
+        raise DataError(
+            f"has no header: its first line reads {found.separator.join(names)[:80]!r}",
+            str(path),
+            "Write the columns' names into a line above it",
+        )
