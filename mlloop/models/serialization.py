@@ -115,8 +115,8 @@ def _decode_object(form, decode, classes):
 
 # %% ../../nbs/models/serialization.ipynb #plain-code
 def plain_name(part: str, name: str) -> str:
-    """A column's name without the characters that mean something in JSON; `part` is the column transformer's."""
-    bare = re.sub(r'[\[\]{}",:\\]', "_", name)
+    """A column's name without what means something in JSON or ends a name in a model's text; `part` is the transformer's."""
+    bare = re.sub(r'[\[\]{}",:\\\s=]', "_", name)
     return name if bare == name else f"{bare}_{zlib.crc32(name.encode()):08x}"
 
 # %% ../../nbs/models/serialization.ipynb #b1c28ee1

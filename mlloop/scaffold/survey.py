@@ -571,7 +571,7 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
             and sample.rows > 50
             and (NAMING.search(name) or current.column.type == "text" or _counts_up(current))
         ):
-            guesses[name] = _changed(current, feature=False, why="names rows: every value is different")
+            guesses[name] = _changed(current, feature=False, why=current.why if "names rows" in current.why else "names rows: every value is different")
         elif (
             current.column.type in ("integer", "number")
             and NAMING.search(name)
