@@ -73,6 +73,25 @@ def test_a_regression_candidate_beats_the_mean(name):
 
 
 @pytest.mark.parametrize("name", [c.name for c in candidates.candidates_for("recommendation")])
+def test_counts_move_with_the_data_and_what_was_fitted_stays(name, tmp_path):
+    events, items = shop()
+    model = candidates.build(name, SHOP, seed=3).fit(events, items)
+    users = [*model.users_[:20], "nobody"]
+    same = model.updated(events)
+    assert np.allclose(same.score(users), model.score(users), rtol=1e-4, atol=1e-5)
+    later = events["time"].max() + pd.Timedelta(days=1)
+    bought = lambda user, item: {"user": user, "item": item, "kind": "purchase", "quantity": 1.0, "time": later}
+    first, new = str(model.recommend(["u000"], k=1, exclude_seen=True)[0, 0]), "i99"
+    more = pd.DataFrame([bought("u000", first), bought("u900", "i01"), bought("u900", "i02"), bought("u001", new)])
+    moved = model.updated(pd.concat([events, more], ignore_index=True))
+    assert first not in moved.recommend(["u000"], k=5, exclude_seen=True)
+    assert moved.items_.equals(model.items_) and len(model.users_) == 60  # the model itself has not changed
+    assert moved.score(["u900", "nobody"]).shape == (2, len(model.items_))
+    candidates.save(moved, tmp_path)
+    assert (candidates.load(tmp_path).recommend(["u000", "u900"]) == moved.recommend(["u000", "u900"])).all()
+
+
+@pytest.mark.parametrize("name", [c.name for c in candidates.candidates_for("recommendation")])
 def test_a_recommender_knows_strangers_new_items_and_itself(name):
     events, items = shop()
     model = candidates.build(name, SHOP, seed=3).fit(events, items)

@@ -82,6 +82,10 @@ class IALS(Recommender):
         self.user_factors_ = solve_factors(self.history_, self.item_factors_, self.alpha, self.l2).astype(np.float32)
         self.item_factors_ = self.item_factors_.astype(np.float32)
 
+    def _recount(self, events):  # users are folded in: solved for the items' vectors as they are
+        items = self.item_factors_.astype(np.float64)
+        self.user_factors_ = solve_factors(self.history_, items, self.alpha, self.l2).astype(np.float32)
+
     def _score(self, rows):
         return self.user_factors_[rows] @ self.item_factors_.T
 

@@ -7,6 +7,7 @@ __all__ = ['KEYS', 'sort_by_key', 'lookup_rows', 'Snapshot', 'pair_inputs', 'bou
            'HybridParams', 'fit_snapshot', 'own_cutoffs', 'Hybrid']
 
 # %% ../../nbs/models/hybrid.ipynb #9492d9ac
+import copy
 from itertools import pairwise
 from typing import Any
 
@@ -327,6 +328,20 @@ class Hybrid(HybridParams):
         snapshot.names, snapshot.categories, snapshot.of = self.names_, self.categories_, self.of_
         snapshot.values, snapshot.vectors = self.values_, self.vectors_  # type: ignore[assignment]
         return snapshot
+
+    def _recount(self, events):
+        users, items = self.vectors_
+        more = np.zeros((len(self.users_) - len(users), users.shape[1]), dtype=users.dtype)
+        self.vectors_ = [np.vstack([users, more]), items]
+        self.members_ = {name: self._beside(member, events) for name, member in self.members_.items()}
+
+    def _beside(self, member, events):
+        """A member with the same users and histories, its own counts made again."""
+        member = copy.copy(member)
+        for name in ("users_", "history_", "seen_", "popular_"):
+            setattr(member, name, getattr(self, name))
+        member._recount(events)
+        return member
 
     def _score(self, rows):
         snapshot = self._snapshot()

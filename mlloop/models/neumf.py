@@ -313,6 +313,12 @@ class NeuMF(NeuMFParams):
             to_beat=to_beat,
         )
 
+    def _update(self, events):
+        trained = self.users_
+        super()._update(events)
+        self.users_ = trained  # a new user has no vector, and is shown what is popular
+        self.history_, self.seen_ = self.history_[: len(trained)], self.seen_[: len(trained)]
+
     def _score(self, rows):
         network = self._network()
         network.load_state_dict({name: torch.as_tensor(value) for name, value in self.weights_.items()})

@@ -7,6 +7,7 @@ __all__ = ['event_weights', 'history_matrix', 'standardised', 'top_k', 'populari
            'Recommender', 'Random', 'Popularity', 'category_codes', 'ItemKNN', 'keep_largest', 'EASE']
 
 # %% ../../nbs/models/recommenders.ipynb #530afb17
+import copy
 import zlib
 
 import numpy as np
@@ -154,6 +155,32 @@ class HistoryModel(BaseEstimator):
     def _fit(self, events, items):
         pass
 
+    def updated(self, events):
+        """A copy with the users, histories and counts of `events`; what training learnt, and the items, stay as they are.
+
+        Parameters
+        ----------
+        events : DataFrame
+            All events up to now, with the columns that `fit` takes.
+        """
+        model = copy.copy(self)
+        model._update(events)
+        return model
+
+    def _update(self, events):
+        events = events[events["item"].isin(self.items_)]
+        new = pd.Index(np.sort(np.setdiff1d(events["user"].dropna().unique(), self.users_)))
+        self.users_ = self.users_.append(new)  # known users keep their rows: features and vectors are found by them
+        weights = event_weights(events, self.target_kind, self.other_weight, self.half_life_days)
+        self.history_ = history_matrix(events, self.users_, self.items_, weights)
+        target = event_weights(events, self.target_kind, 0.0, None)
+        self.seen_ = history_matrix(events, self.users_, self.items_, target)
+        self.popular_ = popularity_scores(events, self.items_, target, self.popular_days)
+        self._recount(events)
+
+    def _recount(self, events):
+        pass
+
 # %% ../../nbs/models/recommenders.ipynb #45e67318
 class Recommender(HistoryModel):
     """Ranks every item for a user; subclasses implement `_fit(events, items)` and `_score(rows)`.
@@ -239,6 +266,10 @@ class Popularity(Recommender):
         if self.by == "category":
             self.category_of_ = category_codes(items, self.items_)
 
+    def _recount(self, events):
+        target = event_weights(events, self.target_kind, 0.0, None)
+        self.popular_ = popularity_scores(events, self.items_, target, self.days)
+
     def _score(self, rows):
         scores = np.tile(self.popular_, (len(rows), 1))
         if self.by == "category":
@@ -299,6 +330,9 @@ class ItemKNN(Recommender):
         rows = np.repeat(np.arange(len(norms)), np.diff(together.indptr))
         together.data = together.data / (norms[rows] * norms[columns] + self.shrink)
         self.similarity_ = keep_largest(together, self.neighbours)
+
+    def _recount(self, events):
+        self._fit(events, None)
 
     def _score(self, rows):
         return (self.history_[rows] @ self.similarity_.T).toarray()
