@@ -337,6 +337,7 @@ class Retrain(Record):
     one is worse by `severe_standard_errors`.
 
     A retraining finds out from how much of its past it learns; nothing older than `window_days`, where given, is considered.
+    `update_counts`: between retrainings, histories and counts of a recommender follow the data in each period.
     """
 
     every_days: Positive = 7
@@ -350,6 +351,7 @@ class Retrain(Record):
     cooldown_days: Annotated[int, Field(ge=0)] = 28
     budget_per_year: Annotated[int, Field(ge=0)] = 12
     backstop_days: Positive | None = None
+    update_counts: bool = True
     window_days: Positive | None = None
 
     @model_validator(mode="after")

@@ -125,13 +125,17 @@ class Pair:
         return merged
 
 # %% ../nbs/24_serving.ipynb #effb075c
-def in_production(settings: Settings, ledger: Ledger, problem: str, now: Pair | None = None) -> Pair | None:
+def in_production(
+    settings: Settings, ledger: Ledger, problem: str, now: Pair | None = None, at: dt.datetime | None = None
+) -> Pair | None:
     """The pair that the ledger names; None where it names no champion.
 
     Parameters
     ----------
     now : Pair, optional
         The pair in use at the moment: a release that did not change is not loaded again.
+    at : datetime, optional
+        A moment in the data: a recommender's counts are not later than it.
 
     Raises
     ------
@@ -141,8 +145,11 @@ def in_production(settings: Settings, ledger: Ledger, problem: str, now: Pair | 
     standing = ledger.at().get(problem)
     if standing is None or standing.champion is None:
         return None
-    loaded = {release.model: release for release in (now.champion, now.canary) if release} if now else {}
-    load = lambda model: loaded.get(model) or deployment.load_release(settings, ledger, problem, model)
+    loaded = {release.digest: release for release in (now.champion, now.canary) if release} if now else {}
+    load = lambda model: (
+        loaded.get(deployment.release_digest(ledger, problem, model, at))
+        or deployment.load_release(settings, ledger, problem, model, at)
+    )
     champion = load(standing.champion.model)
     if standing.canary is None:
         return Pair(champion)

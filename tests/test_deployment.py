@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -467,6 +468,47 @@ def test_a_recommender_on_trial_is_judged_by_what_was_bought(production):
     assert early.outcome is None, "seven days have not passed since the lists were shown"
     trial = deployment.judge(production.settings, production.ledger, shop, bought, now=dt.datetime(2025, 3, 10))
     assert trial.outcome == "rolled_back" and "worse than the champion: realised gain in NDCG" in trial.reasons[0]
+
+
+def bought_now(n: int, item: str = "i25"):
+    """The events of the training, and then a week in which everybody buys one item, and a customer is new."""
+    users = [*(f"u{i}" for i in range(n)), "u900"]
+    more = {"user": users, "item": item, "time": pd.Timestamp("2025-04-07"), "kind": "purchase", "quantity": 1.0}
+    return pd.concat([sales(), pd.DataFrame(more)], ignore_index=True)
+
+
+def test_counts_move_between_trainings_under_the_same_model_and_never_reach_back(production):
+    project = (production.settings, production.ledger)
+    model, monday = production.models["shop"]["digest"], dt.datetime(2025, 4, 8)
+    production.deploy(production.models["shop"])
+    loaded = lambda at=None: deployment.load_release(*project, "shop", model, at)
+    popular = lambda release: release.answers([{"user": "a stranger", "k": 1}])[0]["items"]
+    before = popular(loaded())
+    row = deployment.update_counts(*project, production.shop, model, bought_now(60), monday)
+    assert (row.kind, row.model, row.details) == ("update", model, {"as_of": monday.isoformat(), "events": 2561})
+    assert popular(loaded()) == ["i25"] != before and loaded().model == model
+    assert popular(loaded(monday - dt.timedelta(days=1))) == before, (
+        "a period is judged with the counts of its beginning"
+    )
+    assert deployment.update_counts(*project, production.shop, model, bought_now(60), monday) is None
+    assert len(production.ledger.rows(kind="update")) == 1 and production.ledger.champion("shop").model == model
+    assert production.ledger.champion("shop").digests["release"] == production.models["shop"]["release"]
+    storage.remove(loaded().folder)
+    with pytest.raises(ModelError, match="there is no release here"):
+        loaded()
+
+
+def test_a_running_service_takes_new_counts_over(production):
+    production.deploy(production.models["shop"])
+    with production.serve() as running:
+        ask = lambda: running.ask({"user": "u900", "k": 1}, "/recommend").json()
+        before = ask()
+        project, model = (production.settings, production.ledger), production.models["shop"]["digest"]
+        deployment.update_counts(*project, production.shop, model, bought_now(60), dt.datetime(2025, 4, 8))
+        until = time.monotonic() + 20
+        while (after := ask())["items"] == before["items"] and time.monotonic() < until:
+            time.sleep(0.05)
+    assert after["items"] != before["items"] and after["model"] == before["model"]
 
 
 def test_a_shop_of_new_things_leaves_out_what_was_bought_since_and_judges_by_what_was_not_bought_before(production):

@@ -145,7 +145,7 @@ def answer(settings: Settings, ledger: Ledger, lake: "Lake", statement: Problem,
 
 def in_production(settings: Settings, ledger: Ledger, problem: str, at: dt.datetime) -> serving.Pair | None:
     """Who answers at `at`; a canary that begins later, by its own clock, does not."""
-    pair = serving.in_production(settings, ledger, problem)
+    pair = serving.in_production(settings, ledger, problem, at=at)
     on = ledger.canary(problem)
     if pair and pair.canary and on and dt.datetime.fromisoformat(on.details["since"]) > at:
         return serving.Pair(pair.champion)
@@ -182,6 +182,15 @@ def due_requests(
     order = [c for c in (_time(statement), statement.task.entity) if c]
     table = table.sort_values(order, kind="stable", ignore_index=True)
     return table, [at.isoformat(timespec="microseconds") for at in pd.to_datetime(table[_time(statement)])]
+
+
+def events_before(lake: "Lake", statement: Problem, at: dt.datetime) -> "pd.DataFrame":
+    """The events of a recommendation before `at`, as its recommenders are fitted to them."""
+    import pandas as pd
+
+    events = lake.read(f"{statement.name}/events")
+    names = [name for name in ("user", "item", "time", "kind", "quantity") if name in events.columns]
+    return events.filter(events.time < pd.Timestamp(at)).select(*names).to_pandas()
 
 
 def bought_before(events: "pd.DataFrame", statement: Problem, who: "pd.DataFrame", *known_to: Any) -> list[list[str]]:

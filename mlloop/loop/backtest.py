@@ -420,11 +420,12 @@ def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
     for name, total in own.summary["totals"].items():
         if name != "loop":
             said = own.summary["policies"][name]
-            shown = "never" if name == "never" else f"{name}_no_gate"
+            frozen = name in ("never", "counts")
+            shown = name if frozen else f"{name}_no_gate"
             lines[shown] = _line(
                 shown,
-                said if name == "never" else f"{said}, without gate or trial",
-                name == "never",
+                said if frozen else f"{said}, without gate or trial",
+                frozen,
                 _worths(own, name, spans),
                 total,
                 scale,
@@ -471,7 +472,7 @@ def choice(lines: Mapping[str, Mapping[str, Any]], currency: str) -> tuple[str, 
     Of many policies the best is best partly by luck, so the lower end of its gain decides, with a confidence that holds
     for all of them together (Bonferroni).
     """
-    able = [one for one in lines.values() if one["gates"] and one["policy"] not in (OWN, "never")]
+    able = [one for one in lines.values() if one["gates"] and one["policy"] not in (OWN, "never", "counts")]
     best = max(able, key=lambda one: one["surely"], default=None)
     if best is None or best["surely"] <= 0:
         told = "no other policy that production can follow is surely worth more on this history"

@@ -104,6 +104,7 @@ class Counterfactual:
         self.session, self.begin, self.until, self.always = session, begins[0], until, always
         self.statement = session.statement
         recommends = isinstance(self.statement.task, Recommendation)
+        self.counts = recommends and self.statement.retrain.update_counts
         self.stride = -(-(len(begins) - 1) // MAX_FITS) if recommends and len(begins) > 1 else 1
         self.schedules = schedules(self.stride, len(begins), windows) if always else {}
         self.renewed = {
@@ -139,6 +140,7 @@ class Counterfactual:
                 period.since.isoformat(),
                 self.begin.isoformat(),
                 "fitted to every label that had come",
+                *(["counts"] if self.counts else []),
             ]
         )
         path = self.folder / f"{period.name}.json"
@@ -299,6 +301,11 @@ class Counterfactual:
         ]  # only who states it is spared it
         rows = [{"user": user, "exclude": bought[at] if bought and says[at] else None} for at, user in enumerate(users)]
         lists = {"loop": shown, "never": shown.assign(items=[one["items"] for one in self.first.answers(rows)])}
+        if self.counts:
+            first: Any = self.first
+            events = arrivals.events_before(self.session.lake, self.statement, period.since)
+            items = releases.chosen(first.recommender.updated(events), rows, task.k, task.repeats)
+            lists["counts"] = shown.assign(items=pd.Series(items, index=shown.index))
         asked_of: dict[tuple[int | None, dt.datetime], pd.DataFrame] = {}
         for name, (_, days) in self.schedules.items():
             at = self.renewed[name][period.since]

@@ -33,7 +33,12 @@ from mlloop.problem import Recommendation, utc
 if TYPE_CHECKING:
     pass
 
-POLICIES = {"loop": "the loop", "never": "never retraining", "always": "retraining every period"}
+POLICIES = {
+    "loop": "the loop",
+    "never": "never retraining",
+    "counts": "never retraining, histories and counts updated",
+    "always": "retraining every period",
+}
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,10 @@ def measured(
         "totals": totals,
         "against": _against(session, figures, totals),
         "best_fixed": max((name for name in compare.schedules if name in totals), key=lambda n: totals[n]["net"], default=None),
-        "policies": {**POLICIES, **{name: counterfactual.in_words(*one) for name, one in compare.schedules.items()}},
+        "policies": {
+            **{name: said for name, said in POLICIES.items() if name != "counts" or compare.counts},
+            **{name: counterfactual.in_words(*one) for name, one in compare.schedules.items()},
+        },
         "note": _note(session, compare, always),
     }  # fmt: skip
 
@@ -248,13 +256,15 @@ def _totals(
 ) -> dict[str, Any]:
     """For each policy: mean figure, number of retrainings, worth less what the retrainings cost."""
     money, days = session.statement.money, session.statement.retrain.every_days
-    names = [name for name in ("loop", "never", *compare.schedules) if figures and all(name in one for one in figures)]
+    policies = ("loop", "never", "counts", *compare.schedules)
+    names = [name for name in policies if figures and all(name in one for one in figures)]
     if not figures:
         return {}
     last = utc(figures[-1]["until"])
     count = {
         "loop": sum(at < last for at in retrained),
         "never": 0,
+        "counts": 0,
         **{
             name: len({at[utc(one["since"])] for one in figures} - {compare.begin})
             for name, at in compare.renewed.items()

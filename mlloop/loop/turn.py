@@ -15,7 +15,7 @@ from typing import Any
 from mlloop import deployment, products, retraining
 from mlloop import problem as problems
 from mlloop.core import metrics, storage
-from mlloop.core.errors import GateClosed, MlloopError, UsageError
+from mlloop.core.errors import GateClosed, MlloopError, ModelError, UsageError
 from mlloop.core.formatting import number
 from mlloop.loop import arrivals
 from mlloop.loop.arrivals import Period
@@ -24,7 +24,7 @@ from mlloop.monitors import periods, standing
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
-from mlloop.problem import Problem, utc
+from mlloop.problem import Problem, Recommendation, utc
 from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger, Row
 
@@ -158,6 +158,8 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
     ended = resume(session) if launch else []
     row = decided(session.ledger, session.name).get(at)
     if row is not None:
+        if launch and at == max(decided(session.ledger, session.name)):
+            update_counts(session, at)  # the turn may have been killed before it
         return _turned(session, at, row, 0, ended, fresh=not ended)
     if session.ledger.champion(session.name) is None:
         raise UsageError(
@@ -179,6 +181,9 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
         row = decide(session, period)
     if row.verdict == "yes" and launch:
         ended += retrain(session, row)
+    if launch:
+        with session.step("counts"):
+            update_counts(session, at)
     if pages:
         with session.step("page"):
             show(session, period)
@@ -285,6 +290,24 @@ def run_notebook(session: Session, name: str, path: Path, parameters: dict[str, 
 # ------------------------------------------------------------------------------------------------ who answers
 
 
+def update_counts(session: Session, at: dt.datetime) -> None:
+    """Bring histories and counts of the recommenders that answer, or may have to, up to `at`; nothing for other problems."""
+    from mlloop.monitors import evidence
+
+    statement = session.statement
+    standing_now = session.ledger.at().get(session.name)
+    if not isinstance(statement.task, Recommendation) or not statement.retrain.update_counts or standing_now is None:
+        return
+    answering = [str(row.model) for row in (standing_now.champion, standing_now.canary) if row is not None]
+    ready = [one.model for one in evidence.stand_ins(session.ledger, session.name, answering[0])] if answering else []
+    events = arrivals.events_before(session.lake, statement, at)
+    for model in dict.fromkeys([*answering, *ready]):
+        try:
+            deployment.update_counts(session.settings, session.ledger, statement, model, events, at)
+        except ModelError:  # a champion's fault stops the step that loads it to answer
+            continue
+
+
 def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
     """Let the rule, or an earlier champion, answer from now on where the labels that had come show that it is surely better.
 
@@ -302,10 +325,9 @@ def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
     )
     if found is None or found.model == champion.model:
         return []
-    release = deployment.load_release(session.settings, session.ledger, session.name, found.model)
-    row = fall_back(
-        session, period.until, found.model, release.digest, found.kind, found.name, [found.summary], found.evidence
-    )
+    deployment.load_release(session.settings, session.ledger, session.name, found.model)  # it must load
+    release = deployment.cited_release(session.ledger, session.name, found.model)
+    row = fall_back(session, period.until, found.model, release, found.kind, found.name, [found.summary], found.evidence)
     return [_told_of(row)]
 
 

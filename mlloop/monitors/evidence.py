@@ -528,24 +528,24 @@ class _Reader:
     def __init__(self, settings: Settings, ledger: Ledger, statement: Problem, lake: Lake, as_of: dt.datetime):
         self.settings, self.ledger, self.statement, self.lake, self.as_of = settings, ledger, statement, lake, as_of
         self._known: Any = None
-        self._others: dict[str, list[tuple[Other, Any]]] = {}
+        self._others: dict[tuple[str, dt.datetime | None], list[tuple[Other, Any]]] = {}
 
     def reference(self, model: str) -> Reference:
         return reference_of(self.settings, self.ledger, self.statement, model)
 
-    def others(self, model: str) -> list[tuple[Other, Any]]:
-        """Who else could answer in the place of `model`, each with its release: see `stand_ins`."""
-        if model not in self._others:
+    def others(self, model: str, at: dt.datetime | None = None) -> list[tuple[Other, Any]]:
+        """Who else could answer in the place of `model`, each with its release as of `at`: see `stand_ins`."""
+        if (model, at) not in self._others:
             found = []
             for one in stand_ins(self.ledger, self.statement.name, model):
                 try:
                     found.append(
-                        (one, deployment.load_release(self.settings, self.ledger, self.statement.name, one.model))
+                        (one, deployment.load_release(self.settings, self.ledger, self.statement.name, one.model, at))
                     )
                 except ModelError:  # gone, or altered: it cannot stand in
                     continue
-            self._others[model] = found
-        return self._others[model]
+            self._others[model, at] = found
+        return self._others[model, at]
 
     def answers(
         self, log: pd.DataFrame, since: dt.datetime, until: dt.datetime, model: str | None = None
@@ -597,7 +597,7 @@ class _Reader:
             values = wants_of(good, self._known, self.statement) if len(good) else None
             others = [
                 replace(one, values=wants_of(self._shown(good, its), self._known, self.statement))
-                for one, its in (self.others(model) if len(good) else [])
+                for one, its in (self.others(model, since) if len(good) else [])
             ]
             return Answers(since, until, model, own, X, values=values, others=others)
         return Answers(since, until, model, own, X)

@@ -101,6 +101,7 @@ KINDS = {
     "rollback": "Rolled back",
     "fallback": "Fell back to the best there is",
     "revision": "New revision of the statement",
+    "update": "Updated histories and counts",
 }
 CANARY = {
     "started": "Canary started",
