@@ -327,7 +327,9 @@ def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
         return []
     deployment.load_release(session.settings, session.ledger, session.name, found.model)  # it must load
     release = deployment.cited_release(session.ledger, session.name, found.model)
-    row = fall_back(session, period.until, found.model, release, found.kind, found.name, [found.summary], found.evidence)
+    row = fall_back(
+        session, period.until, found.model, release, found.kind, found.name, [found.summary], found.evidence
+    )
     return [_told_of(row)]
 
 
