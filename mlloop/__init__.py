@@ -39,7 +39,7 @@ Modules:
 - `mlloop.store.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
 - `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Project", "__version__", "open"]
 
 import importlib

@@ -83,7 +83,7 @@ def judged(statement: Problem, answers: Answers, reference: Reference, then: flo
     if missing > policy.max_labels_missing:
         why.append(f"{percent(missing)} of the labels are missing, {percent(policy.max_labels_missing)} may be")
     if figure.n < policy.min_labelled_rows:
-        why.append(f"{figure.n:,} answers have a label, {policy.min_labelled_rows:,} are asked for")
+        why.append(f"{figure.n:,} answers have a label, {policy.min_labelled_rows:,} are required")
     return told | {"trusted": not why, "why": "; ".join(why)}
 
 # %% ../nbs/25_monitoring.ipynb #86ddcd58

@@ -317,7 +317,7 @@ class Project:
             return None
         return (
             f"{self.ledger.where}: the ledger is empty, and its last row that this project knows was row {known.id} "
-            f"(hash {known.hash[:12]}...)\nPut back a copy of it. Or begin it anew, gates and deployment included: mlloop run"
+            f"(hash {known.hash[:12]}...)\nPut back a copy of it. Or begin it again, gates and deployment included: mlloop run"
         )
 
     def check_ledger(self, accept: bool = False) -> "Head":
@@ -761,7 +761,7 @@ class Project:
         reason: str | Iterable[str] = (),
         by: str | None = None,
         dry_run: bool = False,
-        told: "Callable[[InProduction], None]" = lambda now: None,
+        on_decided: "Callable[[InProduction], None]" = lambda now: None,
     ) -> InProduction:
         """Put a model that passed its gate into production.
 
@@ -777,7 +777,7 @@ class Project:
             Who decides; default: you.
         dry_run : bool
             Say what would be in production; nothing is decided.
-        told : callable
+        on_decided : callable
             Is given what is in production as soon as the decision stands.
 
         Raises
@@ -790,7 +790,7 @@ class Project:
         from mlloop import deployment
 
         statement = self.statement(problem)
-        ledger, then = self._decided(statement.name, told, dry_run)
+        ledger, then = self._decided(statement.name, on_decided, dry_run)
         row = deployment.put(
             self.settings, ledger, statement, model, on_trial=canary, actor=_person(by), reasons=_reasons(reason), then=then
         )  # fmt: skip
@@ -805,7 +805,7 @@ class Project:
         reason: str | Iterable[str] = (),
         by: str | None = None,
         dry_run: bool = False,
-        told: "Callable[[InProduction], None]" = lambda now: None,
+        on_decided: "Callable[[InProduction], None]" = lambda now: None,
     ) -> InProduction:
         """Go back to an earlier champion, or end a canary.
 
@@ -818,7 +818,7 @@ class Project:
             Only end the canary.
         dry_run : bool
             Say what would be in production; nothing is decided.
-        told : callable
+        on_decided : callable
             Is given what is in production as soon as the decision stands.
 
         Raises
@@ -829,13 +829,13 @@ class Project:
         from mlloop import deployment
 
         name, why = self.statement(problem).name, _reasons(reason)
-        ledger, then = self._decided(name, told, dry_run)
+        ledger, then = self._decided(name, on_decided, dry_run)
         if canary:
             row = deployment.stop_canary(self.settings, ledger, name, _person(by), why, then)
         else:
             chosen, now = deployment.known_model(ledger, name, to) if to else None, self.in_production(problem)
             if chosen is not None and chosen == now.champion:
-                told(now)
+                on_decided(now)
                 return now
             row = deployment.rollback(self.settings, ledger, name, chosen, _person(by), why, then)
         return self._would_be(row) if dry_run else self.in_production(problem)
@@ -919,11 +919,11 @@ class Project:
             [sys.executable, "-c", work], cwd=self.root, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True
         )  # fmt: skip
 
-    def _decided(self, problem: str, told: "Callable[[InProduction], None]", dry_run: bool):
+    def _decided(self, problem: str, on_decided: "Callable[[InProduction], None]", dry_run: bool):
         """The ledger for a decision, and what is done once it stands: it is told, then MLflow's aliases follow."""
 
         def then(settings: Settings, ledger: "Ledger") -> None:
-            told(self.in_production(problem))
+            on_decided(self.in_production(problem))
             self._follow_aliases()
 
         return (self.ledger.dry(), lambda settings, ledger: None) if dry_run else (self.ledger, then)

@@ -267,7 +267,7 @@ def _labels(case: Case) -> Outcome | None:
         return None
     return (
         "not enough labels",
-        f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {asked:,} are asked for.",
+        f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {asked:,} are required.",
         f"{asked - have:,} more labels.",
     )
 

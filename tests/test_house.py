@@ -9,6 +9,7 @@ from pathlib import Path
 import draw_house
 import pytest
 
+import mlloop
 from mlloop.core import moved
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,3 +67,11 @@ def test_layers_are_about_fifteen():
         "contracts"
     ]
     assert 10 <= len(contracts[0]["layers"]) <= 16
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    sections = [
+        line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line.startswith("## ")
+    ]
+    assert mlloop.__version__ == stated and sections[0] == f"## {stated}"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mlloop import products
+from mlloop import products, retraining
 from mlloop.core import forms, storage
 from mlloop.core.errors import ProductError
 from mlloop.core.settings import load as load_settings
+from mlloop.loop import backtest
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
 from mlloop.store import objects
@@ -156,3 +157,21 @@ def test_freshness_is_told_without_the_models():
     code = "import sys, mlloop.pipeline.runner; print(json.dumps('mlloop.products' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) is False
+
+
+def test_a_field_that_was_renamed_keeps_its_name_in_json():
+    finding = products.FeedFinding(
+        table="loans", column=None, kind="volume", value=1.0, threshold=2.0, summary="few rows"
+    )
+    assert finding.model_dump(by_alias=True)["said"] == "few rows"
+    again = products.Reproduction.model_validate({"asked": 5, "same": 5, "said": ""})
+    assert again.predictions == 5 and again.model_dump(by_alias=True) == {"asked": 5, "same": 5, "said": ""}
+    assert (
+        retraining.Decision("watch", "maybe", "One period is worse.", "", []).to_dict()["said"]
+        == "One period is worse."
+    )
+    assert backtest.Policy("own", "the statement's").to_dict() == {
+        "name": "own",
+        "said": "the statement's",
+        "changes": {},
+    }

@@ -201,7 +201,7 @@ def test_interrupted_run_says_so_and_goes_on_later(project):
     time.sleep(1)
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 130 and "goes on from there" in said
+    assert process.returncode == 130 and "continues from there" in said
     project.change("toy/fit.py", "time.sleep(30)", "time.sleep(0)")
     assert set(project.run()["ran"]) == {"training", "evaluation"}
 

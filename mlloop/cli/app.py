@@ -51,7 +51,7 @@ def _interrupted() -> str:
     """What a stopped command had decided by then, so that nobody decides it twice."""
     from mlloop.store.chain import RECORDED
 
-    later = "finished stages are kept and the next mlloop run goes on from there"
+    later = "finished stages are kept and the next mlloop run continues from there"
     if not RECORDED:
         return f"interrupted; nothing was decided, {later}"
     return f"interrupted; recorded in the ledger before that, and in effect:\n{output.recorded(RECORDED)}\nDo not decide it again; {later}"

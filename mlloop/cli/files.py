@@ -74,7 +74,7 @@ def _ask(question: str, choices, default: str | None) -> str:
 
 @app.command(epilog="Example: mlloop upgrade")
 def upgrade() -> None:
-    """Renew a project's Run acts, pipeline.yaml and module names to those of the installed mlloop; your own cells stay."""
+    """Update a project's Run acts, pipeline.yaml and module names to the installed mlloop; your own cells stay."""
     from mlloop.scaffold.project_files import version
 
     for line in options.project().upgrade() or [f"nothing to do: the project is that of mlloop {version()}"]:

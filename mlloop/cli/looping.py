@@ -106,7 +106,7 @@ def loop(
     ] = True,
     as_json: options.Json = False,
 ) -> None:
-    """Turn the loop through a history and say what it decided and gained against never and always retraining."""
+    """Replay a history with the loop, and report its decisions and its gain over never and always retraining."""
     project = options.project()
 
     def show_turn(line) -> None:
@@ -160,7 +160,7 @@ def backtest(
 ) -> None:
     """Replay the history under several retraining policies, gates and trials included, and say which is worth most.
 
-    Each replay is mlloop loop in a copy of the project. What was replayed is kept; killed, the same command goes on.
+    Each replay is mlloop loop in a copy of the project. What was replayed is kept; killed, the same command continues.
     """
     project = options.project()
     if show:

@@ -49,7 +49,7 @@ def _decide(project, decide, dry_run: bool, yes: bool, as_json: bool) -> None:
         if then == now or not typer.confirm("Decide so?"):
             typer.echo("nothing was decided" if then != now else "nothing to decide: it is so already")
             return
-    decide(told=lambda now: output.in_production(now, as_json))
+    decide(on_decided=lambda now: output.in_production(now, as_json))
 
 
 @app.command(epilog="Example: mlloop rollback --problem employment --reason 'complaints since Monday'")

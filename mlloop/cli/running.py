@@ -88,7 +88,7 @@ def _deciding(verdict: dict[str, Any]) -> str:
         if named.get("low") is not None and named.get("high") is not None
         else ""
     )
-    threshold = f", asked for {number(named['threshold'])}" if isinstance(named.get("threshold"), (int, float)) else ""
+    threshold = f", target {number(named['threshold'])}" if isinstance(named.get("threshold"), (int, float)) else ""
     unit = f" {named['unit']}" if named.get("unit") else ""
     return f" ({named['name']} {number(named['value'])}{unit}{interval}{threshold})".replace("[", r"\[")
 

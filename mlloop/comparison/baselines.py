@@ -268,7 +268,7 @@ def tabular_contenders(statement: Problem, rows: Rows) -> list[Contender]:
     constant = "the mean" if statement.success.metric in ("rmse", "r2") else "the median"
     contenders = [Contender(rule.name, "rule", rule.meaning) for rule in statement.rules]
     meaning = (
-        "the same prediction for everybody" if rows.kind == "classification" else f"{constant} of the training period"
+        "the same prediction for every row" if rows.kind == "classification" else f"{constant} of the training period"
     )
     contenders.append(Contender("constant", "statistic", meaning))
     if rows.last is not None:

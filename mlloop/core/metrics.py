@@ -149,9 +149,9 @@ def expected(name: str, belief: ArrayLike, y_score: ArrayLike, threshold: float 
     """
     p = np.asarray(belief, dtype=float).ravel()
     if not np.isfinite(p).all() or ((p < 0) | (p > 1)).any():
-        raise DataError("beliefs must be probabilities from 0 to 1", name, "Calibrate the scores first")
+        raise DataError("calibrated probabilities must lie from 0 to 1", name, "Calibrate the scores first")
     if metric(name).task != "classification" or name == "ece":
-        raise DataError("cannot be expected from beliefs, only from labels", name, OTHER)
+        raise DataError("cannot be estimated from calibrated probabilities, only from labels", name, OTHER)
     s = np.asarray(y_score, dtype=float).ravel()
     y, s = _checked(name, np.r_[np.ones(len(p)), np.zeros(len(p))], np.r_[s, s])
     return float(_weighted(name, y, s, threshold)(np.r_[p, 1 - p][None])[0])
@@ -230,7 +230,7 @@ def _check_classes(name: str, y: np.ndarray, s: np.ndarray) -> None:
         raise DataError(
             f"true classes must be 0 and 1, got {np.unique(y)[:5].tolist()}",
             name,
-            "Write the class that is asked for as 1 and the others as 0",
+            "Write the class to be predicted as 1 and the others as 0",
         )
     if name in ("roc_auc", "average_precision", "f1") and len(np.unique(y)) == 1:
         raise DataError(f"needs both classes, all {len(y)} rows are of class {y[0]:.0f}", name, WIDER)

@@ -339,7 +339,7 @@ def _called(root: Path, *arguments: str) -> str:
         last = (done.stderr or done.stdout).strip().splitlines()[:3] or ["nothing was said"]
         raise MlloopError(
             f"mlloop {' '.join(arguments)} ended with {done.returncode}: {' '.join(last)}", str(root),
-            "Look there; what ended is kept, and the same command goes on from it",
+            "Look there; what ended is kept, and the same command continues from it",
         )  # fmt: skip
     return done.stdout
 

@@ -634,7 +634,7 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
     return dict(
         verdict="no",
         model=None,
-        reasons=[f"given up after {failures} tries: {error.what}"],
+        reasons=[f"abandoned after {failures} tries: {error.what}"],
         details={**details, "outcome": "failed"},
     )
 
@@ -726,7 +726,7 @@ def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: dict[str,
     main, label = evaluated["main"], metrics.metric(session.statement.success.metric).label
     target = session.statement.success.threshold
     reach = f"{number(main['value'])} [{number(main['low'])}, {number(main['high'])}]"
-    said = f"attainable on {at:%Y-%m-%d}: {label} {reach}, asked for {number(target)}"
+    said = f"attainable on {at:%Y-%m-%d}: {label} {reach}, target {number(target)}"
     change = [*verdict["must_change"], said]
     path = runner.statement_file(session.settings, session.plan)
     file = problems.next_revision(path, "validation", change)
@@ -776,7 +776,7 @@ def retrain_now(
             session.name,
             subject="retrain",
             verdict="yes",
-            reasons=list(reasons) or ["a person asked for it"],
+            reasons=list(reasons) or ["a person requested it"],
             actor=actor,
             model=(champion.model if (champion := session.ledger.champion(session.name)) else None),
             details={"as_of": at.isoformat(), "explore": explore, "by_person": True},

@@ -266,7 +266,7 @@ def _errors(own: CanaryUsage) -> Check:
 def _rows(own: CanaryUsage, terms: Terms, over: bool) -> Check:
     passed = True if own.answered >= terms.own_rows else False if over else None
     until = f"{terms.deadline:%Y-%m-%d %H:%M}"
-    said = f"The canary answered {own.answered:,} requests by {until}, {terms.own_rows:,} are asked for."
+    said = f"The canary answered {own.answered:,} requests by {until}, {terms.own_rows:,} are required."
     return Check("canary's rows", passed, "" if passed else said, own.answered, None, None, terms.own_rows, "rows")
 
 

@@ -86,7 +86,7 @@ PLACES = {
     "transformation": "A cleaning step, counted and shown like those of mlloop.",
     "need_gate": "A business rule: what would be done without a model. Both gates compare with it.",
     "features": "A feature, from what is known at the moment of the decision.",
-    "exploration": "A model to try beside those of mlloop; what wins goes on to training.",
+    "exploration": "A model to try beside those of mlloop; what wins is trained.",
 }
 
 
