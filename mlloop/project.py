@@ -861,6 +861,8 @@ class Project:
         max_body: int = 1024 * 1024,
         poll_s: float = 0.5,
         durable: str = "disk",
+        request_s: float = 15.0,
+        max_requests: int = 256,
         once: bool = False,
         ready: Callable[[str], None] = lambda address: None,
     ) -> list[dict[str, Any]]:
@@ -880,6 +882,10 @@ class Project:
             Seconds between two checks of the ledger.
         durable : {'disk', 'process'}
             'disk': a prediction is on disk before it is acknowledged; 'process': the operating system has it.
+        request_s : float
+            Seconds in which a request must have arrived whole.
+        max_requests : int
+            Requests answered at the same time, at most; more are refused with 503.
         once : bool
             Start it, ask it for one real row of each problem over HTTP, and stop.
         ready : callable
@@ -895,7 +901,7 @@ class Project:
         if durable not in ("disk", "process"):
             raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
         names = [problem] if isinstance(problem, str) else list(problem) if problem else None
-        options = http.Options(host, port, http.token_from(file=token_file), max_body, poll_s, sync=durable == "disk")
+        options = http.Options(host, port, http.token_from(file=token_file), max_body, poll_s, durable == "disk", request_s, max_requests)
         if once:
             return smoke.ask_once(self.settings, names, options)
         self._follow_aliases()

@@ -167,7 +167,7 @@ class Production:
         """Run the command line in the project."""
         return subprocess.run(
             [sys.executable, "-m", "mlloop", *arguments],
-            cwd=self.root, capture_output=True, text=True, timeout=120, env=environment(), **options,
+            cwd=self.root, capture_output=True, text=True, timeout=120, **{"env": environment(), **options},
         )  # fmt: skip
 
     def python(self, code: str, **more: str) -> subprocess.Popen:
@@ -177,9 +177,9 @@ class Production:
             env={**environment(), **more}, start_new_session=True,
         )  # fmt: skip
 
-    def serve(self, *arguments: str, **more: str) -> "Served":
+    def serve(self, *arguments: str, prefix=(), **more: str) -> "Served":
         """Start `mlloop serve` on a free port and wait until it answers."""
-        return Served(self, arguments, more)
+        return Served(self, arguments, more, prefix)
 
     def ask(self, n: int = 0) -> dict:
         """A request's row, of the rows no model has seen."""
@@ -191,10 +191,10 @@ class Production:
 class Served:
     """A running `mlloop serve`."""
 
-    def __init__(self, production: Production, arguments, more):
+    def __init__(self, production: Production, arguments, more, prefix=()):
         self.errors = production.root / f"serve-{time.monotonic_ns()}.err"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlloop", "serve", "--port", "0", "--poll-s", "0.05", *arguments],
+            [*prefix, sys.executable, "-m", "mlloop", "serve", "--port", "0", "--poll-s", "0.05", *arguments],
             cwd=production.root, stdout=subprocess.PIPE, stderr=self.errors.open("w"), text=True,
             env={**environment(), **more}, start_new_session=True,
         )  # fmt: skip

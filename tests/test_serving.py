@@ -2,8 +2,11 @@
 
 import datetime as dt
 import json
+import logging
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -19,7 +22,8 @@ from production import Production, environment, sales
 from mlloop import deployment, serving
 from mlloop.core import storage
 from mlloop.core.errors import MlloopError, UsageError
-from mlloop.service import batch, http
+from mlloop.loop import session
+from mlloop.service import batch, connections, http
 from mlloop.store import prediction_log
 from mlloop.store.entries import Entry
 
@@ -175,6 +179,126 @@ def test_a_token_is_asked_for_everywhere_but_at_health_and_ready(production):
         assert running.client.get("/metrics").status_code == running.client.get("/openapi.json").status_code == 401
         assert running.client.get("/health").status_code == running.client.get("/ready").status_code == 200
         assert running.ask(production.ask(), headers={"authorization": "Bearer sesame"}).status_code == 200
+
+
+def test_ready_tells_details_only_to_who_has_the_token(production):
+    with production.serve(MLLOOP_TOKEN="sesame") as running:
+        assert running.client.get("/ready").json() == {"ready": True}
+        told = running.client.get("/ready", headers={"authorization": "Bearer sesame"}).json()
+        assert set(told["problems"]) == {"loan", "shop"}
+
+
+def test_ready_forgets_a_fault_that_has_passed(production):
+    ledger = production.root / ".mlloop/ledger.db"
+    with production.serve() as running:
+        kept = ledger.read_bytes()
+        ledger.write_bytes(b"no database " * 1000)
+        running.until(lambda found: "database" in (found["problems"]["loan"]["fault"] or ""))
+        ledger.write_bytes(kept)
+        found = running.until(lambda found: found["problems"]["loan"]["fault"] is None)
+        assert found["ready"] and running.ask(production.ask()).status_code == 200
+
+
+def test_a_release_that_could_not_be_loaded_takes_over_when_it_can(production):
+    release = production.root / ".mlloop/releases/loan" / production.b["release"][:32]
+    away = release.with_name("away")
+    with production.serve("--problem", "loan") as running:
+        release.rename(away)
+        production.ledger.append(
+            Entry("promotion", "loan", model=production.b["digest"], expect=production.a["digest"], digests={"model": production.b["digest"], "release": production.b["release"]})
+        )  # fmt: skip
+        running.until(lambda found: found["problems"]["loan"]["fault"])
+        away.rename(release)
+        running.until(lambda found: found["problems"]["loan"]["champion"] == production.b["digest"][:12], 30)
+
+
+# ---------------------------------------------------------------------------------------------- callers who misbehave
+
+
+def connected(running, first: bytes = b"") -> socket.socket:
+    """A connection that has sent `first`."""
+    made = socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1])), timeout=30)
+    made.sendall(first)
+    return made
+
+
+HEAD = b"POST /loan/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 500\r\n"
+
+
+@pytest.mark.parametrize("first", [b"", HEAD, HEAD + b"\r\n{"], ids=["silent", "headers", "body"])
+def test_a_request_that_does_not_come_whole_is_ended(production, first):
+    with production.serve("--problem", "loan", "--request-s", "0.5") as running:
+        with connected(running, first) as slow:
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408") and slow.recv(1000) == b""
+        assert running.ask(production.ask()).status_code == 200
+        assert 'mlloop_connections_closed_total{why="too slow"} 1.0' in running.client.get("/metrics").text
+
+
+def test_many_idle_callers_do_not_keep_others_from_being_answered(production):
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, soft[1]))  # for 400 sockets of our own
+    running = production.serve("--problem", "loan", prefix=["prlimit", "--nofile=256:256"])
+    try:
+        idle = [connected(running) for _ in range(400)]
+        with running:
+            assert all(running.ask(production.ask(n)).status_code == 200 for n in range(20))
+            assert 'mlloop_connections_closed_total{why="no room"}' in running.client.get("/metrics").text
+        for one in idle:
+            one.close()
+        assert len(running.errors.read_text().splitlines()) < 10
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, soft)
+
+
+def test_more_requests_than_are_taken_at_once_are_told_when_to_come_back(production):
+    with production.serve("--problem", "loan", "--max-requests", "1") as running:
+        many = [production.ask(n) for n in range(900)]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(
+                pool.map(
+                    lambda _: httpx.post(running.url + "/predict", json=many, timeout=60, trust_env=False), range(16)
+                )
+            )
+    refused = [one for one in answers if one.status_code == 503]
+    assert {one.status_code for one in answers} == {200, 503} and all(
+        one.headers["retry-after"] == "1" for one in refused
+    )
+
+
+def test_a_caller_who_hangs_up_is_counted_and_leaves_no_traceback(production):
+    with production.serve("--problem", "loan") as running:
+        for _ in range(5):
+            connected(running, HEAD + b"\r\n{").close()
+        for _ in range(5):  # a reset
+            gone = connected(running, HEAD + b"\r\n{")
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.close()
+        end = time.monotonic() + 15
+        while 'mlloop_clients_gone_total{problem="loan"} 10.0' not in (text := running.client.get("/metrics").text):
+            assert time.monotonic() < end, text
+    assert running.errors.read_text() == ""
+
+
+def test_log_lines_of_one_kind_are_folded(caplog):
+    logger = logging.getLogger("mlloop.test.folded")
+    folded = connections.Folded(every_s=60)
+    logger.addFilter(folded)
+    for number in range(1000):
+        logger.warning("socket %d has no room", number)
+        logger.error(f"request {number} failed")
+    assert [one.getMessage() for one in caplog.records] == ["socket 0 has no room", "request 0 failed"]
+    folded.every_s = 0
+    logger.warning("socket %d has no room", 7)
+    assert caplog.records[-1].getMessage() == "socket 7 has no room (and 999 more of this kind since the last line)"
+
+
+@pytest.mark.parametrize("words", [[], ["--host", "nowhere.invalid", "--port", "0"]], ids=["in use", "unknown"])
+def test_a_port_that_cannot_be_had_is_told_in_words(trained, words):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = words or ["--port", str(taken.getsockname()[1])]
+        done = trained.mlloop("serve", *given, env={**environment(), "MLLOOP_TOKEN": "x"})
+    assert done.returncode == 2 and "cannot listen on" in done.stderr and "mlloop serve --port 0" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 3
 
 
 def test_a_service_that_others_can_reach_needs_a_token():
@@ -377,6 +501,17 @@ def test_a_segment_that_is_being_written_is_not_sealed(tmp_path):
     assert prediction_log.seal(tmp_path) == 0 and len(prediction_log.read(tmp_path)) == 1
     log.close()
     assert prediction_log.seal(tmp_path) == 1
+
+
+def test_a_segment_that_a_killed_service_had_prepared_is_removed_and_a_living_ones_is_not(production):
+    folder = prediction_log.folder_of(production.settings, "loan")
+    served = production.serve("--problem", "loan")
+    hidden = list(folder.glob(".*.part.jsonl"))
+    assert hidden and prediction_log.sweep(folder) == 0 and prediction_log.seal(folder) == 0
+    session.clear(production.settings)  # a turn beside a service leaves it its segment
+    assert list(folder.glob(".*.part.jsonl")) == hidden
+    served.kill()
+    assert prediction_log.sweep(folder) == len(hidden) and not list(folder.glob(".*.part*"))
 
 
 def test_a_segment_that_is_full_is_followed_by_another(tmp_path):

@@ -90,15 +90,19 @@ def serve(
     durable: Annotated[
         str, typer.Option(help="disk: a prediction is on disk before it is acknowledged; process: the system has it.")
     ] = "disk",
+    request_s: Annotated[float, typer.Option(min=0.1, help="Seconds in which a request must have arrived whole.")] = 15,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests answered at the same time; more get 503.")] = 256,
     once: Annotated[
         bool, typer.Option("--once", help="Ask each problem for one real row over HTTP, and stop.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer over HTTP with the models in production: /predict, /recommend, /docs, /metrics, /health, /ready."""
-    asked = options.project().serve(
+    project = options.project()
+    output.lost(project)
+    asked = project.serve(
         problem, host=host, port=port, token_file=token_file, max_body=max_body, poll_s=poll_s, durable=durable, once=once,
-        ready=lambda address: typer.echo(f"answering at {address} (/docs)"),
+        request_s=request_s, max_requests=max_requests, ready=lambda address: typer.echo(f"answering at {address} (/docs)"),
     )  # fmt: skip
     if not once:
         return

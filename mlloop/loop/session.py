@@ -21,6 +21,7 @@ from mlloop.loop import arrivals
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Problem
+from mlloop.store import prediction_log
 from mlloop.store.ledger import Ledger
 
 Watch = Callable[[str], None]
@@ -104,10 +105,17 @@ def opened(
     with runner.hold(settings, command) as lock, execute.pool(settings) as pool:
         ledger = Ledger.open(settings)
         session = Session(settings, plan, statement, ledger, Lake(settings).on_duckdb(), lock, pool, watch)
-        for folder in ("turns", "monitoring", "predictions"):
-            storage.sweep(settings.state / folder)
+        clear(settings)
         deployment.follow(settings, ledger)
         yield session
+
+
+def clear(settings: Settings) -> None:
+    """Remove what killed turns and services left half written; a running service keeps its own."""
+    for folder in ("turns", "monitoring"):
+        storage.sweep(settings.state / folder)
+    for predictions in (settings.state / "predictions").glob("*"):
+        prediction_log.sweep(predictions)
 
 
 @contextlib.contextmanager

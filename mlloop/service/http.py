@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,16 +25,20 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mlloop import serving
 from mlloop.core.errors import ModelError, UsageError
 from mlloop.core.settings import Settings
+from mlloop.service import connections
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Head, Ledger
 
 MAX_BODY = 1024 * 1024
 MAX_ROWS = 1000
 INLINE_ROWS = 32
+RETRY_S = 5.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 OPEN = ("/health", "/ready")
 JSON = "application/json"
@@ -55,6 +60,10 @@ class Options:
         Seconds between two looks at the ledger.
     sync : bool
         Whether a prediction is on disk before it is acknowledged, or with the operating system (see prediction_log.Log).
+    request_s : float
+        Seconds in which a request must have arrived whole.
+    max_requests : int
+        Requests answered at the same time, at most; more are refused with 503 and Retry-After.
     """
 
     host: str = "127.0.0.1"
@@ -63,6 +72,8 @@ class Options:
     max_body: int = MAX_BODY
     poll_s: float = 0.5
     sync: bool = True
+    request_s: float = 15.0
+    max_requests: int = 256
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.token:
@@ -86,6 +97,8 @@ class Figures:
             "mlloop_request_seconds", "From the request's last byte to the answer, log included.", ["problem"],
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5), **made,
         )  # fmt: skip
+        self.gone = Counter("mlloop_clients_gone", "Callers who hung up before their answer.", ["problem"], **made)
+        self.closed = Counter("mlloop_connections_closed", "Connections closed by the service.", ["why"], **made)
         self.swaps = Counter("mlloop_swaps", "Times another pair took over.", ["problem"], **made)
         self.info = Gauge("mlloop_model", "1 for the models that answer now.", ["problem", "role", "model"], **made)
         self.written = Gauge("mlloop_predictions_written", "Predictions in the log.", ["problem"], **made)
@@ -252,6 +265,12 @@ class Service:
         self.ledger = Ledger.open(settings)
         self.endpoints = {name: Endpoint(settings, self.ledger, name, self.figures, options.sync) for name in problems}
         self.head: Head | None = None
+        self.fault: str | None = None
+        self.tried = 0.0
+        self.requests = 0
+        self.bounds = connections.Bounds(
+            options.request_s, connections.most_connections(), lambda why: self.figures.closed.labels(why).inc()
+        )
         self.app = self._app()
 
     # who answers
@@ -267,10 +286,11 @@ class Service:
         self.head = self.ledger.head()
         for endpoint in self.endpoints.values():
             endpoint.refresh()()
+            prediction_log.sweep(endpoint.log.folder)
             endpoint.log.prepare()
 
     async def _watch(self) -> None:
-        """Let another pair take over when the ledger moved; a look that fails is made again."""
+        """Let another pair take over when the ledger moved; a look that fails is made again, and a good one clears it."""
         while True:
             await asyncio.sleep(self.options.poll_s)
             try:
@@ -278,14 +298,18 @@ class Service:
                     await asyncio.to_thread(endpoint.log.prepare)
                 head = await asyncio.to_thread(self.ledger.head)
                 if head != self.head:
-                    await self._follow()
+                    await self._follow(list(self.endpoints.values()))
                     self.head = head
+                elif failing := [one for one in self.endpoints.values() if one.fault or (one.pair and one.pair.fault)]:
+                    if asyncio.get_running_loop().time() - self.tried > RETRY_S:
+                        await self._follow(failing)
+                self.fault = None
             except Exception as error:
-                for endpoint in self.endpoints.values():
-                    endpoint.fault = f"{type(error).__name__}: {error}"
+                self.fault = f"{type(error).__name__}: {error}"
 
-    async def _follow(self) -> None:
-        for endpoint in self.endpoints.values():
+    async def _follow(self, endpoints: list[Endpoint]) -> None:
+        self.tried = asyncio.get_running_loop().time()
+        for endpoint in endpoints:
             try:
                 put = await asyncio.to_thread(endpoint.refresh)
                 put()
@@ -419,7 +443,18 @@ class Service:
         began = asyncio.get_running_loop().time()
         try:
             body = await _body(request, self.options.max_body)
-            response = await self._answer(endpoint, body)
+            if self.requests >= self.options.max_requests:
+                response = refuse(503, [], f"{self.requests} requests are being answered", "busy")
+                response.headers["retry-after"] = "1"
+            else:
+                self.requests += 1
+                try:
+                    response = await self._answer(endpoint, body)
+                finally:
+                    self.requests -= 1
+        except ClientDisconnect:
+            self.figures.gone.labels(endpoint.problem).inc()
+            return Response(status_code=499)  # nobody reads it
         except TooLarge:
             response = refuse(413, [], f"the request is larger than {self.options.max_body:,} bytes", "too_large")
         if response.status_code == 200:
@@ -455,18 +490,25 @@ class Service:
     async def _health(self) -> dict[str, str]:
         return {"status": "ok"}
 
-    async def _ready(self) -> Response:
+    async def _ready(self, request: Request) -> Response:
         problems = {
             name: {
                 "champion": endpoint.pair.champion.model[:12] if endpoint.pair else None,
                 "canary": endpoint.pair.canary.model[:12] if endpoint.pair and endpoint.pair.canary else None,
-                "fault": endpoint.fault or (endpoint.pair.fault if endpoint.pair else None) or endpoint.log.fault,
+                "fault": endpoint.fault
+                or (endpoint.pair.fault if endpoint.pair else None)
+                or endpoint.log.fault
+                or self.fault,
                 "predictions_lost": endpoint.log.lost,
             }
             for name, endpoint in self.endpoints.items()
         }
         ready = bool(problems) and all(one["champion"] for one in problems.values())
-        content = pydantic_core.to_json({"ready": ready, "problems": problems})
+        # models, paths and addresses are for those who may ask; whoever has no token learns only what a balancer must know
+        told = (
+            {"ready": ready, "problems": problems} if has_token(request.scope, self.options.token) else {"ready": ready}
+        )
+        content = pydantic_core.to_json(told)
         return Response(content, 200 if ready else 503, media_type=JSON)
 
     async def _metrics(self) -> Response:
@@ -490,15 +532,13 @@ class Guard:
     """
 
     def __init__(self, app: Any, token: str | None, asks: dict[str, Callable[[Request], Awaitable[Response]]]):
-        self.app, self.asks = app, asks
-        self.token = f"Bearer {token}".encode() if token else None
+        self.app, self.asks, self.token = app, asks, token
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if self.token and scope["path"] not in OPEN:
-            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            if not hmac.compare_digest(given, self.token):
+        if scope["path"] not in OPEN:
+            if not has_token(scope, self.token):
                 response = refuse(401, [], "a token is needed", "no_token")
                 response.headers["www-authenticate"] = "Bearer"
                 return await response(scope, receive, send)
@@ -507,6 +547,14 @@ class Guard:
             return await self.app(scope, receive, send)
         response = await ask(Request(scope, receive))
         await response(scope, receive, send)
+
+
+def has_token(scope: Any, token: str | None) -> bool:
+    """Whether a request presents the token; without a token everybody who reaches the service may ask."""
+    if not token:
+        return True
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    return hmac.compare_digest(given, f"Bearer {token}".encode())
 
 
 class TooLarge(Exception):
@@ -547,7 +595,7 @@ REFUSALS = {
     401: "No token, or not the right one.",
     413: "The request is too large.",
     422: "A row breaks the contract; each entry names the field.",
-    503: "No model is in production.",
+    503: "No model is in production, or too many requests are being answered: try again after the seconds in Retry-After.",
 }
 REFUSED = {
     "type": "object", "title": "Refused", "required": ["detail"],
@@ -594,7 +642,9 @@ def start(settings: Settings, problems: list[str] | None, options: Options) -> t
     config = uvicorn.Config(
         service.app, options.host, options.port, log_level="warning", access_log=False, timeout_keep_alive=30,
         timeout_graceful_shutdown=20, server_header=False, date_header=False,
+        http=connections.bounded(AutoHTTPProtocol, service.bounds), backlog=connections.ACCEPTED,
     )  # fmt: skip
+    connections.fold_log_lines()
     return service, uvicorn.Server(config)
 
 
@@ -602,18 +652,23 @@ def serve(
     settings: Settings, problems: list[str] | None, options: Options, ready: Callable[[str], None] = print
 ) -> None:
     """Run the service until it is told to stop (SIGTERM, SIGINT); requests under way are answered first."""
+    sockets = connections.listen(options.host, options.port)
     _, server = start(settings, problems, options)
-    asyncio.run(_run(server, options, ready))
+    asyncio.run(_run(server, sockets, options, ready))
 
 
-async def _run(server: uvicorn.Server, options: Options, ready: Callable[[str], None]) -> None:
+async def _run(
+    server: uvicorn.Server, sockets: list[socket.socket], options: Options, ready: Callable[[str], None]
+) -> None:
     server.capture_signals = contextlib.nullcontext  # type: ignore  # it would let the signal kill it after all
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-    running = asyncio.create_task(server.serve())
+    running = asyncio.create_task(server.serve(sockets))
     while not server.started and not running.done():
         await asyncio.sleep(0.01)
     if server.started:
+        for one in sockets:
+            one.listen(connections.WAITING)
         ready(f"http://{options.host}:{port_of(server)}")
     await running
 

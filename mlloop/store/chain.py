@@ -81,7 +81,8 @@ def checked(
         raise damaged(f"it ends with row {before.id} and its head says {told}: the end was cut or added to")
     for head, where in noted:
         if head.id > before.id:
-            raise damaged(f"it ends with row {before.id}, and {where} row {head.id} was its last: its end was removed, or an older copy took its place")  # fmt: skip
+            told = f"it ends with row {before.id}, and {where} row {head.id} was its last"
+            raise damaged(f"{told}: its end was removed, or an older copy took its place")
         if head.id >= begin.id and head.id and seen.get(head.id) != head.hash:
             raise damaged(f"row {head.id} is not the one noted {where} (hash {head.hash[:12]}...)")
     return before

@@ -427,7 +427,7 @@ class Ledger:
     def _state(self, connection: sa.Connection) -> str:
         """What shows that the database has changed: a file's size, times and inode, else its rows' own marks."""
         if self._sqlite:  # never opened here: closing it would free the locks that SQLite holds for this process
-            found = os.stat(self.where)
+            found = Path(self.where).stat()
             return json.dumps([found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
         marks = "md5(coalesce(string_agg(id || ':' || xmin || ':' || ctid, ',' ORDER BY id), ''))"
         found = connection.exec_driver_sql(f"SELECT (SELECT {marks} FROM decisions), (SELECT min(last || hash) FROM decisions_head)")  # fmt: skip

@@ -123,6 +123,8 @@ class _Segment:
         self.file = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX)
+            if not self.part.exists():
+                raise OSError("swept before it was locked")
             zeros = bytes(min(size, 1024 * 1024))
             for at in range(0, size if sync else 0, len(zeros)):
                 _write(self.file, zeros[: size - at], at)
@@ -182,9 +184,31 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                 yield found
 
 
+def sweep(folder: Path | str) -> int:
+    """Remove what killed writers left: segments prepared and not begun, files half sealed; returns how many.
+
+    Safe beside a running service: what its writer still holds is left.
+    """
+    left = [path for path in Path(folder).glob(".*.part*") if path.suffix != ".jsonl" and not _is_written(path)]
+    for path in Path(folder).glob(".*.part.jsonl"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.append(path)
+            storage.remove(path)
+    for path in left:
+        storage.remove(path)
+    return len(left)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether the process that a part names, see `storage.atomic_path`, still lives."""
+    return any(part.isdigit() and Path("/proc", part).exists() for part in path.name.split(".")[1:-1])
+
+
 def seal(folder: Path | str) -> int:
     """Make Parquet files of the segments whose writer is gone; returns how many. Safe at any time, also twice at once."""
     sealed = 0
+    sweep(folder)
     for path in sorted(Path(folder).glob("[!.]*.jsonl")):
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
