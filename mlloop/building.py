@@ -14,12 +14,12 @@ from .core.formatting import number
 from .models import candidates
 from .core.metrics import metric
 from .problem import Problem
+from .products import Chosen, Exploration, Trained
 
 # %% ../nbs/19_building.ipynb #0f18da5e
-def recipe_of(exploration: dict[str, Any], seed: int) -> dict[str, Any]:
+def recipe_of(chosen: Chosen, seed: int) -> dict[str, Any]:
     """The recipe of the candidate that exploration chose: name, params, seed, digest."""
-    chosen = exploration["chosen"]
-    return candidates.recipe(chosen["name"], chosen["params"], seed)
+    return candidates.recipe(chosen.name, chosen.params, seed)
 
 # %% ../nbs/19_building.ipynb #80f54158
 def built(statement: Problem, recipe: dict[str, Any]):
@@ -31,7 +31,9 @@ def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
     """Each parameter of the recipe with its default and the range that was searched; indexed by name."""
     candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
     searched = {
-        name: ", ".join(str(choice) for choice in span) if isinstance(span, list) else f"{number(span['low'])} to {number(span['high'])}"
+        name: ", ".join(str(choice) for choice in span)
+        if isinstance(span, list)
+        else f"{number(span['low'])} to {number(span['high'])}"
         for name, span in candidate.space.items()
     }
     lines = [
@@ -57,10 +59,10 @@ def _text(value: Any) -> str:
     )
 
 # %% ../nbs/19_building.ipynb #0dc179cd
-def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, Any]) -> str:
+def headline(statement: Problem, recipe: dict[str, Any], exploration: Exploration) -> str:
     """What is built and what it promised (Markdown)."""
     candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
-    compared = next(c for c in exploration["candidates"] if c["name"] == recipe["name"])
+    compared = next(trained for trained in exploration.candidates if trained.name == recipe["name"])
     changed = sum(_text(v) != _text(candidate.defaults.get(k)) for k, v in recipe["params"].items())
     tuned = (
         f"{changed} of {len(recipe['params'])} parameters differ from their defaults"
@@ -69,5 +71,5 @@ def headline(statement: Problem, recipe: dict[str, Any], exploration: dict[str, 
     )
     return (
         f"**{candidate.name} is built**: {candidate.meaning[0].lower()}{candidate.meaning[1:]} In the folds it reached "
-        f"{metric(exploration['metric']).label} {number(compared['mean'])} [{number(compared['low'])}, {number(compared['high'])}]; {tuned}."
+        f"{metric(exploration.metric).label} {number(compared.mean)} [{number(compared.low)}, {number(compared.high)}]; {tuned}."
     )

@@ -28,6 +28,7 @@ from mlloop.comparison.holdout import (
 from .comparison.lookback import halves
 from .core.metrics import Estimate
 from .problem import Problem, column_label
+from .products import Judged, Training
 from .core.formatting import number, percent
 
 # %% ../nbs/21_evaluation.ipynb #3e7b5ea7
@@ -219,7 +220,7 @@ def questions(statement: Problem, model, held: Held, features: dict[str, Any]):
     return (lambda row: scores_of(model, row, 1)), [rows.iloc[[i]] for i in range(len(rows))], rows
 
 # %% ../nbs/21_evaluation.ipynb #d38bd08b
-def load_model(training: dict[str, Any]):
+def load_model(path: str, digest: str):
     """The model that training wrote, if it is the one with the digest that training noted.
 
     Raises
@@ -229,7 +230,7 @@ def load_model(training: dict[str, Any]):
     """
     from mlloop.models import candidates
 
-    return candidates.load(training["model"]["path"], training["model"]["digest"])
+    return candidates.load(path, digest)
 
 # %% ../nbs/21_evaluation.ipynb #49d26e28
 @dataclass(frozen=True)
@@ -243,16 +244,23 @@ class Judge:
     half: bool | None = None
 
 # %% ../nbs/21_evaluation.ipynb #2c785a00
-def judges_of(training: dict[str, Any]) -> list[Judge]:
+def judges_of(judged: Sequence[Judged]) -> list[Judge]:
     """The models that training kept to be judged; none where the trained model itself is."""
     from mlloop.models import candidates
 
-    keys = ("learnt_until", "since", "until", "half")
-    return [Judge(candidates.load(entry["path"], entry["digest"]), *(entry.get(key) for key in keys)) for entry in training.get("judged") or []]
+    return [
+        Judge(candidates.load(one.path, one.digest), one.learnt_until, one.since, one.until, one.half) for one in judged
+    ]
 
 # %% ../nbs/21_evaluation.ipynb #a83e0e56
 def hold(
-    statement: Problem, features: dict[str, Any], read, model, seed: int = 0, champion=None, since: str | None = None,
+    statement: Problem,
+    features: dict[str, Any],
+    read,
+    model,
+    seed: int = 0,
+    champion=None,
+    since: str | None = None,
     judges: Sequence[Judge] = (),
 ) -> Held:
     """The holdout rows with the predictions of the model, rules, chance and champion.
@@ -271,7 +279,9 @@ def hold(
     if statement.task.kind == "recommendation":
         if not windows:
             raise DataError("a recommendation needs events with a time", "windows", "Declare it, then: mlloop check")
-        recommender = judges[0].model if len(judges) == 1 else ByHalf(*(judge.model for judge in judges)) if judges else model
+        recommender = (
+            judges[0].model if len(judges) == 1 else ByHalf(*(judge.model for judge in judges)) if judges else model
+        )
         shifted = {**windows, "holdout_from": since or windows["holdout_from"]}
         items = read(tables["items"]).to_pandas() if "items" in tables else None
         return held_users(statement, recommender, read(tables["events"]).to_pandas(), items, shifted, champion, seed)
@@ -286,7 +296,9 @@ def hold(
     return held_parts(statement, parts, train, features["features"], champion, seed)
 
 # %% ../nbs/21_evaluation.ipynb #809e0089
-def parts_of(statement: Problem, train: pd.DataFrame, holdout: pd.DataFrame, names: list[str], judges: Sequence[Judge]) -> list[Part]:
+def parts_of(
+    statement: Problem, train: pd.DataFrame, holdout: pd.DataFrame, names: list[str], judges: Sequence[Judge]
+) -> list[Part]:
     """The rows that each judge is asked about, and those known when it was fitted (for the rules)."""
     time, entity = statement.time.column, getattr(statement.task, "entity", None)
     blocks = list(dict.fromkeys(judge.since for judge in judges))
@@ -335,7 +347,11 @@ def against_champion(
     }
 
 # %% ../nbs/21_evaluation.ipynb #e897a0e5
-PROBABILITY, DEVIATIONS, CHANGED = 0.25, 0.6, 0.8  # how far a refit may lie: mean difference; of the target's deviation; share of a list
+PROBABILITY, DEVIATIONS, CHANGED = (
+    0.25,
+    0.6,
+    0.8,
+)  # how far a refit may lie: mean difference; of the target's deviation; share of a list
 
 # %% ../nbs/21_evaluation.ipynb #265dc766
 def periods_of(held: Held, judges: Sequence[Judge]) -> list[dict[str, Any]] | None:
@@ -346,14 +362,23 @@ def periods_of(held: Held, judges: Sequence[Judge]) -> list[dict[str, Any]] | No
     periods = []
     for position, judge in enumerate(blocks.values()):
         at = np.flatnonzero(held.block == position)
-        row: dict[str, Any] = {"since": judge.since, "until": judge.until, "learnt_until": judge.learnt_until, "value": None, "low": None, "high": None}
+        row: dict[str, Any] = {
+            "since": judge.since,
+            "until": judge.until,
+            "learnt_until": judge.learnt_until,
+            "value": None,
+            "low": None,
+            "high": None,
+        }
         with contextlib.suppress(DataError, ValueError):  # one class only: no figure
             row |= plain(part_of(held.fold, at).figure(MODEL.name))
         periods.append({**row, "n": len(at)})
     return periods
 
 # %% ../nbs/21_evaluation.ipynb #87622163
-def refit_of(statement: Problem, held: Held, judges: Sequence[Judge], model, training: dict[str, Any]) -> dict[str, Any] | None:
+def refit_of(
+    statement: Problem, held: Held, judges: Sequence[Judge], model, training: Training
+) -> dict[str, Any] | None:
     """How far the released model lies from the judged ones on the newest rows; None where it is the one that is judged.
 
     Returns
@@ -363,20 +388,37 @@ def refit_of(statement: Problem, held: Held, judges: Sequence[Judge], model, tra
     """
     if not judges:
         return None
-    comparison = {"model": training["model"]["digest"], "judged": [entry["digest"] for entry in training["judged"]], "gain": None, "slices": None}
+    comparison = {
+        "model": training.model.digest,
+        "judged": [one.digest for one in training.judged],
+        "gain": None,
+        "slices": None,
+    }
     if isinstance(held.fold, UsersFold):
         recommender: Any = judges[-1].model if len(judges) == 1 else ByHalf(*(judge.model for judge in judges))
         users, k = held.fold.values[MODEL.name].index[:500], getattr(statement.task, "k", 10)
         ours, theirs = (either.recommend(users, k=k) for either in (model, recommender))
         shared = np.mean([len(set(a) & set(b)) / k for a, b in zip(ours, theirs, strict=True)])
-        return comparison | {"rows": len(users), "differs": float(1 - shared), "unit": "share of a list", "bound": CHANGED}
+        return comparison | {
+            "rows": len(users),
+            "differs": float(1 - shared),
+            "unit": "share of a list",
+            "bound": CHANGED,
+        }
     assert held.X is not None and held.block is not None
     newest = np.flatnonzero(held.block == held.block.max())
     judged, y = held.fold.predictions[MODEL.name], held.fold.y[newest]
     ours, theirs = scores_of(model, held.X.iloc[newest], 1), judged.scores[newest]
     scale = 1.0 if statement.task.kind == "classification" else float(np.std(held.fold.y)) or 1.0
-    unit, bound = ("probability", PROBABILITY) if statement.task.kind == "classification" else ("standard deviations of the target", DEVIATIONS)
-    both = {MODEL.name: Prediction(theirs, judged.cut, np.zeros(len(y))), "refit": Prediction(ours, judged.cut, np.zeros(len(y)))}
+    unit, bound = (
+        ("probability", PROBABILITY)
+        if statement.task.kind == "classification"
+        else ("standard deviations of the target", DEVIATIONS)
+    )
+    both = {
+        MODEL.name: Prediction(theirs, judged.cut, np.zeros(len(y))),
+        "refit": Prediction(ours, judged.cut, np.zeros(len(y))),
+    }
     groups = None if held.fold.groups is None else held.fold.groups[newest]
     fold = RowsFold(y, both, groups, held.fold.metric, held.fold.money, held.fold.confidence, held.fold.seed)
     try:
@@ -385,7 +427,13 @@ def refit_of(statement: Problem, held: Held, judges: Sequence[Judge], model, tra
     except DataError:  # one class only among the newest rows
         pass
     slices = _refit_slices(statement, fold, held.slices.iloc[newest])
-    return comparison | {"rows": len(newest), "differs": float(np.mean(np.abs(ours - theirs)) / scale), "unit": unit, "bound": bound, "slices": slices}
+    return comparison | {
+        "rows": len(newest),
+        "differs": float(np.mean(np.abs(ours - theirs)) / scale),
+        "unit": unit,
+        "bound": bound,
+        "slices": slices,
+    }
 
 # %% ../nbs/21_evaluation.ipynb #9af48211
 def _refit_slices(statement: Problem, fold: RowsFold, slices: pd.DataFrame) -> list[dict[str, Any]]:
@@ -396,7 +444,10 @@ def _refit_slices(statement: Problem, fold: RowsFold, slices: pd.DataFrame) -> l
             at = np.flatnonzero((slices[name] == group).to_numpy())
             if len(at) < statement.success.min_slice_rows:
                 continue
-            predictions = {contender: Prediction(prediction.scores[at], prediction.cut, prediction.worth[at]) for contender, prediction in fold.predictions.items()}
+            predictions = {
+                contender: Prediction(prediction.scores[at], prediction.cut, prediction.worth[at])
+                for contender, prediction in fold.predictions.items()
+            }
             part = RowsFold(fold.y[at], predictions, None, fold.metric, fold.money, fold.confidence, fold.seed)
             try:
                 fall = better.gain(part.figure(MODEL.name).value, part.figure("refit").value)
@@ -425,7 +476,11 @@ def _refit_sentence(refit: dict[str, Any] | None) -> str:
     if not refit:
         return ""
     count = len(refit["judged"])
-    judged_by = f"{count} models that had not learnt the rows they predict" if count > 1 else "a model that had learnt nothing of this period"
+    judged_by = (
+        f"{count} models that had not learnt the rows they predict"
+        if count > 1
+        else "a model that had learnt nothing of this period"
+    )
     return (
         f"\n\nThese are figures of the recipe, from {judged_by}. Released is the recipe fitted to everything that is labelled "
         f"(`{refit['model'][:12]}`); on the newest {refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} it differs from them by "

@@ -393,7 +393,12 @@ def _searched(candidate: Candidate, judge, budget: Budget, seed: int) -> tuple[l
 def _write(contestant: Contestant, track, seconds: float | None) -> None:
     with track(contestant.name, contestant.params) as run:
         run.log(
-            {"mean": contestant.figure.value, "low": contestant.figure.low, "high": contestant.figure.high, "search_seconds": seconds},
+            {
+                "mean": contestant.figure.value,
+                "low": contestant.figure.low,
+                "high": contestant.figure.high,
+                "search_seconds": seconds,
+            },
             tags={"mlloop.kind": contestant.kind},
         )
         for step, value in enumerate(contestant.folds):

@@ -19,6 +19,7 @@ from .comparison.folds import RowsFold, UsersFold, rows_contest, users_contest
 from .core.errors import DataError
 from .core.metrics import Estimate
 from .problem import Money, Problem
+from .products import Facts
 from .core.verdict import Check, conclude
 from .core.formatting import number
 
@@ -234,9 +235,9 @@ def _caveats(figures: dict[str, Any]) -> list[Check]:
 MAX_ROWS, MAX_EVENTS = 60_000, 1_000_000
 
 
-def leak_suspects(analysis: dict[str, Any]) -> dict[str, str]:
+def leak_suspects(facts: Facts) -> dict[str, str]:
     """Columns that the analysis suspects to leak the target, each with the sign that gave it away."""
-    return {entry["column"]: entry.get("sign", "") for entry in analysis.get("facts", {}).get("suspects", [])}
+    return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.suspects}
 
 # %% ../nbs/16_need_gate.ipynb #025b4a8e
 def _training_period(table, time: str | None, windows: dict[str, Any] | None, entity: str | None = None):

@@ -13,6 +13,7 @@ from typing import Any
 
 from .core import metrics
 from .problem import Problem
+from .products import Exploration
 from .core.verdict import Check, conclude
 from .core.formatting import number, percent
 
@@ -344,13 +345,13 @@ def _attainable_sentence(best: str, main, rule, champion, label: str, statement:
 PATIENCE_S = 120
 
 
-def reproduce_in_fresh_process(training: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
+def reproduce_in_fresh_process(path: str, digest: str, examples: dict[str, Any]) -> dict[str, Any]:
     """Let the model predict the evaluation's examples in a new Python process.
 
     Parameters
     ----------
-    training : dict
-        Its product: the model's path and digest.
+    path, digest : str
+        Of the model, as its training's product has them.
     examples : dict
         Questions and answers, as the evaluation wrote them.
 
@@ -363,9 +364,7 @@ def reproduce_in_fresh_process(training: dict[str, Any], examples: dict[str, Any
     import subprocess
     import sys
 
-    request = json.dumps(
-        {"path": training["model"]["path"], "digest": training["model"]["digest"], "examples": examples}
-    )
+    request = json.dumps({"path": path, "digest": digest, "examples": examples})
     program = (
         "import sys, json; from mlloop.validation_gate import answer; print(json.dumps(answer(json.load(sys.stdin))))"
     )
@@ -447,20 +446,19 @@ def contest_title(figures: dict[str, Any], statement: Problem) -> str:
     return f"{title}, the best rule '{rule['name']}' {number(rule['metric']['value'])}"
 
 # %% ../nbs/22_validation_gate.ipynb #05cff561
-def losers(exploration: dict[str, Any]):
+def losers(exploration: Exploration):
     """The candidates in the folds: name, mean, low, high, chosen (DataFrame)."""
     import pandas as pd
 
-    chosen = (exploration.get("chosen") or {}).get("name")
     rows = [
         {
-            "name": c["name"].replace("_", " "),
-            "group": "chosen" if c["name"] == chosen else "not chosen",
-            "value": c["mean"],
-            "low": c["low"],
-            "high": c["high"],
+            "name": trained.name.replace("_", " "),
+            "group": "chosen" if trained.name == exploration.chosen.name else "not chosen",
+            "value": trained.mean,
+            "low": trained.low,
+            "high": trained.high,
         }
-        for c in exploration.get("candidates", [])
-        if c.get("mean") is not None
+        for trained in exploration.candidates
+        if trained.mean is not None
     ]
     return pd.DataFrame(rows)

@@ -140,9 +140,9 @@ def test_latency_is_a_step_of_the_scale_and_waiting_for_others_is_not_counted():
 
 def test_a_digest_that_is_not_the_one_noted_is_refused(model, tmp_path):
     kept = candidates.save(model, tmp_path)
-    assert evaluation.load_model({"model": kept}) is not None
+    assert evaluation.load_model(kept["path"], kept["digest"]) is not None
     with pytest.raises(ModelError):
-        evaluation.load_model({"model": kept | {"digest": "0" * 64}})
+        evaluation.load_model(kept["path"], "0" * 64)
 
 
 def test_no_held_out_row_is_an_error_with_the_next_step(parts, model):

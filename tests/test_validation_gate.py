@@ -218,17 +218,21 @@ def kept(tmp_path_factory):
         "numbers": ["age"],
         "answers": model.predict_proba(X.head(3))[:, 1].tolist(),
     }
-    return {"model": saved}, asked
+    return saved, asked
 
 
 def test_a_fresh_process_gives_the_same_answers(kept):
-    assert reproduce_in_fresh_process(*kept) == {"asked": 3, "same": 3, "said": ""}
+    assert reproduce_in_fresh_process(kept[0]["path"], kept[0]["digest"], kept[1]) == {
+        "asked": 3,
+        "same": 3,
+        "said": "",
+    }
 
 
 def test_missing_values_travel_as_they_are(kept):
-    training, asked = copy.deepcopy(kept)
+    saved, asked = copy.deepcopy(kept)
     asked["rows"]["age"][0], asked["rows"]["branch"][1] = None, None
-    model = candidates.load(training["model"]["path"])
+    model = candidates.load(saved["path"])
     X = pd.DataFrame(
         {
             "age": pd.Series(asked["rows"]["age"], dtype=float),
@@ -236,20 +240,20 @@ def test_missing_values_travel_as_they_are(kept):
         }
     )
     asked["answers"] = model.predict_proba(X)[:, 1].tolist()
-    assert reproduce_in_fresh_process(training, asked)["same"] == 3
+    assert reproduce_in_fresh_process(saved["path"], saved["digest"], asked)["same"] == 3
 
 
 def test_other_answers_are_noticed(kept):
-    training, asked = copy.deepcopy(kept)
+    saved, asked = copy.deepcopy(kept)
     asked["answers"][1] += 0.001
-    assert reproduce_in_fresh_process(training, asked)["same"] == 2
+    assert reproduce_in_fresh_process(saved["path"], saved["digest"], asked)["same"] == 2
 
 
 @pytest.mark.parametrize("harm", ["digest", "path"])
 def test_a_model_that_is_not_the_one_recorded_cannot_be_asked(kept, harm):
-    training, asked = copy.deepcopy(kept)
-    training["model"][harm] = "0" * 64
-    found = reproduce_in_fresh_process(training, asked)
+    saved, asked = copy.deepcopy(kept)
+    saved[harm] = "0" * 64
+    found = reproduce_in_fresh_process(saved["path"], saved["digest"], asked)
     assert found["same"] is None and "Loading it failed" in found["said"] and "ModelError" in found["said"]
 
 
