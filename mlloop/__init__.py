@@ -3,6 +3,7 @@
 Modules:
 
 - `mlloop.core.errors`: Every error a user can meet, each with what happened, where, and the next step.
+- `mlloop.core.expressions`: SQL that a statement states about a row: it sees that row's columns, and always says the same of the same row.
 - `mlloop.core.extensions`: What a project adds of its own: business rules and checks, and how its modules are found.
 - `mlloop.core.formatting`: The one writer of figures: the same number with the same unit reads alike on a page, in a table and in a sentence.
 - `mlloop.core.forms`: The version of each stage's product, apart from the models in `mlloop.products`, so that freshness is told without them.
@@ -10,6 +11,7 @@ Modules:
 - `mlloop.core.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
 - `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time; YAML files, pipeline.yaml above all, as what they hold.
+- `mlloop.core.secrets`: Passwords and tokens that stand in a statement: what is written of them elsewhere is stars.
 - `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
 - `mlloop.data.simulator`: XYZShopSmart, a simulated shop with a known ground truth: customers, a catalogue, clicks, purchases and data errors.
 - `mlloop.kernels.provisioner`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.

@@ -24,11 +24,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .core.errors import MlloopError, SourceError
+from .core import secrets
+from .core.errors import MlloopError, ProblemError, SourceError
 from .core.formatting import number
-from .problem import Problem, Source, utc
+from .problem import Problem, Source, find, load, utc
 from .core.settings import Settings
-from .core.storage import atomic_path, digest_file, digest_json, read_json, write_json
+from .core.storage import atomic_path, digest_file, digest_json, plain, read_json, write_json
 
 # %% ../nbs/11_collection.ipynb #99d6e04c
 @dataclass(frozen=True)
@@ -372,23 +373,36 @@ def fetch_sql(
     except SQLAlchemyError as error:
         message = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise SourceError(
-            f"{origin}: {message}", _without_password(url), "Fix sources in the statement, then: mlloop run"
+            f"{origin}: {message}", secrets.masked_url(url), "Fix sources in the statement, then: mlloop run"
         ) from error
     except ModuleNotFoundError as error:
         step = f"Run: pip install {'mlloop[postgres]' if error.name == 'psycopg' else error.name}"
-        raise SourceError(f"the driver {error.name} is not installed", _without_password(url), step) from error
+        raise SourceError(f"the driver {error.name} is not installed", secrets.masked_url(url), step) from error
 
 # %% ../nbs/11_collection.ipynb #590083fb
 def _driver_url(url: str):
     """The URL with psycopg as Postgres' driver where it names none."""
     import sqlalchemy as sa
 
-    parsed = sa.make_url(url)
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        raise SourceError(
+            f"is no URL of a database: {error}", secrets.masked_url(url), "Fix sources in the statement, then: mlloop run"
+        ) from error
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername in ("postgres", "postgresql") else parsed
 
 # %% ../nbs/11_collection.ipynb #62feabf7
-def _without_password(url: str) -> str:
-    return re.sub(r"//([^:/@]+):[^@]+@", r"//\1:***@", url)
+def _with_secrets(problem: Problem, settings: Settings) -> Problem:
+    """The statement with what its copy in a product left out: passwords and tokens, from the statement's own file."""
+    if secrets.STARS not in json.dumps(plain(problem.sources)):
+        return problem
+    try:
+        own = load(find(problem.name, settings.problems)).sources
+    except ProblemError:
+        own = {}
+    given = {name: own[name] if plain(own.get(name)) == plain(source) else source for name, source in problem.sources.items()}
+    return problem.model_copy(update={"sources": given})
 
 # %% ../nbs/11_collection.ipynb #2b16a173
 def _like(sample: Any, edge: str) -> Any:
@@ -458,11 +472,12 @@ def fetch_http(
                     rows += 1
         return rows
 
+    origin = secrets.masked_url(source.url or "")
     if source.watermark:
-        return fetch_windows(store, as_of, ".jsonl", source.url or "", write)
+        return fetch_windows(store, as_of, ".jsonl", origin, write)
     counted: list[int] = []
     read = lambda to: counted.append(write(None, as_of.isoformat(), to))
-    return [replace(store.take(".jsonl", read, rows=-1, format="jsonl", origin=source.url or ""), rows=counted[0])]
+    return [replace(store.take(".jsonl", read, rows=-1, format="jsonl", origin=origin), rows=counted[0])]
 
 # %% ../nbs/11_collection.ipynb #c7248e08
 def _within_window(value: Any, since: str | None, until: str) -> bool:
@@ -486,7 +501,7 @@ def _pages(url: str, source: Source) -> Iterator[dict]:
             if url in seen:
                 raise SourceError(
                     "the pages go in a circle: this address came twice",
-                    url,
+                    secrets.masked_url(url),
                     "Fix next_page in the statement, then: mlloop run",
                 )
             seen.add(url)
@@ -495,7 +510,7 @@ def _pages(url: str, source: Source) -> Iterator[dict]:
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise SourceError(
                     f"records {source.records!r} is {type(rows).__name__}, expected a list of objects",
-                    url,
+                    secrets.masked_url(url),
                     "Fix records in the statement, then: mlloop run",
                 )
             yield from rows
@@ -538,14 +553,14 @@ def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
         return response.json()
     except httpx.HTTPStatusError as error:
         message = f"answered {error.response.status_code} {error.response.reason_phrase}"
-        raise SourceError(message, url, "Check the address and the headers of the source, then: mlloop run") from error
+        raise SourceError(message, secrets.masked_url(url), "Check the address and the headers of the source, then: mlloop run") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
-            f"cannot be reached: {error}", url, "Check the address and the network, then: mlloop run"
+            f"cannot be reached: {error}", secrets.masked_url(url), "Check the address and the network, then: mlloop run"
         ) from error
     except ValueError as error:
         raise SourceError(
-            "the response is not JSON", url, "Check the address of the source, then: mlloop run"
+            "the response is not JSON", secrets.masked_url(url), "Check the address of the source, then: mlloop run"
         ) from error
 
 # %% ../nbs/11_collection.ipynb #d252b0d8
@@ -638,7 +653,7 @@ def collect(problem: Problem, as_of: dt.datetime, settings: Settings) -> dict[st
     SourceError
         A source that cannot be read; nothing of it is kept.
     """
-    world = settings.state / "world" / problem.name
+    world, problem = settings.state / "world" / problem.name, _with_secrets(problem, settings)
     if problem.simulator is not None:
         from mlloop.data.simulator import write_world
 
@@ -662,7 +677,7 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
     rows = []
     for name, fetched in batches.items():
         source = problem.sources[name]
-        where = _without_password(source.path or source.url or source.dataset or "")
+        where = secrets.masked_url(source.path or source.url or source.dataset or "")
         marks = [batch.watermark for batch in fetched if batch.watermark]
         rows.append(
             (

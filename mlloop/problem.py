@@ -15,12 +15,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from .core import extensions, metric_table, storage
+from .core import expressions, extensions, metric_table, parsing, secrets, storage
 from .core import settings as _settings
 from .core.formatting import number, percent, signed
 from .core.errors import ProblemError, ProjectNotFound
@@ -71,6 +71,14 @@ class Source(Record):
         if self.kind == "sql" and (self.table is None) == (self.query is None):
             raise ValueError("a source of kind 'sql' needs either table or query")
         return self
+
+    @field_serializer("url", when_used="json")
+    def _without_password(self, url: str | None) -> str | None:
+        return secrets.masked_url(url) if url else url
+
+    @field_serializer("headers", when_used="json")
+    def _without_tokens(self, headers: dict[str, str]) -> dict[str, str]:
+        return secrets.masked_headers(headers)
 
 # %% ../nbs/10_problem.ipynb #61c61a94
 class Column(Record):
@@ -180,6 +188,13 @@ class Join(Record):
     on: list[str]
     columns: list[str] | None = None
 
+# %% ../nbs/10_problem.ipynb #e1c7a0b2
+def _must_be_about_a_row(place: str, sql: str | None) -> None:
+    """Refuse an expression that sees more than its row, or that is not always the same."""
+    if sql and (why := expressions.impurity(sql)):
+        raise ValueError(f"{place} {why}")
+
+
 # %% ../nbs/10_problem.ipynb #ba26c290
 class Tabular(Record):
     """Predict `target` of `table`: the class `positive`, or a number."""
@@ -193,6 +208,12 @@ class Tabular(Record):
     derive: dict[str, str] = {}
     where: str | None = None
     drop: list[str] = []
+
+    @model_validator(mode="after")
+    def _is_about_a_row(self):
+        for place, sql in {"where": self.where, **{f"derive {name}": sql for name, sql in self.derive.items()}}.items():
+            _must_be_about_a_row(place, sql)
+        return self
 
 # %% ../nbs/10_problem.ipynb #72b372f8
 class Interactions(Record):
@@ -280,6 +301,7 @@ class Rule(Record):
             raise ValueError(
                 f"rule {self.name!r} needs either score (an SQL expression) or popular_days, or a function"
             )
+        _must_be_about_a_row(f"rule {self.name!r}", self.score)
         return self
 
 # %% ../nbs/10_problem.ipynb #0a89feda
@@ -508,6 +530,11 @@ def load(path: Path | str) -> Problem:
         ) from error
     except (MarkedYAMLError, UnicodeDecodeError) as error:
         raise ProblemError(" ".join(str(error).split()), str(path), "Fix the file, then: mlloop check") from error
+    except RecursionError as error:
+        raise ProblemError("is nested too deep", str(path), "Fix the file, then: mlloop check") from error
+    if not parsing.is_bounded(content):
+        told = f"holds more than {parsing.MOST_VALUES:,} values once its aliases (*) are filled in, or nests too deep"
+        raise ProblemError(told, str(path), "Write out what the aliases stand for, then: mlloop check")
     if not isinstance(content, dict):
         raise ProblemError(
             "holds no problem statement (expected keys: name, question, ...)",

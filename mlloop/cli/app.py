@@ -3,6 +3,7 @@
 Only what every command needs is imported before a command runs, so that `--help` comes at once.
 """
 
+import errno
 import os
 import sys
 import time
@@ -12,6 +13,8 @@ import typer
 
 from mlloop.cli import deciding, files, looping, notebooks, output, production, running
 from mlloop.core.errors import MlloopError
+
+IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR)
 
 app = typer.Typer(
     help="From a question to a model that stays right in production: a loop of literate notebooks.",
@@ -58,13 +61,15 @@ def _interrupted() -> str:
 
 
 def _is_no_room(error: Exception) -> bool:
-    """Whether the machine refused to write; then it is told."""
+    """Whether the machine refused to write, or a file stands where a folder belongs, or a folder where a file; then it is told."""
     from mlloop.core.storage import NO_ROOM
 
-    if not isinstance(error, OSError) or error.errno not in NO_ROOM:
+    if not isinstance(error, OSError) or error.errno not in (*NO_ROOM, *IN_THE_WAY):
         return False
-    step = "Make room or give permission, then run it again"
-    output.complain(MlloopError(f"cannot be written: {error.strerror}", str(error.filename or Path.cwd()), step))
+    is_in_the_way = error.errno in IN_THE_WAY
+    step = "Move it away, then: mlloop check" if is_in_the_way else "Make room or give permission, then run it again"
+    what = "cannot be used" if is_in_the_way else "cannot be written"
+    output.complain(MlloopError(f"{what}: {error.strerror}", str(error.filename or Path.cwd()), step))
     return True
 
 

@@ -48,7 +48,7 @@ def changes(assignments: list[str] | None) -> dict[str, Any]:
             raise UsageError(f"--set {assignment!r} is not KEY=VALUE", next_step=example)
         try:
             parameters[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise UsageError(f"--set {assignment!r} has a value that cannot be read", next_step=example) from error
         if hasattr(parameters[key.strip()], "isoformat"):
             parameters[key.strip()] = value.strip()

@@ -27,6 +27,22 @@ def tree(source: str) -> ast.Module:
         return ast.parse(source)
 
 
+MOST_VALUES, MOST_DEPTH = 200_000, 100
+
+
+def is_bounded(content: Any) -> bool:
+    """Whether what a YAML file holds stays small and flat when each alias is replaced by what it stands for."""
+    waiting, seen = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES or depth > MOST_DEPTH:
+            return False
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [(one, depth + 1) for one in inner]
+    return True
+
+
 def tasks(root: Path) -> list[dict[str, Any]]:
     """The stages that the pipeline.yaml in `root` declares, in its order, as it writes them.
 
@@ -56,6 +72,14 @@ def mapping(path: Path) -> dict[str, Any]:
         raise SettingsError("is not there", str(path), "Restore it, or begin a project: mlloop new DIR") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(" ".join(str(error).split()), str(path), "Fix the file, then: mlloop check") from error
+    except RecursionError as error:
+        raise SettingsError("is nested too deep", str(path), "Fix the file, then: mlloop check") from error
+    if not is_bounded(content):
+        raise SettingsError(
+            f"holds more than {MOST_VALUES:,} values once its aliases (*) are filled in, or nests too deep",
+            str(path),
+            "Write out what the aliases stand for, then: mlloop check",
+        )
     if not isinstance(content, dict):
         raise SettingsError(
             f"holds a {type(content).__name__}, expected keys and values",

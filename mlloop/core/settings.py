@@ -111,6 +111,12 @@ def load(root: Path | str | None = None) -> Settings:
     folder = find_root(root)
     values = _values(folder / "settings.ini")
     place = lambda text: (folder / text).resolve()
+    if (state := place(values["paths"]["state"])).exists() and not state.is_dir():
+        raise SettingsError(
+            "is a file, and the project keeps its state in a folder of that name",
+            str(state),
+            "Move it away, then: mlloop check",
+        )
     return Settings(
         root=folder,
         lake_uri=_uri(folder, values["lake"]["uri"]),

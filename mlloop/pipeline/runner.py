@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mlloop import problem as problems
 from mlloop.core import errors, storage
 from mlloop.core import settings as _settings
-from mlloop.core.errors import GateClosed, InputChanged, MlloopError, ParameterError, ProjectBusy, StageFailed
+from mlloop.core.errors import GateClosed, InputChanged, MlloopError, ParameterError, ProjectBusy, SettingsError, StageFailed
 from mlloop.core.formatting import duration
 from mlloop.core.settings import Settings
 from mlloop.pipeline import plan as plans
@@ -98,7 +98,9 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
     """
     path = settings.state / "run.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    if path.is_dir():
+        raise SettingsError("is a folder, and the lock of a run is a file", str(path), "Remove it, then: mlloop run")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, path, patience_s)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": _now()}
@@ -137,7 +139,7 @@ def holder(path: Path) -> dict[str, Any]:
 def is_held(settings: Settings) -> bool:
     """Whether a run holds the project now."""
     path = settings.state / "run.lock"
-    if not path.exists():
+    if not path.is_file():
         return False
     with path.open("rb") as handle:
         try:

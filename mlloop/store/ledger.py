@@ -581,7 +581,7 @@ class _Rows:
 def _engine(url: str) -> sa.Engine:
     try:
         made = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
+    except (sa.exc.ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise LedgerError(
             f"cannot be read as a URL: {error}", "settings.ini [ledger] url", "Fix it, then: mlloop check"
         ) from error
