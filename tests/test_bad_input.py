@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.cli.app import app
+from mlloop.cli import app
 from mlloop.core import settings
 from mlloop.kernels import execute
 from mlloop.store.lake import Lake, TableRef

@@ -16,8 +16,8 @@ AT = 3
 
 def test_shift_that_hurts_is_found_retrained_and_promoted():
     record = play(1, [Happening("hurts", AT)], 10)
-    # the third bad period by estimates; one later where labels show that the estimates were too kind
-    assert record.retrained[0] in (AT + 2, AT + 3) and record.promoted and not record.refused
+    assert record.retrained[0] == AT, "so large a fall is acted on in the period in which the estimates show it"
+    assert record.promoted
     assert record.quality[-1] > record.quality[AT] + 0.1
 
 
@@ -29,8 +29,7 @@ def test_shift_that_does_not_hurt_is_no_reason():
 def test_concept_drift_is_found_by_labels_and_not_before():
     record = play(1, [Happening("concept", AT)], 8)
     assert record.actions[AT] == "nothing" and record.health[AT] == "ok"
-    assert record.actions[AT + 1] == "watch" and "labels" in record.said[AT + 1]
-    assert record.retrained[0] == AT + 3
+    assert record.retrained[0] == AT + 1 and "labels" in record.said[AT + 1]
 
 
 @pytest.mark.parametrize(
