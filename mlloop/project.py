@@ -285,6 +285,15 @@ class Project:
         self.settings: Settings = _settings.load(root)
         self.command = command
         self.created: NewProject | None = None
+        self._keep_private()
+
+    def _keep_private(self) -> None:
+        """Take others' rights from a state folder that an earlier version, or a copy, left open to them."""
+        from mlloop.core import storage
+
+        for folder in self.settings.private:
+            if folder.is_dir() and folder.stat().st_mode & 0o077:
+                storage.tighten(folder)
 
     # what it holds
 

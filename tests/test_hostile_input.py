@@ -100,7 +100,11 @@ SECRET = """\
 
 
 def test_a_password_in_a_statement_is_used_and_copied_nowhere(project):
-    project.change("problems/loan.yaml", 'sources: {loans: {kind: files, path: "{root}/loans.csv"}}', f"sources:\n{SECRET.rstrip()}")
+    project.change(
+        "problems/loan.yaml",
+        'sources: {loans: {kind: files, path: "{root}/loans.csv"}}',
+        f"sources:\n{SECRET.rstrip()}",
+    )
     statement = problems.load(project.root / "problems/loan.yaml")
     kept = json.dumps(storage.plain(statement))
     assert "s3cret" not in kept and "${PW}" in kept and '"accept": "json"' in kept and "day=1" in kept

@@ -78,6 +78,12 @@ class Settings:
     reports: Path
     ledger_anchor: Path | None = None
 
+    @property
+    def private(self) -> list[Path]:
+        """The folders on this disk that hold rows, predictions and decisions: for their owner alone."""
+        outside = [place for place in (self.lake_uri, self.artifacts_uri) if "://" not in place]
+        return [self.state, *(Path(place) for place in outside if not Path(place).is_relative_to(self.state))]
+
 
 def find_root(start: Path | str | None = None) -> Path:
     """The nearest folder at or above `start` that holds settings.ini and pipeline.yaml.

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ NO_ROOM = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, it becomes `path`.
 
-    The temporary keeps the suffix of `path`. The block may write a file or make a folder there.
+    The temporary keeps the suffix of `path`. The block may write a file or make a folder there. In a folder that is for
+    its owner alone, so is what is written.
 
     Raises
     ------
@@ -35,8 +37,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     beside = path.parent / f".{path.stem}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part{path.suffix}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        is_private = _make_folder(path.parent)
         yield beside
+        if is_private:
+            tighten(beside)
+            _tightened(os.fspath(beside))
         _sync(beside)
         if beside.is_dir() and path.exists():
             _swap_folder(beside, path)
@@ -53,6 +58,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         ) from error
     finally:
         remove(beside)
+
+
+def _make_folder(folder: Path) -> bool:
+    """Make a folder; whether it is for its owner alone, as what is made in such a folder must be."""
+    above = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    is_private = not above.stat().st_mode & 0o077
+    if above != folder:
+        with privately() if is_private else contextlib.nullcontext():
+            folder.mkdir(parents=True, exist_ok=True)
+    return is_private
 
 
 def _swap_folder(new: Path, path: Path) -> None:
@@ -75,6 +90,43 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def privately() -> Iterator[None]:
+    """Make what is made inside readable by its owner alone, whatever the process's umask."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def tighten(*folders: Path | str) -> int:
+    """Take group's and others' rights from folders and all that lies in them; returns from how many.
+
+    Links are not followed, and what belongs to somebody else is left.
+    """
+    changed = 0
+    for top in map(os.fspath, folders):
+        waiting = [top] if os.path.isdir(top) and not os.path.islink(top) else []
+        changed += sum(map(_tightened, waiting))
+        while waiting:
+            with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if not entry.is_symlink():
+                        changed += _tightened(entry.path)
+                        waiting += [entry.path] if entry.is_dir(follow_symlinks=False) else []
+    return changed
+
+
+def _tightened(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        if mode & 0o077:
+            os.chmod(path, mode & 0o700)
+            return True
+    return False
 
 
 def remove(path: Path | str) -> None:

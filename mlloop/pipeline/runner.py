@@ -97,7 +97,8 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
         Another run holds the project; names it.
     """
     path = settings.state / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage.privately():
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise SettingsError("is a folder, and the lock of a run is a file", str(path), "Remove it, then: mlloop run")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -106,7 +107,11 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": _now()}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        yield descriptor
+        storage.tighten(*settings.private)
+        try:
+            yield descriptor
+        finally:
+            storage.tighten(*settings.private)
     finally:
         os.close(descriptor)
 

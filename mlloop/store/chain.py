@@ -141,6 +141,7 @@ class Memory:
         assert self.path is not None
         beside = self.path.with_name(f".{self.path.stem}.{os.getpid()}-{threading.get_ident()}.part.json")
         with contextlib.suppress(OSError):
+            beside.touch(0o600)
             beside.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
             os.replace(beside, self.path)
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from mlloop.core import clock as core_clock
 from mlloop.core import settings as _settings
+from mlloop.core import storage
 from mlloop.core.errors import LedgerError, MlloopError
 from mlloop.store import chain, champions
 from mlloop.store.chain import NOTHING_BEFORE, Head
@@ -490,7 +491,9 @@ class Ledger:
         if self._ready:
             return
         if self._sqlite:
-            Path(self.where).parent.mkdir(parents=True, exist_ok=True)
+            with storage.privately():
+                Path(self.where).parent.mkdir(parents=True, exist_ok=True)
+                Path(self.where).touch()  # SQLite gives its journal the mode of the file
         if not sa.inspect(self._engine).has_table(head.name):
             with self._engine.connect().execution_options(mlloop_write=True) as connection, connection.begin():
                 if not self._sqlite:

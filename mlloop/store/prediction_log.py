@@ -117,7 +117,8 @@ class _Segment:
     """One file of the log: locked by its writer, named when it is whole."""
 
     def __init__(self, folder: Path, size: int, sync: bool):
-        folder.mkdir(parents=True, exist_ok=True)
+        with storage.privately():
+            folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.size, self.sync, self.at = folder, size, sync, 0
         self.part = folder / f".{uuid.uuid4().hex}.part.jsonl"
         self.file = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -235,6 +236,7 @@ def _seal(path: Path) -> None:
         if table.num_rows:
             with storage.atomic_path(target) as beside:
                 pq.write_table(table, beside, compression="zstd")
+                beside.chmod(0o600)
     path.unlink()
 
 
