@@ -388,7 +388,7 @@ def refit_of(
     """
     if not judges:
         return None
-    comparison = {
+    comparison: dict[str, Any] = {
         "model": training.model.digest,
         "judged": [one.digest for one in training.judged],
         "gain": None,

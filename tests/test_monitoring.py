@@ -656,9 +656,9 @@ def test_recommendations_are_judged_by_what_was_bought_later_and_never_estimated
             "role": "champion",
         }
     )
-    perfect = evidence.wants_of(log, events, shop)
+    perfect = evidence.list_metrics(log, events, shop)
     assert set(perfect.index) == {u for u in users if right[u]} and (perfect["ndcg"] == 1).all()
-    wrong = evidence.wants_of(log.assign(items=[["none"]] * len(users)), events, shop)
+    wrong = evidence.list_metrics(log.assign(items=[["none"]] * len(users)), events, shop)
     assert (wrong["ndcg"] == 0).all() and len(wrong) == len(perfect)
     X = pd.DataFrame({"kind": ["view", "buy"] * 300, "item": [f"i{n % 30}" for n in range(600)]})
     its = Reference("m1", X, MetricValue(0.6, 0.02, 500))

@@ -335,7 +335,7 @@ class Counterfactual:
     def _wants(self, shown: "pd.DataFrame") -> "pd.DataFrame":
         from mlloop.monitors import evidence
 
-        return evidence.wants_of(shown, self._events(), self.statement)
+        return evidence.list_metrics(shown, self._events(), self.statement)
 
     def _events(self) -> "pd.DataFrame":
         if self._truth is None:

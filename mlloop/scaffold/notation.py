@@ -216,8 +216,8 @@ def _units(around: pd.Series, values: pd.Series) -> tuple[list[str], dict[str, f
     return units, {}
 
 
-def is_code(found: Numbers, known: pd.Series) -> bool:
+def is_code(notation: Numbers, known: pd.Series) -> bool:
     """Whether letters before the digits make them codes: A12, but not EUR 12."""
-    before = {one for one in found.units if re.search(r"[^\W\d_]", one)}
+    before = {one for one in notation.units if re.search(r"[^\W\d_]", one)}
     starts = known.str.lower().str.extract(r"^[\s(+-]*([^\W\d_]+)([$€£¥]?)").dropna(subset=[0])
     return bool(before) and bool((~starts[0].isin(CURRENCIES) & (starts[1] == "")).any())
