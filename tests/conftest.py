@@ -1,5 +1,6 @@
 """A small whole project in a temporary folder: five stages, a gate, a module of its own, a data file."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -192,12 +193,22 @@ def _postgres_programs() -> Path | None:
 @pytest.fixture(scope="session")
 def postgres():
     """The URL of a real, empty Postgres: MLLOOP_TEST_POSTGRES, or a server of our own where it is installed."""
+    with postgres_server() as url:
+        if url is None:
+            pytest.skip("no Postgres is installed or starts here, and MLLOOP_TEST_POSTGRES names none")
+        yield url
+
+
+@contextlib.contextmanager
+def postgres_server():
+    """The URL of a Postgres for as long as the block lasts; None where there is none."""
     if given := os.environ.get("MLLOOP_TEST_POSTGRES"):
         yield given
         return
     programs = _postgres_programs()
     if programs is None:
-        pytest.skip("no Postgres is installed, and MLLOOP_TEST_POSTGRES names none")
+        yield None
+        return
     # Postgres refuses to run as root
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     folder = Path(tempfile.mkdtemp(prefix="mlloop-pg-"))
@@ -212,9 +223,7 @@ def postgres():
         begun = ask(
             str(programs / "pg_ctl"), "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start"
         )
-        if made.returncode or begun.returncode:
-            pytest.skip(f"Postgres does not start here: {made.stderr[-200:]} {begun.stdout[-200:]}")
-        yield f"postgresql://mlloop@127.0.0.1:{port}/postgres"
+        yield None if made.returncode or begun.returncode else f"postgresql://mlloop@127.0.0.1:{port}/postgres"
     finally:
         ask(str(programs / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)

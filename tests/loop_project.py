@@ -130,7 +130,7 @@ class Loop:
         self.root = root
 
     def copy(self, root: Path) -> "Loop":
-        """The same project elsewhere; what its products cite by absolute path stays where it was."""
+        """The same project elsewhere."""
         shutil.copytree(self.root, root, ignore=shutil.ignore_patterns("kernels*", "*.sock", "run.lock"))
         return Loop(root)
 

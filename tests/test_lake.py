@@ -1,6 +1,7 @@
 """The lake: content digests, versions, atomic appends, and errors that say what to do."""
 
 import datetime as dt
+import shutil
 import subprocess
 import sys
 import threading
@@ -261,3 +262,20 @@ def test_the_engine_can_join_two_references(lake):
     right = lake.read(lake.write("p/r", pa.table({"k": [2], "b": [5]})))
     assert left.join(right, "k").select("a", "b").execute().to_dict("list") == {"a": ["y"], "b": [5]}
     assert isinstance(left, ibis.Table)
+
+
+def test_a_copied_lake_is_read_from_where_it_is(tmp_path):
+    ref = Lake(tmp_path / "lake").write("p/t", ROWS)
+    assert ref.uri == "p/t" and str(tmp_path) not in str(ref.to_dict())
+    shutil.copytree(tmp_path / "lake", tmp_path / "copy")
+    Lake(tmp_path / "lake").write("p/t", pa.table({"other": [1]}))
+    former = TableRef(ref.name, str(tmp_path / "lake/p/t"), ref.version, ref.rows, ref.digest)  # as products had it
+    shutil.rmtree(tmp_path / "lake")
+    for one in (ref, former):
+        assert Lake(tmp_path / "copy").read(one).count().to_pandas() == ref.rows
+
+
+def test_a_table_outside_the_lake_is_read_where_a_product_of_an_earlier_form_says(tmp_path):
+    ref = Lake(tmp_path / "elsewhere").write("p/t", ROWS)
+    former = TableRef(ref.name, str(tmp_path / "elsewhere/p/t"), ref.version, ref.rows, ref.digest)
+    assert Lake(tmp_path / "lake").read(former).count().to_pandas() == ref.rows

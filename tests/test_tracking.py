@@ -407,6 +407,21 @@ def test_a_registered_file_altered_on_disk_is_not_handed_out(project, tmp_path):
         tracking.fetch("shop", 7, project)
 
 
+def test_a_project_that_was_moved_has_its_models_and_writes_into_its_own_place(project, tmp_path, monkeypatch):
+    project.state.mkdir(exist_ok=True)
+    made = tracking.register_model("shop", folder_of_weights(tmp_path / "net", 1), "safetensors", settings=project)
+    moved = tmp_path.with_name(f"{tmp_path.name}-moved")
+    tmp_path.rename(moved)
+    monkeypatch.setenv("MLLOOP_PROJECT", str(moved))
+    here = _settings.load(moved)
+    path, found = tracking.fetch("shop", 1, here)
+    assert found == made
+    again = tracking.register_model("shop", folder_of_weights(moved / "net2", 2), "safetensors", settings=here)
+    assert again.version == 2 and tracking.fetch("shop", 2, here)[1] == again
+    assert not tmp_path.exists()
+    tmp_path.mkdir()  # for what cleans up
+
+
 def test_aliases_follow_the_ledger(project, tmp_path):
     models = [
         tracking.register_model("shop", folder_of_weights(tmp_path / f"m{n}", n), "safetensors", settings=project)

@@ -43,6 +43,20 @@ def test_concept_drift_is_not_seen_before_labels_come_and_said_so_after(begun):
     assert (second.action, second.health) == ("watch", "watch") and "realised" in second.said
 
 
+def test_a_copy_of_a_project_is_whole_and_runs_nothing_again(begun, tmp_path):
+    loop = begun.copy(tmp_path / "project")
+    products = list((loop.root / ".mlloop/products").rglob("*.json"))
+    assert products and not [path for path in products if str(begun.root) in path.read_text(encoding="utf-8")]
+    settings, plan = runner.project("loan", loop.root)
+    away = begun.root.with_name("away")
+    begun.root.rename(away)
+    try:
+        assert {one["state"] for one in runner.status(settings, plan).values()} == {"fresh"}
+        assert runner.run(plan, settings).ran == []
+    finally:
+        away.rename(begun.root)
+
+
 def test_retraining_runs_an_edition_and_leaves_the_base_up_to_date(tried):
     (turned,) = tried.ran
     assert turned.action == "retrain" and turned.ended[0]["outcome"] == "canary"

@@ -305,9 +305,10 @@ class Freshness:
         """What the product cites and is not there: versions of tables, files with a digest."""
         wrong = []
         for cited in objects.cited(content):
-            if "version" in cited and "://" not in str(cited["uri"]):
-                log = Path(cited["uri"]) / "_delta_log"
-                if not (log / f"{int(cited['version']):020d}.json").exists():
+            if "version" in cited and "://" not in self.settings.lake_uri + str(cited["uri"]):
+                places = [Path(self.settings.lake_uri, str(cited.get(key, ""))) for key in ("name", "uri")]
+                commit = f"_delta_log/{int(cited['version']):020d}.json"
+                if not any((place / commit).exists() for place in places):
                     wrong.append(f"table {cited.get('name', cited['uri'])} version {cited['version']}")
             elif "path" in cited:
                 path = objects.locate(self.settings, task.products["data"], cited["path"])

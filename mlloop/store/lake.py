@@ -54,7 +54,7 @@ class TableRef:
     name : str
         'problem/table'.
     uri : str
-        Where the table lies.
+        Where the table lies, relative to the lake: a project that is copied or moved reads its own.
     version : int
         Of the Delta table, >= 0.
     rows : int
@@ -167,6 +167,12 @@ class Lake:
         """The address of table `name`."""
         return f"{self.uri.rstrip('/')}/{name}"
 
+    def _address(self, ref: Version) -> str:
+        """Where a version lies: in this lake. An absolute address, as products had it, counts where this lake lacks the table."""
+        here = self.where(ref.name)
+        is_absolute = "://" in ref.uri or ref.uri.startswith("/")
+        return ref.uri if is_absolute and ref.uri != here and not self.exists(ref.name) else here
+
     def exists(self, name: str) -> bool:
         """Whether there is a table `name`."""
         return DeltaTable.is_deltatable(self.where(name), storage_options())
@@ -186,7 +192,7 @@ class Lake:
         """
         table = self._open(name, version)
         sums = self._sums(table)
-        return TableRef(name, self.where(name), table.version(), sums.rows, _digest(_columns(table), sums))
+        return TableRef(name, name, table.version(), sums.rows, _digest(_columns(table), sums))
 
     def history(self, name: str, limit: int | None = None) -> list[dict[str, Any]]:
         """The newest `limit` versions of a table (default: all), newest first: version, time (epoch, ms), operation,
@@ -212,7 +218,7 @@ class Lake:
         """
         if not isinstance(table, str):
             ref = TableRef.from_dict(table) if isinstance(table, Mapping) else table
-            return self._scan(self._open(ref.name, ref.version if version is None else version, ref.uri))
+            return self._scan(self._open(ref.name, ref.version if version is None else version, self._address(ref)))
         return self._scan(self._open(table, version))
 
     def write(

@@ -130,6 +130,7 @@ def connect(settings: _settings.Settings | None = None) -> "mlflow.MlflowClient"
     import mlflow
 
     _create(settings)
+    _bring_home(settings)
     mlflow.set_tracking_uri(settings.tracking_url)
     mlflow.set_registry_uri(settings.tracking_url)
     with _speaking(settings):
@@ -153,6 +154,36 @@ def _create(settings: _settings.Settings) -> None:
         if not Path(file).exists():
             with storage.atomic_path(file) as beside, _quiet():
                 mlflow.MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
+
+
+ADDRESSES = (
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"),
+    ("model_versions", "storage_location"), ("logged_models", "artifact_location"),
+)  # fmt: skip
+
+
+def _bring_home(settings: _settings.Settings) -> None:
+    """Where a project was copied or moved: let its database name its own artifacts, which MLflow keeps by absolute path.
+
+    Without this a copy would read the original's models, and write its own there.
+    """
+    file = settings.tracking_url.removeprefix("sqlite:///")
+    if file == settings.tracking_url or "://" in settings.artifacts_uri:
+        return
+    import sqlite3
+
+    home = settings.artifacts_uri.rstrip("/")
+    with contextlib.closing(sqlite3.connect(file, timeout=LOCK_S)) as database, database:
+        kept = database.execute("SELECT name, artifact_location FROM experiments WHERE name <> 'Default'").fetchall()
+        away = {place.removesuffix(f"/{name}") for name, place in kept if place and place.endswith(f"/{name}")} - {home}
+        for before in (one for one in away if "://" not in one and Path(home).is_dir()):
+            for table, column in ADDRESSES:
+                has = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+                if column in has:
+                    database.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        (home, len(before) + 1, len(before) + 1, f"{before}/"),
+                    )
 
 
 def _lock(settings: _settings.Settings, name: str):
