@@ -16,7 +16,7 @@ from bs4 import BeautifulSoup
 from mlloop.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -135,3 +135,13 @@ def test_the_site_builds_and_fetches_nothing_from_the_network(tmp_path):
         fetched += [tag["href"] for tag in parsed.find_all("link", href=True)]
         assert not [one for one in fetched if str(one).startswith(("http:", "https:", "//"))], page
         assert "import(" not in "".join(script.text for script in parsed.find_all("script")), page
+
+
+def test_every_test_that_the_documentation_names_exists():
+    pages = [ROOT / "docs" / "reliability.md", ROOT / "docs" / "security.md", ROOT / "SECURITY.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = re.findall(r"`(?:tests/)?(test_\w+\.py)(?:::(test_\w+))?`", text)
+    assert len(named) > 40
+    for file, test in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in source if test else source, f"{file}::{test}"
