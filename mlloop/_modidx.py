@@ -1137,6 +1137,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'mlloop/monitors/evidence.py'),
                                           'mlloop.monitors.evidence._judged_figures': ( 'monitors/evidence.html#_judged_figures',
                                                                                         'mlloop/monitors/evidence.py'),
+                                          'mlloop.monitors.evidence._moments': ( 'monitors/evidence.html#_moments',
+                                                                                 'mlloop/monitors/evidence.py'),
                                           'mlloop.monitors.evidence._read_once': ( 'monitors/evidence.html#_read_once',
                                                                                    'mlloop/monitors/evidence.py'),
                                           'mlloop.monitors.evidence._reference_of': ( 'monitors/evidence.html#_reference_of',

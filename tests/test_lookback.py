@@ -70,6 +70,14 @@ def test_too_little_of_the_new_world_is_no_new_world_yet():
     assert after is None and blocks[0].since == pd.Timestamp(WINDOWS["holdout_from"])
 
 
+def test_in_the_first_week_of_a_new_world_its_later_rows_are_predicted_by_its_earlier_ones():
+    one = past("2025-06-30", n=15_600)  # 600 rows a week
+    blocks, after = blocks_of(one.statement, WINDOWS, one.time, pd.Timestamp("2025-06-30"))
+    assert after is not None and [block.learnt_until for block in blocks] == [block.since for block in blocks]
+    choice = look_back(one, LINEAR, WINDOWS)
+    assert choice.chosen.kind == "since" and choice.tried[0].figure.value < 0.5
+
+
 def test_what_is_chosen_on_one_half_predicts_the_other():
     one = past(None)
     first = lookback.Lookback("the last 40 days", "days", days=40)

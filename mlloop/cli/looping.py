@@ -86,7 +86,7 @@ def retrain(
         for one in ended or [{"outcome": "was done already", "reasons": [], "model": None}]:
             typer.echo(f"{production.problem} {now:%Y-%m-%d}: {one['outcome']}. {'; '.join(one['reasons'])}")
         output.in_production(production, False)
-    refused = any(one["outcome"] in ("gate said no", "failed") for one in ended)
+    refused = any(one["outcome"] in ("gate said no", "gate said maybe", "failed") for one in ended)
     raise typer.Exit(3 if refused else 0)
 
 

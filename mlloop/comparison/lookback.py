@@ -341,6 +341,8 @@ def blocks_of(
     """The blocks of a retraining, the earliest first, and the change that they come after.
 
     The change is None where there is none, or where too little of what followed is labelled to learn from and be judged on.
+    In the first weeks after a change no label is old enough to respect the label delay between learning and judging within
+    the new world. Then the delay is left out there: rows still learn only from earlier rows.
     """
     since, until = pd.Timestamp(windows["holdout_from"]), pd.Timestamp(windows["holdout_until"])
     delay, day = pd.Timedelta(days=statement.time.label_delay_days), pd.Timedelta(days=1)
@@ -348,12 +350,14 @@ def blocks_of(
         return [Block(since, since, until)], changed if changed is not None and changed < since else None
     if changed is not None:
         after = time[time >= changed]
-        learnable = after.iloc[FEWEST] + delay if len(after) > FEWEST else until
-        judged = max(since, learnable.ceil("D"))
-        if (time >= judged).sum() < FEWEST:
-            changed = None
+        for waiting in (delay, 0 * day):
+            learnable = after.iloc[FEWEST] + waiting if len(after) > FEWEST else until
+            judged = max(since, learnable.ceil("D"))
+            if (time >= judged).sum() >= FEWEST:
+                since, delay = judged, waiting
+                break
         else:
-            since = judged
+            changed = None
     every = statement.retrain.every_days * day
     count = int(np.clip((until - since) // every, 1, MOST_BLOCKS))
     cuts = [since + (until - since) * i / count for i in range(count + 1)]

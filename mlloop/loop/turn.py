@@ -415,7 +415,9 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
     earlier = sorted(dt.datetime.fromisoformat(row.details["as_of"]) for row in begun(session.ledger, session.name))
     ended = session.ledger.rows(problem=session.name, kind="retrain", subject="ended")
     refused = [
-        dt.datetime.fromisoformat(row.details["as_of"]) for row in ended if row.details.get("outcome") == "gate said no"
+        dt.datetime.fromisoformat(row.details["as_of"])
+        for row in ended
+        if row.details.get("outcome") in ("gate said no", "gate said maybe")
     ]
     stands_in = champion.details.get("to") if champion and champion.kind == "fallback" else None
     return retraining.Facts(
@@ -607,6 +609,8 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
         action = "trained"
         if "deployment" in plan.tasks:
             action = products.load(plan.tasks["deployment"].products["data"], products.Deployment).action
+        if action == "refused":
+            return _open(session, plan, model, at, details)
         verdict = "yes" if action in ("canary", "champion", "trained") else "no"
         said = {
             "canary": "The challenger passed its gate and answers for a share.",
@@ -615,7 +619,7 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
         return dict(
             verdict=verdict,
             model=model,
-            reasons=[said.get(action, f"The challenger did not go out: {action}.")],
+            reasons=[said.get(action, "A challenger was trained.")],
             details={**details, "outcome": action},
         )
     if isinstance(error, GateClosed):
@@ -636,6 +640,19 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
         model=None,
         reasons=[f"abandoned after {failures} tries: {error.what}"],
         details={**details, "outcome": "failed"},
+    )
+
+
+def _open(
+    session: Session, plan: Plan, model: str | None, at: dt.datetime, details: dict[str, Any]
+) -> dict[str, Any]:
+    """The end of a retraining whose challenger the gate neither let pass nor refused."""
+    gate = gate_of(session, model)
+    unsettled = gate.reasons if gate else []
+    said = "The gate said Maybe to the challenger" + (f": {unsettled[0]}" if unsettled else "; a person may promote it.")
+    stands = after_no(session, plan, model, at, tell=False)
+    return dict(
+        verdict="no", model=model, reasons=[said], details={**details, "outcome": "gate said maybe", "standing": stands}
     )
 
 
@@ -679,8 +696,8 @@ def attempted(session: Session, model: str | None, row: Row) -> dict[str, Any]:
     return found
 
 
-def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime) -> str:
-    """Let the best of champion, challenger and rule answer after a No, and tell the statement what is attainable now."""
+def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime, tell: bool = True) -> str:
+    """Let the best of champion, challenger and rule answer after a No or Maybe; `tell` the statement what is attainable now."""
     stands = next(
         (
             row.details["to"]
@@ -698,11 +715,12 @@ def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime) -
     if stands == "challenger" and (champion is None or champion.model != model):
         told = storage.read_json(plan.tasks["training"].products["data"])
         release = _release_of(session, plan, told["model"])
-        said = "The gate refused it, and on the rows it was judged on it is surely better than the rule and than what answered."
+        said = "The gate did not let it pass, but on the rows it was judged on it is significantly better than the rule and the model in production."
         fall_back(
             session, at, model, release, "challenger", f"model {model[:12]}", [said, *gate.reasons[:1]], gate.evidence
         )
-    tell_statement(session, plan, gate, evaluated, at)
+    if tell:
+        tell_statement(session, plan, gate, evaluated, at)
     return stands
 
 

@@ -224,21 +224,37 @@ def _judged_figures(evaluation: Mapping[str, Any], rule: str | None) -> tuple[Me
     return figure, groups
 
 # %% ../../nbs/monitors/evidence.ipynb #a4f6bc6d
-def _typed(frame: pd.DataFrame, release: Any) -> pd.DataFrame:
-    """Columns in the types that the release declares: numbers, times, words."""
+def _typed(frame: pd.DataFrame, release: Any, own_time: str | None, when: pd.Series) -> pd.DataFrame:
+    """The fields of the release as periods are compared by them: numbers, words, and times as days before the row's own.
+
+    Parameters
+    ----------
+    own_time : str or None
+        The field with the row's own time. It is left out: each period lies after the reference.
+    when : Series
+        The time of each row.
+    """
     columns: dict[str, Any] = {}
     for field_ in release.fields:
-        values = frame[field_.name] if field_.name in frame else pd.Series([None] * len(frame), index=frame.index)
+        values = (
+            frame[field_.name] if field_.name in frame else pd.Series([None] * len(frame), frame.index, dtype=object)
+        )
         if field_.type == "number":
             columns[field_.name] = pd.to_numeric(values, errors="coerce").astype(float)
-        else:
-            columns[field_.name] = pd.to_datetime(values) if field_.type == "time" else values.astype(object)
+        elif field_.type != "time":
+            columns[field_.name] = values.astype(object)
+        elif field_.name != own_time:
+            columns[field_.name] = (_moments(when) - _moments(values)).dt.total_seconds() / 86_400
     return pd.DataFrame(columns, index=frame.index)
 
+
+def _moments(values: pd.Series) -> pd.Series:
+    return pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601" if values.dtype == object else None)
+
 # %% ../../nbs/monitors/evidence.ipynb #af9b357b
-def _holdout_rows(table, release: Any, target: str) -> pd.DataFrame:
-    """The fields of the release, the target and, where it is there, `y_score`; at most `estimation.REFERENCE_ROWS` rows."""
-    names = dict.fromkeys([*(field_.name for field_ in release.fields), target, "y_score"])
+def _holdout_rows(table, release: Any, *others: str) -> pd.DataFrame:
+    """The fields of the release and, where they are there, other columns; at most `estimation.REFERENCE_ROWS` rows."""
+    names = dict.fromkeys([*(field_.name for field_ in release.fields), *others])
     frame = table.select(*(name for name in names if name in table.columns)).to_pandas()
     if len(frame) > estimation.REFERENCE_ROWS:
         frame = frame.sample(estimation.REFERENCE_ROWS, random_state=0).reset_index(drop=True)
@@ -274,13 +290,17 @@ def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model:
         X = described(lake.read(kept["events"]), _items(lake, kept), since, until)
         return Reference(model, X, figure, groups=groups)
     release: Any = deployment.load_release(settings, ledger, statement.name, model)
-    frame = _holdout_rows(lake.read(kept["holdout"]), release, statement.task.target)
+    time = statement.time.column
+    frame = _holdout_rows(
+        lake.read(kept["holdout"]), release, statement.task.target, "y_score", *([time] if time else [])
+    )
     requests = releases.rows_of(frame, release.fields)
     score = (
         frame["y_score"].to_numpy(float) if "y_score" in frame else np.asarray(release.scores(requests), dtype=float)
     )
     y = baselines.target_values(frame[statement.task.target], statement.task)
-    X = _typed(pd.DataFrame(requests), release)
+    when = frame[time] if time in frame else pd.Series(pd.NaT, frame.index)
+    X = _typed(pd.DataFrame(requests), release, time, when)
     return Reference(model, X, figure, score, y, release.card.get("cut", 0.5), groups)
 
 # %% ../../nbs/monitors/evidence.ipynb #0f5c8e0c
@@ -578,7 +598,8 @@ class _RowReader(_Reader):
         good = own[own["error"].isna()].reset_index(drop=True)
         release = self.release(model)
         requests = prediction_log.requests(good)
-        X = _typed(requests, release) if len(good) else self.reference(model).X.iloc[:0]
+        time = self.statement.time.column
+        X = _typed(requests, release, time, good["at"]) if len(good) else self.reference(model).X.iloc[:0]
         others = [
             replace(
                 other,

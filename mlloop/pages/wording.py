@@ -115,6 +115,7 @@ OUTCOMES = {
     "champion": "the new model was promoted",
     "trained": "a new model was trained",
     "gate said no": "the gate said No to the new model",
+    "gate said maybe": "the gate said Maybe to the new model",
     "failed": "failed",
 }
 
