@@ -286,14 +286,15 @@ def hold(
         items = read(tables["items"]).to_pandas() if "items" in tables else None
         return held_users(statement, recommender, read(tables["events"]).to_pandas(), items, shifted, champion, seed)
     train, holdout = (read(tables[name]).to_pandas() for name in ("train", "holdout"))
+    left_out = [line["column"] for line in features.get("left_out") or []]
     order = [c for c in (statement.time.column, *sorted(holdout.columns)) if c]
     holdout, time = holdout.sort_values(order, ignore_index=True), statement.time.column
     later = lambda rows: rows[rows[time] >= pd.Timestamp(since)].reset_index(drop=True) if since and time else rows
     if not judges:
-        return held_rows(statement, model, train, later(holdout), features["features"], champion, seed)
+        return held_rows(statement, model, train, later(holdout), features["features"], champion, seed, left_out)
     parts = parts_of(statement, train, holdout, features["features"], judges)
     parts = [Part(part.model, part.train, later(part.rows), part.block) for part in parts]
-    return held_parts(statement, parts, train, features["features"], champion, seed)
+    return held_parts(statement, parts, train, features["features"], champion, seed, left_out)
 
 # %% ../nbs/21_evaluation.ipynb #809e0089
 def parts_of(

@@ -200,13 +200,14 @@ def search(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0),
     )
     space = candidate.space_for(judge.statement.task)
-    study.enqueue_trial(candidates.encode_params(candidate.defaults, space))
+    defaults = {**candidate.defaults, **candidates.suited(candidate, judge.statement)}
+    study.enqueue_trial(candidates.encode_params(defaults, space))
     trials: list[Trial] = []
     for number in range(budget.trials if space else 1):
         if number and time.monotonic() > budget.until:
             return trials, True
         proposal = study.ask()
-        params = {**candidate.defaults, **candidates.suggest(proposal, space)}
+        params = {**defaults, **candidates.suggest(proposal, space)}
         trials.append(_tried(candidate, params, proposal, judge, budget, seed))
         state = optuna.trial.TrialState.PRUNED if trials[-1].is_pruned else optuna.trial.TrialState.COMPLETE
         study.tell(proposal, None if trials[-1].is_pruned else float(np.mean(trials[-1].values)), state=state)
@@ -432,7 +433,8 @@ def judge_of(
     rules = {r.name: rows[f"rule_{r.name}"].fillna(rows[f"rule_{r.name}"].median()).to_numpy() for r in statement.rules}
     moments = rows[time_column] if time_column else None
     prepared = baselines.Rows(
-        rows[product["features"]], y, rules, None, moments, groups, task.kind, statement.success.metric, []
+        rows[product["features"]], y, rules, None, moments, groups, task.kind, statement.success.metric, [],
+        together=None if time_column else baselines.together_codes(rows, groups),
     )
     folds = baselines.fold_positions(prepared, windows["folds"] if windows else statement.time.folds, seed)
     return RowsJudge(statement, rows[product["features"]], y, folds, groups, rules)

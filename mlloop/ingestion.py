@@ -6,11 +6,11 @@ aside with its reason, and no row is ever lost, repaired or counted twice."""
 # %% auto #0
 __all__ = ['INTEGER', 'NUMBER', 'ISO', 'OFFSET', 'MISSING', 'SPACES', 'TRUE', 'FALSE', 'SYSTEM_COLUMNS', 'RAW_SUFFIX',
            'LAKE_TYPES', 'TYPE_ERRORS', 'FETCH_AGAIN', 'DECLARE_ENCODING', 'ESCAPES', 'LINE_BYTES', 'RAW_CHARS',
-           'UNREADABLE_REASONS', 'text_or_null', 'parse_value', 'try_strptime', 'contract_rules', 'contract', 'RawFile',
-           'as_utf8', 'is_utf8', 'unescaped', 'separator', 'distinct_names', 'header', 'raw_rows', 'md5_number_lower',
-           'check_rows', 'assign_outcome', 'IngestedTable', 'state_chain', 'latest_matching_version', 'is_later',
-           'sample_entities', 'sampling_column', 'ingest_table', 'schema_changes', 'ingest', 'all_schema_changes',
-           'row_counts', 'rejection_reasons', 'plot_rejected']
+           'UNREADABLE_REASONS', 'FIRST_ROW', 'text_or_null', 'parse_value', 'try_strptime', 'contract_rules',
+           'contract', 'RawFile', 'as_utf8', 'is_utf8', 'unescaped', 'separator', 'distinct_names', 'header',
+           'raw_rows', 'made_columns', 'md5_number_lower', 'check_rows', 'assign_outcome', 'IngestedTable',
+           'state_chain', 'latest_matching_version', 'is_later', 'sample_entities', 'sampling_column', 'ingest_table',
+           'schema_changes', 'ingest', 'all_schema_changes', 'row_counts', 'rejection_reasons', 'plot_rejected']
 
 # %% ../nbs/12_ingestion.ipynb #41502bb3
 import contextlib
@@ -341,6 +341,22 @@ def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis
         unread += [f"FROM {unreadable}"] if unreadable else []
     return con.table(_table(con, " UNION ALL ".join(rows))), con.table(_table(con, " UNION ALL ".join(unread)))
 
+# %% ../nbs/12_ingestion.ipynb #b010f096
+FIRST_ROW = dt.datetime(2000, 1, 1)
+
+
+def made_columns(rows: ibis.Table, table: Table, before: int = 0) -> ibis.Table:
+    """`raw_rows` with the columns that are made of others, or of the row's place after `before` earlier rows."""
+    made: dict[str, ibis.Value] = {}
+    for name, column in table.columns.items():
+        if column.made_of:
+            made[name] = ibis.literal(" ").join([rows[part].strip() for part in column.made_of])
+        if column.row_seconds:
+            place = ibis.row_number().over(order_by=[rows["_n"], rows["_row"]]).cast("int64") + before
+            moment = (place * column.row_seconds + int(FIRST_ROW.replace(tzinfo=dt.UTC).timestamp())).as_timestamp("s")
+            made[name] = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    return rows.mutate(**made) if made else rows
+
 # %% ../nbs/12_ingestion.ipynb #3f072f1d
 def _temporary_name() -> str:
     return f"raw_{uuid.uuid4().hex[:12]}"
@@ -637,6 +653,7 @@ def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) ->
     with tempfile.TemporaryDirectory() as folder:
         raws = [as_utf8(raw, Path(folder)) for raw in raws]
         rows, unread = raw_rows(con, raws, list(table.columns))
+    rows = made_columns(rows, table, notes.get("counts", {}).get("read", 0))
     rows = sample_entities(rows, entity, sample)
     later = is_later(rows, table, as_of)
     cut = table.time is not None and bool(rows.filter(later).count().execute())
@@ -718,7 +735,7 @@ def schema_changes(
         names = header(raw)
         if not names:
             continue
-        expected = list(table.columns) if before is None else before
+        expected = [n for n, c in table.columns.items() if not (c.made_of or c.row_seconds)] if before is None else before
         lost = [c for c in expected if c not in names and not _mentions(raw, c)]
         added = [c for c in names if c not in expected]
         paired = {column: _renamed(column, added) for column in lost}

@@ -82,7 +82,13 @@ class Source(Record):
 
 # %% ../nbs/10_problem.ipynb #61c61a94
 class Column(Record):
-    """One column's contract: type, range, allowed values, meaning and unit."""
+    """One column's contract: type, range, allowed values, meaning and unit.
+
+    `known` says when its value is there: 'before' the prediction (the owner's word), 'after' it (kept away from the
+    model), or 'unsure' (a model that rests on it waits for the owner's word); without it the column counts as known
+    before, as long as nothing in the data speaks against it. `made_of` names the columns whose texts, joined by a
+    blank, are read as this one. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row.
+    """
 
     type: Literal["integer", "number", "text", "category", "time", "date", "boolean"]
     meaning: str = ""
@@ -96,8 +102,10 @@ class Column(Record):
     format: str | list[str] | None = None
     decimal: Literal[".", ","] = "."
     thousands: Literal[",", ".", " ", "'", "_"] | None = None
-    known: Literal["before", "after"] = "before"
+    known: Literal["before", "after", "unsure"] | None = None
     feature: bool = True
+    made_of: list[str] = []
+    row_seconds: Positive | None = None
 
     @model_validator(mode="after")
     def _range_is_possible(self):
@@ -110,6 +118,8 @@ class Column(Record):
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value could pass")
         if self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both {self.decimal!r}: no number could be read")
+        if self.row_seconds and self.type != "time":
+            raise ValueError(f"row_seconds makes a moment of a row's place: the type is time, not {self.type}")
         return self
 
 # %% ../nbs/10_problem.ipynb #f32b4d14
@@ -157,7 +167,8 @@ class Table(Record):
 
     @model_validator(mode="after")
     def _names_its_columns(self, info: ValidationInfo):
-        for what, names in {"key": self.key, "time": [self.time] if self.time else []}.items():
+        made = {f"columns.{name}.made_of": one.made_of for name, one in self.columns.items() if one.made_of}
+        for what, names in {"key": self.key, "time": [self.time] if self.time else [], **made}.items():
             for name in names:
                 if name not in self.columns:
                     raise ValueError(f"{what} {name!r} is not among its columns" + did_you_mean(name, self.columns))
@@ -337,6 +348,12 @@ class Money(Record):
     ml_per_period: Annotated[float, Field(ge=0)] = 0.0
     per_retraining: Annotated[float, Field(ge=0)] = 0.0
 
+    def is_priced(self, kind: str) -> bool:
+        """Whether it says what a prediction is worth."""
+        if kind == "classification":
+            return len({self.true_positive, self.false_positive, self.false_negative, self.true_negative}) > 1
+        return bool(self.per_unit_error if kind == "regression" else self.per_hit)
+
 # %% ../nbs/10_problem.ipynb #f73555a4
 class Need(Record):
     """What the need gate asks of the data before it believes any figure."""
@@ -396,7 +413,8 @@ class Problem(Record):
     """A problem statement, whole and consistent.
 
     `refit` says what goes to production once the recipe was judged on rows that its models had not learnt: the recipe
-    fitted to everything that is labelled (true), or the model that was judged last.
+    fitted to everything that is labelled (true), or the model that was judged last. `guessed` holds the values that
+    `mlloop new` wrote without knowing better, by their place ('success.threshold'): see `is_guess`.
     """
 
     name: Name
@@ -417,6 +435,16 @@ class Problem(Record):
     refit: bool = True
     retrain: Retrain = Retrain()
     canary: Canary = Canary()
+    guessed: dict[str, Any] = {}
+
+    def is_guess(self, place: str) -> bool:
+        """Whether the value at `place` ('need.min_rows') is still what `mlloop new` guessed: it may warn, and never refuses."""
+        if place not in self.guessed:
+            return False
+        value: Any = self
+        for name in place.split("."):
+            value = getattr(value, name, None)
+        return value == self.guessed[place]
 
     @model_validator(mode="after")
     def _holds_together(self):

@@ -276,6 +276,7 @@ class Facts(Part):
     association: list[dict[str, JsonValue]] | None = None
     segments: list[dict[str, JsonValue]] | None = None
     suspects: list[dict[str, JsonValue]] = []
+    asked: list[dict[str, JsonValue]] = []
     trend: dict[str, JsonValue] | None = None
     seasons: dict[str, JsonValue] | None = None
     kinds: dict[str, int] | None = None
@@ -337,6 +338,16 @@ class FoldedContender(Part):
     folds: list[Number]
 
 
+class AskedColumn(Part):
+    """A column that may be known too late: its sign, and what a cheap model gives with and without it."""
+
+    column: str
+    sign: str
+    value: Number
+    without: Number
+    rests: bool
+
+
 class NeedFigures(Part):
     """What the need gate decides on."""
 
@@ -351,6 +362,9 @@ class NeedFigures(Part):
     more_worth: Estimate
     left_out: list[LeftOut]
     timeless: bool
+    asked: list[AskedColumn] = []
+    in_file_order: bool = False
+    repeated: int = 0
 
 
 class NeedGate(Product):
@@ -382,6 +396,7 @@ class Features(Product):
     left_out: list[LeftOut]
     definition: str
     changed_by_the_future: list[str]
+    asked: list[AskedColumn] = []
 
 
 class Trained(Part):
@@ -612,6 +627,7 @@ class Evaluation(Product):
     examples: Examples
     periods: list[JudgedPeriod] | None = None
     refit: Refit | None = None
+    asked: list[AskedColumn] = []
 
 
 class Reproduction(Part):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', 'better_than_rule', 'better_than_champion',
-           'no_group_left_behind', 'quick_enough', 'is_reproducible', 'released_as_judged', 'decide', 'attainable',
-           'reproduce_in_fresh_process', 'answer', 'is_same', 'headline', 'reasons', 'contest_title', 'losers']
+           'no_group_left_behind', 'quick_enough', 'is_reproducible', 'released_as_judged', 'owners_word',
+           'stated_by_a_person', 'decide', 'attainable', 'reproduce_in_fresh_process', 'answer', 'is_same', 'headline',
+           'reasons', 'contest_title', 'losers']
 
 # %% ../nbs/22_validation_gate.ipynb #bd2e387c
 import math
@@ -37,6 +38,9 @@ def threshold_met(figures: dict[str, Any], statement: Problem) -> Check:
     better = metrics.metric(statement.success.metric)
     if main is None or not is_figure(main):
         return missing(name, better.label)
+    if statement.is_guess("success.threshold"):
+        reason = f"{better.label} is {number(main['value'])} [{number(main['low'])}, {number(main['high'])}]; no target is stated, so the rules are what it is held against."
+        return Check(name, True, reason, main["value"], main["low"], main["high"], None, better.label)
     is_sure = better.meets(main["low" if better.higher_is_better else "high"], target)
     passed = True if is_sure else None if better.meets(main["value"], target) else False
     half = (main["high"] - main["low"]) / 2
@@ -65,6 +69,8 @@ def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
         if gain["low"] > 0 and gain["value"] >= least_gain
         else False
     )
+    if passed is False and gain["low"] > 0 and statement.is_guess("success.min_gain"):
+        passed = None
     reason = (
         f"The rule '{rule['name']}' gives {number(rule_value)}: a gain of {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}], "
         f"at least {number(least_gain)} is required."
@@ -125,6 +131,8 @@ def no_group_left_behind(figures: dict[str, Any], statement: Problem) -> list[Ch
         if figures.get("refit") and groups and not judged:
             checks.append(_too_few_for_groups(name, groups, success.min_slice_rows))
             continue
+        if statement.is_guess("success.slices") and not any(is_figure(g) and g["gap"] is not None for g in judged):
+            continue
         if not judged or any(not is_figure(g) or g["gap"] is None for g in judged):
             checks.append(missing(f"no group of {name} left behind", f"the groups of {name}"))
             continue
@@ -132,6 +140,8 @@ def no_group_left_behind(figures: dict[str, Any], statement: Problem) -> list[Ch
         overall = worst["value"] + worst["gap"] * (1 if better.higher_is_better else -1)
         kind_end = better.gain(overall, worst["high" if better.higher_is_better else "low"])
         passed = True if worst["gap"] <= success.max_slice_gap else False if kind_end > success.max_slice_gap else None
+        if passed is False and (statement.is_guess("success.slices") or statement.is_guess("success.max_slice_gap")):
+            passed = None
         small = len(groups) - len(judged)
         standing = (
             f"is {number(worst['gap'])} worse than the overall figure"
@@ -249,6 +259,29 @@ def released_as_judged(figures: dict[str, Any], statement: Problem) -> list[Chec
         )
     ]
 
+# %% ../nbs/22_validation_gate.ipynb #d3f900a8
+def owners_word(figures: dict[str, Any]) -> list[Check]:
+    """One check for each column on which the model rests and of which the owner has not said when it is known."""
+    checks = []
+    for one in figures.get("asked") or []:
+        if one["rests"]:
+            reason = (
+                f"The model rests on {one['column']}, which {one['sign'].rstrip('?.')}. Without it a cheap model gives {number(one['without'])} in "
+                f"place of {number(one['value'])}."
+            )
+            change = f"say of {one['column']} in the statement whether it is known: before, or known: after the target"
+            checks.append(Check(f"{one['column']} is known before", None, reason, one["without"], unit="without it", must_change=change))
+    return checks
+
+# %% ../nbs/22_validation_gate.ipynb #85d33913
+def stated_by_a_person(statement: Problem) -> list[Check]:
+    """Left open where neither the target nor what a prediction is worth was stated by a person."""
+    if not statement.is_guess("success.threshold") or statement.money.is_priced(statement.task.kind):
+        return []
+    reason = "Nobody has stated a target, or what a prediction is worth: the model waits for a person: mlloop promote."
+    change = "state success.threshold, or what a right and a wrong prediction are worth under money; or promote it: mlloop promote"
+    return [Check("stated by a person", None, reason, unit="", must_change=change)]
+
 # %% ../nbs/22_validation_gate.ipynb #bc755958
 def decide(figures: dict[str, Any], statement: Problem, reproduction: dict[str, Any] | None) -> dict[str, Any]:
     """The verdict of the validation gate.
@@ -274,6 +307,8 @@ def decide(figures: dict[str, Any], statement: Problem, reproduction: dict[str, 
         *released_as_judged(figures, statement),
         quick_enough(figures, statement),
         is_reproducible(reproduction),
+        *owners_word(figures),
+        *stated_by_a_person(statement),
     ]
     return conclude("validation", checks, main="threshold met")
 

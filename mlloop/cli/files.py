@@ -53,7 +53,10 @@ def new(
     for what, guess in created.notes:
         typer.echo(f"{what:<{width}}  {guess}")
     for column, sign in created.leaks.items():
-        typer.secho(f"{'leak?':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
+        typer.secho(f"{'leak':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
+    for column, sign in created.asked.items():
+        told = f"{column} {sign.rstrip('.')}; is it known before the prediction? Say it in the statement, known: before or known: after"
+        typer.secho(f"{'asked':<{width}}  {told}", fg=typer.colors.YELLOW)
     shown = os.path.relpath(created.root)
     typer.echo(f"\nRead {shown}/problems/{created.name}.yaml and fix the guesses, then:\n  cd {shown} && mlloop run")
     if created.until:

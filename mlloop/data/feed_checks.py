@@ -46,7 +46,7 @@ def profile(
         at = table[spec.time].cast("timestamp")
         bounds = [at >= since] * (since is not None) + [at < until] * (until is not None)
         table = table.filter(bounds) if bounds else table
-    names = [n for n, c in spec.columns.items() if n in table.columns and c.known == "before"]
+    names = [n for n, c in spec.columns.items() if n in table.columns and c.known != "after"]
     kinds = {name: _kind(table, name, spec) for name in names}
     numbers = [name for name in names if kinds[name] == "number"]
     totals: dict[str, ibis.Value] = {"rows": table.count()}

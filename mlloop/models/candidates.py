@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'NUMBERS', 'TEXTS', 'BOTH', 'RANKING', 'HISTORY', 'MANY_ROWS', 'FEW', 'Candidate', 'candidate',
-           'candidates_for', 'build', 'recipe', 'from_recipe', 'suggest', 'encode_params', 'safe_name', 'spread',
-           'ranked', 'linear', 'lightgbm', 'perceptron', 'allowed_repeat_weight', 'random', 'popularity', 'item_knn',
-           'ease', 'content', 'ials', 'hybrid', 'neumf', 'rule_recommender', 'fit_threads', 'recommender_types', 'save',
-           'load', 'fit_weighted']
+           'candidates_for', 'build', 'recipe', 'from_recipe', 'suggest', 'suited', 'encode_params', 'safe_name',
+           'spread', 'ranked', 'linear', 'lightgbm', 'perceptron', 'allowed_repeat_weight', 'random', 'popularity',
+           'item_knn', 'ease', 'content', 'ials', 'hybrid', 'neumf', 'rule_recommender', 'fit_threads',
+           'recommender_types', 'save', 'load', 'fit_weighted']
 
 # %% ../../nbs/models/candidates.ipynb #7ce28215
 import contextlib
@@ -27,7 +27,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from ..core import extensions
 from . import serialization
 from ..core.errors import ModelError
-from ..problem import Recommendation, Rule, Tabular, did_you_mean
+from ..problem import Problem, Recommendation, Rule, Tabular, did_you_mean
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
 from ..core.storage import digest_json
 
@@ -171,6 +171,13 @@ def suggest(trial, space: dict[str, Any]) -> dict[str, Any]:
             drawn[name] = suggest_number(name, allowed["low"], allowed["high"], log=allowed.get("log", False))
     return drawn
 
+# %% ../../nbs/models/candidates.ipynb #5345c31b
+def suited(candidate: Candidate, statement: Problem) -> dict[str, Any]:
+    """The parameters of a candidate that follow from the statement's metric: an objective that fits it."""
+    if statement.task.kind == "regression" and "objective" in candidate.defaults:
+        return {"objective": "l1" if statement.success.metric in ("mae", "mape") else "l2"}
+    return {}
+
 # %% ../../nbs/models/candidates.ipynb #6c5ae494
 def encode_params(defaults: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
     """The defaults as `suggest` would have drawn them: positions in lists, numbers within their range."""
@@ -239,7 +246,9 @@ def linear(task, seed, C=1.0):
         "min_child_samples": {"low": 10, "high": 200, "log": True},
     },
 )
-def lightgbm(task, seed, n_estimators=120, num_leaves=31, learning_rate=0.08, min_child_samples=40, reg_lambda=1.0):
+def lightgbm(
+    task, seed, n_estimators=120, num_leaves=31, learning_rate=0.08, min_child_samples=40, reg_lambda=1.0, objective="l2"
+):
     """Gradient-boosted trees."""
     from lightgbm import LGBMClassifier, LGBMRegressor
 
@@ -258,6 +267,7 @@ def lightgbm(task, seed, n_estimators=120, num_leaves=31, learning_rate=0.08, mi
         force_row_wise=True,
         n_jobs=1,
         verbosity=-1,
+        **({"objective": objective} if task.kind == "regression" else {}),
     )
     return Pipeline([("columns", ranked()), ("model", last)])
 

@@ -226,7 +226,7 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
 
 
 def _has_columns(file: Path, statement: Problem, table: str, spec: Table, columns: list[str], where: str) -> None:
-    lost = [name for name in spec.columns if name not in columns]
+    lost = [name for name, one in spec.columns.items() if name not in columns and not (one.made_of or one.row_seconds)]
     needed = {*spec.key, spec.time, *(n for n, one in spec.columns.items() if one.required), *_needed(statement, table)}
     for name in lost:
         if name in needed:

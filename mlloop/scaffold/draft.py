@@ -14,7 +14,8 @@ from mlloop import problem as problems
 from mlloop.core.errors import DataError, UsageError
 from mlloop.core.formatting import number, percent
 from mlloop.problem import did_you_mean
-from mlloop.scaffold import survey
+from mlloop.data import dependence
+from mlloop.scaffold import survey, times
 from mlloop.scaffold.survey import Guess, SourceSample
 
 Ask = Callable[[str, Sequence[str], str | None], str]
@@ -72,26 +73,28 @@ def statement(
     events = options.task == "recommendation" or options.user is not None or options.item is not None
     if not events and options.target is None:
         events = _is_about_events(options, sample, columns, ask)
-    times = survey.times_of(sample, columns)
-    time = options.time or (times[0] if times else None)
     notes: list[tuple[str, str]] = []
+    if not events:
+        _look_closely(sample, columns, notes)
+    able = survey.times_of(sample, columns)
+    time = options.time or (able[0] if able and events else None)
     if time and not columns[time].is_time:
         raise UsageError(
             f"--time {time!r} holds no times that are understood, such as {sample.text[time].dropna().iloc[0]!r}",
             sample.source.path or sample.source.url,
             "Write them as 2025-03-31 or 2025-03-31T12:00, or leave --time out",
         )
-    if time and not options.time and len(times) > 1 and ask:
-        time = ask("Which column says when a row happened?", times, time)
+    if time and not options.time and len(able) > 1 and ask:
+        time = ask("Which column says when a row happened?", able, time)
     elif time and not options.time:
-        others = f"; {', '.join(times[1:])} would do too: --time" if len(times) > 1 else ""
-        notes.append(("time", f"{time}, since it says when a row happened{others}"))
+        notes.append(_chosen_time(time, "it says when a row happened", able[1:]))
     notes += [*sample.notes, *(("reading", f"{n}: {one.question}") for n, one in columns.items() if one.question)]
     if time:
         notes += survey.set_aside_outlying(columns, time)
     make = _events if events else _rows
     parts = make(name, options, sample, columns, time, notes, ask)
     windows = parts.pop("windows", None)
+    parts["guessed"] = _guessed(parts)
     notes += _history_notes(windows, parts["retrain"]["every_days"], options.history)
     more = {
         "sample_note": _sample_note(sample, options),
@@ -101,6 +104,45 @@ def statement(
         "until": f"{windows['until']:%Y-%m-%d}" if options.history and windows else None,
     }
     return {"suggested": _suggested(sample, columns, parts), **more, **parts}
+
+
+def _chosen_time(time: str, why: str, others: Sequence[str]) -> tuple[str, str]:
+    more = f"; {', '.join(others)} would do too: --time" if others else ""
+    return ("time", f"{time}, since {why}{more}" if not why.startswith("made of") else f"{time}, {why}{more}")
+
+
+def _look_closely(sample: SourceSample, columns: dict[str, Guess], notes: list[tuple[str, str]]) -> None:
+    """What several columns say together: moments spread over them, and numbers that stand for a missing value."""
+    times.add_moments(sample, columns)
+    for value, names in times.take_out_sentinels(sample, columns).items():
+        shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        notes.append(("missing values", f"{number(value)} stands far from all other values of {shown}: it counts as missing"))
+
+
+def _time_of_rows(
+    options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], y: pd.Series, kind: str, notes, ask
+) -> tuple[str | None, dict[str, str]]:
+    """The time of the rows, and the times that know the target, each with its sign."""
+    choice = times.choose(sample, columns, y, kind)
+    if options.time:
+        return options.time, {n: sign for n, sign in choice.after.items() if n != options.time}
+    time = choice.name
+    if time and choice.others and ask:
+        time = ask("Which column says when a row happened?", [time, *choice.others], time)
+    if time and columns[time].values.max() - columns[time].values.min() >= pd.Timedelta(days=7):
+        notes.append(_chosen_time(time, choice.why, choice.others))
+        notes += survey.set_aside_outlying(columns, time)
+    notes += [("not the time", f"{name} {sign}: it is written after the target") for name, sign in choice.after.items()]
+    if time is None:
+        ordered = times.file_order(sample, columns, y)
+        if ordered:
+            time, columns[ordered[0]], alike = ordered
+            told = (
+                f"no column says when a row happened, but neighbours in the file share the target (correlation {number(alike)}): rows are not "
+                "shuffled, later ones are predicted from earlier ones. If a column holds the time, name it: --time"
+            )
+            notes.append(("order of the file", told))
+    return time, choice.after
 
 
 def _windows(
@@ -118,6 +160,7 @@ def _windows(
         A history is asked for, and there is no time, or too little before it.
     """
     windows = survey.windows_of(columns[time].values, recommendation, options.history) if time else None
+    windows = windows if recommendation or not time else times.filled(windows, columns[time].values)
     if not options.history or windows:
         return windows
     where = sample.source.path or sample.source.url
@@ -161,6 +204,19 @@ def _is_about_events(options: ProjectOptions, sample: SourceSample, columns: dic
     )
 
 
+GUESSED = {
+    "success": ("threshold", "min_gain", "slices", "max_slice_gap", "min_slice_rows"),
+    "need": ("min_rows", "min_positives", "min_users"),
+    "retrain": ("every_days", "min_labelled_rows", "cooldown_days"),
+    "canary": ("share", "min_rows", "deadline_days"),
+}
+
+
+def _guessed(parts: dict[str, Any]) -> dict[str, Any]:
+    """The values that nobody stated, by their place in the statement."""
+    return {f"{at}.{name}": parts[at][name] for at, names in GUESSED.items() for name in names if name in parts[at]}
+
+
 def _sample_note(sample: SourceSample, options: ProjectOptions) -> str:
     what = Path(sample.source.path).name if sample.source.path else (sample.source.table or "a query")
     seen = f" ({len(sample.text):,} of them closely)" if len(sample.text) < sample.rows else ""
@@ -185,26 +241,42 @@ def _rows(
             f"target {target!r}",
             "Name another: --target COLUMN",
         )
+    time, late = _time_of_rows(options, sample, columns, y, kind, notes, ask)
     windows = _windows(options, sample, columns, time)
     if time and windows is None:
         span = columns[time].values
+        days = (span.max() - span.min()).days
+        told = "spans less than 8 days" if days < 8 else "leaves no folds that hold rows"
         notes.append(
             (
                 "time",
-                f"{time} spans less than 8 days ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time",
+                f"{time} {told} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time",
             )
         )
         time = None
     key = options.id or survey.key_of(sample, columns)
+    if key is None:
+        key = _group(sample, columns, y, target, time, notes)
+    if key is None:
+        notes += _repeats(sample)
     unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
     if key and sample.distinct[key] < sample.rows:
         extra = "identical rows are dropped, others of the same key set aside" if unique else "its rows belong together"
         notes.append(
             ("key", f"{key} comes more than once ({sample.distinct[key]:,} values in {sample.rows:,} rows): {extra}")
         )
-    found = survey.leaks(columns, y, kind, [target, *([key] if key else [])], columns[time].values if time else None)
-    found = {column: sign for column, sign in found.items() if column != time}
-    usable = [n for n, guess in columns.items() if n not in (target, key, time, *found) and guess.column.feature]
+    order = columns[time].values if time else None
+    made_time = {n for n, guess in columns.items() if guess.column.made_of} - {time}
+    for made in made_time:
+        del columns[made]
+    skip = [target, *([key] if key else []), *([time] if time else []), *late]
+    for counter in times.counters(columns, order, skip) if order is not None else []:
+        columns[counter] = survey._changed(columns[counter], "only grows with the rows: it is always new in later ones", feature=False)
+    asked_of = {n: g for n, g in columns.items() if g.column.feature}
+    signs = survey.leaks(asked_of, y, kind, skip, order)
+    found = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
+    asked = {n: sign.reason for n, sign in signs.items() if not sign.sure}
+    usable = [n for n, guess in columns.items() if n not in (target, key, time, *found, *asked) and guess.column.feature]
     before = (
         columns[time].values < pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
         if time and windows
@@ -231,7 +303,7 @@ def _rows(
         "decision": f"(say what is done with a predicted {target}, and what a wrong one costs)",
         "task": task,
         "windows": windows,
-        "time_note": _time_note(time, windows),
+        "time_note": _order_note(columns[time], sample) if time and columns[time].column.row_seconds else _time_note(time, windows),
         "time": _time(time, windows),
         "key": [key] if key and unique else [],
         "table_time": time,
@@ -240,12 +312,41 @@ def _rows(
             {target: "target", **({key: "key"} if key else {}), **({time: "time"} if time else {})},
             found,
             kind,
+            asked,
         ),
         "cleaning": [rule for n, guess in columns.items() if guess.column.feature for rule in guess.cleaning],
         "rules": [rule],
         "leaks": found,
+        "asked": asked,
         **_success(kind, y, figure, survey.slices_of(columns, usable, sample.rows), sample, windows),
     }
+
+
+def _group(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str, time: str | None, notes) -> str | None:
+    """A column whose rows belong together: a customer, a patient, a machine with several rows each."""
+    for name, guess in columns.items():
+        named = survey.NAMING.search(name) or survey.USER.search(name) or guess.column.type == "text"
+        if name in (target, time) or guess.is_time or not named or sample.missing.get(name, 1):
+            continue
+        if dependence.is_group(guess.values, y):
+            told = f"{name}: {sample.distinct[name]:,} values in {sample.rows:,} rows, alike in the target; rows of one stay on one side of a fold"
+            notes.append(("rows that belong together", told))
+            return name
+    return None
+
+
+def _repeats(sample: SourceSample) -> list[tuple[str, str]]:
+    """What `new` says of rows that repeat another one, where no column names rows."""
+    if sample.table is None:
+        return []
+    repeats = sample.rows - int(sample.table.distinct().count().to_pyarrow().as_py())
+    if not repeats:
+        return []
+    told = (
+        f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows. They are kept, and never learnt and asked "
+        "in one fold; if they were written twice, drop them in the statement: cleaning: [{rule: duplicates}]"
+    )
+    return [("repeated rows", told)]
 
 
 def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, str | None]:
@@ -332,6 +433,14 @@ def _time_note(time: str | None, windows: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def _order_note(guess: Guess, sample: SourceSample) -> list[str]:
+    return [
+        "No column says when a row happened, but neighbours in the file share the target. So the row's place in the file stands for",
+        f"the time: a day here is {sample.rows // times.FILE_DAYS:,} rows, and means nothing else. Later rows are predicted from earlier ones.",
+        "If a column does hold the time, name it as time.column and as time of the table, and take row_time away.",
+    ]
+
+
 def _time(time: str | None, windows: dict[str, Any] | None) -> dict[str, Any]:
     if not time or not windows:
         return {"as_of": survey.today(), "folds": 4}
@@ -343,7 +452,7 @@ def _time(time: str | None, windows: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _columns(
-    columns: dict[str, Guess], roles: dict[str, str], leaks: dict[str, str], kind: str
+    columns: dict[str, Guess], roles: dict[str, str], leaks: dict[str, str], kind: str, asked: dict[str, str] | None = None
 ) -> list[dict[str, Any]]:
     shown = []
     for name, guess in columns.items():
@@ -352,12 +461,15 @@ def _columns(
             spec.pop("feature", None)
             spec, why = {**spec, "known": "after"}, "what is asked" + (f"; {why}" if why else "")
         elif role in ("key", "time"):
-            spec["required"] = True
+            spec |= {} if guess.column.row_seconds else {"required": True}
             spec |= {"feature": False} if role == "key" else {}
             why = "says who" if role == "key" else why
         elif name in leaks:
             spec["known"] = "after"
-            why = f"LEAK? {leaks[name]}. If it is really known before the answer, take `known: after` away"
+            why = f"LEAK: {leaks[name]}. If it is really known before the prediction, write `known: before`"
+        elif name in (asked or {}):
+            spec["known"] = "unsure"
+            why = f"ASKED: {(asked or {})[name].rstrip('?.')}. Write `known: before` or `known: after`; until then no model that rests on it is promoted"
         shown.append({"name": name, "spec": spec, "why": why.replace("\n", " ")})
     return shown
 
@@ -482,6 +594,7 @@ def _events(
         "cleaning": [],
         "rules": rules,
         "leaks": {},
+        "asked": {},
         "success": {
             "metric": "ndcg",
             "threshold": max(0.01, round(1.1 * figure, 3)),

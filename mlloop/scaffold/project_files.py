@@ -92,13 +92,14 @@ PLACES = {
 
 @dataclass
 class NewProject:
-    """A new project: its folder, notes on what was guessed, in order, suspected leaks, and until when a loop may turn."""
+    """A new project: its folder, notes on what was guessed, in order, leaks, until when a loop may turn, and columns that a person is asked about."""
 
     root: Path
     name: str
     notes: list[tuple[str, str]] = field(default_factory=list)
     leaks: dict[str, str] = field(default_factory=dict)
     until: str | None = None
+    asked: dict[str, str] = field(default_factory=dict)
 
 
 def new(folder: Path, options: ProjectOptions, ask: Ask | None = None) -> NewProject:
@@ -122,7 +123,9 @@ def new(folder: Path, options: ProjectOptions, ask: Ask | None = None) -> NewPro
     sample = survey.read_sample(options.data, options.table, options.query)
     columns = survey.columns_of(sample)
     statement = draft.statement(name, options, sample, columns, ask)
-    project = NewProject(root, name, statement.pop("notes"), statement.pop("leaks"), statement.pop("until"))
+    project = NewProject(
+        root, name, statement.pop("notes"), statement.pop("leaks"), statement.pop("until"), statement.pop("asked")
+    )
     root.parent.mkdir(parents=True, exist_ok=True)
     with storage.atomic_path(root) as beside:
         beside.mkdir()

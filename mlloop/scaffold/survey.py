@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlloop import analysis, ingestion
+from mlloop import ingestion
 from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.core.formatting import number, percent
+from mlloop.data import leaks as leak_signs
 from mlloop.data import profiling
 from mlloop.problem import Column, Source, did_you_mean
 from mlloop.scaffold import dialect, notation
@@ -697,8 +698,8 @@ def as_number(target: Guess, kind: str, positive: str | None = None) -> pd.Serie
 
 def leaks(
     columns: dict[str, Guess], y: pd.Series, kind: str, skip: Sequence[str], order: pd.Series | None = None
-) -> dict[str, str]:
-    """Columns that seem to know the target, each with the sign that gives it away.
+) -> dict[str, leak_signs.Sign]:
+    """Columns that seem to know the target, each with the sign that gives it away; see `data.leaks`.
 
     Parameters
     ----------
@@ -706,73 +707,13 @@ def leaks(
     y : Series of float
         1 for the positive class, or the number.
     skip : sequence of str
-        The target, and what names rows.
+        The target, the time, and what names rows.
     order : Series, optional
         When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
     """
-    known = y.notna()
-    y, found = y[known], {}
-    at = order[known] if order is not None else pd.Series(np.random.default_rng(0).random(len(y)), index=y.index)
-    later = (at.rank(method="first") > len(y) / 2).to_numpy()
-    for name, guess in columns.items():
-        if name in skip:
-            continue
-        values = guess.values[known]
-        sign = analysis._leak_sign(values, y, _alone(values, y, later, kind), kind, None)
-        sign = sign or (_only_for_one(values, y) if kind == "classification" else "")
-        if sign and not sign.startswith("names rows"):
-            found[name] = sign
-    return found | _sums({n: c for n, c in columns.items() if n not in skip and n not in found}, y, known)
-
-
-def _only_for_one(values: pd.Series, y: pd.Series) -> str:
-    """Whether a column is filled in for rows of one class only: then it was likely filled in afterwards."""
-    there = values.notna() & (values.astype(str).str.strip() != "")
-    n, share = int(there.sum()), float(y[there].mean()) if there.any() else 0.5
-    if n < 30 or n > 0.9 * len(y) or not 0.05 < y.mean() < 0.95 or 0.03 < share < 0.97:
-        return ""
-    told = f"{int(y[there].sum()):,} of {n:,} rows with a value are of the class looked for"
-    return f"is filled in for one class only ({told}), so probably afterwards"
-
-
-def _alone(values: pd.Series, y: pd.Series, later: np.ndarray, kind: str) -> float:
-    return analysis.forward_score(analysis.group_codes(values), y, later, kind)
-
-
-def _sums(columns: dict[str, Guess], y: pd.Series, known: pd.Series) -> dict[str, str]:
-    """Numbers that add up to the target, as parts of a total do."""
-    numbers = {
-        n: guess.values[known]
-        for n, guess in columns.items()
-        if guess.is_number and guess.values[known].isna().mean() < 0.05
-    }
-    if len(numbers) < 2:
-        return {}
-    X = pd.DataFrame(numbers).loc[:, lambda frame: frame.nunique() > 1]
-    whole = X.notna().all(axis=1)
-    X, y = X[whole].head(20_000), y[whole].head(20_000)
-    if len(X) < 50 or X.shape[1] < 2 or X.shape[1] > 200 or y.nunique() < 3:
-        return {}
-    kept = list(X.columns)
-    if _r2(X[kept], y) < 0.99999:
-        return {}
-    while len(kept) > 1:
-        left = {name: _r2(X[[c for c in kept if c != name]], y) for name in kept}
-        name = max(left, key=lambda n: left[n])
-        if left[name] < 0.99999:
-            break
-        kept.remove(name)
-    if len(kept) < 2 or len(kept) > 6:
-        return {}
-    return {name: f"is a part of it: {' and '.join(kept)} add up to the target" for name in kept}
-
-
-def _r2(X: pd.DataFrame, y: pd.Series) -> float:
-    scaled = (X - X.mean()) / X.std(ddof=0).replace(0, 1)
-    A = np.column_stack([np.ones(len(X)), scaled.to_numpy(float)])
-    rest = y.to_numpy(float) - A @ np.linalg.lstsq(A, y.to_numpy(float), rcond=None)[0]
-    spread = float(((y - y.mean()) ** 2).sum())
-    return 1 - float((rest**2).sum()) / spread if spread else 0.0
+    asked = {n: guess.values for n, guess in columns.items() if n not in skip and guess.values.notna().any()}
+    rows = pd.DataFrame({n: v if v.dtype.kind in "ifbM" else v.astype("string") for n, v in asked.items()}, index=y.index)
+    return {sign.column: sign for sign in leak_signs.find(rows, y, kind, order)}
 
 
 # ---------------------------------------------------------------------------------------------- a first rule

@@ -1,0 +1,263 @@
+"""Finds out when rows happened: columns that make up a moment, the one that is known in time, and else the order of the file."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlloop.core.formatting import number
+from mlloop.data import dependence, leaks
+from mlloop.problem import Column
+from mlloop.scaffold.survey import Guess, SourceSample, times_of
+
+FIRST_ROW = pd.Timestamp(2000, 1, 1)
+FILE_DAYS = 100  # days on which the rows of a file without a time are laid out: each holds a hundredth of them
+
+YEAR = re.compile(r"(^|[_ .-])(year|yr|yyyy)$|(?<=[a-z])Year$", re.I)
+MONTH = r"(month|mon|mnth|mm)"
+DAY = r"(day_of_month|day of month|dayofmonth|day|dom|dd)"
+HOUR = re.compile(r"(^|[_ .-])(hour|hr|hh)$|(?<=[a-z])Hour$", re.I)
+CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2})?(\.\d+)?")
+NAMED = re.compile(r"^(date|time|timestamp|created|ordered|observed)|(time|date|timestamp|created_at|dt)$", re.I)
+
+
+# ---------------------------------------------------------------------------------------------- moments of several columns
+
+
+def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
+    """Add to `columns` the moments that several columns make up together; returns their names."""
+    found: list[str] = []
+    for name, parts, form, kind in [*_calendars(sample), *_clocks(sample, columns)]:
+        text = sample.text[list(parts)].astype("string")
+        joined = text[parts[0]].str.strip()
+        for part in parts[1:]:
+            joined = joined + " " + text[part].str.strip()
+        values = pd.to_datetime(joined, format=form, errors="coerce")
+        if len(values) == 0 or values.notna().mean() < 0.98 or values.nunique() < 4:
+            continue
+        column = Column(type=kind, format=form, made_of=list(parts))
+        columns[name] = Guess(column, f"made of {', '.join(parts)}", values.astype("datetime64[us]"))
+        sample.distinct[name] = int(values.nunique())
+        sample.missing[name] = int(values.isna().mean() * sample.rows)
+        found.append(name)
+    return found
+
+
+def _free(name: str, sample: SourceSample) -> str:
+    name = re.sub(r"\W+", "_", name).strip("_").lower() or "moment"
+    while name in sample.text.columns:
+        name += "_made"
+    return name
+
+
+def _calendars(sample: SourceSample):
+    """Year, month and perhaps day in columns of their own, under one prefix."""
+    names = list(map(str, sample.text.columns))
+    for year in names:
+        word = YEAR.search(year)
+        if not word:
+            continue
+        prefix = year[: word.start(2)] if word.group(2) else year[: word.start()]
+        same = lambda pattern, prefix=prefix: next(
+            (n for n in names if re.fullmatch(re.escape(prefix) + pattern, n, re.I)), None
+        )
+        month, day = same(MONTH), same(DAY)
+        if month is None:
+            continue
+        known = sample.text[month].dropna().astype(str).str.strip()
+        if known.empty:
+            continue
+        spelt = "%m" if known.str.fullmatch(r"\d{1,2}").all() else "%B" if (known.str.len() > 3).any() else "%b"
+        made = prefix.rstrip("_ .-") or "date"
+        if day is not None:
+            yield _free(made, sample), (year, month, day), f"%Y {spelt} %d", "date"
+
+
+def _clocks(sample: SourceSample, columns: dict[str, Guess]):
+    """A date, and the time of the day or the hour in a column beside it."""
+    dates = [n for n, g in columns.items() if g.column.type == "date" and not g.column.made_of]
+    for date in dates[:3]:
+        stated = columns[date].column.format
+        form = stated if isinstance(stated, str) else "%Y-%m-%d" if stated is None else None
+        if form is None:
+            continue
+        for name in map(str, sample.text.columns):
+            known = sample.text[name].dropna().astype(str).str.strip()
+            if name == date or known.empty:
+                continue
+            some = known.head(2000)
+            if some.map(lambda v: bool(CLOCK.fullmatch(v))).all() and known.nunique() > 1:
+                seconds = "%H:%M:%S" if (some.str.count(":") == 2).all() else "%H:%M"
+                yield _free(f"{date}_{name}", sample), (date, name), f"{form} {seconds}", "time"
+            elif HOUR.search(name) and some.str.fullmatch(r"\d{1,2}").all() and some.astype(int).max() <= 23 and known.nunique() > 3:
+                yield _free(f"{date}_{name}", sample), (date, name), f"{form} %H", "time"
+
+
+# ---------------------------------------------------------------------------------------------- which moment
+
+
+@dataclass
+class TimeChoice:
+    """The column that says when a row happened, why, and which others would do; `after`: times that know the target."""
+
+    name: str | None = None
+    why: str = ""
+    others: list[str] = field(default_factory=list)
+    after: dict[str, str] = field(default_factory=dict)
+
+
+def choose(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, kind: str) -> TimeChoice:
+    """The time of the rows by evidence: its name, whether the file stands in its order, and whether it knows the target."""
+    able = times_of(sample, columns)
+    times = [n for n, guess in columns.items() if guess.is_time and guess.values.notna().mean() > 0.2]
+    after = late_times(columns, times, y, kind)
+    left = [n for n in able if n not in after and not _replaced(n, able, columns)]
+    if not left:
+        return TimeChoice(None, "", [], after)
+    points = {n: _points(n, columns[n]) for n in left}
+    best = max(left, key=lambda n: (points[n][0], -left.index(n)))
+    reasons = [*points[best][1]]
+    others = [n for n in left if n != best]
+    return TimeChoice(best, "; ".join(reasons) or "it says when a row happened", others, after)
+
+
+def _replaced(name: str, able: Sequence[str], columns: dict[str, Guess]) -> bool:
+    """Whether a more exact moment is made of this column."""
+    return any(name in columns[other].column.made_of for other in able)
+
+
+def late_times(columns: dict[str, Guess], times: Sequence[str], y: pd.Series, kind: str) -> dict[str, str]:
+    """Times that know the target, alone or together with another one, each with its sign."""
+    known = y.notna()
+    if not times or not known.any():
+        return {}
+    rows = pd.DataFrame({n: columns[n].values[known] for n in times}).reset_index(drop=True)
+    target = y[known].reset_index(drop=True)
+    found = {sign.column: sign.reason for sign in leaks.pair_signs(rows, target, kind)}
+    if kind == "classification":
+        for name in times:
+            filled = leaks.filled_sign(rows[name], target)
+            if filled and filled[0]:
+                found.setdefault(name, filled[1])
+    return found
+
+
+def _points(name: str, guess: Guess) -> tuple[float, list[str]]:
+    values, points, reasons = guess.values.dropna(), 0.0, []
+    if guess.column.made_of:
+        reasons.append(f"made of {', '.join(guess.column.made_of)}")
+        points += 1
+    if NAMED.search(name):
+        points += 2
+    tone = leaks.after_words(name)
+    points -= 3 * tone
+    if re.search(r"birth|dob|expir|valid|due", name, re.I):
+        points -= 4
+    steps = values.diff().dropna()
+    if len(steps) > 20 and (steps >= pd.Timedelta(0)).mean() > 0.98:
+        points += 2
+        reasons.append("the file stands in its order")
+    if (values > pd.Timestamp.now() + pd.Timedelta(days=2)).mean() > 0.2:
+        points -= 3
+    return points, reasons
+
+
+# ---------------------------------------------------------------------------------------------- the order of the file
+
+
+def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) -> tuple[str, Guess, float] | None:
+    """A moment made of each row's place, where neighbours in the file share the target: name, guess and their correlation."""
+    alike = dependence.neighbour_correlation(y)
+    if alike < dependence.DEPENDENT:
+        return None
+    seconds = max(1, round(FILE_DAYS * 86_400 / sample.rows))
+    place = np.linspace(1, sample.rows, len(sample.text)).round() * seconds
+    values = pd.Series(FIRST_ROW + pd.to_timedelta(place, unit="s"), index=sample.text.index).astype("datetime64[us]")
+    name = _free("row_time", sample)
+    sample.distinct[name], sample.missing[name] = sample.rows, 0
+    why = f"not in the file: each row's place in it; a day holds {sample.rows // FILE_DAYS:,} rows"
+    return name, Guess(Column(type="time", row_seconds=seconds, feature=False), why, values), alike
+
+
+def counters(columns: dict[str, Guess], order: pd.Series, skip: Sequence[str]) -> list[str]:
+    """Numbers that only grow with the order of the rows: they say which row it is, and are always new in later rows."""
+    found = []
+    for name, guess in columns.items():
+        values = guess.values
+        if name in skip or not guess.is_number or not guess.column.feature or values.nunique() < 50:
+            continue
+        known = values.notna() & order.notna()
+        alike = values[known].rank().corr(order[known].rank())
+        if known.mean() > 0.9 and abs(np.nan_to_num(alike)) > 0.995:
+            found.append(name)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- windows that hold rows
+
+
+def filled(windows: dict[str, Any] | None, times: pd.Series) -> dict[str, Any] | None:
+    """Windows whose folds and holdout days all hold rows: longer or fewer folds where a gap would leave one empty; None where none do."""
+    if windows is None:
+        return None
+    as_of, first = pd.Timestamp(windows["as_of"]), times.min().normalize()
+    known = times[times < as_of].dropna()
+    least = max(2, min(20, len(known) // 50))
+    for stretch in (1.0, 1.25, 1.5, 2.0):
+        holdout = max(1, round(windows["holdout_days"] * stretch))
+        until = as_of - pd.Timedelta(days=holdout)
+        if (known >= until).sum() < least or (known < until).sum() < 10 * least:
+            continue
+        for folds in (windows["folds"], 3, 2):
+            for longer in (1.0, 1.5, 2.0, 3.0):
+                days = max(1, round(windows["fold_days"] * longer))
+                cuts = [until - pd.Timedelta(days=days * k) for k in range(folds, -1, -1)]
+                held = [int(((known >= a) & (known < b)).sum()) for a, b in zip(cuts, cuts[1:], strict=False)]
+                if cuts[0] > first and min(held) >= least and (known < cuts[0]).sum() >= 2 * least:
+                    return {**windows, "holdout_days": holdout, "folds": folds, "fold_days": days}
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- numbers that stand for nothing
+
+KNOWN_SENTINELS = (-1.0, -9.0, -99.0, -200.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0)
+
+
+def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, list[str]]:
+    """Numbers that stand for a missing value, each with its columns: far from all others, and the same in several columns."""
+    standing: dict[float, list[str]] = {}
+    numbers = [n for n, guess in columns.items() if guess.is_number and guess.values.nunique() > 10]
+    for name in numbers:
+        values = columns[name].values.dropna()
+        for value in (values.min(), values.max()):
+            rest = values[values != value]
+            share = 1 - len(rest) / len(values)
+            gap = float((rest - value).abs().min())
+            width = float(rest.quantile(0.99) - rest.quantile(0.01)) or 1.0
+            often = share * len(values) >= max(5, 0.001 * len(values))
+            if often and gap > 0.5 * width and float(value).is_integer():
+                standing.setdefault(float(value), []).append(name)
+    several = {v: names for v, names in standing.items() if len(names) >= 2 and len(names) >= 0.25 * len(numbers)}
+    alone = {v: names for v, names in standing.items() if v in KNOWN_SENTINELS[3:] and v not in several}
+    chosen = several | alone
+    for value in several:
+        chosen[value] = [n for n in numbers if value in (columns[n].values.min(), columns[n].values.max())]
+    return chosen
+
+
+def take_out_sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, list[str]]:
+    """Make sentinels missing in `columns` and in the sample; returns those found."""
+    found = sentinels(sample, columns)
+    for value, names in found.items():
+        for name in names:
+            guess = columns[name]
+            there = guess.values == value
+            spelt = sorted({str(v).strip() for v in sample.text[name][there]})
+            column = guess.column.model_copy(update={"missing": [*guess.column.missing, *spelt]})
+            why = f"{number(value)} in {int(there.sum()):,} rows stands for a missing value"
+            columns[name] = Guess(column, "; ".join(w for w in (guess.why, why) if w), guess.values.where(~there), guess.cleaning)
+            sample.missing[name] += int(there.mean() * sample.rows)
+    return found
