@@ -302,9 +302,9 @@ def leak_suspects(facts: Facts) -> dict[str, str]:
     return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.suspects}
 
 
-def asked_columns(analysis: dict[str, Any]) -> dict[str, str]:
+def asked_columns(facts: Facts) -> dict[str, str]:
     """Columns that a person is asked about, each with its sign."""
-    return {entry["column"]: entry.get("sign", "") for entry in analysis.get("facts", {}).get("asked", [])}
+    return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.asked}
 
 # %% ../nbs/16_need_gate.ipynb #025b4a8e
 def _training_period(table, time: str | None, windows: dict[str, Any] | None, entity: str | None = None):
