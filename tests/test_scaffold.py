@@ -109,7 +109,7 @@ def test_a_leak_is_named_and_kept_away_before_anything_is_believed(made):
     assert set(made.leaks) == {"closed_as"} and "alone tells the target" in made.leaks["closed_as"]
     spec = problem.load(made.root / "problems/credit.yaml").tables["rows"].columns["closed_as"]
     assert spec.known == "after"
-    assert re.search(r"closed_as: .*# LEAK\? alone tells the target", statement(made.root))
+    assert re.search(r"closed_as: .*# LEAK: alone tells the target", statement(made.root))
 
 
 def test_parts_of_a_total_are_named_as_leaks(tmp_path):
