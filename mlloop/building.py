@@ -14,7 +14,7 @@ from .core.formatting import number
 from .models import candidates
 from .core.metrics import metric
 from .problem import Problem
-from .products import Chosen, Exploration, Trained
+from .products import Chosen, Exploration
 
 # %% ../nbs/19_building.ipynb #0f18da5e
 def recipe_of(chosen: Chosen, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ __all__ = ['INTEGER', 'NUMBER', 'ISO', 'OFFSET', 'MISSING', 'SPACES', 'TRUE', 'F
            'LAKE_TYPES', 'TYPE_ERRORS', 'FETCH_AGAIN', 'DECLARE_ENCODING', 'ESCAPES', 'LINE_BYTES', 'RAW_CHARS',
            'UNREADABLE_REASONS', 'FIRST_ROW', 'text_or_null', 'parse_value', 'try_strptime', 'contract_rules',
            'contract', 'RawFile', 'as_utf8', 'is_utf8', 'unescaped', 'separator', 'distinct_names', 'header',
-           'raw_rows', 'made_columns', 'md5_number_lower', 'check_rows', 'assign_outcome', 'IngestedTable',
+           'raw_rows', 'derived_columns', 'md5_number_lower', 'check_rows', 'assign_outcome', 'IngestedTable',
            'state_chain', 'latest_matching_version', 'is_later', 'sample_entities', 'sampling_column', 'ingest_table',
            'schema_changes', 'ingest', 'all_schema_changes', 'row_counts', 'rejection_reasons', 'plot_rejected']
 
@@ -345,7 +345,7 @@ def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis
 FIRST_ROW = dt.datetime(2000, 1, 1)
 
 
-def made_columns(rows: ibis.Table, table: Table, before: int = 0) -> ibis.Table:
+def derived_columns(rows: ibis.Table, table: Table, before: int = 0) -> ibis.Table:
     """`raw_rows` with the columns that are made of others, or of the row's place after `before` earlier rows."""
     made: dict[str, ibis.Value] = {}
     for name, column in table.columns.items():
@@ -653,7 +653,7 @@ def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) ->
     with tempfile.TemporaryDirectory() as folder:
         raws = [as_utf8(raw, Path(folder)) for raw in raws]
         rows, unread = raw_rows(con, raws, list(table.columns))
-    rows = made_columns(rows, table, notes.get("counts", {}).get("read", 0))
+    rows = derived_columns(rows, table, notes.get("counts", {}).get("read", 0))
     rows = sample_entities(rows, entity, sample)
     later = is_later(rows, table, as_of)
     cut = table.time is not None and bool(rows.filter(later).count().execute())

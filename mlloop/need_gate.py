@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MINIMUM', 'MAX_ROWS', 'MAX_EVENTS', 'RESTS', 'HEADLINES', 'figures', 'decide', 'is_priced', 'leak_suspects',
-           'asked_columns', 'before_holdout', 'events_before_holdout', 'contest', 'weigh_asked', 'headline', 'reasons',
-           'contender_table', 'money_title', 'contest_title']
+           'unconfirmed_columns', 'before_holdout', 'events_before_holdout', 'contest', 'weigh_unconfirmed', 'headline',
+           'reasons', 'contender_table', 'money_title', 'contest_title']
 
 # %% ../nbs/16_need_gate.ipynb #476da5f4
 from dataclasses import replace
@@ -35,7 +35,7 @@ def figures(
     *,
     left_out=(),
     timeless: bool = False,
-    asked=(),
+    unconfirmed=(),
     in_file_order: bool = False,
     repeated: int = 0,
 ) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def figures(
         Columns not used: column, why.
     timeless : bool
         Whether the rows have no time, so that folds were drawn at random.
-    asked : list of dict
-        Columns that a person is asked about, see `weigh_asked`.
+    unconfirmed : list of dict
+        Columns that a person is asked about, see `weigh_unconfirmed`.
     in_file_order : bool
         Whether the rows' place in their file stands for the time.
     repeated : int
@@ -77,7 +77,7 @@ def figures(
         "more_worth": _plain(metrics.over_folds([fold.worth(model, paying) for fold in folds])),
         "left_out": list(left_out),
         "timeless": timeless,
-        "asked": list(asked),
+        "asked": list(unconfirmed),
         "in_file_order": in_file_order,
         "repeated": repeated,
     }
@@ -302,9 +302,9 @@ def leak_suspects(facts: Facts) -> dict[str, str]:
     return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.suspects}
 
 
-def asked_columns(facts: Facts) -> dict[str, str]:
+def unconfirmed_columns(facts: Facts) -> dict[str, str]:
     """Columns that a person is asked about, each with its sign."""
-    return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.asked}
+    return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.unconfirmed}
 
 # %% ../nbs/16_need_gate.ipynb #025b4a8e
 def _training_period(table, time: str | None, windows: dict[str, Any] | None, entity: str | None = None):
@@ -334,7 +334,7 @@ def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
 # %% ../nbs/16_need_gate.ipynb #f6404c1c
 def contest(
     statement: Problem, tables: dict[str, Any], windows: dict[str, Any] | None, leaks=(), seed: int = 0,
-    asked: dict[str, str] | None = None,
+    unconfirmed: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Compare all contenders on the folds and return the figures.
 
@@ -346,7 +346,7 @@ def contest(
         As the transformation writes it; None for a table without time.
     leaks : iterable of str
         Columns suspected to leak.
-    asked : dict of str to str, optional
+    unconfirmed : dict of str to str, optional
         Columns that may be known too late, each with the sign.
 
     Raises
@@ -363,10 +363,10 @@ def contest(
     cuts = windows["folds"] if windows and not timeless else statement.time.folds
     contenders, folds = rows_contest(statement, rows, cuts, seed)
     data = {"rows": len(rows.y), "minority": int(min((rows.y == 1).sum(), (rows.y != 1).sum()))}
-    unsure = {c: s for c, s in (asked or {}).items() if c in known and c not in {line["column"] for line in rows.left_out}}
+    unsure = {c: s for c, s in (unconfirmed or {}).items() if c in known and c not in {line["column"] for line in rows.left_out}}
     return figures(
         statement, contenders, folds, data, left_out=rows.left_out, timeless=timeless,
-        asked=weigh_asked(statement, rows, folds, cuts, unsure, seed), in_file_order=not timeless and not rows.calendar,
+        unconfirmed=weigh_unconfirmed(statement, rows, folds, cuts, unsure, seed), in_file_order=not timeless and not rows.calendar,
         repeated=_repeated(statement, known),
     )  # fmt: skip
 
@@ -374,20 +374,20 @@ def contest(
 RESTS = 0.2  # the share of what the model gains over the constant prediction that a column must carry
 
 
-def weigh_asked(statement: Problem, rows, folds, cuts, asked: dict[str, str], seed: int = 0) -> list[dict[str, Any]]:
+def weigh_unconfirmed(statement: Problem, rows, folds, cuts, unconfirmed: dict[str, str], seed: int = 0) -> list[dict[str, Any]]:
     """Of each column that is asked about: column, sign, value, without (the cheap model's metric) and rests.
 
     A model rests on a column where a cheap model that does without all asked columns is notably worse.
     """
-    if not asked:
+    if not unconfirmed:
         return []
     metric = metrics.metric(statement.success.metric)
     mean = lambda name: float(np.mean([fold.figure(name).value for fold in folds]))
     full, constant = mean(baselines.MODEL.name), mean("constant")
-    without = _figure_without(statement, rows, cuts, list(asked), metric, seed)
+    without = _figure_without(statement, rows, cuts, list(unconfirmed), metric, seed)
     lost, gained = metric.gain(full, without), metric.gain(full, constant)
     rests = bool(lost > max(RESTS * gained, 0.0) and lost > statement.success.min_gain / 2)
-    return [{"column": c, "sign": s, "value": full, "without": without, "rests": rests} for c, s in asked.items()]
+    return [{"column": c, "sign": s, "value": full, "without": without, "rests": rests} for c, s in unconfirmed.items()]
 
 # %% ../nbs/16_need_gate.ipynb #fef520d9
 def _figure_without(statement: Problem, rows, cuts, columns: list[str], metric, seed: int) -> float:

@@ -437,14 +437,14 @@ class Problem(Record):
     canary: Canary = Canary()
     guessed: dict[str, Any] = {}
 
-    def is_guess(self, place: str) -> bool:
-        """Whether the value at `place` ('need.min_rows') is still what `mlloop new` guessed: it may warn, and never refuses."""
-        if place not in self.guessed:
+    def is_guess(self, key: str) -> bool:
+        """Whether the value at `key` ('need.min_rows') is still what `mlloop new` guessed: it may warn, and never refuses."""
+        if key not in self.guessed:
             return False
         value: Any = self
-        for name in place.split("."):
+        for name in key.split("."):
             value = getattr(value, name, None)
-        return value == self.guessed[place]
+        return value == self.guessed[key]
 
     @model_validator(mode="after")
     def _holds_together(self):

@@ -276,7 +276,7 @@ class Facts(Part):
     association: list[dict[str, JsonValue]] | None = None
     segments: list[dict[str, JsonValue]] | None = None
     suspects: list[dict[str, JsonValue]] = []
-    asked: list[dict[str, JsonValue]] = []
+    unconfirmed: list[dict[str, JsonValue]] = Field(default=[], alias="asked")
     trend: dict[str, JsonValue] | None = None
     seasons: dict[str, JsonValue] | None = None
     kinds: dict[str, int] | None = None
@@ -338,7 +338,7 @@ class FoldedContender(Part):
     folds: list[Number]
 
 
-class AskedColumn(Part):
+class UnconfirmedColumn(Part):
     """A column that may be known too late: its sign, and what a cheap model gives with and without it."""
 
     column: str
@@ -362,7 +362,7 @@ class NeedFigures(Part):
     more_worth: Estimate
     left_out: list[LeftOut]
     timeless: bool
-    asked: list[AskedColumn] = []
+    unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
     in_file_order: bool = False
     repeated: int = 0
 
@@ -396,7 +396,7 @@ class Features(Product):
     left_out: list[LeftOut]
     definition: str
     changed_by_the_future: list[str]
-    asked: list[AskedColumn] = []
+    unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
 
 
 class Trained(Part):
@@ -627,7 +627,7 @@ class Evaluation(Product):
     examples: Examples
     periods: list[JudgedPeriod] | None = None
     refit: Refit | None = None
-    asked: list[AskedColumn] = []
+    unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
 
 
 class Reproduction(Part):

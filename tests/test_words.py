@@ -44,6 +44,8 @@ NAMES = {
     "LoopKernelManager": "the name is Jupyter's",
     "contents_manager": "the name is Jupyter's",
     "exclude_seen": "recommenders call the items that a user has had seen items",
+    "line_in_one": "a number: a line in one column",
+    "made_of": "the key of a statement that says of which parts a column is made",
     "one_spelling": "a number: several spellings become one",
     "one_split": "a number: a tree with one split",
     "one_thread": "a number: one thread",

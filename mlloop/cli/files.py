@@ -54,7 +54,7 @@ def new(
         typer.echo(f"{what:<{width}}  {guess}")
     for column, sign in created.leaks.items():
         typer.secho(f"{'leak':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
-    for column, sign in created.asked.items():
+    for column, sign in created.unconfirmed.items():
         told = f"{column} {sign.rstrip('.')}; is it known before the prediction? Say it in the statement, known: before or known: after"
         typer.secho(f"{'asked':<{width}}  {told}", fg=typer.colors.YELLOW)
     shown = os.path.relpath(created.root)

@@ -310,12 +310,12 @@ def predict_scores(model, X: pd.DataFrame) -> np.ndarray:
     return model.predict_proba(X)[:, 1] if hasattr(model, "predict_proba") else model.predict(X)
 
 # %% ../../nbs/comparison/baselines.ipynb #0dbec350
-def group_average(keys: pd.Series, y: np.ndarray, asked: pd.Series, average, overall: float) -> np.ndarray:
+def group_average(keys: pd.Series, y: np.ndarray, test_keys: pd.Series, average, overall: float) -> np.ndarray:
     """The average target of the rows with the same key, drawn a little towards the overall one; that one for an unknown key."""
     grouped = pd.Series(y, index=keys.to_numpy()).groupby(level=0)
     sizes, values = grouped.size(), grouped.agg("median" if average is np.median else "mean")
     weight = sizes / (sizes + (0 if average is np.median else 5))
-    return asked.map(weight * values + (1 - weight) * overall).astype(float).fillna(overall).to_numpy()
+    return test_keys.map(weight * values + (1 - weight) * overall).astype(float).fillna(overall).to_numpy()
 
 # %% ../../nbs/comparison/baselines.ipynb #56b51241
 def hour_keys(time: pd.Series) -> pd.Series:
@@ -354,16 +354,16 @@ def _between(keys: pd.Series, y: np.ndarray) -> float:
     return float((size * (mean - y.mean()) ** 2).sum() / len(y) - y.var() * (len(size) - 1) / len(y))
 
 # %% ../../nbs/comparison/baselines.ipynb #b7589b70
-def line_in_one(X: pd.DataFrame, y: np.ndarray, asked: pd.DataFrame) -> np.ndarray:
+def line_in_one(X: pd.DataFrame, y: np.ndarray, X_test: pd.DataFrame) -> np.ndarray:
     """The prediction of the best straight line through one number; missing values count as its mean."""
     numbers = [c for c in X if X[c].dtype.kind == "f" and X[c].nunique() > 2]
     fits = {c: _correlation(X[c].to_numpy(float), y) for c in numbers}
     if not fits:
-        return np.full(len(asked), y.mean())
+        return np.full(len(X_test), y.mean())
     name = max(fits, key=lambda c: abs(fits[c]))
     known = X[name].fillna(X[name].mean())
     slope = fits[name] * y.std() / known.std(ddof=0) if known.std(ddof=0) else 0.0
-    return y.mean() + slope * (asked[name].fillna(X[name].mean()).to_numpy(float) - known.mean())
+    return y.mean() + slope * (X_test[name].fillna(X[name].mean()).to_numpy(float) - known.mean())
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -99,7 +99,7 @@ class NewProject:
     notes: list[tuple[str, str]] = field(default_factory=list)
     leaks: dict[str, str] = field(default_factory=dict)
     until: str | None = None
-    asked: dict[str, str] = field(default_factory=dict)
+    unconfirmed: dict[str, str] = field(default_factory=dict)
 
 
 def new(folder: Path, options: ProjectOptions, ask: Ask | None = None) -> NewProject:
