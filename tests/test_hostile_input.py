@@ -141,6 +141,11 @@ def a_ledger_port_that_is_no_number(project: Project) -> str:
     return "[ledger] url: cannot be read as a URL"
 
 
+def a_tracking_port_that_is_no_number(project: Project) -> str:
+    project.write("settings.ini", "[tracking]\nurl = postgresql://ann:s3cret@localhost:port/db\n")
+    return "[tracking] url: cannot be read as a URL"
+
+
 def a_folder_in_place_of_the_ledger(project: Project) -> str:
     (project.root / ".mlloop/ledger.db").mkdir(parents=True)
     return "ledger.db"
@@ -154,7 +159,8 @@ def a_file_in_place_of_the_products(project: Project) -> str:
 
 @pytest.mark.parametrize(
     "harm",
-    [a_file_in_place_of_the_state, a_folder_in_place_of_the_lock, a_ledger_port_that_is_no_number, a_folder_in_place_of_the_ledger, a_file_in_place_of_the_products],
+    [a_file_in_place_of_the_state, a_folder_in_place_of_the_lock, a_tracking_port_that_is_no_number,
+        a_ledger_port_that_is_no_number, a_folder_in_place_of_the_ledger, a_file_in_place_of_the_products],
 )  # fmt: skip
 def test_what_stands_in_the_way_is_told_in_words(project, harm):
     expected = harm(project)

@@ -4,6 +4,7 @@ import configparser
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlloop.core.errors import ProjectNotFound, SettingsError
 
@@ -126,8 +127,8 @@ def load(root: Path | str | None = None) -> Settings:
     return Settings(
         root=folder,
         lake_uri=_uri(folder, values["lake"]["uri"]),
-        ledger_url=database(folder, values["ledger"]["url"]),
-        tracking_url=database(folder, values["tracking"]["url"]),
+        ledger_url=_database_of(folder, values, "ledger"),
+        tracking_url=_database_of(folder, values, "tracking"),
         artifacts_uri=_uri(folder, values["tracking"]["artifacts"]),
         engine=values["engine"]["name"],
         engine_memory=values["engine"]["memory"],
@@ -192,6 +193,17 @@ def _number(values, section: str, key: str, kind):
 
 def _uri(folder: Path, text: str) -> str:
     return text if "://" in text else str((folder / text).resolve())
+
+
+def _database_of(folder: Path, values: dict[str, dict[str, str]], section: str) -> str:
+    url = values[section]["url"]
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise SettingsError(
+            f"cannot be read as a URL: {error}", f"settings.ini [{section}] url", "Fix the file, then: mlloop check"
+        ) from error
+    return database(folder, url)
 
 
 def database(folder: Path, url: str) -> str:
