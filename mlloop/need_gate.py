@@ -23,7 +23,7 @@ from .core.errors import DataError
 from .core.metrics import Estimate
 from .problem import Money, Problem
 from .products import Facts
-from .core.verdict import Check, conclude
+from .core.verdict import Check, Conclusion, conclude
 from .core.formatting import number
 
 # %% ../nbs/16_need_gate.ipynb #e0ec7daf
@@ -98,7 +98,7 @@ def _plain(estimate: Estimate) -> dict[str, float]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 # %% ../nbs/16_need_gate.ipynb #888fb3ea
-def decide(figures: dict[str, Any], statement: Problem) -> dict[str, Any]:
+def decide(figures: dict[str, Any], statement: Problem) -> Conclusion:
     """The verdict of the need gate, from its figures alone.
 
     Parameters
@@ -425,13 +425,13 @@ HEADLINES = {
 }
 
 
-def headline(verdict: dict[str, Any]) -> str:
+def headline(verdict: Conclusion) -> str:
     """The verdict and the reason that decided it, as Markdown."""
     reasons = verdict["reasons"]
     return f"### {HEADLINES[verdict['verdict']]}\n\n{reasons[0] if reasons else 'There are no figures.'}"
 
 # %% ../nbs/16_need_gate.ipynb #75dde206
-def reasons(verdict: dict[str, Any]) -> str:
+def reasons(verdict: Conclusion) -> str:
     """All reasons, and what would have to change, as Markdown lists."""
     listed = "\n".join(f"- {reason}" for reason in verdict["reasons"])
     change = "\n".join(f"- {line}" for line in verdict["must_change"])

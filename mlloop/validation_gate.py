@@ -15,7 +15,7 @@ from typing import Any
 from .core import metrics
 from .problem import Problem
 from .products import Exploration
-from .core.verdict import Check, conclude
+from .core.verdict import Check, Conclusion, conclude
 from .core.formatting import number, percent
 
 # %% ../nbs/22_validation_gate.ipynb #31db9754
@@ -283,7 +283,7 @@ def stated_by_a_person(statement: Problem) -> list[Check]:
     return [Check("stated by a person", None, reason, unit="", must_change=change)]
 
 # %% ../nbs/22_validation_gate.ipynb #bc755958
-def decide(figures: dict[str, Any], statement: Problem, reproduction: dict[str, Any] | None) -> dict[str, Any]:
+def decide(figures: dict[str, Any], statement: Problem, reproduction: dict[str, Any] | None) -> Conclusion:
     """The verdict of the validation gate.
 
     Parameters
@@ -449,7 +449,7 @@ HEADLINES = {
 }
 
 # %% ../nbs/22_validation_gate.ipynb #6221748c
-def headline(verdict: dict[str, Any], figures: dict[str, Any], statement: Problem) -> str:
+def headline(verdict: Conclusion, figures: dict[str, Any], statement: Problem) -> str:
     """The verdict, what decided it, and what the model is worth, as Markdown."""
     text = f"### {HEADLINES[verdict['verdict']]}\n\n{verdict['reasons'][0] if verdict['reasons'] else ''}"
     more_worth = (figures["contenders"][figures["best_rule"]] if figures.get("best_rule") is not None else {}).get(
@@ -464,7 +464,7 @@ def headline(verdict: dict[str, Any], figures: dict[str, Any], statement: Proble
     )
 
 # %% ../nbs/22_validation_gate.ipynb #75dde206
-def reasons(verdict: dict[str, Any]) -> str:
+def reasons(verdict: Conclusion) -> str:
     """All reasons, and what would have to change, as Markdown lists."""
     text = "\n".join(f"- {reason}" for reason in verdict["reasons"])
     changes = "\n".join(f"- {line}" for line in verdict["must_change"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mlloop.core import formatting
 from mlloop.core.formatting import number
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 WORDS = {True: "yes", False: "no", None: "open"}
 VERDICTS = ("yes", "maybe", "no")
 COLUMNS = ("name", "value", "unit", "low", "high", "threshold", "passed")
+
+
+class Conclusion(TypedDict):
+    """What a gate concludes from its checks, in JSON's types."""
+
+    gate: str
+    verdict: str
+    deciding: str
+    reasons: list[str]
+    evidence: list[dict[str, Any]]
+    must_change: list[str]
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Check:
         return kept
 
 
-def conclude(gate: str, checks: Iterable[Check], main: str = "") -> dict[str, Any]:
+def conclude(gate: str, checks: Iterable[Check], main: str = "") -> Conclusion:
     """The verdict of a gate.
 
     Parameters
@@ -76,7 +87,7 @@ def conclude(gate: str, checks: Iterable[Check], main: str = "") -> dict[str, An
 
     Returns
     -------
-    dict
+    Conclusion
         gate, verdict ('yes', 'maybe', 'no'), deciding (name of a check), reasons, evidence, must_change.
     """
     asked = list(checks)

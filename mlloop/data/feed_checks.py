@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MAX_CATEGORIES', 'QUANTILES', 'MAX_NULLS', 'MAX_UNSEEN', 'MAX_REPEATS', 'MAX_SET_ASIDE', 'MAX_LATE', 'MIN_VOLUME',
            'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'KINDS', 'JUMP_KINDS', 'MIN_ROWS_SEEN', 'profile',
-           'finding', 'compare_profiles', 'confirmed_findings', 'ingestion_findings', 'late_row_findings',
+           'Finding', 'finding', 'compare_profiles', 'confirmed_findings', 'ingestion_findings', 'late_row_findings',
            'feed_status']
 
 # %% ../../nbs/data/feed_checks.ipynb #072947f9
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import ibis
 import numpy as np
@@ -118,7 +118,18 @@ MIN_STANDARD_ERRORS = 4.0  # standard errors
 KINDS = ("schema", "volume", "nulls", "unseen", "duplicates", "unit", "rejected", "late")
 
 
-def finding(table: str, column: str | None, kind: str, value: float, threshold: float, summary: str) -> dict[str, Any]:
+class Finding(TypedDict):
+    """One thing that is wrong with the feed, as monitoring's product has it."""
+
+    table: str
+    column: str | None
+    kind: str
+    value: float
+    threshold: float
+    said: str
+
+
+def finding(table: str, column: str | None, kind: str, value: float, threshold: float, summary: str) -> Finding:
     """One thing that is wrong: where, of which of `KINDS`, the figure and its limit, and a sentence."""
     return {
         "table": table,
@@ -132,7 +143,7 @@ def finding(table: str, column: str | None, kind: str, value: float, threshold: 
 # %% ../../nbs/data/feed_checks.ipynb #9917b864
 def compare_profiles(
     table: str, reference: Mapping[str, Any], now: Mapping[str, Any], days: float | None = None
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     """What is wrong with the rows of a period, beside those of a reference: a list of `finding`, the worst kinds first.
 
     Parameters
@@ -156,7 +167,7 @@ def compare_profiles(
     return sorted(found, key=lambda entry: KINDS.index(entry["kind"]))
 
 # %% ../../nbs/data/feed_checks.ipynb #8b5ec34d
-def _volume(table, reference, now, days) -> list[dict[str, Any]]:
+def _volume(table, reference, now, days) -> list[Finding]:
     if days is None:
         expected, chance = reference["rows"], np.sqrt(max(reference["rows"], 1))
     elif len(reference["daily"]) < 2:
@@ -180,7 +191,7 @@ def _volume(table, reference, now, days) -> list[dict[str, Any]]:
     ]
 
 # %% ../../nbs/data/feed_checks.ipynb #f8f0a2b2
-def _repeated(table, reference, now) -> list[dict[str, Any]]:
+def _repeated(table, reference, now) -> list[Finding]:
     limit = reference["repeats"] + MAX_REPEATS
     if now["repeats"] <= limit:
         return []
@@ -192,7 +203,7 @@ def _within_chance(share: float, rows: int) -> float:
     return MIN_STANDARD_ERRORS * np.sqrt(max(share * (1 - share), 1 / rows) / rows)
 
 # %% ../../nbs/data/feed_checks.ipynb #e3c88dd5
-def _null_findings(table, name, was, is_, rows) -> list[dict[str, Any]]:
+def _null_findings(table, name, was, is_, rows) -> list[Finding]:
     limit = was["nulls"] + MAX_NULLS + _within_chance(was["nulls"], rows)
     if is_["nulls"] >= 1 and was["nulls"] < 0.5:
         return [
@@ -219,7 +230,7 @@ def _null_findings(table, name, was, is_, rows) -> list[dict[str, Any]]:
     ]
 
 # %% ../../nbs/data/feed_checks.ipynb #ad3884ce
-def _unseen(table, name, was, is_, rows) -> list[dict[str, Any]]:
+def _unseen(table, name, was, is_, rows) -> list[Finding]:
     if was.get("values") is None or "values" not in is_:
         return []
     values = is_["values"] or {}
@@ -241,7 +252,7 @@ def _unseen(table, name, was, is_, rows) -> list[dict[str, Any]]:
     ]
 
 # %% ../../nbs/data/feed_checks.ipynb #d31d5d0f
-def _unit(table, name, was, is_) -> list[dict[str, Any]]:
+def _unit(table, name, was, is_) -> list[Finding]:
     """All quantiles moved by one factor: metres became centimetres."""
     if "quantiles" not in was or "quantiles" not in is_:
         return []
@@ -270,12 +281,12 @@ MIN_ROWS_SEEN = 20  # rows in which a value must have stood to count as one that
 
 
 def confirmed_findings(
-    findings: Iterable[dict[str, Any]],
+    findings: Iterable[Finding],
     now: Mapping[str, Any],
     lately: Mapping[str, Any] | None = None,
     ever: Mapping[str, Any] | None = None,
     times: float = 1.0,
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     """The findings that a second comparison does not explain.
 
     Parameters
@@ -316,7 +327,7 @@ def _seen_before_reference(entry, now, ever) -> bool:
     return not _unseen("", entry["column"], {"values": often}, now["columns"][entry["column"]], now["rows"])
 
 # %% ../../nbs/data/feed_checks.ipynb #73e7ef8c
-def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[dict[str, Any]]:
+def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[Finding]:
     """What is wrong with the rows that ingestion set aside between two states.
 
     Parameters
@@ -338,7 +349,7 @@ def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, 
     return found
 
 # %% ../../nbs/data/feed_checks.ipynb #55745fa0
-def late_row_findings(table: str, then: int, now: int) -> list[dict[str, Any]]:
+def late_row_findings(table: str, then: int, now: int) -> list[Finding]:
     """Whether a period holds many more rows of `table` now than when it was looked at."""
     share = (now - then) / now if now else 0.0
     if share <= MAX_LATE:

@@ -406,7 +406,7 @@ def table_findings(
     period: Sequence[dt.datetime],
     is_stream: bool,
     sound: Mapping[str, str] | None = None,
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[feed.Finding], int]:
     """What is wrong with a table in a period, beside the reference; and its rows in the period.
 
     Parameters
@@ -432,7 +432,7 @@ def table_findings(
     return feed.confirmed_findings(findings, now, lately, ever, times), now["rows"]
 
 # %% ../../nbs/monitors/evidence.ipynb #d957a134
-def late_findings(name: str, table, time: str, last: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def late_findings(name: str, table, time: str, last: Mapping[str, Any] | None) -> list[feed.Finding]:
     """Rows of the last monitored period (its product) that arrived after it; [] where it did not count this table."""
     counted = (last or {}).get("feed", {}).get("rows", {}).get(name)
     if last is None or counted is None:
