@@ -1277,6 +1277,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'mlloop.monitors.standing._told': ('monitors/standing.html#_told', 'mlloop/monitors/standing.py'),
                                           'mlloop.monitors.standing.best_after_no': ( 'monitors/standing.html#best_after_no',
                                                                                       'mlloop/monitors/standing.py'),
+                                          'mlloop.monitors.standing.has_met_target': ( 'monitors/standing.html#has_met_target',
+                                                                                       'mlloop/monitors/standing.py'),
                                           'mlloop.monitors.standing.judged_periods': ( 'monitors/standing.html#judged_periods',
                                                                                        'mlloop/monitors/standing.py'),
                                           'mlloop.monitors.standing.pooled': ( 'monitors/standing.html#pooled',

@@ -420,6 +420,9 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         if row.details.get("outcome") in ("gate said no", "gate said maybe")
     ]
     stands_in = champion.details.get("to") if champion and champion.kind == "fallback" else None
+    if champion and stands_in == "challenger":
+        met = standing.has_met_target(session.statement, history(session, at), str(champion.model))
+        stands_in = None if met else stands_in
     return retraining.Facts(
         now=at,
         champion=champion.model if champion else None,

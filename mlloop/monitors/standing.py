@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SURE', 'AMOUNT', 'GROUPS', 'GROWTH', 'StandIn', 'judged_periods', 'pooled', 'stand_in', 'best_after_no',
-           'rows_for_another_try']
+           'has_met_target', 'rows_for_another_try']
 
 # %% ../../nbs/monitors/standing.ipynb #efa65c7b
 from collections.abc import Mapping, Sequence
@@ -170,6 +170,24 @@ def best_after_no(figures: Mapping[str, Any], evidence: Sequence[Mapping[str, An
     if not rules or not (rule_answers or champion):
         return now
     return "challenger" if all(one["low"] is not None and one["low"] > 0 for one in against) else now
+
+# %% ../../nbs/monitors/standing.ipynb #proven
+def has_met_target(statement: Problem, history: Sequence[Mapping[str, Any]], model: str) -> bool:
+    """Whether the newest labelled period that `model` predicted meets the statement's target, with its whole interval.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        The products of monitoring, the oldest first.
+    """
+    periods = [r for product in history for r in product["realised"] if r["model"] == model and r["trusted"]]
+    periods = [r for r in periods if r["low"] is not None and r["high"] is not None]
+    if not periods:
+        return False
+    newest = max(periods, key=lambda r: r["period"]["from"])
+    better = metric(statement.success.metric)
+    worst = newest["low" if better.higher_is_better else "high"]
+    return bool(better.gain(worst, statement.success.threshold) >= 0)
 
 # %% ../../nbs/monitors/standing.ipynb #c9539835
 GROWTH = 0.5  # more rows to learn from than at the attempt before
