@@ -273,7 +273,7 @@ def expressions(file: Path, statement: Problem) -> None:
         suffix = {"fill": "_missing", "outliers": "_outlier"}.get(rule.rule)
         columns |= {f"{n}{suffix}": "BOOLEAN" for n in rule.columns if suffix}
     unknown = any(one.rule not in problems.CLEANING_RULES for one in statement.tables[task.table].cleaning)
-    with duckdb.connect() as con:
+    with duckdb.connect(config={"enable_external_access": "false"}) as con:
         listed = ", ".join(f'"{_quoted(name)}" {kind}' for name, kind in columns.items())
         con.execute(f"CREATE TABLE rows ({listed})")
         for name, sql in task.derive.items():
