@@ -87,10 +87,13 @@ def names(node: ast.AST) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
             yield child.name
+            is_json = any(isinstance(base, ast.Name) and base.id == "TypedDict" for base in child.bases)
             yield from (
                 field.target.id
                 for field in child.body
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                if isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and not is_json  # those are keys of JSON
             )
             yield from names(child)
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and (
