@@ -258,8 +258,11 @@ def _tells(made: np.ndarray, y: np.ndarray, kind: str) -> bool:
         if np.ptp(made[:300]) == 0 or np.ptp(y[:300]) == 0 or abs(stats.spearmanr(made[:300], y[:300]).statistic) < 0.9:
             return False
         return bool(abs(stats.spearmanr(made, y).statistic) >= COPY)
-    score = skill(y, made, kind)
-    return max(score, 1 - score) >= 0.99
+    for rows in (400, len(y)):  # few rows rule out nearly every pair
+        score = skill(y[:rows], made[:rows], kind)
+        if max(score, 1 - score) < (0.95 if rows < len(y) else 0.99):
+            return False
+    return True
 
 # %% ../../nbs/data/leaks.ipynb #61413769
 AFTER_WORDS = (
