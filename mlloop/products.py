@@ -255,12 +255,13 @@ class Change(Part):
 
 
 class Transformation(Product):
-    """Of `transformation`: clean tables, the windows of time (None: the rows have no time) and what was changed."""
+    """Of `transformation`: clean tables, the windows of time (None: no time), what was changed, and how one row is cleaned."""
 
     stage: Literal["transformation"] = "transformation"
     tables: dict[str, Table]
     windows: Windows | None
     changes: list[Change]
+    row_cleaning: list[dict[str, JsonValue]] = []
 
 
 class Facts(Part):
@@ -397,6 +398,7 @@ class Features(Product):
     definition: str
     changed_by_the_future: list[str]
     unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
+    row_cleaning: list[dict[str, JsonValue]] = []
 
 
 class Trained(Part):

@@ -18,7 +18,8 @@ import ibis
 import ibis.expr.types as ir
 import pandas as pd
 
-from .data.cleaning import Change, Context, clean, standard_rules
+from .data.cleaning import Change, Context, Step, clean, standard_rules
+from .data.row_cleaning import frozen
 from .core.errors import DataError
 from .problem import Interactions, Items, Join, Problem, Recommendation, Table, Tabular, Time, did_you_mean
 from .visualization import example_text
@@ -196,23 +197,39 @@ def _apply_sql(rows: ir.Table, select: str, where: str, expression: str, rest: s
 # %% ../nbs/13_transformation.ipynb #e42a2de6
 @dataclass
 class Transformed:
-    """Tables ready for the lake, the windows (None: the rows have no time), and every change."""
+    """Tables ready for the lake, the windows (None: no time), every change, and how a single row of each table is cleaned."""
 
     tables: dict[str, ir.Table]
     windows: dict[str, Any] | None
     changes: list[Change] = field(default_factory=list)
+    row_cleaning: list[dict[str, Any]] = field(default_factory=list)
 
 # %% ../nbs/13_transformation.ipynb #e47f68de
 def standardise(
-    name: str, table: ir.Table, spec: Table, moment: dt.datetime | None = None, learn_until: dt.datetime | None = None
+    name: str,
+    table: ir.Table,
+    spec: Table,
+    moment: dt.datetime | None = None,
+    learn_until: dt.datetime | None = None,
+    single: list[dict[str, Any]] | None = None,
 ):
-    """One table cut at `moment`, after the standard rules and those declared for it: (ibis table, changes)."""
+    """One table cut at `moment`, after the standard rules and those declared for it: (ibis table, changes).
+
+    The cleaning of a single row of it is added to `single`, where that is given.
+    """
+    steps: list[Step] = []
     visible = rows_before(table, spec.time, moment)
     context = Context(spec.columns, spec.key, spec.time, learn_until)
     cleaned, changes = clean(
-        visible, standard_rules(visible, spec.columns, spec.key), name=name, context=context, declared=False
+        visible, standard_rules(visible, spec.columns, spec.key), name=name, context=context, declared=False, steps=steps
     )
-    cleaned, more = clean(cleaned, spec.cleaning, name=name, context=context)
+    cleaned, more = clean(cleaned, spec.cleaning, name=name, context=context, steps=steps)
+    if single is not None:
+        try:
+            single.append(frozen(steps, spec.columns, visible))
+        except Exception as error:  # a rule of the project's own may hold what only Python can do
+            why = f"cannot be done to a single row, so requests have to be clean: {type(error).__name__}: {error}"[:300]
+            more.append(Change(name, "requests", [], 0, "noted", why))
     return cleaned, [c for c in changes if c.rows] + more
 
 # %% ../nbs/13_transformation.ipynb #1084da84
@@ -229,11 +246,12 @@ def prepare_rows(
     task, time = problem.task, problem.time
     assert isinstance(task, Tabular)
     learn_until = as_of - dt.timedelta(days=time.label_delay_days + time.holdout_days)
-    rows, changes = standardise(task.table, tables[task.table], problem.tables[task.table], as_of, learn_until)
+    single: list[dict[str, Any]] = []
+    rows, changes = standardise(task.table, tables[task.table], problem.tables[task.table], as_of, learn_until, single)
     own_time = problem.tables[task.table].time or time.column
     for join in task.joins:
         spec = problem.tables[join.table]
-        right, more = standardise(join.table, tables[join.table], spec, as_of, learn_until)
+        right, more = standardise(join.table, tables[join.table], spec, as_of, learn_until, single)
         rows, change = join_table(rows, right, join, time=own_time, right_time=spec.time)
         alone = rows.filter(rows["__found"].isnull()).count().to_pyarrow().as_py()
         rows = rows.drop("__found")
@@ -245,7 +263,8 @@ def prepare_rows(
     rows = rows_before(rows, column, as_of)  # a time that came with a join was not there to cut by before
     windows = time_windows(time, as_of, _first_time(rows, column, f"{problem.name}/rows")) if column else None
     key = [k for k in (column, task.entity, *problem.tables[task.table].key) if k in rows.columns]
-    return Transformed({"rows": rows.order_by(list(dict.fromkeys(key or rows.columns)))}, windows, [*changes, *more])
+    ordered = rows.order_by(list(dict.fromkeys(key or rows.columns)))
+    return Transformed({"rows": ordered}, windows, [*changes, *more], single)
 
 # %% ../nbs/13_transformation.ipynb #ec47493a
 def _with_count(change: Change, count: int, reason: str) -> Change:

@@ -136,7 +136,7 @@ def answer(settings: Settings, ledger: Ledger, lake: "Lake", statement: Problem,
         return {"answered": 0, "refused": 0, "before": len(table)}
     log = prediction_log.Log(folder)
     try:
-        _, refused = serving.score_table(pair, table.iloc[new], log, [marks[at] for at in new])
+        _, refused = serving.score_table(pair, table.iloc[new], log, [marks[at] for at in new], clean=False)
     finally:
         log.close()
     prediction_log.seal(folder)

@@ -18,6 +18,7 @@ import numpy as np
 from mlloop.core import storage
 from mlloop.core.errors import ModelError
 from mlloop.core.settings import Settings
+from mlloop.data.row_cleaning import RowCleaner
 from mlloop.models import onnx_export
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Field:
     min, max : float or None
     values : list of str or None
     meaning, unit : str
+    made : bool
+        Whether cleaning adds it to a request, so that nobody states it.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Field:
     values: list[str] | None = None
     meaning: str = ""
     unit: str = ""
+    made: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ class Release:
     fields : list of Field
     entity : str or None
         The field that names who is asked about.
+    cleaners : list of RowCleaner
+        What cleans a request as the training table was cleaned.
     """
 
     def __init__(self, card: dict[str, Any], folder: Path, digest: str):
@@ -143,6 +149,7 @@ class Release:
         self.model, self.problem, self.kind, self.form = card["model"], card["problem"], card["kind"], card["form"]
         self.entity: str | None = card.get("entity")
         self.fields = [Field(**one) for one in card["fields"]]
+        self.cleaners = [RowCleaner(part) for part in card.get("cleaning") or []]
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """One answer a row."""
@@ -421,7 +428,8 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
     import pandas as pd
 
     if kind == "time":
-        return pd.to_datetime(values).tolist()
+        # text is left to what knows its format: pandas would guess, and take the 3rd of April for the 4th of March
+        return values.tolist() if values.dtype == object else pd.to_datetime(values).tolist()
     if kind == "number":
         return values.astype("float64").tolist()
     if kind == "list":

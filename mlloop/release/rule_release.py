@@ -138,13 +138,20 @@ def rule_definition(rule: Rule, rows: pd.DataFrame, y: np.ndarray, is_class: boo
     return definition, scores
 
 # %% ../../nbs/release/rule_release.ipynb #a66a4051
-def _fields(statement: Problem, columns: Sequence[str], rows: pd.DataFrame, beside: Sequence[Field]) -> dict[str, Any]:
-    """fields and features of release.json: what requests to the model state, and what the rule reads besides."""
-    read, _ = preparation.request_form(statement, list(columns), rows)
+def _fields(
+    statement: Problem,
+    columns: Sequence[str],
+    rows: pd.DataFrame,
+    beside: Sequence[Field],
+    cleaning: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """fields, features and cleaning of release.json: what requests to the model state, and what the rule reads besides."""
+    read, _ = preparation.request_form(statement, list(columns), rows, cleaning)
     known = {field.name for field in beside}
     fields = [*beside, *(replace(field, required=False) for field in read if field.name not in known)]
     features = [Feature(field.name, onnx_export.NUMBER, field.name) for field in read]  # unchanged: SQL types them
-    return {"fields": [vars(field) for field in fields], "features": [vars(feature) for feature in features]}
+    form = {"fields": [vars(field) for field in fields], "features": [vars(feature) for feature in features]}
+    return {**form, "cleaning": preparation.cleaning_of(fields, cleaning)}
 
 # %% ../../nbs/release/rule_release.ipynb #fd1037ac
 def _classes(task: Any) -> dict[str, Any]:
@@ -205,6 +212,7 @@ def prepare_rule(
     rows: pd.DataFrame,
     items: pd.DataFrame | None = None,
     beside: Sequence[Field] = (),
+    cleaning: Sequence[dict[str, Any]] = (),
 ) -> Prepared:
     """Write the release of a rule.
 
@@ -216,6 +224,8 @@ def prepare_rule(
         The catalogue.
     beside : sequence of Field
         What requests to the model state: they stay valid when the rule predicts.
+    cleaning : sequence of dict
+        How single rows are cleaned, see `preparation.prepare`.
 
     Raises
     ------
@@ -235,7 +245,7 @@ def prepare_rule(
         raise DataError("no row has a label", f"rule {rule.name!r}", "Wait for labels")
     y, is_class = baselines.target_values(rows[task.target], task), task.kind == "classification"
     definition, expected = rule_definition(rule, rows, y, is_class)
-    card |= {"form": "rule", "rule": definition, **_fields(statement, [*definition["columns"]], rows, beside)}
+    card |= {"form": "rule", "rule": definition, **_fields(statement, [*definition["columns"]], rows, beside, cleaning)}
     card |= {"entity": task.entity, "cut": _cut(statement, y, expected), "definitions": {}, **_classes(task)}
     path, digest = releases.write(settings, statement.name, card, {})
     return _checked(path, digest, rule, rows, expected, is_class)
@@ -269,6 +279,7 @@ def ready(
             holdout = lake.read(tables["holdout"])
             rows, items = holdout.order_by(*holdout.columns).to_pandas(), None
         fields = releases.load(beside.path, beside.digest).fields if beside else []
-        return entry | {"release": prepare_rule(settings, statement, rule, rows, items, fields).digest}
+        cleaning = features.get("row_cleaning") or []
+        return entry | {"release": prepare_rule(settings, statement, rule, rows, items, fields, cleaning).digest}
     except (MlloopError, ImportError) as error:
         return entry | {"note": str(error).splitlines()[0]}

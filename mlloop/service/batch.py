@@ -1,14 +1,17 @@
 """Scoring of files and tables: read, answer with the code that answers requests, write whole or not at all."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlloop import serving
+from mlloop import ingestion, serving
+from mlloop import problem as problems
 from mlloop.core import storage
-from mlloop.core.errors import ModelError, SourceError
+from mlloop.core.errors import ModelError, ProblemError, SourceError
 from mlloop.core.settings import Settings
+from mlloop.problem import Source
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Ledger
 
@@ -55,10 +58,12 @@ def score(
         raise ModelError("no model is in production", problem, "Put one there: mlloop run")
     texts = [one.name for one in pair.form.fields if one.type == "text"] + [pair.form.entity or "user"]
     texts += ["exclude"] * (pair.form.kind == "recommendation")
-    rows = read(settings, table, texts)
+    fields = [one.name for one in pair.form.fields if not one.made]
+    rows = read(settings, table, texts, fields, _sources(settings, problem))
     kept = prediction_log.Log(prediction_log.folder_of(settings, problem)) if log else None
     try:
-        answered, refused = serving.score_table(pair, rows, kept)
+        cleaned = isinstance(table, str) and table.startswith("lake:")
+        answered, refused = serving.score_table(pair, rows, kept, clean=not cleaned)
         lost = kept.lost if kept else 0
     finally:
         if kept:
@@ -78,10 +83,32 @@ def score(
     return Done(answered, summary)
 
 
-def read(settings: Settings, table: "str | Path | pd.DataFrame", texts: Sequence[str] = ()) -> "pd.DataFrame":
-    """The rows of a file or of a table of the lake; of a CSV or JSON file the columns `texts` are taken as they are written.
+def _sources(settings: Settings, problem: str) -> list[Source]:
+    """How the files of a problem are written, going by its statement."""
+    try:
+        statement = problems.load(problems.find(problem, settings.problems))
+    except ProblemError:
+        return []
+    return [source for source in statement.sources.values() if source.kind == "files"]
+
+
+def read(
+    settings: Settings,
+    table: "str | Path | pd.DataFrame",
+    texts: Sequence[str] = (),
+    fields: Sequence[str] = (),
+    sources: Sequence[Source] = (),
+) -> "pd.DataFrame":
+    """The rows of a file or of a table of the lake; every value of a CSV file, and `texts` of JSON, as it is written.
 
     Otherwise '021' would become 21, and '21' beside a gap 21.0: another category than the one the service is told.
+
+    Parameters
+    ----------
+    fields : sequence of str
+        What a request states; says in which of several ways a CSV file is to be read.
+    sources : sequence of Source
+        How the files of the problem are written.
     """
     import pandas as pd
 
@@ -93,7 +120,8 @@ def read(settings: Settings, table: "str | Path | pd.DataFrame", texts: Sequence
 
         return Lake(settings).read(table.removeprefix("lake:")).to_pandas()
     kinds: dict[str, Any] = {
-        ".csv": lambda path: pd.read_csv(path, dtype=dict.fromkeys(texts, str)),
+        ".csv": lambda path: _csv(Path(path), texts, fields, sources),
+        ".tsv": lambda path: _csv(Path(path), texts, fields, sources),
         ".parquet": pd.read_parquet,
         ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
     }
@@ -105,6 +133,38 @@ def read(settings: Settings, table: "str | Path | pd.DataFrame", texts: Sequence
         return kind(table)
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot be read: {error}", table, NEXT) from error
+
+
+def _csv(path: Path, texts: Sequence[str], fields: Sequence[str], sources: Sequence[Source]) -> "pd.DataFrame":
+    """A text file as the statement's files are written, or with another separator where more of the fields are found so."""
+    import ibis
+
+    plain = [Source(kind="files", path=str(path), separator=mark) for mark in (None, ";", "\t", "|")]
+    ways = [ingestion.RawFile(path, "csv", path.name, source) for source in [*sources, *plain]]
+    found: list[tuple[int, int, ingestion.RawFile, list[str]]] = []
+    faults: list[SourceError] = []
+    for place, way in enumerate(ways):
+        try:
+            names = ingestion.header(way)
+        except SourceError as error:
+            faults.append(error)
+            continue
+        found.append((-len({*fields, *texts} & set(names)), place, way, names))
+    if not found:
+        raise faults[-1]
+    _, _, way, names = min(found, key=lambda one: one[:2])
+    if not names:
+        raise SourceError("cannot be read: it is empty", str(path), NEXT)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, unread = ingestion.raw_rows(ibis.duckdb.connect(), [ingestion.as_utf8(way, Path(folder))], names)
+        lost = unread.limit(3).to_pyarrow().to_pylist()
+        if lost:
+            told = "; ".join(f"line {one['_row']}: {one['_reason']}" for one in lost)
+            raise SourceError(f"cannot be read: {told}", str(path), "Fix the lines, then score it again")
+        frame = rows.order_by("_row").select(*names).to_pandas().astype(object)
+    for name in set(names) - set(texts):
+        frame[name] = frame[name].where(~frame[name].str.strip().str.lower().isin(ingestion.MISSING))
+    return frame.where(frame.notna(), None)
 
 
 def write(frame: "pd.DataFrame", path: Path) -> None:

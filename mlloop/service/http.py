@@ -24,7 +24,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -111,7 +111,7 @@ class Endpoint:
     def __init__(self, settings: Settings, ledger: Ledger, problem: str, figures: Figures, sync: bool):
         self.settings, self.ledger, self.problem, self.figures = settings, ledger, problem, figures
         self.pair: serving.Pair | None = None
-        self.checker: TypeAdapter | None = None
+        self.checker: serving.Checker | None = None
         self.fault: str | None = None
         self.log = prediction_log.Log(prediction_log.folder_of(settings, problem), sync)
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -137,7 +137,7 @@ class Endpoint:
         checker = None if pair is None else serving.checker(pair.form)
         return lambda: self._take(pair, checker)
 
-    def _take(self, pair: serving.Pair | None, checker: TypeAdapter | None) -> None:
+    def _take(self, pair: serving.Pair | None, checker: serving.Checker | None) -> None:
         if self.pair is not None:
             self.figures.swaps.labels(self.problem).inc()
         self.pair, self.checker = pair, checker
