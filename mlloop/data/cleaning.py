@@ -32,7 +32,7 @@ class Step:
     """What one rule does to `table`: `values` replace columns, `added` are new ones, rows where `keep` is not true leave.
 
     Rows that have already left `table` are in `gone`. A `costly` step is computed once and stored. `on` is the table that the
-    rule was given; `unseen` says what becomes of a value that no row of it holds, where that is another than in `values`.
+    rule was given, and `is_standard` whether no person declared it; `unseen` says what becomes of a value that no row of it holds, where that is another than in `values`.
     """
 
     table: ir.Table
@@ -42,6 +42,7 @@ class Step:
     costly: bool = False
     gone: ir.Table | None = None
     on: ir.Table | None = None
+    is_standard: bool = False
     unseen: Mapping[str, ir.Value] = field(default_factory=dict)
 
 # %% ../../nbs/data/cleaning.ipynb #d8e5f675
@@ -137,7 +138,7 @@ def clean(
     for declaration in rules:
         step = _run_rule(table, declaration, name, context)
         if steps is not None:
-            steps.append(replace_dataclass(step, on=table))
+            steps.append(replace_dataclass(step, on=table, is_standard=not declared))
         step = _materialised(step) if step.costly else step
         changes = _changes(step, declaration, name, declared)
         table = _apply_step(table, step, changes)

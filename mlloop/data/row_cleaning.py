@@ -42,39 +42,28 @@ def frozen(steps: Sequence[Step], columns: Mapping[str, Column], raw: ir.Table) 
     -------
     dict
         columns (name -> the type it begins and ends with, its contract), added (names of new columns), reads (name -> the raw
-        columns that it follows from), and sql over a table `asked`.
+        columns that it follows from), and groups of columns that depend on one another: inputs, outputs, whether a rule touches
+        them, and sql over a table `asked`.
     """
     names = [name for name in columns if name in raw.columns]
-    place = {name: f"c{i}" for i, name in enumerate(names)}
     begins = {name: str(raw[name].type()) for name in names}
-    ends = dict(begins)
     single = [_values_of(step) for step in steps]
-    for values in single:
-        ends |= {name: str(value.type()) for name, value in values.items()}
-    typed = {name: ends[name] for name in names if ends[name] != "string"}
-    schema = {"_row": "int64"} | {place[n]: "string" for n in names} | {f"{place[n]}_typed": t for n, t in typed.items()}
-    asked = ibis.table(schema, name="asked")
-    text = {name: text_or_null(asked[place[name]], columns[name]) for name in names}
-    start = {name: _begun(asked, place[name], text[name], columns[name], begins[name], name in typed) for name in names}
-    table, reads = asked.mutate(**start), {name: {name} for name in names}
+    ends, reads = dict(begins), {name: {name} for name in names}
     for step, values in zip(steps, single, strict=True):
-        moved = {}
+        ends |= {name: str(value.type()) for name, value in values.items()}
         for name, value in values.items():
-            read = {field.name for field in value.op().find(ops.Field) if field.rel == step.on.op()} if step.on is not None else set()
-            reads[name] = set().union(*(reads.get(one, set()) for one in read)) | (reads.get(name, set()) if name in step.values else set())
-            moved[name] = value.op().replace({step.on.op(): table.op()}).to_expr()  # type: ignore[union-attr]
-            if name in typed and table[name].type().is_string() and not moved[name].type().is_string():
-                moved[name] = ibis.coalesce(table[f"{place[name]}_typed"], moved[name])
-        table = table.mutate(**moved) if moved else table
-    added = [name for values in single for name in values if name not in names]
-    wrong = {f"{place[n]}_wrong": text[n].notnull() & start[n].isnull() for n in names if columns[n].type in TYPE_ERRORS}
-    shown = list(dict.fromkeys([*names, *added]))
-    made = table.mutate(**wrong).select("_row", *shown, *wrong)
+            read = {field.name for field in value.op().find(ops.Field)}
+            own = reads.get(name, set()) if name in step.values else set()
+            reads[name] = own.union(*(reads.get(one, set()) for one in read))
+    kinds = {name: (columns[name], begins[name], ends[name]) for name in names}
+    chosen = [(step, values) for step, values in zip(steps, single, strict=True) if values]
+    groups = [_group(inputs, outputs, chosen, kinds) for inputs, outputs in _groups({n: sorted(r) for n, r in reads.items()})]
+    contracts = {name: columns[name].model_dump(mode="json", exclude_defaults=True) for name in names}
     return {
-        "columns": {n: {"begins": begins[n], "ends": ends[n], "contract": columns[n].model_dump(mode="json", exclude_defaults=True)} for n in names},
-        "added": list(dict.fromkeys(added)),
-        "reads": {name: sorted(reads[name]) for name in shown},
-        "sql": str(ibis.to_sql(made, dialect="duckdb")),
+        "columns": {n: {"begins": begins[n], "ends": ends[n], "contract": contracts[n]} for n in names},
+        "added": [name for name in reads if name not in names],
+        "reads": {name: sorted(read) for name, read in reads.items()},
+        "groups": groups,
     }
 
 # %% ../../nbs/data/row_cleaning.ipynb #bc772476
@@ -84,11 +73,34 @@ def _values_of(step: Step) -> dict[str, ir.Value]:
     return {name: value for name, value in values.items() if is_single(step, value)}
 
 # %% ../../nbs/data/row_cleaning.ipynb #9804a0c2
-def _begun(asked: ir.Table, place: str, text: ir.Value, column: Column, begins: str, is_typed: bool) -> ir.Value:
-    """A raw column as ingestion would have it."""
-    if begins == "string":
-        return text
-    return ibis.coalesce(asked[f"{place}_typed"] if is_typed else ibis.null(begins), parse_value(text, column).cast(begins))
+def _group(inputs: list[str], outputs: list[str], steps: list, kinds: Mapping[str, tuple[Column, str, str]]) -> dict[str, Any]:
+    """The SQL of columns that depend on one another, each step on a table of its own: merged, they would repeat the earlier ones."""
+    schema, start, wrong = {"_row": "int64"}, {}, {}
+    for i, name in enumerate(inputs):
+        schema |= {f"c{i}": "string"} | ({f"c{i}_typed": kinds[name][2]} if kinds[name][2] != "string" else {})
+    asked = ibis.table(schema, name="asked")
+    for i, name in enumerate(inputs):
+        column, begins, ends = kinds[name]
+        text = text_or_null(asked[f"c{i}"], column)
+        parsed = text if begins == "string" else parse_value(text, column).cast(begins)
+        start[name] = ibis.coalesce(asked[f"c{i}_typed"].cast(begins), parsed) if begins != "string" and ends != "string" else parsed
+        wrong |= {f"c{i}_wrong": text.notnull() & parsed.isnull()} if column.type in TYPE_ERRORS else {}
+    parts = [asked.mutate(**start, **wrong)]
+    table, touched = ibis.table(parts[0].schema(), name="s0"), False
+    for step, values in steps:
+        moved = {}
+        for name in (one for one in values if one in outputs):
+            moved[name] = values[name].op().replace({step.on.op(): table.op()}).to_expr()
+            touched = touched or not step.is_standard
+            if name in inputs and table[name].type().is_string() and not moved[name].type().is_string():
+                moved[name] = ibis.coalesce(table[f"c{inputs.index(name)}_typed"], moved[name])
+        if moved:
+            parts.append(table.mutate(**moved))
+            table = ibis.table(parts[-1].schema(), name=f"s{len(parts) - 1}")
+    chain = ", ".join(f"s{i} AS ({ibis.to_sql(part, dialect='duckdb', pretty=False)})" for i, part in enumerate(parts))
+    shown = ", ".join(_quoted(name) for name in ["_row", *outputs, *wrong])
+    sql = f"WITH {chain} SELECT {shown} FROM s{len(parts) - 1} ORDER BY _row"
+    return {"inputs": inputs, "outputs": outputs, "touched": touched, "sql": sql}
 
 # %% ../../nbs/data/row_cleaning.ipynb #f8c3f118
 MOST_REMEMBERED = 20_000
@@ -100,20 +112,17 @@ class RowCleaner:
     Parameters
     ----------
     made : dict
-        As `frozen` gives it.
+        As `frozen` gives it; `wanted` may say which columns are needed.
     """
 
     def __init__(self, made: Mapping[str, Any]):
         import duckdb
 
-        self.columns, self.added, self.reads, self.sql = made["columns"], made["added"], made["reads"], made["sql"]
-        self.names, wanted = list(self.columns), set(made.get("wanted") or self.reads)
-        self.groups = [(i, [name for name in o if name in wanted]) for i, o in _groups(self.reads) if wanted & set(o)]
-        shown = ["_row", *(name for _, outputs in self.groups for name in outputs)]
-        shown += [f"c{i}_wrong" for i, n in enumerate(self.names) if n in wanted and self.columns[n]["contract"]["type"] in TYPE_ERRORS]
-        self.sql = f"SELECT {', '.join(map(_quoted, shown))} FROM ({self.sql}) ORDER BY _row"
+        self.columns, self.wanted = made["columns"], set(made.get("wanted") or made["reads"])
+        self.groups = [group for group in made["groups"] if self.wanted & set(group["outputs"])]
         self.known: list[dict[tuple, tuple]] = [{} for _ in self.groups]
         self.con = duckdb.connect(config={"enable_external_access": "false", "threads": 1})
+        self.con.execute("PRAGMA disable_optimizer")  # it takes a hundred times longer than the one row
         self.lock = threading.Lock()
 
     def clean(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -121,53 +130,53 @@ class RowCleaner:
 
         A column that a row does not state counts as missing, and is stated afterwards only where cleaning gives it a value.
         """
+        cleaned: list[dict[str, Any]] = [dict(row) for row in rows]
+        wrong: list[dict[str, str]] = [{} for _ in rows]
         with self.lock:
-            for known in self.known:
+            for group, known in zip(self.groups, self.known, strict=True):
                 if len(known) > MOST_REMEMBERED:
                     known.clear()
-            return self._cleaned(rows)
-
-    def _cleaned(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-        keys = [[tuple(_key(row.get(name)) for name in inputs) for inputs, _ in self.groups] for row in rows]
-        unknown = [i for i, own in enumerate(keys) if any(k not in known for k, known in zip(own, self.known, strict=True))]
-        if unknown:
-            self._learn([rows[i] for i in unknown], [keys[i] for i in unknown])
-        cleaned, wrong = [], []
-        for row, own in zip(rows, keys, strict=True):
-            made, told = dict(row), {}
-            for (_, outputs), key, known in zip(self.groups, own, self.known, strict=True):
-                for name, value, reason in zip(outputs, *known[key], strict=True):
-                    if value is not None or name in made:
-                        made[name] = value
-                    if reason:
-                        told[name] = reason
-            cleaned.append(made)
-            wrong.append(told)
+                self._clean(group, known, rows, cleaned, wrong)
         return cleaned, wrong
 
-    def _learn(self, rows: Sequence[Mapping[str, Any]], keys: list[list[tuple]]) -> None:
-        """Compute the rows, and remember what became of each group of columns."""
+    def _clean(self, group, known, rows, cleaned, wrong) -> None:
+        keys = [tuple(_key(row.get(name)) for name in group["inputs"]) for row in rows]
+        if not group["touched"]:  # only parsed: what has its type already stays
+            keys = [key if any(part and part[0] == "str" for part in key) else None for key in keys]
+        unknown = {key: row for key, row in zip(keys, rows, strict=True) if key is not None and key not in known}
+        if unknown:
+            self._learn(group, known, unknown)
+        for key, made, told in zip(keys, cleaned, wrong, strict=True):
+            if key is None:
+                made |= {name: _plain(made[name]) for name in group["inputs"] if name in made}
+                continue
+            values, reasons = known[key]
+            made |= {n: v for n, v in values.items() if n in made or (v is not None and n in self.wanted)}
+            told |= reasons
+
+    def _learn(self, group, known, unknown: Mapping[tuple, Mapping[str, Any]]) -> None:
+        """Compute what becomes of values that were not met before, and remember it."""
         import pyarrow as pa
 
+        rows = list(unknown.values())
         parts: dict[str, Any] = {"_row": pa.array(range(len(rows)), pa.int64())}
-        for i, name in enumerate(self.names):
+        for i, name in enumerate(group["inputs"]):
             values, ends = [row.get(name) for row in rows], self.columns[name]["ends"]
             parts[f"c{i}"] = pa.array([_written(v, ends) for v in values], pa.string())
             if ends != "string":
                 parts[f"c{i}_typed"] = pa.array([_typed(v, ends) for v in values], ARROW[ends.split("(")[0]]())
         self.con.register("asked", pa.table(parts))
         try:
-            got = self.con.sql(self.sql).to_arrow_table().to_pydict()
+            got = self.con.sql(group["sql"]).to_arrow_table().to_pydict()
         finally:
             self.con.unregister("asked")
-        for at, own in enumerate(keys):
-            for (_, outputs), key, known in zip(self.groups, own, self.known, strict=True):
-                known[key] = ([_plain(got[name][at]) for name in outputs], [self._reason(name, got, at) for name in outputs])
-
-    def _reason(self, name: str, got: Mapping[str, list], at: int) -> str:
-        if name not in self.columns or not got.get(f"c{self.names.index(name)}_wrong", {at: False})[at]:
-            return ""
-        return TYPE_ERRORS[self.columns[name]["contract"]["type"]]
+        for at, key in enumerate(unknown):
+            reasons = {
+                name: TYPE_ERRORS[self.columns[name]["contract"]["type"]]
+                for i, name in enumerate(group["inputs"])
+                if got.get(f"c{i}_wrong", {at: False})[at]
+            }
+            known[key] = ({name: _plain(got[name][at]) for name in group["outputs"]}, reasons)
 
 # %% ../../nbs/data/row_cleaning.ipynb #5924b27f
 def _arrow_types() -> dict[str, Any]:
