@@ -139,7 +139,8 @@ def _data(data: dict[str, int], statement: Problem) -> list[Check]:
     checks = []
     for key, (name, least) in minimum.items():
         n = data.get(key, 0)
-        passed = True if n >= least else None if statement.is_guess(f"need.min_{MINIMUM[key]}") else False
+        fewest = min(least, baselines.FEWEST.get(key, 0))
+        passed = True if n >= least else None if n >= fewest and statement.is_guess(f"need.min_{MINIMUM[key]}") else False
         guessed = " (a guess of mlloop new: it warns)" if passed is None else ""
         reason = "" if passed else f"There are {n:,} {name}, {least:,} are needed{guessed}."
         change = "" if passed else f"needs {least:,} {name}, there are {n:,}"

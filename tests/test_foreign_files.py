@@ -3,11 +3,12 @@
 import datetime as dt
 import gzip
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop import problem
+from mlloop import need_gate, problem, transformation
 from mlloop.core.errors import DataError
 from mlloop.scaffold import dialect, notation, project_files, survey
 from mlloop.scaffold.notation import Hint
@@ -222,3 +223,18 @@ def test_any_gzip_is_read_like_its_file(tmp_path):
 @pytest.mark.parametrize("name", ["zip", "class", "list", "pandas"])
 def test_a_projects_package_hides_no_builtin_keyword_or_library(name):
     assert project_files._package(name) == f"{name}_project"
+
+
+@pytest.mark.parametrize(("n", "positives"), [(12, 4), (2000, 5)])
+def test_too_few_rows_or_positives_are_a_no_that_says_how_many_are_needed(tmp_path, n, positives):
+    frame = people(n).assign(churned=0)
+    frame.loc[np.linspace(0, n - 1, positives, dtype=int), "churned"] = 1
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    options = project_files.ProjectOptions(str(tmp_path / "p.csv"), target="churned", time="signed_up_at")
+    made = project_files.new(tmp_path / "few", options)
+    statement = problem.load(made.root / "problems/few.yaml")
+    table = ibis.duckdb.connect().create_table("rows", frame.assign(signed_up_at=pd.to_datetime(frame["signed_up_at"])))
+    first = pd.Timestamp(frame["signed_up_at"].min()).to_pydatetime()
+    windows = transformation.time_windows(statement.time, problem.utc(statement.time.as_of), first)
+    verdict = need_gate.decide(need_gate.contest(statement, {"rows": table}, windows), statement)
+    assert verdict["verdict"] == "no" and any("rows of the rarer class, 20 are needed" in reason for reason in verdict["reasons"])
