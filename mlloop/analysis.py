@@ -160,14 +160,23 @@ def leak_signs(
     rows: pd.DataFrame, y: pd.Series, time: str | None, kind: str, columns: Mapping[str, Column], seed: int = 0
 ) -> dict[str, Sign]:
     """The sign of each column that knows the target too well, by the statement's word first and then by its values."""
-    word = {name: columns[name].known if name in columns else None for name in rows}
-    signs = {n: Sign(n, True, "declared to be known only after the target") for n in rows if word[n] == "after"}
-    signs |= {n: Sign(n, True, "names rows: nearly every value is different") for n in rows if n != time and word[n] is None and _names_rows(rows[n])}
+    names = [str(name) for name in rows]
+    word = {name: columns[name].known if name in columns else None for name in names}
+    signs = {n: Sign(n, True, "declared to be known only after the target") for n in names if word[n] == "after"}
+    signs |= {
+        n: Sign(n, True, "names rows: nearly every value is different")
+        for n in names
+        if n != time and word[n] is None and _names_rows(rows[n])
+    }
     others = rows.drop(columns=[n for n in signs])
     for sign in leaks.find(others, y, kind, rows[time] if time else None, seed):
         if sign.column != time and word[sign.column] != "before":
             signs[sign.column] = sign
-    unsure = {n: Sign(n, False, "is declared to be unsure: is it known before the prediction?") for n in rows if word[n] == "unsure"}
+    unsure = {
+        n: Sign(n, False, "is declared to be unsure: is it known before the prediction?")
+        for n in names
+        if word[n] == "unsure"
+    }
     return unsure | signs
 
 # %% ../nbs/14_analysis.ipynb #2e43caf1
@@ -359,7 +368,10 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     )
     sentences = [f"{facts['rows']:,} rows to learn from; {what}.", *_findings_of_association(problem, facts)]
     sentences += [f"Suspect: {s['column']} {s['sign']}." for s in facts["suspects"]]
-    sentences += [f"Asked: {s['column']} {s['sign'].rstrip('?.')}. Say it in the statement: known: before, or known: after." for s in facts.get("asked", [])]
+    sentences += [
+        f"Asked: {s['column']} {s['sign'].rstrip('?.')}. Say it in the statement: known: before, or known: after."
+        for s in facts.get("asked", [])
+    ]
     if facts["segments"] and facts["segments"][0]["apart"] > 0:
         s = facts["segments"][0]
         form = percent if kind == "classification" else number

@@ -37,7 +37,20 @@ import pyarrow.parquet as pq
 from pandera.errors import SchemaError
 
 from .core import extensions
-from .data.parsing import FALSE, INTEGER, ISO, LAKE_TYPES, MISSING, NUMBER, OFFSET, SPACES, TRUE, TYPE_ERRORS, parse_value, text_or_null
+from mlloop.data.parsing import (
+    FALSE,
+    INTEGER,
+    ISO,
+    LAKE_TYPES,
+    MISSING,
+    NUMBER,
+    OFFSET,
+    SPACES,
+    TRUE,
+    TYPE_ERRORS,
+    parse_value,
+    text_or_null,
+)
 from .core.errors import ContractError, SourceError
 from .core.formatting import number, percent
 from .store.lake import Lake, TableRef
@@ -134,7 +147,6 @@ def _open(raw: RawFile, encoding: str, errors: str = "strict"):
     opened = gzip.open if raw.path.name.endswith(".gz") else open
     return opened(raw.path, "rt", encoding=encoding, errors=errors, newline="")
 
-
 # %% ../nbs/12_ingestion.ipynb #ff81aa18
 def is_utf8(source: Source) -> bool:
     """Whether its text is declared to be UTF-8."""
@@ -173,7 +185,7 @@ def _first_line(raw: RawFile) -> list[str]:
             handle.readline()
         if not source.quote and source.escape == "\\":
             return next(unescaped(handle, separator(raw)), [])
-        quoting = csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE
+        quoting: Any = csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE
         return next(csv.reader(handle, delimiter=separator(raw), quotechar=source.quote or None, quoting=quoting), [])
 
 # %% ../nbs/12_ingestion.ipynb #7623ed7f
@@ -384,7 +396,7 @@ def _csv(scan, names, columns, numbered_files) -> str:
 
 # %% ../nbs/12_ingestion.ipynb #1d042a4d
 def _jsonl(scan, columns, numbered_files) -> str:
-    keys = {}
+    keys: dict[str, str] = {}
     for _, raw in numbered_files:
         keys |= dict(zip(header(raw), _keys(raw), strict=True))
     paths = "[" + ", ".join(_literal('$."' + keys.get(c, c).replace('"', '\\"') + '"') for c in columns) + "]"
@@ -665,7 +677,9 @@ def schema_changes(
         names = header(raw)
         if not names:
             continue
-        expected = [n for n, c in table.columns.items() if not (c.made_of or c.row_seconds)] if before is None else before
+        expected = (
+            [n for n, c in table.columns.items() if not (c.made_of or c.row_seconds)] if before is None else before
+        )
         lost = [c for c in expected if c not in names and not _mentions(raw, c)]
         added = [c for c in names if c not in expected]
         paired = {column: _renamed(column, added) for column in lost}

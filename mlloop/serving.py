@@ -104,7 +104,8 @@ class Checker:
     """
 
     def __init__(self, release: Release):
-        self.adapter, self.cleaners = TypeAdapter(request_type(release)), release.cleaners
+        self.adapter: TypeAdapter[Any] = TypeAdapter(request_type(release))
+        self.cleaners = release.cleaners
         self.made = {field.name for field in release.fields if field.made}
         self.strict = {
             field.name: (field, TypeAdapter(_strict(field)))
@@ -145,7 +146,9 @@ class Checker:
             if not isinstance(text, str):
                 continue
             if name in unread and not (field.type == "time" and ISO_DAY.match(text)):
-                mistakes.append({"type": UNREAD[field.type], "loc": (name,), "input": text, "ctx": {"error": "no such form"}})
+                mistakes.append(
+                    {"type": UNREAD[field.type], "loc": (name,), "input": text, "ctx": {"error": "no such form"}}
+                )
                 continue
             value = text if name in unread else made.get(name)
             try:
@@ -160,7 +163,7 @@ def checker(release: Release) -> Checker:
     return Checker(release)
 
 # %% ../nbs/24_serving.ipynb #3a6ed003
-def _line(item: dict[str, Any]) -> Any:
+def _line(item: Any) -> Any:
     """One mistake of a value, as pydantic takes it."""
     return {"type": item["type"], "input": item["input"], "ctx": item.get("ctx", {})}
 
@@ -431,13 +434,12 @@ def _valid(
     cleaned = iter(checks.cleaned(kept) if clean else kept)
     good, positions = [], []
     for at, one in enumerate(stated, start):
-        row = one if isinstance(one, ValidationError) else next(cleaned)
-        if not isinstance(row, ValidationError):
-            good.append(row)
+        checked: Any = one if isinstance(one, ValidationError) else next(cleaned)
+        if not isinstance(checked, ValidationError):
+            good.append(checked)
             positions.append(at)
         else:
-            error = row
-            reasons = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in request_errors(error)]
+            reasons = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in request_errors(checked)]
             refused.append({"row": at, "reason": "; ".join(reasons)})
     return good, positions
 

@@ -271,7 +271,9 @@ def prepare_rows(statement: Problem, rows: pd.DataFrame, suspects=()) -> Rows:
     calendar = is_calendar(statement)
     seasonal = None
     if last is not None and times is not None and calendar:
-        seasonal = seasonal_values(y, times, rows[task.entity] if task.entity else None, statement.time.label_delay_days)
+        seasonal = seasonal_values(
+            y, times, rows[task.entity] if task.entity else None, statement.time.label_delay_days
+        )
     together = None if time else together_codes(rows, groups)
     return Rows(
         X, y, scores, last, times, groups, task.kind, statement.success.metric, left_out, seasonal, together, calendar
@@ -330,14 +332,16 @@ MAX_GROUPING, FEWEST_PER_GROUP = 12, 10
 
 def best_category(X: pd.DataFrame, y: np.ndarray) -> list[str]:
     """The one or two columns of few values whose groups differ most in the target, by variance between them corrected for chance."""
-    few = [c for c in X if X[c].nunique() <= MAX_CATEGORIES and (X[c].dtype.kind not in "f" or X[c].nunique() <= 31)]
+    few = [
+        str(c) for c in X if X[c].nunique() <= MAX_CATEGORIES and (X[c].dtype.kind not in "f" or X[c].nunique() <= 31)
+    ]
     if not few:
         return []
-    gain = {(c,): _between(_keys(X, [c]), y) for c in few}
+    gain: dict[tuple[str, ...], float] = {(c,): _between(_keys(X, [c]), y) for c in few}
     first = sorted(few, key=lambda c: -gain[(c,)])[:MAX_GROUPING]
     for i, a in enumerate(first[:4]):
         gain |= {(a, b): _between(_keys(X, [a, b]), y) for b in first[i + 1 :]}
-    return list(max(gain, key=lambda names: gain[names]))
+    return list(max(gain.items(), key=lambda pair: pair[1])[0])
 
 
 def _keys(X: pd.DataFrame, names: list[str]) -> pd.Series:
@@ -401,6 +405,7 @@ def _of_history(which: str):
 
 
 def _of_hours(rows: Rows, train, test, seed):
+    assert rows.time is not None  # the rule is made only where rows have a time
     keys, average = hour_keys(rows.time), _average(rows)
     return group_average(keys.iloc[train], rows.y[train], keys.iloc[test], average, average(rows.y[train]))
 
@@ -423,7 +428,9 @@ def _of_tree(build):
         X, y = rows.X.set_axis([f"f{i}" for i in range(rows.X.shape[1])], axis=1), rows.y[train[-MAX_TRAINING_ROWS:]]
         if len(np.unique(y)) < 2 or not X.shape[1]:
             return np.full(len(test), y.mean())
-        return predict_scores(build(rows.kind, rows.metric, seed).fit(X.iloc[train[-MAX_TRAINING_ROWS:]], y), X.iloc[test])
+        return predict_scores(
+            build(rows.kind, rows.metric, seed).fit(X.iloc[train[-MAX_TRAINING_ROWS:]], y), X.iloc[test]
+        )
 
     return scores
 
@@ -433,7 +440,9 @@ def tuning_rows(train: np.ndarray) -> np.ndarray:
     return train[-max(1, len(train) // 5) :]
 
 # %% ../../nbs/comparison/baselines.ipynb #0da34b4d
-def statistic_scores(rows: Rows, train: np.ndarray, test: np.ndarray, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def statistic_scores(
+    rows: Rows, train: np.ndarray, test: np.ndarray, seed: int = 0
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Each simple rule's scores of the tuning rows, learnt without them, and of the test rows."""
     tuning = tuning_rows(train)
     before = train[: -len(tuning)] if len(train) > len(tuning) else train

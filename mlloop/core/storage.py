@@ -108,7 +108,7 @@ def tighten(*folders: Path | str) -> int:
     Links are not followed, and what belongs to somebody else is left.
     """
     changed = 0
-    for top in map(os.fspath, folders):
+    for top in (os.fspath(folder) for folder in folders):
         waiting = [top] if os.path.isdir(top) and not os.path.islink(top) else []
         changed += sum(map(_tightened, waiting))
         while waiting:

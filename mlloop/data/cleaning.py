@@ -559,7 +559,9 @@ def number(
         digits = text.re_extract(r"[-+]?(?:[0-9][0-9.,' ]*|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?", 0).re_replace(r"['\s]", "")
         digits = digits.re_replace(r"[.,]$", "")
         point, group = (r"\.", ",") if decimal == "." else (",", r"\.")
-        written = digits.re_search(rf"^[-+]?([0-9]*|[0-9]{{1,3}}({group}[0-9]{{3}})+)({point}[0-9]*)?([eE][-+]?[0-9]+)?$")
+        written = digits.re_search(
+            rf"^[-+]?([0-9]*|[0-9]{{1,3}}({group}[0-9]{{3}})+)({point}[0-9]*)?([eE][-+]?[0-9]+)?$"
+        )
         digits = digits.re_replace(group, "").replace(",", ".")
         value = ibis.ifelse(written, digits, ibis.null("string")).try_cast("float64")
         value = ibis.ifelse(text.re_search(NEGATIVE), -value.abs(), value)

@@ -18,7 +18,7 @@ DEPENDENT = 0.1  # the correlation of neighbours from which rows must not be shu
 MIN_RUNS = 0.05  # fewer runs than this share of those by chance: the file is sorted by the target
 
 
-def neighbour_correlation(y: Sequence[float]) -> float:
+def neighbour_correlation(y: Sequence[float] | pd.Series) -> float:
     """How far neighbours in the file resemble each other beyond the rows around them: a correlation, 0 where they do not."""
     values = pd.Series(np.asarray(y, dtype=float)).dropna().reset_index(drop=True)
     if len(values) < 3 * WINDOW or values.nunique() < 2:
@@ -35,7 +35,7 @@ def neighbour_correlation(y: Sequence[float]) -> float:
     return alike if alike > 6 / np.sqrt(len(rest)) else 0.0
 
 # %% ../../nbs/data/dependence.ipynb #a78db2f5
-def stands_in_order(y: Sequence[float]) -> bool:
+def stands_in_order(y: Sequence[float] | pd.Series) -> bool:
     """Whether neighbours in the file depend on each other so much that rows must not be shuffled."""
     return neighbour_correlation(y) >= DEPENDENT
 

@@ -140,7 +140,7 @@ def flag_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     if not 0 < y.mean() < 0.6:
         return []
     found: dict[str, pd.Series] = {}
-    for name in rows:
+    for name in map(str, rows):
         if rows[name].nunique() == 2:
             rare = rows[name] == rows[name].value_counts().index[-1]
             if rare.sum() >= 5 and y[rare].mean() >= 0.97:
@@ -209,8 +209,8 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
     near : sequence of str
         Columns that are near the target alone: they are judged alone.
     """
-    numbers = [n for n in rows if is_number(rows[n]) and rows[n].nunique() > 5 and n not in near][:MAX_PAIRED]
-    times = [n for n in rows if pd.api.types.is_datetime64_any_dtype(rows[n])][:MAX_PAIRED]
+    numbers = [str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 5 and n not in near][:MAX_PAIRED]
+    times = [str(n) for n in rows if pd.api.types.is_datetime64_any_dtype(rows[n])][:MAX_PAIRED]
     picked = y.index if len(y) <= PAIRED_ROWS else y.sample(PAIRED_ROWS, random_state=seed).index
     if len(picked) < (50 if kind == "regression" else FEW) or y[picked].nunique() < 2:
         return []
@@ -218,7 +218,7 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
     moments = pd.DataFrame({n: _seconds(rows.loc[picked, n]) for n in times}, index=picked)
     found: dict[str, Sign] = {}
     for frame, able in ((moments, ("less",)), (some, ("less", "over", "times"))):
-        for first, second in itertools.combinations(frame, 2):
+        for first, second in itertools.combinations(map(str, frame), 2):
             if first in found or second in found:
                 continue
             word = _pair_word(frame[first], frame[second], y[picked], kind, able)
@@ -294,7 +294,7 @@ def _which(frame: pd.DataFrame, first: str, second: str, word: str, y: pd.Series
 def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     """Numbers that are the mean, count or sum of the target over groups of another column, with the row or without it."""
     n, found = len(y), []
-    numbers = [c for c in rows if is_number(rows[c]) and rows[c].nunique() > 2]
+    numbers = [str(c) for c in rows if is_number(rows[c]) and rows[c].nunique() > 2]
     grouping = [c for c in rows if 3 <= rows[c].nunique() <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
     for name in numbers:
         values = rows[name].astype(float)
@@ -320,14 +320,18 @@ def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:
     if inner > 1e-12 * max(v.var(), 1e-300) * 1e3 and inner > 1e-3 * v.var():
         others = size[codes] > 1
         rest = (total[codes] - t)[others] / (size[codes][others] - 1)
-        alike = np.corrcoef(rest, v[others])[0, 1] if others.sum() > 50 and rest.std() > 0 and v[others].std() > 0 else 0.0
+        alike = (
+            np.corrcoef(rest, v[others])[0, 1] if others.sum() > 50 and rest.std() > 0 and v[others].std() > 0 else 0.0
+        )
         return "is the mean of the target over the other rows of its" if alike > 0.98 and len(size) > 10 else ""
     mean = total / size
     if mean.std() == 0 or mean_v.std() == 0 or len(size) < 8:
         return ""
     w = size / size.sum()
     centre = lambda x: x - (w * x).sum()
-    alike = (w * centre(mean) * centre(mean_v)).sum() / np.sqrt((w * centre(mean) ** 2).sum() * (w * centre(mean_v) ** 2).sum())
+    alike = (w * centre(mean) * centre(mean_v)).sum() / np.sqrt(
+        (w * centre(mean) ** 2).sum() * (w * centre(mean_v) ** 2).sum()
+    )
     return "is the mean of the target over the rows of its" if abs(alike) > 0.98 else ""
 
 # %% ../../nbs/data/leaks.ipynb #1cca57f0
@@ -350,7 +354,9 @@ def field_strength(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: st
     early, late = np.flatnonzero(~later)[-FIELD_ROWS:], np.flatnonzero(later)[:FIELD_ROWS]
     if not X.shape[1] or y.iloc[early].nunique() < 2:
         return 0.0
-    how: dict[str, Any] = dict(n_estimators=80, num_leaves=15, learning_rate=0.1, min_child_samples=max(3, min(20, len(early) // 20)), n_jobs=1)
+    how: dict[str, Any] = dict(
+        n_estimators=80, num_leaves=15, learning_rate=0.1, min_child_samples=max(3, min(20, len(early) // 20)), n_jobs=1
+    )
     how |= dict(deterministic=True, force_row_wise=True, random_state=seed, verbosity=-1)
     if kind == "regression":
         scores = LGBMRegressor(**how).fit(X.iloc[early], y.iloc[early]).predict(X.iloc[late])
@@ -374,7 +380,9 @@ def towering_sign(name: str, alone: float, others: float, kind: str, rows: int =
     figure = "ROC AUC" if kind == "classification" else "R2"
     perfect = strength(NEAR_PERFECT[kind] if rows >= FEW else 0.995, kind)
     if alone >= perfect and 1 - others > 3 * (1 - alone) + 0.05:
-        return Sign(name, True, f"alone tells the target of later rows ({figure} {shown}; all other columns together {rest})")
+        return Sign(
+            name, True, f"alone tells the target of later rows ({figure} {shown}; all other columns together {rest})"
+        )
     if alone >= TOWERS and alone >= 1.25 * others:
         told = f"alone tells more than all other columns together ({figure} {shown} against {rest})"
         return Sign(name, False, told)
@@ -433,10 +441,13 @@ def _equations(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | N
     yield from pair_signs(rows[left], y, kind, seed)
 
 # %% ../../nbs/data/leaks.ipynb #0d9305ed
-def _alone(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str, order: pd.Series | None, seed: int) -> dict[str, Sign]:
+def _alone(
+    rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str, order: pd.Series | None, seed: int
+) -> dict[str, Sign]:
     """The columns that tower over all the others."""
     own = order.name if order is not None else None
-    alone = {n: strength(forward_score(group_codes(rows[n]), y, later, kind), kind) for n in rows if n != own}
+    names = [str(n) for n in rows if n != own]
+    alone = {n: strength(forward_score(group_codes(rows[n]), y, later, kind), kind) for n in names}
     strong = sorted((n for n in alone if alone[n] >= TOWERS), key=lambda n: -alone[n])[:6]
     perfect = [n for n in strong if alone[n] >= strength(NEAR_PERFECT[kind], kind)]
     found: dict[str, Sign] = {}
@@ -454,5 +465,5 @@ def _alone(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str, order
 def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:
     """The strong columns that say the same as another one: seconds and minutes of one duration."""
     codes = group_codes(rows[name])
-    alike = lambda other: abs(np.nan_to_num(stats.spearmanr(codes, group_codes(rows[other])).statistic)) > 0.95
+    alike = lambda other: abs(np.nan_to_num(stats.spearmanr(codes, group_codes(rows.loc[:, other])).statistic)) > 0.95
     return [other for other in strong if other != name and alike(other)]

@@ -57,7 +57,9 @@ def frozen(steps: Sequence[Step], columns: Mapping[str, Column], raw: ir.Table) 
             reads[name] = own.union(*(reads.get(one, set()) for one in read))
     kinds = {name: (columns[name], begins[name], ends[name]) for name in names}
     chosen = [(step, values) for step, values in zip(steps, single, strict=True) if values]
-    groups = [_group(inputs, outputs, chosen, kinds) for inputs, outputs in _groups({n: sorted(r) for n, r in reads.items()})]
+    groups = [
+        _group(inputs, outputs, chosen, kinds) for inputs, outputs in _groups({n: sorted(r) for n, r in reads.items()})
+    ]
     contracts = {name: columns[name].model_dump(mode="json", exclude_defaults=True) for name in names}
     return {
         "columns": {n: {"begins": begins[n], "ends": ends[n], "contract": contracts[n]} for n in names},
@@ -73,9 +75,13 @@ def _values_of(step: Step) -> dict[str, ir.Value]:
     return {name: value for name, value in values.items() if is_single(step, value)}
 
 # %% ../../nbs/data/row_cleaning.ipynb #9804a0c2
-def _group(inputs: list[str], outputs: list[str], steps: list, kinds: Mapping[str, tuple[Column, str, str]]) -> dict[str, Any]:
+def _group(
+    inputs: list[str], outputs: list[str], steps: list, kinds: Mapping[str, tuple[Column, str, str]]
+) -> dict[str, Any]:
     """The SQL of columns that depend on one another, each step on a table of its own: merged, they would repeat the earlier ones."""
-    schema, start, wrong = {"_row": "int64"}, {}, {}
+    schema: dict[str, str] = {"_row": "int64"}
+    start: dict[str, Any] = {}
+    wrong: dict[str, Any] = {}
     for i, name in enumerate(inputs):
         schema |= {f"c{i}": "string"} | ({f"c{i}_typed": kinds[name][2]} if kinds[name][2] != "string" else {})
     asked = ibis.table(schema, name="asked")
@@ -83,7 +89,11 @@ def _group(inputs: list[str], outputs: list[str], steps: list, kinds: Mapping[st
         column, begins, ends = kinds[name]
         text = text_or_null(asked[f"c{i}"], column)
         parsed = text if begins == "string" else parse_value(text, column).cast(begins)
-        start[name] = ibis.coalesce(asked[f"c{i}_typed"].cast(begins), parsed) if begins != "string" and ends != "string" else parsed
+        start[name] = (
+            ibis.coalesce(asked[f"c{i}_typed"].cast(begins), parsed)
+            if begins != "string" and ends != "string"
+            else parsed
+        )
         wrong |= {f"c{i}_wrong": text.notnull() & parsed.isnull()} if column.type in TYPE_ERRORS else {}
     parts = [asked.mutate(**start, **wrong)]
     table, touched = ibis.table(parts[0].schema(), name="s0"), False
@@ -140,9 +150,9 @@ class RowCleaner:
         return cleaned, wrong
 
     def _clean(self, group, known, rows, cleaned, wrong) -> None:
-        keys = [tuple(_key(row.get(name)) for name in group["inputs"]) for row in rows]
+        keys: list[tuple | None] = [tuple(_key(row.get(name)) for name in group["inputs"]) for row in rows]
         if not group["touched"]:  # only parsed: what has its type already stays
-            keys = [key if any(part and part[0] == "str" for part in key) else None for key in keys]
+            keys = [key if any(part and part[0] == "str" for part in key or ()) else None for key in keys]
         unknown = {key: row for key, row in zip(keys, rows, strict=True) if key is not None and key not in known}
         if unknown:
             self._learn(group, known, unknown)
@@ -182,7 +192,13 @@ class RowCleaner:
 def _arrow_types() -> dict[str, Any]:
     import pyarrow as pa
 
-    return {"int64": pa.int64, "float64": pa.float64, "boolean": pa.bool_, "date": pa.date32, "timestamp": lambda: pa.timestamp("us")}
+    return {
+        "int64": pa.int64,
+        "float64": pa.float64,
+        "boolean": pa.bool_,
+        "date": pa.date32,
+        "timestamp": lambda: pa.timestamp("us"),
+    }
 
 
 ARROW = _arrow_types()

@@ -154,7 +154,7 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
         values.reindex(known.index),
         decimal,
         thousands,
-        is_whole=not core.str.contains(re.escape(decimal)).any() and parts["power"].isna().all(),
+        is_whole=bool(not core.str.contains(re.escape(decimal)).any() and parts["power"].isna().all()),
         is_bare=bool(bare.all() and spaced.all() and fits.all()),
         open=unsure,
     )

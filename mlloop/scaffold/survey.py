@@ -100,6 +100,7 @@ def read_sample(data: str, table: str | None = None, query: str | None = None) -
 
     import ibis
 
+    notes: list[tuple[str, str]]
     with tempfile.TemporaryDirectory() as folder:
         if "://" in data:
             source, files, raws, notes = *_database(data, table, query, Path(folder)), None, []
@@ -315,7 +316,7 @@ def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> G
         return None
     if found.is_whole and found.thousands is None:
         return Guess(Column(type="integer"), "", found.values, numbers=found)
-    given = {"decimal": found.decimal} if not found.is_whole or found.thousands else {}
+    given: dict[str, Any] = {"decimal": found.decimal} if not found.is_whole or found.thousands else {}
     given |= {"thousands": found.thousands} if found.thousands else {}
     words = {",": "a comma", ".": "a point", " ": "a space", "'": "an apostrophe"}
     why = found.why or (f"thousands are set apart by {words[found.thousands]}" if found.thousands else "")
@@ -363,14 +364,14 @@ def _beyond(values: pd.Series, known: pd.Series, parse: Any) -> pd.Series:
             moment = parse(text)
         except ValueError:
             continue
-        values[lost.index[lost == text]] = np.datetime64(moment.replace(tzinfo=None), "us")
+        values.loc[lost.index[lost == text]] = np.datetime64(moment.replace(tzinfo=None), "us")  # type: ignore[call-overload]
     return values
 
 
 def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | None:
     if not some.str.contains(r"\d").mean() > 0.9 or some.str.len().median() < 6:
         return None
-    share = lambda text, form: pd.to_datetime(text, format=form, errors="coerce").notna().mean()
+    share = lambda text, form: pd.Series(pd.to_datetime(text, format=form, errors="coerce")).notna().mean()
     few = some.head(60)
     fits = {form: share(some, form) for form in FORMS if share(few, form) > 0.3}
     best = max(fits.values(), default=0.0)
@@ -450,7 +451,8 @@ def outlying(times: pd.Series) -> tuple[pd.Series, dict[str, dt.datetime]]:
         'min' and 'max', where something lies before or after.
     """
     known = times.dropna().sort_values()
-    far, bounds, n = pd.Series(False, index=times.index), {}, len(known)
+    bounds: dict[str, Any] = {}
+    far, n = pd.Series(False, index=times.index), len(known)
     if n < 20:
         return far, bounds
     most = int(max(2, 0.005 * n))
@@ -531,7 +533,8 @@ def _text(name: str, known: pd.Series, why: str = "") -> Guess:
 
 def hint_of(columns: dict[str, Guess]) -> Hint:
     """What the columns that can be read in one way only say of the others."""
-    decimals, orders = {}, {}
+    decimals: dict[str, str] = {}
+    orders: dict[bool, str] = {}
     for name, one in columns.items():
         if one.numbers is not None and not one.numbers.open and (not one.numbers.is_whole or one.numbers.thousands in (",", ".")):
             decimals.setdefault(one.numbers.decimal, name)

@@ -52,7 +52,7 @@ class Bounds:
 def bounded(protocol: type, bounds: Bounds) -> type:
     """uvicorn's protocol for a connection, with bounds."""
 
-    class Bounded(protocol):  # type: ignore[misc, valid-type]
+    class Bounded(protocol):
         """A connection that must state a whole request in time."""
 
         _deadline: asyncio.TimerHandle | None = None

@@ -431,8 +431,8 @@ class Ledger:
             found = Path(self.where).stat()
             return json.dumps([found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
         marks = "md5(coalesce(string_agg(id || ':' || xmin || ':' || ctid, ',' ORDER BY id), ''))"
-        found = connection.exec_driver_sql(f"SELECT (SELECT {marks} FROM decisions), (SELECT min(last || hash) FROM decisions_head)")  # fmt: skip
-        return json.dumps(list(found.one()))
+        marked = connection.exec_driver_sql(f"SELECT (SELECT {marks} FROM decisions), (SELECT min(last || hash) FROM decisions_head)")  # fmt: skip
+        return json.dumps(list(marked.one()))
 
     def _alone(self, connection: sa.Connection) -> Any:
         """What stays the same for as long as no other connection writes the file."""
