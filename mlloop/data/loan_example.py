@@ -109,7 +109,7 @@ def rows(n: int = 400, seed: int = 0, changed_from: str | None = None) -> pd.Dat
     day = pd.date_range("2025-01-01", periods=n, freq="h")
     amount, income = rng.uniform(100, 1000, n).round(2), rng.uniform(1000, 5000, n).round(2)
     town = rng.choice(["Ely", "York"], n)
-    sign = np.where(day >= changed_from, -1, 1) if changed_from else 1
+    sign = np.where(day >= pd.Timestamp(changed_from), -1, 1) if changed_from else 1
     odds = sign * (550 - amount) / 150 + (income - 3000) / 1000 + np.where(town == "Ely", 0.8, -0.8)
     repaid = (rng.random(n) < 1 / (1 + np.exp(-odds))).astype(int)
     income = np.where(rng.random(n) < 0.05, np.nan, income)
