@@ -127,6 +127,13 @@ def test_repeated_rows_are_told_and_stay_on_one_side_of_a_fold(tmp_path, draw):
         assert not set(map(tuple, table.iloc[train].to_numpy())) & set(map(tuple, table.iloc[test].to_numpy()))
 
 
+def test_rows_alike_in_many_columns_count_once(tmp_path, draw):
+    table = columns(draw, 400).join(columns(draw, 400).add_suffix("_2")).assign(y=(draw.random(400) < 0.5).astype(int))
+    project, statement = made(tmp_path, pd.concat([table, table.head(150)]), "y")
+    assert [rule.rule for rule in statement.tables["rows"].cleaning] == ["duplicates"]
+    assert any("150 of 550 rows repeat" in said and "counts once" in said for _, said in project.notes)
+
+
 def test_rows_of_one_patient_belong_together(tmp_path, draw):
     ill = draw.random(200) < 0.4
     table = columns(draw, 1000).assign(patient_id=np.repeat(np.arange(200), 5), ill=np.repeat(ill, 5).astype(int))

@@ -257,8 +257,8 @@ def _rows(
     key = options.id or survey.key_of(sample, columns)
     if key is None:
         key = _group(sample, columns, y, target, time, notes)
-    if key is None:
-        notes += _repeats(sample)
+    repeats, once = _repeats(sample, bool(time and columns[time].column.row_seconds)) if key is None else ([], [])
+    notes += repeats
     unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
     if key and sample.distinct[key] < sample.rows:
         extra = "identical rows are dropped, others of the same key set aside" if unique else "its rows belong together"
@@ -314,7 +314,7 @@ def _rows(
             kind,
             asked,
         ),
-        "cleaning": [rule for n, guess in columns.items() if guess.column.feature for rule in guess.cleaning],
+        "cleaning": [*(rule for n, guess in columns.items() if guess.column.feature for rule in guess.cleaning), *once],
         "rules": [rule],
         "leaks": found,
         "asked": asked,
@@ -335,18 +335,23 @@ def _group(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target
     return None
 
 
-def _repeats(sample: SourceSample) -> list[tuple[str, str]]:
-    """What `new` says of rows that repeat another one, where no column names rows."""
+MANY_COLUMNS = 8  # columns from which two rows alike in all of them are hardly so by chance
+
+
+def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
+    """What `new` says of rows that repeat another one, where no column names rows; and the rule that leaves them out."""
     if sample.table is None:
-        return []
+        return [], []
     repeats = sample.rows - int(sample.table.distinct().count().to_pyarrow().as_py())
     if not repeats:
-        return []
-    told = (
-        f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows. They are kept, and never learnt and asked "
-        "in one fold; if they were written twice, drop them in the statement: cleaning: [{rule: duplicates}]"
-    )
-    return [("repeated rows", told)]
+        return [], []
+    told = f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows"
+    drop = not ordered and sample.text.shape[1] >= MANY_COLUMNS and dependence.repeated_rows(sample.text)[1] is not None
+    if drop:
+        rule = {"rule": "duplicates", "columns": [], "reason": "rows that repeat another one in every column count once"}
+        return [("repeated rows", f"{told}: each counts once. If they are all real, take the rule duplicates out of the statement")], [rule]
+    more = "They are kept, and never learnt and asked in one fold; if they were written twice, drop them in the statement: cleaning: [{rule: duplicates}]"
+    return [("repeated rows", f"{told}. {more}")], []
 
 
 def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, str | None]:
