@@ -22,6 +22,7 @@ its folder and named; the exit code is then 1.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -210,8 +211,9 @@ def broken(root: Path, ledger: Ledger) -> list[str]:
         return [f"chain: {error.what}"]
     rows = ledger.rows()
     swaps = [row for row in rows if row.kind in SWAPS]
-    wrong += [f"once: row {b.id} repeats row {a.id}" for a, b in zip(swaps, swaps[1:], strict=False) if a.model == b.model]
-    gates = Counter((row.details.get("run"), row.subject, row.details.get("products")) for row in rows if row.kind == "gate" and row.details.get("run"))  # fmt: skip
+    wrong += [f"once: row {b.id} repeats row {a.id}" for a, b in itertools.pairwise(swaps) if a.model == b.model]
+    judged = [row for row in rows if row.kind == "gate" and row.details.get("run")]
+    gates = Counter((row.details.get("run"), row.subject, row.details.get("products")) for row in judged)
     wrong += [f"once: gate {key} was recorded {n} times" for key, n in gates.items() if n > 1]
     starts = Counter(row.key for row in rows if row.key)
     wrong += [f"once: key {key} is there {n} times" for key, n in starts.items() if n > 1]
@@ -236,7 +238,9 @@ def _product(settings: _settings.Settings, record: Path) -> list[str]:
     wrong = []
     for kind, suffix in (("data", "json"), ("nb", "ipynb")):
         product = folder / f"{record.stem}.{suffix}"
-        if kind in kept["products"] and (not product.exists() or storage.digest_file(product) != kept["products"][kind]):
+        if kind in kept["products"] and (
+            not product.exists() or storage.digest_file(product) != kept["products"][kind]
+        ):
             wrong.append(f"products: {record.parent.name}/{product.name} is not what its record says")
     return wrong
 
@@ -272,14 +276,18 @@ def main() -> int:
         told = []
         for number in range(given.kills):
             told.append(one := bench.kill(names[number % len(names)]))
-            print(f"{number + 1:>4} {one['command']:<9} killed after {one['after_s']:>6.2f} of {one['of_s']:>6.2f} s: {'; '.join(one['wrong']) or 'holds'}", flush=True)  # fmt: skip
+            came_to = "; ".join(one["wrong"]) or "holds"
+            when = f"{one['after_s']:>6.2f} of {one['of_s']:>6.2f} s"
+            print(f"{number + 1:>4} {one['command']:<9} killed after {when}: {came_to}", flush=True)
             if given.json:
                 with given.json.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(one) + "\n")
     print(f"\n{'command':<10} {'kills':>6} {'while running':>14} {'broken':>7}")
     for name in names:
         of = [one for one in told if one["command"] == name]
-        print(f"{name:<10} {len(of):>6} {sum(one['was_running'] for one in of):>14} {sum(bool(one['wrong']) for one in of):>7}")
+        print(
+            f"{name:<10} {len(of):>6} {sum(one['was_running'] for one in of):>14} {sum(bool(one['wrong']) for one in of):>7}"
+        )
     is_broken = any(one["wrong"] for one in told)
     if not is_broken:
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mlloop.models.neumf import Negatives, Network, validation_ndcg, run_epoch
+from mlloop.models.neumf import Negatives, Network, run_epoch, validation_ndcg
 from mlloop.models.perceptron import epoch_generator, one_thread
 
 

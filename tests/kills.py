@@ -78,7 +78,17 @@ def do(scenario: str, here, ledger: Ledger, given: dict) -> None:
         deployment.judge(here, ledger, loan)
     elif scenario == "fallback":
         rule = given["rule"]
-        ledger.append(Entry("fallback", "loan", model=rule["model"], expect=a[0], digests={"model": rule["model"], "release": rule["release"]}, details={"to": "rule", "name": rule["name"]}, key="the turn's"))  # fmt: skip
+        ledger.append(
+            Entry(
+                "fallback",
+                "loan",
+                model=rule["model"],
+                expect=a[0],
+                digests={"model": rule["model"], "release": rule["release"]},
+                details={"to": "rule", "name": rule["name"]},
+                key="the turn's",
+            )
+        )
         deployment.follow(here, ledger)
     elif scenario == "rollback" and ledger.champion("loan").model == b[0]:
         deployment.rollback(here, ledger, "loan", actor="ann")

@@ -45,7 +45,19 @@ def production(trained, tmp_path):
 
 
 def fall(production, to="rule", key="first") -> None:
-    production.ledger.append(Entry("fallback", "loan", model=production.rule["model"], expect=production.a["digest"], reasons=["worse than the rule"], digests={"model": production.rule["model"], "release": production.rule["release"]}, details={"as_of": START.isoformat(), "to": to, "name": "small"}, key=key))  # fmt: skip
+    rule = production.rule
+    production.ledger.append(
+        Entry(
+            "fallback",
+            "loan",
+            model=rule["model"],
+            expect=production.a["digest"],
+            reasons=["worse than the rule"],
+            digests={"model": rule["model"], "release": rule["release"]},
+            details={"as_of": START.isoformat(), "to": to, "name": "small"},
+            key=key,
+        )
+    )
 
 
 def test_the_rule_answers_over_http_in_batch_and_in_the_pipeline_alike(production):

@@ -182,7 +182,7 @@ def test_quotes_and_escapes_are_read_as_the_program_wrote_them(tmp_path, text, w
 )
 def test_a_day_that_stands_for_none_counts_as_missing_and_the_column_stays_a_date(tmp_path, open_end, means):
     frame = people(until=lambda r, i: open_end if i % 3 == 0 else f"2026-0{1 + i % 9}-1{i % 9}")
-    sample, columns = columns_of(tmp_path, frame)
+    _, columns = columns_of(tmp_path, frame)
     found = columns["until"]
     assert found.column.type == "date" and found.column.missing == [open_end] and means in found.why
     assert found.values.isna().sum() == (frame["until"] == open_end).sum()

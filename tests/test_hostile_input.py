@@ -30,7 +30,7 @@ def told(done: subprocess.CompletedProcess) -> str:
 def test_a_file_that_explodes_or_nests_too_deep_is_refused(project, file, text):
     project.write(file, text if file != "env.yaml" else f"{text}problem: loan\n")
     reader = problems.load if file.startswith("problems") else parsing.mapping
-    with pytest.raises((ProblemError, SettingsError), match="too deep|once its aliases") as error:
+    with pytest.raises((ProblemError, SettingsError), match=r"too deep|once its aliases") as error:
         reader(project.root / file)
     assert str(project.root / file) in str(error.value)
 

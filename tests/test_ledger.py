@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from mlloop.core.errors import LedgerError, PromotionRefused
 from mlloop.core.storage import plain
-from mlloop.store.entries import Entry
 from mlloop.store import chain
+from mlloop.store.entries import Entry
 from mlloop.store.ledger import Head, Ledger, _canonical, _hash, decisions
 
 fork = multiprocessing.get_context("fork")
@@ -351,7 +351,7 @@ def test_a_ledger_whose_head_is_gone_is_told_in_words(ledger):
     four_rows(ledger)
     change(ledger, "DELETE FROM decisions_head")
     for read in READERS.values():
-        with pytest.raises(LedgerError, match="its head says nothing|its head is missing"):
+        with pytest.raises(LedgerError, match=r"its head says nothing|its head is missing"):
             read(ledger)
 
 

@@ -205,8 +205,14 @@ def test_a_release_that_could_not_be_loaded_takes_over_when_it_can(production):
     with production.serve("--problem", "loan") as running:
         release.rename(away)
         production.ledger.append(
-            Entry("promotion", "loan", model=production.b["digest"], expect=production.a["digest"], digests={"model": production.b["digest"], "release": production.b["release"]})
-        )  # fmt: skip
+            Entry(
+                "promotion",
+                "loan",
+                model=production.b["digest"],
+                expect=production.a["digest"],
+                digests={"model": production.b["digest"], "release": production.b["release"]},
+            )
+        )
         running.until(lambda found: found["problems"]["loan"]["fault"])
         away.rename(release)
         running.until(lambda found: found["problems"]["loan"]["champion"] == production.b["digest"][:12], 30)

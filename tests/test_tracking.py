@@ -414,7 +414,7 @@ def test_a_project_that_was_moved_has_its_models_and_writes_into_its_own_place(p
     tmp_path.rename(moved)
     monkeypatch.setenv("MLLOOP_PROJECT", str(moved))
     here = _settings.load(moved)
-    path, found = tracking.fetch("shop", 1, here)
+    _, found = tracking.fetch("shop", 1, here)
     assert found == made
     again = tracking.register_model("shop", folder_of_weights(moved / "net2", 2), "safetensors", settings=here)
     assert again.version == 2 and tracking.fetch("shop", 2, here)[1] == again

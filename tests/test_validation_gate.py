@@ -14,7 +14,7 @@ from mlloop.core import metrics
 from mlloop.core.verdict import Check, conclude, table
 from mlloop.models import candidates
 from mlloop.problem import Problem
-from mlloop.validation_gate import reproduce_in_fresh_process, decide
+from mlloop.validation_gate import decide, reproduce_in_fresh_process
 
 STATEMENT = Problem.model_validate({
     "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",

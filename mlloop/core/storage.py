@@ -108,8 +108,8 @@ def tighten(*folders: Path | str) -> int:
     Links are not followed, and what belongs to somebody else is left.
     """
     changed = 0
-    for top in (os.fspath(folder) for folder in folders):
-        waiting = [top] if os.path.isdir(top) and not os.path.islink(top) else []
+    for top in map(Path, folders):
+        waiting = [str(top)] if top.is_dir() and not top.is_symlink() else []
         changed += sum(map(_tightened, waiting))
         while waiting:
             with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
@@ -124,7 +124,7 @@ def _tightened(path: str) -> bool:
     with contextlib.suppress(OSError):
         mode = stat.S_IMODE(os.lstat(path).st_mode)
         if mode & 0o077:
-            os.chmod(path, mode & 0o700)
+            Path(path).chmod(mode & 0o700)
             return True
     return False
 

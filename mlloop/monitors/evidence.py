@@ -644,7 +644,7 @@ def _with_lists(log: pd.DataFrame, release: Any) -> pd.DataFrame:
     """The log with the lists that another release would have shown for the same requests."""
     requests = prediction_log.requests(log)
     empty = pd.Series([None] * len(log), index=log.index, dtype=object)
-    left_out = requests["exclude"] if "exclude" in requests else empty
+    left_out = requests.get("exclude", empty)
     rows = [
         {"user": user, "exclude": out if isinstance(out, list) else None}
         for user, out in zip(log["entity"], left_out, strict=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from mlloop import problem as problems
 from mlloop import products
 from mlloop.core import metric_table, parsing

@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 from mlloop import problem as problems
 from mlloop.core import errors, storage
 from mlloop.core import settings as _settings
-from mlloop.core.errors import GateClosed, InputChanged, MlloopError, ParameterError, ProjectBusy, SettingsError, StageFailed
+from mlloop.core.errors import (
+    GateClosed,
+    InputChanged,
+    MlloopError,
+    ParameterError,
+    ProjectBusy,
+    SettingsError,
+    StageFailed,
+)
 from mlloop.core.formatting import duration
 from mlloop.core.settings import Settings
 from mlloop.pipeline import plan as plans

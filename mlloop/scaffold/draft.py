@@ -13,8 +13,8 @@ import pandas as pd
 from mlloop import problem as problems
 from mlloop.core.errors import DataError, UsageError
 from mlloop.core.formatting import number, percent
-from mlloop.problem import did_you_mean
 from mlloop.data import dependence
+from mlloop.problem import did_you_mean
 from mlloop.scaffold import survey, times
 from mlloop.scaffold.survey import Guess, SourceSample
 

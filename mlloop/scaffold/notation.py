@@ -23,8 +23,7 @@ EXACT = 2**53
 """Whole numbers from here on are not exact as the floats that every model sees."""
 
 CURRENCIES = set(
-    "usd eur gbp chf inr cad aud nzd jpy cny rmb sek nok dkk kr pln zl zł czk kč huf ft ron bgn brl mxn ars clp zar try rub "
-    "rs sfr fr krw thb sgd ils aed sar".split()
+    ["usd", "eur", "gbp", "chf", "inr", "cad", "aud", "nzd", "jpy", "cny", "rmb", "sek", "nok", "dkk", "kr", "pln", "zl", "zł", "czk", "kč", "huf", "ft", "ron", "bgn", "brl", "mxn", "ars", "clp", "zar", "try", "rub", "rs", "sfr", "fr", "krw", "thb", "sgd", "ils", "aed", "sar"]
 )
 SHORT = {"k": 1e3, "m": 1e6, "mio": 1e6, "mn": 1e6, "b": 1e9, "bn": 1e9}
 READINGS = ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))

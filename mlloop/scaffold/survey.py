@@ -3,7 +3,6 @@
 It reads the rows as ingestion will: all values as text. What it cannot know it leaves as a first guess, and says so.
 """
 
-import csv
 import datetime as dt
 import glob
 import re

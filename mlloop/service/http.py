@@ -300,8 +300,9 @@ class Service:
                 if head != self.head:
                     await self._follow(list(self.endpoints.values()))
                     self.head = head
-                elif failing := [one for one in self.endpoints.values() if one.fault or (one.pair and one.pair.fault)]:
-                    if asyncio.get_running_loop().time() - self.tried > RETRY_S:
+                elif asyncio.get_running_loop().time() - self.tried > RETRY_S:
+                    endpoints = self.endpoints.values()
+                    if failing := [one for one in endpoints if one.fault or (one.pair and one.pair.fault)]:
                         await self._follow(failing)
                 self.fault = None
             except Exception as error:
@@ -537,11 +538,10 @@ class Guard:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if scope["path"] not in OPEN:
-            if not has_token(scope, self.token):
-                response = refuse(401, [], "a token is needed", "no_token")
-                response.headers["www-authenticate"] = "Bearer"
-                return await response(scope, receive, send)
+        if scope["path"] not in OPEN and not has_token(scope, self.token):
+            response = refuse(401, [], "a token is needed", "no_token")
+            response.headers["www-authenticate"] = "Bearer"
+            return await response(scope, receive, send)
         ask = self.asks.get(scope["path"]) if scope["method"] == "POST" else None
         if ask is None:
             return await self.app(scope, receive, send)
