@@ -139,13 +139,9 @@ def _renamed(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _counted(rows, unread, names, source, files, data) -> SourceSample:
     values = rows.select(*names)
-    present = {name: values[name].strip().lower().isin(ingestion.MISSING) | values[name].isnull() for name in names}
-    asked = {f"d{i}": values[name].nunique() for i, name in enumerate(names)}
-    asked |= {f"m{i}": present[name].sum() for i, name in enumerate(names)}
-    counted = values.aggregate(rows=values.count(), **asked).to_pyarrow().to_pylist()[0]
-    if not counted["rows"]:
+    count = rows.count().to_pyarrow().as_py()
+    if not count:
         raise DataError("holds no row", data, "Look at the file, or at the query")
-    count = counted["rows"]
     some = rows
     if count > ROWS:
         some = some.filter((some["_row"].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / count))
@@ -156,10 +152,31 @@ def _counted(rows, unread, names, source, files, data) -> SourceSample:
         text.where(text.notna(), None),
         count,
         int(unread.count().to_pyarrow().as_py()),
-        {name: counted[f"d{i}"] or 0 for i, name in enumerate(names)},
-        {name: int(counted[f"m{i}"] or 0) for i, name in enumerate(names)},
+        *_counts(values, text if len(text) == count else None, names),
         values,
     )
+
+
+COLUMNS_AT_ONCE = 40
+
+
+def _counts(values, whole: pd.DataFrame | None, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Different and missing values of each column, over all rows: of a table at hand, or by the engine, some columns at once."""
+    if whole is not None:
+        gone = {name: int((whole[name].isna() | whole[name].str.strip().str.lower().isin(ingestion.MISSING)).sum()) for name in names}
+        return {name: int(whole[name].nunique()) for name in names}, gone
+    distinct, missing = {}, {}
+    for start in range(0, len(names), COLUMNS_AT_ONCE):
+        part = names[start : start + COLUMNS_AT_ONCE]
+        asked = {f"d{i}": values[name].nunique() for i, name in enumerate(part)}
+        asked |= {
+            f"m{i}": (values[name].strip().lower().isin(ingestion.MISSING) | values[name].isnull()).sum()
+            for i, name in enumerate(part)
+        }
+        counted = values.aggregate(**asked).to_pyarrow().to_pylist()[0]
+        distinct |= {name: counted[f"d{i}"] or 0 for i, name in enumerate(part)}
+        missing |= {name: int(counted[f"m{i}"] or 0) for i, name in enumerate(part)}
+    return distinct, missing
 
 
 def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list[tuple[str, str]]]:
