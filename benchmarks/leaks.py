@@ -96,7 +96,23 @@ def _public() -> Iterator[Table]:
         work = nannyml.datasets.load_us_census_ma_employment_data()[0]
     except (ImportError, OSError):
         return
-    drop = [c for c in work if c in ("id", "timestamp", "employed", "prediction", "predicted_probability", "y_pred", "y_pred_proba", "ESR", "year", "row_id")]
+    drop = [
+        c
+        for c in work
+        if c
+        in (
+            "id",
+            "timestamp",
+            "employed",
+            "prediction",
+            "predicted_probability",
+            "y_pred",
+            "y_pred_proba",
+            "ESR",
+            "year",
+            "row_id",
+        )
+    ]
     target = next(c for c in ("employed", "ESR") if c in work)
     yield _cut("employment", work.drop(columns=drop), work[target], "classification")
 
@@ -225,7 +241,8 @@ def run(chosen: str | None = None) -> dict:
             continue
         began = time.monotonic()
         base = {s.column: s for s in leaks.find(table.rows, table.y, table.kind, table.order)}
-        clean.append({"table": table.name, "columns": table.rows.shape[1], "sure": [c for c in base if base[c].sure], "asked": [c for c in base if not base[c].sure]})
+        sure, asked = [c for c in base if base[c].sure], [c for c in base if not base[c].sure]
+        clean.append({"table": table.name, "columns": table.rows.shape[1], "sure": sure, "asked": asked})
         for seed, (kind, (sure, fits, plant)) in enumerate(KINDS.items()):
             if fits not in ("both", table.kind):
                 continue
@@ -266,7 +283,11 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     outcome = run(options.table)
     lines = pd.DataFrame(outcome["lines"])
-    by = lines.groupby("kind", sort=False)[["planted", "found", "sure"]].sum().assign(tables=lines.groupby("kind").size())
+    by = (
+        lines.groupby("kind", sort=False)[["planted", "found", "sure"]]
+        .sum()
+        .assign(tables=lines.groupby("kind").size())
+    )
     print(by.to_string())
     print({key: round(value, 4) for key, value in outcome.items() if key not in ("lines", "clean")})
     missed = lines[lines["found"] < lines["planted"]]

@@ -140,7 +140,9 @@ def _data(data: dict[str, int], statement: Problem) -> list[Check]:
     for key, (name, least) in minimum.items():
         n = data.get(key, 0)
         fewest = min(least, baselines.FEWEST.get(key, 0))
-        passed = True if n >= least else None if n >= fewest and statement.is_guess(f"need.min_{MINIMUM[key]}") else False
+        passed = (
+            True if n >= least else None if n >= fewest and statement.is_guess(f"need.min_{MINIMUM[key]}") else False
+        )
         guessed = " (a guess of mlloop new: it warns)" if passed is None else ""
         reason = "" if passed else f"There are {n:,} {name}, {least:,} are needed{guessed}."
         change = "" if passed else f"needs {least:,} {name}, there are {n:,}"
@@ -210,7 +212,9 @@ def _rule_suffices(figures: dict[str, Any], statement: Problem, pays: bool) -> C
     harder = "above" if metric.higher_is_better else "below"
     at_its_best = value >= metric.high if metric.higher_is_better else value <= metric.low
     change = f"the rule '{rule['name']}' gives {achieved}: use it" + (
-        "; no target lies beyond it, and a figure so near perfect may be a leak" if at_its_best else f", or set a target {harder} {number(value)}"
+        "; no target lies beyond it, and a figure so near perfect may be a leak"
+        if at_its_best
+        else f", or set a target {harder} {number(value)}"
     )
     texts = ("", "") if passed else (reason, change)
     return Check("no rule suffices", passed, texts[0], value, low, high, target, metric.label, texts[1])
@@ -262,7 +266,16 @@ def _owners_word(figures: dict[str, Any]) -> list[Check]:
                 f"only the owner of the data knows whether {one['column']} is known before the prediction."
             )
             change = f"say of {one['column']} in the statement whether it is known: before, or known: after the target"
-            checks.append(Check(f"{one['column']} is known before", None, reason, one["without"], unit="without it", must_change=change))
+            checks.append(
+                Check(
+                    f"{one['column']} is known before",
+                    None,
+                    reason,
+                    one["without"],
+                    unit="without it",
+                    must_change=change,
+                )
+            )
     return checks
 
 # %% ../nbs/16_need_gate.ipynb #7722514a
@@ -288,7 +301,9 @@ def _caveats(figures: dict[str, Any]) -> list[Check]:
         checks.append(Check("tested on later days", True, reason, 0, unit="folds forward in time"))
     if figures.get("in_file_order"):
         reason = "Neighbours in the file share the target, so the order of the file stands for the time: test rows are later in the file."
-        checks.append(Check("tested on later rows", True, reason, len(figures["gain"]["folds"]), unit="folds forward in the file"))
+        checks.append(
+            Check("tested on later rows", True, reason, len(figures["gain"]["folds"]), unit="folds forward in the file")
+        )
     if figures.get("repeated"):
         reason = f"{figures['repeated']:,} rows repeat another row exactly; the same row is never learnt and asked in one fold."
         checks.append(Check("repeated rows", True, reason, figures["repeated"], unit="rows"))
@@ -334,7 +349,11 @@ def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
 
 # %% ../nbs/16_need_gate.ipynb #f6404c1c
 def contest(
-    statement: Problem, tables: dict[str, Any], windows: dict[str, Any] | None, leaks=(), seed: int = 0,
+    statement: Problem,
+    tables: dict[str, Any],
+    windows: dict[str, Any] | None,
+    leaks=(),
+    seed: int = 0,
     unconfirmed: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Compare all contenders on the folds and return the figures.
@@ -364,7 +383,11 @@ def contest(
     cuts = windows["folds"] if windows and not timeless else statement.time.folds
     contenders, folds = rows_contest(statement, rows, cuts, seed)
     data = {"rows": len(rows.y), "minority": int(min((rows.y == 1).sum(), (rows.y != 1).sum()))}
-    unsure = {c: s for c, s in (unconfirmed or {}).items() if c in known and c not in {line["column"] for line in rows.left_out}}
+    unsure = {
+        c: s
+        for c, s in (unconfirmed or {}).items()
+        if c in known and c not in {line["column"] for line in rows.left_out}
+    }
     return figures(
         statement, contenders, folds, data, left_out=rows.left_out, timeless=timeless,
         unconfirmed=weigh_unconfirmed(statement, rows, folds, cuts, unsure, seed), in_file_order=not timeless and not rows.calendar,
@@ -375,7 +398,9 @@ def contest(
 RESTS = 0.2  # the share of what the model gains over the constant prediction that a column must carry
 
 
-def weigh_unconfirmed(statement: Problem, rows, folds, cuts, unconfirmed: dict[str, str], seed: int = 0) -> list[dict[str, Any]]:
+def weigh_unconfirmed(
+    statement: Problem, rows, folds, cuts, unconfirmed: dict[str, str], seed: int = 0
+) -> list[dict[str, Any]]:
     """Of each column that is asked about: column, sign, value, without (the cheap model's metric) and rests.
 
     A model rests on a column where a cheap model that does without all asked columns is notably worse.
@@ -396,8 +421,14 @@ def _figure_without(statement: Problem, rows, cuts, columns: list[str], metric, 
     kept = [name for name in rows.X if not any(name == c or name.startswith(f"{c}_") for c in columns)]
     fewer, values = replace(rows, X=rows.X[kept]), []
     for train, test in baselines.fold_positions(rows, cuts, seed):
-        tuning, scores = baselines._fitted_scores(baselines.cheap_model, fewer, train, baselines.tuning_rows(train), test, seed)
-        cut = metrics.best_cut(metric.name, rows.y[baselines.tuning_rows(train)], tuning) if metric.name in ("accuracy", "f1") else 0.5
+        tuning, scores = baselines._fitted_scores(
+            baselines.cheap_model, fewer, train, baselines.tuning_rows(train), test, seed
+        )
+        cut = (
+            metrics.best_cut(metric.name, rows.y[baselines.tuning_rows(train)], tuning)
+            if metric.name in ("accuracy", "f1")
+            else 0.5
+        )
         values.append(metrics.estimate(metric.name, rows.y[test], scores, threshold=cut, draws=20, seed=seed).value)
     return float(np.mean(values))
 
@@ -405,7 +436,11 @@ def _figure_without(statement: Problem, rows, cuts, columns: list[str], metric, 
 def _repeated(statement: Problem, rows: pd.DataFrame) -> int:
     """How many rows repeat another one, where no column names rows."""
     task: Any = statement.task
-    named = task.entity or statement.tables[task.table].key or not baselines.is_calendar(statement) and statement.time.column
+    named = (
+        task.entity
+        or statement.tables[task.table].key
+        or (not baselines.is_calendar(statement) and statement.time.column)
+    )
     return 0 if named else dependence.repeated_rows(rows)[0]
 
 # %% ../nbs/16_need_gate.ipynb #a9a72542

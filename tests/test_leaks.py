@@ -30,7 +30,9 @@ def signs(rows, y, kind="classification") -> dict[str, bool]:
 def made(tmp_path, table: pd.DataFrame, target: str, **options):
     """The project that `mlloop new` makes of a table, and its statement."""
     table.to_csv(tmp_path / "table.csv", index=False)
-    project = project_files.new(tmp_path / "own", project_files.ProjectOptions(str(tmp_path / "table.csv"), target=target, **options))
+    project = project_files.new(
+        tmp_path / "own", project_files.ProjectOptions(str(tmp_path / "table.csv"), target=target, **options)
+    )
     return project, problem.load(project.root / "problems" / "own.yaml")
 
 
@@ -55,7 +57,9 @@ def test_a_refund_that_is_zero_unless_the_customer_left_is_kept_away(draw):
 
 def test_a_benefit_that_only_loyal_customers_have_is_asked_about(draw):
     y = draw.random(N) < 0.4
-    assert signs(columns(draw).assign(parking=np.where(~y & (draw.random(N) < 0.15), 1 + draw.integers(0, 3, N), 0)), y) == {"parking": False}
+    assert signs(
+        columns(draw).assign(parking=np.where(~y & (draw.random(N) < 0.15), 1 + draw.integers(0, 3, N), 0)), y
+    ) == {"parking": False}
 
 
 def test_flags_whose_union_is_the_target_are_kept_away(draw):
@@ -71,7 +75,9 @@ def test_a_total_that_contains_the_target_is_kept_away_and_its_other_parts_are_n
 def test_the_end_of_a_ride_is_kept_away_from_its_duration(draw):
     start = pd.Timestamp("2024-03-01") + pd.to_timedelta(draw.integers(0, 10**6, N), "s")
     took = draw.gamma(2, 400, N).round()
-    assert signs(columns(draw).assign(pickup=start, dropoff=start + pd.to_timedelta(took, "s")), took, "regression") == {"dropoff": True}
+    assert signs(
+        columns(draw).assign(pickup=start, dropoff=start + pd.to_timedelta(took, "s")), took, "regression"
+    ) == {"dropoff": True}
 
 
 @pytest.mark.parametrize("size", [3, 10, 40])
@@ -83,7 +89,9 @@ def test_a_mean_that_contains_the_row_is_kept_away(draw, size):
 
 def test_a_column_that_towers_over_a_weak_field_is_asked_about(draw):
     y = draw.random(N) < 0.3
-    assert signs(columns(draw).assign(seconds_on_call=np.exp(4 + 1.5 * y + draw.normal(0, 0.8, N))), y) == {"seconds_on_call": False}
+    assert signs(columns(draw).assign(seconds_on_call=np.exp(4 + 1.5 * y + draw.normal(0, 0.8, N))), y) == {
+        "seconds_on_call": False
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the time, the order, the rows
@@ -146,7 +154,9 @@ def test_a_number_far_from_all_others_in_several_columns_counts_as_missing(tmp_p
     for name in ("age", "income", "y"):
         table.loc[draw.random(N) < 0.05, name] = -200
     project, statement = made(tmp_path, table, "y")
-    assert statement.tables["rows"].columns["income"].missing and any("-200" in s.replace("−", "-") for _, s in project.notes)
+    assert statement.tables["rows"].columns["income"].missing and any(
+        "-200" in s.replace("−", "-") for _, s in project.notes
+    )
     assert "rows without it are left out" in dict(project.notes)["question"]
 
 
@@ -176,14 +186,35 @@ def stated(threshold=0.61, guessed=True, **money) -> problem.Problem:
 
 
 def contest(model=0.75, rule=0.62, rows=8000, asked=()) -> dict:
-    row = lambda name, kind, value: {"name": name, "kind": kind, "meaning": name, "metric": {"value": value, "low": value - 0.005, "high": value + 0.005, "n": rows}}
-    gain = {"value": model - rule, "low": model - rule - 0.01, "high": model - rule + 0.01, "n": rows, "folds": [model - rule] * 4}
-    return {"task": "classification", "metric": "roc_auc", "data": {"rows": rows, "minority": 2000}, "contenders": [row("r", "rule", rule), row("cheap_model", "model", model)],
-            "model": "cheap_model", "best_rule": "r", "best_paying": "r", "gain": gain, "more_worth": {"value": 9.0, "low": 8.0, "high": 10.0, "n": 1}, "left_out": [], "timeless": False, "asked": list(asked)}  # fmt: skip
+    figure = lambda value: {"value": value, "low": value - 0.005, "high": value + 0.005, "n": rows}
+    row = lambda name, kind, value: {"name": name, "kind": kind, "meaning": name, "metric": figure(value)}
+    gain = {
+        "value": model - rule,
+        "low": model - rule - 0.01,
+        "high": model - rule + 0.01,
+        "n": rows,
+        "folds": [model - rule] * 4,
+    }
+    return {
+        "task": "classification",
+        "metric": "roc_auc",
+        "data": {"rows": rows, "minority": 2000},
+        "contenders": [row("r", "rule", rule), row("cheap_model", "model", model)],
+        "model": "cheap_model",
+        "best_rule": "r",
+        "best_paying": "r",
+        "gain": gain,
+        "more_worth": {"value": 9.0, "low": 8.0, "high": 10.0, "n": 1},
+        "left_out": [],
+        "timeless": False,
+        "asked": list(asked),
+    }
 
 
 def test_a_guessed_target_below_the_rule_does_not_say_no():
-    assert need_gate.decide(contest(), stated(guessed=False, true_positive=5))["verdict"] == "maybe"  # a rule meets a target that somebody stated
+    assert (
+        need_gate.decide(contest(), stated(guessed=False, true_positive=5))["verdict"] == "maybe"
+    )  # a rule meets a target that somebody stated
     judged = need_gate.decide(contest(), stated(true_positive=5))
     assert judged["verdict"] == "yes" and any("No target is stated" in reason for reason in judged["reasons"])
 
@@ -209,17 +240,28 @@ def test_no_policy_promotes_what_nobody_asked_for():
 
 
 def test_a_model_that_rests_on_an_asked_column_gets_at_most_maybe():
-    asked = {"column": "duration", "sign": "alone tells more than all others", "value": 0.95, "without": 0.57, "rests": True}
+    asked = {
+        "column": "duration",
+        "sign": "alone tells more than all others",
+        "value": 0.95,
+        "without": 0.57,
+        "rests": True,
+    }
     judged = need_gate.decide(contest(model=0.95, asked=[asked]), stated(true_positive=5))
     assert judged["verdict"] == "maybe" and judged["deciding"] == "duration is known before"
-    assert need_gate.decide(contest(model=0.95, asked=[{**asked, "rests": False}]), stated(true_positive=5))["verdict"] == "yes"
+    assert (
+        need_gate.decide(contest(model=0.95, asked=[{**asked, "rests": False}]), stated(true_positive=5))["verdict"]
+        == "yes"
+    )
     assert validation_gate.owners_word({"asked": [asked]})[0].passed is None
 
 
 def test_advice_on_a_metric_that_runs_downwards_points_downwards():
     figures = contest(model=8.0, rule=9.0) | {"task": "regression", "metric": "mae"}
     figures["gain"] = {"value": 1.0, "low": 0.5, "high": 1.5, "n": 1, "folds": [1.0] * 4}
-    statement = stated(guessed=False).model_copy(update={"success": problem.Success(metric="mae", threshold=10.0, min_gain=0.1)})
+    statement = stated(guessed=False).model_copy(
+        update={"success": problem.Success(metric="mae", threshold=10.0, min_gain=0.1)}
+    )
     said = need_gate._rule_suffices(figures, statement, pays=False)
     assert "set a target below 9" in said.must_change
 
@@ -230,23 +272,31 @@ def test_advice_on_a_metric_that_runs_downwards_points_downwards():
 def test_both_gates_hold_a_model_against_the_same_rules(draw):
     at = pd.Series(pd.date_range("2024-01-01", periods=1200, freq="h"))
     rows = columns(draw, 1200).assign(at=at, y=at.dt.hour * 10.0 + draw.normal(0, 5, 1200), rule_r=0.0)
+    kinds = {"at": "time", "plan": "category"}
+    declared = {n: problem.Column(type=kinds.get(n, "number")) for n in [*columns(draw, 2), "at", "y"]}
     statement = stated().model_copy(update={
         "task": problem.Tabular(kind="regression", table="rows", target="y"), "time": problem.Time(column="at"),
         "success": problem.Success(metric="mae", threshold=5.0),
-        "tables": {"rows": problem.Table(source="rows", columns={n: problem.Column(type="time" if n == "at" else "number" if n != "plan" else "category") for n in [*columns(draw, 2), "at", "y"]})},
+        "tables": {"rows": problem.Table(source="rows", columns=declared)},
         "rules": [problem.Rule(name="r", meaning="r", score="age")],
     })  # fmt: skip
     need = {who.name for who in baselines.tabular_contenders(statement, baselines.prepare_rows(statement, rows))}
     model = candidates.build("linear", statement.task).fit(rows[["age"]][:900], rows["y"][:900])
     held = holdout.held_rows(statement, model, rows[:900], rows[900:].reset_index(drop=True), ["age"])
-    assert need - {"cheap_model"} <= {who.name for who in held.contenders} and {"hour_of_week", "last_value", "last_week"} <= need
+    assert (
+        need - {"cheap_model"} <= {who.name for who in held.contenders}
+        and {"hour_of_week", "last_value", "last_week"} <= need
+    )
     figures = {name: held.fold.figure(name).value for name in ("hour_of_week", "constant")}
     assert figures["hour_of_week"] < 10 < figures["constant"]
 
 
 def test_a_candidate_is_fitted_to_what_it_is_judged_by():
     number = stated().model_copy(update={"task": problem.Tabular(kind="regression", table="rows", target="y")})
-    suited = lambda metric: candidates.suited(candidates.CANDIDATES["lightgbm"], number.model_copy(update={"success": problem.Success(metric=metric, threshold=1.0)}))
+    suited = lambda metric: candidates.suited(
+        candidates.CANDIDATES["lightgbm"],
+        number.model_copy(update={"success": problem.Success(metric=metric, threshold=1.0)}),
+    )
     assert suited("mae") == {"objective": "l1"} and suited("rmse") == {"objective": "l2"}
 
 

@@ -133,7 +133,7 @@ def filled_sign(values: pd.Series, y: pd.Series) -> tuple[bool, str] | None:
 def _empties(values: pd.Series) -> Iterator[tuple[pd.Series, str]]:
     """Where a column is empty, and where it has the one value that most rows have; with words for the others."""
     empty = values.isna() | (values.astype(str).str.strip() == "")
-    if 0.03 <= empty.mean():
+    if empty.mean() >= 0.03:
         yield empty, "is filled in"
     value, share = spike(values)
     if share >= 0.03 and is_number(values) and values.nunique() > 2:
@@ -271,10 +271,14 @@ def _tells(made: np.ndarray, y: np.ndarray, kind: str) -> bool:
 
 # %% ../../nbs/data/leaks.ipynb #61413769
 AFTER_WORDS = (
-    "status end ended close closed complet resolv updat modif cancel drop finish return deliver paid settl discharg last out"
-    " exit leave left churn final result actual decided approved shipped refund payment"
-).split()
-BEFORE_WORDS = "arriv creat open book order start pick begin admi sign issue request due in entry planned schedul birth made ts".split()
+    "status", "end", "ended", "close", "closed", "complet", "resolv", "updat", "modif", "cancel", "drop", "finish", "return",
+    "deliver", "paid", "settl", "discharg", "last", "out", "exit", "leave", "left", "churn", "final", "result", "actual",
+    "decided", "approved", "shipped", "refund", "payment",
+)  # fmt: skip
+BEFORE_WORDS = (
+    "arriv", "creat", "open", "book", "order", "start", "pick", "begin", "admi", "sign", "issue", "request", "due", "in",
+    "entry", "planned", "schedul", "birth", "made", "ts",
+)  # fmt: skip
 
 
 def after_words(name: str) -> int:

@@ -22,9 +22,48 @@ CODES = re.compile(
 EXACT = 2**53
 """Whole numbers from here on are not exact as the floats that every model sees."""
 
-CURRENCIES = set(
-    ["usd", "eur", "gbp", "chf", "inr", "cad", "aud", "nzd", "jpy", "cny", "rmb", "sek", "nok", "dkk", "kr", "pln", "zl", "zł", "czk", "kč", "huf", "ft", "ron", "bgn", "brl", "mxn", "ars", "clp", "zar", "try", "rub", "rs", "sfr", "fr", "krw", "thb", "sgd", "ils", "aed", "sar"]
-)
+CURRENCIES = {
+    "usd",
+    "eur",
+    "gbp",
+    "chf",
+    "inr",
+    "cad",
+    "aud",
+    "nzd",
+    "jpy",
+    "cny",
+    "rmb",
+    "sek",
+    "nok",
+    "dkk",
+    "kr",
+    "pln",
+    "zl",
+    "zł",
+    "czk",
+    "kč",
+    "huf",
+    "ft",
+    "ron",
+    "bgn",
+    "brl",
+    "mxn",
+    "ars",
+    "clp",
+    "zar",
+    "try",
+    "rub",
+    "rs",
+    "sfr",
+    "fr",
+    "krw",
+    "thb",
+    "sgd",
+    "ils",
+    "aed",
+    "sar",
+}
 SHORT = {"k": 1e3, "m": 1e6, "mio": 1e6, "mn": 1e6, "b": 1e9, "bn": 1e9}
 READINGS = ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
 PARTS = re.compile(
@@ -124,7 +163,10 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
     """
     if known.str.fullmatch(NUMBER.strip("^$")).all():
         plain = pd.to_numeric(known, errors="coerce").astype(float)
-        if not known.str.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}|[+-]?\d{1,3}").all() or not known.str.contains(".", regex=False).any():
+        if (
+            not known.str.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}|[+-]?\d{1,3}").all()
+            or not known.str.contains(".", regex=False).any()
+        ):
             return Numbers(plain, is_whole=bool(known.str.fullmatch(INTEGER.strip("^$")).all()))
     text = unified(known)
     some = text if len(text) < 500 else text.iloc[:: len(text) // 200]
@@ -196,7 +238,13 @@ def _why(found: Numbers, core: pd.Series, hint: Hint, separator: str) -> str:
     example = core[core.str.contains(found.open, regex=False)].iloc[0]
     as_decimal = found.decimal == found.open and found.thousands is None
     other = "thousands" if as_decimal else "decimals"
-    reason = f", as in {hint.decimal_shown_by}" if hint.decimal_shown_by else ", as in most files cut by ';'" if separator == ";" else ""
+    reason = (
+        f", as in {hint.decimal_shown_by}"
+        if hint.decimal_shown_by
+        else ", as in most files cut by ';'"
+        if separator == ";"
+        else ""
+    )
     return f"decimals or thousands? {example} is read with {'decimals' if as_decimal else 'thousands'}{reason}; if it means {other}, say so"
 
 

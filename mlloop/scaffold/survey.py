@@ -131,7 +131,10 @@ def _renamed(names: Sequence[str]) -> list[tuple[str, str]]:
     bases = {name: match[1] for name in names if (match := re.fullmatch(r"(.*) \(\d+\)", name, re.S))}
     first = {name.lower(): name for name in reversed(names)}
     return [
-        ("columns", f"{first[base.lower()]!r} and {base!r} are one name to a database: the second is called {name!r} here")
+        (
+            "columns",
+            f"{first[base.lower()]!r} and {base!r} are one name to a database: the second is called {name!r} here",
+        )
         for name, base in bases.items()
         if base.lower() in first
     ]
@@ -163,7 +166,10 @@ COLUMNS_AT_ONCE = 40
 def _counts(values, whole: pd.DataFrame | None, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
     """Different and missing values of each column, over all rows: of a table at hand, or by the engine, some columns at once."""
     if whole is not None:
-        gone = {name: int((whole[name].isna() | whole[name].str.strip().str.lower().isin(ingestion.MISSING)).sum()) for name in names}
+        gone = {
+            name: int((whole[name].isna() | whole[name].str.strip().str.lower().isin(ingestion.MISSING)).sum())
+            for name in names
+        }
         return {name: int(whole[name].nunique()) for name in names}, gone
     distinct, missing = {}, {}
     for start in range(0, len(names), COLUMNS_AT_ONCE):
@@ -338,7 +344,11 @@ def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> G
     why = found.why or (f"thousands are set apart by {words[found.thousands]}" if found.thousands else "")
     why = why or ("the decimal sign is a comma" if found.decimal == "," else "")
     if found.open:
-        other = {"decimal": ",", "thousands": "."} if (found.decimal == ",") == bool(found.thousands) else {"thousands": ","}
+        other = (
+            {"decimal": ",", "thousands": "."}
+            if (found.decimal == ",") == bool(found.thousands)
+            else {"thousands": ","}
+        )
         other = {"decimal": found.open} if found.thousands else other
         why = f"{why}: {other}".replace("'", "").replace("{", "").replace("}", "")
     return Guess(Column(type="number", **given), why, found.values, question=why if found.open else "", numbers=found)
@@ -413,7 +423,9 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     if {True, False} <= order:
         read = "the day" if _day_first(forms[0]) else "the month"
         shown = f", as in {hint.day_shown_by}" if hint and hint.day_shown_by else ""
-        question = f"day or month first? Both would do: {some.iloc[0]} is read with {read} first{shown}; if not, change format"
+        question = (
+            f"day or month first? Both would do: {some.iloc[0]} is read with {read} first{shown}; if not, change format"
+        )
     whole = not any("%H" in form or "%I" in form for form in forms)
     stated = forms[0] if len(forms) == 1 else forms
     made = Guess(Column(type="date" if whole else "time", format=stated), question or why, values, question=question)
@@ -438,7 +450,9 @@ def _without_placeholders(found: Guess, known: pd.Series, written: list[str]) ->
     gap, far = np.timedelta64(5 * 365, "D"), set()
     for day in able if len(usual) else ():
         at, surely = np.datetime64(day), day > "2200" or day < "1800"
-        if (at > usual.max().to_datetime64() + gap or at < usual.min().to_datetime64() - gap) and (surely or day in often):
+        if (at > usual.max().to_datetime64() + gap or at < usual.min().to_datetime64() - gap) and (
+            surely or day in often
+        ):
             far.add(day)
     gone = days.index[days.isin(far)]
     texts = [*written, *sorted(set(known[gone]))]
@@ -480,7 +494,9 @@ def outlying(times: pd.Series) -> tuple[pd.Series, dict[str, dt.datetime]]:
             at = int(np.argmax((steps > least).to_numpy()))
             near, off = ends.iloc[at - 1], ends.iloc[at]
             middle = (near + (off - near) / 2).normalize()
-            bounds[name] = middle.to_pydatetime() if name == "max" else min(middle.replace(month=1, day=1) + pd.DateOffset(years=1), near.normalize()).to_pydatetime()
+            new_year = middle.replace(month=1, day=1) + pd.DateOffset(years=1)
+            bound = middle if name == "max" else min(new_year, near.normalize())
+            bounds[name] = bound.to_pydatetime()
             far |= (times <= off) if name == "min" else (times >= off)
     return far, bounds
 
@@ -528,10 +544,16 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
         **({"options": options} if options else {}),
         "reason": "; ".join(told) or "numbers written as text",
     }
-    question = f"{found.why}: {'no option decimal' if options.get('decimal') else 'option decimal is a comma'}" if found.open else ""
+    question = (
+        f"{found.why}: {'no option decimal' if options.get('decimal') else 'option decimal is a comma'}"
+        if found.open
+        else ""
+    )
     kinds = {next((i for i, group in enumerate(profiling.UNITS) if unit in group), -1) for unit in letters}
     if len(kinds - {-1}) > 1 and not found.factors:
-        question = question or f"{', '.join(sorted(letters))} are not the same: state their factors under options: units"
+        question = (
+            question or f"{', '.join(sorted(letters))} are not the same: state their factors under options: units"
+        )
     why = f"a number once it is cleaned: {rule['reason']}" + (f"; {question}" if question else "")
     values = found.values.reindex(known.index).astype(float)
     return Guess(Column(type="text"), why, values, [rule], question=question, numbers=found)
@@ -552,7 +574,11 @@ def hint_of(columns: dict[str, Guess]) -> Hint:
     decimals: dict[str, str] = {}
     orders: dict[bool, str] = {}
     for name, one in columns.items():
-        if one.numbers is not None and not one.numbers.open and (not one.numbers.is_whole or one.numbers.thousands in (",", ".")):
+        if (
+            one.numbers is not None
+            and not one.numbers.open
+            and (not one.numbers.is_whole or one.numbers.thousands in (",", "."))
+        ):
             decimals.setdefault(one.numbers.decimal, name)
         if one.day_first is not None:
             orders.setdefault(one.day_first, name)
@@ -591,7 +617,11 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
             and sample.rows > 50
             and (NAMING.search(name) or current.column.type == "text" or _counts_up(current))
         ):
-            guesses[name] = _changed(current, feature=False, why=current.why if "names rows" in current.why else "names rows: every value is different")
+            guesses[name] = _changed(
+                current,
+                feature=False,
+                why=current.why if "names rows" in current.why else "names rows: every value is different",
+            )
         elif (
             current.column.type in ("integer", "number")
             and NAMING.search(name)
@@ -731,7 +761,9 @@ def leaks(
         When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
     """
     asked = {n: guess.values for n, guess in columns.items() if n not in skip and guess.values.notna().any()}
-    rows = pd.DataFrame({n: v if v.dtype.kind in "ifbM" else v.astype("string") for n, v in asked.items()}, index=y.index)
+    rows = pd.DataFrame(
+        {n: v if v.dtype.kind in "ifbM" else v.astype("string") for n, v in asked.items()}, index=y.index
+    )
     return {sign.column: sign for sign in leak_signs.find(rows, y, kind, order)}
 
 

@@ -1,5 +1,6 @@
 """Finds out when rows happened: columns that make up a moment, the one that is known in time, and else the order of the file."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,12 @@ def _clocks(sample: SourceSample, columns: dict[str, Guess]):
             if some.map(lambda v: bool(CLOCK.fullmatch(v))).all() and known.nunique() > 1:
                 seconds = "%H:%M:%S" if (some.str.count(":") == 2).all() else "%H:%M"
                 yield _free(f"{date}_{name}", sample), (date, name), f"{form} {seconds}", "time"
-            elif HOUR.search(name) and some.str.fullmatch(r"\d{1,2}").all() and some.astype(int).max() <= 23 and known.nunique() > 3:
+            elif (
+                HOUR.search(name)
+                and some.str.fullmatch(r"\d{1,2}").all()
+                and some.astype(int).max() <= 23
+                and known.nunique() > 3
+            ):
                 yield _free(f"{date}_{name}", sample), (date, name), f"{form} %H", "time"
 
 
@@ -215,7 +221,7 @@ def filled(windows: dict[str, Any] | None, times: pd.Series) -> dict[str, Any] |
             for longer in (1.0, 1.5, 2.0, 3.0):
                 days = max(1, round(windows["fold_days"] * longer))
                 cuts = [until - pd.Timedelta(days=days * k) for k in range(folds, -1, -1)]
-                held = [int(((known >= a) & (known < b)).sum()) for a, b in zip(cuts, cuts[1:], strict=False)]
+                held = [int(((known >= a) & (known < b)).sum()) for a, b in itertools.pairwise(cuts)]
                 if cuts[0] > first and min(held) >= least and (known < cuts[0]).sum() >= 2 * least:
                     return {**windows, "holdout_days": holdout, "folds": folds, "fold_days": days}
     return None
@@ -258,6 +264,8 @@ def take_out_sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[
             spelt = sorted({str(v).strip() for v in sample.text[name][there]})
             column = guess.column.model_copy(update={"missing": [*guess.column.missing, *spelt]})
             why = f"{number(value)} in {int(there.sum()):,} rows stands for a missing value"
-            columns[name] = Guess(column, "; ".join(w for w in (guess.why, why) if w), guess.values.where(~there), guess.cleaning)
+            columns[name] = Guess(
+                column, "; ".join(w for w in (guess.why, why) if w), guess.values.where(~there), guess.cleaning
+            )
             sample.missing[name] += int(there.mean() * sample.rows)
     return found
