@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 from mlloop import evaluation
 from mlloop.comparison import holdout as heldout
 from mlloop.core.errors import DataError, ModelError
+from mlloop.data import loan_example
 from mlloop.models import candidates
 from mlloop.models.recommenders import Popularity
 from mlloop.problem import Problem
@@ -24,16 +25,11 @@ WINDOWS = {
     "from": "2025-01-01T00:00:00", "train_until": "2025-02-01T00:00:00", "holdout_from": "2025-02-01T00:00:00",
     "holdout_until": "2025-02-20T00:00:00", "as_of": "2025-02-20T00:00:00", "folds": [],
 }  # fmt: skip
-STATEMENT = Problem.model_validate({
-    "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.", "time": {"column": "at"},
-    "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
-    "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-    "tables": {"loans": {"source": "loans", "columns": {
-        "at": {"type": "time"}, "age": {"type": "number"}, "branch": {"type": "category"}, "repaid": {"type": "integer"}}}},
-    "rules": [{"name": "old", "meaning": "lend to the old", "score": "CASE WHEN age > 40 THEN 1 ELSE 0 END"}],
-    "success": {"metric": "roc_auc", "threshold": 0.7, "slices": ["branch"], "min_slice_rows": 50},
-    "money": {"true_positive": 50, "false_positive": -50, "decisions_per_period": 10},
-})  # fmt: skip
+STATEMENT = loan_example.statement(
+    rules=[{"name": "old", "meaning": "lend to the old", "score": "CASE WHEN age > 40 THEN 1 ELSE 0 END"}],
+    success={"slices": ["branch"], "min_slice_rows": 50},
+    money={"decisions_per_period": 10},
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +37,12 @@ def loans():
     rng = np.random.default_rng(0)
     at = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(1200), unit="h")
     rows = pd.DataFrame(
-        {"at": at, "age": rng.integers(20, 70, 1200).astype(float), "branch": rng.choice(["north", "south"], 1200)}
+        {
+            "id": range(1200),
+            "day": at,
+            "age": rng.integers(20, 70, 1200).astype(float),
+            "branch": rng.choice(["north", "south"], 1200),
+        }
     )
     rows["rule_old"] = (rows["age"] > 40).astype(float)
     rows["repaid"] = (rng.random(1200) < (rows["age"] - 20) / 50).astype(int)
@@ -50,8 +51,8 @@ def loans():
 
 @pytest.fixture(scope="module")
 def parts(loans):
-    early = loans["at"] < pd.Timestamp(WINDOWS["train_until"])
-    return loans[early], loans[~early & (loans["at"] < pd.Timestamp(WINDOWS["holdout_until"]))]
+    early = loans["day"] < pd.Timestamp(WINDOWS["train_until"])
+    return loans[early], loans[~early & (loans["day"] < pd.Timestamp(WINDOWS["holdout_until"]))]
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +252,7 @@ def test_the_champion_is_compared_on_the_same_rows(project, parts, model):
 def test_rows_the_champion_has_learnt_are_left_out(project, parts, model):
     enthrone(poor(parts), project, "2025-02-10T00:00:00")
     found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
-    assert found["n"] == (parts[1]["at"] >= pd.Timestamp("2025-02-10")).sum() < len(parts[1])
+    assert found["n"] == (parts[1]["day"] >= pd.Timestamp("2025-02-10")).sum() < len(parts[1])
 
 
 @pytest.mark.parametrize("until", ["2025-03-01T00:00:00", None])

@@ -9,34 +9,21 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from mlloop import exploration
 from mlloop.core.errors import ModelError
 from mlloop.core.metrics import Estimate
+from mlloop.data import loan_example
 from mlloop.exploration import Budget, Contestant
 from mlloop.models import candidates
 from mlloop.problem import Problem
 
 
 def statement(**changed) -> Problem:
-    columns = {"at": {"type": "time"}, "amount": {"type": "number"}, "repaid": {"type": "integer"}}
-    return Problem.model_validate(
-        {
-            "name": "loan",
-            "question": "?",
-            "decision": "?",
-            "time": {"column": "at"},
-            "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
-            "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-            "tables": {"loans": {"source": "loans", "columns": columns}},
-            "rules": [{"name": "small", "meaning": "small sums", "score": "-amount"}],
-            "budget": {"trials": 3, "candidates": ["linear"]},
-            "success": {"metric": "roc_auc", "threshold": 0.7},
-            "money": {},
-            **changed,
-        }
-    )
+    return loan_example.statement(**{"budget": {"trials": 3, "candidates": ["linear"]}, **changed})
 
 
 def judge(problem: Problem, n: int = 900, seed: int = 0) -> exploration.RowsJudge:
     rng = np.random.default_rng(seed)
-    table = pd.DataFrame({"at": pd.date_range("2025-01-01", periods=n, freq="h"), "amount": rng.uniform(0, 10, n)})
+    table = pd.DataFrame(
+        {"id": range(n), "day": pd.date_range("2025-01-01", periods=n, freq="h"), "amount": rng.uniform(0, 10, n)}
+    )
     table["town"] = rng.choice(["a", "b"], n)
     table["repaid"] = (rng.random(n) < np.where(table["town"] == "a", 0.8, 0.3)).astype(int)
     table["rule_small"] = -table["amount"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlloop import features
-from mlloop.data import feature_registry
+from mlloop.data import feature_registry, loan_example
 from mlloop.problem import Problem
 
 BEGIN = pd.Timestamp("2025-01-06")
@@ -25,27 +25,11 @@ GOODS = pd.DataFrame(
 
 
 def loans(**time) -> Problem:
-    columns = {
-        "id": {"type": "text"},
-        "at": {"type": "time"},
-        "amount": {"type": "number"},
-        "town": {"type": "category"},
-    }
-    return Problem.model_validate(
-        {
-            "name": "loan",
-            "question": "?",
-            "decision": "?",
-            "time": {"column": "at", **time},
-            "task": {"kind": "regression", "table": "loans", "target": "paid", "entity": "id"},
-            "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-            "tables": {
-                "loans": {"source": "loans", "columns": {**columns, "paid": {"type": "number", "known": "after"}}}
-            },
-            "rules": [{"name": "small", "meaning": "small sums", "score": "-amount"}],
-            "success": {"metric": "mae", "threshold": 1.0},
-            "money": {},
-        }
+    return loan_example.statement(
+        task={"kind": "regression", "target": "paid", "positive": None},
+        time=time,
+        tables={"loans": {"columns": {"paid": {"type": "number", "known": "after"}}}},
+        success={"metric": "mae", "threshold": 1.0},
     )
 
 
@@ -99,9 +83,9 @@ def test_a_later_event_never_changes_an_earlier_feature(drawn, hour, more):
 def test_a_later_row_never_changes_an_earlier_row(drawn, day, delay):
     con = ibis.duckdb.connect()
     frame = pd.DataFrame(drawn, columns=["id", "day", "amount"])
-    frame["at"] = BEGIN + pd.to_timedelta(frame.pop("day"), unit="D")
+    frame["day"] = BEGIN + pd.to_timedelta(frame.pop("day"), unit="D")
     frame["paid"], frame["town"], frame["row"] = frame["amount"] * 2.0, "x", range(len(frame))
-    earlier = frame[frame["at"] < BEGIN + pd.Timedelta(days=day)]
+    earlier = frame[frame["day"] < BEGIN + pd.Timedelta(days=day)]
     if earlier.empty:
         return
     made = [
@@ -117,14 +101,14 @@ def test_a_target_of_the_past_is_used_only_after_its_delay():
     frame = pd.DataFrame(
         {
             "id": "a",
-            "at": BEGIN + pd.to_timedelta([0, 3, 10], unit="D"),
+            "day": BEGIN + pd.to_timedelta([0, 3, 10], unit="D"),
             "amount": 1.0,
             "town": "x",
             "paid": [4.0, 8.0, 0.0],
         }
     )
     made = features.row_features(loans(label_delay_days=5), con.create_table("t", frame), entity_repeats=True)
-    found = made.tables["rows"].order_by("at").to_pandas()
+    found = made.tables["rows"].order_by("day").to_pandas()
     assert found["before_rows"].tolist() == [0, 1, 2]
     assert found["before_days_since"].tolist()[1:] == [3, 7]
     assert found["before_target_mean"].isna().tolist() == [True, True, False]
@@ -190,10 +174,10 @@ def test_a_changed_formula_changes_the_definition():
 def test_what_is_known_afterwards_is_no_feature():
     con = ibis.duckdb.connect()
     frame = pd.DataFrame(
-        {"id": ["a", "b"], "at": [BEGIN, BEGIN], "amount": [1, 2], "town": ["x", None], "paid": [1.0, 2.0]}
+        {"id": ["a", "b"], "day": [BEGIN, BEGIN], "amount": [1, 2], "town": ["x", None], "paid": [1.0, 2.0]}
     )
     made = features.row_features(loans(), con.create_table("t", frame))
-    assert not {"paid", "id", "at", "rule_small"} & set(made.features)
+    assert not {"paid", "id", "day", "rule_small"} & set(made.features)
     assert {line["column"] for line in made.left_out} == {"id"}
     assert made.tables["rows"].to_pandas()["town"].tolist() == ["x", "(missing)"]
 
@@ -206,4 +190,9 @@ def test_the_cutoffs_end_with_the_held_out_period():
         "folds": [{"train_until": "2025-03-04", "test_from": "2025-03-04", "test_until": "2025-03-18"}],
     }
     found = features.cutoffs(windows)
-    assert found == [dt.datetime(2025, 2, 18), dt.datetime(2025, 3, 4), dt.datetime(2025, 4, 1), dt.datetime(2025, 4, 29)]
+    assert found == [
+        dt.datetime(2025, 2, 18),
+        dt.datetime(2025, 3, 4),
+        dt.datetime(2025, 4, 1),
+        dt.datetime(2025, 4, 29),
+    ]

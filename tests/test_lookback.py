@@ -8,20 +8,15 @@ from test_evaluation import SHOP
 from mlloop import training
 from mlloop.comparison import lookback
 from mlloop.comparison.lookback import ALL, Block, RowsPast, UsersPast, blocks_of, look_back
+from mlloop.data import loan_example
 from mlloop.models import candidates
-from mlloop.problem import Problem
 
 WINDOWS = {"train_until": "2025-05-26", "holdout_from": "2025-05-26", "holdout_until": "2025-07-07"}
-STATEMENT = {
-    "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",
-    "time": {"column": "at", "label_delay_days": 7},
-    "task": {"kind": "classification", "table": "loans", "target": "y", "positive": 1, "entity": "id"},
-    "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-    "tables": {"loans": {"source": "loans", "columns": {
-        "id": {"type": "integer"}, "at": {"type": "time"}, "a": {"type": "number"}, "b": {"type": "number"}, "y": {"type": "number"}}}},
-    "rules": [{"name": "a", "meaning": "by a", "score": "a"}],
-    "success": {"metric": "roc_auc", "threshold": 0.6}, "money": {"per_unit_error": 1.0}, "retrain": {"every_days": 7},
-}  # fmt: skip
+REGRESSION = {
+    "task": {"kind": "regression", "positive": None},
+    "success": {"metric": "mae", "threshold": 1.0},
+    "money": {"per_unit_error": 1.0},
+}
 LINEAR = candidates.recipe("linear", {"C": 1.0}, 0)
 
 
@@ -29,15 +24,14 @@ def past(changed: str | None, kind: str = "classification", seed: int = 0, n: in
     """26 weeks from January to July; from `changed` on the sign of what counts is another."""
     rng = np.random.default_rng(seed)
     at = pd.Timestamp("2025-01-06") + pd.to_timedelta(np.sort(rng.uniform(0, 182, n)), "D")
-    rows = pd.DataFrame({"id": range(n), "at": at, "a": rng.normal(size=n), "b": rng.normal(size=n)})
+    rows = pd.DataFrame({"id": range(n), "day": at, "amount": rng.normal(size=n), "income": rng.normal(size=n)})
     sign = np.where(at >= pd.Timestamp(changed or "2026-01-01"), -1.0, 1.0)
-    signal = 1.2 * sign * rows["a"] + 0.6 * rows["b"]
+    signal = 1.2 * sign * rows["amount"] + 0.6 * rows["income"]
     number = signal + rng.normal(size=n)
-    rows["y"] = number if kind == "regression" else (rng.random(n) < 1 / (1 + np.exp(-signal))).astype(int)
-    task = {**STATEMENT["task"], "kind": kind} | ({"positive": None} if kind == "regression" else {})
-    success = {"metric": "mae", "threshold": 1.0} if kind == "regression" else STATEMENT["success"]
-    statement = Problem.model_validate({**STATEMENT, "task": task, "success": success})
-    return RowsPast(statement, rows, ["a", "b"], rows["y"].to_numpy(), np.zeros(n, bool))
+    rows["repaid"] = number if kind == "regression" else (rng.random(n) < 1 / (1 + np.exp(-signal))).astype(int)
+    changes = REGRESSION if kind == "regression" else {}
+    statement = loan_example.statement(time={"label_delay_days": 7}, retrain={"every_days": 7}, **changes)
+    return RowsPast(statement, rows, ["amount", "income"], rows["repaid"].to_numpy(), np.zeros(n, bool))
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
@@ -167,5 +161,5 @@ def test_an_estimator_without_weights_learns_from_rows_drawn_by_them():
         )
         scores, _ = one.predict(model, block)
         assert (
-            np.corrcoef(scores, one.rows["a"].iloc[one.positions_in(block)])[0, 1] < -0.3
+            np.corrcoef(scores, one.rows["amount"].iloc[one.positions_in(block)])[0, 1] < -0.3
         )  # as it is now, not as it was

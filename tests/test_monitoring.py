@@ -18,7 +18,7 @@ from watched import EVERY, HELD, Watched
 from mlloop import monitoring
 from mlloop.core import metrics, storage
 from mlloop.core.errors import DataError
-from mlloop.data import feed_checks
+from mlloop.data import feed_checks, loan_example
 from mlloop.kernels import execute
 from mlloop.monitors import drift, estimation, evidence, periods
 from mlloop.monitors.degradation import period_result, streak
@@ -30,15 +30,7 @@ from mlloop.problem import Column, Problem, Retrain, Table
 from mlloop.store.entries import Entry
 
 MONDAY, WEEK = dt.datetime(2025, 3, 3), dt.timedelta(days=7)
-LOAN = Problem.model_validate({
-    "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",
-    "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
-    "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-    "tables": {"loans": {"source": "loans", "columns": {"age": {"type": "number"}, "repaid": {"type": "integer"}}}},
-    "rules": [{"name": "old", "meaning": "lend to the old", "score": "age"}],
-    "success": {"metric": "roc_auc", "threshold": 0.7}, "money": {},
-    "retrain": {"margin": 0.005, "k": 3, "n": 5, "min_labelled_rows": 200},
-})  # fmt: skip
+LOAN = loan_example.statement(retrain={"margin": 0.005, "k": 3, "n": 5, "min_labelled_rows": 200})
 
 
 def people(n, seed, spread=1.0, turned=False):

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from mlloop import training
 from mlloop.core.errors import DataError
+from mlloop.data import loan_example
 from mlloop.models import candidates
 from mlloop.models.neumf import Network
 from mlloop.models.perceptron import epoch_generator, train
@@ -107,34 +108,20 @@ def test_patience_counts_only_once_the_loss_to_beat_was_beaten(to_beat, epochs):
     assert len(losses) == epochs
 
 
-def loans() -> Problem:
-    columns = {"at": {"type": "time"}, "age": {"type": "number"}, "repaid": {"type": "integer"}}
-    return Problem.model_validate(
-        {
-            "name": "loan",
-            "question": "?",
-            "decision": "?",
-            "time": {"column": "at"},
-            "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
-            "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-            "tables": {"loans": {"source": "loans", "columns": columns}},
-            "rules": [{"name": "old", "meaning": "older people", "score": "age"}],
-            "success": {"metric": "roc_auc", "threshold": 0.7},
-            "money": {},
-        }
-    )
-
-
 def test_no_row_of_the_held_out_period_is_learned_from():
     X, y = rows(200)
-    table = X.assign(at=pd.date_range("2025-01-01", periods=200, freq="h"), repaid=y)
+    table = X.assign(id=range(200), day=pd.date_range("2025-01-01", periods=200, freq="h"), repaid=y)
     product = {"tables": {"train": "t"}, "features": ["age", "town"], "windows": {"train_until": "2025-01-05"}}
-    found = training.material(loans(), product, lambda ref: ibis.memtable(table.sample(frac=1, random_state=0)))
+    found = training.material(
+        loan_example.statement(), product, lambda ref: ibis.memtable(table.sample(frac=1, random_state=0))
+    )
     assert found.trained["rows"] == 96 and found.trained["until"] == pd.Timestamp("2025-01-05")
     assert found.fit_data["y"].tolist() == y[:96].tolist()  # in the order of time again
     with pytest.raises(DataError, match="before the holdout period"):
         training.material(
-            loans(), {**product, "windows": {"train_until": "2024-01-01"}}, lambda ref: ibis.memtable(table)
+            loan_example.statement(),
+            {**product, "windows": {"train_until": "2024-01-01"}},
+            lambda ref: ibis.memtable(table),
         )
 
 
@@ -142,7 +129,7 @@ def test_events_at_the_cutoff_are_not_learned_from():
     events, items = shop()
     problem = Problem.model_validate(
         {
-            **loans().model_dump(),
+            **loan_example.statement().model_dump(),
             "task": SHOP.model_dump(),
             "tables": {"t": {"source": "loans", "columns": {c: {"type": "text"} for c in ("u", "i", "at")}}},
             "rules": [{"name": "best", "meaning": "best-sellers", "popular_days": 30}],

@@ -11,6 +11,7 @@ import pytest
 
 from mlloop.core.errors import DataError, ProblemError
 from mlloop.core.storage import plain
+from mlloop.data import loan_example
 from mlloop.data.cleaning import Change, Context, clean
 from mlloop.data.profiling import suggest_cleaning
 from mlloop.problem import Cleaning, Interactions, Items, Join, Problem, Time
@@ -36,29 +37,12 @@ def con():
 
 
 def statement(**changes) -> Problem:
-    columns = {
-        "at": {"type": "time"},
-        "town": {"type": "category"},
-        "amount": {"type": "number"},
-        "repaid": {"type": "integer"},
-    }
-    content = {
-        "name": "loan",
-        "question": "Who repays?",
-        "decision": "Whom to lend to.",
-        "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
-        "time": {"column": "at", "holdout_days": 10, "folds": 2, "fold_days": 10},
-        "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-        "tables": {"loans": {"source": "loans", "time": "at", "columns": columns}},
-        "rules": [{"name": "small", "meaning": "lend small sums", "score": "-amount"}],
-        "success": {"metric": "roc_auc", "threshold": 0.7},
-        "money": {},
-    }
-    return Problem.model_validate(content | changes)
+    loan = loan_example.statement(time={"holdout_days": 10, "folds": 2, "fold_days": 10})
+    return Problem.model_validate(loan.model_dump() | changes)
 
 
 def loans(**columns) -> pd.DataFrame:
-    return pd.DataFrame({"at": DAYS, "town": "Bend", "amount": 1.0, "repaid": [0, 1] * 30} | columns)
+    return pd.DataFrame({"id": range(60), "day": DAYS, "town": "Bend", "amount": 1.0, "repaid": [0, 1] * 30} | columns)
 
 
 def run(con, frame: pd.DataFrame, **changes):
@@ -78,30 +62,30 @@ def cleaned(con, frame, *rules, **context):
 
 def test_nothing_at_or_after_as_of_reaches_the_rows(con):
     rows = run(con, loans()).tables["rows"].to_pandas()
-    assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
+    assert rows["day"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
 
 
 def test_rows_whose_time_comes_with_a_join_are_cut_as_well(con):
-    columns = {"day": {"type": "integer"}, "repaid": {"type": "integer"}}
-    days = {"day": {"type": "integer"}, "at": {"type": "time"}}
+    columns = {"nr": {"type": "integer"}, "repaid": {"type": "integer"}}
+    days = {"nr": {"type": "integer"}, "day": {"type": "time"}}
     tables = {
         "loans": {"source": "loans", "columns": columns},
-        "days": {"source": "loans", "key": ["day"], "columns": days},
+        "days": {"source": "loans", "key": ["nr"], "columns": days},
     }
     task = {
         "kind": "classification",
         "table": "loans",
         "target": "repaid",
         "positive": 1,
-        "joins": [{"table": "days", "on": ["day"]}],
+        "joins": [{"table": "days", "on": ["nr"]}],
     }
-    asked = statement(task=task, tables=tables, rules=[{"name": "r", "meaning": "m", "score": "day"}])
+    asked = statement(task=task, tables=tables, rules=[{"name": "r", "meaning": "m", "score": "nr"}])
     made = {
-        "loans": con.create_table("own_loans", pd.DataFrame({"day": range(60), "repaid": [0, 1] * 30})),
-        "days": con.create_table("own_days", pd.DataFrame({"day": range(60), "at": DAYS})),
+        "loans": con.create_table("own_loans", pd.DataFrame({"nr": range(60), "repaid": [0, 1] * 30})),
+        "days": con.create_table("own_days", pd.DataFrame({"nr": range(60), "day": DAYS})),
     }
     rows = prepare_rows(asked, made, AS_OF).tables["rows"].to_pandas()
-    assert rows["at"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
+    assert rows["day"].max() == pd.Timestamp("2025-02-28") and len(rows) == 59
 
 
 def test_windows_meet_without_gap_or_overlap():
@@ -393,10 +377,10 @@ def spark():
 def test_spark_gives_the_same_rows_and_changes(con, spark, tmp_path):
     frame = loans(town=["Bend ", "bend", "Gary", None] * 15, amount=[1.0, 2.0, 900.0, np.inf] * 15)
     loans_path = tmp_path / "loans.parquet"
-    frame.astype({"at": "datetime64[us]"}).to_parquet(loans_path)
+    frame.astype({"day": "datetime64[us]"}).to_parquet(loans_path)
     declared = [
         {"rule": "outliers", "columns": ["amount"], "options": {"low": 0, "high": 100, "action": "clip"}},
-        {"rule": "duplicates", "columns": ["at", "town"]},
+        {"rule": "duplicates", "columns": ["day", "town"]},
     ]
     columns = statement().tables["loans"].model_dump() | {"cleaning": declared}
     asked = statement(tables={"loans": columns})

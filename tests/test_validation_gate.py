@@ -12,20 +12,21 @@ from mlloop.comparison.baselines import Prediction
 from mlloop.comparison.folds import RowsFold
 from mlloop.core import metrics
 from mlloop.core.verdict import Check, conclude, table
+from mlloop.data import loan_example
 from mlloop.models import candidates
 from mlloop.problem import Problem
 from mlloop.validation_gate import decide, reproduce_in_fresh_process
 
-STATEMENT = Problem.model_validate({
-    "name": "loan", "question": "Who repays?", "decision": "Whom to lend to.",
-    "task": {"kind": "classification", "table": "loans", "target": "repaid", "positive": 1},
-    "sources": {"loans": {"kind": "files", "path": "loans.csv"}},
-    "tables": {"loans": {"source": "loans", "columns": {"age": {"type": "number"}, "repaid": {"type": "integer"}}}},
-    "rules": [{"name": "old", "meaning": "lend to the old", "score": "age"}],
-    "success": {"metric": "roc_auc", "threshold": 0.8, "min_gain": 0.02, "slices": ["branch"], "min_slice_rows": 100,
-                "max_slice_gap": 0.1, "max_latency_ms": 50},
-    "money": {"true_positive": 50, "false_positive": -50},
-})  # fmt: skip
+STATEMENT = loan_example.statement(
+    success={
+        "threshold": 0.8,
+        "min_gain": 0.02,
+        "slices": ["branch"],
+        "min_slice_rows": 100,
+        "max_slice_gap": 0.1,
+        "max_latency_ms": 50,
+    }
+)
 ASKED = {"asked": 5, "same": 5, "said": ""}
 
 
@@ -128,7 +129,7 @@ def test_a_model_that_cannot_be_asked_is_a_no(asked):
 
 def test_lower_is_better_is_judged_downwards():
     error = Problem.model_validate({
-        **STATEMENT.model_dump(), "task": {"kind": "regression", "table": "loans", "target": "age"},
+        **STATEMENT.model_dump(), "task": {"kind": "regression", "table": "loans", "target": "income"},
         "success": {"metric": "mae", "threshold": 2.0, "min_gain": 0.5, "slices": ["branch"], "max_slice_gap": 0.3, "min_slice_rows": 100},
     })  # fmt: skip
     told = figures(main=around(1.5, 0.2), contenders=rule(around(1.0, 0.2)),
