@@ -470,6 +470,15 @@ def test_a_recommender_on_trial_is_judged_by_what_was_bought(production):
     assert trial.outcome == "rolled_back" and "worse than the champion: realised gain in NDCG" in trial.reasons[0]
 
 
+def test_the_times_of_logged_requests_are_read_again_and_other_text_is_left_to_its_check():
+    """The log states a time as JSON has it, and a model that reads its month is asked about the logged rows again."""
+    asked = pd.DataFrame({"at": ["2025-03-01T10:00:00", "2025-04-02", "03.04.2025", "2025-99-01", None]}, dtype=object)
+    rows = releases.rows_of(asked, [releases.Field("at", "time")])
+    told = [row["at"] for row in rows]
+    assert told == [pd.Timestamp("2025-03-01 10:00"), pd.Timestamp("2025-04-02"), "03.04.2025", "2025-99-01", None]
+    assert releases.part_of(told[0], "month") == 3.0
+
+
 def bought_now(n: int, item: str = "i25"):
     """The events of the training, and then a week in which everybody buys one item, and a customer is new."""
     users = [*(f"u{i}" for i in range(n)), "u900"]

@@ -7,6 +7,7 @@ folder's name is its digest, so that a release once made is never changed, and a
 """
 
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NO_TEXT = "(missing)"
+ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$")
 PARTS = ("month", "weekday", "hour")
 CHUNK = 2000  # users ranked at once: each has a score for every item
 NEXT = "Make it again: mlloop run --from deployment"
@@ -428,8 +430,10 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
     import pandas as pd
 
     if kind == "time":
-        # text is left to what knows its format: pandas would guess, and take the 3rd of April for the 4th of March
-        return values.tolist() if values.dtype == object else pd.to_datetime(values).tolist()
+        if values.dtype != object:
+            return pd.to_datetime(values).tolist()
+        # other text is left to what knows its format: pandas would guess, and take the 3rd of April for the 4th of March
+        return [_moment(value) for value in values.tolist()]
     if kind == "number":
         return values.astype("float64").tolist()
     if kind == "list":
@@ -438,6 +442,18 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
             for one in values.tolist()
         ]
     return [_text(value) for value in values.tolist()]
+
+
+def _moment(value: Any) -> Any:
+    """A time as requests and the prediction log state it (2025-03-01, or with the time of day); anything else as it is."""
+    import pandas as pd
+
+    if not isinstance(value, str) or not ISO.match(value):
+        return value
+    try:
+        return pd.Timestamp(value)
+    except ValueError:
+        return value
 
 
 def _text(value: Any) -> str:
