@@ -29,7 +29,7 @@ STATEMENT: dict[str, Any] = {
             "columns": {
                 "id": {"type": "text"},
                 "day": {"type": "time"},
-                "amount": {"type": "number", "min": 0, "unit": "EUR", "meaning": "sum asked for"},
+                "amount": {"type": "number", "min": 0, "unit": "EUR", "meaning": "amount of the loan"},
                 "income": {"type": "number", "min": 0, "unit": "EUR", "meaning": "income of a month"},
                 "town": {"type": "category", "values": ["Ely", "York"], "meaning": "where"},
                 "repaid": {"type": "integer", "known": "after"},
@@ -42,12 +42,12 @@ STATEMENT: dict[str, Any] = {
 }
 
 # %% ../../nbs/data/loan_example.ipynb #f45f6ecc
-def merged(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`given` with `changes` merged into it, as a new dictionary.
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` merged into it, as a new dictionary.
 
     Parameters
     ----------
-    given : dict
+    base : dict
         Stays as it is.
     changes : dict
         A dictionary in it changes the keys it names, None removes a key, any other value replaces.
@@ -56,7 +56,7 @@ def merged(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     ----------
     RFC 7396, JSON Merge Patch.
     """
-    result = deepcopy(given)
+    result = deepcopy(base)
     for key, value in changes.items():
         if value is None:
             result.pop(key, None)
