@@ -52,7 +52,7 @@ def request_type(release: Release) -> type:
             ],
         }
     else:
-        keys = {field.name: _key(field) for field in release.fields if not field.made}
+        keys = {field.name: _key(field) for field in release.fields if not field.derived}
         if release.entity and release.entity not in keys:
             limits = Limits(max_length=200, description="who is asked about; labels are joined by it")
             keys[release.entity] = NotRequired[Annotated[str | None, limits]]
@@ -106,11 +106,11 @@ class Checker:
     def __init__(self, release: Release):
         self.adapter: TypeAdapter[Any] = TypeAdapter(request_type(release))
         self.cleaners = release.cleaners
-        self.made = {field.name for field in release.fields if field.made}
+        self.derived = {field.name for field in release.fields if field.derived}
         self.strict = {
             field.name: (field, TypeAdapter(_strict(field)))
             for field in release.fields
-            if field.type in ("number", "time") and not field.made
+            if field.type in ("number", "time") and not field.derived
         }
 
     def json_schema(self) -> dict[str, Any]:
@@ -424,7 +424,7 @@ def _valid(
     """The rows that keep the contract and their positions; the others go to `refused`."""
     stated: list[Any] = []
     for row in rows:
-        added = {name: row[name] for name in checks.made & row.keys()}
+        added = {name: row[name] for name in checks.derived & row.keys()}
         asked = {name: value for name, value in row.items() if name not in added}
         try:
             stated.append(checks.adapter.validate_python(asked) | ({} if clean else added))

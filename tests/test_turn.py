@@ -39,8 +39,8 @@ def actions(loop):
 
 def test_concept_drift_is_not_seen_before_labels_come_and_said_so_after(begun):
     first, second = begun.ran
-    assert (first.action, first.health) == ("nothing", "ok") and "estimated" in first.said
-    assert (second.action, second.health) == ("watch", "watch") and "realised" in second.said
+    assert (first.action, first.health) == ("nothing", "ok") and "estimated" in first.summary
+    assert (second.action, second.health) == ("watch", "watch") and "realised" in second.summary
 
 
 def test_a_copy_of_a_project_is_whole_and_runs_nothing_again(begun, tmp_path):

@@ -121,15 +121,16 @@ class RowCleaner:
 
     Parameters
     ----------
-    made : dict
+    definition : dict
         As `frozen` gives it; `wanted` may say which columns are needed.
     """
 
-    def __init__(self, made: Mapping[str, Any]):
+    def __init__(self, definition: Mapping[str, Any]):
         import duckdb
 
-        self.columns, self.wanted = made["columns"], set(made.get("wanted") or made["reads"])
-        self.groups = [group for group in made["groups"] if self.wanted & set(group["outputs"])]
+        self.columns = definition["columns"]
+        self.wanted = set(definition.get("wanted") or definition["reads"])
+        self.groups = [group for group in definition["groups"] if self.wanted & set(group["outputs"])]
         self.known: list[dict[tuple, tuple]] = [{} for _ in self.groups]
         self.con = duckdb.connect(config={"enable_external_access": "false", "threads": 1})
         self.con.execute("PRAGMA disable_optimizer")  # it takes a hundred times longer than the one row

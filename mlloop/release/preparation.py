@@ -53,7 +53,7 @@ def request_form(
             if source != name and source in rows:
                 fields.setdefault(source, _field(source, _kind_of(rows[source]), declared.get(source)))
         if name in added and name in rows:
-            fields.setdefault(name, Field(name, _kind_of(rows[name]), made=True))
+            fields.setdefault(name, Field(name, _kind_of(rows[name]), derived=True))
             kind = onnx_export.NUMBER if pd.api.types.is_numeric_dtype(rows[name]) else onnx_export.TEXT
             features.append(Feature(name, kind, name))
             continue
@@ -294,7 +294,6 @@ def with_counts(settings: Settings, release: Any, events: pd.DataFrame, until: d
     users = events[["user"]].dropna().drop_duplicates().tail(UPDATE_USERS)
     with tempfile.TemporaryDirectory() as folder:
         return as_trained(settings, card, Path(candidates.save(updated, folder)["path"]), updated, users)
-
 
 # %% ../../nbs/release/preparation.ipynb #3860d8bd
 def real_rows(statement: Problem, features: dict[str, Any], lake) -> pd.DataFrame:

@@ -47,7 +47,7 @@ class Field:
     min, max : float or None
     values : list of str or None
     meaning, unit : str
-    made : bool
+    derived : bool
         Whether cleaning adds it to a request, so that nobody states it.
     """
 
@@ -59,7 +59,7 @@ class Field:
     values: list[str] | None = None
     meaning: str = ""
     unit: str = ""
-    made: bool = False
+    derived: bool = False
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,8 @@ def _counts(values, whole: pd.DataFrame | None, names: Sequence[str]) -> tuple[d
             for name in names
         }
         return {name: int(whole[name].nunique()) for name in names}, gone
-    distinct, missing = {}, {}
+    distinct: dict[str, int] = {}
+    missing: dict[str, int] = {}
     for start in range(0, len(names), COLUMNS_AT_ONCE):
         part = names[start : start + COLUMNS_AT_ONCE]
         asked = {f"d{i}": values[name].nunique() for i, name in enumerate(part)}

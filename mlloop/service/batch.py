@@ -58,7 +58,7 @@ def score(
         raise ModelError("no model is in production", problem, "Put one there: mlloop run")
     texts = [one.name for one in pair.form.fields if one.type == "text"] + [pair.form.entity or "user"]
     texts += ["exclude"] * (pair.form.kind == "recommendation")
-    fields = [one.name for one in pair.form.fields if not one.made]
+    fields = [one.name for one in pair.form.fields if not one.derived]
     rows = read(settings, table, texts, fields, _sources(settings, problem))
     kept = prediction_log.Log(prediction_log.folder_of(settings, problem)) if log else None
     try:

@@ -54,7 +54,7 @@ class Champion:
         """The columns that `predict` reads; for a recommender what `recommend` may be told of a user."""
         if self.kind == "recommendation":
             return ["user", "k", "exclude"]
-        return [field.name for field in self.release.fields if not field.made]
+        return [field.name for field in self.release.fields if not field.derived]
 
     @property
     def name(self) -> str | None:
@@ -148,7 +148,7 @@ class Champion:
         self._must("features", self.kind != "recommendation", "recommend")
         serving.score_table(serving.Pair(self.release), rows.iloc[:0])  # raises where a column is missing
         check, checked, wrong = serving.checker(self.release), [], []
-        for at, row in enumerate(rows_of(rows, [field for field in self.release.fields if not field.made])):
+        for at, row in enumerate(rows_of(rows, [field for field in self.release.fields if not field.derived])):
             try:
                 checked.append(check.validate_python(row))
             except ValidationError as error:

@@ -37,7 +37,7 @@ def sample_request(settings: Settings, problem: str, endpoint: http.Endpoint) ->
         return f"/{problem}/recommend", {"user": str(user)}
     held = Lake(settings).read(tables["holdout"])
     fields = [
-        *(field for field in endpoint.pair.form.fields if not field.made),
+        *(field for field in endpoint.pair.form.fields if not field.derived),
         *([releases.Field(endpoint.pair.form.entity, "text")] if endpoint.pair.form.entity else []),
     ]
     row = releases.rows_of(held.order_by(*held.columns).limit(1).to_pandas(), fields)[0]
