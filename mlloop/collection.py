@@ -388,7 +388,9 @@ def _driver_url(url: str):
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise SourceError(
-            f"is no URL of a database: {error}", secrets.masked_url(url), "Fix sources in the statement, then: mlloop run"
+            f"is no URL of a database: {error}",
+            secrets.masked_url(url),
+            "Fix sources in the statement, then: mlloop run",
         ) from error
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername in ("postgres", "postgresql") else parsed
 
@@ -401,7 +403,9 @@ def _with_secrets(problem: Problem, settings: Settings) -> Problem:
         own = load(find(problem.name, settings.problems)).sources
     except ProblemError:
         own = {}
-    given = {name: own[name] if plain(own.get(name)) == plain(source) else source for name, source in problem.sources.items()}
+    given = {
+        name: own[name] if plain(own.get(name)) == plain(source) else source for name, source in problem.sources.items()
+    }
     return problem.model_copy(update={"sources": given})
 
 # %% ../nbs/11_collection.ipynb #2b16a173
@@ -553,10 +557,14 @@ def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
         return response.json()
     except httpx.HTTPStatusError as error:
         message = f"answered {error.response.status_code} {error.response.reason_phrase}"
-        raise SourceError(message, secrets.masked_url(url), "Check the address and the headers of the source, then: mlloop run") from error
+        raise SourceError(
+            message, secrets.masked_url(url), "Check the address and the headers of the source, then: mlloop run"
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
-            f"cannot be reached: {error}", secrets.masked_url(url), "Check the address and the network, then: mlloop run"
+            f"cannot be reached: {error}",
+            secrets.masked_url(url),
+            "Check the address and the network, then: mlloop run",
         ) from error
     except ValueError as error:
         raise SourceError(

@@ -133,7 +133,6 @@ def update_counts(
         storage.remove(releases.folder_of(settings, statement.name, old.digests["release"]))
     return row
 
-
 # %% ../nbs/23_deployment.ipynb #6919a993
 @dataclass(frozen=True)
 class Decision:

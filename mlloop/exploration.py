@@ -433,7 +433,15 @@ def judge_of(
     rules = {r.name: rows[f"rule_{r.name}"].fillna(rows[f"rule_{r.name}"].median()).to_numpy() for r in statement.rules}
     moments = rows[time_column] if time_column else None
     prepared = baselines.Rows(
-        rows[product["features"]], y, rules, None, moments, groups, task.kind, statement.success.metric, [],
+        rows[product["features"]],
+        y,
+        rules,
+        None,
+        moments,
+        groups,
+        task.kind,
+        statement.success.metric,
+        [],
         together=None if time_column else baselines.together_codes(rows, groups),
     )
     folds = baselines.fold_positions(prepared, windows["folds"] if windows else statement.time.folds, seed)

@@ -238,7 +238,14 @@ def cutoffs(windows: dict[str, Any]) -> list[dt.datetime]:
     start = utc(folds[0]["train_until"])
     length = utc(folds[0]["test_until"]) - utc(folds[0]["test_from"])
     earlier = [start - length] if start - length > utc(windows["from"]) else []
-    return sorted({*earlier, *(utc(fold["train_until"]) for fold in folds), utc(windows["holdout_from"]), utc(windows["holdout_until"])})
+    return sorted(
+        {
+            *earlier,
+            *(utc(fold["train_until"]) for fold in folds),
+            utc(windows["holdout_from"]),
+            utc(windows["holdout_until"]),
+        }
+    )
 
 # %% ../nbs/17_features.ipynb #27726ada
 def features_at_cutoffs(

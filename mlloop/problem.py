@@ -205,7 +205,6 @@ def _must_be_about_a_row(place: str, sql: str | None) -> None:
     if sql and (why := expressions.impurity(sql)):
         raise ValueError(f"{place} {why}")
 
-
 # %% ../nbs/10_problem.ipynb #ba26c290
 class Tabular(Record):
     """Predict `target` of `table`: the class `positive`, or a number."""

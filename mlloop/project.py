@@ -910,7 +910,9 @@ class Project:
         if durable not in ("disk", "process"):
             raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
         names = [problem] if isinstance(problem, str) else list(problem) if problem else None
-        options = http.Options(host, port, http.token_from(file=token_file), max_body, poll_s, durable == "disk", request_s, max_requests)
+        options = http.Options(
+            host, port, http.token_from(file=token_file), max_body, poll_s, durable == "disk", request_s, max_requests
+        )
         if once:
             return smoke.ask_once(self.settings, names, options)
         self._follow_aliases()

@@ -221,7 +221,12 @@ def standardise(
     visible = rows_before(table, spec.time, moment)
     context = Context(spec.columns, spec.key, spec.time, learn_until)
     cleaned, changes = clean(
-        visible, standard_rules(visible, spec.columns, spec.key), name=name, context=context, declared=False, steps=steps
+        visible,
+        standard_rules(visible, spec.columns, spec.key),
+        name=name,
+        context=context,
+        declared=False,
+        steps=steps,
     )
     cleaned, more = clean(cleaned, spec.cleaning, name=name, context=context, steps=steps)
     if single is not None:

@@ -270,7 +270,16 @@ def owners_word(figures: dict[str, Any]) -> list[Check]:
                 f"place of {number(one['value'])}."
             )
             change = f"say of {one['column']} in the statement whether it is known: before, or known: after the target"
-            checks.append(Check(f"{one['column']} is known before", None, reason, one["without"], unit="without it", must_change=change))
+            checks.append(
+                Check(
+                    f"{one['column']} is known before",
+                    None,
+                    reason,
+                    one["without"],
+                    unit="without it",
+                    must_change=change,
+                )
+            )
     return checks
 
 # %% ../nbs/22_validation_gate.ipynb #85d33913

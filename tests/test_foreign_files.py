@@ -19,9 +19,9 @@ def people(n=200, seed=2, **more) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "account": [f"A{i:05d}" for i in range(n)],
-            "signed_up_at": (pd.Timestamp("2025-01-02") + pd.to_timedelta(np.sort(r.integers(0, 200 * 24, n)), "h")).strftime(
-                "%Y-%m-%dT%H:%M:%S"
-            ),
+            "signed_up_at": (
+                pd.Timestamp("2025-01-02") + pd.to_timedelta(np.sort(r.integers(0, 200 * 24, n)), "h")
+            ).strftime("%Y-%m-%dT%H:%M:%S"),
             "amount": r.gamma(2, 50, n).round(2),
             "churned": r.integers(0, 2, n),
         }
@@ -111,7 +111,8 @@ def test_what_is_no_number_is_not_made_one(written):
 
 def test_what_is_unsure_follows_the_rest_of_the_file_and_is_asked_in_the_statement(tmp_path):
     frame = people(
-        weight=lambda r, i: f"{r.uniform(1, 9):.3f}".replace(".", ","), price=lambda r, i: f"{r.uniform(1, 900):.2f}".replace(".", ",")
+        weight=lambda r, i: f"{r.uniform(1, 9):.3f}".replace(".", ","),
+        price=lambda r, i: f"{r.uniform(1, 900):.2f}".replace(".", ","),
     )
     frame["amount"] = frame["amount"].map("{:.2f}".format).str.replace(".", ",")
     frame.to_csv(tmp_path / "p.csv", index=False, sep=";")
@@ -123,7 +124,10 @@ def test_what_is_unsure_follows_the_rest_of_the_file_and_is_asked_in_the_stateme
 
 
 def test_the_order_of_day_and_month_follows_the_columns_that_show_it(tmp_path):
-    frame = people(born=lambda r, i: f"{r.integers(1, 13):02d}/{r.integers(1, 13):02d}/1980", since=lambda r, i: f"{13 + i % 15}/03/2020")
+    frame = people(
+        born=lambda r, i: f"{r.integers(1, 13):02d}/{r.integers(1, 13):02d}/1980",
+        since=lambda r, i: f"{13 + i % 15}/03/2020",
+    )
     _, columns = columns_of(tmp_path, frame)
     assert columns["born"].column.format == "%d/%m/%Y" and "as in since" in columns["born"].question
 
@@ -178,7 +182,8 @@ def test_quotes_and_escapes_are_read_as_the_program_wrote_them(tmp_path, text, w
 
 
 @pytest.mark.parametrize(
-    ("open_end", "means"), [("9999-12-31", "still open"), ("0000-00-00", "means none"), ("1900-01-01", "means none"), ("2999-12-31", "open")]
+    ("open_end", "means"),
+    [("9999-12-31", "still open"), ("0000-00-00", "means none"), ("1900-01-01", "means none"), ("2999-12-31", "open")],
 )
 def test_a_day_that_stands_for_none_counts_as_missing_and_the_column_stays_a_date(tmp_path, open_end, means):
     frame = people(until=lambda r, i: open_end if i % 3 == 0 else f"2026-0{1 + i % 9}-1{i % 9}")
@@ -194,7 +199,9 @@ def test_days_of_birth_from_1900_on_are_days(tmp_path):
     assert not columns["born"].column.missing and not columns["born"].values.isna().any()
 
 
-@pytest.mark.parametrize(("typed", "bound"), [(["2205-03-04T10:00:00"], "max"), (["1900-01-01T00:00:00", "1901-01-01T00:00:00"], "min")])
+@pytest.mark.parametrize(
+    ("typed", "bound"), [(["2205-03-04T10:00:00"], "max"), (["1900-01-01T00:00:00", "1901-01-01T00:00:00"], "min")]
+)
 def test_a_few_times_far_outside_are_set_aside_and_the_folds_follow_the_rows(tmp_path, typed, bound):
     frame = people()
     frame.loc[range(5, 5 + len(typed)), "signed_up_at"] = typed
@@ -209,7 +216,9 @@ def test_a_few_times_far_outside_are_set_aside_and_the_folds_follow_the_rows(tmp
 
 
 def test_a_growing_history_has_nothing_far_outside():
-    times = pd.Series(pd.Timestamp("2020-01-01") + pd.to_timedelta(np.cumsum(np.random.default_rng(0).exponential(30, 300)), "h"))
+    times = pd.Series(
+        pd.Timestamp("2020-01-01") + pd.to_timedelta(np.cumsum(np.random.default_rng(0).exponential(30, 300)), "h")
+    )
     assert not survey.outlying(times)[1]
 
 
@@ -237,4 +246,6 @@ def test_too_few_rows_or_positives_are_a_no_that_says_how_many_are_needed(tmp_pa
     first = pd.Timestamp(frame["signed_up_at"].min()).to_pydatetime()
     windows = transformation.time_windows(statement.time, problem.utc(statement.time.as_of), first)
     verdict = need_gate.decide(need_gate.contest(statement, {"rows": table}, windows), statement)
-    assert verdict["verdict"] == "no" and any("rows of the rarer class, 20 are needed" in reason for reason in verdict["reasons"])
+    assert verdict["verdict"] == "no" and any(
+        "rows of the rarer class, 20 are needed" in reason for reason in verdict["reasons"]
+    )

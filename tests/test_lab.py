@@ -140,5 +140,7 @@ def test_nothing_is_fetched_and_nothing_is_complained_of(lab):
 
 def test_no_notebook_names_a_place_on_somebodys_machine():
     for notebook in NOTEBOOKS:
-        outputs = [o for c in json.loads((ROOT / notebook).read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", [])]
+        outputs = [
+            o for c in json.loads((ROOT / notebook).read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", [])
+        ]
         assert "site-packages" not in json.dumps(outputs), notebook.name

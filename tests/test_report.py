@@ -217,7 +217,9 @@ def test_a_gate_that_says_nothing_is_shown_as_no(tmp_path):
     )
     report.write(places)
     page = soup(places.reports / "shop" / "need_gate.html")
-    assert page.select_one(".verdict .word").get_text(strip=True) == "No" and "no verdict counts as no" in page.get_text(" ")
+    assert page.select_one(".verdict .word").get_text(
+        strip=True
+    ) == "No" and "no verdict counts as no" in page.get_text(" ")
 
 
 def test_a_closed_gate_names_what_must_change_and_the_next_revision(tmp_path):
@@ -665,4 +667,6 @@ def test_every_page_names_the_ledgers_head(tmp_path):
     report.write(places)
     head = Ledger.open(places).head()
     for page in pages(places):
-        assert f"Ledger when this page was written: row {head.id}, {head.hash}." in soup(page).find("footer").get_text(" ")
+        assert f"Ledger when this page was written: row {head.id}, {head.hash}." in soup(page).find("footer").get_text(
+            " "
+        )

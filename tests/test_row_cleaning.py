@@ -75,17 +75,23 @@ def raw_texts(n=300, seed=4) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def trained():
     """The table cleaned as a whole, and the cleaner of single rows made of it."""
-    RULES["dotless"] = lambda table, columns, context: cleaning.Step(table, {c: table[c].replace("-", "") for c in columns})
+    RULES["dotless"] = lambda table, columns, context: cleaning.Step(
+        table, {c: table[c].replace("-", "") for c in columns}
+    )
     texts = raw_texts()
     con = ibis.duckdb.connect()
     raw = con.create_table("raw", texts.assign(_row=range(len(texts))).astype({c: "string" for c in texts}))
-    typed = raw.mutate(**{n: parse_value(text_or_null(raw[n], c), c).cast(LAKE_TYPES[c.type]) for n, c in COLUMNS.items()})
+    typed = raw.mutate(
+        **{n: parse_value(text_or_null(raw[n], c), c).cast(LAKE_TYPES[c.type]) for n, c in COLUMNS.items()}
+    )
     table = con.create_table("typed", typed)
     steps, context = [], Context(COLUMNS, ["_row"], "at", dt.datetime(2030, 1, 1))
     rows, _ = clean(table, standard_rules(table, COLUMNS), context=context, declared=False, steps=steps)
     declared = [Cleaning(**rule) for rule in DECLARED]
     rows, _ = clean(rows, [rule for rule in declared if rule.rule not in OF_TABLES], context=context, steps=steps)
-    clean(rows, [rule for rule in declared if rule.rule in OF_TABLES], context=context, steps=steps)  # changes nothing here
+    clean(
+        rows, [rule for rule in declared if rule.rule in OF_TABLES], context=context, steps=steps
+    )  # changes nothing here
     yield texts, rows.order_by("_row").to_pandas(), RowCleaner(frozen(steps, COLUMNS, table))
     del RULES["dotless"]
 
@@ -119,7 +125,9 @@ def test_all_rows_at_once_are_cleaned_as_one_by_one(trained):
 
 def test_a_value_that_has_its_type_already_is_left_as_it_is(trained):
     _, _, cleaner = trained
-    (made,), _ = cleaner.clean([{"price": 29.85, "share": 0.25, "visits": 5, "weight": 0.805, "at": dt.datetime(2025, 3, 1)}])
+    (made,), _ = cleaner.clean(
+        [{"price": 29.85, "share": 0.25, "visits": 5, "weight": 0.805, "at": dt.datetime(2025, 3, 1)}]
+    )
     assert (made["price"], made["share"], made["visits"], made["weight"]) == (29.85, 0.25, 5.0, 0.805)
     assert made["at"] == dt.datetime(2025, 3, 1) and made["visits_missing"] == 0.0
 

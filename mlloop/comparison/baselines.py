@@ -614,15 +614,25 @@ def _stratified(rows: Rows, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     cut: Any = KFold(min(4, able // 2), shuffle=True, random_state=seed) if able > 3 else None
     if is_class:
         shuffled = {"shuffle": True, "random_state": seed}
-        cut = StratifiedKFold(min(4, able // 2), **shuffled) if able > 3 else StratifiedShuffleSplit(2, test_size=2 / 3, random_state=seed)
+        cut = (
+            StratifiedKFold(min(4, able // 2), **shuffled)
+            if able > 3
+            else StratifiedShuffleSplit(2, test_size=2 / 3, random_state=seed)
+        )
     return list(cut.split(np.zeros(n), rows.y if is_class else None)) if cut is not None else []
 
 # %% ../../nbs/comparison/baselines.ipynb #77aeb89d
-def _with_both_classes(rows: Rows, positions: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _with_both_classes(
+    rows: Rows, positions: list[tuple[np.ndarray, np.ndarray]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The folds in which both classes are learnt from and tested on, where at least two are such."""
     if rows.kind != "classification":
         return positions
-    able = [(train, test) for train, test in positions if len(np.unique(rows.y[train])) > 1 and len(np.unique(rows.y[test])) > 1]
+    able = [
+        (train, test)
+        for train, test in positions
+        if len(np.unique(rows.y[train])) > 1 and len(np.unique(rows.y[test])) > 1
+    ]
     return able if len(able) > 1 else positions
 
 # %% ../../nbs/comparison/baselines.ipynb #timeless-code

@@ -104,7 +104,15 @@ def held_rows(
     return held_parts(statement, [Part(model, train, holdout)], train, features, champion, seed, left_out)
 
 # %% ../../nbs/comparison/holdout.ipynb #9dd7f4e3
-def held_parts(statement: Problem, parts: list[Part], train: pd.DataFrame, features: list[str], champion=None, seed: int = 0, left_out=()) -> Held:
+def held_parts(
+    statement: Problem,
+    parts: list[Part],
+    train: pd.DataFrame,
+    features: list[str],
+    champion=None,
+    seed: int = 0,
+    left_out=(),
+) -> Held:
     """The rows of several parts together, each predicted by its own model; other parameters as in `held_rows`.
 
     Parameters
@@ -138,11 +146,16 @@ def held_parts(statement: Problem, parts: list[Part], train: pd.DataFrame, featu
 # %% ../../nbs/comparison/holdout.ipynb #c5bd564e
 def _predictions_of(statement: Problem, part: Part, features: list[str], champion, seed: int) -> dict[str, Prediction]:
     task: Any = statement.task
-    y_train, y = baselines.target_values(part.train[task.target], task), baselines.target_values(part.rows[task.target], task)
+    y_train, y = (
+        baselines.target_values(part.train[task.target], task),
+        baselines.target_values(part.rows[task.target], task),
+    )
     predictions = {MODEL.name: _of_model(statement, scores_of(part.model, part.rows[features], 1), y)}
     for rule in statement.rules:
         column = f"rule_{rule.name}"
-        scores = [frame[column].fillna(part.train[column].median()).to_numpy(float) for frame in (part.train, part.rows)]
+        scores = [
+            frame[column].fillna(part.train[column].median()).to_numpy(float) for frame in (part.train, part.rows)
+        ]
         predictions[rule.name] = baselines.make_prediction(statement, y_train, scores[0], y, scores[1])
     for contender, (on_train, on_held) in _simple(statement, y_train, len(y), seed).items():
         predictions[contender.name] = baselines.make_prediction(statement, y_train, on_train, y, on_held)
@@ -151,10 +164,14 @@ def _predictions_of(statement: Problem, part: Part, features: list[str], champio
     return predictions
 
 # %% ../../nbs/comparison/holdout.ipynb #2f1236bb
-def simple_rules(statement: Problem, part: Part, left_out=(), seed: int = 0) -> tuple[list[Contender], dict[str, Prediction]]:
+def simple_rules(
+    statement: Problem, part: Part, left_out=(), seed: int = 0
+) -> tuple[list[Contender], dict[str, Prediction]]:
     """The rules that the data would write (see `baselines.statistics_of`) and their predictions of a part's rows."""
     task: Any = statement.task
-    rows = pd.concat([part.train.assign(_held=-1), part.rows.assign(_held=np.arange(len(part.rows)))], ignore_index=True)
+    rows = pd.concat(
+        [part.train.assign(_held=-1), part.rows.assign(_held=np.arange(len(part.rows)))], ignore_index=True
+    )
     ready = baselines.prepare_rows(statement, rows, left_out)
     time, known = statement.time.column, rows[rows[task.target].notna()]
     held = (known.sort_values(time, kind="stable") if time else known)["_held"].to_numpy()
@@ -168,16 +185,25 @@ def simple_rules(statement: Problem, part: Part, left_out=(), seed: int = 0) -> 
     return [Contender(name, "statistic", meanings[name][0]) for name in predictions], predictions
 
 # %% ../../nbs/comparison/holdout.ipynb #43709133
-def _shared(parts: list[tuple[list[Contender], dict[str, Prediction]]]) -> list[tuple[list[Contender], dict[str, Prediction]]]:
+def _shared(
+    parts: list[tuple[list[Contender], dict[str, Prediction]]],
+) -> list[tuple[list[Contender], dict[str, Prediction]]]:
     """The same of several parts, without a rule that one of them could not compute."""
     everywhere = set.intersection(*(set(scores) for _, scores in parts))
-    return [([who for who in found if who.name in everywhere], {n: p for n, p in scores.items() if n in everywhere}) for found, scores in parts]
+    return [
+        ([who for who in found if who.name in everywhere], {n: p for n, p in scores.items() if n in everywhere})
+        for found, scores in parts
+    ]
 
 # %% ../../nbs/comparison/holdout.ipynb #222032a3
 def _together(parts: list[Prediction]) -> Prediction:
     """The predictions of several parts as one; where their thresholds differ, the decisions take the place of the scores."""
     if len({part.cut for part in parts}) == 1:
-        return Prediction(np.concatenate([part.scores for part in parts]), parts[0].cut, np.concatenate([part.worth for part in parts]))
+        return Prediction(
+            np.concatenate([part.scores for part in parts]),
+            parts[0].cut,
+            np.concatenate([part.worth for part in parts]),
+        )
     decided = [(part.scores >= part.cut).astype(float) for part in parts]
     return Prediction(np.concatenate(decided), 0.5, np.concatenate([part.worth for part in parts]))
 
@@ -258,14 +284,22 @@ def held_users(
     fitted = [(MODEL, model), *((contender, recommender.fit(before, items)) for contender, recommender in pairs)]
     if champion is not None:
         fitted.append((CHAMPION, champion))
-    values = {contender.name: baselines.user_metrics(recommender, relevant, task.k, task.repeats) for contender, recommender in fitted}
+    values = {
+        contender.name: baselines.user_metrics(recommender, relevant, task.k, task.repeats)
+        for contender, recommender in fitted
+    }
     users = values[MODEL.name].index
     for name in values:
         values[name] = values[name].loc[users]
     success = statement.success
     fold = UsersFold(values, success.metric, statement.money, success.confidence)
     slices = pd.DataFrame({"activity": activity(before, users)} if "activity" in success.slices else {}, index=users)
-    return Held([contender for contender, _ in fitted], fold, _lists(model, users, relevant, task), slices.reset_index(drop=True))
+    return Held(
+        [contender for contender, _ in fitted],
+        fold,
+        _lists(model, users, relevant, task),
+        slices.reset_index(drop=True),
+    )
 
 # %% ../../nbs/comparison/holdout.ipynb #d31b8af2
 def _lists(model, users: pd.Index, relevant: pd.DataFrame, task) -> pd.DataFrame:
@@ -341,7 +375,9 @@ def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
         )
     version = tracking.find_version(tracking.connect(), problem, entry.model)
     if version is None:
-        raise ModelError(f"the champion {entry.model[:12]} is not in the registry", problem, "See where it came from: mlloop log")
+        raise ModelError(
+            f"the champion {entry.model[:12]} is not in the registry", problem, "See where it came from: mlloop log"
+        )
     path, _ = tracking.fetch(problem, version)
     until = tracking.connect().get_model_version(problem, str(version)).tags.get("trained_until") or None
     sentence = f"The champion is {entry.model[:12]}, in production since {entry.at:%Y-%m-%d}."

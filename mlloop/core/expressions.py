@@ -32,7 +32,9 @@ _PARTS = re.compile(
 def impurity(sql: str) -> str | None:
     """Why an expression is no statement about a row alone, in words; None where it is one."""
     parts = [(found.lastgroup or "", found[found.lastgroup or 0]) for found in _PARTS.finditer(sql)]
-    parts = [(kind, value.lower() if kind in ("word", "quoted") else value) for kind, value in parts if kind != "comment"]
+    parts = [
+        (kind, value.lower() if kind in ("word", "quoted") else value) for kind, value in parts if kind != "comment"
+    ]
     for at, (kind, value) in enumerate(parts):
         before = parts[at - 1][1] if at else "("
         follows = parts[at + 1][1] if at + 1 < len(parts) else ""

@@ -646,13 +646,13 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
     )
 
 
-def _open(
-    session: Session, plan: Plan, model: str | None, at: dt.datetime, details: dict[str, Any]
-) -> dict[str, Any]:
+def _open(session: Session, plan: Plan, model: str | None, at: dt.datetime, details: dict[str, Any]) -> dict[str, Any]:
     """The end of a retraining whose challenger the gate neither let pass nor refused."""
     gate = gate_of(session, model)
     unsettled = gate.reasons if gate else []
-    said = "The gate said Maybe to the challenger" + (f": {unsettled[0]}" if unsettled else "; a person may promote it.")
+    said = "The gate said Maybe to the challenger" + (
+        f": {unsettled[0]}" if unsettled else "; a person may promote it."
+    )
     stands = after_no(session, plan, model, at, tell=False)
     return dict(
         verdict="no", model=model, reasons=[said], details={**details, "outcome": "gate said maybe", "standing": stands}

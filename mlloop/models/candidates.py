@@ -247,7 +247,14 @@ def linear(task, seed, C=1.0):
     },
 )
 def lightgbm(
-    task, seed, n_estimators=120, num_leaves=31, learning_rate=0.08, min_child_samples=40, reg_lambda=1.0, objective="l2"
+    task,
+    seed,
+    n_estimators=120,
+    num_leaves=31,
+    learning_rate=0.08,
+    min_child_samples=40,
+    reg_lambda=1.0,
+    objective="l2",
 ):
     """Gradient-boosted trees."""
     from lightgbm import LGBMClassifier, LGBMRegressor

@@ -150,7 +150,11 @@ def stage_page(
         }
 
     return _page(
-        Path(out), "stage.html", [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring], view, head
+        Path(out),
+        "stage.html",
+        [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring],
+        view,
+        head,
     )
 
 

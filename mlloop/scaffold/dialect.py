@@ -91,7 +91,9 @@ def read(path: Path, suffix: str = ".csv") -> Dialect:
     above = _above(lines, found)
     found.skip += above
     if above:
-        title = next((line.strip(found.separator + ' "') for line in lines[:above] if line.strip(found.separator + ' "')), "")
+        title = next(
+            (line.strip(found.separator + ' "') for line in lines[:above] if line.strip(found.separator + ' "')), ""
+        )
         more = f"{above} line{'s' if above > 1 else ''} above it {'are' if above > 1 else 'is'} passed over"
         found.notes.append(("header", f"in line {found.skip + 1}; {more}{f' ({title[:60]!r})' if title else ''}"))
     if found.encoding in ("cp1252", "latin-1"):
@@ -114,7 +116,9 @@ def _separator(lines: Sequence[str], usual: str | None) -> str:
         file.write("\n".join(lines[:2000]) + "\n")
         file.flush()
         try:
-            row = con.execute("SELECT Delimiter, len(Columns) FROM sniff_csv(?, all_varchar = true)", [file.name]).fetchone()
+            row = con.execute(
+                "SELECT Delimiter, len(Columns) FROM sniff_csv(?, all_varchar = true)", [file.name]
+            ).fetchone()
         except duckdb.Error:
             row = None
     return row[0] if row and row[1] > 1 and scores.get(row[0], 0) >= 0.5 * scores[best] else best
@@ -155,7 +159,9 @@ def _quoting(lines: Sequence[str], separator: str) -> tuple[str, str | None]:
     if has["\\"] and not has['"'] and any(empty.search(line) for line in some):
         return "", "\\"
     forms = [form for form in FORMS if "\\" not in (form[1] or "") or has["\\"]]
-    forms += [("'", None)] * any(re.search(rf"(^|{re.escape(separator)})'.*'({re.escape(separator)}|$)", line) for line in some)
+    forms += [("'", None)] * any(
+        re.search(rf"(^|{re.escape(separator)})'.*'({re.escape(separator)}|$)", line) for line in some
+    )
     bad = {form: _misread(some, separator, *form) for form in forms}
     standard = bad[FORMS[0]]
     best = min(forms, key=lambda form: bad[form])
@@ -177,7 +183,9 @@ def _all_quoted(lines: Sequence[str], separator: str) -> bool:
     """Whether a column is quoted by ' in every line."""
     rows = [line.split(separator) for line in lines[1:200]]
     width = min(map(len, rows), default=0)
-    return any(all(re.fullmatch("'.*'|", row[at]) for row in rows) and any(row[at] for row in rows) for at in range(width))
+    return any(
+        all(re.fullmatch("'.*'|", row[at]) for row in rows) and any(row[at] for row in rows) for at in range(width)
+    )
 
 
 def _above(lines: Sequence[str], found: Dialect) -> int:

@@ -116,7 +116,9 @@ def _look_closely(sample: SourceSample, columns: dict[str, Guess], notes: list[t
     times.add_moments(sample, columns)
     for value, names in times.take_out_sentinels(sample, columns).items():
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-        notes.append(("missing values", f"{number(value)} stands far from all other values of {shown}: it counts as missing"))
+        notes.append(
+            ("missing values", f"{number(value)} stands far from all other values of {shown}: it counts as missing")
+        )
 
 
 def _time_of_rows(
@@ -271,12 +273,16 @@ def _rows(
         del columns[made]
     skip = [target, *([key] if key else []), *([time] if time else []), *late]
     for counter in times.counters(columns, order, skip) if order is not None else []:
-        columns[counter] = survey._changed(columns[counter], "only grows with the rows: it is always new in later ones", feature=False)
+        columns[counter] = survey._changed(
+            columns[counter], "only grows with the rows: it is always new in later ones", feature=False
+        )
     asked_of = {n: g for n, g in columns.items() if g.column.feature}
     signs = survey.leaks(asked_of, y, kind, skip, order)
     found = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
     asked = {n: sign.reason for n, sign in signs.items() if not sign.sure}
-    usable = [n for n, guess in columns.items() if n not in (target, key, time, *found, *asked) and guess.column.feature]
+    usable = [
+        n for n, guess in columns.items() if n not in (target, key, time, *found, *asked) and guess.column.feature
+    ]
     before = (
         columns[time].values < pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
         if time and windows
@@ -303,7 +309,9 @@ def _rows(
         "decision": f"(say what is done with a predicted {target}, and what a wrong one costs)",
         "task": task,
         "windows": windows,
-        "time_note": _order_note(columns[time], sample) if time and columns[time].column.row_seconds else _time_note(time, windows),
+        "time_note": _order_note(columns[time], sample)
+        if time and columns[time].column.row_seconds
+        else _time_note(time, windows),
         "time": _time(time, windows),
         "key": [key] if key and unique else [],
         "table_time": time,
@@ -322,7 +330,9 @@ def _rows(
     }
 
 
-def _group(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str, time: str | None, notes) -> str | None:
+def _group(
+    sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str, time: str | None, notes
+) -> str | None:
     """A column whose rows belong together: a customer, a patient, a machine with several rows each."""
     for name, guess in columns.items():
         named = survey.NAMING.search(name) or survey.USER.search(name) or guess.column.type == "text"
@@ -348,8 +358,17 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
     told = f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows"
     drop = not ordered and sample.text.shape[1] >= MANY_COLUMNS and dependence.repeated_rows(sample.text)[1] is not None
     if drop:
-        rule = {"rule": "duplicates", "columns": [], "reason": "rows that repeat another one in every column count once"}
-        return [("repeated rows", f"{told}: each counts once. If they are all real, take the rule duplicates out of the statement")], [rule]
+        rule = {
+            "rule": "duplicates",
+            "columns": [],
+            "reason": "rows that repeat another one in every column count once",
+        }
+        return [
+            (
+                "repeated rows",
+                f"{told}: each counts once. If they are all real, take the rule duplicates out of the statement",
+            )
+        ], [rule]
     more = "They are kept, and never learnt and asked in one fold; if they were written twice, drop them in the statement: cleaning: [{rule: duplicates}]"
     return [("repeated rows", f"{told}. {more}")], []
 
@@ -457,7 +476,11 @@ def _time(time: str | None, windows: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _columns(
-    columns: dict[str, Guess], roles: dict[str, str], leaks: dict[str, str], kind: str, asked: dict[str, str] | None = None
+    columns: dict[str, Guess],
+    roles: dict[str, str],
+    leaks: dict[str, str],
+    kind: str,
+    asked: dict[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     shown = []
     for name, guess in columns.items():

@@ -490,7 +490,9 @@ class Ledger:
         """Make the tables and their guards once, whoever comes first."""
         if self._ready:
             return
-        if self._sqlite and not Path(self.where).exists():  # a file that is there keeps its time: its state is remembered by it
+        if (
+            self._sqlite and not Path(self.where).exists()
+        ):  # a file that is there keeps its time: its state is remembered by it
             with storage.privately():
                 Path(self.where).parent.mkdir(parents=True, exist_ok=True)
                 Path(self.where).touch()  # SQLite gives its journal the mode of the file
