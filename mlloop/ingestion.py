@@ -37,20 +37,7 @@ import pyarrow.parquet as pq
 from pandera.errors import SchemaError
 
 from .core import extensions
-from mlloop.data.parsing import (
-    FALSE,
-    INTEGER,
-    ISO,
-    LAKE_TYPES,
-    MISSING,
-    NUMBER,
-    OFFSET,
-    SPACES,
-    TRUE,
-    TYPE_ERRORS,
-    parse_value,
-    text_or_null,
-)
+from .data.parsing import LAKE_TYPES, TYPE_ERRORS, parse_value, text_or_null
 from .core.errors import ContractError, SourceError
 from .core.formatting import number, percent
 from .store.lake import Lake, TableRef
@@ -228,10 +215,10 @@ def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
         raise SourceError(f"is not UTF-8: its header reads {','.join(names)[:80]!r}", raw.origin, DECLARE_ENCODING)
     distinct = distinct_names(names)
     for name, called in zip(names, distinct, strict=True):
-        if declared is not None and name != called and name in declared and name in names and called not in declared:
-            if names.count(name) > 1:
-                told = f"Rename one in the file, or declare {called!r} too, then: mlloop run"
-                raise SourceError(f"has the column {name!r} twice", raw.origin, told)
+        is_ambiguous = declared is not None and name != called and name in declared and called not in declared
+        if is_ambiguous and names.count(name) > 1:
+            told = f"Rename one in the file, or declare {called!r} too, then: mlloop run"
+            raise SourceError(f"has the column {name!r} twice", raw.origin, told)
     return distinct
 
 # %% ../nbs/12_ingestion.ipynb #4e493e95

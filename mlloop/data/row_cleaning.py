@@ -15,7 +15,7 @@ import ibis.expr.operations as ops
 import ibis.expr.types as ir
 
 from .cleaning import Step
-from .parsing import LAKE_TYPES, TYPE_ERRORS, parse_value, text_or_null
+from .parsing import TYPE_ERRORS, parse_value, text_or_null
 from ..problem import Column
 
 # %% ../../nbs/data/row_cleaning.ipynb #be70c112

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from mlloop.ingestion import INTEGER, NUMBER, SPACES
+from mlloop.data.parsing import INTEGER, NUMBER, SPACES
 
 CODES = re.compile(
     r"(^|[_ .-])(zip|zip_?code|postal|post_?code|plz|phone|tel|telephone|telefon|mobile|handy|fax|iban|bic|blz|konto|account|"

@@ -19,7 +19,7 @@ from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.core.formatting import number, percent
 from mlloop.data import leaks as leak_signs
-from mlloop.data import profiling
+from mlloop.data import parsing, profiling
 from mlloop.problem import Column, Source, did_you_mean
 from mlloop.scaffold import dialect, notation
 from mlloop.scaffold.notation import Hint, Numbers
@@ -167,7 +167,7 @@ def _counts(values, whole: pd.DataFrame | None, names: Sequence[str]) -> tuple[d
     """Different and missing values of each column, over all rows: of a table at hand, or by the engine, some columns at once."""
     if whole is not None:
         gone = {
-            name: int((whole[name].isna() | whole[name].str.strip().str.lower().isin(ingestion.MISSING)).sum())
+            name: int((whole[name].isna() | whole[name].str.strip().str.lower().isin(parsing.MISSING)).sum())
             for name in names
         }
         return {name: int(whole[name].nunique()) for name in names}, gone
@@ -177,7 +177,7 @@ def _counts(values, whole: pd.DataFrame | None, names: Sequence[str]) -> tuple[d
         part = names[start : start + COLUMNS_AT_ONCE]
         asked = {f"d{i}": values[name].nunique() for i, name in enumerate(part)}
         asked |= {
-            f"m{i}": (values[name].strip().lower().isin(ingestion.MISSING) | values[name].isnull()).sum()
+            f"m{i}": (values[name].strip().lower().isin(parsing.MISSING) | values[name].isnull()).sum()
             for i, name in enumerate(part)
         }
         counted = values.aggregate(**asked).to_pyarrow().to_pylist()[0]
@@ -306,7 +306,7 @@ def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str =
         Between the values of the file.
     """
     told = text.map(lambda v: v.strip() if isinstance(v, str) else v)
-    known = told[told.notna() & ~told.str.lower().isin([*ingestion.MISSING])]
+    known = told[told.notna() & ~told.str.lower().isin([*parsing.MISSING])]
     if known.empty:
         return Guess(Column(type="text", feature=False), "no value at all", text)
     found = (
@@ -324,7 +324,7 @@ def _boolean(known: pd.Series) -> Guess | None:
     low = known.str.lower()
     if not set(low.unique()) <= WORDS or low.nunique() != 2:
         return None
-    return Guess(Column(type="boolean"), "", low.isin(ingestion.TRUE))
+    return Guess(Column(type="boolean"), "", low.isin(parsing.TRUE))
 
 
 def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
@@ -367,7 +367,7 @@ def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
     if known.empty:
         return None
     some = known if len(known) <= 3000 else known.sample(3000, random_state=0)
-    found = _iso(known) if some.str.match(ingestion.ISO).mean() > 0.98 else _formatted(known, some, hint)
+    found = _iso(known) if some.str.match(parsing.ISO).mean() > 0.98 else _formatted(known, some, hint)
     if found is not None:
         _without_placeholders(found, known, sorted(set(written)))
     return found

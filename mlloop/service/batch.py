@@ -11,6 +11,7 @@ from mlloop import problem as problems
 from mlloop.core import storage
 from mlloop.core.errors import ModelError, ProblemError, SourceError
 from mlloop.core.settings import Settings
+from mlloop.data import parsing
 from mlloop.problem import Source
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Ledger
@@ -163,7 +164,7 @@ def _csv(path: Path, texts: Sequence[str], fields: Sequence[str], sources: Seque
             raise SourceError(f"cannot be read: {told}", str(path), "Fix the lines, then score it again")
         frame = rows.order_by("_row").select(*names).to_pandas().astype(object)
     for name in set(names) - set(texts):
-        frame[name] = frame[name].where(~frame[name].str.strip().str.lower().isin(ingestion.MISSING))
+        frame[name] = frame[name].where(~frame[name].str.strip().str.lower().isin(parsing.MISSING))
     return frame.where(frame.notna(), None)
 
 
