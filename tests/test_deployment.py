@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from mlloop import deployment
 from mlloop.core import metrics, storage
 from mlloop.core.errors import LedgerError, ModelError, PromotionRefused
 from mlloop.loop import arrivals
+from mlloop.loop.counterfactual import Counterfactual
 from mlloop.models import candidates, onnx_export
 from mlloop.models.recommenders import ItemKNN
 from mlloop.problem import Tabular
@@ -500,6 +502,12 @@ def test_counts_move_between_trainings_under_the_same_model_and_never_reach_back
         "a period is judged with the counts of its beginning"
     )
     assert deployment.update_counts(*project, production.shop, model, bought_now(60), monday) is None
+    replay = object.__new__(Counterfactual)
+    replay.begin, replay.session = (
+        dt.datetime(2025, 4, 1),
+        SimpleNamespace(settings=production.settings, ledger=production.ledger, name="shop"),
+    )
+    assert replay._first().digest == production.models["shop"]["release"], "never retraining knows no later purchase"
     assert len(production.ledger.rows(kind="update")) == 1 and production.ledger.champion("shop").model == model
     assert production.ledger.champion("shop").digests["release"] == production.models["shop"]["release"]
     storage.remove(loaded().folder)

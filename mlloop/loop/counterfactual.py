@@ -123,7 +123,8 @@ class Counterfactual:
         from mlloop import deployment
 
         row = self.session.ledger.rows(problem=self.session.name, kind="promotion")[0]
-        return deployment.load_release(self.session.settings, self.session.ledger, self.session.name, str(row.model))
+        of = (self.session.settings, self.session.ledger, self.session.name, str(row.model))
+        return deployment.load_release(*of, at=self.begin)  # as it was trained: later counts would know what was bought
 
     def of(self, period: Period) -> dict[str, Any] | None:
         """since, until, n and for each policy value and worth; None where nothing can be said of it."""
@@ -134,6 +135,7 @@ class Counterfactual:
                     for name, renewed in self.renewed.items()
                 },
                 self.first.model,
+                self.first.digest,
                 self.recipe["digest"],
                 self.always,
                 MAX_ROWS,
