@@ -421,6 +421,8 @@ def test_something_of_ones_own_takes_less_than_twenty_lines(source):
 
 def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_it(project):
     export(project, ingestion=CHECK, transformation=CLEANING, need_gate=RULE, features=FEATURE, exploration=CANDIDATE)
+    file = next((project / "data").glob("*.csv"))  # rows enough to tell a model from a straight line through the amount
+    loans(2400).to_csv(file, sep=";", index=False, encoding="cp1252")
     path = project / "problems/credit.yaml"
     change(path, "    source: rows\n", "    source: rows\n    checks: [odd_income]\n")
     change(path, "    cleaning:\n", "    cleaning:\n      - {rule: upper, columns: [purpose]}\n")
@@ -428,7 +430,7 @@ def test_a_file_becomes_a_verdict_a_page_and_an_answer_with_all_of_ones_own_in_i
         path, "rules:\n", "rules:\n  - {name: low_income, meaning: who earns little defaults, function: low_income}\n"
     )
     change(path, "trials: 4, seconds: 300", "trials: 1, seconds: 60, candidates: [careful]")
-    path.write_text(re.sub(r"  threshold: [0-9.]+", "  threshold: 0.8", path.read_text(), count=1))
+    path.write_text(re.sub(r"  threshold: [0-9.]+", "  threshold: 0.86", path.read_text(), count=1))
     path.write_text(re.sub("known: unsure", "known: before", path.read_text()))
     change(path, "min_gain: 0.02", "min_gain: 0.0")
     change(path, "true_positive: 0, false_positive: 0", "true_positive: 10, false_positive: -4")

@@ -130,10 +130,10 @@ def connect(settings: _settings.Settings | None = None) -> "mlflow.MlflowClient"
     import mlflow
 
     _create(settings)
-    _bring_home(settings)
     mlflow.set_tracking_uri(settings.tracking_url)
     mlflow.set_registry_uri(settings.tracking_url)
     with _speaking(settings):
+        _bring_home(settings)
         client = mlflow.MlflowClient(settings.tracking_url, settings.tracking_url)
         _close_dead_runs(client)
     return client
@@ -208,12 +208,14 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _speaking(settings: _settings.Settings) -> Iterator[None]:
+    import sqlite3
+
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         where = settings.tracking_url.rsplit("@", 1)[-1]
         said = " ".join(str(error).split())[:300]
         raise ModelError(f"MLflow cannot use its database: {said}", where, "Check it: mlloop check") from error
