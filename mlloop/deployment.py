@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['KEPT_UPDATES', 'Then', 'WHO', 'release_digest', 'cited_release', 'rules_cited', 'is_rule', 'load_release',
-           'update_counts', 'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback', 'put', 'known_model',
-           'stop_canary', 'closing_table']
+           'has_counts', 'update_counts', 'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback', 'put',
+           'known_model', 'stop_canary', 'closing_table']
 
 # %% ../nbs/23_deployment.ipynb #7e7e1269
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,19 +94,37 @@ def _loads(settings: Settings, problem: str, model: str, digest: str) -> Release
 
 # %% ../nbs/23_deployment.ipynb #2e4822ca
 def load_release(
-    settings: Settings, ledger: Ledger, problem: str, model: str, at: dt.datetime | None = None
+    settings: Settings,
+    ledger: Ledger,
+    problem: str,
+    model: str,
+    at: dt.datetime | None = None,
+    in_use: Sequence[Release] = (),
 ) -> Release:
     """The release of a model that is, or was, champion or canary; `at` as in `release_digest`.
+
+    Parameters
+    ----------
+    in_use : sequence of Release
+        Releases that are loaded: one that has not changed is taken from there.
 
     Raises
     ------
     ModelError
         The ledger does not know it, or its files are missing or altered.
     """
-    return _loads(settings, problem, model, release_digest(ledger, problem, model, at))
+    digest = release_digest(ledger, problem, model, at)
+    loaded = next((release for release in in_use if release.digest == digest), None)
+    return loaded or _loads(settings, problem, model, digest)
 
 # %% ../nbs/23_deployment.ipynb #update-counts
 KEPT_UPDATES = 12
+
+
+def has_counts(ledger: Ledger, problem: str, model: str, until: dt.datetime) -> bool:
+    """Whether a recommender was released with the counts up to `until`."""
+    rows = ledger.rows(problem=problem, kind="update", model=model)
+    return any(row.details["as_of"] == until.isoformat() for row in rows)
 
 
 def update_counts(
@@ -114,15 +132,17 @@ def update_counts(
 ) -> Row | None:
     """Release a recommender again with the counts of `events`, all of them before `until`; None where it has them already.
 
+    Whoever has to read the events first asks `has_counts`.
+
     Raises
     ------
     ModelError
         Its release is missing or altered.
     """
+    if has_counts(ledger, statement.name, model, until):
+        return None
     key = digest_json(["update", statement.name, model, until.isoformat()])
     updates = ledger.rows(problem=statement.name, kind="update", model=model)
-    if any(row.key == key for row in updates):
-        return None
     updated = preparation.with_counts(settings, load_release(settings, ledger, statement.name, model), events, until)
     digests = {"model": model, "release": updated.digest, "base": cited_release(ledger, statement.name, model)}
     details = {"as_of": until.isoformat(), "events": len(events)}

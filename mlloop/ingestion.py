@@ -39,6 +39,7 @@ from pandera.errors import SchemaError
 from .core import extensions
 from .data.parsing import LAKE_TYPES, TYPE_ERRORS, parse_value, text_or_null
 from .core.errors import ContractError, SourceError
+from .core.expressions import quoted
 from .core.formatting import number, percent
 from .store.lake import Lake, TableRef
 from .problem import Column, Problem, Recommendation, Source, Table
@@ -257,7 +258,7 @@ def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis
         if names:
             written = (separator(raw), raw.source.quote, raw.source.escape)
             groups.setdefault((raw.format, names, written), []).append((place, raw))
-    texts = "".join(f", NULL::VARCHAR AS {_identifier(column)}" for column in columns)
+    texts = "".join(f", NULL::VARCHAR AS {quoted(column)}" for column in columns)
     rows = [f"SELECT 0::BIGINT AS _n, 0::BIGINT AS _row, NULL::VARCHAR AS _line{texts} WHERE false"]
     unread = ["SELECT 0::BIGINT AS _n, 0::BIGINT AS _row, NULL::VARCHAR AS _line, NULL::VARCHAR AS _reason WHERE false"]
     for (form, names, _), numbered_files in groups.items():
@@ -294,10 +295,6 @@ def _temporary_name() -> str:
 def _literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
-# %% ../nbs/12_ingestion.ipynb #52a743ac
-def _identifier(value: str) -> str:
-    return '"' + value.replace('"', '""') + '"'
-
 # %% ../nbs/12_ingestion.ipynb #3c0613c6
 def _files(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
     return "[" + ", ".join(_literal(str(raw.path)) for _, raw in numbered_files) + "]"
@@ -325,7 +322,7 @@ def _picked(names: Sequence[str], columns: Sequence[str], form: str) -> str:
     """The declared columns by their places in the file; those that it lacks are empty."""
     at = dict(zip(names, _places(names), strict=True))
     texts = (form.format(at[column]) if column in at else "NULL::VARCHAR" for column in columns)
-    return ", ".join(f"{text} AS {_identifier(column)}" for text, column in zip(texts, columns, strict=True))
+    return ", ".join(f"{text} AS {quoted(column)}" for text, column in zip(texts, columns, strict=True))
 
 # %% ../nbs/12_ingestion.ipynb #9fbb7d18
 def _text_file(con, numbered_files, form, names, columns) -> tuple[str, str]:
@@ -387,7 +384,7 @@ def _jsonl(scan, columns, numbered_files) -> str:
     for _, raw in numbered_files:
         keys |= dict(zip(header(raw), _keys(raw), strict=True))
     paths = "[" + ", ".join(_literal('$."' + keys.get(c, c).replace('"', '\\"') + '"') for c in columns) + "]"
-    picked = ", ".join(f"_found[{i}] AS {_identifier(c)}" for i, c in enumerate(columns, 1))
+    picked = ", ".join(f"_found[{i}] AS {quoted(c)}" for i, c in enumerate(columns, 1))
     is_object = "CASE WHEN json_valid(_line) THEN json_type(_line) = 'OBJECT' ELSE false END"
     return f"""SELECT _n, _row, CASE WHEN _found IS NULL THEN _line END AS _line, {picked} FROM (
         SELECT _file, row_number() OVER () AS _row, _line,

@@ -23,7 +23,7 @@ from .core.errors import DataError
 from .core.metrics import Estimate
 from .problem import Money, Problem
 from .products import Facts
-from .core.verdict import Check, Conclusion, conclude
+from .core.verdict import Check, Conclusion, conclude, known_before
 from .core.formatting import number
 
 # %% ../nbs/16_need_gate.ipynb #e0ec7daf
@@ -265,17 +265,7 @@ def _owners_word(figures: dict[str, Any]) -> list[Check]:
                 f"{one['column']} {one['sign'].rstrip('.')} Without it the cheap model gives {number(one['without'])} in place of {number(one['value'])}: "
                 f"only the owner of the data knows whether {one['column']} is known before the prediction."
             )
-            change = f"say of {one['column']} in the statement whether it is known: before, or known: after the target"
-            checks.append(
-                Check(
-                    f"{one['column']} is known before",
-                    None,
-                    reason,
-                    one["without"],
-                    unit="without it",
-                    must_change=change,
-                )
-            )
+            checks.append(known_before(one["column"], reason, one["without"]))
     return checks
 
 # %% ../nbs/16_need_gate.ipynb #7722514a

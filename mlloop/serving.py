@@ -233,11 +233,8 @@ def in_production(
     standing = ledger.at().get(problem)
     if standing is None or standing.champion is None:
         return None
-    loaded = {release.digest: release for release in (now.champion, now.canary) if release} if now else {}
-    load = lambda model: (
-        loaded.get(deployment.release_digest(ledger, problem, model, at))
-        or deployment.load_release(settings, ledger, problem, model, at)
-    )
+    in_use = [release for release in (now.champion, now.canary) if release] if now else []
+    load = lambda model: deployment.load_release(settings, ledger, problem, model, at, in_use)
     champion = load(standing.champion.model)
     if standing.canary is None:
         return Pair(champion)

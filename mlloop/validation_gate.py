@@ -15,7 +15,7 @@ from typing import Any
 from .core import metrics
 from .problem import Problem
 from .products import Exploration
-from .core.verdict import Check, Conclusion, conclude
+from .core.verdict import Check, Conclusion, conclude, known_before
 from .core.formatting import number, percent
 
 # %% ../nbs/22_validation_gate.ipynb #31db9754
@@ -269,17 +269,7 @@ def owners_word(figures: dict[str, Any]) -> list[Check]:
                 f"The model rests on {one['column']}, which {one['sign'].rstrip('?.')}. Without it a cheap model gives {number(one['without'])} in "
                 f"place of {number(one['value'])}."
             )
-            change = f"say of {one['column']} in the statement whether it is known: before, or known: after the target"
-            checks.append(
-                Check(
-                    f"{one['column']} is known before",
-                    None,
-                    reason,
-                    one["without"],
-                    unit="without it",
-                    must_change=change,
-                )
-            )
+            checks.append(known_before(one["column"], reason, one["without"]))
     return checks
 
 # %% ../nbs/22_validation_gate.ipynb #85d33913

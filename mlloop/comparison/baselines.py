@@ -163,7 +163,7 @@ def seasonal_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, de
 
     Parameters are those of `last_values`.
     """
-    slot = time.dt.dayofweek * 24 + time.dt.hour
+    slot = hour_keys(time)
     who = slot.astype(str) if entity is None else slot.astype(str) + "|" + entity.astype(str)
     hours = time.dt.floor("h")
     return last_values(y, hours, who, max(delay_days, 7 - 1 / 24))
@@ -332,9 +332,7 @@ MAX_GROUPING, FEWEST_PER_GROUP = 12, 10
 
 def best_category(X: pd.DataFrame, y: np.ndarray) -> list[str]:
     """The one or two columns of few values whose groups differ most in the target, by variance between them corrected for chance."""
-    few = [
-        str(c) for c in X if X[c].nunique() <= MAX_CATEGORIES and (X[c].dtype.kind not in "f" or X[c].nunique() <= 31)
-    ]
+    few = [str(c) for c in X if _is_grouping(X[c])]
     if not few:
         return []
     gain: dict[tuple[str, ...], float] = {(c,): _between(_keys(X, [c]), y) for c in few}
@@ -342,6 +340,12 @@ def best_category(X: pd.DataFrame, y: np.ndarray) -> list[str]:
     for i, a in enumerate(first[:4]):
         gain |= {(a, b): _between(_keys(X, [a, b]), y) for b in first[i + 1 :]}
     return list(max(gain.items(), key=lambda pair: pair[1])[0])
+
+
+def _is_grouping(values: pd.Series) -> bool:
+    """Whether a column has few enough values to group rows by."""
+    distinct = values.nunique()
+    return distinct <= MAX_CATEGORIES and (values.dtype.kind not in "f" or distinct <= 31)
 
 
 def _keys(X: pd.DataFrame, names: list[str]) -> pd.Series:
@@ -384,7 +388,7 @@ def statistics_of(rows: Rows) -> dict[str, tuple[str, Any]]:
         found["last_week"] = ("the value of the same hour a week ago", _of_history("seasonal"))
     if rows.time is not None and rows.calendar:
         found["hour_of_week"] = ("the average of the same hour of the week", _of_hours)
-    if best_category(rows.X, rows.y):
+    if any(_is_grouping(rows.X[name]) for name in rows.X):
         found["best_category"] = ("the average of rows alike in the best one or two columns", _of_category)
     found["one_number"] = ("a straight line through the best number", _of_line)
     found["one_split"] = ("the best single question, learned from the data", _of_tree(one_split))
@@ -493,7 +497,7 @@ def fold_scores(
     """
     tuning = tuning_rows(train)
     scores = {name: (values[tuning], values[test]) for name, values in rows.rules.items()}
-    average = np.mean if rows.kind == "classification" or rows.metric in ("rmse", "r2") else np.median
+    average = _average(rows)
     scores["constant"] = (np.full(len(tuning), average(rows.y[train])), np.full(len(test), average(rows.y[train])))
     scores |= statistic_scores(rows, train, test, seed)
     scores[MODEL.name] = _fitted_scores(cheap_model, rows, train, tuning, test, seed)

@@ -29,6 +29,11 @@ _PARTS = re.compile(
 )
 
 
+def quoted(name: str) -> str:
+    """A name as SQL quotes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def impurity(sql: str) -> str | None:
     """Why an expression is no statement about a row alone, in words; None where it is one."""
     parts = [(found.lastgroup or "", found[found.lastgroup or 0]) for found in _PARTS.finditer(sql)]

@@ -73,6 +73,18 @@ class Check:
         return kept
 
 
+def known_before(column: str, reason: str, without: float) -> Check:
+    """Left open: a model rests on a column of which the owner of the data has not said when it is known.
+
+    Parameters
+    ----------
+    without : float
+        The metric of a cheap model that does without the column.
+    """
+    change = f"say of {column} in the statement whether it is known: before, or known: after the target"
+    return Check(f"{column} is known before", None, reason, without, unit="without it", must_change=change)
+
+
 def conclude(gate: str, checks: Iterable[Check], main: str = "") -> Conclusion:
     """The verdict of a gate.
 

@@ -14,6 +14,7 @@ import ibis
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
 
+from ..core.expressions import quoted
 from .cleaning import Step
 from .parsing import TYPE_ERRORS, parse_value, text_or_null
 from ..problem import Column
@@ -108,7 +109,7 @@ def _group(
             parts.append(table.mutate(**moved))
             table = ibis.table(parts[-1].schema(), name=f"s{len(parts) - 1}")
     chain = ", ".join(f"s{i} AS ({ibis.to_sql(part, dialect='duckdb', pretty=False)})" for i, part in enumerate(parts))
-    shown = ", ".join(_quoted(name) for name in ["_row", *outputs, *wrong])
+    shown = ", ".join(quoted(name) for name in ["_row", *outputs, *wrong])
     sql = f"WITH {chain} SELECT {shown} FROM s{len(parts) - 1} ORDER BY _row"
     return {"inputs": inputs, "outputs": outputs, "touched": touched, "sql": sql}
 
@@ -235,10 +236,6 @@ def _typed(value: Any, ends: str) -> Any:
     if ends == "int64":
         return int(value) if float(value).is_integer() else None
     return float(value) if ends == "float64" else bool(value) if ends == "boolean" else value
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _plain(value: Any) -> Any:

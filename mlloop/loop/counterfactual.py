@@ -305,7 +305,8 @@ class Counterfactual:
         lists = {"loop": shown, "never": shown.assign(items=[one["items"] for one in self.first.answers(rows)])}
         if self.counts:
             first: Any = self.first
-            events = arrivals.events_before(self.session.lake, self.statement, period.since)
+            events = self._every_event()
+            events = events[events["time"] < period.since]
             items = releases.chosen(first.recommender.updated(events), rows, task.k, task.repeats)
             lists["counts"] = shown.assign(items=pd.Series(items, index=shown.index))
         asked_of: dict[tuple[int | None, dt.datetime], pd.DataFrame] = {}
@@ -339,13 +340,15 @@ class Counterfactual:
 
         return evidence.list_metrics(shown, self._events(), self.statement)
 
-    def _events(self) -> "pd.DataFrame":
+    def _every_event(self) -> "pd.DataFrame":
         if self._truth is None:
-            events = self._all()["events"]
-            self._truth = (
-                events.filter(events.user.notnull()).select("user", "item", "time", "kind", "quantity").to_pandas()
-            )
+            self._truth = self._all()["events"].select("user", "item", "time", "kind", "quantity").to_pandas()
         return self._truth
+
+    def _events(self) -> "pd.DataFrame":
+        """The events of users that are known."""
+        events = self._every_event()
+        return events[events["user"].notna()].reset_index(drop=True)
 
     def _trained_events(self, at: dt.datetime, days: int | None = None):
         from mlloop import features, training, transformation

@@ -156,9 +156,10 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
     """
     session.seconds = {}
     ended = resume(session) if launch else []
-    row = decided(session.ledger, session.name).get(at)
+    decisions = decided(session.ledger, session.name)
+    row = decisions.get(at)
     if row is not None:
-        if launch and at == max(decided(session.ledger, session.name)):
+        if launch and at == max(decisions):
             update_counts(session, at)  # the turn may have been killed before it
         return _turned(session, at, row, 0, ended, fresh=not ended)
     if session.ledger.champion(session.name) is None:
@@ -300,8 +301,15 @@ def update_counts(session: Session, at: dt.datetime) -> None:
         return
     answering = [str(row.model) for row in (standing_now.champion, standing_now.canary) if row is not None]
     ready = [one.model for one in evidence.stand_ins(session.ledger, session.name, answering[0])] if answering else []
+    models = [
+        model
+        for model in dict.fromkeys([*answering, *ready])
+        if not deployment.has_counts(session.ledger, session.name, model, at)
+    ]
+    if not models:
+        return
     events = arrivals.events_before(session.lake, statement, at)
-    for model in dict.fromkeys([*answering, *ready]):
+    for model in models:
         try:
             deployment.update_counts(session.settings, session.ledger, statement, model, events, at)
         except ModelError:  # a champion's fault stops the step that loads it to answer

@@ -338,8 +338,7 @@ class Hybrid(HybridParams):
     def _beside(self, member, events):
         """A member with the same users and histories, its own counts made again."""
         member = copy.copy(member)
-        for name in ("users_", "history_", "seen_", "popular_"):
-            setattr(member, name, getattr(self, name))
+        member._share(self)
         member._recount(events)
         return member
 

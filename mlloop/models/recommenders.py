@@ -134,12 +134,7 @@ class HistoryModel(BaseEstimator):
         known = events["item"].unique()
         self.users_ = pd.Index(np.sort(events["user"].dropna().unique()))
         self.items_ = pd.Index(np.sort(known if items is None else np.union1d(known, items["item"].unique())))
-        weights = event_weights(events, self.target_kind, self.other_weight, self.half_life_days)
-        weights = weights * events["weight"].to_numpy() if "weight" in events else weights
-        self.history_ = history_matrix(events, self.users_, self.items_, weights)
-        target = event_weights(events, self.target_kind, 0.0, None)
-        self.seen_ = history_matrix(events, self.users_, self.items_, target)
-        self.popular_ = popularity_scores(events, self.items_, target, self.popular_days)
+        self._count(events)
         self._features = {"user": user_features, "item": item_features, "pair": pair_features, "taste": taste_features}
         self._fit(events, items)
         del self._features  # a saved model holds what it learned, not its data
@@ -147,10 +142,21 @@ class HistoryModel(BaseEstimator):
 
     def fit_beside(self, other, events, items=None):
         """Learn from what `other` learned from, without counting it again; both must weigh events alike."""
-        self.users_, self.items_, self.popular_ = other.users_, other.items_, other.popular_
-        self.history_, self.seen_ = other.history_, other.seen_
+        self._share(other)
         self._fit(events, items)
         return self
+
+    def _count(self, events):
+        weights = event_weights(events, self.target_kind, self.other_weight, self.half_life_days)
+        weights = weights * events["weight"].to_numpy() if "weight" in events else weights
+        self.history_ = history_matrix(events, self.users_, self.items_, weights)
+        target = event_weights(events, self.target_kind, 0.0, None)
+        self.seen_ = history_matrix(events, self.users_, self.items_, target)
+        self.popular_ = popularity_scores(events, self.items_, target, self.popular_days)
+
+    def _share(self, other):
+        for name in ("users_", "items_", "popular_", "history_", "seen_"):
+            setattr(self, name, getattr(other, name))
 
     def _fit(self, events, items):
         pass
@@ -171,11 +177,7 @@ class HistoryModel(BaseEstimator):
         events = events[events["item"].isin(self.items_)]
         new = pd.Index(np.sort(np.setdiff1d(events["user"].dropna().unique(), self.users_)))
         self.users_ = self.users_.append(new)  # known users keep their rows: features and vectors are found by them
-        weights = event_weights(events, self.target_kind, self.other_weight, self.half_life_days)
-        self.history_ = history_matrix(events, self.users_, self.items_, weights)
-        target = event_weights(events, self.target_kind, 0.0, None)
-        self.seen_ = history_matrix(events, self.users_, self.items_, target)
-        self.popular_ = popularity_scores(events, self.items_, target, self.popular_days)
+        self._count(events)
         self._recount(events)
 
     def _recount(self, events):
@@ -261,8 +263,7 @@ class Popularity(Recommender):
         self.by = by
 
     def _fit(self, events, items):
-        target = event_weights(events, self.target_kind, 0.0, None)
-        self.popular_ = popularity_scores(events, self.items_, target, self.days)
+        self._recount(events)
         if self.by == "category":
             self.category_of_ = category_codes(items, self.items_)
 

@@ -180,13 +180,12 @@ def has_met_target(statement: Problem, history: Sequence[Mapping[str, Any]], mod
     history : sequence of dict
         The products of monitoring, the oldest first.
     """
-    periods = [r for product in history for r in product["realised"] if r["model"] == model and r["trusted"]]
-    periods = [r for r in periods if r["low"] is not None and r["high"] is not None]
-    if not periods:
-        return False
-    newest = max(periods, key=lambda r: r["period"]["from"])
     better = metric(statement.success.metric)
-    worst = newest["low" if better.higher_is_better else "high"]
+    end = "low" if better.higher_is_better else "high"
+    ends = [period[end] for period in judged_periods(statement, history, model) if period[end] is not None]
+    if not ends:
+        return False
+    worst = ends[-1]
     return bool(better.gain(worst, statement.success.threshold) >= 0)
 
 # %% ../../nbs/monitors/standing.ipynb #c9539835

@@ -6,6 +6,7 @@ rule is a release as well: its SQL stands in release.json, and its score becomes
 folder's name is its digest, so that a release once made is never changed, and an earlier one is there to go back to.
 """
 
+import contextlib
 import json
 import re
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 
 from mlloop.core import storage
 from mlloop.core.errors import ModelError
+from mlloop.core.expressions import quoted
 from mlloop.core.settings import Settings
 from mlloop.data.row_cleaning import RowCleaner
 from mlloop.models import onnx_export
@@ -331,11 +333,6 @@ class Rule:
         return np.interp(raw, curve["score"], curve["probability"]) if curve else raw
 
 
-def quoted(name: str) -> str:
-    """A column's name as SQL takes it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _missing(value: Any) -> Any:
     return None if value is None or value == NO_TEXT or value != value else value
 
@@ -433,7 +430,7 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
         if values.dtype != object:
             return pd.to_datetime(values).tolist()
         # other text is left to what knows its format: pandas would guess, and take the 3rd of April for the 4th of March
-        return [_moment(value) for value in values.tolist()]
+        return _moments(values)
     if kind == "number":
         return values.astype("float64").tolist()
     if kind == "list":
@@ -444,12 +441,21 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
     return [_text(value) for value in values.tolist()]
 
 
-def _moment(value: Any) -> Any:
-    """A time as requests and the prediction log state it (2025-03-01, or with the time of day); anything else as it is."""
+def _moments(values: "pd.Series") -> list[Any]:
+    """Times as requests and the prediction log state them (2025-03-01, or with the time of day); anything else as it is."""
     import pandas as pd
 
-    if not isinstance(value, str) or not ISO.match(value):
-        return value
+    is_iso = values.map(lambda value: isinstance(value, str) and ISO.match(value) is not None).to_numpy(bool)
+    if is_iso.all():  # a whole log at once
+        with contextlib.suppress(ValueError):
+            return pd.to_datetime(values, format="ISO8601").tolist()
+    return [_moment(value) if iso else value for value, iso in zip(values.tolist(), is_iso, strict=True)]
+
+
+def _moment(value: str) -> Any:
+    """A time; as it is where the calendar has no such day."""
+    import pandas as pd
+
     try:
         return pd.Timestamp(value)
     except ValueError:

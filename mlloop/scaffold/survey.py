@@ -17,6 +17,7 @@ import pandas as pd
 from mlloop import ingestion
 from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
+from mlloop.core.expressions import quoted
 from mlloop.core.formatting import number, percent
 from mlloop.data import leaks as leak_signs
 from mlloop.data import parsing, profiling
@@ -803,21 +804,21 @@ def first_rule(
 
 
 def _questions(name: str, guess: Guess):
-    quoted = '"' + name.replace('"', '""') + '"'
+    column = quoted(name)
     values = guess.values
     if guess.column.type == "boolean":
-        yield f"{name} is true", quoted, values.fillna(False).astype(bool)
+        yield f"{name} is true", column, values.fillna(False).astype(bool)
     elif guess.is_number:
         for cut in np.unique(values.quantile([0.2, 0.35, 0.5, 0.65, 0.8]).dropna()):
             yield (
                 f"{name} is at least {cut:.6g}",
-                f"{quoted} >= {cut:.6g}",
+                f"{column} >= {cut:.6g}",
                 (values >= float(f"{cut:.6g}")).fillna(False),
             )
     elif values.nunique() <= 500:
         for value in values.value_counts().index[:10]:
             told = str(value).replace("'", "''")
-            yield f"{name} is {value}", f"{quoted} = '{told}'", (values == value).fillna(False)
+            yield f"{name} is {value}", f"{column} = '{told}'", (values == value).fillna(False)
 
 
 def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> dict[str, int]:

@@ -229,7 +229,7 @@ def filled(windows: dict[str, Any] | None, times: pd.Series) -> dict[str, Any] |
 
 # ---------------------------------------------------------------------------------------------- numbers that stand for nothing
 
-KNOWN_SENTINELS = (-1.0, -9.0, -99.0, -200.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0)
+KNOWN_SENTINELS = (-200.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0)
 
 
 def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, list[str]]:
@@ -247,7 +247,7 @@ def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, li
             if often and gap > 0.5 * width and float(value).is_integer():
                 standing.setdefault(float(value), []).append(name)
     several = {v: names for v, names in standing.items() if len(names) >= 2 and len(names) >= 0.25 * len(numbers)}
-    alone = {v: names for v, names in standing.items() if v in KNOWN_SENTINELS[3:] and v not in several}
+    alone = {v: names for v, names in standing.items() if v in KNOWN_SENTINELS and v not in several}
     chosen = several | alone
     for value in several:
         chosen[value] = [n for n in numbers if value in (columns[n].values.min(), columns[n].values.max())]

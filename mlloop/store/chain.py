@@ -46,14 +46,13 @@ def checked(
     top: Mapping[Any, Any] | None,
     damaged: Callable[[str], Exception],
     noted: Iterable[tuple[Head, str]] = (),
-    begin: Head = EMPTY,
 ) -> Head:
     """Check every row against its hash and its predecessor; returns the head.
 
     Parameters
     ----------
     rows : iterable of mapping
-        In the order of their ids, those after `begin`.
+        In the order of their ids.
     top : mapping or None
         The row of the head's table.
     damaged : callable
@@ -66,7 +65,7 @@ def checked(
     Exception
         Made by `damaged`: the first row that is wrong.
     """
-    before, seen = begin, {begin.id: begin.hash}
+    before, seen = EMPTY, {EMPTY.id: EMPTY.hash}
     for row in rows:
         if row["id"] != before.id + 1:
             raise damaged(f"row {before.id + 1} is missing (row {row['id']} comes next)")
@@ -83,7 +82,7 @@ def checked(
         if head.id > before.id:
             told = f"it ends with row {before.id}, and {where} row {head.id} was its last"
             raise damaged(f"{told}: its end was removed, or an older copy took its place")
-        if head.id >= begin.id and head.id and seen.get(head.id) != head.hash:
+        if head.id and seen.get(head.id) != head.hash:
             raise damaged(f"row {head.id} is not the one noted {where} (hash {head.hash[:12]}...)")
     return before
 

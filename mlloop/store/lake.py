@@ -25,6 +25,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolErr
 
 from mlloop.core import settings as _settings
 from mlloop.core.errors import LakeError, SettingsError
+from mlloop.core.expressions import quoted
 from mlloop.core.settings import Settings
 from mlloop.core.storage import digest_json, remove
 
@@ -525,7 +526,7 @@ def _sum(con, rows, schema: pa.Schema, path: Path | None = None) -> Sums:
 
 def _text(field: pa.Field) -> str:
     """SQL for a value as text such that no two rows of different values read the same."""
-    column = '"' + field.name.replace('"', '""') + '"'
+    column = quoted(field.name)
     if pa.types.is_string(field.type):
         return f"coalesce(strlen({column}) || ':' || {column}, '~')"
     if pa.types.is_binary(field.type):
