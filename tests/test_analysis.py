@@ -69,7 +69,7 @@ def test_cramers_v_is_near_scipys_on_many_rows_and_below_it_on_few():
     ("values", "sign"),
     [
         (Y.to_numpy() * 3 + 1, "copy of the target"),
-        (np.where(Y == 1, RNG.integers(1, 9, N), 0), "for one class only"),
+        (np.where(Y == 1, RNG.integers(1, 9, N), 0), "alone tells the target"),
         (pd.Series(RNG.normal(size=N)).where(Y == 1), "for one class only"),
         ([f"no {i}" for i in range(N)], "names rows"),
         (RNG.normal(size=N) + Y, ""),

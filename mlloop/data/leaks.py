@@ -98,7 +98,7 @@ def copy_sign(values: pd.Series, y: pd.Series, kind: str) -> str:
         told = y[known.index].groupby(known.astype(str).to_numpy()).mean()
         right = known.astype(str).map(told.clip(lower=1 - told)).mean()
         if right >= 0.994 and 0.02 < y.mean() < 0.98:
-            return f"alone tells the target: a copy of it in other words ({number(100 * right)} % of the rows)"
+            return f"alone tells the target: a copy of the target in other words ({number(100 * right)} % of the rows)"
     if not is_number(values) or len(known) < 3 or known.nunique() < 2 or y[known.index].nunique() < 2:
         return ""
     alike = abs(np.corrcoef(known.astype(float), y[known.index].astype(float))[0, 1])
