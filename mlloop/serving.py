@@ -91,11 +91,33 @@ def _strict(field: Field) -> Any:
 def _escaped(text: str) -> str:
     return "".join(c if c.isalnum() or c in " _-" else f"\\x{{{ord(c):x}}}" for c in text)
 
-# %% ../nbs/24_serving.ipynb #16507677
+# %% ../nbs/24_serving.ipynb #3aaec72d
 UNREAD = {"number": "float_parsing", "time": "datetime_parsing"}
 ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
+def _settled(
+    strict: dict[str, tuple[Any, TypeAdapter[Any]]], row: dict[str, Any], made: dict[str, Any], unread: set[str]
+) -> dict[str, Any] | ValidationError:
+    """The cleaned row with its texts as numbers and times; an error that names each text that cannot be read."""
+    mistakes: list[Any] = []
+    for name, (field, adapter) in strict.items():
+        text = row.get(name)
+        if not isinstance(text, str):
+            continue
+        if name in unread and not (field.type == "time" and ISO_DAY.match(text)):
+            mistakes.append(
+                {"type": UNREAD[field.type], "loc": (name,), "input": text, "ctx": {"error": "no such form"}}
+            )
+            continue
+        value = text if name in unread else made.get(name)
+        try:
+            made = {**made, name: None if value is None and not field.required else adapter.validate_python(value)}
+        except ValidationError as error:
+            mistakes += [{**_line(item), "loc": (name,)} for item in error.errors(include_url=False)]
+    return ValidationError.from_exception_data("Row", mistakes) if mistakes else made
+
+# %% ../nbs/24_serving.ipynb #16507677
 class Checker:
     """Checks requests and cleans them as the training table was cleaned.
 
@@ -137,25 +159,7 @@ class Checker:
         for cleaner in self.cleaners:
             results, wrong = cleaner.clean(results)
             unread = [before | set(now) for before, now in zip(unread, wrong, strict=True)]
-        return [self._settled(*each) for each in zip(rows, results, unread, strict=True)]
-
-    def _settled(self, row: dict[str, Any], made: dict[str, Any], unread: set[str]) -> dict[str, Any] | ValidationError:
-        mistakes: list[Any] = []
-        for name, (field, adapter) in self.strict.items():
-            text = row.get(name)
-            if not isinstance(text, str):
-                continue
-            if name in unread and not (field.type == "time" and ISO_DAY.match(text)):
-                mistakes.append(
-                    {"type": UNREAD[field.type], "loc": (name,), "input": text, "ctx": {"error": "no such form"}}
-                )
-                continue
-            value = text if name in unread else made.get(name)
-            try:
-                made = {**made, name: None if value is None and not field.required else adapter.validate_python(value)}
-            except ValidationError as error:
-                mistakes += [{**_line(item), "loc": (name,)} for item in error.errors(include_url=False)]
-        return ValidationError.from_exception_data("Row", mistakes) if mistakes else made
+        return [_settled(self.strict, *each) for each in zip(rows, results, unread, strict=True)]
 
 # %% ../nbs/24_serving.ipynb #83a5fa25
 def checker(release: Release) -> Checker:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALL', 'FEWEST', 'SURELY', 'MOST_BINS', 'LEARNT_ROWS', 'MOST_BLOCKS', 'LIGHT', 'Lookback', 'effective',
-           'candidates_of', 'change_point', 'Block', 'halves', 'RowsPast', 'UsersPast', 'past_of', 'fitted',
-           'changed_at', 'blocks_of', 'Tried', 'standard_error', 'choose', 'LookbackChoice', 'quick_recipe',
+           'candidates_of', 'change_point', 'Block', 'halves', 'LabelledRows', 'RowsPast', 'UsersPast', 'past_of',
+           'fitted', 'changed_at', 'blocks_of', 'Tried', 'standard_error', 'choose', 'LookbackChoice', 'quick_recipe',
            'look_back', 'product_of', 'headline', 'shown', 'table_of']
 
 # %% ../../nbs/comparison/lookback.ipynb #4008b623
@@ -167,8 +167,8 @@ def halves(rows: pd.DataFrame) -> np.ndarray:
 
 # %% ../../nbs/comparison/lookback.ipynb #410c0a21
 @dataclass(frozen=True)
-class RowsPast:
-    """The labelled rows of a tabular problem.
+class LabelledRows:
+    """The labelled rows of a tabular problem, and what a fit may learn from them.
 
     Attributes
     ----------
@@ -217,6 +217,11 @@ class RowsPast:
             at, weights = at[drawn], weights[drawn]
         return {"X": self.rows[self.features].iloc[at], "y": self.y[at], "weight": weights}
 
+# %% ../../nbs/comparison/lookback.ipynb #2489f88d
+@dataclass(frozen=True)
+class RowsPast(LabelledRows):
+    """Labelled rows whose newest blocks judge what was fitted to the rows before."""
+
     def positions_in(self, block: Block) -> np.ndarray:
         """Positions of the rows of a block."""
         time = self.time
@@ -236,11 +241,8 @@ class RowsPast:
         """The scores of several, given for each block, side by side."""
         at = np.concatenate([self.positions_in(block) for block in blocks])
         entity, success = self.statement.task.entity, self.statement.success  # type: ignore[union-attr]
-        groups = (
-            pd.factorize(self.rows[entity].iloc[at])[0]
-            if entity and self.rows[entity].iloc[at].duplicated().any()
-            else None
-        )
+        entities = self.rows[entity].iloc[at] if entity else None
+        groups = pd.factorize(entities)[0] if entities is not None and entities.duplicated().any() else None
         answers = {
             name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in predictions.items()
         }

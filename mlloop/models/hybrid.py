@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'sort_by_key', 'lookup_rows', 'Snapshot', 'pair_inputs', 'bought_pairs', 'ranking_examples', 'fit_ranker',
-           'HybridParams', 'fit_snapshot', 'own_cutoffs', 'Hybrid']
+           'HybridParams', 'fit_snapshot', 'own_cutoffs', 'feature_cutoffs', 'Hybrid']
 
 # %% ../../nbs/models/hybrid.ipynb #9492d9ac
 import copy
@@ -293,13 +293,18 @@ def own_cutoffs(params: HybridParams, events: pd.DataFrame) -> tuple[pd.DataFram
         return events, [events["time"].quantile(0.9, interpolation="nearest"), end]
     return events, [end - pd.Timedelta(days=params.horizon_days), end]
 
+# %% ../../nbs/models/hybrid.ipynb #98ab7f38
+def feature_cutoffs(tables):
+    """The feature tables that have rows, and the cutoffs of them all in the order of time."""
+    features = {kind: table for kind, table in tables.items() if table is not None and len(table)}
+    return features, sorted(set().union(*(table["cutoff"].unique() for table in features.values())))
+
 # %% ../../nbs/models/hybrid.ipynb #b89d3eda
 class Hybrid(HybridParams):
     """A ranker over the proposals of EASE, item-kNN, best-sellers and contents, and over the features."""
 
     def _fit(self, events, items):
-        features = {kind: table for kind, table in self._features.items() if table is not None and len(table)}
-        cutoffs = sorted(set().union(*(t["cutoff"].unique() for t in features.values()))) if features else []
+        features, cutoffs = feature_cutoffs(self._features)
         if len(cutoffs) < 2:
             events, cutoffs = own_cutoffs(self, events)
             features = {}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['event_weights', 'history_matrix', 'standardised', 'top_k', 'popularity_scores', 'checked_events', 'HistoryModel',
-           'Recommender', 'Random', 'Popularity', 'category_codes', 'ItemKNN', 'keep_largest', 'EASE']
+           'CountingModel', 'Recommender', 'Random', 'Popularity', 'category_codes', 'ItemKNN', 'keep_largest', 'EASE']
 
 # %% ../../nbs/models/recommenders.ipynb #530afb17
 import copy
@@ -161,6 +161,10 @@ class HistoryModel(BaseEstimator):
     def _fit(self, events, items):
         pass
 
+# %% ../../nbs/models/recommenders.ipynb #29838fb7
+class CountingModel(HistoryModel):
+    """A model whose histories and counts move on without a training."""
+
     def updated(self, events):
         """A copy with the users, histories and counts of `events`; what training learnt, and the items, stay as they are.
 
@@ -184,7 +188,7 @@ class HistoryModel(BaseEstimator):
         pass
 
 # %% ../../nbs/models/recommenders.ipynb #45e67318
-class Recommender(HistoryModel):
+class Recommender(CountingModel):
     """Ranks every item for a user; subclasses implement `_fit(events, items)` and `_score(rows)`.
 
     Parameters

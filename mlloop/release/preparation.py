@@ -153,16 +153,7 @@ def prepare(
     storage.sweep(settings.state / "releases")
     folder = settings.root / model["path"]
     trained = candidates.load(folder, model["digest"])
-    card = {
-        "format": releases.FORMAT,
-        "problem": statement.name,
-        "kind": statement.task.kind,
-        "model": model["digest"],
-        "name": model["name"],
-        "fields": [],
-        "entity": None,
-        "calibration": calibration,
-    }
+    card = _first_card(statement, model, calibration)
     if isinstance(statement.task, Recommendation):
         card |= {"k": statement.task.k, "repeats": statement.task.repeats, "entity": "user"}
         return as_trained(settings, card, folder, trained, rows[["user"]].drop_duplicates().head(500))
@@ -177,6 +168,22 @@ def prepare(
         return _as_onnx(settings, card, trained, rows)
     except ModelError as error:
         return replace(as_trained(settings, card, folder, trained, rows), note=error.what)
+
+# %% ../../nbs/release/preparation.ipynb #5095cac3
+def _first_card(
+    statement: Problem, model: dict[str, Any], calibration: dict[str, list[float]] | None
+) -> dict[str, Any]:
+    """What a card says of any problem."""
+    return {
+        "format": releases.FORMAT,
+        "problem": statement.name,
+        "kind": statement.task.kind,
+        "model": model["digest"],
+        "name": model["name"],
+        "fields": [],
+        "entity": None,
+        "calibration": calibration,
+    }
 
 # %% ../../nbs/release/preparation.ipynb #cee11582
 def _form_of_rows(
