@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEAST_ROWS', 'OFF', 'LEAST_GROUP', 'NEXT', 'WORDS', 'judged', 'paired', 'guessed', 'segments', 'health', 'observe',
-           'headline', 'history', 'plot_history', 'methods_table', 'findings_table', 'why_table', 'drift_figure',
-           'closing']
+           'headline', 'history', 'fallen', 'plot_history', 'methods_table', 'findings_table', 'why_table',
+           'drift_figure', 'closing']
 
 # %% ../nbs/25_monitoring.ipynb #167d02ef
 from collections.abc import Iterable, Mapping, Sequence
@@ -469,7 +469,7 @@ def headline(statement: Problem, observed: Mapping[str, Any]) -> str:
 
 # %% ../nbs/25_monitoring.ipynb #9756cc8e
 def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a period: time (its end), model, health, estimated, low, high, trusted, realised, reference, alert.
+    """One row a period: time (its end), model, health, estimated, low, high, trusted, realised, worse_by, standard_errors, reference, alert.
 
     Parameters
     ----------
@@ -483,15 +483,37 @@ def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         guess = one["estimated"]
         rows.append({"time": pd.Timestamp(one["period"]["until"]), "model": one["model"], "health": one["health"],
                      "estimated": guess.get("value"), "low": guess.get("low"), "high": guess.get("high"), "trusted": guess["trusted"],
-                     "realised": real.get("value"), "reference": guess["reference"]["value"], "alert": one["health"] in ("worse", "feed broken")})  # fmt: skip
+                     "realised": real.get("value"), "worse_by": real.get("worse_by"), "standard_errors": real.get("standard_errors"),
+                     "reference": guess["reference"]["value"], "alert": one["health"] in ("worse", "feed broken")})  # fmt: skip
     frame = pd.DataFrame(rows)
-    numbers = ["estimated", "low", "high", "realised", "reference"]
+    numbers = ["estimated", "low", "high", "realised", "reference", "worse_by", "standard_errors"]
     return frame.assign(**{name: pd.to_numeric(frame[name]).astype(float) for name in numbers}) if len(frame) else frame
+
+# %% ../nbs/25_monitoring.ipynb #4952ed84
+def fallen(data: pd.DataFrame, statement: Problem) -> pd.DataFrame:
+    """The rows of `history` whose labels showed the model surely and noticeably worse than its reference."""
+    policy, by = statement.retrain, data["worse_by"]
+    is_fallen = (by > 0) & (by >= policy.margin) & (data["standard_errors"] >= policy.standard_errors)
+    return data.loc[is_fallen]
+
+# %% ../nbs/25_monitoring.ipynb #628f67fa
+def _summarised(data: pd.DataFrame, fell: pd.DataFrame, statement: Problem) -> str:
+    """The history in a sentence: periods below target, falls, alerts."""
+    metric, target = metrics.metric(statement.success.metric), statement.success.threshold
+    known = data["realised"].dropna()
+    missed = sum(not metric.meets(value, target) for value in known)
+    alerts = int(data["alert"].sum())
+    said = f"{missed} of {len(known)} periods with labels miss the target of {number(target)}" if len(known) else "no label yet"
+    fall = f"; {len(fell)} fell" if len(fell) else ""
+    return f"{said}{fall}; {alerts} alert{'' if alerts == 1 else 's'}"
 
 # %% ../nbs/25_monitoring.ipynb #a5d91eef
 def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
-    """Draw what was estimated with what labels showed, the model's reference and the limit below which it counts as worse."""
-    from mlloop.visualization import GREY, plot_performance
+    """Draw estimated and realised figures with the target, the model's reference and the limit below which it counts as worse.
+
+    Where labels showed a period worse than its reference, the worst of them is annotated, alert or not.
+    """
+    from mlloop.visualization import GREY, RED, plot_performance
 
     better = metrics.metric(statement.success.metric)
     worst = data["reference"] - (1 if better.higher_is_better else -1) * statement.retrain.margin
@@ -500,11 +522,15 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     news = data["model"].ne(data["model"].shift()) & data["model"].shift().notna()
     for when in data.loc[news, "time"]:
         ax.axvline(when, color=GREY, lw=0.8, ls="--", zorder=0)
-    known = int(data["realised"].notna().sum())
-    said = f"{int(data['alert'].sum())} of {len(data)} periods raised an alert; labels have come for {known}"
+    fell = fallen(data, statement)
+    if len(fell):
+        worst = fell.sort_values("worse_by").iloc[-1]
+        where: dict[str, Any] = {"xytext": (0, 9 if better.higher_is_better else -14), "textcoords": "offset points", "ha": "center"}
+        ax.annotate(f"fell to {number(worst['realised'])}", (worst["time"], worst["realised"]), fontsize=7.5, color=RED, **where)
+    said = _summarised(data, fell, statement)
     more = f"; dashed: a new model answers ({int(news.sum())})" if news.any() else ""
     return plot_performance(
-        data, ax, label=better.label, threshold=None, title=said, caption=f"n = {len(data)} periods{more}"
+        data, ax, label=better.label, threshold=statement.success.threshold, title=said, caption=f"n = {len(data)} periods{more}"
     )
 
 # %% ../nbs/25_monitoring.ipynb #21926ec0

@@ -124,12 +124,15 @@ class Status:
         Which process holds the project now: pid, host, command, since.
     lost : str or None
         What is missing where the ledger is empty and was not before, see `Project.lost_ledger`.
+    production : str
+        How production does now against its target and its rule; '' where nothing is in production.
     """
 
     problem: str
     stages: dict[str, dict[str, Any]]
     running: dict[str, Any] | None = None
     lost: str | None = None
+    production: str = ""
 
     def to_df(self) -> "pd.DataFrame":
         """One row a stage: state, reasons (joined), seconds, finished_at (UTC) and rows."""
@@ -146,7 +149,7 @@ class Status:
         from mlloop.pages import html_table
 
         cells = [(name, one["state"], one.get("seconds"), one.get("rows"), "; ".join(one["reasons"])) for name, one in self.stages.items()]  # fmt: skip
-        return html_table.table(self.problem, ["stage", "state", "took (s)", "rows", "why"], cells)
+        return html_table.table(self.problem, ["stage", "state", "took (s)", "rows", "why"], cells, self.production)
 
 
 @dataclass(frozen=True)
@@ -647,7 +650,20 @@ class Project:
         plan = self.plan(problem, changes)
         stages = runner.status(self.settings, plan)
         held = runner.holder(self.settings.state / "run.lock") if runner.is_held(self.settings) else None
-        return Status(plan.problem, stages, held, self.lost_ledger())
+        return Status(plan.problem, stages, held, self.lost_ledger(), self._against_target(plan))
+
+    def _against_target(self, plan: "Plan") -> str:
+        """How production does now against its target and its rule; '' where that cannot be said."""
+        from mlloop import problem as problems
+        from mlloop.pages import problem_view
+        from mlloop.pipeline import runner
+
+        try:
+            statement = problems.load(runner.statement_file(self.settings, plan))
+        except MlloopError:  # the stage `problem` tells it
+            return ""
+        found = problem_view.standing_now(self.settings, plan.problem, statement)
+        return " ".join(filter(None, (found.get("sentence"), found.get("rule"))))
 
     def why(self, name: str, problem: str | None = None, *, changes: Mapping[str, Any] | None = None) -> Reasons:
         """Why a stage would run again, or what was decided about a model.

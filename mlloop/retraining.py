@@ -461,9 +461,16 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["until", "kind", "value", "low", "high", "reference", "model"])
 
 # %% ../nbs/26_retraining.ipynb #543ce937
-def plot_history(data: pd.DataFrame, ax, events: Sequence[tuple[str, str]] = (), title: str = "", label: str = ""):
-    """Realised and estimated figures of each period, the references, and `events` (ISO moment, word); returns ax."""
-    from mlloop.visualization import BLUE, GREY, ORANGE, label_axes
+def plot_history(
+    data: pd.DataFrame,
+    ax,
+    events: Sequence[tuple[str, str]] = (),
+    title: str = "",
+    label: str = "",
+    target: float | None = None,
+):
+    """Realised and estimated figures of each period, the references, the target, and `events` (ISO moment, word); returns ax."""
+    from mlloop.visualization import BLUE, GREY, ORANGE, draw_threshold, label_axes
 
     for kind, colour, sign in (("realised", BLUE, "o"), ("estimated", ORANGE, "s")):
         part = data[data["kind"] == kind].sort_values("until")
@@ -477,6 +484,8 @@ def plot_history(data: pd.DataFrame, ax, events: Sequence[tuple[str, str]] = (),
             )
     for _, part in data.dropna(subset=["reference"]).groupby("model", sort=False):
         ax.plot([part["until"].min(), part["until"].max()], [part["reference"].iloc[-1]] * 2, color=GREY, ls="--", lw=1)
+    if target is not None:
+        draw_threshold(ax, target, "target", horizontal=True)
     for moment, word in events:
         ax.axvline(pd.Timestamp(moment), color=GREY, lw=0.8, ls=":")
         ax.annotate(

@@ -567,7 +567,7 @@ def plot_performance(
         seen = alerts["realised"].fillna(alerts["estimated"]) if "realised" in alerts else alerts["estimated"]
         ax.plot(alerts["time"], seen, "D", mfc="none", color=RED, ms=9, label="alert")
     if threshold is not None:
-        draw_threshold(ax, threshold, "threshold", horizontal=True)
+        draw_threshold(ax, threshold, "target", horizontal=True)
     ax.legend(fontsize=7.5, frameon=False)
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     heading = title or (

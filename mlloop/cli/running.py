@@ -161,6 +161,8 @@ def status(problem: options.Problem = None, changes: options.Changes = None, as_
         why = (one["reasons"] or [""])[0] + (f" (+{len(one['reasons']) - 1} more)" if len(one["reasons"]) > 1 else "")
         table.add_row(name, one["state"], took, rows, one.get("finished_at", "").replace("T", " ")[:16], why)
     console = Console(highlight=False)
+    if found.production:
+        console.print(f"{found.production}\n", markup=False)
     console.print(table)
     busy = f"; running: process {found.running.get('pid')}" if found.running is not None else ""
     console.print(f"problems: {', '.join(project.problems) or 'none'}{busy}")

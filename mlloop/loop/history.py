@@ -221,6 +221,7 @@ def measured(
     return {
         "problem": session.name,
         "metric": session.statement.success.metric,
+        "target": session.statement.success.threshold,
         "currency": session.statement.money.currency,
         "until": until.isoformat(),
         "ledger": last.hash if last else "",
@@ -367,7 +368,7 @@ def plot_policies(summary: dict[str, Any], ax):
     """The realised figure of each period under each policy, and what happened when; returns ax."""
     import pandas as pd
 
-    from mlloop.visualization import BLUE, GREEN, GREY, ORANGE, PINK, label_axes
+    from mlloop.visualization import BLUE, GREEN, GREY, ORANGE, PINK, draw_threshold, label_axes
 
     periods = summary["periods"]
     at = [pd.Timestamp(one["until"]) for one in periods]
@@ -387,6 +388,8 @@ def plot_policies(summary: dict[str, Any], ax):
                 lw=1.6 if name == "loop" else 1.1,
                 label=summary["policies"][name],
             )
+    if summary.get("target") is not None:
+        draw_threshold(ax, summary["target"], "target", horizontal=True)
     words: dict[str, list[str]] = {}
     for one in summary["events"]:
         words.setdefault(one["as_of"], []).append(one["word"])

@@ -157,14 +157,15 @@ class Chart:
     height: float
     marks: list[Mark]
     reference: float | None
-    bound: float | None
+    target: float | None
+    target_label: str
     ticks: list[tuple[float, str]]
     periods: list[tuple[float, str]]
     lines: list[str]
 
 
 def periods(
-    rows: Sequence[dict], reference: float | None, bound: float | None, width: float = 720, height: float = 220
+    rows: Sequence[dict], reference: float | None, target: float | None, width: float = 720, height: float = 220
 ) -> Chart | None:
     """Place the figures of a model's periods; None where there is nothing to draw.
 
@@ -172,15 +173,15 @@ def periods(
     ----------
     rows : sequence of dict
         Each with 'period' (text), and 'estimated' and 'realised': None or a dict with 'value', 'low', 'high', 'said'.
-    reference, bound : float or None
-        The value of the reference period, and the one from which a period counts as worse.
+    reference, target : float or None
+        The value of the reference period, and the one that the problem statement asks for.
     """
     kinds = ("estimated", "realised")
     figures = [f for row in rows for kind in kinds if (f := row.get(kind))]
     known = [v for f in figures for v in (f["value"], f.get("low"), f.get("high")) if v is not None]
     if not known:
         return None
-    known += [v for v in (reference, bound) if v is not None]
+    known += [v for v in (reference, target) if v is not None]
     least, most = min(known), max(known)
     room = (most - least) * 0.08 or max(abs(most) * 0.05, 1e-6)
     least, most = least - room, most + room
@@ -204,7 +205,8 @@ def periods(
         height=height,
         marks=marks,
         reference=up(reference),
-        bound=up(bound),
+        target=up(target),
+        target_label=f"target {formatting.number(target)}" if target is not None else "",
         ticks=[(at(v), formatting.number(v)) for v in (least + room, (least + most) / 2, most - room)],
         periods=[(across(i), row["period"]) for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0],
         lines=lines,

@@ -8,7 +8,8 @@ from mlloop import products
 from mlloop.core import formatting, metric_table
 from mlloop.core.errors import DataError, ProductError
 from mlloop.core.settings import Settings
-from mlloop.pages import diagrams, wording
+from mlloop.pages import against_target, diagrams, wording
+from mlloop.problem import Problem
 from mlloop.products import ESTIMATION_METHODS, Estimated, Monitoring, Period, Realised
 
 HEALTH = {
@@ -45,7 +46,7 @@ def health(product: Monitoring) -> dict[str, str]:
     return {"word": word, "mark": mark, "said": product.summary, "as_of": wording.moment(product.as_of)}
 
 
-def view(looks: Mapping[str, Monitoring]) -> dict[str, Any]:
+def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> dict[str, Any]:
     """The newest product, ready to show, and the periods before it; {} where there is none."""
     if not looks:
         return {}
@@ -69,7 +70,8 @@ def view(looks: Mapping[str, Monitoring]) -> dict[str, Any]:
         "estimate_why": last.estimated.why,
         "trusted": last.estimated.trusted,
         "periods": _periods(seen),
-        "chart": chart(seen),
+        "chart": chart(seen, statement.success.threshold if statement else None),
+        "title": against_target.title(against_target.realised(looks), statement) if statement else "",
         "metric": metric_table.title(last.estimated.metric),
         "latency": last.latency,
         "errors": {"n": last.errors.n, "share": _share(last.errors.share)},
@@ -113,15 +115,15 @@ def _not_since(history: list[Monitoring]) -> str:
     return started
 
 
-def chart(history: list[Monitoring]) -> diagrams.Chart | None:
-    """Estimated and realised figures by period against the reference of the newest."""
+def chart(history: list[Monitoring], target: float | None = None) -> diagrams.Chart | None:
+    """Estimated and realised figures by period against the reference of the newest and the target."""
     realised = _realised(history)
     guesses = {_from(product.period): _guess(product.estimated) for product in history}
     rows = [
         {"period": start, "estimated": guesses.get(start), "realised": _figure(realised.get(start))}
         for start in sorted({*realised, *(s for s, guess in guesses.items() if guess)})
     ]
-    return diagrams.periods(rows[-26:], history[-1].estimated.reference.value, None)
+    return diagrams.periods(rows[-26:], history[-1].estimated.reference.value, target)
 
 
 def _realised(history: list[Monitoring]) -> dict[str, Realised]:

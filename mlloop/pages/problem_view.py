@@ -12,7 +12,7 @@ from mlloop import products
 from mlloop.core import metric_table, parsing
 from mlloop.core.errors import DataError, MlloopError, ProductError
 from mlloop.core.settings import Settings
-from mlloop.pages import diagrams, monitoring_view, notebook_html, wording
+from mlloop.pages import against_target, diagrams, monitoring_view, notebook_html, wording
 from mlloop.problem import Problem
 
 STATES = {
@@ -234,7 +234,7 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "model": trained.model if trained else None,
         "production": in_production(settings, problem, name, decisions),
         "canary": decisions.canary(name),
-        "monitoring": monitoring_view.view(looks),
+        "monitoring": monitoring_view.view(looks, statement),
         "timeline": decisions.timeline(name),
         "revision": _next_revision(settings, problem, statement),
         "as_of": ran.as_of if ran else None,
@@ -245,6 +245,7 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "seconds": sum(s.seconds or 0 for s in found),
     }
     view["unreadable"] = [*unreadable, *view["production"].get("unreadable", [])]
+    view["standing"] = against_target.standing(statement, looks, view["production"])
     view["looked"] = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
     view["health"] = health(view["production"], view["monitoring"])
     if view["production"] and view["production"]["is_later"]:
@@ -259,6 +260,13 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "told": wording.folded(view["timeline"]),
     }
     return view | {"headline": headline(view)}
+
+
+def standing_now(settings: Settings, problem: str, statement: Problem) -> dict[str, Any]:
+    """How production does now against its target, see `against_target.standing`; {} where nothing is in production."""
+    live = Decisions(settings).production(statement.name)
+    looks = monitoring_view.read(settings, monitored_in(settings, problem))[0] if live else {}
+    return against_target.standing(statement, looks, live)
 
 
 def monitored_in(settings: Settings, problem: str) -> Path:

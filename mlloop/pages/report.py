@@ -15,7 +15,7 @@ from mlloop import products
 from mlloop.core import formatting, metric_table, storage
 from mlloop.core import settings as _settings
 from mlloop.core.settings import Settings
-from mlloop.pages import monitoring_view, notebook_html, wording
+from mlloop.pages import against_target, monitoring_view, notebook_html, wording
 from mlloop.pages.problem_view import (
     Decisions,
     Stage,
@@ -242,7 +242,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
     name = statement.name if statement else problem
     decisions = Decisions(settings)
     decided = [d for d in decisions.timeline(name) if d["kind"] == "retrain"]
-    seen = monitoring_view.view(looks)
+    seen = monitoring_view.view(looks, statement)
     latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
     live = in_production(settings, problem, name, decisions)
     elsewhere = ""
@@ -256,6 +256,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
         "monitoring.html",
         [
             looks,
+            statement.success if statement else None,
             unreadable,
             latest,
             elsewhere,
@@ -264,6 +265,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
         lambda: {
             "problem": problem,
             "seen": seen,
+            "standing": against_target.standing(statement, looks, live),
             "decided": latest,
             "elsewhere": elsewhere,
             "unreadable": unreadable,
@@ -293,6 +295,7 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
                 "validation",
                 "canary",
                 "monitoring",
+                "standing",
                 "unreadable",
                 "timeline",
                 "statement",
