@@ -35,7 +35,7 @@ Modules:
 - `mlloop.scaffold.dialect`: How a text file is written: encoding, separator, quotes, escapes, and the lines above its header.
 - `mlloop.scaffold.notation`: How numbers are written in a column of text: decimal sign, thousands, what stands around them, and what only looks like one.
 - `mlloop.service.connections`: What a service takes from its callers: how long a request may take to arrive, and how many may be there at once.
-- `mlloop.service.http`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
+- `mlloop.service.http`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs, and / to find them.
 - `mlloop.store.chain`: The chain of a ledger's rows: each row's hash, the check of all, and what was verified before.
 - `mlloop.store.champions`: The rules of production: who is champion, which canary is on, and what an entry that changes either must keep to.
 - `mlloop.store.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.

@@ -16,11 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from .core.formatting import percent
+from .core.formatting import number, percent
 from . import products
 from .release import canary, preparation, releases
 from .store import prediction_log
-from .core import clock, storage
+from .core import clock, metric_table, storage
 from .core.errors import ModelError, PromotionRefused
 from .store.entries import SWAPS, Entry, Row
 from .store.ledger import Ledger
@@ -557,6 +557,7 @@ WHO = {"champion": "this model", "canary": "the champion, and this model for a s
 
 def closing_table(prepared: Prepared, decision: Decision) -> pd.DataFrame:
     """The stage's figures: figure, unit, threshold, verdict."""
+    decided = releases.load(prepared.path, prepared.digest).threshold
     p = prepared.parity
     rows = [
         (
@@ -570,4 +571,7 @@ def closing_table(prepared: Prepared, decision: Decision) -> pd.DataFrame:
         ("form in production", prepared.form, "", "", ""),
         ("model in production", WHO[decision.action], "", "", decision.reason),
     ]
+    if decided:
+        said = metric_table.threshold_in_words(**decided)
+        rows.insert(-1, ("predicted positive from", number(decided["value"]), "score", "", said))
     return pd.DataFrame(rows, columns=["question", "figure", "unit", "threshold", "verdict"]).set_index("question")

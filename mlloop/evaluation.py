@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .core import metrics
+from .comparison import baselines
+from .core import metric_table, metrics
 from .comparison.baselines import Prediction
 from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError
@@ -470,7 +471,14 @@ def headline(statement: Problem, figures: dict[str, Any]) -> str:
         f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: a gain of {number(rule['gain']['value'])} "
         f"[{number(rule['gain']['low'])}, {number(rule['gain']['high'])}]."
     )
-    return f"{text}\n\n{figures['champion']['said']}{_refit_sentence(refit)}"
+    return f"{text}\n\n{_threshold_sentence(figures)}{figures['champion']['said']}{_refit_sentence(refit)}"
+
+# %% ../nbs/21_evaluation.ipynb #ea67b83b
+def _threshold_sentence(figures: dict[str, Any]) -> str:
+    if not figures.get("threshold"):
+        return ""
+    said = metric_table.threshold_in_words(**figures["threshold"])
+    return f"{said[0].upper()}{said[1:]}. Money, accuracy, F1 and the class that is served all use it.\n\n"
 
 # %% ../nbs/21_evaluation.ipynb #2ec07898
 def _refit_sentence(refit: dict[str, Any] | None) -> str:
@@ -499,6 +507,9 @@ def judge(statement: Problem, held: Held) -> dict[str, Any]:
         "contenders": rows,
         "best_rule": best,
     }
+    if statement.task.kind == "classification":
+        threshold = baselines.decision_threshold(statement)
+        figures["threshold"] = {"value": threshold.value, "source": threshold.source}
     figures["slices"] = slice_figures(statement, held)
     figures["slices_missing"] = [name for name in statement.success.slices if name not in held.slices]
     if statement.task.kind == "classification" and isinstance(held.fold, RowsFold):
@@ -567,6 +578,8 @@ def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:
         *((m["label"], number(m["value"]), m["unit"], interval(m), "", "") for m in others),
         ("99 of 100 predictions take at most", number(p99_ms), "ms", "", number(success.max_latency_ms), good(p99_ms <= success.max_latency_ms)),
     ]  # fmt: skip
+    if figures.get("threshold"):
+        rows.append(("predicted positive from", number(figures["threshold"]["value"]), "score", "", "", ""))
     return pd.DataFrame(rows, columns=["figure", "value", "unit", "interval", "threshold", "verdict"]).set_index(
         "figure"
     )

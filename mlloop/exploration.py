@@ -64,10 +64,11 @@ class RowsJudge:
         train = train[-rows:] if rows else train
         with candidates.fit_threads(model, len(train)):
             model.fit(self.X.iloc[train], self.y[train])
-        threshold = 0.5
-        if self.statement.success.metric == "f1":
-            threshold = metrics.best_cut("f1", self.y[train], baselines.predict_scores(model, self.X.iloc[train]))
-        return Prediction(baselines.predict_scores(model, self.X.iloc[test]), threshold, np.zeros(len(test)))
+        threshold = baselines.decision_threshold(self.statement)
+        if self.statement.success.metric == "f1" and threshold.source == "default":
+            learnt = baselines.predict_scores(model, self.X.iloc[train])
+            threshold = baselines.decision_threshold(self.statement, self.y[train], learnt)
+        return Prediction(baselines.predict_scores(model, self.X.iloc[test]), threshold.value, np.zeros(len(test)))
 
     def learns_from_all(self, fold: int, rows: int | None) -> bool:
         """Whether the last `rows` are all there are to learn from."""

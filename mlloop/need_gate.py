@@ -414,11 +414,7 @@ def _figure_without(statement: Problem, rows, cuts, columns: list[str], metric, 
         tuning, scores = baselines._fitted_scores(
             baselines.cheap_model, fewer, train, baselines.tuning_rows(train), test, seed
         )
-        cut = (
-            metrics.best_cut(metric.name, rows.y[baselines.tuning_rows(train)], tuning)
-            if metric.name in ("accuracy", "f1")
-            else 0.5
-        )
+        cut = baselines.decision_threshold(statement, rows.y[baselines.tuning_rows(train)], tuning).value
         values.append(metrics.estimate(metric.name, rows.y[test], scores, threshold=cut, draws=20, seed=seed).value)
     return float(np.mean(values))
 

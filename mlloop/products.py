@@ -53,6 +53,13 @@ class Estimate(Part):
     n: int
 
 
+class DecisionThreshold(Part):
+    """The score from which a row is predicted positive; `source`: 'money', 'metric' or 'default'."""
+
+    value: float
+    source: str
+
+
 class Interval(Part):
     """A figure with its interval."""
 
@@ -619,6 +626,7 @@ class Evaluation(Product):
     metrics: list[NamedEstimate]
     contenders: list[Contender]
     best_rule: int
+    threshold: DecisionThreshold | None = None
     champion: AgainstChampion
     slices: list[Slice]
     slices_missing: list[str]
@@ -703,6 +711,7 @@ class Release(Part):
     form: str
     parity: Parity
     note: str
+    threshold: DecisionThreshold | None = None
 
 
 class RuleRelease(Part):

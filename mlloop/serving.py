@@ -263,7 +263,7 @@ def answer(
     Returns
     -------
     answers : list of dict
-        prediction_id, score and prediction, or items; model and role.
+        prediction_id, score and prediction, or items; of two classes the threshold and where it comes from; model and role.
     records : list of dict
         For the prediction log; a canary's failure is one more.
 
@@ -291,8 +291,14 @@ def answer(
             if marks is not None:
                 record |= {"id": marks[at][0], "at": marks[at][1]}
             records.append(record)
-            answers[at] = {"prediction_id": record["id"], **prediction, "model": release.model[:12], "role": role}
+            who = {"model": release.model[:12], "role": role}
+            answers[at] = {"prediction_id": record["id"], **prediction, **_threshold_of(release), **who}
     return answers, records
+
+# %% ../nbs/24_serving.ipynb #e23f3480
+def _threshold_of(release: Release) -> dict[str, Any]:
+    threshold = release.threshold
+    return {"threshold": threshold["value"], "threshold_from": threshold["source"]} if threshold else {}
 
 # %% ../nbs/24_serving.ipynb #b3cb152d
 def _failure(

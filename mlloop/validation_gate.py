@@ -12,7 +12,7 @@ __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', '
 import math
 from typing import Any
 
-from .core import metrics
+from .core import metric_table, metrics
 from .problem import Problem
 from .products import Exploration
 from .core.verdict import Check, Conclusion, conclude, known_before
@@ -459,8 +459,13 @@ def headline(verdict: Conclusion, figures: dict[str, Any], statement: Problem) -
     money, rule = statement.money, figures["contenders"][figures["best_rule"]]["name"]
     return text + (
         f"\n\nIt is worth {number(more_worth['value'])} [{number(more_worth['low'])}, {number(more_worth['high'])}] {money.currency} each "
-        f"{money.period_days} days more than '{rule}', and costs {number(money.ml_per_period)} to run."
+        f"{money.period_days} days more than '{rule}', and costs {number(money.ml_per_period)} to run.{_threshold_of(figures)}"
     )
+
+# %% ../nbs/22_validation_gate.ipynb #1ac05b66
+def _threshold_of(figures: dict[str, Any]) -> str:
+    threshold = figures.get("threshold")
+    return f" In this figure {metric_table.threshold_in_words(**threshold)}." if threshold else ""
 
 # %% ../nbs/22_validation_gate.ipynb #75dde206
 def reasons(verdict: Conclusion) -> str:

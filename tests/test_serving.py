@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import logging
+import re
 import resource
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
+from browser import PROGRAM, Browser
 from production import Production, environment, sales
 
 from mlloop import deployment, serving
@@ -65,7 +67,7 @@ def logged(production, problem: str = "loan") -> pd.DataFrame:
 def test_one_row_and_many_rows_are_answered_and_kept(trained, served):
     one = served.ask(trained.ask(3)).json()
     many = served.ask([trained.ask(n) for n in range(3, 6)]).json()
-    assert set(one) == {"prediction_id", "score", "prediction", "model", "role"}
+    assert set(one) == {"prediction_id", "score", "prediction", "threshold", "threshold_from", "model", "role"}
     assert len(many) == 3 and many[0]["score"] == one["score"] and many[0]["prediction_id"] != one["prediction_id"]
     kept = logged(trained).set_index("id").loc[[one["prediction_id"], *(each["prediction_id"] for each in many)]]
     assert kept["entity"].tolist() == [trained.ask(n)["id"] for n in (3, 3, 4, 5)]
@@ -153,6 +155,37 @@ def test_the_documentation_shows_the_models_own_fields(served):
         "/shop/recommend",
     }
     assert "swagger" in served.client.get("/docs").text.lower()
+
+
+def test_the_documentation_needs_nothing_from_elsewhere(served):
+    page = served.client.get("/docs").text
+    assets = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page)
+    assert len(assets) >= 3 and all(asset.startswith("/") for asset in assets), assets
+    assert not re.findall(r"""["'](?:https?:)?//""", page) and '"validatorUrl": null' in page
+    for asset in assets:
+        answer = served.client.get(asset)
+        assert answer.status_code == 200 and len(answer.content) > 1000, asset
+
+
+def test_the_root_tells_a_person_and_a_program_where_to_go(served):
+    told = served.client.get("/").json()
+    assert told["ask"] == ["POST /predict", "POST /loan/predict", "POST /recommend", "POST /shop/recommend"]
+    page = served.client.get("/", headers={"accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html") and "POST /shop/recommend" in page.text
+    links = re.findall(r"href='([^']+)'", page.text)
+    assert links == [place for place in told if place not in ("service", "ask")]
+    assert all(served.client.get(f"/{link}").status_code == 200 for link in links)
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")
+def test_a_browser_shows_the_documentation_and_asks_nobody_else(served, tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(f"{served.url}/docs")
+        drawn = "document.querySelector('.opblock') ? document.body.innerText : ''"
+        wait = f"for (let i = 0; i < 200 && !({drawn}); i++) await new Promise(r => setTimeout(r, 50))"
+        assert "/loan/predict" in browser.run(f"(async () => {{ {wait}; return {drawn} }})()")
+        asked = [url for url in browser.requests if not url.startswith(("data:", served.url))]
+    assert asked == [] and any(url.endswith("/openapi.json") for url in browser.requests)
 
 
 def test_figures_count_what_was_asked(trained, served):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core import metric_table
 from mlloop.core.formatting import number
 
 app = typer.Typer()
@@ -140,6 +141,8 @@ def predict(
         if out is None:
             typer.echo(done.answered.head(20).to_string())
         typer.echo(f"{done.summary['problem']}: {done.summary['answered']:,} of {done.summary['rows']:,} rows answered")
+        for role, threshold in done.summary["threshold"].items():
+            typer.echo(f"  - {role}: {metric_table.threshold_in_words(**threshold)}")
         for reason, count in done.summary["refused"].items():
             typer.echo(f"  - {count:,} refused: {reason}")
     raise typer.Exit(0 if done.summary["answered"] or not done.summary["rows"] else 1)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MAX_GROUPING', 'FEWEST_PER_GROUP', 'MODEL', 'FEWEST', 'MANY_ITEMS', 'POPULAR',
-           'USERS_AT_ONCE', 'usable_columns', 'encode_columns', 'rule_scores', 'last_values', 'seasonal_values',
-           'is_calendar', 'together_codes', 'drawn_parts', 'Rows', 'target_values', 'prepare_rows', 'cheap_model',
-           'one_split', 'two_splits', 'predict_scores', 'group_average', 'hour_keys', 'best_category', 'line_in_one',
+           'USERS_AT_ONCE', 'usable_columns', 'encode_columns', 'rule_scores', 'last_values', 'hour_keys',
+           'seasonal_values', 'is_calendar', 'together_codes', 'drawn_parts', 'Rows', 'target_values', 'prepare_rows',
+           'cheap_model', 'one_split', 'two_splits', 'predict_scores', 'group_average', 'best_category', 'line_in_one',
            'statistics_of', 'tuning_rows', 'statistic_scores', 'Contender', 'tabular_contenders', 'fold_scores',
-           'calibrated_scores', 'Prediction', 'make_prediction', 'fold_positions', 'is_too_few', 'split_by_digest',
-           'BoughtBefore', 'recommendation_contenders', 'relevant_items', 'user_metrics']
+           'calibrated_scores', 'Threshold', 'decision_threshold', 'Prediction', 'make_prediction', 'fold_positions',
+           'is_too_few', 'split_by_digest', 'BoughtBefore', 'recommendation_contenders', 'relevant_items',
+           'user_metrics']
 
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
 from dataclasses import dataclass
@@ -156,6 +157,13 @@ def last_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, delay_
         on="at", by="entity", allow_exact_matches=False,
     )  # fmt: skip
     return joined.set_index("row")["last"].reindex(range(len(y))).to_numpy()
+
+# %% ../../nbs/comparison/baselines.ipynb #56b51241
+def hour_keys(time: pd.Series) -> pd.Series:
+    """Which hour of the week each row belongs to; the weekday where all rows stand at midnight."""
+    if (time.dt.normalize() == time).all():
+        return time.dt.dayofweek
+    return time.dt.dayofweek * 24 + time.dt.hour
 
 # %% ../../nbs/comparison/baselines.ipynb #3f0c3500
 def seasonal_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, delay_days: float = 0) -> np.ndarray:
@@ -318,13 +326,6 @@ def group_average(keys: pd.Series, y: np.ndarray, test_keys: pd.Series, average,
     sizes, values = grouped.size(), grouped.agg("median" if average is np.median else "mean")
     weight = sizes / (sizes + (0 if average is np.median else 5))
     return test_keys.map(weight * values + (1 - weight) * overall).astype(float).fillna(overall).to_numpy()
-
-# %% ../../nbs/comparison/baselines.ipynb #56b51241
-def hour_keys(time: pd.Series) -> pd.Series:
-    """Which hour of the week each row belongs to; the weekday where all rows stand at midnight."""
-    if (time.dt.normalize() == time).all():
-        return time.dt.dayofweek
-    return time.dt.dayofweek * 24 + time.dt.hour
 
 # %% ../../nbs/comparison/baselines.ipynb #9c6dc8b3
 MAX_GROUPING, FEWEST_PER_GROUP = 12, 10
@@ -526,6 +527,37 @@ def calibrated_scores(y_true, y_score, scores) -> np.ndarray:
     n = len(y_true)
     return (share * n + 0.5) / (n + 1)
 
+# %% ../../nbs/comparison/baselines.ipynb #b4931e22
+@dataclass(frozen=True)
+class Threshold:
+    """The score from which a row counts as positive, and why: 'money', 'metric' or 'default'."""
+
+    value: float
+    source: str
+
+
+def decision_threshold(
+    statement: Problem, y_tuning=None, tuning=None, is_model: bool = True
+) -> Threshold:
+    """The score from which a row counts as positive: in money, in accuracy and F1, and in what is served.
+
+    Parameters
+    ----------
+    y_tuning, tuning : array-like of shape (n_rows,), optional
+        Labels and scores of rows that are not judged. None: the scores are probabilities and are taken as they are.
+    is_model : bool
+        Whether the scores are probabilities, though perhaps inaccurate; a rule's need not be.
+    """
+    name, money = statement.success.metric, statement.money
+    if statement.task.kind == "classification" and metrics.is_decided_by(money):
+        if tuning is None:
+            return Threshold(metrics.breakeven(money), "money")
+        pays_from = metrics.paying_threshold if is_model else metrics.best_threshold
+        return Threshold(pays_from(y_tuning, tuning, money), "money")
+    if name in ("accuracy", "f1") and tuning is not None:
+        return Threshold(metrics.best_cut(name, y_tuning, tuning), "metric")
+    return Threshold(0.5, "default")
+
 # %% ../../nbs/comparison/baselines.ipynb #7a352724
 @dataclass(frozen=True)
 class Prediction:
@@ -536,9 +568,9 @@ class Prediction:
     scores : ndarray (n_test,)
         Probabilities where the metric asks for them.
     cut : float
-        Score from which accuracy and F1 count a row as positive.
+        Score from which a row counts as positive, see `decision_threshold`.
     worth : ndarray (n_test,)
-        What each decision was worth, in the problem's currency.
+        What each of these decisions was worth, in the problem's currency.
     """
 
     scores: np.ndarray
@@ -553,10 +585,8 @@ def make_prediction(statement: Problem, y_tuning, tuning, y_test, test, is_model
         return Prediction(test, 0.0, metrics.worth_of_errors(y_test, test, money))
     if name in metrics.PROBABILITIES and not is_model:
         tuning, test = calibrated_scores(y_tuning, tuning, tuning), calibrated_scores(y_tuning, tuning, test)
-    threshold = metrics.paying_threshold if is_model else metrics.best_threshold
-    pays_from = threshold(y_tuning, tuning, money)
-    cut = metrics.best_cut(name, y_tuning, tuning) if name in ("accuracy", "f1") else 0.5
-    return Prediction(test, cut, metrics.worth_of_decisions(y_test, test, pays_from, money))
+    cut = decision_threshold(statement, y_tuning, tuning, is_model).value
+    return Prediction(test, cut, metrics.worth_of_decisions(y_test, test, cut, money))
 
 # %% ../../nbs/comparison/baselines.ipynb #70d4f9a5
 def fold_positions(rows: Rows, folds, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -222,8 +222,8 @@ def _simple(
 def _of_model(statement: Problem, scores: np.ndarray, y: np.ndarray) -> Prediction:
     if statement.task.kind == "regression":
         return Prediction(scores, 0.0, metrics.worth_of_errors(y, scores, statement.money))
-    pays_from = metrics.breakeven(statement.money)
-    return Prediction(scores, 0.5, metrics.worth_of_decisions(y, scores, pays_from, statement.money))
+    cut = baselines.decision_threshold(statement).value
+    return Prediction(scores, cut, metrics.worth_of_decisions(y, scores, cut, statement.money))
 
 # %% ../../nbs/comparison/holdout.ipynb #38eaece5
 def row_slices(rows: pd.DataFrame, train: pd.DataFrame, names: list[str]) -> pd.DataFrame:

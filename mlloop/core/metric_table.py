@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from mlloop.core.errors import UsageError
+from mlloop.core.formatting import number
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,21 @@ def title(name: object) -> str:
     """A metric as people write it: 'ROC AUC' for roc_auc; a name that is not known, in words."""
     known = METRICS.get(str(name))
     return known.label if known else str(name).replace("_", " ")
+
+
+THRESHOLDS = {
+    "money": "from there on acting pays, by what the statement says decisions are worth",
+    "metric": "there the metric was best on rows that are not judged",
+    "default": "the statement does not say what decisions are worth",
+}
+
+
+def threshold_in_words(value: float, source: str) -> str:
+    """From which score on a row is predicted positive, and where that threshold comes from."""
+    if source == "money" and not 0 < value <= 1:
+        every, less = ("every row", "positive") if value <= 0 else ("no row", "negative")
+        return f"{every} is predicted positive: by the statement's money {less} is worth more at any probability"
+    return f"a row is predicted positive from a score of {number(value)} on: {THRESHOLDS.get(source, source)}"
 
 
 def meaning(name: object) -> str:

@@ -657,6 +657,11 @@ def best_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> float
     return float((ranked[best - 1] + ranked[best]) / 2)
 
 
+def is_decided_by(money: Worth) -> bool:
+    """Whether it matters to the worth of a row how it is classified."""
+    return money.true_positive != money.false_negative or money.false_positive != money.true_negative
+
+
 def breakeven(money: Worth) -> float:
     """The probability from which taking a row as positive is worth more than not; inf: never, -inf: always.
 

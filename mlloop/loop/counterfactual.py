@@ -142,6 +142,7 @@ class Counterfactual:
                 period.since.isoformat(),
                 self.begin.isoformat(),
                 "fitted to every label that had come",
+                "classes as served",
                 *(["counts"] if self.counts else []),
             ]
         )
@@ -184,7 +185,7 @@ class Counterfactual:
         never = np.asarray(first.scores(releases.rows_of(asked, first.fields)), dtype=np.float64)
         figures = {
             "loop": self._figure(y, known["score"].to_numpy(float), self._decided(known)),
-            "never": self._figure(y, never),
+            "never": self._figure(y, never, never >= first.cut),
         }
         asked_of: dict[tuple[int | None, dt.datetime], dict[str, float]] = {}
         for name, (_, days) in self.schedules.items():
@@ -198,22 +199,14 @@ class Counterfactual:
         self._forget(period.since)
         return {"since": period.since.isoformat(), "until": period.until.isoformat(), "n": len(y), **figures}
 
-    def _decided(self, known: "pd.DataFrame") -> "pd.Series | None":
-        """1 where production took a row as positive, 0 where not, where a rule predicted whose score is no probability."""
+    def _decided(self, known: "pd.DataFrame") -> Any:
+        """Where production predicted the positive class: the class that was served, from whichever threshold on."""
         task: Any = self.statement.task
-        if task.kind != "classification" or not known["model"].isin(self._rules()).any():
-            return None
-        at = metrics.breakeven(self.statement.money)
-        by_rule = known["model"].isin(self._rules())
         return (
-            (known["score"] >= at).where(~by_rule, known["prediction"].astype(str) == str(task.positive)).astype(float)
+            (known["prediction"].astype(str) == str(task.positive)).to_numpy()
+            if task.kind == "classification"
+            else None
         )
-
-    def _rules(self) -> set[str]:
-        """The rules that predicted at some time, by the digests under which the log has them."""
-        rows = self.session.ledger.rows(problem=self.session.name)
-        named = {str(row.details["rule"]["model"]) for row in rows if isinstance(row.details.get("rule"), dict)}
-        return named | {str(row.model) for row in rows if row.details.get("to") == "rule"}
 
     def _forget(self, since: dt.datetime) -> None:
         """Drop the models that no later period asks."""
@@ -221,15 +214,20 @@ class Counterfactual:
         self._models = {key: model for key, model in self._models.items() if key in needed or key[1] > since}
 
     def _figure(self, y: np.ndarray, score: np.ndarray, decided: Any = None) -> dict[str, float]:
+        """The metric and the worth of a period.
+
+        `decided` says where the positive class was predicted; None: from the statement's threshold on.
+        """
+        from mlloop.comparison import baselines
+
         money, name = self.statement.money, self.statement.success.metric
+        if self.statement.task.kind == "regression":
+            worth = metrics.worth_of_errors(y, score, money)
+        else:
+            served = score >= baselines.decision_threshold(self.statement).value if decided is None else decided
+            worth = metrics.worth_of_decisions(y, np.asarray(served, float), 0.5, money)
+            score = np.asarray(served, float) if name in ("accuracy", "f1") else score
         found = metrics.estimate(name, y, score, confidence=0.95)
-        worth = (
-            metrics.worth_of_errors(y, score, money)
-            if self.statement.task.kind == "regression"
-            else metrics.worth_of_decisions(y, score, metrics.breakeven(money), money)
-            if decided is None
-            else metrics.worth_of_decisions(y, np.asarray(decided, float), 0.5, money)
-        )
         return {
             "value": found.value,
             "low": found.low,

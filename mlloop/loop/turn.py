@@ -745,8 +745,9 @@ def _release_of(session: Session, plan: Plan, model: dict[str, Any]) -> str:
     calibration = preparation.holdout_calibration(load("evaluation"), session.lake)
     also = rule_release.rule_columns(statement, rows)
     return preparation.prepare(
-        session.settings, statement, model, rows, features["features"], calibration, also=also
-    ).digest
+        session.settings, statement, model, rows, features["features"], calibration,
+        also=also, cleaning=features.get("row_cleaning") or [],
+    ).digest  # fmt: skip
 
 
 def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: dict[str, Any], at: dt.datetime) -> None:

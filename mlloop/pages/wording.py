@@ -313,7 +313,14 @@ def judged(evaluation: products.Evaluation) -> dict[str, Any]:
         "slices": [one.model_dump() for one in evaluation.slices],
         "contenders": against,
         "latency_ms": evaluation.latency.p99_below_ms,
+        "threshold": _threshold(evaluation),
     }
+
+
+def _threshold(evaluation: products.Evaluation) -> str:
+    """From which score on a row is predicted positive, and why; '' where no class is predicted."""
+    kept = evaluation.threshold
+    return metric_table.threshold_in_words(kept.value, kept.source) if kept else ""
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -155,6 +155,12 @@ class Release:
         self.fields = [Field(**one) for one in card["fields"]]
         self.cleaners = [RowCleaner(part) for part in card.get("cleaning") or []]
 
+    @property
+    def threshold(self) -> dict[str, Any] | None:
+        """The score from which the positive class is predicted (`value`), and where it comes from (`source`): 'money',
+        'metric' or 'default'; None where an answer is not one of two classes."""
+        return None
+
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """One answer a row."""
         raise NotImplementedError
@@ -167,7 +173,8 @@ class Scoring(Release):
         super().__init__(card, folder, digest)
         self.features = [Feature(**one) for one in card["features"]]
         inputs = {one.name: one.type for one in self.features}
-        self.positive, self.cut = card.get("positive_at"), card.get("cut", 0.5)
+        self.positive, self.cut = card.get("positive_at"), float(card.get("cut", 0.5))
+        self.cut_from = str(card.get("cut_from", "default"))
         self.classes = card.get("classes")
         self.extra: Any = self._own_features()
         if session is not None:
@@ -180,6 +187,12 @@ class Scoring(Release):
             from mlloop.models import candidates
 
             self.session = _Estimator(candidates.load(folder), inputs)
+
+    @property
+    def threshold(self) -> dict[str, Any] | None:
+        """See `Release.threshold`; of a release made before it was kept, one half."""
+        decides = self.classes is not None and self.positive is not None
+        return {"value": self.cut, "source": self.cut_from} if decides else None
 
     @property
     def is_rule(self) -> bool:

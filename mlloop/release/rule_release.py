@@ -161,9 +161,9 @@ def _classes(task: Any) -> dict[str, Any]:
     return {"classes": [other, task.positive], "positive_at": 1}
 
 # %% ../../nbs/release/rule_release.ipynb #3388200f
-def _cut(statement: Problem, y: np.ndarray, scores: np.ndarray) -> float:
-    name = statement.success.metric
-    return float(np.clip(metrics.best_cut(name, y, scores), -1.0, 2.0)) if name in ("accuracy", "f1") else 0.5
+def _threshold(statement: Problem, y: np.ndarray, scores: np.ndarray) -> baselines.Threshold:
+    pays = baselines.decision_threshold(statement)
+    return pays if pays.source == "money" else baselines.decision_threshold(statement, y, scores, is_model=False)
 
 # %% ../../nbs/release/rule_release.ipynb #bab2d412
 def _checked(path: Path, digest: str, rule: Rule, rows: pd.DataFrame, expected: np.ndarray, is_class: bool) -> Prepared:
@@ -246,7 +246,8 @@ def prepare_rule(
     y, is_class = baselines.target_values(rows[task.target], task), task.kind == "classification"
     definition, expected = rule_definition(rule, rows, y, is_class)
     card |= {"form": "rule", "rule": definition, **_fields(statement, [*definition["columns"]], rows, beside, cleaning)}
-    card |= {"entity": task.entity, "cut": _cut(statement, y, expected), "definitions": {}, **_classes(task)}
+    card |= {"entity": task.entity, "definitions": {}, **_classes(task)}
+    card |= preparation.threshold_of(statement, _threshold(statement, y, expected)) if is_class else {}
     path, digest = releases.write(settings, statement.name, card, {})
     return _checked(path, digest, rule, rows, expected, is_class)
 

@@ -79,9 +79,15 @@ def score(
         "refused": {str(reason): int(count) for reason, count in counts.items()},
         "not_logged": lost,
         "model": pair.champion.model,
+        "threshold": {role: one.threshold for role, one in _roles(pair) if one.threshold},
         "out": str(out) if out else None,
     }
     return Done(answered, summary)
+
+
+def _roles(pair: serving.Pair) -> list[tuple[str, Any]]:
+    """The releases that answer, with their roles."""
+    return [("champion", pair.champion), *([("canary", pair.canary)] if pair.canary else [])]
 
 
 def _sources(settings: Settings, problem: str) -> list[Source]:

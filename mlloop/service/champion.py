@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlloop import serving
-from mlloop.core import storage
+from mlloop.core import metric_table, storage
 from mlloop.core.errors import DataError, UsageError
 from mlloop.core.settings import Settings
 from mlloop.pages import html_table, wording
@@ -227,6 +227,7 @@ class Champion:
             "since (UTC)": wording.moment(self.since),
             "kind": self.kind,
             "form": self.release.form,
+            "decision": metric_table.threshold_in_words(**self.release.threshold) if self.release.threshold else None,
             "reads": ", ".join(self.columns),
         }
 

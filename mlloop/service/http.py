@@ -1,4 +1,4 @@
-"""The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs.
+"""The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs, and / to find them.
 
 One process, one event loop. A request is checked by a type made from the release and answered in the loop (a row takes
 some 100 microseconds); requests that come together are one question to the model. An answer leaves when its log line is
@@ -30,8 +30,9 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mlloop import serving
 from mlloop.core.errors import ModelError, UsageError
+from mlloop.core.metric_table import THRESHOLDS
 from mlloop.core.settings import Settings
-from mlloop.service import connections
+from mlloop.service import connections, guide
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Head, Ledger
 
@@ -322,8 +323,8 @@ class Service:
     # the application
 
     def _app(self) -> FastAPI:
-        app = FastAPI(
-            title="mlloop", version="1", lifespan=self._lifespan, redoc_url=None,
+        app = guide.application(
+            title="mlloop", version="1", lifespan=self._lifespan,
             description="Answers with the models that are in production.",
         )  # fmt: skip
         app.add_api_route(
@@ -353,6 +354,7 @@ class Service:
             ]
             for path in ([f"/{verb}"] if alone else []) + [f"/{name}/{verb}"]:
                 asks[path] = self._route(app, path, endpoint, verb)
+        app.add_route("/", lambda request: guide.directions(request, asks), methods=["GET"])
         app.add_middleware(Guard, token=self.options.token, asks=asks)
         app.openapi = self._openapi  # type: ignore[method-assign]
         return app
@@ -612,7 +614,12 @@ ANSWERS = {
     True: {"type": "object", "required": ["prediction_id", "items", "model", "role"],
            "properties": {**_SAID, "items": {"type": "array", "items": {"type": "string"}}}},
     False: {"type": "object", "required": ["prediction_id", "score", "prediction", "model", "role"],
-            "properties": {**_SAID, "score": {"type": "number"}, "prediction": {}}},
+            "properties": {
+                **_SAID, "score": {"type": "number"}, "prediction": {},
+                "threshold": {"type": "number", "description":
+                    "of two classes: the score from which the positive one is predicted (-1: always, 2: never)"},
+                "threshold_from": {"enum": ["money", "metric", "default"], "description": "; ".join(
+                    f"{name}: {words}" for name, words in THRESHOLDS.items())}}},
 }  # fmt: skip
 
 
