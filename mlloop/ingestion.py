@@ -269,7 +269,7 @@ def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis
         )
         rows.append(f"FROM {scan}")
         unread += [f"FROM {unreadable}"] if unreadable else []
-    return con.table(_table(con, " UNION ALL ".join(rows))), con.table(_table(con, " UNION ALL ".join(unread)))
+    return con.table(_view(con, " UNION ALL ".join(rows))), con.table(_view(con, " UNION ALL ".join(unread)))
 
 # %% ../nbs/12_ingestion.ipynb #b010f096
 FIRST_ROW = dt.datetime(2000, 1, 1)
@@ -311,6 +311,13 @@ def _file_numbers(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
 def _table(con, select: str) -> str:
     name = _temporary_name()
     con.raw_sql(f"CREATE TEMP TABLE {name} AS {select}")
+    return name
+
+
+def _view(con, select: str) -> str:
+    """The rows of several tables under one name; they are not held twice."""
+    name = _temporary_name()
+    con.raw_sql(f"CREATE TEMP VIEW {name} AS {select}")
     return name
 
 # %% ../nbs/12_ingestion.ipynb #a1e83ad0

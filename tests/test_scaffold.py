@@ -1,5 +1,6 @@
 """A project of one's own: from a file to a statement that names its leaks, and from there to a verdict."""
 
+import gc
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +219,42 @@ def test_sales_become_a_question_of_what_to_recommend(tmp_path):
         "price",
     )
     assert one.task.items.name == "product_name" and one.rules[0].popular_days == 30
+
+
+def test_counts_of_a_file_that_is_only_sampled_are_those_of_all_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(survey, "ROWS", 1000)
+    r = np.random.default_rng(4)
+    n = 6000
+    rows = pd.DataFrame({"amount": r.normal(100, 30, n).round(3), "won": r.choice(["yes", "no"], n, p=[0.3, 0.7])})
+    rows["remark"] = [f"note {i % 2500}" for i in range(n)]
+    rows.loc[r.choice(n, 37, replace=False), "won"] = ""
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    made = project_files.new(
+        tmp_path / "won", project_files.ProjectOptions(str(tmp_path / "rows.csv"), target="won")
+    )
+    told = dict(made.notes)
+    share = (rows.won == "yes").sum() / (n - 37)
+    assert told["question"] == f"Which rows have won = True? ({share:.0%} of 6,000 rows do; 37 rows without it are left out)"
+    assert re.match(r"6,000; types, leaks and figures come from (9|1,0)\d\d of them", told["rows"])
+    assert "remark: {type: text}  # 2,500 different values" in (made.root / "problems/won.yaml").read_text()
+
+
+def test_a_source_is_held_once_within_bounds_and_its_folder_goes_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    loans(300).to_csv(tmp_path / "loans.csv", index=False)
+    sample = survey.read_sample(str(tmp_path / "loans.csv"))
+    ask = lambda sql: sample.table.get_backend().con.execute(sql).fetchone()[0]
+    assert ask("SELECT sum(estimated_size) FROM duckdb_tables()") == 300
+    folder = Path(ask("SELECT current_setting('temp_directory')")).parent
+    assert folder.parent == tmp_path and folder.is_dir()
+    assert float(ask("SELECT current_setting('memory_limit')").split()[0]) < 1000
+    del sample, ask
+    gc.collect()
+    assert not folder.exists()
+    with pytest.raises(DataError):
+        (tmp_path / "one.csv").write_text("a\n1\n")
+        survey.read_sample(str(tmp_path / "one.csv"))
+    assert not list(tmp_path.glob("mlloop-new-*"))
 
 
 def test_without_a_time_column_it_says_what_that_costs(tmp_path):

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_GROUPS', 'SPIKE', 'COPY', 'EXACT', 'MAX_PAIRED', 'PAIRED_ROWS', 'FEW', 'AFTER_WORDS', 'BEFORE_WORDS',
-           'NEAR_PERFECT', 'TOWERS', 'FIELD_ROWS', 'MAX_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill',
-           'is_number', 'copy_sign', 'filled_sign', 'flag_signs', 'sum_signs', 'pair_signs', 'after_words',
-           'aggregate_signs', 'strength', 'field_strength', 'towering_sign', 'find']
+           'SIEVED_ROWS', 'LEFT_WITHIN', 'NEAR_PERFECT', 'TOWERS', 'FIELD_ROWS', 'MAX_ROWS', 'Sign', 'group_codes',
+           'spike', 'forward_score', 'skill', 'is_number', 'copy_sign', 'filled_sign', 'flag_signs', 'sum_signs',
+           'pair_signs', 'after_words', 'aggregate_signs', 'strength', 'field_strength', 'towering_sign', 'find']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +37,14 @@ SPIKE = 0.05  # the share of rows from which one value of a number is a group of
 def group_codes(values: pd.Series, groups: int = MAX_GROUPS) -> pd.Series:
     """A column as at most `groups` groups, one for missing values and one for a frequent number: integer codes, -1 where missing."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > groups:
-        known = values.astype(float)
-        cuts = np.unique(known.dropna().quantile(np.linspace(0, 1, groups + 1)[1:-1]))
-        codes = np.searchsorted(cuts, known.to_numpy(), side="right")
-        value, share = spike(values)
-        if share >= SPIKE:
-            codes = np.where(known == value, groups, codes)
-        return pd.Series(np.where(values.isna(), -1, codes), index=values.index)
+        rows = values.to_numpy(float, na_value=np.nan)
+        known = np.sort(rows[~np.isnan(rows)])
+        cuts = np.unique(np.percentile(known, np.linspace(0, 1, groups + 1)[1:-1] * 100))
+        codes = np.searchsorted(cuts, rows, side="right")
+        longest = np.diff(np.flatnonzero(np.r_[True, known[1:] != known[:-1], True])).max()
+        if longest >= SPIKE * len(values):
+            codes = np.where(rows == spike(values)[0], groups, codes)
+        return pd.Series(np.where(np.isnan(rows), -1, codes), index=values.index)
     if isinstance(values.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_any_dtype(values):
         return group_codes((values - values.min()).dt.total_seconds(), groups)
     text = values.astype("string")
@@ -66,9 +67,12 @@ def forward_score(codes: pd.Series, y: pd.Series, later: np.ndarray, kind: str) 
     y : Series of float (n_samples,)
     later : array of bool (n_samples,)
     """
-    early = y[~later].groupby(codes[~later].to_numpy()).mean()
-    y_score = codes[later].map(early).fillna(y[~later].mean()).to_numpy(dtype=float)
-    return skill(y[later].to_numpy(dtype=float), y_score, kind)
+    groups, target = codes.to_numpy(int) + 1, y.to_numpy(float)
+    early = ~later
+    size = np.bincount(groups[early], minlength=groups.max() + 1)
+    total = np.bincount(groups[early], target[early], minlength=len(size))
+    mean = np.where(size > 0, total / np.maximum(size, 1), target[early].mean())
+    return skill(target[later], mean[groups[later]], kind)
 
 # %% ../../nbs/data/leaks.ipynb #a1e76314
 def skill(y_true: np.ndarray, y_score: np.ndarray, kind: str) -> float:
@@ -94,17 +98,18 @@ def is_number(values: pd.Series) -> bool:
 def copy_sign(values: pd.Series, y: pd.Series, kind: str) -> str:
     """The words for a column that is the target in other numbers; '' for others."""
     known = values.dropna()
-    if kind == "classification" and 2 <= known.nunique() <= 10 and len(known) > max(50, 0.9 * len(y)):
+    distinct = known.nunique()
+    if kind == "classification" and 2 <= distinct <= 10 and len(known) > max(50, 0.9 * len(y)):
         told = y[known.index].groupby(known.astype(str).to_numpy()).mean()
         right = known.astype(str).map(told.clip(lower=1 - told)).mean()
         if right >= 0.994 and 0.02 < y.mean() < 0.98:
             return f"alone tells the target: a copy of the target in other words ({number(100 * right)} % of the rows)"
-    if not is_number(values) or len(known) < 3 or known.nunique() < 2 or y[known.index].nunique() < 2:
+    if not is_number(values) or len(known) < 3 or distinct < 2 or y[known.index].nunique() < 2:
         return ""
     alike = abs(np.corrcoef(known.astype(float), y[known.index].astype(float))[0, 1])
     if alike > 0.999:
         return f"is a copy of the target (correlation {number(alike)})"
-    if kind == "regression" and len(known) >= 50 and known.nunique() > 20 and len(known) > 0.2 * len(y):
+    if kind == "regression" and len(known) >= 50 and distinct > 20 and len(known) > 0.2 * len(y):
         ranked = abs(stats.spearmanr(known.astype(float), y[known.index]).statistic)
         if ranked >= COPY:
             return f"follows the target nearly exactly (rank correlation {number(ranked)})"
@@ -132,11 +137,13 @@ def filled_sign(values: pd.Series, y: pd.Series) -> tuple[bool, str] | None:
 # %% ../../nbs/data/leaks.ipynb #77ac3b34
 def _empties(values: pd.Series) -> Iterator[tuple[pd.Series, str]]:
     """Where a column is empty, and where it has the one value that most rows have; with words for the others."""
-    empty = values.isna() | (values.astype(str).str.strip() == "")
+    empty = values.isna()
+    if pd.api.types.is_string_dtype(values):
+        empty |= values.isin([text for text in values.dropna().unique() if not str(text).strip()])
     if empty.mean() >= 0.03:
         yield empty, "is filled in"
-    value, share = spike(values)
-    if share >= 0.03 and is_number(values) and values.nunique() > 2:
+    value, share = spike(values) if is_number(values) else (None, 0.0)
+    if share >= 0.03 and values.nunique() > 2:
         yield empty | (values == value), f"is other than {number(float(value))}"
 
 # %% ../../nbs/data/leaks.ipynb #50534485
@@ -183,9 +190,17 @@ def sum_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
 # %% ../../nbs/data/leaks.ipynb #7341e709
 def _needed(X: pd.DataFrame, y: pd.Series) -> list[str]:
     """The fewest columns that still make up the target, found by leaving one out after the other."""
-    kept = list(X.columns)
+    kept, spread = list(X.columns), float(((y - y.mean()) ** 2).sum())
+    scaled = ((X - X.mean()) / X.std(ddof=0).replace(0, 1)).to_numpy(float)
+    # as many rows as columns leave the same rest: least squares of the triangle that the rows are turned into
+    triangle = np.linalg.qr(np.column_stack([np.ones(len(X)), scaled, y.to_numpy(float)]), mode="r")
+    at = {name: place for place, name in enumerate(kept, 1)}
     while len(kept) > 1:
-        left = {name: _r2(X[[c for c in kept if c != name]], y) for name in kept}
+        left = {}
+        for name in kept:
+            A = triangle[:, [0, *(at[c] for c in kept if c != name)]]
+            rest = triangle[:, -1] - A @ np.linalg.lstsq(A, triangle[:, -1], rcond=None)[0]
+            left[name] = 1 - float((rest**2).sum()) / spread
         name = max(left, key=lambda n: left[n])
         if left[name] < EXACT:
             break
@@ -214,7 +229,8 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
     near : sequence of str
         Columns that are near the target alone: they are judged alone.
     """
-    numbers = [str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 5 and n not in near][:MAX_PAIRED]
+    able = (str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 5 and n not in near)
+    numbers = list(itertools.islice(able, MAX_PAIRED))
     times = [str(n) for n in rows if pd.api.types.is_datetime64_any_dtype(rows[n])][:MAX_PAIRED]
     picked = y.index if len(y) <= PAIRED_ROWS else y.sample(PAIRED_ROWS, random_state=seed).index
     if len(picked) < (50 if kind == "regression" else FEW) or y[picked].nunique() < 2:
@@ -222,11 +238,11 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
     some = rows.loc[picked, numbers].astype(float)
     moments = pd.DataFrame({n: _seconds(rows.loc[picked, n]) for n in times}, index=picked)
     found: dict[str, Sign] = {}
-    for frame, able in ((moments, ("less",)), (some, ("less", "over", "times"))):
+    for frame, words in ((moments, ("less",)), (some, ("less", "over", "times"))):
         for first, second in itertools.combinations(map(str, frame), 2):
             if first in found or second in found:
                 continue
-            word = _pair_word(frame[first], frame[second], y[picked], kind, able)
+            word = _pair_word(frame[first], frame[second], y[picked], kind, words)
             if word:
                 one = _which(frame, first, second, word, y[picked])
                 other = second if one == first else first
@@ -303,18 +319,52 @@ def _which(frame: pd.DataFrame, first: str, second: str, word: str, y: pd.Series
 def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     """Numbers that are the mean, count or sum of the target over groups of another column, with the row or without it."""
     n, found = len(y), []
-    numbers = [str(c) for c in rows if is_number(rows[c]) and rows[c].nunique() > 2]
-    grouping = [c for c in rows if 3 <= rows[c].nunique() <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
-    for name in numbers:
-        values = rows[name].astype(float)
-        for group in grouping:
-            if group == name or rows[name].nunique() > 2 * rows[group].nunique():
-                continue
-            reason = _aggregate(values, rows[group], y)
+    distinct = {c: rows[c].nunique() for c in rows}
+    numbers = {str(c): rows[c].astype(float) for c in rows if is_number(rows[c]) and distinct[c] > 2}
+    grouping = [c for c in rows if 3 <= distinct[c] <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
+    able: dict[str, list[str]] = {name: [] for name in numbers}
+    for group in grouping:
+        asked = [name for name in numbers if name != group and distinct[name] <= 2 * distinct[group]]
+        for name in _may_be_aggregates({name: numbers[name] for name in asked}, rows[group], y):
+            able[name].append(group)
+    for name, groups in able.items():
+        for group in groups:
+            reason = _aggregate(numbers[name], rows[group], y)
             if reason:
                 found.append(Sign(name, True, f"{reason} {group}, the row's own among them"))
                 break
     return found
+
+# %% ../../nbs/data/leaks.ipynb #6b1e9c42
+SIEVED_ROWS, LEFT_WITHIN = 4_000, 0.15
+
+
+def _may_be_aggregates(numbers: Mapping[str, pd.Series], group: pd.Series, y: pd.Series) -> list[str]:
+    """The numbers that the target and the group leave little freedom; the others are no aggregates over it."""
+    codes = pd.factorize(group)[0]
+    size, rng = np.bincount(codes[codes >= 0]), np.random.default_rng(0)
+    some = rng.permutation(len(size))
+    some = some[: int(np.searchsorted(np.cumsum(size[some]), SIEVED_ROWS)) + 1]
+    picked = np.flatnonzero(np.isin(codes, some))
+    picked = rng.choice(picked, 2 * SIEVED_ROWS, replace=False) if len(picked) > 2 * SIEVED_ROWS else picked
+    picked = picked[np.argsort(codes[picked], kind="stable")]
+    if not numbers or not len(picked):
+        return []
+    starts = np.flatnonzero(np.r_[True, np.diff(codes[picked]) != 0])
+    add = lambda values: np.add.reduceat(values, starts, axis=0)  # (n_groups, n_numbers)
+    V = np.column_stack([values.to_numpy(float)[picked] for values in numbers.values()])
+    spread = np.array([np.nanvar(values.to_numpy(float)) for values in numbers.values()])
+    there = ~np.isnan(V)
+    V = np.where(there, V - np.nanmean(np.where(there.any(axis=0), V, 0.0), axis=0), 0.0)
+    t = np.where(there, (y.to_numpy(float)[picked] - y.mean())[:, None], 0.0)
+    n = add(there.astype(float))
+    within = lambda a, b: add(a * b) - add(a) * add(b) / np.maximum(n, 1)
+    tt = within(t, t)
+    by_target = np.where(tt > 1e-12, within(V, t) ** 2 / np.where(tt > 1e-12, tt, 1.0), 0.0)
+    rest, freedom = (within(V, V) - by_target).sum(axis=0), np.maximum(n - 2, 0).sum(axis=0)
+    able = (freedom < 30) | (rest <= LEFT_WITHIN * spread * freedom)
+    return [name for name, one in zip(numbers, able, strict=True) if one]
+
 
 # %% ../../nbs/data/leaks.ipynb #a0cd7621
 def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:

@@ -162,18 +162,20 @@ def determinants(data: pd.DataFrame, target: str) -> list[tuple[float, str]]:
     strong = []
     for other in data.columns.drop(target):
         both = (codes[other] >= 0) & (codes[target] >= 0)
-        pairs = pd.DataFrame({"a": codes[other][both], "b": codes[target][both]})
-        sizes = pairs.groupby("a")["b"].transform("size")
-        pairs = pairs[sizes >= 3]
-        coverage = len(pairs) / max(len(data), 1)
+        a, b = codes[other][both], codes[target][both]
+        often = np.bincount(a)[a] >= 3
+        a, b = a[often], b[often]
+        coverage = len(a) / max(len(data), 1)
         if coverage < 0.3:
             continue
-        if _exceptions_share_a_word(pairs, data[target]):
-            continue
-        kept = pairs.groupby(["a", "b"]).size().groupby("a").max().sum() / len(pairs)
-        base = pairs["b"].value_counts(normalize=True).iloc[0]
+        width = int(b.max()) + 1
+        pairs, counts = np.unique(a * width + b, return_counts=True)
+        most = np.zeros(int(a.max()) + 1, dtype=int)
+        np.maximum.at(most, pairs // width, counts)
+        kept, base = most.sum() / len(a), np.bincount(b).max() / len(b)
         gain = (kept - base) / (1 - base) if base < 1 else 0.0
-        if (gain >= MIN_GAIN and kept >= 0.85) or (gain >= 0.3 and kept >= 0.95):
+        is_strong = (gain >= MIN_GAIN and kept >= 0.85) or (gain >= 0.3 and kept >= 0.95)
+        if is_strong and not _exceptions_share_a_word(pd.DataFrame({"a": a, "b": b}), data[target]):
             strong.append((float(gain * np.sqrt(coverage)), str(other)))
     return sorted(strong, key=lambda s: (-s[0], s[1]))
 

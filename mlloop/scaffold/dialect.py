@@ -5,6 +5,7 @@ lines themselves. What is found goes into the statement, so that every later fil
 """
 
 import codecs
+import contextlib
 import csv
 import gzip
 import io
@@ -56,16 +57,15 @@ def encoding(path: Path) -> str:
             return "utf-16"
         if block[:200].count(0) > len(block[:200]) / 4:
             return "utf-16-le" if block[1:2] == b"\0" else "utf-16-be"
-        able = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8", "cp1252")}
-        while True:
-            for name, decoder in list(able.items()):
-                try:
-                    decoder.decode(block, final=not block)
-                except UnicodeDecodeError:
-                    del able[name]
-            if not block:
-                return next(iter(able), "latin-1")
-            block = handle.read(1 << 20)
+        for name in ("utf-8", "cp1252"):  # cp1252 is slow to read, and asked only where UTF-8 fails
+            handle.seek(0)
+            decoder = codecs.getincrementaldecoder(name)()
+            with contextlib.suppress(UnicodeDecodeError):
+                while block := handle.read(1 << 20):
+                    decoder.decode(block)
+                decoder.decode(b"", final=True)
+                return name
+        return "latin-1"
 
 
 def read(path: Path, suffix: str = ".csv") -> Dialect:

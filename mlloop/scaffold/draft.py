@@ -88,9 +88,12 @@ def statement(
         time = ask("Which column says when a row happened?", able, time)
     elif time and not options.time:
         notes.append(_chosen_time(time, "it says when a row happened", able[1:]))
+    if not sample.is_whole:
+        told = f"{sample.rows:,}; types, leaks and figures come from {len(sample.text):,} of them, drawn evenly"
+        notes.append(("rows", told))
     notes += [*sample.notes, *(("reading", f"{n}: {one.question}") for n, one in columns.items() if one.question)]
     if time:
-        notes += survey.set_aside_outlying(columns, time)
+        notes += survey.set_aside_outlying(columns, time, sample.is_whole)
     make = _events if events else _rows
     parts = make(name, options, sample, columns, time, notes, ask)
     windows = parts.pop("windows", None)
@@ -133,7 +136,7 @@ def _time_of_rows(
         time = ask("Which column says when a row happened?", [time, *choice.others], time)
     if time and columns[time].values.max() - columns[time].values.min() >= pd.Timedelta(days=7):
         notes.append(_chosen_time(time, choice.why, choice.others))
-        notes += survey.set_aside_outlying(columns, time)
+        notes += survey.set_aside_outlying(columns, time, sample.is_whole)
     notes += [("not the time", f"{name} {sign}: it is written after the target") for name, sign in choice.after.items()]
     if time is None:
         ordered = times.file_order(sample, columns, y)
@@ -352,7 +355,7 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
     """What `new` says of rows that repeat another one, where no column names rows; and the rule that leaves them out."""
     if sample.table is None:
         return [], []
-    repeats = sample.rows - int(sample.table.distinct().count().to_pyarrow().as_py())
+    repeats = sample.rows - survey.different_rows(sample)
     if not repeats:
         return [], []
     told = f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows"
@@ -429,13 +432,13 @@ def _question(kind: str, target: str, positive: str | None) -> str:
 
 
 def _headline(kind, target, positive, column: Guess, y: pd.Series, sample: SourceSample) -> list[tuple[str, str]]:
-    lost = int(y.isna().sum())
+    lost, share = survey.target_counts(sample, target, y, positive)
     without = f"; {lost:,} rows without it are left out" if lost else ""
     if kind == "classification":
         return [
             (
                 "question",
-                f"{_question(kind, target, positive)} ({percent(y.mean())} of {sample.rows:,} rows do{without})",
+                f"{_question(kind, target, positive)} ({percent(share)} of {sample.rows:,} rows do{without})",
             )
         ]
     spread = (

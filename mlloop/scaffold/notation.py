@@ -114,6 +114,18 @@ class Numbers:
     why: str = ""
 
 
+def every(pattern: str, known: pd.Series) -> bool:
+    """Whether the whole of each text has the form; it stops at the first that has not."""
+    matches = re.compile(pattern).fullmatch
+    return all(isinstance(text, str) and matches(text) is not None for text in known)
+
+
+def some(pattern: str, known: pd.Series) -> bool:
+    """Whether the form is found in any of the texts; it stops at the first."""
+    search = re.compile(pattern).search
+    return any(isinstance(text, str) and search(text) is not None for text in known)
+
+
 def unified(known: pd.Series) -> pd.Series:
     """Text with one kind of space, minus and apostrophe."""
     table = str.maketrans({**dict.fromkeys(SPACES, " "), "\u2212": "-", "\u2019": "'"})
@@ -122,17 +134,17 @@ def unified(known: pd.Series) -> pd.Series:
 
 def names_things(name: str, known: pd.Series) -> str:
     """Why digits are a name and no number; '' where they are a number."""
-    if not known.str.fullmatch(r"\+?\d+([eE]\d+)?").all():
+    if not every(r"\+?\d+([eE]\d+)?", known):
         return ""
-    if known.str.contains("[eE]").any():
+    if some("[eE]", known):
         alike = known.str.len().nunique() == 1 and not known.str.contains("[eE]").all()
         return "some look like 12E3, all of one length: codes, which are no numbers" if alike else ""
-    if known.str.match(r"0\d").any():
+    if some(r"\A0\d", known):
         return "leading zeros, which a number would lose"
     digits = known.str.len() - known.str.startswith("+")
     if (digits >= 16).any() and (known[digits >= 16].map(int) >= EXACT).any():
         return "longer than a number holds exactly"
-    if known.str.startswith("+").all() and (digits >= 8).all():
+    if every(r"\+.*", known) and (digits >= 8).all():
         return "phone numbers"
     one_length, least = digits.nunique() == 1, int(digits.min())
     if CODES.search(name) and (one_length or least >= 5 or re.search(r"code$", name, re.I)) and known.nunique() > 2:
@@ -161,16 +173,16 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
     separator : str
         Between the values of the file: with a semicolon numbers mostly have decimal commas.
     """
-    if known.str.fullmatch(NUMBER.strip("^$")).all():
+    if every(NUMBER.strip("^$"), known):
         plain = pd.to_numeric(known, errors="coerce").astype(float)
         if (
-            not known.str.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}|[+-]?\d{1,3}").all()
-            or not known.str.contains(".", regex=False).any()
+            not every(r"[+-]?[1-9]\d{0,2}\.\d{3}|[+-]?\d{1,3}", known)
+            or not some(r"\.", known)
         ):
-            return Numbers(plain, is_whole=bool(known.str.fullmatch(INTEGER.strip("^$")).all()))
+            return Numbers(plain, is_whole=every(INTEGER.strip("^$"), known))
     text = unified(known)
-    some = text if len(text) < 500 else text.iloc[:: len(text) // 200]
-    if not some.str.contains(r"^[^\w]*\w{0,4}[^\w]*\d").mean() > 0.5:
+    few = text if len(text) < 500 else text.iloc[:: len(text) // 200]
+    if not few.str.contains(r"^[^\w]*\w{0,4}[^\w]*\d").mean() > 0.5:
         return None
     parts = text.str.extract(PARTS)
     fits = parts["core"].notna() & (parts["open"].notna() == parts["close"].notna())

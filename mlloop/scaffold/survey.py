@@ -6,6 +6,9 @@ It reads the rows as ingestion will: all values as text. What it cannot know it 
 import datetime as dt
 import glob
 import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +28,9 @@ from mlloop.problem import Column, Source, did_you_mean
 from mlloop.scaffold import dialect, notation
 from mlloop.scaffold.notation import Hint, Numbers
 
-ROWS = 100_000
+ROWS, VALUES = 100_000, 20_000_000
+"""How many rows are looked at closely, and how many values of a table with many columns."""
+
 FORMS = (
     *("%Y-%m-%d", "%d.%m.%y", "%d.%m.%y %H:%M", "%Y.%m.%d", "%Y.%m.%d.", "%d. %m. %Y", "%Y. %m. %d.", "%Y年%m月%d日"),
     *("%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%d %B %Y", "%B %d, %Y", "%Y%m%d%H%M%S"),
@@ -66,7 +71,7 @@ class SourceSample:
     files : list of Path
         The files behind it; none for a database.
     text : DataFrame
-        At most about `ROWS` rows, every value as text.
+        At most about `ROWS` rows and `VALUES` values, every value as text.
     rows, unread : int
         Rows there are, and lines that could not be read at all.
     distinct, missing : dict of str to int
@@ -87,6 +92,22 @@ class SourceSample:
     table: Any = None
     notes: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether `text` holds every row."""
+        return len(self.text) == self.rows
+
+    def counts_of(self, name: str) -> pd.Series:
+        """How often each text of a column is there, over all rows; missing ones left out."""
+        if self.is_whole or self.table is None or name not in self.table.columns:
+            return self.text[name].value_counts()
+        counted = self.table.filter(self.table[name].notnull()).group_by(name).aggregate(n=lambda t: t.count())
+        return counted.to_pandas().set_index(name)["n"]
+
+
+MEMORY_MB, COLUMN_MB = 600, 2
+"""What the engine may hold of a source while it is looked at, and for each column at least; the rest lies in a temporary folder."""
+
 
 def read_sample(data: str, table: str | None = None, query: str | None = None) -> SourceSample:
     """Read a sample of a file, a glob or folder of files, or a table of a database.
@@ -96,32 +117,42 @@ def read_sample(data: str, table: str | None = None, query: str | None = None) -
     SourceError, UsageError, DataError
         Nothing there, a format that is not known, no column or no row.
     """
-    import tempfile
+    folder = Path(tempfile.mkdtemp(prefix="mlloop-new-"))
+    try:
+        sample = _read_sample(data, table, query, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(sample, shutil.rmtree, folder, ignore_errors=True)
+    return sample
 
+
+def _read_sample(data: str, table: str | None, query: str | None, folder: Path) -> SourceSample:
+    """The sample; what the engine's memory does not hold lies in `folder`, for as long as the sample is there."""
     import ibis
 
     notes: list[tuple[str, str]]
-    with tempfile.TemporaryDirectory() as folder:
-        if "://" in data:
-            source, files, raws, notes = *_database(data, table, query, Path(folder)), None, []
-        else:
-            if table or query:
-                raise UsageError("--table and --query belong to a database's URL", next_step=f"Example: {EXAMPLE}")
-            source, files, raws, notes = _files(data)
-        raws = raws or [ingestion.RawFile(Path(folder, "sample.parquet"), "parquet", "query", source)]
-        con = ibis.duckdb.connect()
-        raws = [ingestion.as_utf8(raw, Path(folder)) for raw in raws]
-        names = list(dict.fromkeys(name for raw in raws[:50] for name in ingestion.header(raw) if name.strip()))
-        if len(names) < 2:
-            raise DataError(
-                f"has {len(names)} column{'s' if len(names) != 1 else ''} ({', '.join(names) or 'none'})",
-                data,
-                "Is it a table with a header line?",
-            )
-        rows, unread = ingestion.raw_rows(con, raws, names)
-        sample = _counted(rows, unread, names, source, files, data)
-        sample.notes = [*notes, *_renamed(names)]
-        return sample
+    if "://" in data:
+        source, files, raws, notes = *_database(data, table, query, folder), None, []
+    else:
+        if table or query:
+            raise UsageError("--table and --query belong to a database's URL", next_step=f"Example: {EXAMPLE}")
+        source, files, raws, notes = _files(data)
+    raws = raws or [ingestion.RawFile(folder / "sample.parquet", "parquet", "query", source)]
+    raws = [ingestion.as_utf8(raw, folder) for raw in raws]
+    names = list(dict.fromkeys(name for raw in raws[:50] for name in ingestion.header(raw) if name.strip()))
+    if len(names) < 2:
+        raise DataError(
+            f"has {len(names)} column{'s' if len(names) != 1 else ''} ({', '.join(names) or 'none'})",
+            data,
+            "Is it a table with a header line?",
+        )
+    room = f"{max(MEMORY_MB, COLUMN_MB * len(names))}MB"
+    con = ibis.duckdb.connect(memory_limit=room, temp_directory=str(folder / "engine"))
+    rows, unread = ingestion.raw_rows(con, raws, names)
+    sample = _counted(rows, unread, names, source, files, data)
+    sample.notes = [*notes, *_renamed(names)]
+    return sample
 
 
 EXAMPLE = "mlloop new churn --data customers.csv --target churned"
@@ -147,8 +178,9 @@ def _counted(rows, unread, names, source, files, data) -> SourceSample:
     if not count:
         raise DataError("holds no row", data, "Look at the file, or at the query")
     some = rows
-    if count > ROWS:
-        some = some.filter((some["_row"].hash().abs() % 1_000_000) < int(1_000_000 * ROWS / count))
+    most = min(ROWS, max(5_000, VALUES // len(names)))
+    if count > most:
+        some = some.filter((some["_row"].hash().abs() % 1_000_000) < int(1_000_000 * most / count))
     text = some.order_by("_n", "_row").select(*names).to_pandas().astype(object)
     return SourceSample(
         source,
@@ -156,27 +188,31 @@ def _counted(rows, unread, names, source, files, data) -> SourceSample:
         text.where(text.notna(), None),
         count,
         int(unread.count().to_pyarrow().as_py()),
-        *_counts(values, text if len(text) == count else None, names),
+        *_counts(values, text if len(text) == count else None, names, count),
         values,
     )
 
 
-COLUMNS_AT_ONCE = 40
+COLUMNS_AT_ONCE, VALUES_AT_ONCE = 40, 10_000_000
 
 
-def _counts(values, whole: pd.DataFrame | None, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+def _counts(values, whole: pd.DataFrame | None, names: Sequence[str], rows: int = 0) -> tuple[dict[str, int], dict[str, int]]:
     """Different and missing values of each column, over all rows: of a table at hand, or by the engine, some columns at once."""
+    import ibis
+
     if whole is not None:
-        gone = {
-            name: int((whole[name].isna() | whole[name].str.strip().str.lower().isin(parsing.MISSING)).sum())
-            for name in names
-        }
+        gone = {name: len(whole) - len(_known(whole[name])) for name in names}
         return {name: int(whole[name].nunique()) for name in names}, gone
     distinct: dict[str, int] = {}
     missing: dict[str, int] = {}
-    for start in range(0, len(names), COLUMNS_AT_ONCE):
-        part = names[start : start + COLUMNS_AT_ONCE]
-        asked = {f"d{i}": values[name].nunique() for i, name in enumerate(part)}
+    at_once = max(1, min(COLUMNS_AT_ONCE, VALUES_AT_ONCE // max(rows, 1)))
+    for start in range(0, len(names), at_once):
+        part = names[start : start + at_once]
+        # numbers that stand for the texts take less room than the texts, and two hardly ever share one
+        asked = {
+            f"d{i}": values[name].isnull().ifelse(ibis.null("int64"), values[name].hash()).nunique()
+            for i, name in enumerate(part)
+        }
         asked |= {
             f"m{i}": (values[name].strip().lower().isin(parsing.MISSING) | values[name].isnull()).sum()
             for i, name in enumerate(part)
@@ -185,6 +221,12 @@ def _counts(values, whole: pd.DataFrame | None, names: Sequence[str]) -> tuple[d
         distinct |= {name: counted[f"d{i}"] or 0 for i, name in enumerate(part)}
         missing |= {name: int(counted[f"m{i}"] or 0) for i, name in enumerate(part)}
     return distinct, missing
+
+
+def different_rows(sample: SourceSample) -> int:
+    """How many of all rows differ from each other; each is told by a number of 64 bits made of its values."""
+    content = ingestion._hash(sample.table, list(sample.table.columns))
+    return int(sample.table.aggregate(n=content.nunique()).to_pyarrow().to_pylist()[0]["n"])
 
 
 def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list[tuple[str, str]]]:
@@ -306,8 +348,7 @@ def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str =
     separator : str
         Between the values of the file.
     """
-    told = text.map(lambda v: v.strip() if isinstance(v, str) else v)
-    known = told[told.notna() & ~told.str.lower().isin([*parsing.MISSING])]
+    known = _known(text)
     if known.empty:
         return Guess(Column(type="text", feature=False), "no value at all", text)
     found = (
@@ -321,7 +362,17 @@ def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str =
     return found
 
 
+def _known(text: pd.Series) -> pd.Series:
+    """The texts without spaces around them, and without those that stand for a missing value."""
+    told = [value.strip() if isinstance(value, str) else value for value in text]
+    gone = frozenset(parsing.MISSING)
+    there = [value.lower() not in gone if isinstance(value, str) else not pd.isna(value) for value in told]
+    return pd.Series(told, index=text.index, dtype=object)[there]
+
+
 def _boolean(known: pd.Series) -> Guess | None:
+    if str(known.iloc[0]).lower() not in WORDS:
+        return None
     low = known.str.lower()
     if not set(low.unique()) <= WORDS or low.nunique() != 2:
         return None
@@ -330,7 +381,7 @@ def _boolean(known: pd.Series) -> Guess | None:
 
 def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
     """A number that ingestion reads as it is written; or digits that name things."""
-    if WHEN.search(name) and known.str.fullmatch(r"(19|20)\d\d[01]\d[0-3]\d").all():
+    if WHEN.search(name) and notation.every(r"(19|20)\d\d[01]\d[0-3]\d", known):
         return None
     named = notation.names_things(name, known)
     if named:
@@ -363,7 +414,7 @@ NO_DAY = r"0{1,4}[-./ ]0{1,2}[-./ ]0{1,4}([ T]0.*)?"
 
 
 def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
-    zero = known.str.fullmatch(NO_DAY)
+    zero = known.str.fullmatch(NO_DAY) if notation.some(r"\A0", known) else pd.Series(False, index=known.index)
     written, known = known[zero], known[~zero]
     if known.empty:
         return None
@@ -503,14 +554,15 @@ def outlying(times: pd.Series) -> tuple[pd.Series, dict[str, dt.datetime]]:
     return far, bounds
 
 
-def set_aside_outlying(columns: dict[str, Guess], time: str) -> list[tuple[str, str]]:
+def set_aside_outlying(columns: dict[str, Guess], time: str, is_whole: bool = True) -> list[tuple[str, str]]:
     """Bound the time column where a few rows lie far outside all others; what there is to say of it."""
     one = columns[time]
     far, bounds = outlying(one.values)
     if not bounds:
         return []
     shown = ", ".join(f"{at:%Y-%m-%d}" for at in one.values[far].drop_duplicates().sort_values()[:3])
-    told = f"{int(far.sum())} of {len(far):,} rows lie far outside the others ({shown}): they are set aside"
+    rows = f"{len(far):,} rows" if is_whole else f"{len(far):,} rows looked at"
+    told = f"{int(far.sum())} of {rows} lie far outside the others ({shown}): they are set aside"
     columns[time] = _changed(one, why=told, **bounds)
     columns[time].values = one.values.mask(far)
     limits = " and ".join(f"{name} {at:%Y-%m-%d}" for name, at in bounds.items())
@@ -519,7 +571,8 @@ def set_aside_outlying(columns: dict[str, Guess], time: str) -> list[tuple[str, 
 
 def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
     """Numbers with units or among words that mean nothing: text that a cleaning rule makes a number."""
-    fits = notation.unified(known).str.fullmatch(notation.PARTS)
+    different = pd.Series(known.unique(), dtype=object)
+    fits = known.map(dict(zip(different, notation.unified(different).str.fullmatch(notation.PARTS), strict=True)))
     words = known[~fits].str.lower()
     strange = words[~words.isin(profiling.MISSING_PLACEHOLDERS)]
     enough = fits.sum() >= 20 or (fits.all() and len(known) >= 3)
@@ -609,6 +662,7 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
     """A guess for each column, by name; what only numbers the rows is no feature."""
     guesses = guesses_of(sample)
     for name, current in guesses.items():
+        current = guesses[name] = _told_of_whole(sample, name, current)
         unique = sample.distinct[name] >= 0.999 * (sample.rows - sample.missing[name])
         whole = current.column.type in ("integer", "category") or (
             current.column.type == "text" and not current.is_number
@@ -636,6 +690,20 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
         elif current.column.feature and sample.distinct[name] <= 1:
             guesses[name] = _changed(current, feature=False, why="one value only: nothing to learn")
     return guesses
+
+
+OF_VALUES = re.compile(r"\d[\d,]* (of [\d,]+ values|values such as|different values)")
+
+
+def _told_of_whole(sample: SourceSample, name: str, guess: Guess) -> Guess:
+    """The guess with counts of all rows, or saying that they are of the rows looked at."""
+    if sample.is_whole or not OF_VALUES.search(guess.why):
+        return guess
+    if guess.why.endswith("different values"):
+        return _changed(guess, f"{sample.distinct[name]:,} different values")
+    looked = f"of {len(sample.text):,} rows looked at, "
+    guess.cleaning = [{**rule, "reason": looked + rule["reason"]} for rule in guess.cleaning]
+    return _changed(guess, looked + guess.why)
 
 
 def _counts_up(guess: Guess) -> bool:
@@ -747,6 +815,32 @@ def as_number(target: Guess, kind: str, positive: str | None = None) -> pd.Serie
     return yes.astype(float)
 
 
+def target_counts(sample: SourceSample, name: str, y: pd.Series, positive: str | None) -> tuple[int, float]:
+    """Of all rows, how many have no value of the target, and the share of the positive class among the others.
+
+    Parameters
+    ----------
+    y : Series of float
+        The target of the sample's rows, see `as_number`.
+    positive : str or None
+        None for a regression, whose share is 0.
+    """
+    if sample.is_whole or sample.table is None:
+        return int(y.isna().sum()), float(y.mean())
+    text = sample.table[name]
+    unread = sample.text[name][y.isna()].dropna().unique()[:1000].tolist()
+    gone = text.isnull() | text.strip().lower().isin(parsing.MISSING)
+    gone = gone | text.isin(unread) if unread else gone
+    lost = int(sample.table.filter(gone).count().to_pyarrow().as_py())
+    if positive is None:
+        return lost, 0.0
+    value_of = dict(zip(sample.text[name], y, strict=True))
+    counts = sample.counts_of(name)
+    values = [value_of.get(one, float(str(one).strip().casefold() == positive.casefold())) for one in counts.index]
+    yes = sum(n for n, value in zip(counts, values, strict=True) if value == 1)
+    return lost, float(yes / max(1, sample.rows - lost))
+
+
 def leaks(
     columns: dict[str, Guess], y: pd.Series, kind: str, skip: Sequence[str], order: pd.Series | None = None
 ) -> dict[str, leak_signs.Sign]:
@@ -776,49 +870,51 @@ def first_rule(
     columns: dict[str, Guess], usable: Sequence[str], y: pd.Series, kind: str
 ) -> tuple[dict[str, str], float]:
     """The best single question the sample knows, as SQL: name, meaning, score; and its ROC AUC or mean absolute error."""
-    y, best = y.dropna(), None
+    known = y.dropna().index
+    y, best = y.loc[known].to_numpy(float), None
+    mean, least = y.mean(), 0.02 * len(y)
     for name in usable:
         guess = columns[name]
         if guess.is_time:
             continue
-        for told, sql, yes in _questions(name, guess):
-            yes = yes.loc[y.index]
-            if min(yes.sum(), (~yes).sum()) < 0.02 * len(y):
+        values = guess.values.loc[known]
+        for told, sql, yes in _questions(name, guess, values):
+            n = int(np.count_nonzero(yes))
+            if min(n, len(y) - n) < least:
                 continue
             inside, outside = y[yes], y[~yes]
-            between = len(inside) * (inside.mean() - y.mean()) ** 2 + len(outside) * (outside.mean() - y.mean()) ** 2
+            between = len(inside) * (inside.mean() - mean) ** 2 + len(outside) * (outside.mean() - mean) ** 2
             if best is None or between > best[0]:
                 best = (between, told, sql, yes)
-    form = (lambda part: part.mean()) if kind == "classification" else (lambda part: part.median())
+    form = np.mean if kind == "classification" else np.median
     if best is None:
         usual = float(form(y))
-        figure = 0.5 if kind == "classification" else float((y - usual).abs().mean())
+        figure = 0.5 if kind == "classification" else float(np.abs(y - usual).mean())
         return {"name": "always_alike", "meaning": "the same answer for every row", "score": f"{usual:.6g}"}, figure
     _, told, sql, yes = best
     a, b = float(form(y[yes])), float(form(y[~yes]))
-    figure = float((y - np.where(yes, a, b)).abs().mean())
+    figure = float(np.abs(y - np.where(yes, a, b)).mean())
     if kind == "classification":
         figure = 0.5 + abs(float(yes[y == 1].mean()) - float(yes[y != 1].mean())) / 2  # the curve has one corner
     score = f"CASE WHEN {sql} THEN {a:.6g} ELSE {b:.6g} END"
     return {"name": "one_question", "meaning": f"{told}: {number(a)}, otherwise {number(b)}", "score": score}, figure
 
 
-def _questions(name: str, guess: Guess):
+def _questions(name: str, guess: Guess, values: pd.Series):
+    """Pairs of words and SQL with where `values` say yes, one after the other; the questions come from all of the column."""
     column = quoted(name)
-    values = guess.values
     if guess.column.type == "boolean":
-        yield f"{name} is true", column, values.fillna(False).astype(bool)
+        yield f"{name} is true", column, values.eq(True).to_numpy(bool)
     elif guess.is_number:
-        for cut in np.unique(values.quantile([0.2, 0.35, 0.5, 0.65, 0.8]).dropna()):
-            yield (
-                f"{name} is at least {cut:.6g}",
-                f"{column} >= {cut:.6g}",
-                (values >= float(f"{cut:.6g}")).fillna(False),
-            )
-    elif values.nunique() <= 500:
-        for value in values.value_counts().index[:10]:
+        numbers, known = values.to_numpy(float), guess.values.to_numpy(float)
+        known = known[~np.isnan(known)]
+        cuts = np.percentile(known, np.array([0.2, 0.35, 0.5, 0.65, 0.8]) * 100) if len(known) else known
+        for cut in np.unique(cuts):
+            yield f"{name} is at least {cut:.6g}", f"{column} >= {cut:.6g}", numbers >= float(f"{cut:.6g}")
+    elif guess.values.nunique() <= 500:
+        for value in guess.values.value_counts().index[:10]:
             told = str(value).replace("'", "''")
-            yield f"{name} is {value}", f"{column} = '{told}'", (values == value).fillna(False)
+            yield f"{name} is {value}", f"{column} = '{told}'", values.eq(value).to_numpy(bool)
 
 
 def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> dict[str, int]:
@@ -826,10 +922,12 @@ def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> di
     found: dict[str, int] = {}
     for name in usable:
         guess = columns[name]
+        if len(found) == 2:
+            break
         if guess.column.type not in ("category", "boolean") or guess.cleaning:
             continue
         shares = guess.values.value_counts(normalize=True)
-        if 2 <= len(shares) <= 6 and shares.min() >= 0.08 and shares.min() * rows * 0.2 >= 50 and len(found) < 2:
+        if 2 <= len(shares) <= 6 and shares.min() >= 0.08 and shares.min() * rows * 0.2 >= 50:
             found[name] = int(shares.min() * rows * 0.2)
     return found
 

@@ -12,6 +12,7 @@ import pandas as pd
 from mlloop.core.formatting import number
 from mlloop.data import dependence, leaks
 from mlloop.problem import Column
+from mlloop.scaffold import notation
 from mlloop.scaffold.survey import Guess, SourceSample, times_of
 
 FIRST_ROW = pd.Timestamp(2000, 1, 1)
@@ -86,11 +87,11 @@ def _clocks(sample: SourceSample, columns: dict[str, Guess]):
         if form is None:
             continue
         for name in map(str, sample.text.columns):
-            known = sample.text[name].dropna().astype(str).str.strip()
-            if name == date or known.empty:
+            some = sample.text[name].dropna().head(2000).astype(str).str.strip()
+            if name == date or not len(some) or not some.iloc[0][:1].isdigit():
                 continue
-            some = known.head(2000)
-            if some.map(lambda v: bool(CLOCK.fullmatch(v))).all() and known.nunique() > 1:
+            known = sample.text[name]
+            if notation.every(CLOCK.pattern, some) and known.nunique() > 1:
                 seconds = "%H:%M:%S" if (some.str.count(":") == 2).all() else "%H:%M"
                 yield _free(f"{date}_{name}", sample), (date, name), f"{form} {seconds}", "time"
             elif (
@@ -237,14 +238,15 @@ def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, li
     standing: dict[float, list[str]] = {}
     numbers = [n for n, guess in columns.items() if guess.is_number and guess.values.nunique() > 10]
     for name in numbers:
-        values = columns[name].values.dropna()
+        values = columns[name].values.dropna().to_numpy(float)
         for value in (values.min(), values.max()):
+            often = np.count_nonzero(values == value) >= max(5, 0.001 * len(values))
+            if not often or not float(value).is_integer():
+                continue
             rest = values[values != value]
-            share = 1 - len(rest) / len(values)
-            gap = float((rest - value).abs().min())
-            width = float(rest.quantile(0.99) - rest.quantile(0.01)) or 1.0
-            often = share * len(values) >= max(5, 0.001 * len(values))
-            if often and gap > 0.5 * width and float(value).is_integer():
+            gap = float(np.abs(rest - value).min())
+            width = float(np.percentile(rest, 99) - np.percentile(rest, 1)) or 1.0
+            if gap > 0.5 * width:
                 standing.setdefault(float(value), []).append(name)
     several = {v: names for v, names in standing.items() if len(names) >= 2 and len(names) >= 0.25 * len(numbers)}
     alone = {v: names for v, names in standing.items() if v in KNOWN_SENTINELS and v not in several}
@@ -263,7 +265,8 @@ def take_out_sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[
             there = guess.values == value
             spelt = sorted({str(v).strip() for v in sample.text[name][there]})
             column = guess.column.model_copy(update={"missing": [*guess.column.missing, *spelt]})
-            why = f"{number(value)} in {int(there.sum()):,} rows stands for a missing value"
+            rows = f"{int(there.sum()):,} rows" if sample.is_whole else f"{int(there.sum()):,} rows looked at"
+            why = f"{number(value)} in {rows} stands for a missing value"
             columns[name] = Guess(
                 column, "; ".join(w for w in (guess.why, why) if w), guess.values.where(~there), guess.cleaning
             )
