@@ -53,7 +53,9 @@ def _orders(rows: int, start: int, seed: int) -> pd.DataFrame:
         "sku": np.char.add("sku-", rng.integers(0, 20_000, rows).astype(str)), "is_gift": rng.choice(["yes", "no"], rows),
         "rating": rng.choice(["1", "2", "3", "4", "5", ""], rows),
     })  # fmt: skip
-    frame["returned"] = (rng.random(rows) < 1 / (1 + np.exp(2 - frame["price_eur"] / 60 - frame["discount"]))).astype(int)
+    frame["returned"] = (rng.random(rows) < 1 / (1 + np.exp(2 - frame["price_eur"] / 60 - frame["discount"]))).astype(
+        int
+    )
     return frame
 
 

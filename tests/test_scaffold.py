@@ -229,12 +229,13 @@ def test_counts_of_a_file_that_is_only_sampled_are_those_of_all_its_rows(tmp_pat
     rows["remark"] = [f"note {i % 2500}" for i in range(n)]
     rows.loc[r.choice(n, 37, replace=False), "won"] = ""
     rows.to_csv(tmp_path / "rows.csv", index=False)
-    made = project_files.new(
-        tmp_path / "won", project_files.ProjectOptions(str(tmp_path / "rows.csv"), target="won")
-    )
+    made = project_files.new(tmp_path / "won", project_files.ProjectOptions(str(tmp_path / "rows.csv"), target="won"))
     told = dict(made.notes)
     share = (rows.won == "yes").sum() / (n - 37)
-    assert told["question"] == f"Which rows have won = True? ({share:.0%} of 6,000 rows do; 37 rows without it are left out)"
+    assert (
+        told["question"]
+        == f"Which rows have won = True? ({share:.0%} of 6,000 rows do; 37 rows without it are left out)"
+    )
     assert re.match(r"6,000; types, leaks and figures come from (9|1,0)\d\d of them", told["rows"])
     assert "remark: {type: text}  # 2,500 different values" in (made.root / "problems/won.yaml").read_text()
 
@@ -243,12 +244,13 @@ def test_a_source_is_held_once_within_bounds_and_its_folder_goes_with_it(tmp_pat
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     loans(300).to_csv(tmp_path / "loans.csv", index=False)
     sample = survey.read_sample(str(tmp_path / "loans.csv"))
-    ask = lambda sql: sample.table.get_backend().con.execute(sql).fetchone()[0]
+    engine = sample.table.get_backend().con
+    ask = lambda sql: engine.execute(sql).fetchone()[0]
     assert ask("SELECT sum(estimated_size) FROM duckdb_tables()") == 300
     folder = Path(ask("SELECT current_setting('temp_directory')")).parent
     assert folder.parent == tmp_path and folder.is_dir()
     assert float(ask("SELECT current_setting('memory_limit')").split()[0]) < 1000
-    del sample, ask
+    del sample
     gc.collect()
     assert not folder.exists()
     with pytest.raises(DataError):

@@ -142,7 +142,9 @@ def _empties(values: pd.Series) -> Iterator[tuple[pd.Series, str]]:
         empty |= values.isin([text for text in values.dropna().unique() if not str(text).strip()])
     if empty.mean() >= 0.03:
         yield empty, "is filled in"
-    value, share = spike(values) if is_number(values) else (None, 0.0)
+    if not is_number(values):
+        return
+    value, share = spike(values)
     if share >= 0.03 and values.nunique() > 2:
         yield empty | (values == value), f"is other than {number(float(value))}"
 
@@ -193,7 +195,8 @@ def _needed(X: pd.DataFrame, y: pd.Series) -> list[str]:
     kept, spread = list(X.columns), float(((y - y.mean()) ** 2).sum())
     scaled = ((X - X.mean()) / X.std(ddof=0).replace(0, 1)).to_numpy(float)
     # as many rows as columns leave the same rest: least squares of the triangle that the rows are turned into
-    triangle = np.linalg.qr(np.column_stack([np.ones(len(X)), scaled, y.to_numpy(float)]), mode="r")
+    rows = np.column_stack([np.ones(len(X)), scaled, y.to_numpy(float)])
+    triangle = np.asarray(np.linalg.qr(rows, mode="r"))
     at = {name: place for place, name in enumerate(kept, 1)}
     while len(kept) > 1:
         left = {}
@@ -322,7 +325,7 @@ def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     distinct = {c: rows[c].nunique() for c in rows}
     numbers = {str(c): rows[c].astype(float) for c in rows if is_number(rows[c]) and distinct[c] > 2}
     grouping = [c for c in rows if 3 <= distinct[c] <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
-    able: dict[str, list[str]] = {name: [] for name in numbers}
+    able: dict[str, list[Any]] = {name: [] for name in numbers}
     for group in grouping:
         asked = [name for name in numbers if name != group and distinct[name] <= 2 * distinct[group]]
         for name in _may_be_aggregates({name: numbers[name] for name in asked}, rows[group], y):
@@ -364,7 +367,6 @@ def _may_be_aggregates(numbers: Mapping[str, pd.Series], group: pd.Series, y: pd
     rest, freedom = (within(V, V) - by_target).sum(axis=0), np.maximum(n - 2, 0).sum(axis=0)
     able = (freedom < 30) | (rest <= LEFT_WITHIN * spread * freedom)
     return [name for name, one in zip(numbers, able, strict=True) if one]
-
 
 # %% ../../nbs/data/leaks.ipynb #a0cd7621
 def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:

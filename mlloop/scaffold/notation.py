@@ -175,10 +175,7 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
     """
     if every(NUMBER.strip("^$"), known):
         plain = pd.to_numeric(known, errors="coerce").astype(float)
-        if (
-            not every(r"[+-]?[1-9]\d{0,2}\.\d{3}|[+-]?\d{1,3}", known)
-            or not some(r"\.", known)
-        ):
+        if not every(r"[+-]?[1-9]\d{0,2}\.\d{3}|[+-]?\d{1,3}", known) or not some(r"\.", known):
             return Numbers(plain, is_whole=every(INTEGER.strip("^$"), known))
     text = unified(known)
     few = text if len(text) < 500 else text.iloc[:: len(text) // 200]

@@ -196,7 +196,9 @@ def _counted(rows, unread, names, source, files, data) -> SourceSample:
 COLUMNS_AT_ONCE, VALUES_AT_ONCE = 40, 10_000_000
 
 
-def _counts(values, whole: pd.DataFrame | None, names: Sequence[str], rows: int = 0) -> tuple[dict[str, int], dict[str, int]]:
+def _counts(
+    values, whole: pd.DataFrame | None, names: Sequence[str], rows: int = 0
+) -> tuple[dict[str, int], dict[str, int]]:
     """Different and missing values of each column, over all rows: of a table at hand, or by the engine, some columns at once."""
     import ibis
 
@@ -871,8 +873,8 @@ def first_rule(
 ) -> tuple[dict[str, str], float]:
     """The best single question the sample knows, as SQL: name, meaning, score; and its ROC AUC or mean absolute error."""
     known = y.dropna().index
-    y, best = y.loc[known].to_numpy(float), None
-    mean, least = y.mean(), 0.02 * len(y)
+    t, best = y.loc[known].to_numpy(float), None
+    mean, least = t.mean(), 0.02 * len(t)
     for name in usable:
         guess = columns[name]
         if guess.is_time:
@@ -880,22 +882,22 @@ def first_rule(
         values = guess.values.loc[known]
         for told, sql, yes in _questions(name, guess, values):
             n = int(np.count_nonzero(yes))
-            if min(n, len(y) - n) < least:
+            if min(n, len(t) - n) < least:
                 continue
-            inside, outside = y[yes], y[~yes]
+            inside, outside = t[yes], t[~yes]
             between = len(inside) * (inside.mean() - mean) ** 2 + len(outside) * (outside.mean() - mean) ** 2
             if best is None or between > best[0]:
                 best = (between, told, sql, yes)
     form = np.mean if kind == "classification" else np.median
     if best is None:
-        usual = float(form(y))
-        figure = 0.5 if kind == "classification" else float(np.abs(y - usual).mean())
+        usual = float(form(t))
+        figure = 0.5 if kind == "classification" else float(np.abs(t - usual).mean())
         return {"name": "always_alike", "meaning": "the same answer for every row", "score": f"{usual:.6g}"}, figure
     _, told, sql, yes = best
-    a, b = float(form(y[yes])), float(form(y[~yes]))
-    figure = float(np.abs(y - np.where(yes, a, b)).mean())
+    a, b = float(form(t[yes])), float(form(t[~yes]))
+    figure = float(np.abs(t - np.where(yes, a, b)).mean())
     if kind == "classification":
-        figure = 0.5 + abs(float(yes[y == 1].mean()) - float(yes[y != 1].mean())) / 2  # the curve has one corner
+        figure = 0.5 + abs(float(yes[t == 1].mean()) - float(yes[t != 1].mean())) / 2  # the curve has one corner
     score = f"CASE WHEN {sql} THEN {a:.6g} ELSE {b:.6g} END"
     return {"name": "one_question", "meaning": f"{told}: {number(a)}, otherwise {number(b)}", "score": score}, figure
 
