@@ -18,8 +18,8 @@ from .products import Chosen, Exploration
 
 # %% ../nbs/19_building.ipynb #0f18da5e
 def recipe_of(chosen: Chosen, seed: int) -> dict[str, Any]:
-    """The recipe of the candidate that exploration chose: name, params, seed, digest."""
-    return candidates.recipe(chosen.name, chosen.params, seed)
+    """The recipe of the candidate that exploration chose: name, params, seed, digest, and its folds' threshold."""
+    return {**candidates.recipe(chosen.name, chosen.params, seed), "cut": chosen.cut}
 
 # %% ../nbs/19_building.ipynb #80f54158
 def built(statement: Problem, recipe: dict[str, Any]):

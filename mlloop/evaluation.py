@@ -42,7 +42,7 @@ def all_metrics(statement: Problem, held: Held) -> list[dict[str, Any]]:
     """Every metric of the task that can be measured: name, label, unit, value, low, high, n."""
     measured = []
     for metric in metrics.METRICS.values():
-        if metric.task != statement.task.kind:
+        if metric.task != statement.task.kind or not (metric.is_usual or metric.name == statement.success.metric):
             continue
         try:
             estimate = _of_metric(held.fold, metric.name)
@@ -263,6 +263,7 @@ def hold(
     champion=None,
     since: str | None = None,
     judges: Sequence[Judge] = (),
+    cut: float | None = None,
 ) -> Held:
     """The holdout rows with the predictions of the model, rules, chance and champion.
 
@@ -275,6 +276,8 @@ def hold(
         ISO; only what is later.
     judges : sequence of Judge
         The models that predict in place of `model`, each the rows of its block.
+    cut : float, optional
+        The threshold that the folds chose, where a metric of classes needs one and money gives none.
     """  # fmt: skip
     tables, windows = features["tables"], features.get("windows")
     if statement.task.kind == "recommendation":
@@ -292,10 +295,10 @@ def hold(
     holdout, time = holdout.sort_values(order, ignore_index=True), statement.time.column
     later = lambda rows: rows[rows[time] >= pd.Timestamp(since)].reset_index(drop=True) if since and time else rows
     if not judges:
-        return held_rows(statement, model, train, later(holdout), features["features"], champion, seed, left_out)
+        return held_rows(statement, model, train, later(holdout), features["features"], champion, seed, left_out, cut)
     parts = parts_of(statement, train, holdout, features["features"], judges)
     parts = [Part(part.model, part.train, later(part.rows), part.block) for part in parts]
-    return held_parts(statement, parts, train, features["features"], champion, seed, left_out)
+    return held_parts(statement, parts, train, features["features"], champion, seed, left_out, cut)
 
 # %% ../nbs/21_evaluation.ipynb #809e0089
 def parts_of(
@@ -318,8 +321,9 @@ def parts_of(
 
 # %% ../nbs/21_evaluation.ipynb #d018be13
 def against_champion(
-    statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0, judges: Sequence[Judge] = ()
-) -> dict[str, Any]:
+    statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0,
+    judges: Sequence[Judge] = (), cut: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The gain over the champion on rows neither has learnt: said, digest, since, n, gain, more_worth, champion's metric.
 
     `over_rule` is the champion's gain over the best rule on these rows.
@@ -335,7 +339,7 @@ def against_champion(
         learnt = f"until {champion.until[:10]}" if champion.until else "until an unknown moment"
         return comparison | {"said": f"{sentence} It has learnt {learnt}: no holdout row is new to it."}
     try:
-        held = hold(statement, features, read, model, seed, champion.model, since or None, judges)
+        held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut)
     except (DataError, KeyError, ValueError) as error:
         return comparison | {"said": f"{sentence} It cannot predict these rows: {str(error).splitlines()[0]}"}
     rows = contenders(held)
@@ -497,8 +501,8 @@ def _refit_sentence(refit: dict[str, Any] | None) -> str:
     )
 
 # %% ../nbs/21_evaluation.ipynb #bacfc54b
-def judge(statement: Problem, held: Held) -> dict[str, Any]:
-    """All figures of the holdout period but the champion's and the latency, in JSON's types."""
+def judge(statement: Problem, held: Held, cut: float | None = None) -> dict[str, Any]:
+    """All figures of the holdout period but the champion's and the latency, in JSON's types; `cut` as in `hold`."""
     rows = contenders(held)
     best = best_simple(statement, rows)
     figures: dict[str, Any] = {
@@ -508,7 +512,7 @@ def judge(statement: Problem, held: Held) -> dict[str, Any]:
         "best_rule": best,
     }
     if statement.task.kind == "classification":
-        threshold = baselines.decision_threshold(statement)
+        threshold = baselines.decision_threshold(statement, of_folds=cut)
         figures["threshold"] = {"value": threshold.value, "source": threshold.source}
     figures["slices"] = slice_figures(statement, held)
     figures["slices_missing"] = [name for name in statement.success.slices if name not in held.slices]

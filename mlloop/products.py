@@ -135,12 +135,13 @@ class Windows(Part):
 
 
 class Recipe(Part):
-    """An untrained estimator: a candidate with its hyperparameters."""
+    """An untrained estimator: a candidate with its hyperparameters; `cut`: the threshold of its folds, if it needed one."""
 
     name: str
     params: dict[str, JsonValue]
     seed: int
     digest: str
+    cut: Number = None
 
 
 class Registered(Part):
@@ -406,6 +407,7 @@ class Features(Product):
     changed_by_the_future: list[str]
     unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
     row_cleaning: list[dict[str, JsonValue]] = []
+    cheap: Estimate | None = None
 
 
 class Trained(Part):
@@ -434,10 +436,11 @@ class Trial(Part):
 
 
 class Chosen(Part):
-    """The candidate that goes on to building."""
+    """The candidate that goes on to building; `cut`: the threshold at which its metric was best in the folds."""
 
     name: str
     params: dict[str, JsonValue]
+    cut: Number = None
 
 
 class Exploration(Product):

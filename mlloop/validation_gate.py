@@ -6,7 +6,7 @@
 __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', 'better_than_rule', 'better_than_champion',
            'no_group_left_behind', 'quick_enough', 'is_reproducible', 'released_as_judged', 'owners_word',
            'stated_by_a_person', 'decide', 'attainable', 'reproduce_in_fresh_process', 'answer', 'is_same', 'headline',
-           'reasons', 'contest_title', 'losers']
+           'reasons', 'contest_title', 'unlike_the_folds', 'losers']
 
 # %% ../nbs/22_validation_gate.ipynb #bd2e387c
 import math
@@ -483,6 +483,24 @@ def contest_title(figures: dict[str, Any], statement: Problem) -> str:
         return title
     rule = figures["contenders"][figures["best_rule"]]
     return f"{title}, the best rule '{rule['name']}' {number(rule['metric']['value'])}"
+
+# %% ../nbs/22_validation_gate.ipynb #76fb0ece
+def unlike_the_folds(exploration: Exploration, figures: dict[str, Any], statement: Problem) -> str:
+    """A sentence where the figures of holdout and folds lie outside each other's interval; '' where they do not."""
+    before = next(one for one in exploration.candidates if one.name == exploration.chosen.name)
+    main = figures.get("main")
+    if main is None or not is_figure(main) or before.mean is None or before.low is None or before.high is None:
+        return ""
+    if before.low <= main["value"] <= before.high or main["low"] <= before.mean <= main["high"]:
+        return ""
+    label, better = metrics.metric(statement.success.metric).label, metrics.metric(statement.success.metric)
+    way = "better" if better.gain(main["value"], before.mean) > 0 else "worse"
+    return (
+        f"\n\n**The figures of two stages differ.** In the folds the recipe gave {label} {number(before.mean)} "
+        f"[{number(before.low)}, {number(before.high)}], on the holdout period {number(main['value'])} "
+        f"[{number(main['low'])}, {number(main['high'])}], which is {way}: the newest period is unlike the earlier "
+        "ones, or one of the figures is wrong."
+    )
 
 # %% ../nbs/22_validation_gate.ipynb #05cff561
 def losers(exploration: Exploration):

@@ -12,8 +12,9 @@ import protocol
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from mlloop.core import metrics
 from mlloop.core.errors import DataError, ModelError
-from mlloop.models import candidates
+from mlloop.models import candidates, onnx_export
 from mlloop.models.hybrid import Hybrid
 from mlloop.models.perceptron import PerceptronClassifier, PerceptronRegressor
 from mlloop.models.recommenders import EASE, ItemKNN, Popularity, Recommender
@@ -309,3 +310,18 @@ def test_one_command_tunes_and_judges_and_says_what_it_found(tmp_path):
     assert set(found) == {"EASE", "popularity"} and set(found["EASE"]["params"]) == {"l2"}
     again = protocol.evaluate(EASE(**found["EASE"]["params"]), prefix)
     assert again.ndcg.value == found["EASE"]["ndcg"] and again.hit_rate.low == found["EASE"]["hr_low"]
+
+
+@pytest.mark.parametrize("metric", ["mae", "mape", "rmse", "rmsle", "poisson_deviance", "pinball_10", "pinball_90"])
+def test_each_objective_is_better_by_its_metric_than_squared_error_and_goes_out_as_onnx(metric):
+    rng = np.random.default_rng(1)
+    x = rng.uniform(0, 3, (1500, 1))
+    y = np.where(rng.random(1500) < 0.5, 0.0, rng.gamma(0.5, 2 * np.exp(x[:, 0]))) + (1.0 if metric == "mape" else 0.0)
+    X, task = pd.DataFrame(x, columns=["x"]), Tabular(kind="regression", table="rows", target="y")
+    fitted = lambda **more: candidates.build("lightgbm", task, 0, more).fit(X[:1000], y[:1000])
+    model, plain = fitted(**candidates.objective_of(metric)), fitted()
+    figure = lambda one: metrics.measure(metric, y[1000:], one.predict(X[1000:]))
+    assert metrics.metric(metric).gain(figure(model), figure(plain)) >= 0
+    session = onnx_export.Session(onnx_export.convert(model, {"x": onnx_export.NUMBER}), {"x": onnx_export.NUMBER})
+    answered = session.scores_of_columns({"x": X["x"].tolist()}, len(X))
+    np.testing.assert_allclose(np.asarray(answered).ravel(), model.predict(X), rtol=1e-5)  # sums of trees in 32 bits

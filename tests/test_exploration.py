@@ -7,6 +7,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from mlloop import exploration
+from mlloop.core import metrics
 from mlloop.core.errors import ModelError
 from mlloop.core.metrics import Estimate
 from mlloop.data import loan_example
@@ -72,14 +73,26 @@ def test_a_plainer_candidate_is_taken_only_within_one_standard_error():
             {},
             [],
             [],
-            Estimate(0, 0, 0, 9),
+            Estimate(figure, 0, 0, 9),
             Estimate(behind, behind - half, behind + half, 9),
         )
 
+    figure = 1000.0
     best = line("network", 6, 0.0, 0.0)
     # an interval of +-1.96 has a standard error of 1 (normal distribution)
     assert exploration.choose([best, line("line", 1, 0.9, 1.96)]) == "line"
     assert exploration.choose([best, line("line", 1, 1.1, 1.96)]) == "network"
+    assert exploration.choose([best, line("line", 1, 9.0, 196.0)]) == "line"
+    # folds so uneven that one standard error is a tenth of the figure: behind by 1 % at most
+    assert exploration.choose([best, line("line", 1, 11.0, 196.0)]) == "network"
+
+
+@pytest.mark.parametrize(("gave", "warns"), [(220.0, True), (400.0, False), (440.0, False), (None, False)])
+def test_a_figure_clearly_worse_than_the_need_gates_on_the_same_folds_says_so(gave, warns):
+    selected = Estimate(414.0, 400.0, 428.0, 9)
+    told = exploration.unlike({"value": gave, "low": 210.0, "high": 230.0}, selected, metrics.metric("mae"))
+    assert ("better by 194" in told) == warns and bool(told) == warns
+    assert exploration.unlike(None, selected, metrics.metric("mae")) == ""
 
 
 def test_a_candidate_of_ones_own_takes_part():

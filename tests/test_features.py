@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlloop import features
+from mlloop.comparison import baselines
 from mlloop.data import feature_registry, loan_example
 from mlloop.problem import Problem
 
@@ -113,6 +114,22 @@ def test_a_target_of_the_past_is_used_only_after_its_delay():
     assert found["before_days_since"].tolist()[1:] == [3, 7]
     assert found["before_target_mean"].isna().tolist() == [True, True, False]
     assert found["before_target_mean"].iloc[2] == 6.0  # both 4 and 8 were known by day 10
+
+
+@pytest.mark.parametrize("delay", [0, 2, 9])
+def test_the_target_of_last_week_is_the_seasonal_rules_and_known_in_time(delay):
+    rng = np.random.default_rng(delay)
+    hours = np.sort(rng.choice(24 * 40, 600, replace=False))
+    frame = pd.DataFrame({"day": BEGIN + pd.to_timedelta(hours, unit="h"), "paid": rng.normal(size=600).round(3)})
+    frame = frame.assign(id=[f"r{n}" for n in range(600)], amount=1.0, town="x")
+    statement = loans(label_delay_days=delay)
+    alone = statement.model_copy(update={"task": statement.task.model_copy(update={"entity": None})})
+    made = features.row_features(alone, ibis.duckdb.connect().create_table("t", frame))
+    found = made.tables["rows"].order_by("day").to_pandas()
+    rule = baselines.seasonal_values(frame["paid"].to_numpy(), frame["day"], None, delay)
+    assert np.isfinite(rule).sum() > 200
+    np.testing.assert_allclose(found["before_target_week"].to_numpy(float), rule)
+    assert "before_target_week" in made.features
 
 
 def test_figures_of_a_small_shop_as_counted_by_hand():

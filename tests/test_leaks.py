@@ -298,6 +298,9 @@ def test_a_candidate_is_fitted_to_what_it_is_judged_by():
         number.model_copy(update={"success": problem.Success(metric=metric, threshold=1.0)}),
     )
     assert suited("mae") == {"objective": "l1"} and suited("rmse") == {"objective": "l2"}
+    assert suited("mape") == {"objective": "mape"} and suited("pinball_90") == {"objective": "quantile", "alpha": 0.9}
+    assert suited("poisson_deviance") == {"objective": "poisson"} and suited("rmsle") == {"objective": "tweedie"}
+    assert baselines.cheap_model("regression", "mape").objective == "mape"
 
 
 def test_what_came_before_is_no_count_of_rows_where_rows_belong_to_nobody():

@@ -393,6 +393,33 @@ def test_what_the_table_says_of_a_metric_is_true_of_its_figure(one):
 
 def test_the_table_serves_statements_and_pages_alike():
     assert metric_table.targets("classification") == [
-        "roc_auc", "average_precision", "accuracy", "f1", "log_loss", "brier",
+        "roc_auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "log_loss", "brier",
     ]  # fmt: skip
     assert metric_table.title("a_new_one") == "a new one" and metric_table.meaning("a_new_one") == ""
+
+
+def test_the_metrics_of_counts_and_quantiles_are_those_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    y = rng.poisson(4.0, 400).astype(float)
+    s = np.maximum(y + rng.normal(0, 2, 400), 0.1)
+    by_scikit_learn = {
+        "rmsle": sk.root_mean_squared_log_error(y, s),
+        "poisson_deviance": sk.mean_poisson_deviance(y, s),
+        "pinball_10": sk.mean_pinball_loss(y, s, alpha=0.1),
+        "pinball_90": sk.mean_pinball_loss(y, s, alpha=0.9),
+    }
+    assert {name: metrics.measure(name, y, s) for name in by_scikit_learn} == pytest.approx(by_scikit_learn)
+    for name in ("rmsle", "poisson_deviance"):
+        with pytest.raises(DataError, match="negative in 1 rows"):
+            metrics.measure(name, np.r_[y, -1.0], np.r_[s, 1.0])
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn_and_best_at_the_score_that_is_proposed():
+    rng = np.random.default_rng(4)
+    s = rng.beta(1, 6, 600)
+    y = (rng.random(600) < s).astype(float)
+    found = metrics.measure("balanced_accuracy", y, s, 0.2)
+    assert found == pytest.approx(sk.balanced_accuracy_score(y, s >= 0.2))
+    best = metrics.best_cut("balanced_accuracy", y, s)
+    tried = [sk.balanced_accuracy_score(y, s >= cut) for cut in s]
+    assert metrics.measure("balanced_accuracy", y, s, best) == pytest.approx(max(tried)) and best < 0.5

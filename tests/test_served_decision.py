@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from production import FEATURES, Production
 
-from mlloop import serving
+from mlloop import exploration, serving
 from mlloop.comparison import holdout
 from mlloop.core import metric_table
 from mlloop.loop.counterfactual import Counterfactual
@@ -133,3 +134,42 @@ def test_champion_and_canary_decide_from_their_own_thresholds(made):
     assert found == {("champion", 0.5, "money"), ("canary", 0.13, "money")}
     assert all(one["prediction"] == int(one["score"] >= one["threshold"]) for one in answers)
     assert not any("threshold" in record for record in records)  # the log names the release, which holds it
+
+
+def test_where_f1_asks_and_money_does_not_the_threshold_of_the_folds_is_judged_and_served(made):
+    statement, rows, cut = priced(made, "f1"), made.held_rows, 0.31
+    held = holdout.held_rows(statement, made.fitted, made.train_rows, rows, FEATURES, cut=cut)
+    prepared = preparation.prepare(made.settings, statement, {**made.saved, "recipe": {"cut": cut}}, rows, FEATURES)
+    release = releases.load(prepared.path, prepared.digest)
+    answered, _ = serving.score_table(serving.Pair(release), rows[["id", *FEATURES]])
+    assert release.threshold == {"value": cut, "source": "metric"}
+    assert held.fold.figure("model").value == pytest.approx(sk.f1_score(held.fold.y, answered["prediction"]))
+    money = priced(made, "f1", true_positive=87, false_positive=-13)
+    prepared = preparation.prepare(made.settings, money, {**made.saved, "recipe": {"cut": cut}}, rows, FEATURES)
+    assert releases.load(prepared.path, prepared.digest).threshold["source"] == "money"
+
+
+def test_the_threshold_of_the_folds_is_where_f1_is_best_and_weighs_no_class(made):
+    rows = made.train_rows
+    folds = [(np.arange(start), np.arange(start, start + 200)) for start in (400, 600)]
+    judge = exploration.RowsJudge(
+        priced(made, "f1"),
+        rows[FEATURES],
+        rows["repaid"].to_numpy(float),
+        folds,
+        None,
+        {"small": -rows["amount"].to_numpy()},
+    )
+    candidate = candidates.CANDIDATES["lightgbm"]
+    trial = exploration.Trial({"n_estimators": 20}, [0.5, 0.5], False)
+    found = next(c for c in exploration.compared(judge, {"lightgbm": (candidate, [trial])}) if c.kind == "model")
+    fitted = [
+        candidate.make(made.loan.task, 0, n_estimators=20).fit(rows[FEATURES][: len(a)], judge.y[a]) for a, _ in folds
+    ]
+    scores = np.concatenate(
+        [m.predict_proba(rows[FEATURES].iloc[b])[:, 1] for m, (_, b) in zip(fitted, folds, strict=True)]
+    )
+    y = np.concatenate([judge.y[b] for _, b in folds])
+    assert sk.f1_score(y, scores >= found.cut) == pytest.approx(max(sk.f1_score(y, scores >= cut) for cut in scores))
+    assert found.cut < 0.5
+    assert exploration.best_threshold(priced(made, "f1", true_positive=1, false_positive=-1), [], "lightgbm") is None

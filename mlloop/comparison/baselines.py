@@ -6,23 +6,24 @@
 __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MAX_GROUPING', 'FEWEST_PER_GROUP', 'MODEL', 'FEWEST', 'MANY_ITEMS', 'POPULAR',
            'USERS_AT_ONCE', 'usable_columns', 'encode_columns', 'rule_scores', 'last_values', 'hour_keys',
            'seasonal_values', 'is_calendar', 'together_codes', 'drawn_parts', 'Rows', 'target_values', 'prepare_rows',
-           'cheap_model', 'one_split', 'two_splits', 'predict_scores', 'group_average', 'best_category', 'line_in_one',
-           'statistics_of', 'tuning_rows', 'statistic_scores', 'Contender', 'tabular_contenders', 'fold_scores',
-           'calibrated_scores', 'Threshold', 'decision_threshold', 'Prediction', 'make_prediction', 'fold_positions',
-           'is_too_few', 'split_by_digest', 'BoughtBefore', 'recommendation_contenders', 'relevant_items',
-           'user_metrics']
+           'typical_of', 'cheap_model', 'one_split', 'two_splits', 'predict_scores', 'group_average', 'best_category',
+           'line_in_one', 'statistics_of', 'tuning_rows', 'statistic_scores', 'Contender', 'tabular_contenders',
+           'fold_scores', 'calibrated_scores', 'Threshold', 'decision_threshold', 'Prediction', 'make_prediction',
+           'fold_positions', 'is_too_few', 'split_by_digest', 'BoughtBefore', 'recommendation_contenders',
+           'relevant_items', 'user_metrics']
 
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..core import extensions, metrics
+from ..core import extensions, metric_table, metrics
 from ..data import dependence
-from ..models import recommenders
+from ..models import candidates, recommenders
 from ..core.errors import DataError, ProblemError
 from ..problem import Problem, Rule
 
@@ -287,6 +288,15 @@ def prepare_rows(statement: Problem, rows: pd.DataFrame, suspects=()) -> Rows:
         X, y, scores, last, times, groups, task.kind, statement.success.metric, left_out, seasonal, together, calendar
     )
 
+# %% ../../nbs/comparison/baselines.ipynb #7d278248
+def typical_of(metric: str):
+    """The function of an array that gives the one number which is best by `metric`."""
+    if metric in metric_table.LEVELS:
+        return partial(np.quantile, q=metric_table.LEVELS[metric])
+    if metric == "rmsle":
+        return lambda y: float(np.expm1(np.mean(np.log1p(np.maximum(y, 0.0)))))
+    return np.median if metric in ("mae", "mape") else np.mean
+
 # %% ../../nbs/comparison/baselines.ipynb #62553162
 MAX_TRAINING_ROWS = 20_000
 
@@ -301,7 +311,7 @@ def cheap_model(kind: str, metric: str, seed: int = 0):
     )  # fmt: skip
     if kind == "classification":
         return LGBMClassifier(**params)
-    return LGBMRegressor(objective="l1" if metric in ("mae", "mape") else "l2", **params)
+    return LGBMRegressor(**candidates.objective_of(metric), **params)
 
 # %% ../../nbs/comparison/baselines.ipynb #ea9af342
 def one_split(kind: str, metric: str, seed: int = 0):
@@ -398,7 +408,7 @@ def statistics_of(rows: Rows) -> dict[str, tuple[str, Any]]:
 
 
 def _average(rows: Rows):
-    return np.mean if rows.kind == "classification" or rows.metric in ("rmse", "r2") else np.median
+    return np.mean if rows.kind == "classification" else typical_of(rows.metric)
 
 
 def _of_history(which: str):
@@ -537,7 +547,7 @@ class Threshold:
 
 
 def decision_threshold(
-    statement: Problem, y_tuning=None, tuning=None, is_model: bool = True
+    statement: Problem, y_tuning=None, tuning=None, is_model: bool = True, of_folds: float | None = None
 ) -> Threshold:
     """The score from which a row counts as positive: in money, in accuracy and F1, and in what is served.
 
@@ -547,6 +557,8 @@ def decision_threshold(
         Labels and scores of rows that are not judged. None: the scores are probabilities and are taken as they are.
     is_model : bool
         Whether the scores are probabilities, though perhaps inaccurate; a rule's need not be.
+    of_folds : float, optional
+        The score at which the metric was best in the folds, see `exploration.best_threshold`.
     """
     name, money = statement.success.metric, statement.money
     if statement.task.kind == "classification" and metrics.is_decided_by(money):
@@ -554,9 +566,9 @@ def decision_threshold(
             return Threshold(metrics.breakeven(money), "money")
         pays_from = metrics.paying_threshold if is_model else metrics.best_threshold
         return Threshold(pays_from(y_tuning, tuning, money), "money")
-    if name in ("accuracy", "f1") and tuning is not None:
+    if name in metric_table.OF_CLASSES and tuning is not None:
         return Threshold(metrics.best_cut(name, y_tuning, tuning), "metric")
-    return Threshold(0.5, "default")
+    return Threshold(0.5, "default") if of_folds is None else Threshold(of_folds, "metric")
 
 # %% ../../nbs/comparison/baselines.ipynb #7a352724
 @dataclass(frozen=True)

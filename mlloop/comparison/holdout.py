@@ -86,6 +86,7 @@ def held_rows(
     champion=None,
     seed: int = 0,
     left_out=(),
+    cut: float | None = None,
 ) -> Held:
     """The holdout rows of a tabular problem with the predictions of the model, the rules, chance and the champion.
 
@@ -101,7 +102,7 @@ def held_rows(
     DataError
         The holdout period has no rows.
     """
-    return held_parts(statement, [Part(model, train, holdout)], train, features, champion, seed, left_out)
+    return held_parts(statement, [Part(model, train, holdout)], train, features, champion, seed, left_out, cut)
 
 # %% ../../nbs/comparison/holdout.ipynb #9dd7f4e3
 def held_parts(
@@ -112,6 +113,7 @@ def held_parts(
     champion=None,
     seed: int = 0,
     left_out=(),
+    cut: float | None = None,
 ) -> Held:
     """The rows of several parts together, each predicted by its own model; other parameters as in `held_rows`.
 
@@ -121,12 +123,14 @@ def held_parts(
         Where numbers are cut into slices.
     left_out : iterable of str
         Columns that leak: the simple rules do without them, as the model does.
+    cut : float, optional
+        The model's threshold that the folds chose, where money gives none.
     """
     task: Any = statement.task
     parts = [part for part in parts if len(part.rows)]
     if not parts:
         raise DataError("the holdout period has no rows", "time.holdout_days", "Widen it, then: mlloop run")
-    each = [_predictions_of(statement, part, features, champion, seed + i) for i, part in enumerate(parts)]
+    each = [_predictions_of(statement, part, features, champion, seed + i, cut) for i, part in enumerate(parts)]
     simple = _shared([simple_rules(statement, part, left_out, seed) for part in parts])
     each = [scored | some for scored, (_, some) in zip(each, simple, strict=True)]
     contenders = [MODEL, *(Contender(rule.name, "rule", rule.meaning) for rule in statement.rules)]
@@ -144,13 +148,15 @@ def held_parts(
     return Held(contenders, fold, predictions, row_slices(rows, train, success.slices), rows[features], rows, block)
 
 # %% ../../nbs/comparison/holdout.ipynb #c5bd564e
-def _predictions_of(statement: Problem, part: Part, features: list[str], champion, seed: int) -> dict[str, Prediction]:
+def _predictions_of(
+    statement: Problem, part: Part, features: list[str], champion, seed: int, cut: float | None = None
+) -> dict[str, Prediction]:
     task: Any = statement.task
     y_train, y = (
         baselines.target_values(part.train[task.target], task),
         baselines.target_values(part.rows[task.target], task),
     )
-    predictions = {MODEL.name: _of_model(statement, scores_of(part.model, part.rows[features], 1), y)}
+    predictions = {MODEL.name: _of_model(statement, scores_of(part.model, part.rows[features], 1), y, cut)}
     for rule in statement.rules:
         column = f"rule_{rule.name}"
         scores = [
@@ -160,7 +166,7 @@ def _predictions_of(statement: Problem, part: Part, features: list[str], champio
     for contender, (on_train, on_held) in _simple(statement, y_train, len(y), seed).items():
         predictions[contender.name] = baselines.make_prediction(statement, y_train, on_train, y, on_held)
     if champion is not None:
-        predictions[CHAMPION.name] = _of_model(statement, scores_of(champion, part.rows[features], 1), y)
+        predictions[CHAMPION.name] = _of_model(statement, scores_of(champion, part.rows[features], 1), y, cut)
     return predictions
 
 # %% ../../nbs/comparison/holdout.ipynb #2f1236bb
@@ -211,7 +217,8 @@ def _together(parts: list[Prediction]) -> Prediction:
 def _simple(
     statement: Problem, y_train: np.ndarray, n: int, seed: int
 ) -> dict[Contender, tuple[np.ndarray, np.ndarray]]:
-    usual = (np.median if statement.success.metric in ("mae", "mape") else np.mean)(y_train)
+    is_class = statement.task.kind == "classification"
+    usual = np.mean(y_train) if is_class else baselines.typical_of(statement.success.metric)(y_train)
     rng = np.random.default_rng(seed)
     chance = (rng.random(len(y_train)), rng.random(n))
     if statement.task.kind == "regression":
@@ -219,10 +226,10 @@ def _simple(
     return {CONSTANT: (np.full(len(y_train), usual), np.full(n, usual)), CHANCE: chance}
 
 # %% ../../nbs/comparison/holdout.ipynb #91e1ef93
-def _of_model(statement: Problem, scores: np.ndarray, y: np.ndarray) -> Prediction:
+def _of_model(statement: Problem, scores: np.ndarray, y: np.ndarray, of_folds: float | None = None) -> Prediction:
     if statement.task.kind == "regression":
         return Prediction(scores, 0.0, metrics.worth_of_errors(y, scores, statement.money))
-    cut = baselines.decision_threshold(statement).value
+    cut = baselines.decision_threshold(statement, of_folds=of_folds).value
     return Prediction(scores, cut, metrics.worth_of_decisions(y, scores, cut, statement.money))
 
 # %% ../../nbs/comparison/holdout.ipynb #38eaece5

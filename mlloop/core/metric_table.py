@@ -32,6 +32,8 @@ class Metric:
         '' for a pure number, 'target' for the unit of what is predicted.
     has_target : bool
         Whether a problem statement may ask for it (success.metric).
+    is_usual : bool
+        Whether it is shown where the statement does not ask for it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Metric:
     high: float = 1.0
     unit: str = ""
     has_target: bool = True
+    is_usual: bool = True
 
     def gain(self, ours: float, theirs: float) -> float:
         """How much better `ours` is than `theirs`; positive is better, whichever way the metric runs."""
@@ -79,6 +82,14 @@ METRICS = {
             "precision averaged over the ranking: 1 is perfect, guessing gives the share of positives",
         ),
         Metric("accuracy", "accuracy", CLASSIFICATION, UP, "the share of correct predictions"),
+        Metric(
+            "balanced_accuracy",
+            "balanced accuracy",
+            CLASSIFICATION,
+            UP,
+            "the mean of the shares of positives and of negatives that are found: 0.5 is guessing, 1 is perfect",
+            is_usual=False,
+        ),
         Metric(
             "f1",
             "F1",
@@ -144,6 +155,44 @@ METRICS = {
             high=math.inf,
         ),
         Metric(
+            "rmsle",
+            "root mean squared logarithmic error",
+            REGRESSION,
+            DOWN,
+            "the average error of a prediction in logarithms of 1 + the value, so that factors count, not differences",
+            high=math.inf,
+            is_usual=False,
+        ),
+        Metric(
+            "poisson_deviance",
+            "mean Poisson deviance",
+            REGRESSION,
+            DOWN,
+            "how unlikely the counts are under the predictions: 0 is perfect",
+            high=math.inf,
+            is_usual=False,
+        ),
+        Metric(
+            "pinball_10",
+            "pinball loss at 10 %",
+            REGRESSION,
+            DOWN,
+            "the error of a prediction below which one value in ten should lie",
+            high=math.inf,
+            unit="target",
+            is_usual=False,
+        ),
+        Metric(
+            "pinball_90",
+            "pinball loss at 90 %",
+            REGRESSION,
+            DOWN,
+            "the error of a prediction below which nine values in ten should lie",
+            high=math.inf,
+            unit="target",
+            is_usual=False,
+        ),
+        Metric(
             "ndcg",
             "NDCG",
             RECOMMENDATION,
@@ -161,6 +210,10 @@ METRICS = {
         ),
     )
 }
+
+
+LEVELS = {"pinball_10": 0.1, "pinball_90": 0.9}  # the share of the values that should lie below a prediction
+OF_CLASSES = ("accuracy", "balanced_accuracy", "f1")  # they judge classes, for which there has to be a threshold
 
 
 def metric(name: str) -> Metric:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mlloop.core.errors import DataError, UsageError
+from mlloop.core.metric_table import LEVELS
 from mlloop.core.metric_table import METRICS as METRICS
 from mlloop.core.metric_table import Metric as Metric
 from mlloop.core.metric_table import metric, of_task
@@ -218,6 +219,8 @@ def _checked(name: str, y_true: ArrayLike, y_score: ArrayLike) -> tuple[np.ndarr
             )
     if known.task == "classification":
         _check_classes(name, y, s)
+    elif name in ("rmsle", "poisson_deviance") and (y < 0).any():
+        raise DataError(f"the target is negative in {(y < 0).sum()} rows, where it means nothing", name, OTHER)
     elif name == "mape" and (y == 0).any():
         raise DataError(f"the target is 0 in {(y == 0).sum()} rows, where a percentage means nothing", name, OTHER)
     elif name == "r2" and (y == y[0]).all():
@@ -232,7 +235,7 @@ def _check_classes(name: str, y: np.ndarray, s: np.ndarray) -> None:
             name,
             "Write the class to be predicted as 1 and the others as 0",
         )
-    if name in ("roc_auc", "average_precision", "f1") and len(np.unique(y)) == 1:
+    if name in ("roc_auc", "average_precision", "f1", "balanced_accuracy") and len(np.unique(y)) == 1:
         raise DataError(f"needs both classes, all {len(y)} rows are of class {y[0]:.0f}", name, WIDER)
     if name in PROBABILITIES and ((s < 0) | (s > 1)).any():
         raise DataError(
@@ -250,8 +253,14 @@ def _weighted(name: str, y: np.ndarray, s: np.ndarray, threshold: float = 0.5) -
         hit = s >= threshold
         true_positive, wrong = (hit & (y == 1)).astype(float), (hit != (y == 1)).astype(float)
         return lambda w: _ratio(2 * (w @ true_positive), 2 * (w @ true_positive) + w @ wrong)
+    if name == "balanced_accuracy":
+        right, positive = ((s >= threshold) == (y == 1)).astype(float), (y == 1).astype(float)
+        found = lambda w, of: _ratio(w @ (right * of), w @ of)
+        return lambda w: (found(w, positive) + found(w, 1 - positive)) / 2
     if name == "ece":
         return _calibration_error(y, s)
+    if name == "rmsle":
+        return _squared("rmse", np.log1p(y), np.log1p(np.maximum(s, 0.0)))
     if name in ("rmse", "r2"):
         return _squared(name, y, s)
     return mean_of(_values(name, y, s, threshold))
@@ -270,6 +279,11 @@ def _values(name: str, y: np.ndarray, s: np.ndarray, threshold: float) -> np.nda
         return -np.log(np.where(y == 1, p, 1 - p))
     if name == "brier":
         return (s - y) ** 2
+    if name == "poisson_deviance":
+        mean = np.maximum(s, TINY)
+        return 2 * (np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / mean), 0.0) - y + mean)
+    if name in LEVELS:
+        return np.maximum(LEVELS[name] * (y - s), (LEVELS[name] - 1) * (y - s))
     return np.abs(y - s) / np.abs(y) if name == "mape" else np.abs(y - s)
 
 
@@ -701,13 +715,15 @@ def paying_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> flo
 
 
 def best_cut(name: str, y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """The score from which accuracy or F1 (`name`) is best on these rows: rows of training folds, never of the test."""
+    """The score from which a metric of classes (`name`) is best on these rows: of training folds, never of the test."""
     y, s = _checked("accuracy", y_true, y_score)
     order = np.argsort(-s, kind="stable")
     ranked, found = s[order], np.r_[0.0, np.cumsum(y[order])]
     shown = np.arange(len(y) + 1)
     right = found + (len(y) - y.sum()) - (shown - found)
     figure = right if name == "accuracy" else _ratio(2 * found, shown + y.sum())
+    if name == "balanced_accuracy":
+        figure = found / max(y.sum(), 1) + (right - found) / max(len(y) - y.sum(), 1)
     cut = np.r_[0, np.flatnonzero(np.diff(ranked)) + 1, len(ranked)]
     best = cut[np.nanargmax(figure[cut])]
     if best == 0 or best == len(ranked):

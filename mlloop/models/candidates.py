@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'NUMBERS', 'TEXTS', 'BOTH', 'RANKING', 'HISTORY', 'MANY_ROWS', 'FEW', 'Candidate', 'candidate',
-           'candidates_for', 'build', 'recipe', 'from_recipe', 'suggest', 'suited', 'encode_params', 'safe_name',
-           'spread', 'ranked', 'linear', 'lightgbm', 'perceptron', 'allowed_repeat_weight', 'random', 'popularity',
-           'item_knn', 'ease', 'content', 'ials', 'hybrid', 'neumf', 'rule_recommender', 'fit_threads',
+           'candidates_for', 'build', 'recipe', 'from_recipe', 'suggest', 'objective_of', 'suited', 'encode_params',
+           'safe_name', 'spread', 'ranked', 'linear', 'lightgbm', 'perceptron', 'allowed_repeat_weight', 'random',
+           'popularity', 'item_knn', 'ease', 'content', 'ials', 'hybrid', 'neumf', 'rule_recommender', 'fit_threads',
            'recommender_types', 'save', 'load', 'fit_weighted']
 
 # %% ../../nbs/models/candidates.ipynb #7ce28215
@@ -27,6 +27,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from ..core import extensions
 from . import serialization
 from ..core.errors import ModelError
+from ..core.metric_table import LEVELS
 from ..problem import Problem, Recommendation, Rule, Tabular, did_you_mean
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
 from ..core.storage import digest_json
@@ -171,12 +172,19 @@ def suggest(trial, space: dict[str, Any]) -> dict[str, Any]:
             drawn[name] = suggest_number(name, allowed["low"], allowed["high"], log=allowed.get("log", False))
     return drawn
 
+# %% ../../nbs/models/candidates.ipynb #4229eaea
+def objective_of(metric: str) -> dict[str, Any]:
+    """LightGBM's objective for a metric of regression, with its level where it is a quantile."""
+    if metric in LEVELS:
+        return {"objective": "quantile", "alpha": LEVELS[metric]}
+    counts = {"rmsle": "tweedie", "poisson_deviance": "poisson"}
+    return {"objective": {"mae": "l1", "mape": "mape", **counts}.get(metric, "l2")}
+
 # %% ../../nbs/models/candidates.ipynb #5345c31b
 def suited(candidate: Candidate, statement: Problem) -> dict[str, Any]:
     """The parameters of a candidate that follow from the statement's metric: an objective that fits it."""
-    if statement.task.kind == "regression" and "objective" in candidate.defaults:
-        return {"objective": "l1" if statement.success.metric in ("mae", "mape") else "l2"}
-    return {}
+    fits = objective_of(statement.success.metric) if statement.task.kind == "regression" else {}
+    return {name: value for name, value in fits.items() if name in candidate.defaults}
 
 # %% ../../nbs/models/candidates.ipynb #6c5ae494
 def encode_params(defaults: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
@@ -255,6 +263,7 @@ def lightgbm(
     min_child_samples=40,
     reg_lambda=1.0,
     objective="l2",
+    alpha=None,
 ):
     """Gradient-boosted trees."""
     from lightgbm import LGBMClassifier, LGBMRegressor
@@ -275,6 +284,7 @@ def lightgbm(
         n_jobs=1,
         verbosity=-1,
         **({"objective": objective} if task.kind == "regression" else {}),
+        **({"alpha": alpha} if alpha is not None else {}),
     )
     return Pipeline([("columns", ranked()), ("model", last)])
 

@@ -261,13 +261,16 @@ def _boosted_shape(operator: Any) -> None:
     operator.outputs[-1].type = DoubleTensorType([None, width])
 
 
+OF_LOGARITHM = ("poisson", "tweedie", "gamma")  # whose trees sum to the logarithm of the prediction
+
+
 def _boosted(scope: Any, operator: Any, container: Any) -> None:
     """LightGBM's trees in 64 bits; onnxmltools' converter rounds thresholds to 32, and rows change sides."""
     model = operator.raw_operator
     dump = model.booster_.dump_model()
     objective, per_round = dump["objective"].split(), dump["num_tree_per_iteration"]
     kind = objective[0]
-    if kind not in ("binary", "multiclass", "regression", "regression_l1", "huber", "quantile"):
+    if kind not in ("binary", "multiclass", "regression", "regression_l1", "huber", "quantile", "mape", *OF_LOGARITHM):
         raise ModelError(f"has objective {kind!r}, which has no converter here", "LightGBM", OTHERWISE)
     if per_round == 1 and dump.get("average_output"):
         raise ModelError("averages its trees, which has no converter here", "LightGBM", OTHERWISE)
@@ -286,7 +289,8 @@ def _boosted(scope: Any, operator: Any, container: Any) -> None:
     elif kind == "multiclass":
         container.add_node("Softmax", raw, out, op_version=13, name=named("Softmax"), axis=1)
     else:
-        container.add_node("Identity", raw, out, op_version=13, name=named("Identity"))
+        last = "Exp" if kind in OF_LOGARITHM else "Identity"
+        container.add_node(last, raw, out, op_version=13, name=named(last))
     if len(operator.outputs) > 1:
         label = operator.outputs[0].full_name
         container.add_node("ArgMax", out, label, op_version=13, name=named("ArgMax"), axis=1, keepdims=0)

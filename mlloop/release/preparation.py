@@ -129,7 +129,7 @@ def prepare(
     Parameters
     ----------
     model : dict
-        name, path and digest, as `training` has them.
+        name, path, digest and recipe, as `training` has them.
     rows : DataFrame
         Real rows to compare on; for recommendation a column user.
     names : list of str
@@ -149,7 +149,7 @@ def prepare(
     from mlloop.models import candidates
 
     storage.sweep(settings.state / "releases")
-    folder = settings.root / model["path"]
+    folder, of_folds = settings.root / model["path"], (model.get("recipe") or {}).get("cut")
     trained = candidates.load(folder, model["digest"])
     card = _first_card(statement, model, calibration)
     if isinstance(statement.task, Recommendation):
@@ -159,7 +159,7 @@ def prepare(
         **_form_of_rows(statement, list(names or []), also, rows, cleaning),
         "entity": statement.task.entity,
         **_classes(trained, statement.task),
-        **threshold_of(statement, baselines.decision_threshold(statement)),
+        **threshold_of(statement, baselines.decision_threshold(statement, of_folds=of_folds)),
     }
     rows = rows.head(PARITY_ROWS)
     try:
