@@ -494,7 +494,7 @@ def unlike(earlier: dict[str, Any] | None, figure: Estimate, metric: metrics.Met
         return ""
     return (
         f"\n\n**The need gate's cheap model gave {in_words(earlier['value'])} on these folds, better by {in_words(ahead)} "
-        f"than what is selected here.** Compare what the two read before you believe either: `mlloop report`."
+        f"than what is selected here.** Compare the features and the losses of both before you trust either: `mlloop report`."
     )
 
 # %% ../nbs/18_exploration.ipynb #c63b150a
