@@ -150,6 +150,8 @@ CLEANING_RULES = (
     "duplicates",
     "near_duplicates",
     "dependency",
+    "sources",
+    "time_form",
     "outliers",
     "returns",
 )

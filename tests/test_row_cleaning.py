@@ -21,6 +21,7 @@ COLUMNS = {
     "share": Column(type="text"),
     "size": Column(type="text"),
     "born": Column(type="text"),
+    "left": Column(type="text"),
     "visits": Column(type="integer"),
     "weight": Column(type="number", decimal=",", thousands="."),
     "at": Column(type="time", format="%d.%m.%Y %H:%M"),
@@ -39,6 +40,7 @@ DECLARED = [
     {"rule": "number", "columns": ["price"]},
     {"rule": "number", "columns": ["share"], "options": {"decimal": ",", "units": {"%": 0.01}}},
     {"rule": "date", "columns": ["born"], "options": {"formats": ["%d/%m/%Y"]}},
+    {"rule": "time_form", "columns": ["left"], "options": {"form": "%-I:%M %p"}},
     {"rule": "fill", "columns": ["visits"], "options": {"by": "median", "flag": True}},
     {"rule": "fill", "columns": ["state"], "options": {"by": "mode"}},
     {"rule": "outliers", "columns": ["price"], "options": {"action": "clip", "k": 1.5}},
@@ -48,7 +50,7 @@ DECLARED = [
     {"rule": "dependency", "columns": ["state"], "options": {"by": ["town"]}},
     {"rule": "duplicates", "columns": []},
 ]
-OF_TABLES = {"dependency", "duplicates", "near_duplicates", "drop_missing", "returns"}
+OF_TABLES = {"dependency", "sources", "duplicates", "near_duplicates", "drop_missing", "returns"}
 
 
 def raw_texts(n=300, seed=4) -> pd.DataFrame:
@@ -63,6 +65,7 @@ def raw_texts(n=300, seed=4) -> pd.DataFrame:
             "share": pick("12%", "0,25", "7,5 %", "1.234,5", "x", None),
             "size": pick("3 beds", "3 bedz", "about 4 beds", "12 beds", None),
             "born": pick("31/03/1980", "1/4/1975", "1980-03-31", "30/02/1990", None),
+            "left": pick("7:10 a.m.", "11:05aDec 1", "Dec 1, 2011 19:30", "7:10 a.m. - 9:40 a.m.", "9:55", None),
             "visits": pick("3", "5.0", "700", "-4", "NA", None),
             "weight": pick("0,805", "1.234,5", "99.000,0", "2", None),
             "at": pick("01.03.2025 10:30", "31.12.2024 00:00", None),

@@ -345,11 +345,66 @@ def test_proposed_rules_repair_injected_errors_with_high_precision(con):
     assert (repaired == truth)[changed].stack().mean() > 0.95 and (repaired != truth).sum().sum() <= 4
 
 
-@pytest.mark.parametrize(("name", "precision", "recall"), [("hospital", 0.95, 0.9), ("beers", 0.99, 0.99)])
+def contradicting(seed=7, entities=60) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Nine sites tell of flights, five of them by copying one that is often wrong: the rows, and the truth."""
+    rng = np.random.default_rng(seed)
+    clock = lambda at: f"{at // 60 % 12 or 12}:{at % 60:02d} {'a' if at < 720 else 'p'}.m."
+    truth = pd.DataFrame(rng.integers(0, 1400, (entities, 2)), columns=["leaves", "lands"])
+    copied = truth.mask(rng.random(truth.shape) < 0.6, truth + 9)
+    rows = []
+    for site in range(9):
+        said = copied if site < 5 else truth.mask(rng.random(truth.shape) < 0.05, truth + 3)
+        told = said.map(clock).mask(rng.random(truth.shape) < 0.15)
+        rows.append(told.assign(portal=f"{'copy' if site < 5 else 'own'} {'abcdefghi'[site]}", flight=[f"F{i}" for i in range(entities)]))
+    return pd.concat(rows, ignore_index=True), truth.map(clock).assign(flight=[f"F{i}" for i in range(entities)])
+
+
+def test_five_copies_of_a_wrong_source_do_not_outvote_four_that_asked_themselves(con):
+    rows, truth = contradicting()
+    table = con.create_table("told", rows.assign(row=range(len(rows))))
+    found = [r for r in suggest_cleaning(table) if r.rule == "sources"]
+    assert [(r.options, r.columns) for r in found] == [({"entity": "flight", "source": "portal"}, ["leaves", "lands"])]
+    settled = clean(table, found)[0].order_by("row").to_pandas()
+    right = rows[["flight"]].merge(truth, on="flight")
+    before, after, right = (frame[["leaves", "lands"]].fillna("") for frame in (rows, settled, right))
+    changed = before != after
+    assert changed.sum().sum() > 60 and (after == right)[changed].stack().mean() > 0.95
+
+
+def test_sources_that_cannot_be_told_apart_change_nothing(con):
+    rows = pd.DataFrame([(f"s{s}", f"e{e}", str(e + 100 * (s < 2))) for s in range(4) for e in range(20)])
+    rows.columns = ["source", "thing", "size"]
+    asked = rule("sources", ["size"], entity="thing", source="source")
+    assert cleaned(con, rows, asked)[1][0].rows == 0
+
+
+@pytest.mark.parametrize("options", [{"entity": "thing", "source": "sauce"}, {"entity": "size", "source": "source"}])
+def test_a_rule_of_sources_that_names_no_such_columns_is_refused(con, options):
+    rows = {"source": ["a"], "thing": ["x"], "size": ["1"]}
+    with pytest.raises(ProblemError, match="Did you mean 'source'|under `entity` and `source` others"):
+        cleaned(con, rows, rule("sources", ["size"], **options))
+
+
+def test_a_form_of_times_that_is_none_is_refused(con):
+    with pytest.raises(ProblemError, match="%-I"):
+        cleaned(con, {"at": ["7:10"]}, rule("time_form", ["at"], form="hours"))
+
+
+def test_a_panel_of_months_is_no_table_of_contradicting_sources(con):
+    rows = [
+        (f"2025-{m:02d}", f"customer {c}", f"plan {(c + (m > c % 13)) % 7}", f"town {c % 9}")
+        for c in range(40)
+        for m in range(1, 13)
+    ]
+    table = con.create_table("panel", pd.DataFrame(rows, columns=["month", "customer", "plan", "town"]))
+    assert not [r for r in suggest_cleaning(table) if r.rule == "sources"]
+
+
+@pytest.mark.parametrize(("name", "precision", "recall"), [("hospital", 0.95, 0.9), ("beers", 0.99, 0.99), ("flights", 0.93, 0.6)])
 def test_public_dirty_tables_are_repaired(name, precision, recall):
     data = os.environ.get("MLLOOP_TEST_DATA")
     if not data or not Path(data, "dirty", name).is_dir():
-        pytest.skip("name the folder that holds dirty/hospital and dirty/beers by MLLOOP_TEST_DATA")
+        pytest.skip("name the folder that holds dirty/hospital, dirty/beers and dirty/flights by MLLOOP_TEST_DATA")
     import importlib.util
 
     spec = importlib.util.spec_from_file_location(

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['NBSP', 'RULES', 'FIX_STATEMENT', 'MISSING_WORDS', 'FEW', 'NEGATIVE', 'ORDER', 'Step', 'Change', 'Context', 'rule',
            'clean', 'as_view', 'text', 'missing_words', 'finite', 'one_spelling', 'fingerprint', 'spelling', 'misspelt',
-           'nearest', 'value_counts', 'replace', 'recode', 'number', 'date', 'fill', 'drop_missing', 'duplicates',
-           'near_duplicates', 'dependency', 'words', 'shape', 'spill', 'outliers', 'returns', 'standard_rules']
+           'nearest', 'value_counts', 'replace', 'recode', 'number', 'date', 'time_form', 'fill', 'drop_missing',
+           'duplicates', 'near_duplicates', 'dependency', 'sources', 'words', 'shape', 'spill', 'outliers', 'returns',
+           'standard_rules']
 
 # %% ../../nbs/data/cleaning.ipynb #90d25e94
 import datetime as dt
@@ -20,10 +21,12 @@ from typing import Any
 
 import ibis
 import ibis.expr.types as ir
+import pandas as pd
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from ..core.errors import ProblemError
+from . import source_trust, time_forms
 from ..problem import Cleaning, Column, did_you_mean
 
 # %% ../../nbs/data/cleaning.ipynb #fbb71999
@@ -619,6 +622,30 @@ def _iso(form: str) -> tuple[str, str]:
     clock = ":".join(place.get(t, "00") for t in "HMS")
     return pattern, f"{year}-{place['m']}-{place['d']} {clock}"
 
+# %% ../../nbs/data/cleaning.ipynb #c9f8499d
+@rule
+def time_form(
+    table: ir.Table,
+    columns: Sequence[str],
+    context: Context,
+    *,
+    form: str,
+    halves: Sequence[str] = ("a.m.", "p.m."),
+    order: str | None = None,
+) -> Step:
+    """Bring times and dates in text to one `form` (%-I:%M %p); `halves` of the day, `order` 'dmy' or 'mdy' of numbers alone."""
+    known = [t for t in time_forms.tokens(form) if t.startswith("%")]
+    strange = [t for t in known if t not in (*time_forms.PIECES, "%p") or t == "%y"]
+    if strange or not known or len(halves) != 2 or order not in (None, "dmy", "mdy"):
+        raise ProblemError(
+            f"options form {form!r}, halves {list(halves)!r}, order {order!r} are not understood "
+            f"(form: {' '.join(t for t in time_forms.PIECES if t != '%y')} %p; halves: two words; order: dmy or mdy)",
+            "cleaning rule 'time_form'",
+            FIX_STATEMENT,
+        )
+    texts = [c for c in columns if table[c].type().is_string()]
+    return Step(table, {c: time_forms.rewritten(table[c], form, halves, order) for c in texts}, costly=True)
+
 # %% ../../nbs/data/cleaning.ipynb #ef5c7115
 @rule
 def fill(
@@ -768,6 +795,61 @@ def _with_majority(
 # %% ../../nbs/data/cleaning.ipynb #1887bc18
 def _edit_distance(left: ir.Value, right: ir.Value) -> ir.IntegerValue:
     return left.cast("string").levenshtein(right.cast("string"))
+
+# %% ../../nbs/data/cleaning.ipynb #5cafb2d5
+@rule
+def sources(
+    table: ir.Table,
+    columns: Sequence[str],
+    context: Context,
+    *,
+    entity: str | Sequence[str],
+    source: str,
+    sure: float = 0.999,
+) -> Step:
+    """Give the cells of an `entity` the value that its sources speak for, each `source` weighed by its reliability."""
+    keys = [entity] if isinstance(entity, str) else list(entity)
+    absent = [c for c in [*keys, source] if c not in table.columns]
+    if absent or not columns or not keys or {*keys, source} & set(columns):
+        raise ProblemError(
+            f"{absent[0]!r} is not there" + did_you_mean(absent[0], table.columns)
+            if absent
+            else "names the columns to settle, and under `entity` and `source` others",
+            "cleaning rule 'sources'",
+            FIX_STATEMENT,
+        )
+    if not 0.5 < sure < 1:
+        raise ProblemError(
+            f"option sure is {sure!r}, expected above 0.5 and below 1", "cleaning rule 'sources'", FIX_STATEMENT
+        )
+    claims, entities = _claims(context.known(table), keys, source, columns)
+    settled = source_trust.settle(claims, sure)
+    if settled.empty:
+        return Step(table)
+    wide = settled.pivot(index="entity", columns="column", values="value").reset_index()
+    sides = {f"__e{i}": entities[f"e{i}"].loc[wide["entity"]].tolist() for i in range(len(keys))}
+    found = [c for c in columns if c in wide]
+    sides |= {f"__a{i}": wide[c].astype(object).where(wide[c].notna(), None).tolist() for i, c in enumerate(found)}
+    answers = ibis.memtable(sides, schema=dict.fromkeys(sides, "string"))
+    state = table.left_join(answers, [table[k].cast("string") == answers[f"__e{i}"] for i, k in enumerate(keys)])
+    values = {c: ibis.coalesce(state[f"__a{i}"].try_cast(table[c].type()), state[c]) for i, c in enumerate(found)}
+    return Step(state, values, costly=True)
+
+# %% ../../nbs/data/cleaning.ipynb #092ab0c6
+def _claims(
+    known: ir.Table, keys: Sequence[str], source: str, columns: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What each source says of each entity and column, and how often: entity (a number), column, source, value, n; and the entities' keys."""
+    parts = []
+    for column in columns:
+        said = known.filter(ibis.and_(*(known[c].notnull() for c in [*keys, source, column])))
+        named = {f"e{i}": said[k].cast("string") for i, k in enumerate(keys)}
+        counted = said.group_by(**named, source=said[source].cast("string"), value=said[column].cast("string"))
+        parts.append(counted.aggregate(n=lambda t: t.count()).to_pandas().assign(column=column))
+    told = pd.concat(parts, ignore_index=True)
+    names = [f"e{i}" for i in range(len(keys))]
+    told["entity"] = told.groupby(names).ngroup() if len(told) else 0
+    return told[["entity", "column", "source", "value", "n"]], told.drop_duplicates("entity").set_index("entity")[names]
 
 # %% ../../nbs/data/cleaning.ipynb #16eacc34
 @rule

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.formatting import number, percent
+from . import source_trust, time_forms
 from .cleaning import MISSING_WORDS, misspelt
 from ..problem import Cleaning
 
@@ -23,12 +24,15 @@ from ..problem import Cleaning
 MAX_PROFILE_ROWS = 50_000
 
 
-def text_columns(table: ir.Table, limit: int = MAX_PROFILE_ROWS) -> pd.DataFrame:
-    """The text columns of a table (of at most about `limit` rows) as a DataFrame; blank text is missing."""
+def text_columns(table: ir.Table, limit: int = MAX_PROFILE_ROWS, by: str | None = None) -> pd.DataFrame:
+    """The text columns of a table (of at most about `limit` rows) as a DataFrame; blank text is missing.
+
+    With `by` the rows of one value of that column are all in it, or none of them.
+    """
     columns = [c for c in table.columns if table[c].type().is_string()]
     count = table.count().to_pyarrow().as_py()
     if count > limit:
-        row = ibis.literal("").concat(*(table[c].cast("string").fill_null("") for c in table.columns))
+        row = ibis.literal("").concat(*(table[c].cast("string").fill_null("") for c in ([by] if by else table.columns)))
         table = table.filter(row.hexdigest("md5") < f"{int(limit / count * 16**8):08x}")
     data = table.select(*columns).to_pandas() if columns else pd.DataFrame()
     return data.apply(lambda v: v.str.strip().replace("", None).astype(object))
@@ -40,8 +44,9 @@ MISSING_PLACEHOLDERS = (*MISSING_WORDS, "na", "none", "-", "--", "?", "not avail
 def _suggest_missing_words(data: pd.DataFrame) -> Iterator[Cleaning]:
     for column in map(str, data.columns):
         lowered = data[column].dropna().str.lower()
-        words = sorted(set(lowered[lowered.isin(MISSING_PLACEHOLDERS)]))
-        share = lowered.isin(MISSING_PLACEHOLDERS).mean() if len(lowered) else 0.0
+        known = {*MISSING_PLACEHOLDERS, *_words_among_times(data[column].dropna())}
+        words = sorted(set(lowered[lowered.isin(known)]))
+        share = lowered.isin(known).mean() if len(lowered) else 0.0
         if words and share < 0.9:
             yield Cleaning(
                 rule="missing_words",
@@ -49,6 +54,15 @@ def _suggest_missing_words(data: pd.DataFrame) -> Iterator[Cleaning]:
                 options={"words": words},
                 reason=f"{', '.join(words)} in {percent(share)} of the rows",
             )
+
+# %% ../../nbs/data/profiling.ipynb #579cc74d
+def _words_among_times(known: pd.Series) -> set[str]:
+    """Repeated words in a column of which nearly all values hold a clock or a date."""
+    timed = known.str.contains(r"\d:\d\d|\d[-/.]\d{1,2}[-/.]\d")
+    if len(known) < 20 or timed.mean() < 0.8:
+        return set()
+    words = known[~known.str.contains(r"\d")].str.lower().value_counts()
+    return set(words[words >= 3].index)
 
 # %% ../../nbs/data/profiling.ipynb #263a8ba2
 UNITS = [
@@ -121,6 +135,27 @@ def _shape(column: str, known: pd.Series, shares: pd.Series) -> Cleaning:
         reason=f"{percent(len(match) / len(known))} look like {template}",
     )
 
+# %% ../../nbs/data/profiling.ipynb #b7239411
+def _suggest_time_forms(data: pd.DataFrame) -> Iterator[Cleaning]:
+    for column in map(str, data.columns):
+        known = data[column].dropna()
+        found = time_forms.form_of(known)
+        if found is None:
+            continue
+        form, halves, share = found
+        others = known[~known.str.fullmatch(time_forms.as_pattern(form, halves))].drop_duplicates()
+        options: dict = {"form": form}
+        options |= {"halves": list(halves)} if "%p" in form and halves != time_forms.HALVES[0] else {}
+        shown = time_forms.order_of(others)
+        options |= {"order": shown} if shown else {}
+        table = ibis.memtable({"old": others.astype("string")})
+        new = time_forms.rewritten(table["old"], form, halves, options.get("order"))
+        changed = table.mutate(new=new).filter(lambda t: t.old != t.new).order_by("old").to_pandas()
+        if len(changed):
+            first = changed.iloc[0]
+            reason = f"{percent(share)} are written as {form}, others such as {first['old']!r} mean {first['new']!r}"
+            yield Cleaning(rule="time_form", columns=[column], options=options, reason=reason)
+
 # %% ../../nbs/data/profiling.ipynb #a866b07c
 def _suggest_spills(data: pd.DataFrame) -> Iterator[Cleaning]:
     for second in map(str, data.columns):
@@ -151,6 +186,29 @@ def _suggest_spellings(data: pd.DataFrame) -> Iterator[Cleaning]:
             first = next(iter(sorted(wrong)))
             reason = f"{len(wrong)} rare values such as {first!r} are near a frequent one ({wrong[first]!r})"
             yield Cleaning(rule="spelling", columns=[column], options=options, reason=reason)
+
+# %% ../../nbs/data/profiling.ipynb #7fdbe17a
+def _suggest_sources(table: ir.Table, data: pd.DataFrame, limit: int) -> list[Cleaning]:
+    found = _sources_of_a_sample(table, data, limit) if len(data) >= limit * 0.9 else source_trust.find_sources(data)
+    if found is None:
+        return []
+    agree = ", ".join(f"{column} {percent(share)}" for column, share in found.agreement.items())
+    entity = found.entity[0] if len(found.entity) == 1 else list(found.entity)
+    reason = f"the sources in {found.source} contradict each other about {', '.join(found.entity)}; two of them agree in {agree}"
+    options = {"entity": entity, "source": found.source}
+    return [Cleaning(rule="sources", columns=list(found.agreement), options=options, reason=reason)]
+
+# %% ../../nbs/data/profiling.ipynb #eac670b0
+def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> source_trust.Found | None:
+    if not any(source_trust.NAMED.search(str(c)) for c in data):
+        return None
+    counts = data.nunique()
+    could = [c for c in data if counts[c] >= 50 and data[c].notna().mean() > 0.95 and not source_trust.NAMED.search(str(c))]
+    for column in could[:6]:
+        found = source_trust.find_sources(text_columns(table, limit, by=column))
+        if found and column in found.entity:
+            return found
+    return None
 
 # %% ../../nbs/data/profiling.ipynb #d0e0a0ed
 MIN_GAIN, MAX_DETERMINANTS = 0.6, 4
@@ -221,12 +279,15 @@ def suggest_cleaning(table: ir.Table, limit: int = MAX_PROFILE_ROWS) -> list[Cle
         Each with its evidence as `reason`.
     """
     data = text_columns(table, limit)
+    told = _suggest_sources(table, data, limit)
     found = [
         *_suggest_missing_words(data),
         *_suggest_numbers(data),
+        *_suggest_time_forms(data),
         *_suggest_spills(data),
         *_suggest_spellings(data),
-        *_suggest_dependencies(data),
+        *told,
+        *(rule for rule in _suggest_dependencies(data) if not told or rule.columns[0] not in told[0].columns),
     ]
     # dependencies run a second time, since the columns they rely on have been repaired meanwhile
     return found + [rule for rule in found if rule.rule == "dependency"]
