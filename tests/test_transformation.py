@@ -355,7 +355,11 @@ def contradicting(seed=7, entities=60) -> tuple[pd.DataFrame, pd.DataFrame]:
     for site in range(9):
         said = copied if site < 5 else truth.mask(rng.random(truth.shape) < 0.05, truth + 3)
         told = said.map(clock).mask(rng.random(truth.shape) < 0.15)
-        rows.append(told.assign(portal=f"{'copy' if site < 5 else 'own'} {'abcdefghi'[site]}", flight=[f"F{i}" for i in range(entities)]))
+        rows.append(
+            told.assign(
+                portal=f"{'copy' if site < 5 else 'own'} {'abcdefghi'[site]}", flight=[f"F{i}" for i in range(entities)]
+            )
+        )
     return pd.concat(rows, ignore_index=True), truth.map(clock).assign(flight=[f"F{i}" for i in range(entities)])
 
 
@@ -381,7 +385,7 @@ def test_sources_that_cannot_be_told_apart_change_nothing(con):
 @pytest.mark.parametrize("options", [{"entity": "thing", "source": "sauce"}, {"entity": "size", "source": "source"}])
 def test_a_rule_of_sources_that_names_no_such_columns_is_refused(con, options):
     rows = {"source": ["a"], "thing": ["x"], "size": ["1"]}
-    with pytest.raises(ProblemError, match="Did you mean 'source'|under `entity` and `source` others"):
+    with pytest.raises(ProblemError, match=r"Did you mean 'source'|under `entity` and `source` others"):
         cleaned(con, rows, rule("sources", ["size"], **options))
 
 
@@ -400,7 +404,9 @@ def test_a_panel_of_months_is_no_table_of_contradicting_sources(con):
     assert not [r for r in suggest_cleaning(table) if r.rule == "sources"]
 
 
-@pytest.mark.parametrize(("name", "precision", "recall"), [("hospital", 0.95, 0.9), ("beers", 0.99, 0.99), ("flights", 0.93, 0.6)])
+@pytest.mark.parametrize(
+    ("name", "precision", "recall"), [("hospital", 0.95, 0.9), ("beers", 0.99, 0.99), ("flights", 0.93, 0.6)]
+)
 def test_public_dirty_tables_are_repaired(name, precision, recall):
     data = os.environ.get("MLLOOP_TEST_DATA")
     if not data or not Path(data, "dirty", name).is_dir():

@@ -199,11 +199,13 @@ def _suggest_sources(table: ir.Table, data: pd.DataFrame, limit: int) -> list[Cl
     return [Cleaning(rule="sources", columns=list(found.agreement), options=options, reason=reason)]
 
 # %% ../../nbs/data/profiling.ipynb #eac670b0
-def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> source_trust.Found | None:
+def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> source_trust.SourceTable | None:
     if not any(source_trust.NAMED.search(str(c)) for c in data):
         return None
     counts = data.nunique()
-    could = [c for c in data if counts[c] >= 50 and data[c].notna().mean() > 0.95 and not source_trust.NAMED.search(str(c))]
+    could = [
+        c for c in data if counts[c] >= 50 and data[c].notna().mean() > 0.95 and not source_trust.NAMED.search(str(c))
+    ]
     for column in could[:6]:
         found = source_trust.find_sources(text_columns(table, limit, by=column))
         if found and column in found.entity:

@@ -16,7 +16,20 @@ import ibis.expr.types as ir
 import pandas as pd
 
 # %% ../../nbs/data/time_forms.ipynb #32fc4907
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 SHORT_MONTHS = [name[:3] for name in MONTHS]
 PIECES = {
     "%Y": r"\d{4}",
@@ -48,7 +61,9 @@ def as_pattern(form: str, halves: Sequence[str] = HALVES[0]) -> str:
     return "^" + "".join(pieces[t] if t in pieces else re.escape(t) for t in tokens(form)) + "$"
 
 # %% ../../nbs/data/time_forms.ipynb #15881f4b
-CLOCK = r"(?:^|[^\d:])(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?\s*([AaPp])?(?:\.?\s?[Mm]\b\.?)?(?:$|[^a-zA-Z:\d]|[A-Z][a-z])"
+CLOCK = (
+    r"(?:^|[^\d:])(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?\s*([AaPp])?(?:\.?\s?[Mm]\b\.?)?(?:$|[^a-zA-Z:\d]|[A-Z][a-z])"
+)
 SPAN = r"\d:\d{2}\s*[AaPp].*\d:\d{2}\s*[AaPp]|\d:\d{2}\s*(?:-|to|/)\s*\d{1,2}:\d{2}"
 ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})\b"
 
@@ -67,7 +82,11 @@ def _clock(text: ir.StringValue, half_needed: bool) -> dict[str, ir.Value]:
     sure = text.re_search(CLOCK) & ~text.re_search(SPAN) & ~text.re_search(ZONE) & hour.between(0, 23)
     sure = (sure & minute.between(0, 59) & second.between(0, 59)).fill_null(False)
     gone = ibis.null("int64")
-    return {"H": ibis.ifelse(sure, hour, gone), "M": ibis.ifelse(sure, minute, gone), "S": ibis.ifelse(sure, second, gone)}
+    return {
+        "H": ibis.ifelse(sure, hour, gone),
+        "M": ibis.ifelse(sure, minute, gone),
+        "S": ibis.ifelse(sure, second, gone),
+    }
 
 # %% ../../nbs/data/time_forms.ipynb #4e8f9ef9
 NAME = rf"({'|'.join(f'{name[:3]}(?:{name[3:]})?' for name in MONTHS)})"
@@ -81,7 +100,9 @@ DATES = (
 
 def _month(name: ir.StringValue) -> ir.Value:
     low = name.lower().substr(0, 3)
-    return ibis.cases(*((low == short.lower(), i + 1) for i, short in enumerate(SHORT_MONTHS)), else_=ibis.null("int64"))
+    return ibis.cases(
+        *((low == short.lower(), i + 1) for i, short in enumerate(SHORT_MONTHS)), else_=ibis.null("int64")
+    )
 
 
 def _date(text: ir.StringValue, order: str | None) -> dict[str, ir.Value]:
@@ -89,7 +110,7 @@ def _date(text: ir.StringValue, order: str | None) -> dict[str, ir.Value]:
     found: dict[str, list[ir.Value]] = {"Y": [], "m": [], "d": []}
     for i, (pattern, (year, first, second)) in enumerate(DATES):
         here = text.re_search(pattern).fill_null(False)
-        number = lambda at: text.re_extract(pattern, at).nullif("").try_cast("int64")
+        number = lambda at, pattern=pattern: text.re_extract(pattern, at).nullif("").try_cast("int64")
         a = _month(text.re_extract(pattern, first)) if i > 1 else number(first)
         b = number(second)
         if i <= 1:
@@ -141,7 +162,9 @@ def rewritten(
             can = can & (~text.re_search(r"\d:\d\d") | text.re_search(r"\b0?0:00(?::00(?:\.0+)?)?$"))
     in_form = text.re_search(as_pattern(form, halves)).fill_null(False)
     can = can.fill_null(False) & made.notnull()
-    return ibis.ifelse(in_form, value, ibis.ifelse(can, made, value))  # nested, so that the engine reads the few others only
+    return ibis.ifelse(
+        in_form, value, ibis.ifelse(can, made, value)
+    )  # nested, so that the engine reads the few others only
 
 # %% ../../nbs/data/time_forms.ipynb #07f5a111
 DATE_FORMS = (
@@ -149,12 +172,18 @@ DATE_FORMS = (
     "%b %d, %Y", "%b %-d, %Y", "%B %d, %Y", "%B %-d, %Y", "%d %b %Y", "%-d %b %Y", "%d %B %Y", "%-d %B %Y", "%d-%b-%Y",
 )  # fmt: skip
 CLOCK_FORMS = ("%H:%M", "%H:%M:%S", "%-H:%M", "%I:%M %p", "%-I:%M %p", "%I:%M%p", "%-I:%M%p")
-FORMS = (*CLOCK_FORMS, *DATE_FORMS, *(f"{d}{sep}{c}" for d in DATE_FORMS for c in CLOCK_FORMS for sep in (" ", "T", ", ")))
+FORMS = (
+    *CLOCK_FORMS,
+    *DATE_FORMS,
+    *(f"{d}{sep}{c}" for d in DATE_FORMS for c in CLOCK_FORMS for sep in (" ", "T", ", ")),
+)
 
 
 def form_of(known: pd.Series) -> tuple[str, tuple[str, str], float] | None:
     """The form most values of a column are in, how it writes the halves of the day, and the share that is in it."""
-    looks = known.str.contains(r"\d:\d\d|\d[-/.]\d{1,2}[-/.]\d|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec).*\d")
+    looks = known.str.contains(
+        r"\d:\d\d|\d[-/.]\d{1,2}[-/.]\d|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec).*\d"
+    )
     if len(known) < 20 or looks.mean() < 0.5:
         return None
     some = known.iloc[:: max(1, len(known) // 200)]
@@ -175,7 +204,9 @@ def _order_shows(known: pd.Series, form: str) -> bool:
     """Whether a form of numbers alone is the only way to read its column."""
     mirrored = form.translate(str.maketrans("md", "dm"))
     numeric = "%b" not in form and "%B" not in form and "Y" in form and not form.startswith("%Y")
-    return not numeric or bool(known.str.fullmatch(as_pattern(form)).mean() > known.str.fullmatch(as_pattern(mirrored)).mean())
+    return not numeric or bool(
+        known.str.fullmatch(as_pattern(form)).mean() > known.str.fullmatch(as_pattern(mirrored)).mean()
+    )
 
 # %% ../../nbs/data/time_forms.ipynb #dec5b710
 def order_of(others: pd.Series) -> str | None:
