@@ -206,7 +206,7 @@ def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> sou
     could = [
         c for c in data if counts[c] >= 50 and data[c].notna().mean() > 0.95 and not source_trust.NAMED.search(str(c))
     ]
-    for column in could[:6]:
+    for column in map(str, could[:6]):
         found = source_trust.find_sources(text_columns(table, limit, by=column))
         if found and column in found.entity:
             return found
