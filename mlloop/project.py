@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlloop.core import clock
+from mlloop.core import clock, revisions
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ModelError, UsageError
 from mlloop.core.settings import Settings
@@ -126,6 +126,8 @@ class Status:
         What is missing where the ledger is empty and was not before, see `Project.lost_ledger`.
     production : str
         How production does now against its target and its rule; '' where nothing is in production.
+    revision : int
+        Which revision of the statement it is of.
     """
 
     problem: str
@@ -133,6 +135,7 @@ class Status:
     running: dict[str, Any] | None = None
     lost: str | None = None
     production: str = ""
+    revision: int = 1
 
     def to_df(self) -> "pd.DataFrame":
         """One row a stage: state, reasons (joined), seconds, finished_at (UTC) and rows."""
@@ -149,7 +152,8 @@ class Status:
         from mlloop.pages import html_table
 
         cells = [(name, one["state"], one.get("seconds"), one.get("rows"), "; ".join(one["reasons"])) for name, one in self.stages.items()]  # fmt: skip
-        return html_table.table(self.problem, ["stage", "state", "took (s)", "rows", "why"], cells, self.production)
+        heading = f"{revisions.problem_of(self.problem)}, revision {self.revision}"
+        return html_table.table(heading, ["stage", "state", "took (s)", "rows", "why"], cells, self.production)
 
 
 @dataclass(frozen=True)
@@ -398,7 +402,7 @@ class Project:
         from mlloop.pipeline import plan as plans
 
         chosen = problem or str(plans.parameters(self.settings)["problem"])
-        return problems.load(problems.find(chosen, self.settings.problems))
+        return problems.load(problems.find(revisions.meant(self.settings, chosen), self.settings.problems))
 
     def plan(self, problem: str | None = None, changes: Mapping[str, Any] | None = None) -> "Plan":
         """The stages of a problem in an order in which they can run.
@@ -650,10 +654,10 @@ class Project:
         plan = self.plan(problem, changes)
         stages = runner.status(self.settings, plan)
         held = runner.holder(self.settings.state / "run.lock") if runner.is_held(self.settings) else None
-        return Status(plan.problem, stages, held, self.lost_ledger(), self._against_target(plan))
+        return Status(plan.problem, stages, held, self.lost_ledger(), *self._against_target(plan))
 
-    def _against_target(self, plan: "Plan") -> str:
-        """How production does now against its target and its rule; '' where that cannot be said."""
+    def _against_target(self, plan: "Plan") -> tuple[str, int]:
+        """How production does now against its target and its rule ('' where that cannot be said), and the statement's revision."""
         from mlloop import problem as problems
         from mlloop.pages import problem_view
         from mlloop.pipeline import runner
@@ -661,9 +665,9 @@ class Project:
         try:
             statement = problems.load(runner.statement_file(self.settings, plan))
         except MlloopError:  # the stage `problem` tells it
-            return ""
+            return "", revisions.number_of(plan.problem)
         found = problem_view.standing_now(self.settings, plan.problem, statement)
-        return " ".join(filter(None, (found.get("sentence"), found.get("rule"))))
+        return " ".join(filter(None, (found.get("sentence"), found.get("rule")))), statement.revision
 
     def why(self, name: str, problem: str | None = None, *, changes: Mapping[str, Any] | None = None) -> Reasons:
         """Why a stage would run again, or what was decided about a model.
@@ -736,20 +740,43 @@ class Project:
 
         return frames.decisions(self.log(problem, kind, last))
 
-    def at(self, moment: dt.datetime | dt.date | str | None = None) -> "dict[str, Standing]":
+    def at(self, moment: dt.datetime | dt.date | str | None = None, clock: str = "decision") -> "dict[str, Standing]":
         """What was in production at a time and what the gates had said, by problem.
 
         Parameters
         ----------
         moment : datetime, date or str, optional
             UTC; default: now.
+        clock : {'decision', 'data'}
+            'decision': by when it was decided; 'data': by the moment at which the data stood, which a replayed history has.
+
+        Raises
+        ------
+        UsageError
+            No such clock, or not a time.
 
         Examples
         --------
         >>> project.at("2025-01-01")
         {}
         """
-        return self.ledger.at(None if moment in (None, "now") else _moment(moment, "moment"))
+        if clock not in ("decision", "data"):
+            raise UsageError(
+                f"the clock is {clock!r}, expected decision or data", "--clock", "Example: mlloop at now --clock data"
+            )
+        when = None if moment in (None, "now") else _moment(moment, "moment")
+        return self.ledger.at_in_the_data(when or dt.datetime.max) if clock == "data" else self.ledger.at(when)
+
+    def in_the_data(self) -> dict[int, dt.datetime]:
+        """Decision's number -> where its data stood, for those whose data stood elsewhere than the clock, as in a replayed history."""
+        from mlloop.store import clocks
+
+        rows = self.ledger.rows()
+        problems = sorted({row.problem for row in rows})
+        found = {}
+        for name in problems:
+            found |= clocks.in_the_data([row for row in rows if row.problem == name])
+        return {number: at for number, at in found.items() if at is not None}
 
     def replay(self, decision: int) -> dict[str, Any]:
         """Run a gate's notebook again on the inputs recorded with its decision, and compare.

@@ -58,7 +58,7 @@ def test_status_begins_with_how_production_does(tmp_path):
     found = projects.Project(places.root)._against_target(
         dataclasses.make_dataclass("P", ["problem", "parameters"])("shop", {"problem": "shop"})
     )
-    assert found.startswith("Production misses its target: NDCG 0.08")
+    assert found[0].startswith("Production misses its target: NDCG 0.08")
 
 
 def test_without_labels_it_is_not_known_and_the_estimate_is_named(tmp_path):
@@ -73,7 +73,20 @@ def test_without_labels_it_is_not_known_and_the_estimate_is_named(tmp_path):
 def test_a_model_that_went_is_named_where_the_newest_labels_are_its_own():
     looks = {"2025-08-11": monitoring_view.Monitoring.model_validate(made.looked(str, 6))}
     said = against_target.standing(SHOP, looks, {"model": "1a" * 32})["sentence"]
-    assert "by the model before (9f9f9f9f9f9f)" in said
+    assert (
+        "not known yet: no label has come since the model changed. The model before it (9f9f9f9f9f9f) came to 0.08"
+        in said
+    )
+
+
+def test_a_model_that_was_put_back_is_named_with_what_it_last_came_to():
+    look = made.looked(str, 6)
+    look["realised"][-1] |= {"model": "1a" * 32}
+    looks = {"2025-08-11": monitoring_view.Monitoring.model_validate(look)}
+    said = against_target.standing(SHOP, looks, {"model": made.MODEL})["sentence"]
+    assert "The model before it (1a1a1a1a1a1a) came to 0.08" in said and said.endswith(
+        "When the one in production last answered, it came to 0.09 (0.07 to 0.110) in the period from 2025-07-21."
+    )
 
 
 def test_the_target_is_drawn_and_named_in_the_chart(tmp_path):

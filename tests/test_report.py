@@ -64,7 +64,7 @@ def soup(page: Path) -> BeautifulSoup:
 def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
     stages = [stage.name for stage in problem_view.stages(whole, "shop") if stage.shown]
     assert [page.stem for page in pages(whole) if page.parent.name == "shop"] == sorted(
-        [*stages, "model", "monitoring"]
+        [*stages, "model", "monitoring", "versions", *(f"period-2025-07-{day}" for day in ("07", "14", "21", "28"))]
     )
     words = soup(whole.reports / "index.html").get_text(" ")
     assert (
@@ -321,7 +321,7 @@ def test_the_loop_is_drawn_to_its_end_with_the_state_of_each_part(whole, tmp_pat
 def test_looks_that_changed_nothing_are_one_line_in_the_timeline(whole):
     line = soup(whole.reports / "index.html").select_one(".timeline")
     first = [" ".join(one.get_text(" ").split()) for one in line.find_all("li", recursive=False)]
-    assert len(first) == 5 and first[0].startswith("2025-07-28 (time in the data) · Retrain? Being watched")
+    assert len(first) == 5 and first[0].startswith("2025-07-28 (time in the data), decided 20") and "Retrain? Being watched" in first[0]
     assert first[1].startswith("2025-07-07 to 2025-07-21 · Retrain? Nothing to do , 3 times")
 
 
@@ -391,8 +391,8 @@ def test_the_monitoring_page_shows_what_was_promised_estimated_and_realised(whol
         "Being watched since the period that began 2025-07-21. It does as well as it promised.",
         "Period 2025-07-21 up to, not including, 2025-07-28",
         "Retrain? Being watched",
-        "2025-07-21 0.116 (0.096 to 0.136) – – 9f9f9f9f being watched 2,004",
-        "2025-07-14 0.117 (0.097 to 0.137) 0.100 (0.08 to 0.120) 5% 9f9f9f9f healthy 2,003",
+        "2025-07-21 – – 0.116 (0.096 to 0.136) – 9f9f9f9f being watched 2,004 being watched",
+        "2025-07-14 0.100 (0.08 to 0.120) met 0.117 (0.097 to 0.137) 5% 9f9f9f9f healthy 2,003 nothing to do",
         "Schema, volume, missing and unseen values match the reference.",
         "1 of 1 columns drifted. Drift explains; it never decides.",
         "99 % within 9.50 ms; 50 ms allowed",

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core import revisions
 from mlloop.core.errors import UsageError
 
 app = typer.Typer()
@@ -17,6 +18,7 @@ def log(
         str | None, typer.Option(help="gate, promotion, canary, rollback, fallback, retrain or revision")
     ] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many rows, the newest.")] = 30,
+    unfolded: Annotated[bool, typer.Option("--all", help="Each of several like decisions in a row by itself.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """List what was decided, with the evidence; the newest last."""
@@ -31,7 +33,8 @@ def log(
         )
     if not rows:
         return typer.echo("nothing was decided yet; the first decision comes with: mlloop run")
-    output.decisions(rows)
+    revised = revisions.of_model(project.ledger.rows(problem=problem, kind="gate"))
+    output.decisions(rows, unfolded=unfolded, revised=revised, in_the_data=project.in_the_data())
 
 
 @app.command(epilog="Example: mlloop at 2026-01-31T12:00")
@@ -39,23 +42,43 @@ def at(
     moment: Annotated[
         str, typer.Argument(metavar="TIME", help="now, or a time such as 2026-01-31 or 2026-01-31T12:00 (UTC).")
     ] = "now",
+    clock: Annotated[
+        str | None,
+        typer.Option(
+            metavar="decision|data",
+            help="What TIME is: when it was decided, or where the data stood; default: decision, else data.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Say what was in production at a time, and what the gates had said."""
     project = options.project()
     output.lost(project)
-    state = project.at(None if moment == "now" else options.moment(moment, "TIME"))
+    when = None if moment == "now" else options.moment(moment, "TIME")
+    state = project.at(when, clock or "decision")
     if as_json:
         return output.as_json(state)
+    if not state and clock is None and (state := project.at(when, "data")):
+        typer.echo(f"nothing had been decided by {moment}; when the data stood at {moment}:")
     if not state:
         return typer.echo(f"nothing had been decided by {moment}")
+    in_the_data = project.in_the_data()
     for problem, one in state.items():
         champion = (
-            f"{str(one.champion.model)[:12]} since {one.champion.at:%Y-%m-%d %H:%M}" if one.champion else "no model"
+            f"{str(one.champion.model)[:12]} since {_both(one.champion, in_the_data)}" if one.champion else "no model"
         )
         canary = f"; canary {str(one.canary.model)[:12]}" if one.canary else ""
         gates = ", ".join(f"{name} gate {gate.verdict}" for name, gate in one.gates.items())
         typer.echo(f"{problem}: in production {champion}{canary}; {gates or 'no gate was asked'}")
+
+
+def _both(row, in_the_data) -> str:
+    """The moment of a decision by both clocks, each named."""
+    from mlloop.pages import wording
+
+    stood = in_the_data.get(row.id)
+    decided = f"{row.at:%Y-%m-%d %H:%M} UTC"
+    return f"{wording.moment(stood)} in the data (decided {decided})" if stood else decided
 
 
 @app.command(epilog="Example: mlloop replay 2")

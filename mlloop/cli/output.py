@@ -1,10 +1,11 @@
 """What the commands print: JSON for programs, decisions in lines, errors in red."""
 
 import contextlib
+import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -97,8 +98,24 @@ def recorded(rows) -> str:
     return "\n".join(map(line, rows))
 
 
-def decisions(rows, whole: bool = False) -> None:
-    """Print decisions, a line and their reasons each; of several reasons the first, unless the `whole` is wanted."""
+def decisions(
+    rows,
+    whole: bool = False,
+    unfolded: bool = True,
+    revised: "Mapping[str, int] | None" = None,
+    in_the_data: "Mapping[int, dt.datetime] | None" = None,
+) -> None:
+    """Print decisions, a line and their reasons each; of several reasons the first, unless the `whole` is wanted.
+
+    Parameters
+    ----------
+    unfolded : bool
+        Whether each of several like decisions in a row that changed nothing has its own line.
+    revised : mapping, optional
+        Model -> the revision of the statement that it was judged by; named where there are several.
+    in_the_data : mapping, optional
+        Decision's number -> where its data stood.
+    """
     from textwrap import fill
 
     from rich.console import Console
@@ -107,15 +124,25 @@ def decisions(rows, whole: bool = False) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     width, indent = min(console.width, 120), " " * (len(str(rows[-1].id)) + 3)
-    for row in rows:
+    several, revised, stood = len(set((revised or {}).values())) > 1, revised or {}, in_the_data or {}
+    for part in wording.runs(rows, _is_alike if not unfolded else lambda a, b: False):
+        row = part[-1]
         action, outcome = (str(row.details.get(key) or "") for key in ("action", "outcome"))
         decision = wording.decision(row.kind, row.subject, action or row.subject, outcome)
-        as_of = row.details.get("as_of")
-        decision += f" ({wording.moment(as_of)} in the data's time)" if as_of else ""
+        moments = [stood.get(one.id) or one.details.get("as_of") for one in (part[0], row)]
+        if len(part) > 1:
+            decision += f", {len(part)} times"
+        if all(moments):
+            span = " to ".join(dict.fromkeys(map(wording.moment, moments)))
+            decision += f" ({span} in the data)"
         verdict = f": {row.verdict}" if row.kind == "gate" and row.verdict else ""
         model = f", model {row.model[:12]}" if row.model else ""
+        if row.model and row.details.get("was"):
+            model = f", from {row.details['was'][:12]} to {row.model[:12]}"
+        revision = row.details.get("revision") or revised.get(row.model)
+        name = f"{row.problem} (revision {revision})" if several and revision else row.problem
         number = f"#{row.id}".ljust(len(indent))
-        head = f"{str(row.at)[:16].replace('T', ' ')} UTC  {row.problem}  {decision}{verdict}{model}, by {row.actor}"
+        head = f"{str(row.at)[:16].replace('T', ' ')} UTC  {name}  {decision}{verdict}{model}, by {row.actor}"
         console.print(fill(head, width, initial_indent=number, subsequent_indent=indent, break_on_hyphens=False))
         more = len(row.reasons) - 1
         reasons = row.reasons if whole else [f"{one} (+{more} more)" if more else one for one in row.reasons[:1]]
@@ -123,6 +150,15 @@ def decisions(rows, whole: bool = False) -> None:
             console.print(
                 fill(str(reason), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
             )
+
+
+def _is_alike(one, other) -> bool:
+    """Whether two decisions about a problem are the same one again, which changed nothing."""
+    from mlloop.pages import wording
+
+    key = lambda row: (row.problem, row.subject, row.model)
+    quiet = lambda row: wording.is_quiet(row.kind, row.subject, row.verdict)
+    return quiet(one) and quiet(other) and key(one) == key(other)
 
 
 def relative(path) -> str:

@@ -103,7 +103,7 @@ def serve(
     output.lost(project)
     asked = project.serve(
         problem, host=host, port=port, token_file=token_file, max_body=max_body, poll_s=poll_s, durable=durable, once=once,
-        request_s=request_s, max_requests=max_requests, ready=lambda address: typer.echo(f"answering at {address} (/docs)"),
+        request_s=request_s, max_requests=max_requests, ready=partial(_ready, project, problem),
     )  # fmt: skip
     if not once:
         return
@@ -119,6 +119,18 @@ def serve(
             said = f"{answer['prediction']} (score {number(answer['score'])})"
         typer.echo(f"{one['problem']}: POST {one['path']} -> {said}, model {answer.get('model', '?')}")
     raise typer.Exit(0 if all(one["status"] == 200 for one in asked) else 1)
+
+
+def _ready(project, problems: list[str] | None, address: str) -> None:
+    """Say where predictions are had, of which models, and of which revisions of the statements."""
+    from mlloop.core import revisions
+
+    typer.echo(f"answering at {address} (/docs)")
+    for name, standing in project.ledger.at().items():
+        if standing.champion and (not problems or name in problems):
+            model = str(standing.champion.model)
+            revision = revisions.of_model(project.ledger.rows(problem=name, kind="gate")).get(model)
+            typer.echo(f"  {name}{f', revision {revision}' if revision else ''}: model {model[:12]}")
 
 
 @app.command(epilog="Example: mlloop predict people.csv --problem employment --out scored.parquet")

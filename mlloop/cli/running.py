@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from mlloop.cli import options, output
+from mlloop.core import revisions
 from mlloop.core.formatting import duration, number
 
 app = typer.Typer()
@@ -145,7 +146,12 @@ def status(problem: options.Problem = None, changes: options.Changes = None, as_
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, title=f"{found.problem}", title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title=f"{revisions.problem_of(found.problem)}, revision {found.revision}",
+        title_justify="left",
+    )
     for heading, side in {
         "stage": "left",
         "state": "left",

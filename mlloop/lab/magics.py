@@ -108,7 +108,7 @@ class Inputs:
 
         settings, plan = runner.project(problem)
         if stage in PROCESSES and stage not in plan.tasks:
-            return self._put(settings, stage, plan.problem, jupyterlab.turn_inputs(settings, plan, stage))
+            return self._put(settings, stage, plan, jupyterlab.turn_inputs(settings, plan, stage))
         task = plan.task(stage)
         missing = [
             name for name in task.upstream if not all(place.exists() for place in plan.tasks[name].products.values())
@@ -119,14 +119,19 @@ class Inputs:
                 plan.problem,
                 f"Run it: %mlloop run --problem {plan.problem} --until {missing[-1]}",
             )
-        return self._put(settings, stage, plan.problem, jupyterlab.inputs(settings, plan, task))
+        return self._put(settings, stage, plan, jupyterlab.inputs(settings, plan, task))
 
-    def _put(self, settings: Any, stage: str, problem: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _put(self, settings: Any, stage: str, plan: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        from mlloop import problem as problems
+        from mlloop.pipeline import runner
+
         self._given = inputs
         Path(next(iter(inputs["product"].values()))).parent.mkdir(parents=True, exist_ok=True)
         self._shell.user_ns |= inputs
         os.chdir(settings.root)  # where a run works: a product may name a file from there
-        self._show(f"{stage} of {problem}: what a run would give it; its product goes to a place for trying.")
+        statement = problems.load(runner.statement_file(settings, plan))
+        of = f"{statement.name}, revision {statement.revision}"
+        self._show(f"{stage} of {of}: what a run would give it; its product goes to a place for trying.")
         return inputs
 
     def again(self, result: Any) -> None:

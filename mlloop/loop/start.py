@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 
+from mlloop.core import revisions
 from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
 from mlloop.pipeline.plan import Plan
@@ -18,7 +19,7 @@ def must_be_in_production(settings: Settings, plan: Plan) -> None:
     """
     from mlloop.store.ledger import Ledger
 
-    if Ledger.is_there(settings) and Ledger.open(settings).champion(plan.base) is not None:
+    if Ledger.is_there(settings) and Ledger.open(settings).champion(revisions.problem_of(plan.base)) is not None:
         return
     raise UsageError("no model is in production", plan.base, f"Put one there: mlloop run --problem {plan.base}")
 

@@ -67,22 +67,43 @@ def standing(statement: Problem | None, looks: Mapping[str, Monitoring], live: M
         return _not_known(asked, looks)
     last = known[-1]
     assert last.value is not None
+    if last.model != live["model"]:
+        return _of_another(asked, known, str(live["model"]))
     is_met = metric.meets(last.value, target)
     value, threshold = formatting.apart(last.value, target)
     within = wording.span(last.low, last.high)
     missed = sum(not metric.meets(one.value, target) for one in known[-LAST:] if one.value is not None)
-    whose = "" if last.model == live["model"] else f", by the model before ({last.model[:12]})"
     inside = f" ({within})" if within != "–" else ""
     return {
         "word": "meets its target" if is_met else "misses its target",
         "mark": "fresh" if is_met else "failed",
         "sentence": (
             f"Production {'meets' if is_met else 'misses'} its target: {metric.label} {value}{inside}, target {threshold}, in the "
-            f"period from {_start(last)}{whose}. {_often(missed, len(known[-LAST:]))}"
+            f"period from {_start(last)}. {_often(missed, len(known[-LAST:]))}"
         ),
         "figure": f"{value}{inside}, target {threshold}",
         "rule": _rule(last),
         "period": _start(last),
+    }
+
+
+def _of_another(asked: str, known: Sequence[Realised], live: str) -> dict[str, Any]:
+    """Where the newest labels are those of the model before: what it came to, and the one in production when it last answered."""
+    own = next((one for one in reversed(known) if one.model == live), None)
+    told = lambda one: (
+        f"{formatting.number(one.value)} ({wording.span(one.low, one.high)}) in the period from {_start(one)}"
+    )
+    earlier = f" When the one in production last answered, it came to {told(own)}." if own else ""
+    return {
+        "word": "not known yet",
+        "mark": "missing",
+        "sentence": (
+            f"Whether production meets its target ({asked}) is not known yet: no label has come since the model changed. The model "
+            f"before it ({known[-1].model[:12]}) came to {told(known[-1])}.{earlier}"
+        ),
+        "figure": "",
+        "rule": "",
+        "period": "",
     }
 
 

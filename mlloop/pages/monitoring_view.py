@@ -69,7 +69,6 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> d
         ],
         "estimate_why": last.estimated.why,
         "trusted": last.estimated.trusted,
-        "periods": _periods(seen),
         "chart": chart(seen, statement.success.threshold if statement else None),
         "title": against_target.title(against_target.realised(looks), statement) if statement else "",
         "metric": metric_table.title(last.estimated.metric),
@@ -131,26 +130,79 @@ def _realised(history: list[Monitoring]) -> dict[str, Realised]:
     return {_from(one.period): one for product in history for one in product.realised}
 
 
-def _periods(history: list[Monitoring]) -> list[dict[str, Any]]:
-    """One row a period for the table under the chart, the newest first."""
-    realised, looks = _realised(history), {_from(product.period): product for product in history}
-    rows = []
-    for start in sorted({*realised, *looks}, reverse=True)[:26]:
-        shown, product = realised.get(start), looks.get(start)
-        guess = _guess(product.estimated) if product else None
-        figure = _figure(shown)
-        rows.append(
-            {
-                "period": start,
-                "answers": product.rows if product and product.rows else shown.n if shown else None,
-                "estimated": guess["said"] if guess else "–",
-                "realised": figure["said"] if figure else "–",
-                "labels missing": _share(shown.labels_missing) if shown else "–",
-                "model": (shown or product).model[:8],  # type: ignore[union-attr]
-                "health": health(product)["word"] if product else "–",
-            }
-        )
-    return rows
+def page_of(stem: str) -> str:
+    """The name of a period's page, by the stem of its product."""
+    return f"period-{stem}.html"
+
+
+def listed(
+    looks: Mapping[str, Monitoring], statement: Problem | None, decided: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Product's stem -> its period as a list shows it, in order.
+
+    Parameters
+    ----------
+    decided : mapping
+        The decision to retrain or not by the moment at which it stood.
+    """
+    realised, found = _realised(list(looks.values())), {}
+    metric = metric_table.METRICS.get(statement.success.metric) if statement else None
+    for stem, product in looks.items():
+        start = _from(product.period)
+        shown = realised.get(start)
+        guess, figure = _guess(product.estimated), _figure(shown)
+        decision = decided.get(wording.moment(product.as_of)) or {}
+        known = shown.value if shown else None
+        found[stem] = {
+            "period": start,
+            "until": wording.moment(product.period.until),
+            "href": page_of(stem),
+            "answers": product.rows or (shown.n if shown else None),
+            "estimated": guess["said"] if guess else "–",
+            "realised": figure["said"] if figure else "–",
+            "labels missing": _share(shown.labels_missing) if shown else "–",
+            "model": (shown or product).model[:8],
+            **{key: health(product)[key] for key in ("word", "mark")},
+            "alert": product.alert,
+            "decision": str(decision.get("action") or "–"),
+            "is_missed": metric is not None
+            and known is not None
+            and not metric.meets(known, statement.success.threshold),  # type: ignore[union-attr]
+            "badness": None if metric is None or known is None else metric.gain(0.0, known),
+        }
+    return found
+
+
+def sorted_lists(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The periods as a reader may want them: all, those that missed the target, those with an alert, and the worst first."""
+    newest = rows[::-1]
+    known = [row for row in newest if row["badness"] is not None]
+    return [
+        ("All periods, the newest first", newest),
+        ("By realised performance, the worst first", sorted(known, key=lambda row: -row["badness"])),
+        ("Periods that missed the target", [row for row in newest if row["is_missed"]]),
+        ("Periods with an alert", [row for row in newest if row["alert"]]),
+    ]
+
+
+def in_hindsight(row: Mapping[str, Any], looks: Mapping[str, Monitoring], statement: Problem | None) -> dict[str, str]:
+    """What labels have shown of a period until now, and the fall that it belongs to: 'mark' and 'sentence'."""
+    if statement is None:
+        return {}
+    known = against_target.realised(looks)
+    metric, target = metric_table.title(statement.success.metric), formatting.number(statement.success.threshold)
+    if row["badness"] is None:
+        return {
+            "mark": "missing",
+            "sentence": f"No label has come for this period yet; the target is {metric} {target}.",
+        }
+    fell = next(
+        (one for one in against_target.falls(known, statement.retrain) if one.since <= row["period"] < one.until), None
+    )
+    said = f"Its labels showed {metric} {row['realised']}, which {'misses' if row['is_missed'] else 'meets'} the target of {target}."
+    alert = "" if row["alert"] or fell is None else " It raised no alert."
+    more = f" It is part of a fall: {fell.sentence(metric)}{alert}" if fell else ""
+    return {"mark": "failed" if row["is_missed"] else "fresh", "sentence": said + more}
 
 
 def _guess(estimated: Estimated) -> dict[str, Any] | None:

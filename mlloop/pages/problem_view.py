@@ -1,18 +1,17 @@
 """How each problem of a project stands: its stages, verdicts, model and decisions, as the pages show them."""
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlloop import problem as problems
 from mlloop import products
-from mlloop.core import metric_table, parsing
+from mlloop.core import metric_table, parsing, revisions
 from mlloop.core.errors import DataError, MlloopError, ProductError
 from mlloop.core.settings import Settings
-from mlloop.pages import against_target, diagrams, monitoring_view, notebook_html, wording
+from mlloop.pages import against_target, diagrams, monitoring_view, notebook_html, versions_view, wording
 from mlloop.problem import Problem
 
 STATES = {
@@ -29,7 +28,10 @@ STATES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as its page shows it: state, time taken, what it found; `wrong`: why it failed or cannot be read."""
+    """A stage as its page shows it: state, time taken, what it found.
+
+    `wrong` says why it failed or cannot be read; `home` is the way to its page's folder where that is another than this page's.
+    """
 
     name: str
     notebook: Path
@@ -41,6 +43,7 @@ class Stage:
     record: dict[str, Any]
     product: products.Product | None
     wrong: str = ""
+    home: str = ""
 
     @property
     def title(self) -> str:
@@ -146,14 +149,20 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
 
 
 def names(settings: Settings) -> list[str]:
-    """The problems that have a statement or a product, sorted; a revision counts once it has run, an edition never."""
-    stated = {path.stem for path in settings.problems.glob("*.yaml") if not re.search(r"\.r\d+$", path.stem)}
+    """The problems that have a statement or a product, sorted; revisions and editions are of their problem."""
+    stated = {revisions.problem_of(path.stem) for path in settings.problems.glob("*.yaml")}
     made = {
-        path.name
+        revisions.problem_of(path.name)
         for path in (settings.state / "products").glob("*")
         if "@" not in path.name and path.is_dir() and any(path.glob("*.json"))
     }
     return sorted(stated | made)
+
+
+def edition_stages(settings: Settings, folder: str, base: list[Stage], home: str) -> list[Stage]:
+    """The stages of an edition: its own, and those of the run it entered beside, whose pages lie in `home`."""
+    whole = {one.name: replace(one, home=home) for one in base}
+    return [one if one.shown else whole[one.name] for one in stages(settings, folder)]
 
 
 def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, Any]] | None = None) -> list[Stage]:
@@ -216,31 +225,36 @@ def shown_of(stage: Stage) -> list[Any]:
 
 
 def overview(settings: Settings, problem: str, states, decisions: "Decisions") -> dict[str, Any]:
-    found = stages(settings, problem, states)
+    folder = revisions.current(settings, problem)
+    found = stages(settings, folder, states)
     by_name = {s.name: s for s in found}
     statement, wrong = statement_of(found), ""
     if statement is None:
-        statement, wrong = _stated(settings, problem)
+        statement, wrong = _stated(settings, folder)
     name = statement.name if statement else problem
     ran, trained = product_of(found, products.Statement), product_of(found, products.Training)
-    looks, unreadable = monitoring_view.read(settings, monitored_in(settings, problem))
+    looks, unreadable = monitoring_view.read(settings, monitored_in(settings, folder))
+    timeline = decisions.timeline(name)
     view: dict[str, Any] = {
         "name": problem,
+        "folder": folder,
+        "revisions": _revisions(settings, problem, folder),
+        "has_versions": bool(versions_view.releases(timeline, [], {})) or has_card(found),
         "statement": statement,
         "wrong": wrong,
         "stages": found,
         "need": decided(by_name.get("need_gate")),
         "validation": decided(by_name.get("validation_gate")),
         "model": trained.model if trained else None,
-        "production": in_production(settings, problem, name, decisions),
+        "production": in_production(settings, folder, name, decisions),
         "canary": decisions.canary(name),
         "monitoring": monitoring_view.view(looks, statement),
-        "timeline": decisions.timeline(name),
-        "revision": _next_revision(settings, problem, statement),
+        "timeline": timeline,
+        "revision": _next_revision(settings, folder, statement),
         "as_of": ran.as_of if ran else None,
         "has_card": has_card(found),
         "metric": metric_table.meaning(statement.success.metric) if statement else "",
-        "has_history": (settings.reports / problem / "loop.html").exists(),
+        "has_history": (settings.reports / folder / "loop.html").exists(),
         "counts": wording.counts(product_of(found, products.Ingestion)),
         "seconds": sum(s.seconds or 0 for s in found),
     }
@@ -306,10 +320,9 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
 
 def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
     """The folder of products of the training that made a model; None where that is gone."""
-    for folder in sorted((settings.state / "products").glob(f"{problem}*"), reverse=True):
-        is_its = folder.name == problem or folder.name.startswith(f"{problem}@")
+    for folder in reversed(versions_view.folders(settings, revisions.problem_of(problem))):
         path = folder / "training.json"
-        if not is_its or not path.exists() or digest not in path.read_text(encoding="utf-8", errors="replace"):
+        if not path.exists() or digest not in path.read_text(encoding="utf-8", errors="replace"):
             continue
         trained = products.read_kept(path)
         if isinstance(trained, products.Training) and trained.model.digest == digest:
@@ -398,9 +411,17 @@ def _stated(settings: Settings, problem: str) -> tuple[Problem | None, str]:
 
 def _next_revision(settings: Settings, problem: str, statement: Problem | None) -> str:
     """The file of the next revision that a closed gate opened, relative to the project; '' where there is none."""
-    base = re.sub(r"\.r\d+$", "", problem)
+    base = revisions.problem_of(problem)
     path = settings.problems / f"{base}.r{(statement.revision if statement else 1) + 1}.yaml"
     return path.relative_to(settings.root).as_posix() if path.exists() and path.is_relative_to(settings.root) else ""
+
+
+def _revisions(settings: Settings, problem: str, current: str) -> list[dict[str, Any]]:
+    """The revisions that have run, when there are several: number, page ('' where there is none), whether it is the current one."""
+    ran = [name for name in revisions.known(settings, problem) if (settings.state / "products" / name).is_dir()]
+    page = lambda name: f"{name}/problem.html" if stages(settings, name)[:1] and stages(settings, name)[0].shown else ""
+    found = [{"number": revisions.number_of(name), "href": page(name), "is_current": name == current} for name in ran]
+    return found if len(found) > 1 else []
 
 
 def ledger_files(settings: Settings) -> list[Path]:
@@ -502,5 +523,8 @@ def _decision(row) -> dict[str, Any]:
         "deciding": next((e["sentence"] for e in found if e["name"] == deciding and e["value"] != "–"), ""),
         "actor": row.actor,
         "model": row.model,
+        "was": str(details.get("was") or ""),
+        "stands_in": str(details.get("to") or "") if row.kind == "fallback" else "",
+        "who": str(details.get("name") or "") if row.kind == "fallback" else "",
         "revision": details.get("revision"),
     }

@@ -7,19 +7,23 @@ inputs did not change is left as it is, so writing all of them after each stage 
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from mlloop import problem as problems
 from mlloop import products
-from mlloop.core import formatting, metric_table, storage
+from mlloop.core import formatting, metric_table, revisions, storage
 from mlloop.core import settings as _settings
 from mlloop.core.settings import Settings
-from mlloop.pages import against_target, monitoring_view, notebook_html, wording
+from mlloop.pages import against_target, monitoring_view, notebook_html, versions_view, wording
 from mlloop.pages.problem_view import (
     Decisions,
     Stage,
     decided,
+    edition_stages,
     has_card,
     in_production,
     ledger_files,
@@ -52,17 +56,115 @@ def write(
     settings = settings or _settings.load()
     known = names(settings)
     for problem in known if problems is None else [name for name in known if name in set(problems)]:
-        found = stages(settings, problem, (states or {}).get(problem))
-        for stage in found:
-            if write_stage(settings, problem, stage.name, found) is None:
-                storage.remove(settings.reports / problem / f"{stage.name}.html")
-        if write_card(settings, problem, found) is None:
-            storage.remove(settings.reports / problem / "model.html")
-        if write_monitoring(settings, problem, found) is None:
-            storage.remove(settings.reports / problem / "monitoring.html")
+        _write_problem(settings, problem, (states or {}).get(problem))
     index = write_index(settings, states)
     os.utime(index)
     return index
+
+
+def _write_problem(settings: Settings, problem: str, states: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """Write the pages of a problem: of each revision, of each retraining, and of its versions."""
+    current, versions = revisions.current(settings, problem), Versions.read(settings, problem)
+    for folder in revisions.known(settings, problem):
+        found = stages(settings, folder, states if folder == current else None)
+        for stage in found:
+            if write_stage(settings, folder, stage.name, found, versions) is None:
+                storage.remove(settings.reports / folder / f"{stage.name}.html")
+        if write_card(settings, folder, found) is None:
+            storage.remove(settings.reports / folder / "model.html")
+        if write_monitoring(settings, folder, found) is None:
+            storage.remove(settings.reports / folder / "monitoring.html")
+    _write_editions(settings, problem, versions)
+    if write_versions(settings, problem, versions) is None:
+        storage.remove(settings.reports / current / "versions.html")
+
+
+def _write_editions(settings: Settings, problem: str, versions: "Versions") -> None:
+    """Write the pages of the stages that each retraining ran."""
+    known = {one.folder for one in versions.editions if "@" in one.folder}
+    for folder in sorted(known):
+        base = folder.partition("@")[0]
+        found = edition_stages(settings, folder, stages(settings, base), f"../{quote(base)}/")
+        for stage in found:
+            if stage.home or write_stage(settings, folder, stage.name, found, versions) is None:
+                storage.remove(settings.reports / folder / f"{stage.name}.html")
+    for left in settings.reports.glob(f"{problem}*@*/"):
+        if left.name not in known and revisions.problem_of(left.name.partition("@")[0]) == problem:
+            for page in left.glob("*.html"):
+                storage.remove(page)
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The models of a problem and its releases, read once for all of its pages.
+
+    Attributes
+    ----------
+    problem : str
+    current : str
+        The folder of the current revision.
+    editions : list of Edition
+    releases : list of dict
+        The latest first.
+    metric : str
+    """
+
+    problem: str
+    current: str
+    editions: list[versions_view.Edition]
+    releases: list[dict[str, Any]]
+    metric: str
+
+    @classmethod
+    def read(cls, settings: Settings, problem: str) -> "Versions":
+        """From the products and the ledger."""
+        current = revisions.current(settings, problem)
+        statement = statement_of(stages(settings, current))
+        known = versions_view.editions(settings, problem)
+        looks: dict[str, products.Monitoring] = {}
+        for name in revisions.known(settings, problem):
+            looks |= monitoring_view.read(settings, monitored_in(settings, name))[0]
+        timeline = Decisions(settings).timeline(statement.name if statement else problem)
+        released = versions_view.releases(timeline, known, looks)
+        return cls(problem, current, known, released, statement.success.metric if statement else "")
+
+    def about(self, folder: str, stage: str) -> dict[str, Any]:
+        """Which model the pages in a folder are about, see `versions_view.about`."""
+        made = next((one for one in self.editions if one.folder == folder), None)
+        found = versions_view.about(made, self.releases, stage)
+        base = folder.partition("@")[0]
+        if base != self.problem or self.current != self.problem:  # a statement that was never revised needs no word
+            found |= {"revision": revisions.number_of(base), "current": revisions.number_of(self.current)}
+        return found
+
+
+def write_versions(settings: Settings, problem: str, versions: "Versions | None" = None) -> Path | None:
+    """Write the page of all versions of a problem; None where no model was trained or released."""
+    versions = versions or Versions.read(settings, problem)
+    if not versions.editions and not versions.releases:
+        return None
+    live = str(versions.releases[0]["model"]) if versions.releases else None
+
+    def view() -> dict[str, Any]:
+        pairs = versions_view.pairs(versions.editions, live)
+        return {
+            "problem": problem,
+            "releases": versions.releases,
+            "since": versions_view.since(versions.releases[0]) if versions.releases else "",
+            "editions": [versions_view.row(one, settings.reports) for one in reversed(versions.editions)],
+            "comparisons": [versions_view.compared(a, b, versions.metric) for a, b in pairs],
+            "label": metric_table.title(versions.metric),
+        }
+
+    seen = [[one.folder, one.digest, one.read] for one in versions.editions]
+    told = [{key: value for key, value in one.items() if key != "edition"} for one in versions.releases]
+    return _page(
+        settings.reports / versions.current / "versions.html",
+        "versions.html",
+        [seen, told, versions.metric],
+        view,
+        Decisions(settings).head(),
+    )
 
 
 def is_current(settings: Settings) -> bool:
@@ -76,19 +178,30 @@ def is_current(settings: Settings) -> bool:
     return all(path.stat().st_mtime_ns <= written for path in shown)
 
 
-def write_stage(settings: Settings, problem: str, stage: str, shown_stages: list[Stage] | None = None) -> Path | None:
-    """Write the page of one stage from its executed notebook; None where it has not run."""
-    shown_stages = shown_stages or stages(settings, problem)
+def write_stage(
+    settings: Settings,
+    folder: str,
+    stage: str,
+    shown_stages: list[Stage] | None = None,
+    versions: Versions | None = None,
+) -> Path | None:
+    """Write the page of one stage of a run ('shop', 'shop.r2', 'shop@2025-08-04'); None where it has not run."""
+    shown_stages = shown_stages or stages(settings, folder)
     page_of = next((s for s in shown_stages if s.name == stage), None)
     if page_of is None or not page_of.shown:
         return None
+    base = folder.partition("@")[0]
+    versions = versions or Versions.read(settings, revisions.problem_of(base))
     return stage_page(
         page_of.executed,
-        settings.reports / problem / f"{stage}.html",
+        settings.reports / folder / f"{stage}.html",
         stage=page_of,
-        problem=problem,
+        problem=versions.problem,
         stages=shown_stages,
-        has_monitoring=any(monitored_in(settings, problem).glob("*.json")),
+        has_monitoring=any(monitored_in(settings, base).glob("*.json")),
+        about=versions.about(folder, stage),
+        home="" if folder == base else f"../{quote(base)}/",
+        versions=f"../{quote(versions.current)}/versions.html" if versions.editions or versions.releases else "",
         head=Decisions(settings).head(),
     )
 
@@ -101,6 +214,9 @@ def stage_page(
     problem: str,
     stages: list[Stage] | None = None,
     has_monitoring: bool = False,
+    about: Mapping[str, Any] | None = None,
+    home: str = "",
+    versions: str = "",
     head: str = "",
 ) -> Path:
     """Write the Run act of an executed notebook as a page.
@@ -115,6 +231,12 @@ def stage_page(
         All stages of the problem, for the way through its pages.
     has_monitoring : bool
         Whether the problem has a page of monitoring.
+    about : mapping, optional
+        Which model the page is about, see `versions_view.about`.
+    home : str
+        The way to the folder of the pages of monitoring and of the model, where that is another.
+    versions : str
+        The way to the page of all versions; '' where there is none.
     head : str
         How far the ledger goes, see `Decisions.head`.
     """
@@ -147,12 +269,15 @@ def stage_page(
             "after": _beside(around, stage, +1),
             "has_card": has_card(around),
             "has_monitoring": has_monitoring,
+            "about": {**versions_view.NOTHING, **(about or {})},
+            "home": home,
+            "versions": versions,
         }
 
     return _page(
         Path(out),
         "stage.html",
-        [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring],
+        [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring, about, home, versions],
         view,
         head,
     )
@@ -215,7 +340,7 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
         [[shown_of(s) for s in shown_stages], production],
         lambda: {
             "metric": metric_table.meaning(statement.success.metric) if statement else "",
-            "problem": problem,
+            "problem": revisions.problem_of(problem),
             "stages": shown_stages,
             "statement": statement,
             "production": production,
@@ -234,46 +359,81 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
 
 
 def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage] | None = None) -> Path | None:
-    """Write the page of the newest look at the model in production; None where nobody looked."""
+    """Write the page of monitoring and a page a period; None where nobody looked."""
     looks, unreadable = monitoring_view.read(settings, monitored_in(settings, problem))
     if not looks:
         return None
     statement = statement_of(shown_stages or stages(settings, problem))
     name = statement.name if statement else problem
     decisions = Decisions(settings)
-    decided = [d for d in decisions.timeline(name) if d["kind"] == "retrain"]
-    seen = monitoring_view.view(looks, statement)
-    latest = decided[0] if decided and decided[0]["at"] == seen["as_of"] else None
+    decided = {
+        d["at"]: d for d in reversed(decisions.timeline(name)) if d["kind"] == "retrain" and d["subject"] != "ended"
+    }
     live = in_production(settings, problem, name, decisions)
+    listed, stems = monitoring_view.listed(looks, statement, decided), list(looks)
+    for at, stem in enumerate(stems):
+        known = dict(list(looks.items())[: at + 1])
+        around = {
+            "heading": f"Period from {listed[stem]['period']} to {listed[stem]['until']}",
+            "first": monitoring_view.in_hindsight(listed[stem], looks, statement),
+            "before": listed[stems[at - 1]] if at else None,
+            "after": listed[stems[at + 1]] if at + 1 < len(stems) else None,
+        }
+        _monitoring_page(settings, problem, known, statement, decided, around, decisions.head())
+    for page in (settings.reports / problem).glob("period-*.html"):
+        if page.name not in {one["href"] for one in listed.values()}:
+            storage.remove(page)
     elsewhere = ""
-    if live and seen["model"] and seen["model"] != live["model"]:
+    seen = looks[stems[-1]]
+    if live and seen.model and seen.model != live["model"]:
         who = f"{live['name'] or 'another model'} {live['model'][:12]}"
         elsewhere = f"This look is at the model that answered then. {who} answers since {live['told']}; no period of its own has been looked at."
-    notebook = monitored_in(settings, problem) / f"{list(looks)[-1]}.ipynb"
-    source, ran = settings.notebooks / "25_monitoring.ipynb", read_or_empty(notebook)
-    return _page(
-        settings.reports / problem / "monitoring.html",
-        "monitoring.html",
-        [
-            looks,
-            statement.success if statement else None,
-            unreadable,
-            latest,
-            elsewhere,
-            *(storage.digest_file(path) for path in (notebook, source) if path.exists()),
-        ],
-        lambda: {
-            "problem": problem,
+    standing = against_target.standing(statement, looks, live)
+    around = {
+        "heading": "Monitoring",
+        "first": standing
+        and {"mark": standing["mark"], "sentence": " ".join(filter(None, (standing["sentence"], standing["rule"])))},
+        "elsewhere": elsewhere,
+        "unreadable": unreadable,
+        "listed": monitoring_view.sorted_lists(list(listed.values())),
+    }
+    return _monitoring_page(settings, problem, looks, statement, decided, around, decisions.head())
+
+
+def _monitoring_page(
+    settings: Settings,
+    problem: str,
+    looks: dict[str, products.Monitoring],
+    statement: problems.Problem | None,
+    decided: Mapping[str, dict[str, Any]],
+    around: Mapping[str, Any],
+    head: str,
+) -> Path:
+    """Write the page of the newest of `looks`: that of monitoring where it lists all periods, else that of the period."""
+    stem = list(looks)[-1]
+    notebook = monitored_in(settings, problem) / f"{stem}.ipynb"
+    source = settings.notebooks / "25_monitoring.ipynb"
+    seen = monitoring_view.view(looks, statement)
+    latest = decided.get(seen["as_of"])
+    target = statement.success.threshold if statement else None
+
+    def view() -> dict[str, Any]:
+        ran = read_or_empty(notebook)
+        act = notebook_html.run_act(ran, read_or_empty(source) or None) if ran else []
+        whole = {
+            "problem": revisions.problem_of(problem),
             "seen": seen,
-            "standing": against_target.standing(statement, looks, live),
             "decided": latest,
-            "elsewhere": elsewhere,
-            "unreadable": unreadable,
-            "blocks": _fit(notebook_html.blocks(notebook_html.run_act(ran, read_or_empty(source) or None)))
-            if ran
-            else [],
-        },
-        decisions.head(),
+            "blocks": _fit(notebook_html.blocks(act)),
+        }
+        return {"elsewhere": "", "unreadable": [], "listed": [], "before": None, "after": None, **whole, **around}
+
+    return _page(
+        settings.reports / problem / ("monitoring.html" if "listed" in around else monitoring_view.page_of(stem)),
+        "monitoring.html",
+        [seen, target, latest, around, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
+        view,
+        head,
     )
 
 
@@ -302,6 +462,9 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
                 "wrong",
                 "revision",
                 "has_history",
+                "has_versions",
+                "revisions",
+                "folder",
             )
         ]
         for v in views

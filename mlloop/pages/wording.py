@@ -1,8 +1,8 @@
 """Figures, verdicts and findings as people read them, made of what products hold."""
 
 import datetime as dt
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from mlloop import products
 from mlloop.core import formatting, metric_table
@@ -10,6 +10,7 @@ from mlloop.core.formatting import number
 from mlloop.pages import diagrams
 from mlloop.problem import Problem
 
+Row = TypeVar("Row")
 GAIN = "the model's gain over it"
 FIRST = ["name", "column", "slice", "group", "level", "metric", "value", "interval", "unit", "n"]
 
@@ -138,6 +139,22 @@ def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> st
 SHOWN = 8
 
 
+def is_quiet(kind: str, subject: str, verdict: str | None) -> bool:
+    """Whether a decision changed nothing: a turn of the loop that neither retrained nor ended a retraining."""
+    return kind == "retrain" and verdict != "yes" and subject != "ended"
+
+
+def runs(rows: Iterable[Row], is_alike: Callable[[Row, Row], bool]) -> list[list[Row]]:
+    """The rows in order, neighbours that are alike in one piece."""
+    parts: list[list[Row]] = []
+    for row in rows:
+        if parts and is_alike(parts[-1][-1], row):
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
 def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
     """The newest decisions with runs of uneventful looks in one piece.
 
@@ -149,12 +166,12 @@ def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
         promotion that it led to.
     """
     parts: list[list[dict[str, Any]]] = []
-    is_quiet = lambda one: one["kind"] == "retrain" and one["verdict"] != "yes" and one["subject"] != "ended"
+    quiet = lambda one: is_quiet(one["kind"], one.get("subject", ""), one["verdict"])
     for one in timeline[:most]:
         above = parts[-1][0] if parts else {"kind": ""}
         if above["kind"] == "promotion" and one.get("what") == CANARY["promoted"] and one["model"] == above["model"]:
             parts[-1] = [above | {"what": "Promoted after its canary"}]
-        elif parts and is_quiet(one) and is_quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
+        elif parts and quiet(one) and quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
             parts[-1].append(one)
         else:
             parts.append([one])

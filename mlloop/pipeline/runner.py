@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlloop import problem as problems
-from mlloop.core import errors, storage
+from mlloop.core import errors, revisions, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import (
     GateClosed,
@@ -184,7 +184,7 @@ def project(problem: str | None = None, root: Path | str | None = None, **change
     settings = _settings.load(root)
     given = {**changed, **({"problem": problem} if problem else {})}
     values = plans.parameters(settings, **given)
-    file = problems.find(str(values["problem"]), settings.problems)
+    file = problems.find(revisions.meant(settings, str(values["problem"])), settings.problems)
     if file.suffix in (".yaml", ".yml") and file.resolve().parent == settings.problems:
         values["problem"] = file.stem
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlloop import ingestion, serving
 from mlloop import problem as problems
-from mlloop.core import storage
+from mlloop.core import revisions, storage
 from mlloop.core.errors import ModelError, ProblemError, SourceError
 from mlloop.core.settings import Settings
 from mlloop.data import parsing
@@ -93,7 +93,7 @@ def _roles(pair: serving.Pair) -> list[tuple[str, Any]]:
 def _sources(settings: Settings, problem: str) -> list[Source]:
     """How the files of a problem are written, going by its statement."""
     try:
-        statement = problems.load(problems.find(problem, settings.problems))
+        statement = problems.load(problems.find(revisions.current(settings, problem), settings.problems))
     except ProblemError:
         return []
     return [source for source in statement.sources.values() if source.kind == "files"]

@@ -29,6 +29,7 @@ from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mlloop import serving
+from mlloop.core import revisions
 from mlloop.core.errors import ModelError, UsageError
 from mlloop.core.metric_table import THRESHOLDS
 from mlloop.core.settings import Settings
@@ -365,9 +366,8 @@ class Service:
         found = {}
         for name in self.endpoints:
             pair = self.endpoints[name].pair
-            found[name] = (
-                pair.champion.kind if pair else problems.load(problems.find(name, self.settings.problems)).task.kind
-            )
+            file = problems.find(revisions.current(self.settings, name), self.settings.problems)
+            found[name] = pair.champion.kind if pair else problems.load(file).task.kind
         return found
 
     def _route(

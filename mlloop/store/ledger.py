@@ -21,7 +21,7 @@ from mlloop.core import clock as core_clock
 from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.errors import LedgerError, MlloopError
-from mlloop.store import chain, champions
+from mlloop.store import chain, champions, clocks
 from mlloop.store.chain import NOTHING_BEFORE, Head
 from mlloop.store.chain import canonical as _canonical
 from mlloop.store.chain import row_hash as _hash
@@ -277,6 +277,18 @@ class Ledger:
                 )
                 for problem in sorted({row.problem for row in rows})
             }
+
+    def at_in_the_data(self, moment: dt.datetime) -> dict[str, Standing]:
+        """How each problem stood when its data stood at `moment`, see `clocks.in_the_data`."""
+        found, rows = {}, self.rows()
+        for problem in sorted({row.problem for row in rows}):
+            until = clocks.Until([row for row in rows if row.problem == problem], moment, self.where)
+            gates = {row.subject: row for row in until.rows if row.kind == "gate"}
+            if until.rows:
+                found[problem] = Standing(
+                    problem, champions.champion(until, problem), champions.canary(until, problem), gates
+                )
+        return found
 
     def has_model(self, digest: str) -> bool:
         """Whether a validation gate said yes to the model of that digest, or a file of it was promoted: only those load.

@@ -1,0 +1,324 @@
+"""The models of a problem that were trained, released and replaced, and what sets any two of them apart.
+
+An edition is the folder of products that one training left: that of the problem ('shop'), of a revision ('shop.r2'), or of a
+retraining ('shop@2025-08-04'). A release is a row of the ledger after which another model answered.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mlloop import products
+from mlloop.core import metric_table
+from mlloop.core.errors import DataError, ProductError
+from mlloop.core.formatting import number
+from mlloop.core.settings import Settings
+from mlloop.pages import wording
+from mlloop.products import Monitoring
+
+EDITION = r"(\.r\d+)?(@.+)?"
+MOST_PAIRS = 40
+NOTHING = {"sentence": "", "now": "", "folder": "", "revision": 0, "current": 0}
+
+
+@dataclass(frozen=True)
+class Edition:
+    """What one training left, by the model that it made.
+
+    Attributes
+    ----------
+    folder : str
+        Of its products, and of its pages below reports: 'shop', 'shop.r2' or 'shop@2025-08-04'.
+    digest, name : str
+        Of the model.
+    version : int or None
+        In the registry.
+    as_of : str
+        The moment in the data at which it was trained, as people read it; '' where its rows have no time.
+    read : dict
+        Its products by stage; a retraining's own only.
+    """
+
+    folder: str
+    digest: str
+    name: str
+    version: int | None
+    as_of: str
+    read: Mapping[str, products.Product] = field(default_factory=dict)
+
+    @property
+    def called(self) -> str:
+        """How a page calls it: 'version 3', or the beginning of its digest where it has no number."""
+        return f"version {self.version}" if self.version is not None else f"model {self.digest[:12]}"
+
+    @property
+    def anchor(self) -> str:
+        return f"m-{self.digest[:12]}"
+
+    def of(self, stage: str, kind: type[products.Kind]) -> products.Kind | None:
+        """A product of it; None where there is none."""
+        one = self.read.get(stage)
+        return one if isinstance(one, kind) else None
+
+
+def folders(settings: Settings, problem: str) -> list[Path]:
+    """The folders of products of a problem: its own, its revisions', and those of the retrainings of each."""
+    pattern = re.compile(re.escape(problem) + EDITION)
+    found = (settings.state / "products").glob(f"{problem}*")
+    return sorted(path for path in found if path.is_dir() and pattern.fullmatch(path.name))
+
+
+def editions(settings: Settings, problem: str) -> list[Edition]:
+    """Every edition that trained a model, in the order of training; one that cannot be read is left out."""
+    found = [edition for path in folders(settings, problem) if (edition := _edition(path)) is not None]
+    return sorted(found, key=lambda one: (one.version is None, one.version or 0, one.folder))
+
+
+def _edition(folder: Path) -> Edition | None:
+    read = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            read[path.stem] = products.read_kept(path)
+        except (DataError, ProductError):  # the page of its stage tells it
+            continue
+    trained = read.get("training")
+    if not isinstance(trained, products.Training):
+        return None
+    ready = read.get("problem")
+    as_of = wording.moment(ready.as_of) if isinstance(ready, products.Statement) and ready.as_of else ""
+    model, registered = trained.model, trained.model.registered
+    return Edition(folder.name, model.digest, model.name, registered.version if registered else None, as_of, read)
+
+
+def releases(
+    timeline: Iterable[Mapping[str, Any]], known: Sequence[Edition], looks: Mapping[str, Monitoring]
+) -> list[dict[str, Any]]:
+    """Who answered when, the latest first: a row a change of the model in production.
+
+    Parameters
+    ----------
+    timeline : iterable of dict
+        The decisions about the problem, the latest first, as `Decisions.timeline` makes them.
+    """
+    by_digest, called = {one.digest: one for one in known}, {}
+    timeline = list(timeline)
+    for row in timeline:
+        if row["who"]:  # a rule that stood in
+            called[row["model"]] = (
+                f"the rule {row['who']!r}" if row["stands_in"] == "rule" else f"model {str(row['model'])[:12]}"
+            )
+    for one in known:
+        called[one.digest] = one.called
+    name = lambda digest: called.get(digest) or (f"model {str(digest)[:12]}" if digest else "")
+    realised = {one.period.since: one for look in looks.values() for one in look.realised if one.value is not None}
+    found, until = [], ""
+    for row in timeline:
+        if row["kind"] not in ("promotion", "rollback", "fallback"):
+            continue
+        made = by_digest.get(row["model"])
+        labels = [realised[start] for start in sorted(realised) if realised[start].model == row["model"]]
+        last = labels[-1] if labels else None
+        at = {"at": row["at"], "decided_at": row["decided_at"]}
+        if row["kind"] == "promotion" and not row["decided_at"] and made and made.as_of:
+            at = {"at": made.as_of, "decided_at": row["at"]}
+        found.append(row | at | {
+            "edition": made,
+            "called": name(row["model"]),
+            "replaced": name(row["was"]),
+            "until": until,
+            "holdout": _holdout(made),
+            "labels": f"{_figure(last)} in the period from {wording.moment(last.period.since)}" if last else "",
+            "periods": len(labels),
+        })  # fmt: skip
+        until = since(at)
+    return found
+
+
+def since(row: Mapping[str, str]) -> str:
+    """The moment of a release, by its clocks: in the data where it has one, and of the decision."""
+    return f"{row['at']} in the data (decided {row['decided_at']} UTC)" if row["decided_at"] else f"{row['at']} UTC"
+
+
+def about(made: Edition | None, released: Sequence[Mapping[str, Any]], stage: str) -> dict[str, Any]:
+    """Which model and moment the pages of an edition are about, and whether production has moved on since.
+
+    Returns
+    -------
+    dict
+        'sentence', 'now' (what is in production, where that is another), and 'folder' of its page of the same stage ('': it has
+        none); {} where no model was trained.
+    """
+    if made is None:
+        return {}
+    spans = [row for row in released if row["model"] == made.digest]
+    live = released[0] if released else None
+    trained = f", trained on data up to {made.as_of}" if made.as_of else ""
+    said = f"This page is about {made.called} ({made.name}, {made.digest[:12]}){trained}."
+    if live and live["model"] == made.digest:
+        return {"sentence": f"{said} It is in production since {since(live)}.", "now": "", "folder": ""}
+    if spans:
+        said += f" It was in production from {since(spans[0])} until {spans[0]['until']}."
+    else:
+        said += " It has not been in production."
+    if live is None:
+        return {"sentence": said, "now": "", "folder": ""}
+    other = live["edition"]
+    has_page = other is not None and stage in other.read
+    return {
+        "sentence": said,
+        "now": f"{live['called']} since {since(live)}",
+        "folder": other.folder if has_page else "",
+    }
+
+
+def _holdout(made: Edition | None) -> str:
+    judged = made.of("evaluation", products.Evaluation) if made else None
+    return _figure(judged.main) if judged else ""
+
+
+def _figure(one: Any) -> str:
+    """A figure with its interval; '' where there is none."""
+    if one is None or one.value is None:
+        return ""
+    within = wording.span(one.low, one.high)
+    return number(one.value) + (f" ({within})" if within != "–" else "")
+
+
+def row(one: Edition, reports: Path) -> dict[str, Any]:
+    """An edition as the list of models shows it, with the pages that were written of it."""
+    judged = one.of("validation_gate", products.ValidationGate)
+    stages = [
+        stage
+        for stage in ("training", "evaluation", "validation_gate", "deployment")
+        if (reports / one.folder / f"{stage}.html").exists()
+    ]
+    return {
+        "called": one.called,
+        "anchor": one.anchor,
+        "digest": one.digest,
+        "name": one.name,
+        "as_of": one.as_of,
+        "verdict": judged.verdict.verdict if judged else "",
+        "holdout": _holdout(one),
+        "pages": [(stage.replace("_", " "), f"../{quote(one.folder)}/{stage}.html") for stage in stages],
+    }
+
+
+def pairs(known: Sequence[Edition], live: str | None) -> list[tuple[Edition, Edition]]:
+    """The editions to hold side by side: each with the next, and each with the one in production; older first."""
+    found = list(pairwise(known))
+    now = next((one for one in known if one.digest == live), None)
+    for one in known:
+        pair = (one, now) if now is None or known.index(one) < known.index(now) else (now, one)
+        if now is not None and one is not now and pair not in found:
+            found.append(pair)  # type: ignore[arg-type]
+    return sorted(found, key=lambda pair: (known.index(pair[1]), known.index(pair[0])), reverse=True)[:MOST_PAIRS]
+
+
+def compared(a: Edition, b: Edition, metric: str) -> dict[str, Any]:
+    """Two editions side by side: facts, parameters, features, metrics, slices and calibration.
+
+    Returns
+    -------
+    dict
+        'title', 'anchor', 'paired' (a sentence; '' where the two were never judged on the same rows), and rows for tables.
+    """
+    return {
+        "a": a,
+        "b": b,
+        "title": f"{a.called} and {b.called}".capitalize(),
+        "anchor": f"{a.anchor}-{b.anchor}",
+        "paired": _paired(a, b, metric),
+        "facts": [row for row in _facts(a, b) if row["differs"]],
+        "features": _features(a, b),
+        "metrics": _side_by_side(a, b, lambda one: {m.label: _figure(m) for m in one.metrics}),
+        "slices": _side_by_side(a, b, lambda one: {f"{s.slice} = {s.group}": _figure(s) for s in one.slices}),
+        "calibration": _side_by_side(a, b, _calibration),
+    }
+
+
+def _paired(a: Edition, b: Edition, metric: str) -> str:
+    """How much better one is than the other on the same rows, where the newer was held against the older."""
+    for new, old in ((b, a), (a, b)):
+        judged = new.of("evaluation", products.Evaluation)
+        against = judged.champion if judged else None
+        if against is None or against.digest != old.digest or against.gain is None or against.gain.value is None:
+            continue
+        gain, label = against.gain, metric_table.title(metric)
+        worse = gain.value < 0
+        by = (
+            wording.span(*((-gain.high, -gain.low) if worse else (gain.low, gain.high)))
+            if None not in (gain.low, gain.high)
+            else "–"
+        )  # type: ignore[operator]
+        return (
+            f"On the same {gain.n:,} rows, which neither had learned, {new.called} is {'worse' if worse else 'better'} than "
+            f"{old.called} by {number(abs(gain.value))} in {label} ({by})."
+        )
+    return ""
+
+
+def _facts(a: Edition, b: Edition) -> list[dict[str, Any]]:
+    def told(one: Edition) -> dict[str, str]:
+        trained, recipe = one.of("training", products.Training), None
+        if trained is not None:
+            recipe, learnt = trained.model.recipe, trained.trained
+        found = {"model": one.name, "digest": one.digest[:12], "trained at": one.as_of}
+        if trained is not None and recipe is not None:
+            found |= {
+                "rows learned from": number(learnt.rows),
+                "learned from": f"{wording.moment(learnt.since)} to {wording.moment(learnt.until)}" if learnt.until else "",
+                "how far back": trained.lookback.chosen if trained.lookback else "",
+                **{f"parameter {name}": number(value) if isinstance(value, (int, float)) else str(value) for name, value in recipe.params.items()},
+                "seed": str(recipe.seed),
+            }  # fmt: skip
+        return found
+
+    return _rows(told(a), told(b))
+
+
+def _features(a: Edition, b: Edition) -> str:
+    """Which features one has and the other has not, in a sentence; '' where either is not known."""
+    ours, theirs = a.of("training", products.Training), b.of("training", products.Training)
+    if ours is None or theirs is None:
+        return ""
+    gone, new = sorted({*ours.features} - {*theirs.features}), sorted({*theirs.features} - {*ours.features})
+    if not gone and not new:
+        same = "" if ours.definition == theirs.definition else ", but their definition changed"
+        return f"Both use the same {len(ours.features):,} features{same}."
+    named = lambda names: ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    said = [f"{who.called} alone uses {named(names)}" for who, names in ((a, gone), (b, new)) if names]
+    return f"{'; '.join(said)}.".capitalize()
+
+
+def _side_by_side(a: Edition, b: Edition, told) -> list[dict[str, Any]]:
+    """Rows of name, a's and b's figure, from what `told` makes of each evaluation."""
+    ours, theirs = a.of("evaluation", products.Evaluation), b.of("evaluation", products.Evaluation)
+    return _rows(told(ours) if ours else {}, told(theirs) if theirs else {})
+
+
+def _calibration(judged: products.Evaluation) -> dict[str, str]:
+    return {
+        f"tenth {at}": f"{number(one.predicted)} predicted, {number(one.observed)} observed"
+        for at, one in enumerate(judged.calibration or [], 1)
+        if one.predicted is not None and one.observed is not None
+    }
+
+
+def _rows(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys([*ours, *theirs]))
+    cell = lambda found, name: found.get(name) or "–"
+    return [
+        {
+            "name": name,
+            "a": cell(ours, name),
+            "b": cell(theirs, name),
+            "differs": cell(ours, name) != cell(theirs, name),
+        }
+        for name in names
+        if ours.get(name) or theirs.get(name)
+    ]
