@@ -773,7 +773,7 @@ class Project:
 
         rows = self.ledger.rows()
         problems = sorted({row.problem for row in rows})
-        found = {}
+        found: dict[int, dt.datetime | None] = {}
         for name in problems:
             found |= clocks.in_the_data([row for row in rows if row.problem == name])
         return {number: at for number, at in found.items() if at is not None}

@@ -373,13 +373,13 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
     listed, stems = monitoring_view.listed(looks, statement, decided), list(looks)
     for at, stem in enumerate(stems):
         known = dict(list(looks.items())[: at + 1])
-        around = {
+        of_period: dict[str, Any] = {
             "heading": f"Period from {listed[stem]['period']} to {listed[stem]['until']}",
             "first": monitoring_view.in_hindsight(listed[stem], looks, statement),
             "before": listed[stems[at - 1]] if at else None,
             "after": listed[stems[at + 1]] if at + 1 < len(stems) else None,
         }
-        _monitoring_page(settings, problem, known, statement, decided, around, decisions.head())
+        _monitoring_page(settings, problem, known, statement, decided, of_period, decisions.head())
     for page in (settings.reports / problem).glob("period-*.html"):
         if page.name not in {one["href"] for one in listed.values()}:
             storage.remove(page)
@@ -389,7 +389,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
         who = f"{live['name'] or 'another model'} {live['model'][:12]}"
         elsewhere = f"This look is at the model that answered then. {who} answers since {live['told']}; no period of its own has been looked at."
     standing = against_target.standing(statement, looks, live)
-    around = {
+    around: dict[str, Any] = {
         "heading": "Monitoring",
         "first": standing
         and {"mark": standing["mark"], "sentence": " ".join(filter(None, (standing["sentence"], standing["rule"])))},

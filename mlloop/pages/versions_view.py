@@ -125,7 +125,7 @@ def releases(
         at = {"at": row["at"], "decided_at": row["decided_at"]}
         if row["kind"] == "promotion" and not row["decided_at"] and made and made.as_of:
             at = {"at": made.as_of, "decided_at": row["at"]}
-        found.append(row | at | {
+        found.append({**row, **at,
             "edition": made,
             "called": name(row["model"]),
             "replaced": name(row["was"]),
@@ -143,7 +143,7 @@ def since(row: Mapping[str, str]) -> str:
     return f"{row['at']} in the data (decided {row['decided_at']} UTC)" if row["decided_at"] else f"{row['at']} UTC"
 
 
-def about(made: Edition | None, released: Sequence[Mapping[str, Any]], stage: str) -> dict[str, Any]:
+def about(edition: Edition | None, released: Sequence[Mapping[str, Any]], stage: str) -> dict[str, Any]:
     """Which model and moment the pages of an edition are about, and whether production has moved on since.
 
     Returns
@@ -152,13 +152,13 @@ def about(made: Edition | None, released: Sequence[Mapping[str, Any]], stage: st
         'sentence', 'now' (what is in production, where that is another), and 'folder' of its page of the same stage ('': it has
         none); {} where no model was trained.
     """
-    if made is None:
+    if edition is None:
         return {}
-    spans = [row for row in released if row["model"] == made.digest]
+    spans = [row for row in released if row["model"] == edition.digest]
     live = released[0] if released else None
-    trained = f", trained on data up to {made.as_of}" if made.as_of else ""
-    said = f"This page is about {made.called} ({made.name}, {made.digest[:12]}){trained}."
-    if live and live["model"] == made.digest:
+    trained = f", trained on data up to {edition.as_of}" if edition.as_of else ""
+    said = f"This page is about {edition.called} ({edition.name}, {edition.digest[:12]}){trained}."
+    if live and live["model"] == edition.digest:
         return {"sentence": f"{said} It is in production since {since(live)}.", "now": "", "folder": ""}
     if spans:
         said += f" It was in production from {since(spans[0])} until {spans[0]['until']}."
@@ -188,23 +188,23 @@ def _figure(one: Any) -> str:
     return number(one.value) + (f" ({within})" if within != "–" else "")
 
 
-def row(one: Edition, reports: Path) -> dict[str, Any]:
+def row(edition: Edition, reports: Path) -> dict[str, Any]:
     """An edition as the list of models shows it, with the pages that were written of it."""
-    judged = one.of("validation_gate", products.ValidationGate)
+    judged = edition.of("validation_gate", products.ValidationGate)
     stages = [
         stage
         for stage in ("training", "evaluation", "validation_gate", "deployment")
-        if (reports / one.folder / f"{stage}.html").exists()
+        if (reports / edition.folder / f"{stage}.html").exists()
     ]
     return {
-        "called": one.called,
-        "anchor": one.anchor,
-        "digest": one.digest,
-        "name": one.name,
-        "as_of": one.as_of,
+        "called": edition.called,
+        "anchor": edition.anchor,
+        "digest": edition.digest,
+        "name": edition.name,
+        "as_of": edition.as_of,
         "verdict": judged.verdict.verdict if judged else "",
-        "holdout": _holdout(one),
-        "pages": [(stage.replace("_", " "), f"../{quote(one.folder)}/{stage}.html") for stage in stages],
+        "holdout": _holdout(edition),
+        "pages": [(stage.replace("_", " "), f"../{quote(edition.folder)}/{stage}.html") for stage in stages],
     }
 
 
@@ -248,18 +248,17 @@ def _paired(a: Edition, b: Edition, metric: str) -> str:
         against = judged.champion if judged else None
         if against is None or against.digest != old.digest or against.gain is None or against.gain.value is None:
             continue
-        gain, label = against.gain, metric_table.title(metric)
-        worse = gain.value < 0
-        by = (
-            wording.span(*((-gain.high, -gain.low) if worse else (gain.low, gain.high)))
-            if None not in (gain.low, gain.high)
-            else "–"
-        )  # type: ignore[operator]
+        gain, value, label = against.gain, against.gain.value, metric_table.title(metric)
+        ends = (gain.low, gain.high) if value >= 0 else (_turned(gain.high), _turned(gain.low))
         return (
-            f"On the same {gain.n:,} rows, which neither had learned, {new.called} is {'worse' if worse else 'better'} than "
-            f"{old.called} by {number(abs(gain.value))} in {label} ({by})."
+            f"On the same {gain.n:,} rows, which neither had learned, {new.called} is {'better' if value >= 0 else 'worse'} than "
+            f"{old.called} by {number(abs(value))} in {label} ({wording.span(*ends)})."
         )
     return ""
+
+
+def _turned(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _facts(a: Edition, b: Edition) -> list[dict[str, Any]]:
