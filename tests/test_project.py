@@ -91,7 +91,7 @@ def test_every_command_has_its_counterpart_in_python_with_every_option(command):
     renamed = {("run", "from"): "start", ("loop", "from"): "since", ("new", "dir"): "folder"} | {
         (name, "set"): "changes" for name in ("run", "gate", "status", "why")
     }
-    only_printed, elsewhere = {"json", "action", "yes"}, {("backtest", "list"): Project.policies}
+    only_printed, elsewhere = {"json", "action", "yes", "all"}, {("backtest", "list"): Project.policies}
     for parameter in COMMANDS[command].params:
         option = max(parameter.opts, key=len).lstrip("-").replace("-", "_")
         name = renamed.get((command, option), option)
