@@ -11,6 +11,7 @@ Modules:
 - `mlloop.core.metrics`: How good are predictions, how sure are we, and what are they worth?
 - `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
 - `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time; YAML files, pipeline.yaml above all, as what they hold.
+- `mlloop.core.revisions`: The revisions of a problem statement: `shop.yaml` is the first, `shop.r2.yaml` the second, and one of them is current.
 - `mlloop.core.secrets`: Passwords and tokens that stand in a statement: what is written of them elsewhere is stars.
 - `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
 - `mlloop.data.simulator`: XYZShopSmart, a simulated shop with a known ground truth: customers, a catalogue, clicks, purchases and data errors.
@@ -27,6 +28,7 @@ Modules:
 - `mlloop.monitors.periods`: The grid of periods, and since when a champion answers: one rule for the turn, for monitoring and for pages.
 - `mlloop.pages.notebook_html`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 - `mlloop.pages.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
+- `mlloop.pages.versions_view`: The models of a problem that were trained, released and replaced, and what sets any two of them apart.
 - `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
 - `mlloop.pipeline.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
 - `mlloop.products`: What each stage hands on: one frozen model a stage, with a version, used to write its product and to read it.
