@@ -12,24 +12,26 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from .core.formatting import number, percent
 from . import products
-from .release import canary, preparation, releases
+from .release import canary, releases
 from .store import prediction_log
 from .core import clock, metric_table, storage
 from .core.errors import ModelError, PromotionRefused
 from .store.entries import SWAPS, Entry, Row
 from .store.ledger import Ledger
 from .core.metrics import metric
-from .release.preparation import Prepared
 from .problem import Problem, Recommendation
 from .release.releases import Release
 from .core.settings import Settings
 from .core.storage import digest_json
+
+if TYPE_CHECKING:  # what makes a release loads scikit-learn, which those who only decide do not wait for
+    from mlloop.release.preparation import Prepared
 
 # %% ../nbs/23_deployment.ipynb #50149e9b
 def release_digest(ledger: Ledger, problem: str, model: str, at: dt.datetime | None = None) -> str:
@@ -143,6 +145,8 @@ def update_counts(
         return None
     key = digest_json(["update", statement.name, model, until.isoformat()])
     updates = ledger.rows(problem=statement.name, kind="update", model=model)
+    from mlloop.release import preparation
+
     updated = preparation.with_counts(settings, load_release(settings, ledger, statement.name, model), events, until)
     digests = {"model": model, "release": updated.digest, "base": cited_release(ledger, statement.name, model)}
     details = {"as_of": until.isoformat(), "events": len(events)}
@@ -555,7 +559,7 @@ def stop_canary(
 WHO = {"champion": "this model", "canary": "the champion, and this model for a share", "refused": "not this model"}
 
 
-def closing_table(prepared: Prepared, decision: Decision) -> pd.DataFrame:
+def closing_table(prepared: "Prepared", decision: Decision) -> pd.DataFrame:
     """The stage's figures: figure, unit, threshold, verdict."""
     decided = releases.load(prepared.path, prepared.digest).threshold
     p = prepared.parity

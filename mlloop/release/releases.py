@@ -21,7 +21,6 @@ from mlloop.core import storage
 from mlloop.core.errors import ModelError
 from mlloop.core.expressions import quoted
 from mlloop.core.settings import Settings
-from mlloop.data.row_cleaning import RowCleaner
 from mlloop.models import onnx_export
 
 if TYPE_CHECKING:
@@ -134,6 +133,15 @@ def load(folder: Path | str, digest: str) -> "Release":
     return made(card, folder, digest)
 
 
+def _cleaners(parts: Sequence[dict[str, Any]]) -> list[Any]:
+    """What cleans a request; loaded only where a model was trained on cleaned rows."""
+    if not parts:
+        return []
+    from mlloop.data.row_cleaning import RowCleaner
+
+    return [RowCleaner(part) for part in parts]
+
+
 class Release:
     """A loaded production artefact; `card` is its release.json.
 
@@ -153,7 +161,7 @@ class Release:
         self.model, self.problem, self.kind, self.form = card["model"], card["problem"], card["kind"], card["form"]
         self.entity: str | None = card.get("entity")
         self.fields = [Field(**one) for one in card["fields"]]
-        self.cleaners = [RowCleaner(part) for part in card.get("cleaning") or []]
+        self.cleaners = _cleaners(card.get("cleaning") or [])
 
     @property
     def threshold(self) -> dict[str, Any] | None:
