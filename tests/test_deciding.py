@@ -96,3 +96,9 @@ def test_a_command_interrupted_before_its_decision_says_that_nothing_was_decided
     os.kill(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted; nothing was decided" in told and len(rows(production)) == 2
+
+
+def test_who_only_decides_does_not_wait_for_what_training_needs():
+    code = "import sys, mlloop.deployment; print(sorted({'sklearn', 'scipy', 'ibis', 'lightgbm'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

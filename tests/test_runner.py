@@ -264,6 +264,21 @@ def test_a_project_that_moves_to_another_database_asks_its_gates_there_or_takes_
     assert "stale" not in project.mlloop("status").stdout and project.run()["ran"] == []
 
 
+def test_a_statement_is_read_once_for_as_long_as_its_file_stays_as_it_is(project, monkeypatch):
+    project.run()
+    load, read = runner.problems.load, []
+    monkeypatch.setattr(runner.problems, "load", lambda path: read.append(path) or load(path))
+    given, plan = runner.project(root=project.root)
+    runner._statement_in.cache_clear()
+    read.clear()
+    runner.status(given, plan)
+    runner.status(given, plan)
+    assert len(read) == 1
+    statement = runner.statement_file(given, plan)
+    statement.write_text(statement.read_text() + "# one more line\n")
+    assert runner._statement(given, plan).name == "loan" and len(read) == 2
+
+
 def test_a_model_is_deployed_again_where_the_ledger_does_not_know_that_it_was(project, monkeypatch):
     settings, plan = runner.project(root=project.root)
     deployed = SimpleNamespace(action="champion", model=SimpleNamespace(digest="m1"))

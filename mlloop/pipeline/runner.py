@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,18 @@ def statement_file(settings: Settings, plan: Plan) -> Path:
     return problems.find(str(plan.parameters["problem"]), settings.problems)
 
 
+def _statement(settings: Settings, plan: Plan) -> problems.Problem:
+    """The plan's statement, to look at; it is read once for as long as its file stays as it is."""
+    file = statement_file(settings, plan)
+    now = file.stat()
+    return _statement_in(file, now.st_mtime_ns, now.st_size, now.st_ino)
+
+
+@lru_cache(maxsize=8)
+def _statement_in(file: Path, *state: int) -> problems.Problem:
+    return problems.load(file)
+
+
 def freshness(settings: Settings, plan: Plan) -> Freshness:
     """The freshness of a plan's stages, with the files outside the pipeline that the first two read."""
 
@@ -206,7 +219,7 @@ def freshness(settings: Settings, plan: Plan) -> Freshness:
         if task.name == "collection":
             from mlloop.collection import external_files
 
-            return external_files(problems.load(statement_file(settings, plan)), settings)
+            return external_files(_statement(settings, plan), settings)
         return []
 
     made = Freshness(settings, plan.problem, external, lambda task: _outdated(settings, plan, made, task))
@@ -233,7 +246,7 @@ def _not_in_ledger(settings: Settings, plan: Plan, fresh: Freshness, task: Task)
     from mlloop.store.ledger import Ledger
 
     record, ledger = fresh.record(task.name), Ledger.open(settings)
-    name = problems.load(statement_file(settings, plan)).name
+    name = _statement(settings, plan).name
     if record is None or ledger.recorded(name, gate_key(plan, task.name, record.key, record.products)):
         return []
     return [f"its verdict is not in the ledger {ledger.where}"]
@@ -244,7 +257,7 @@ def _not_deployed_here(settings: Settings, plan: Plan, task: Task) -> list[str]:
     from mlloop.store.ledger import Ledger
 
     made, ledger = _products().load(task.products["data"], _products().Deployment), Ledger.open(settings)
-    name = problems.load(statement_file(settings, plan)).name
+    name = _statement(settings, plan).name
     if made.action == "refused" or ledger.last(name, (*SWAPS, "canary"), model=made.model.digest):
         return []
     return [f"its decision is not in the ledger {ledger.where}"]
@@ -263,7 +276,7 @@ def _compared_with_another(settings: Settings, plan: Plan, fresh: Freshness, tas
     from mlloop.store.ledger import Ledger
 
     judged = _products().load(task.products["data"], _products().Evaluation)
-    row = Ledger.open(settings).champion(problems.load(statement_file(settings, plan)).name)
+    row = Ledger.open(settings).champion(_statement(settings, plan).name)
     if row is None or row.model in (judged.model, judged.champion.digest):
         return []
     was = (judged.champion.digest or "nobody")[:12]
