@@ -79,7 +79,7 @@ def test_the_run_act_is_shown_without_parameters_and_with_code_folded(whole):
     words = page.get_text(" ")
     assert "Which columns say something?" in words and "secret" not in words and "Figure size" not in words
     assert all(block.find_parent("details") for block in page.find_all("pre") if "describe(rows)" in block.text)
-    assert "## Run" not in words and page.find("h1").text == "Analysis"
+    assert "## Run" not in words and page.find("h1").text == "Data analysis"
 
 
 def test_a_whole_notebook_shows_only_its_run_act():

@@ -26,6 +26,15 @@ STATES = {
 }
 
 
+# stages whose name does not say what their page shows
+TITLES = {
+    "analysis": "Data analysis",
+    "visualization": "Data quality",
+    "exploration": "Model comparison",
+    "building": "Model settings",
+}
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage as its page shows it: state, time taken, what it found.
@@ -47,7 +56,7 @@ class Stage:
 
     @property
     def title(self) -> str:
-        return self.name.replace("_", " ").capitalize()
+        return TITLES.get(self.name) or self.name.replace("_", " ").capitalize()
 
     @property
     def shown(self) -> bool:
@@ -351,9 +360,9 @@ def headline(view: Mapping[str, Any]) -> str:
     need, validation, stages = view["need"], view["validation"], view["stages"]
     if told := stands_in(view.get("production") or {}):
         return told
-    failed = [s.title for s in stages if s.state == "failed"]
+    failed = [s.name.replace("_", " ") for s in stages if s.state == "failed"]
     if failed:
-        return f"The run failed at {failed[0].lower()}; the pages before it stand."
+        return f"The run failed at {failed[0]}; the pages before it stand."
     if need is None:
         done = [s.title.lower() for s in stages if s.shown]
         return f"Has run as far as {done[-1]}; neither gate has been asked." if done else "Has not run yet."

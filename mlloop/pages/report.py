@@ -144,10 +144,12 @@ def write_versions(settings: Settings, problem: str, versions: "Versions | None"
     if not versions.editions and not versions.releases:
         return None
     live = str(versions.releases[0]["model"]) if versions.releases else None
+    shown_stages = stages(settings, versions.current)
 
     def view() -> dict[str, Any]:
         pairs = versions_view.pairs(versions.editions, live)
         return {
+            **navigation(settings, versions.current, shown_stages),
             "problem": problem,
             "releases": versions.releases,
             "since": versions_view.since(versions.releases[0]) if versions.releases else "",
@@ -161,7 +163,7 @@ def write_versions(settings: Settings, problem: str, versions: "Versions | None"
     return _page(
         settings.reports / versions.current / "versions.html",
         "versions.html",
-        [seen, told, versions.metric],
+        [seen, told, versions.metric, [(one.name, one.shown, one.word) for one in shown_stages]],
         view,
         Decisions(settings).head(),
     )
@@ -261,7 +263,7 @@ def stage_page(
             "stage": stage,
             "stages": around,
             "problem": problem,
-            "heading": notebook_html.title(read_or_empty(stage.notebook)) or stage.title,
+            "heading": _heading(stage),
             "verdict": decided,
             "statement": statement,
             "tables": wording.tables(stage.product),
@@ -281,6 +283,27 @@ def stage_page(
         view,
         head,
     )
+
+
+def _heading(stage: Stage) -> str:
+    """The notebook's own title; that of the stage where the notebook only repeats the stage's name."""
+    own = notebook_html.title(read_or_empty(stage.notebook))
+    return stage.title if not own or own.lower() == stage.name.replace("_", " ") else own
+
+
+def navigation(settings: Settings, folder: str, shown_stages: list[Stage]) -> dict[str, Any]:
+    """The way through the pages of a run, for a page beside those of its stages."""
+    has_versions = has_card(shown_stages) or any(
+        "@" in path.name for path in versions_view.folders(settings, revisions.problem_of(folder))
+    )
+    current = revisions.current(settings, revisions.problem_of(folder))
+    return {
+        "stages": shown_stages,
+        "home": "",
+        "has_monitoring": any(monitored_in(settings, folder).glob("*.json")),
+        "has_card": has_card(shown_stages),
+        "versions": f"../{quote(current)}/versions.html" if has_versions else "",
+    }
 
 
 def _finding_first(
@@ -334,11 +357,13 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
     validation = decided(by_name.get("validation_gate"))
     if is_later:
         validation = wording.verdict(products.verdict_of(judged)) if judged else None
+    way = navigation(settings, problem, shown_stages)
     return _page(
         settings.reports / problem / "model.html",
         "model.html",
-        [[shown_of(s) for s in shown_stages], production],
+        [[shown_of(s) for s in shown_stages], production, way["has_monitoring"], way["versions"]],
         lambda: {
+            **way,
             "metric": metric_table.meaning(statement.success.metric) if statement else "",
             "problem": revisions.problem_of(problem),
             "stages": shown_stages,
@@ -363,7 +388,9 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
     looks, unreadable = monitoring_view.read(settings, monitored_in(settings, problem))
     if not looks:
         return None
-    statement = statement_of(shown_stages or stages(settings, problem))
+    shown_stages = shown_stages or stages(settings, problem)
+    statement = statement_of(shown_stages)
+    way = navigation(settings, problem, shown_stages)
     name = statement.name if statement else problem
     decisions = Decisions(settings)
     decided = {
@@ -379,7 +406,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
             "before": listed[stems[at - 1]] if at else None,
             "after": listed[stems[at + 1]] if at + 1 < len(stems) else None,
         }
-        _monitoring_page(settings, problem, known, statement, decided, of_period, decisions.head())
+        _monitoring_page(settings, problem, known, statement, decided, way | of_period, decisions.head())
     for page in (settings.reports / problem).glob("period-*.html"):
         if page.name not in {one["href"] for one in listed.values()}:
             storage.remove(page)
@@ -397,7 +424,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
         "unreadable": unreadable,
         "listed": monitoring_view.sorted_lists(list(listed.values())),
     }
-    return _monitoring_page(settings, problem, looks, statement, decided, around, decisions.head())
+    return _monitoring_page(settings, problem, looks, statement, decided, way | around, decisions.head())
 
 
 def _monitoring_page(
@@ -416,6 +443,7 @@ def _monitoring_page(
     seen = monitoring_view.view(looks, statement)
     latest = decided.get(seen["as_of"])
     target = statement.success.threshold if statement else None
+    told = {**around, "stages": [(one.name, one.shown, one.word) for one in around["stages"]]}
 
     def view() -> dict[str, Any]:
         ran = read_or_empty(notebook)
@@ -431,7 +459,7 @@ def _monitoring_page(
     return _page(
         settings.reports / problem / ("monitoring.html" if "listed" in around else monitoring_view.page_of(stem)),
         "monitoring.html",
-        [seen, target, latest, around, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
+        [seen, target, latest, told, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
         view,
         head,
     )
