@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer
 
-from mlloop.core import forms, storage, verdict
+from mlloop.core import forms, reads, storage, verdict
 from mlloop.core.errors import ProductError
 from mlloop.core.forms import older_form, version_of
 from mlloop.problem import Problem
@@ -25,7 +25,7 @@ from mlloop.problem import Problem
 Number = float | None  # None: a figure that could not be measured
 
 
-class Part(BaseModel):
+class Part(reads.Followed, BaseModel):
     """What a product is made of: frozen, strict about types, no key that is not declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, defer_build=True)
@@ -1004,13 +1004,17 @@ def load_kept(path: Path | str) -> dict[str, Any]:
 def load(upstream: Mapping[str, str] | str | Path, kind: type[Kind]) -> Kind:
     """Read the product of an upstream stage as its model, e.g. ``load(upstream['features'], Features)``.
 
+    A stage that reads a product in this way depends on the fields that it uses; in any other way, on the whole product.
+
     Raises
     ------
     ProductError
         It is another stage's, of an older form, or does not fit the model.
     """
     path = _path(upstream)
-    found = parse(storage.read_json(path), str(path))
+    with reads.loading():
+        found = parse(storage.read_json(path), str(path))
+    reads.follow(found, path)
     if not isinstance(found, kind):
         raise ProductError(
             f"is the product of {found.stage!r}, expected {kind.__name__}", str(path), _again(found.stage)

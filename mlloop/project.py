@@ -378,7 +378,9 @@ class Project:
     @property
     def problems(self) -> list[str]:
         """The names of the problem statements."""
-        return sorted(path.stem for path in self.settings.problems.glob("*.yaml"))
+        from mlloop.pipeline import revise
+
+        return sorted(p.stem for p in self.settings.problems.glob("*.yaml") if not revise.base_of(p))
 
     def statement(self, problem: str | None = None) -> "Problem":
         """A problem statement, checked.

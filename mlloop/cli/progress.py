@@ -44,6 +44,9 @@ class Progress:
         if event.kind in ("start", "cell"):
             self.running[event.stage] = event
             return
+        if event.kind == "revision":
+            self.console.print(f"  {event.problem}: {event.text}")
+            return
         if event.kind == "verdict":
             self.console.print(f"  [bold]{event.stage.removesuffix('_gate')} gate: {event.text}[/bold]")
             return

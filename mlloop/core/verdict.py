@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 WORDS = {True: "yes", False: "no", None: "open"}
 VERDICTS = ("yes", "maybe", "no")
+STATED_UNDER = {
+    "no rule suffices": "success.threshold", "threshold in reach": "success.threshold", "threshold met": "success.threshold",
+    "gain over the best rule": "success.min_gain", "worth more than it costs": "money", "quick enough": "success.max_latency_ms",
+    "enough rows": "need.min_rows", "enough rows of the rarer class": "need.min_positives", "enough users asked": "need.min_users",
+    "no group of": "success.max_slice_gap",
+}  # fmt: skip
 COLUMNS = ("name", "value", "unit", "low", "high", "threshold", "passed")
 
 
@@ -115,6 +121,13 @@ def conclude(gate: str, checks: Iterable[Check], main: str = "") -> Conclusion:
         "evidence": [c.evidence() for c in asked],
         "must_change": [c.must_change for c in failed + unclear if c.must_change],
     }
+
+
+def lines_to_change(evidence: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The lines of a statement that the checks which failed hold against the figures, such as 'success.threshold'."""
+    failed = [str(one.get("name")) for one in evidence if one.get("passed") is False]
+    of_a_group = {name: STATED_UNDER["no group of"] for name in failed if name.startswith("no group of")}
+    return list(dict.fromkeys(line for name in failed if (line := (STATED_UNDER | of_a_group).get(name))))
 
 
 def stated(content: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from nbformat.v4 import new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
+from mlloop.core import reads
 from mlloop.core import settings as _settings
 from mlloop.kernels.pool import START_S, Kernel, Pool, Unavailable
 
@@ -216,6 +217,8 @@ class LoopClient(PapermillNotebookClient):
         try:
             self.start_kernel()
             self.connect()
+            if reads.VARIABLE in self.job.env:  # before the first cell, so that nothing is read unseen
+                self.kc.execute("import mlloop.core.reads", silent=True)
             self.papermill_execute_cells()
             info = self.wait_for_reply(self.kc.kernel_info())
             self.nb.metadata["language_info"] = info["content"]["language_info"]

@@ -94,6 +94,10 @@ def opened(
     from mlloop.kernels import execute
     from mlloop.store.lake import Lake
 
+    if plan.revision:
+        raise UsageError(
+            "is a revision that is not in force yet", str(plan.revision), f"mlloop run --problem {plan.revision}"
+        )
     statement = arrivals.normal(problems.load(runner.statement_file(settings, plan)))
     own.bring_in(settings.root)
     if isinstance(statement.task, problems.Tabular) and statement.time.column is None:

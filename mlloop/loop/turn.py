@@ -22,7 +22,7 @@ from mlloop.loop.arrivals import Period
 from mlloop.loop.session import Session
 from mlloop.monitors import periods, standing
 from mlloop.pipeline import plan as plans
-from mlloop.pipeline import runner
+from mlloop.pipeline import revise, runner
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Problem, Recommendation, utc
 from mlloop.store.entries import Entry
@@ -759,7 +759,7 @@ def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: dict[str,
     said = f"attainable on {at:%Y-%m-%d}: {label} {reach}, target {number(target)}"
     change = [*verdict["must_change"], said]
     path = runner.statement_file(session.settings, session.plan)
-    file = problems.next_revision(path, "validation", change)
+    file = revise.open_next(session.settings, path, "validation", change)
     figures = {key: main[key] for key in ("value", "low", "high", "n")}
     attainable = {"metric": session.statement.success.metric, **figures}
     session.ledger.append(Entry(

@@ -4,17 +4,19 @@ A stage is fresh when the parts recorded with its product are the parts found no
 """
 
 import ast
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mlloop.core import forms, parsing, storage
+from mlloop.core import forms, parsing, reads, storage
+from mlloop.core.errors import DataError
 from mlloop.core.moved import current
 from mlloop.core.settings import Settings
 from mlloop.pipeline.plan import Task
@@ -38,7 +40,10 @@ class Parts:
 
 @dataclass
 class Record:
-    """What is recorded of a stage that ended well; a product without one does not exist."""
+    """What is recorded of a stage that ended well; a product without one does not exist.
+
+    `reads` holds, of each stage whose product it read as a model, the fields that it used and their digests.
+    """
 
     stage: str
     key: str
@@ -49,6 +54,7 @@ class Record:
     rows: int | None = None
     cells: list[dict] = field(default_factory=list)
     run: str = ""
+    reads: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 class Digests:
@@ -283,8 +289,8 @@ class Freshness:
         """Remove a record: its product no longer exists."""
         storage.remove(self.folder / f"{stage}.json")
 
-    def stale(self, task: Task, parts: Parts) -> list[str]:
-        """Why `task` must run, one reason a line; empty when its product is fresh."""
+    def stale(self, task: Task, parts: Parts, upstream: dict[str, Task]) -> list[str]:
+        """Why `task` must run, one reason a line; empty when its product is fresh. `upstream`: the tasks it reads."""
         record = self.record(task.name)
         if record is None:
             return ["never ran to its end"]
@@ -292,7 +298,21 @@ class Freshness:
         damaged = [f"product {name} is missing or was changed since it was made" for name in gone]
         if not gone:
             damaged = self._unusable(task) or self.outdated(task)
-        return [*damaged, *differences(record.parts, json.loads(json.dumps(storage.plain(parts))))]
+        now = json.loads(json.dumps(storage.plain(parts)))
+        return [*damaged, *differences(record.parts, now, self._changed_fields(record, now, upstream))]
+
+    def _changed_fields(self, record: Record, now: dict, upstream: dict[str, Task]) -> dict[str, list[str]]:
+        """Of each input that changed and was read field by field: which of the fields that were used have changed."""
+        found = {}
+        for stage, used in record.reads.items():
+            name = f"stage {stage}"
+            if stage not in upstream or now["inputs"].get(name) == record.parts.get("inputs", {}).get(name):
+                continue
+            with contextlib.suppress(DataError):  # a product that is gone or damaged has changed as a whole
+                content = storage.read_json(upstream[stage].products["data"])
+                is_now = reads.digests(content, used)
+                found[name] = [field for field, digest in used.items() if is_now[field] != digest]
+        return found
 
     def _unusable(self, task: Task) -> list[str]:
         """Why the product cannot be read any more: its form is older, or what it cites is gone or damaged."""
@@ -325,8 +345,14 @@ def _run_code(notebook: Path) -> list[str]:
     return marked if len(marked) > 1 else [cell["source"] for cell in cells if cell["cell_type"] == "code"]
 
 
-def differences(before: dict, now: dict) -> list[str]:
-    """What differs between two sets of parts, in words."""
+def differences(before: dict, now: dict, fields: Mapping[str, list[str]]) -> list[str]:
+    """What differs between two sets of parts, in words.
+
+    Parameters
+    ----------
+    fields : mapping of str to list of str
+        Of inputs that were read field by field: the fields that changed; the input is as it was where none did.
+    """
     told = []
     if before.get("cells") != now["cells"]:
         told.append("the notebook's Run cells changed")
@@ -334,12 +360,19 @@ def differences(before: dict, now: dict) -> list[str]:
         was, is_ = before.get(what, {}), now[what]
         found = []
         for name in sorted({*was, *is_}):
-            if was.get(name) == is_.get(name) and (name in was) == (name in is_):
+            if (was.get(name) == is_.get(name) and (name in was) == (name in is_)) or fields.get(name) == []:
                 continue
             change = f" from {was.get(name)!r} to {is_.get(name)!r}" if what == "parameters" else ""
+            change = f": {_named(fields[name])}" if name in fields else change
             verb = "changed" if name in was and name in is_ else "is new" if name in is_ else "is no longer read"
             found.append(f"{word} {name} {verb}{change if verb == 'changed' else ''}")
         told += found if len(found) <= 6 else [*found[:5], f"and {len(found) - 5} more of the {what}"]
     if before.get("dependencies") != now["dependencies"]:
         told.append("the dependencies changed (requirements.lock or what is installed of it)")
     return told
+
+
+def _named(fields: list[str]) -> str:
+    """Fields of a product for a reader; of the statement without its product's own name for it."""
+    shown = sorted({field.removeprefix("problem.").rstrip(".") or "its form" for field in fields})
+    return ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")

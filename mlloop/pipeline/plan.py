@@ -70,6 +70,8 @@ class Plan:
         What distinguishes it from the base plan; '' for the base.
     taken : frozenset of str
         Stages that an edition does not run: their products are read where the base plan's lie.
+    revision : Path, optional
+        A revision of the statement that is not in force yet; a run of the plan puts it in force.
     """
 
     problem: str
@@ -77,6 +79,7 @@ class Plan:
     tasks: dict[str, Task]
     edition: str = ""
     taken: frozenset[str] = frozenset()
+    revision: Path | None = None
 
     @property
     def base(self) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlloop import problem as problems
-from mlloop.core import errors, revisions, storage
+from mlloop.core import errors, reads, revisions, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import (
     GateClosed,
@@ -34,7 +34,9 @@ from mlloop.core.errors import (
 )
 from mlloop.core.formatting import duration
 from mlloop.core.settings import Settings
+from mlloop.core.verdict import lines_to_change
 from mlloop.pipeline import plan as plans
+from mlloop.pipeline import revise
 from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
 from mlloop.pipeline.plan import Plan, Task
 from mlloop.store import objects
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """What a run tells whoever watches it: 'start', 'cell', 'fresh', 'done', 'verdict', 'failed' or 'page'."""
+    """What a run tells whoever watches it: 'revision', 'start', 'cell', 'fresh', 'done', 'verdict', 'failed'
+    or 'page'."""
 
     kind: str
     problem: str
@@ -186,16 +189,18 @@ def project(problem: str | None = None, root: Path | str | None = None, **change
     given = {**changed, **({"problem": problem} if problem else {})}
     values = plans.parameters(settings, **given)
     file = problems.find(revisions.meant(settings, str(values["problem"])), settings.problems)
+    base = None if (settings.state / "products" / file.stem).is_dir() else revise.base_of(file)
+    revision, file = (file, base) if base else (None, file)
     if file.suffix in (".yaml", ".yml") and file.resolve().parent == settings.problems:
         values["problem"] = file.stem
     else:
         values["problem"] = str(file.resolve())
-    return settings, plans.read(settings, values)
+    return settings, replace(plans.read(settings, values), revision=revision)
 
 
 def statement_file(settings: Settings, plan: Plan) -> Path:
     """The YAML file of the plan's problem."""
-    return problems.find(str(plan.parameters["problem"]), settings.problems)
+    return plan.revision or problems.find(str(plan.parameters["problem"]), settings.problems)
 
 
 def _statement(settings: Settings, plan: Plan) -> problems.Problem:
@@ -295,11 +300,7 @@ def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for task in plan.tasks.values():
         record, state = fresh.record(task.name), "fresh"
-        reasons = (
-            fresh.stale(task, fresh.parts(task, _upstream(plan, task)))
-            if task.source.exists()
-            else ["its notebook is missing"]
-        )
+        reasons = _stale(plan, fresh, task) if task.source.exists() else ["its notebook is missing"]
         if reasons:
             state = "missing" if record is None else "stale"
         waits = [name for name in task.upstream if found[name]["state"] != "fresh"]
@@ -318,6 +319,12 @@ def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
 
 def _upstream(plan: Plan, task: Task) -> dict[str, Task]:
     return {name: plan.tasks[name] for name in task.upstream}
+
+
+def _stale(plan: Plan, fresh: Freshness, task: Task) -> list[str]:
+    """Why a stage must run, one reason a line."""
+    upstream = _upstream(plan, task)
+    return fresh.stale(task, fresh.parts(task, upstream), upstream)
 
 
 # ---------------------------------------------------------------------------------------------- running
@@ -372,6 +379,9 @@ def run(
     with contextlib.nullcontext(lock) if lock is not None else hold(settings, command) as held:
         for folder in ("products", "records"):
             storage.sweep(settings.state / folder)
+        if plan.revision:
+            watch(Event("revision", plan.problem, "", text=revise.put_in_force(plan.revision)))
+            plan = replace(plan, revision=None)
         work = _Work(plan, settings, freshness(settings, plan), watch, held, actor)
         try:
             work.all(chosen, forced, outcome)
@@ -431,12 +441,14 @@ def check_notebooks(tasks: list[Task]) -> None:
 def _all_fresh(plan: Plan, fresh: Freshness, chosen: list[str], forced: set[str], outcome: Outcome) -> bool:
     for name in chosen:
         task = plan.tasks[name]
-        if name in forced or fresh.stale(task, fresh.parts(task, _upstream(plan, task))):
+        if name in forced or _stale(plan, fresh, task):
             return False
         outcome.fresh.append(name)
         if task.is_gate:
             verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
             if verdict["verdict"] == "no":
+                if opened := _opened(plan, fresh.settings):
+                    verdict["revision"] = opened
                 outcome.error = closed(plan, task, verdict)
                 outcome.skipped = [n for n in chosen if n in plan.downstream(name)]
                 break
@@ -444,12 +456,20 @@ def _all_fresh(plan: Plan, fresh: Freshness, chosen: list[str], forced: set[str]
     return True
 
 
+def _opened(plan: Plan, settings: Settings) -> str:
+    """The next revision that a gate has opened, relative to the project; '' where there is none."""
+    file = problems.revision_file(statement_file(settings, plan))
+    return os.path.relpath(file, settings.root) if file.is_file() and not plan.edition else ""
+
+
 def closed(plan: Plan, task: Task, verdict: dict[str, Any]) -> GateClosed:
     """The error of a gate that said No: why, and what in the problem statement must change."""
     reasons = "; ".join(verdict["reasons"]) or "no reason given"
     change = "\n".join(f"  - {one}" for one in verdict["must_change"])
     step = f"What must change in the problem statement:\n{change}\n" if change else ""
-    again = f"mlloop run --problem {verdict['revision']}" if verdict.get("revision") else plan.again
+    file = verdict.get("revision")
+    lines = " and ".join(lines_to_change(verdict["evidence"])) or "the statement"
+    again = f"edit {lines} in {file}, then: mlloop run --problem {file}" if file else f"then: {plan.again}"
     if plan.edition:
         return GateClosed(
             f"the {task.gate} gate said No to the challenger of {plan.edition}: {reasons}",
@@ -457,7 +477,9 @@ def closed(plan: Plan, task: Task, verdict: dict[str, Any]) -> GateClosed:
             f"The champion stays. See the evidence: mlloop log --problem {plan.base} --kind gate",
         )
     return GateClosed(
-        f"the {task.gate} gate said No: {reasons}", plan.problem, f"{step}Back to the problem statement, then: {again}"
+        f"the {task.gate} gate said No: {reasons}",
+        plan.problem,
+        f"{step}Back to the problem statement{':' if file else ','} {again}",
     )
 
 
@@ -523,8 +545,9 @@ class _Work:
         ------
         StageFailed, InputChanged, GateClosed
         """
-        before = self.fresh.parts(task, _upstream(self.plan, task))
-        if not forced and not self.fresh.stale(task, before):
+        upstream = _upstream(self.plan, task)
+        before = self.fresh.parts(task, upstream)
+        if not forced and not self.fresh.stale(task, before, upstream):
             outcome.fresh.append(task.name)
             self.watch(Event("fresh", self.plan.problem, task.name))
         else:
@@ -544,7 +567,7 @@ class _Work:
         from mlloop.store.ledger import Ledger
 
         path = statement_file(self.settings, self.plan)
-        revision = problems.next_revision(path, task.gate, verdict["must_change"])
+        revision = revise.open_next(self.settings, path, task.gate, verdict["must_change"])
         shown = os.path.relpath(revision, self.settings.root)
         statement = problems.load(path)
         Ledger.open(self.settings).append(
@@ -567,11 +590,15 @@ class _Work:
         began = time.monotonic()
         cells: list[dict] = []
         self.watch(Event("start", self.plan.problem, task.name))
+        notes = self.settings.state / "records" / f".{task.name}.{os.getpid()}.part.reads"
         try:
-            self._notebook(task, cells)
+            self._notebook(task, cells, reads.watch(notes, self._watched(task)))
+            used = self._used(task, notes)
         except StageFailed as error:
             self.watch(Event("failed", self.plan.problem, task.name, text=error.what, seconds=time.monotonic() - began))
             raise
+        finally:
+            storage.remove(notes)
         now = self.fresh.parts(task, _upstream(self.plan, task))
         changed = sorted(k for k in now.inputs if now.inputs[k] != before.inputs.get(k))
         if changed or set(before.inputs) - set(now.inputs):
@@ -603,12 +630,29 @@ class _Work:
                 _rows(made),
                 cells,
                 self.run_id,
+                used,
             )
         )
         self.watch(Event("done", self.plan.problem, task.name, seconds=seconds, rows=_rows(made)))
         return seconds
 
-    def _notebook(self, task: Task, cells: list[dict]) -> None:
+    def _watched(self, task: Task) -> dict[Path, str]:
+        """The files whose reading is noted, and whose product each is; the statement stands for that of `problem`."""
+        files = {self.plan.tasks[name].products["data"]: name for name in task.upstream}
+        return {
+            **files,
+            **({statement_file(self.settings, self.plan): "problem"} if "problem" in task.upstream else {}),
+        }
+
+    def _used(self, task: Task, notes: Path) -> dict[str, dict[str, str]]:
+        """The fields that a stage used, with their digests, of each product that it read only as a model."""
+        return {
+            name: reads.digests(storage.read_json(self.plan.tasks[name].products["data"]), fields)
+            for name, fields in reads.noted(notes).items()
+            if name in task.upstream and reads.WHOLE not in fields
+        }
+
+    def _notebook(self, task: Task, cells: list[dict], watching: dict[str, str]) -> None:
         from mlloop.kernels import execute
 
         failed = self.settings.state / "failed" / self.plan.problem / f"{task.name}.ipynb"
@@ -618,7 +662,7 @@ class _Work:
                 run_act(task),
                 beside,
                 cwd=self.settings.root,
-                env={"MLLOOP_RUN": self.run_id, "MLLOOP_PROJECT": str(self.settings.root)},
+                env={"MLLOOP_RUN": self.run_id, "MLLOOP_PROJECT": str(self.settings.root), **watching},
                 parameters=injected(self.plan, task),
                 on_cell=lambda event: self._cell(task, event, cells),
                 settings=self.settings,
