@@ -30,7 +30,7 @@ STARTS_A_PROCESS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"
 
 MOST_FIELDS = 500  # of one product, beyond which only its parts are told apart
 
-_absolute = os.path.abspath  # noqa: PTH100  (as it is written: a link stands for itself)
+_absolute = os.path.abspath  # as it is written: a link stands for itself
 _file: int | None = None
 _stages: dict[str, str] = {}
 _noted: set[tuple[str, str]] = set()
@@ -178,6 +178,6 @@ def _value(content: Any, field: str) -> Any:
 
 
 if os.environ.get(VARIABLE) and Path(os.environ[VARIABLE]).is_file():
-    with open(os.environ[VARIABLE], encoding="utf-8") as _handle:
+    with Path(os.environ[VARIABLE]).open(encoding="utf-8") as _handle:
         _stages = json.loads(_handle.readline())
     sys.addaudithook(_listen)
