@@ -1174,8 +1174,9 @@ class Project:
         """
         from mlloop.loop import start
 
-        plan, end, begin = self.plan(problem), moment(until, "until"), moment(since, "since") if since else None
-        start.must_be_in_production(self.settings, plan)
+        end, begin = moment(until, "until"), moment(since, "since") if since else None
+        start.must_be_in_production(self.settings, self.statement(problem).name)
+        plan = self.plan(problem)
         from mlloop.loop import history
 
         return history.loop(self.settings, plan, end, begin, every, on_turn, watch, always, pages)
@@ -1221,8 +1222,8 @@ class Project:
         """
         from mlloop.loop import start
 
+        start.must_be_in_production(self.settings, self.statement(problem).name)
         plan = self.plan(problem)
-        start.must_be_in_production(self.settings, plan)
         end = moment(until, "until") if until else start.last_end(self.settings, plan)
         from mlloop.loop import backtest
 

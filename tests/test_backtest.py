@@ -15,6 +15,8 @@ from mlloop import problem as problems
 from mlloop.core.errors import UsageError
 from mlloop.loop import backtest, counterfactual, start
 from mlloop.pipeline import runner
+from mlloop.store.entries import Entry
+from mlloop.store.ledger import Ledger
 
 START = dt.datetime(2025, 3, 3)
 
@@ -108,6 +110,24 @@ def test_without_a_model_a_history_is_refused_at_once(tmp_path):
     assert not (settings.state / "ledger.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("subject", "verdict", "step"),
+    [
+        ("validation", "maybe", "mlloop promote --problem loan"),
+        ("validation", "no", "The validation gate said No"),
+        ("need", "no", "The need gate said No"),
+        ("need", "yes", "Put one there: mlloop run --problem loan"),
+    ],
+)
+def test_the_way_to_a_model_in_production_is_the_one_that_the_last_gate_leaves_open(tmp_path, subject, verdict, step):
+    loop_project.make(tmp_path / "loan")
+    settings, _ = runner.project("loan", tmp_path / "loan")
+    Ledger.open(settings).append(Entry("gate", "loan", subject=subject, verdict=verdict))
+    with pytest.raises(UsageError) as refused:
+        start.must_be_in_production(settings, "loan")
+    assert step in str(refused.value)
+
+
 def test_without_a_history_a_backtest_is_refused_at_once(tmp_path):
     loop_project.make(tmp_path / "loan")
     settings, plan = runner.project("loan", tmp_path / "loan")
@@ -126,6 +146,8 @@ TURN_IT = """
 import datetime as dt
 from mlloop.loop import backtest
 from mlloop.pipeline import runner
+from mlloop.store.entries import Entry
+from mlloop.store.ledger import Ledger
 backtest.backtest(*runner.project("loan"), dt.datetime(2025, 3, 17), ["1_of_1"], 1)
 """
 

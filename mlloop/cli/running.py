@@ -73,11 +73,21 @@ def _sum_up(project, outcomes, pages) -> None:
         model = _model(project.settings, one.problem)
         if model:
             console.print(f"  model: {model}")
+        if waits := _waits(project, one):
+            console.print(f"  {waits}")
         if one.took:
             slowest = sorted(one.took.items(), key=lambda pair: -pair[1])[:4]
             console.print("  time: " + ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in slowest))
     for page in pages:
         console.print(f"page: {output.relative(page)}")
+
+
+def _waits(project, one) -> str:
+    """What is left to do after a Maybe that no policy promotes: '' where a model is in production."""
+    gate = one.verdicts.get("validation", {})
+    if gate.get("verdict") != "maybe" or one.error or project.in_production(one.problem).champion:
+        return ""
+    return f"no model is in production: after a Maybe a person decides: mlloop promote --problem {one.problem}"
 
 
 def _deciding(verdict: dict[str, Any]) -> str:

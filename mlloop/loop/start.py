@@ -9,8 +9,13 @@ from mlloop.core.settings import Settings
 from mlloop.pipeline.plan import Plan
 
 
-def must_be_in_production(settings: Settings, plan: Plan) -> None:
+def must_be_in_production(settings: Settings, plan: Plan | str) -> None:
     """Refuse a history without a model that could predict in it.
+
+    Parameters
+    ----------
+    plan : Plan or str
+        The problem's plan, or its name.
 
     Raises
     ------
@@ -19,9 +24,19 @@ def must_be_in_production(settings: Settings, plan: Plan) -> None:
     """
     from mlloop.store.ledger import Ledger
 
-    if Ledger.is_there(settings) and Ledger.open(settings).champion(revisions.problem_of(plan.base)) is not None:
-        return
-    raise UsageError("no model is in production", plan.base, f"Put one there: mlloop run --problem {plan.base}")
+    problem, gate = plan if isinstance(plan, str) else plan.base, None
+    if Ledger.is_there(settings):
+        ledger = Ledger.open(settings)
+        name = revisions.problem_of(problem)
+        if ledger.champion(name) is not None:
+            return
+        gate = ledger.last(name, "gate")
+    step = f"Put one there: mlloop run --problem {problem}"
+    if gate and (gate.subject, gate.verdict) == ("validation", "maybe"):
+        step = f"The validation gate said Maybe, and a person decides: mlloop promote --problem {problem}"
+    elif gate and gate.verdict == "no":
+        step = f"The {gate.subject} gate said No. See what must change: mlloop run --problem {problem}"
+    raise UsageError("no model is in production", problem, step)
 
 
 def last_end(settings: Settings, plan: Plan) -> dt.datetime:
