@@ -309,6 +309,22 @@ def test_a_mistake_is_told_with_the_way_out_and_nothing_is_left_behind(tmp_path,
     assert not list(tmp_path.glob("*credit*"))
 
 
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        ("a,b,y\n1,2,\n3,4,\n", DataError, "target 'y': has no value"),
+        ("a,b,y\n1,2,5\n3,4,5\n", DataError, "target 'y': has one value only"),
+        ("a,b,y\n", DataError, "holds no row"),
+    ],
+    ids=["no value", "one value", "no row"],
+)
+def test_a_table_without_two_values_to_tell_apart_is_refused_by_name(tmp_path, content, error, said):
+    (tmp_path / "few.csv").write_text(content)
+    with pytest.raises(error) as refused:
+        project_files.new(tmp_path / "few", project_files.ProjectOptions(str(tmp_path / "few.csv"), target="y"))
+    assert said in str(refused.value) and not (tmp_path / "few").exists()
+
+
 def test_a_folder_with_something_in_it_is_left_alone(made):
     with pytest.raises(UsageError, match="is not empty"):
         project_files.new(made.root, project_files.ProjectOptions("x.csv", target="y"))

@@ -238,6 +238,8 @@ def _rows(
     """A classification or a regression."""
     target = options.target
     assert target is not None
+    if sample.text[target].isna().all():
+        raise DataError("has no value", f"target {target!r}", "Name another: --target COLUMN")
     kind, positive = _kind(options, sample, columns[target], target, notes, ask)
     y = survey.as_number(columns[target], kind, positive)
     if y.dropna().nunique() < 2:
