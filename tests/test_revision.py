@@ -103,7 +103,7 @@ CHANGES = {
     "slices": (put("success/slices", []), {"evaluation", "validation_gate"}),
     "confidence": (put("success/confidence", 0.9), {*GATES, "exploration", "evaluation"}),
     "metric": (put("success/metric", "average_precision"), {*GATES, "exploration", "evaluation", "deployment"}),
-    "money": (put("money/true_positive", 70.0), {"need_gate", "exploration", "evaluation"}),
+    "money": (put("money/true_positive", 70.0), {"need_gate", "exploration", "evaluation", "deployment"}),
     "cost of a model": (put("money/ml_per_period", 1.0), GATES),
     "rows needed": (put("need/min_rows", 1200), {"analysis", "need_gate"}),
     "budget": (put("budget/trials", 2), {"exploration"}),
