@@ -195,12 +195,13 @@ def project(problem: str | None = None, root: Path | str | None = None, **change
         values["problem"] = file.stem
     else:
         values["problem"] = str(file.resolve())
-    return settings, replace(plans.read(settings, values), revision=revision)
+    plan = plans.read(settings, values)
+    return settings, replace(plan, revision=revision) if revision else plan
 
 
 def statement_file(settings: Settings, plan: Plan) -> Path:
     """The YAML file of the plan's problem."""
-    return plan.revision or problems.find(str(plan.parameters["problem"]), settings.problems)
+    return getattr(plan, "revision", None) or problems.find(str(plan.parameters["problem"]), settings.problems)
 
 
 def _statement(settings: Settings, plan: Plan) -> problems.Problem:
