@@ -819,6 +819,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mlloop.features.headline': ('features.html#headline', 'mlloop/features.py'),
                                  'mlloop.features.history_columns': ('features.html#history_columns', 'mlloop/features.py'),
                                  'mlloop.features.history_of': ('features.html#history_of', 'mlloop/features.py'),
+                                 'mlloop.features.is_seasonal': ('features.html#is_seasonal', 'mlloop/features.py'),
                                  'mlloop.features.leak_suspects': ('features.html#leak_suspects', 'mlloop/features.py'),
                                  'mlloop.features.missing_shares': ('features.html#missing_shares', 'mlloop/features.py'),
                                  'mlloop.features.row_features': ('features.html#row_features', 'mlloop/features.py'),

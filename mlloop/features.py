@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MISSING', 'OF_MOMENT', 'HISTORY', 'SEASON', 'typed_columns', 'with_moments', 'history_columns', 'history_of',
            'with_rules', 'FeatureSet', 'row_features', 'cutoffs', 'features_at_cutoffs', 'build_features',
-           'features_changed_by_future', 'describe_features', 'leak_suspects', 'cheap_figure', 'headline',
-           'missing_shares', 'catalogue_table']
+           'features_changed_by_future', 'describe_features', 'leak_suspects', 'cheap_figure', 'is_seasonal',
+           'headline', 'missing_shares', 'catalogue_table']
 
 # %% ../nbs/17_features.ipynb #2d5c4551
 import datetime as dt
@@ -23,6 +23,7 @@ from .data import event_features as behaviour, feature_registry  # noqa: F401  (
 from .comparison.baselines import is_calendar, split_by_digest, usable_columns
 from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .core.errors import DataError, ProblemError
+from .core.metric_table import metric
 from .problem import Problem, Recommendation, Rule, Tabular, utc
 from .products import NeedGate
 
@@ -116,11 +117,12 @@ HISTORY = {
 SEASON = {"before_target_week": ("the target of the same hour and weekday, a week or more ago", "target")}
 
 # %% ../nbs/17_features.ipynb #f57e441d
-def history_of(by_entity: bool, calendar: bool = True) -> list[str]:
+def history_of(by_entity: bool, calendar: bool = True, seasonal: bool = False) -> list[str]:
     """The names of the past that say something: of an entity all, of all rows together what does not count them."""
     if by_entity:
         return list(HISTORY)
-    return ["before_target_last"] + (["before_days_since", "before_target_mean_28d", *SEASON] if calendar else [])
+    since = ["before_days_since", "before_target_mean_28d", *(SEASON if seasonal else [])]
+    return ["before_target_last", *(since if calendar else [])]
 
 # %% ../nbs/17_features.ipynb #4168b949
 def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
@@ -179,7 +181,9 @@ class FeatureSet:
     definition: str
 
 # %% ../nbs/17_features.ipynb #a4f208b7
-def row_features(statement: Problem, rows: ibis.Table, suspects=(), entity_repeats: bool = False) -> FeatureSet:
+def row_features(
+    statement: Problem, rows: ibis.Table, suspects=(), entity_repeats: bool = False, seasonal: bool = False
+) -> FeatureSet:
     """The features of every row of a tabular problem, each from the time before it.
 
     Parameters
@@ -190,6 +194,8 @@ def row_features(statement: Problem, rows: ibis.Table, suspects=(), entity_repea
         Columns the analysis suspects to leak the target.
     entity_repeats : bool
         Whether an entity has several rows.
+    seasonal : bool
+        Whether the target repeats by the week, see `is_seasonal`.
     """
     task, time = cast(Tabular, statement.task), statement.time.column
     declared = {
@@ -208,7 +214,7 @@ def row_features(statement: Problem, rows: ibis.Table, suspects=(), entity_repea
         who = task.entity if entity_repeats else None
         rows = with_moments(rows, who, time, _numeric_target(rows, task))
         past = history_columns(rows, who, time, _numeric_target(rows, task), statement.time.label_delay_days)
-        used = history_of(who is not None, is_calendar(statement))
+        used = history_of(who is not None, is_calendar(statement), seasonal)
         columns |= {name: past[name] for name in used}
         catalogue += [
             {"name": name, "meaning": meaning, "unit": unit, "source": task.table}
@@ -278,6 +284,7 @@ def build_features(
     windows: dict[str, Any] | None,
     suspects=(),
     entity_repeats: bool | None = None,
+    seasonal: bool = False,
 ) -> FeatureSet:
     """The features of a problem: `train` and `holdout`, or users, items, tastes and pairs.
 
@@ -285,6 +292,8 @@ def build_features(
     ----------
     entity_repeats : bool, optional
         Whether an entity has several rows; counted by default.
+    seasonal : bool
+        See `row_features`.
 
     Raises
     ------
@@ -301,7 +310,7 @@ def build_features(
     rows = tables["rows"].filter(tables["rows"][task.target].notnull())
     if entity_repeats is None:
         entity_repeats = task.entity is not None and bool((rows[task.entity].nunique() < rows.count() * 0.5).execute())
-    feature_set = row_features(statement, rows, suspects, entity_repeats)
+    feature_set = row_features(statement, rows, suspects, entity_repeats, seasonal)
     rows = feature_set.tables["rows"]
     if time and windows:
         moment = lambda name: ibis.literal(utc(windows[name]), "timestamp")
@@ -326,7 +335,8 @@ def features_changed_by_future(
     names, suspects = feature_set.features, [line["column"] for line in feature_set.left_out]
     moment = ibis.literal(utc(windows["folds"][0]["train_until"]), "timestamp")
     earlier = {"rows": tables["rows"].filter(tables["rows"][time] < moment)}
-    recomputed = build_features(statement, earlier, windows, suspects, set(HISTORY) <= set(names)).tables["train"]
+    history, seasonal = set(HISTORY) <= set(names), set(SEASON) <= set(names)
+    recomputed = build_features(statement, earlier, windows, suspects, history, seasonal).tables["train"]
     train = feature_set.tables["train"]
     without_future, with_future = (
         table.agg(**{name: _fingerprint(table[name]) for name in names}).execute().iloc[0]
@@ -383,6 +393,13 @@ def leak_suspects(need_gate: NeedGate) -> list[str]:
 def cheap_figure(need_gate: NeedGate) -> Any:
     """The figure of the need gate's cheap model over the folds."""
     return next(one.metric for one in need_gate.figures.contenders if one.name == need_gate.figures.model)
+
+# %% ../nbs/17_features.ipynb #75c98c63
+def is_seasonal(statement: Problem, figures: Any) -> bool:
+    """Whether the need gate found last week's value a better rule than the last one."""
+    found, better = {one.name: one.metric.value for one in figures.contenders}, metric(statement.success.metric)
+    week, last = found.get("last_week"), found.get("last_value")
+    return week is not None and last is not None and better.gain(week, last) > 0
 
 # %% ../nbs/17_features.ipynb #8af54630
 def headline(feature_set: FeatureSet, refs: dict[str, Any], changed: list[str]) -> str:

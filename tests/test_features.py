@@ -1,6 +1,7 @@
 """Features: a later event never changes an earlier row, and figures that were counted by hand."""
 
 import datetime as dt
+from types import SimpleNamespace
 
 import ibis
 import numpy as np
@@ -124,12 +125,21 @@ def test_the_target_of_last_week_is_the_seasonal_rules_and_known_in_time(delay):
     frame = frame.assign(id=[f"r{n}" for n in range(600)], amount=1.0, town="x")
     statement = loans(label_delay_days=delay)
     alone = statement.model_copy(update={"task": statement.task.model_copy(update={"entity": None})})
-    made = features.row_features(alone, ibis.duckdb.connect().create_table("t", frame))
+    made = features.row_features(alone, ibis.duckdb.connect().create_table("t", frame), seasonal=True)
     found = made.tables["rows"].order_by("day").to_pandas()
     rule = baselines.seasonal_values(frame["paid"].to_numpy(), frame["day"], None, delay)
     assert np.isfinite(rule).sum() > 200
     np.testing.assert_allclose(found["before_target_week"].to_numpy(float), rule)
     assert "before_target_week" in made.features
+
+
+@pytest.mark.parametrize(("week", "last", "expected"), [(300.0, 658.0, True), (5.0, 2.3, False), (None, 2.3, False)])
+def test_last_week_is_a_feature_only_where_it_is_the_better_rule(week, last, expected):
+    given = {"last_week": week, "last_value": last}
+    rules = [SimpleNamespace(name=n, metric=SimpleNamespace(value=v)) for n, v in given.items() if v is not None]
+    statement = loans(label_delay_days=0)
+    asked = statement.model_copy(update={"success": statement.success.model_copy(update={"metric": "mae"})})
+    assert features.is_seasonal(asked, SimpleNamespace(contenders=rules)) is expected
 
 
 def test_figures_of_a_small_shop_as_counted_by_hand():

@@ -216,7 +216,7 @@ def _with_features(lake: "Lake", statement: Problem, rows: "ibis.Table", lacking
     task = statement.task
     assert isinstance(task, Tabular)
     repeats = bool(task.entity and (rows[task.entity].nunique() < rows.count() * 0.5).execute())
-    made = features.row_features(statement, rows.mutate(**raw), list(raw), repeats).tables["rows"]
+    made = features.row_features(statement, rows.mutate(**raw), list(raw), repeats, seasonal=True).tables["rows"]
     return made.select(
         **{name: made[f"raw__{name}"] for name in rows.columns}, **{n: made[n] for n in lacking if n in made.columns}
     )

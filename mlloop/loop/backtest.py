@@ -446,7 +446,8 @@ def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
         "currency": money.currency,
         "periods": [list(span) for span in spans],
         "rows": sorted(
-            ({k: v for k, v in one.items() if k != "each"} for one in lines.values()), key=lambda one: (-one["net"], one["policy"])
+            ({k: v for k, v in one.items() if k != "each"} for one in lines.values()),
+            key=lambda one: (-one["net"], one["policy"]),
         ),
         "chosen": chosen,
         "line": policy.line(statement),

@@ -254,12 +254,9 @@ class Counterfactual:
             from mlloop import features
 
             rows = self._all()["rows"]
-            made = features.row_features(
-                self.statement,
-                rows,
-                self._suspects(),
-                set(features.HISTORY) <= set(products.load(self._place_of("features"), products.Features).features),
-            )
+            known = set(products.load(self._place_of("features"), products.Features).features)
+            of_entity, seasonal = set(features.HISTORY) <= known, set(features.SEASON) <= known
+            made = features.row_features(self.statement, rows, self._suspects(), of_entity, seasonal)
             frame = made.tables["rows"].to_pandas()
             time, task = arrivals._time(self.statement), self.statement.task
             frame = frame.sort_values([c for c in (time, task.entity) if c], kind="stable", ignore_index=True)  # type: ignore[union-attr]
