@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import ibis
@@ -9,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop import need_gate
+from mlloop import need_gate, products
 from mlloop.comparison import baselines
 from mlloop.comparison.folds import rows_contest
 from mlloop.core.errors import DataError, ProblemError
-from mlloop.need_gate import contest, decide
+from mlloop.core.verdict import table
+from mlloop.data import loan_example
+from mlloop.need_gate import before_holdout, contest, decide
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import need_gate as worlds
@@ -243,3 +246,34 @@ def test_popularity_by_category_and_of_all_time_stand_beside_the_rule():
     assert {"today", "popular_ever", "popular_of_category", "cheap_model"} == {c["name"] for c in found["contenders"]}
     users = [c["metric"]["n"] for c in found["contenders"]]
     assert len(set(users)) == 1  # everybody is asked about the same users
+
+
+def asked_with(rows: pd.DataFrame, windows: dict | None = None, **changes):
+    statement = loan_example.statement(**changes)
+    found = contest(statement, {"rows": ibis.memtable(rows)}, windows)
+    return found, decide(found, statement)
+
+
+@pytest.mark.parametrize("positives", [0, 1, 2])
+def test_with_fewer_than_three_positives_the_gate_says_no_and_how_many_are_needed(tmp_path, positives):
+    rows = loan_example.rows(400).assign(repaid=0)
+    learnt = before_holdout(ibis.memtable(rows), None, None).id
+    rows.loc[rows.id.isin(learnt.iloc[:positives]), "repaid"] = 1
+    found, verdict = asked_with(rows, need={"min_positives": 100}, time={"column": None})
+    assert found["contenders"] == [] and found["data"]["minority"] == positives
+    assert verdict["verdict"] == "no"
+    assert f"needs 100 rows of the rarer class, there are {positives}" in verdict["must_change"]
+    saved = products.save_product(str(tmp_path / "gate.json"), stage="need_gate", verdict=verdict, figures=found)
+    assert saved["verdict"]["verdict"] == "no" and len(table(verdict)) == len(verdict["evidence"])
+
+
+def test_a_class_that_comes_in_one_fold_only_is_a_no_even_where_few_positives_are_stated_to_do():
+    rows = loan_example.rows(400).assign(repaid=0)
+    day = rows.day.sort_values().reset_index(drop=True)
+    cuts = [day.iloc[at] for at in (100, 200, 300, 399)]
+    rows.loc[rows.day >= cuts[2], "repaid"] = np.arange((rows.day >= cuts[2]).sum()) % 2
+    folds = [{"train_until": str(a), "test_from": str(a), "test_until": str(b)} for a, b in pairwise(cuts)]
+    windows = {"train_until": "2100-01-01", "folds": folds}
+    found, verdict = asked_with(rows, windows, need={"min_rows": 10, "min_positives": 1})
+    assert found["data"]["folds"] < 2 and verdict["verdict"] == "no"
+    assert verdict["deciding"] == "folds to compare in"

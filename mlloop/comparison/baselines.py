@@ -9,8 +9,8 @@ __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MAX_GROUPING', 'FEWEST_PER_GR
            'typical_of', 'cheap_model', 'one_split', 'two_splits', 'predict_scores', 'group_average', 'best_category',
            'line_in_one', 'statistics_of', 'tuning_rows', 'statistic_scores', 'Contender', 'tabular_contenders',
            'fold_scores', 'calibrated_scores', 'Threshold', 'decision_threshold', 'Prediction', 'make_prediction',
-           'fold_positions', 'is_too_few', 'split_by_digest', 'BoughtBefore', 'recommendation_contenders',
-           'relevant_items', 'user_metrics']
+           'fold_positions', 'is_too_few', 'comparable_folds', 'split_by_digest', 'BoughtBefore',
+           'recommendation_contenders', 'relevant_items', 'user_metrics']
 
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
 from dataclasses import dataclass
@@ -680,6 +680,21 @@ def _with_both_classes(
         if len(np.unique(rows.y[train])) > 1 and len(np.unique(rows.y[test])) > 1
     ]
     return able if len(able) > 1 else positions
+
+# %% ../../nbs/comparison/baselines.ipynb #d2c63b49
+def comparable_folds(rows: Rows, folds, seed: int = 0) -> int:
+    """In how many folds both classes are learnt from and tested on; of a regression, how many there are.
+
+    Raises
+    ------
+    DataError
+        As `fold_positions`.
+    """
+    if is_too_few(rows):
+        return len(_stratified(rows, seed))
+    positions = fold_positions(rows, folds, seed)
+    both = lambda at: rows.kind != "classification" or len(np.unique(rows.y[at])) > 1
+    return sum(both(train) and both(test) for train, test in positions)
 
 # %% ../../nbs/comparison/baselines.ipynb #timeless-code
 def split_by_digest(rows, entity: str | None, columns=None, share: float = 0.2) -> dict[str, Any]:
