@@ -22,7 +22,6 @@ VERDICTS = ("yes", "maybe", "no")
 STATED_UNDER = {
     "no rule suffices": "success.threshold", "threshold in reach": "success.threshold", "threshold met": "success.threshold",
     "gain over the best rule": "success.min_gain", "worth more than it costs": "money", "quick enough": "success.max_latency_ms",
-    "enough rows": "need.min_rows", "enough rows of the rarer class": "need.min_positives", "enough users asked": "need.min_users",
     "no group of": "success.max_slice_gap",
 }  # fmt: skip
 COLUMNS = ("name", "value", "unit", "low", "high", "threshold", "passed")
