@@ -202,11 +202,8 @@ def _suggest_sources(table: ir.Table, data: pd.DataFrame, limit: int) -> list[Cl
 def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> source_trust.SourceTable | None:
     if not any(source_trust.NAMED.search(str(c)) for c in data):
         return None
-    counts = data.nunique()
-    could = [
-        c for c in data if counts[c] >= 50 and data[c].notna().mean() > 0.95 and not source_trust.NAMED.search(str(c))
-    ]
-    for column in map(str, could[:6]):
+    full = [c for c in map(str, data) if data[c].nunique() >= 50 and data[c].notna().mean() > 0.95]
+    for column in [c for c in full if not source_trust.NAMED.search(c)][:6]:
         found = source_trust.find_sources(text_columns(table, limit, by=column))
         if found and column in found.entity:
             return found

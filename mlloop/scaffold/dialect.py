@@ -88,6 +88,10 @@ def read(path: Path, suffix: str = ".csv") -> Dialect:
     else:
         found.separator = _separator(lines, "\t" if suffix == ".tsv" else None)
     found.quote, found.escape = _quoting(lines, found.separator)
+    bare = rf'(^|{re.escape(found.separator)})[^"{re.escape(found.separator)}]+\\"'
+    if found.quote and found.escape == "\\" and (odd := next((one for one in lines if re.search(bare, one)), None)):
+        told = f"a backslash outside quotes stays in the value, as in {odd[:60]!r}: write such values in quotes"
+        found.notes.append(("escape", told))
     above = _above(lines, found)
     found.skip += above
     if above:
@@ -156,7 +160,7 @@ def _quoting(lines: Sequence[str], separator: str) -> tuple[str, str | None]:
     if not any(has.values()):
         return FORMS[0]
     empty = re.compile(rf"(^|{re.escape(separator)})\\N({re.escape(separator)}|$)")
-    if has["\\"] and not has['"'] and any(empty.search(line) for line in some):
+    if has["\\"] and any(empty.search(line) for line in some) and _quoted_share(some, separator) < 0.2:
         return "", "\\"
     forms = [form for form in FORMS if "\\" not in (form[1] or "") or has["\\"]]
     forms += [("'", None)] * any(
@@ -169,6 +173,12 @@ def _quoting(lines: Sequence[str], separator: str) -> tuple[str, str | None]:
         quoted = ("'", None) in forms and not has['"'] and bad[("'", None)] == 0 and _all_quoted(some, separator)
         return ("'", None) if quoted else FORMS[0]
     return best
+
+
+def _quoted_share(lines: Sequence[str], separator: str) -> float:
+    """How many of the lines hold a value in quotes."""
+    mark = re.escape(separator)
+    return sum(bool(re.search(rf'(^|{mark})"[^"]*"({mark}|$)', line)) for line in lines) / max(len(lines), 1)
 
 
 def _misread(lines: Sequence[str], separator: str, quote: str, escape: str | None) -> int:
