@@ -6,7 +6,8 @@
 __all__ = ['ROUNDS', 'CALLS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'plain', 'all_metrics', 'contenders', 'best_simple',
            'slice_figures', 'part_of', 'calibration', 'latency', 'step_above', 'examples', 'questions', 'load_model',
            'Judge', 'judges_of', 'hold', 'parts_of', 'against_champion', 'periods_of', 'refit_of', 'headline', 'judge',
-           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing']
+           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing', 'confusion', 'by_threshold',
+           'plot_thresholds']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import contextlib
@@ -580,3 +581,48 @@ def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:
     if figures.get("threshold"):
         rows.append(("predicted positive from", number(figures["threshold"]["value"]), "score", ""))
     return pd.DataFrame(rows, columns=["figure", "value", "unit", "interval"]).set_index("figure")
+
+# %% ../nbs/21_evaluation.ipynb #c4c777f8
+def confusion(fold: RowsFold, threshold: float) -> pd.DataFrame:
+    """Rows of the holdout by what was predicted at `threshold` (rows) and what was true (columns)."""
+    true, predicted = fold.y == 1, fold.predictions[MODEL.name].scores >= threshold
+    counts = {
+        name: {"truly positive": int((chosen & true).sum()), "truly negative": int((chosen & ~true).sum())}
+        for name, chosen in {"predicted positive": predicted, "predicted negative": ~predicted}.items()
+    }
+    return pd.DataFrame(counts).T.rename_axis("predicted")
+
+# %% ../nbs/21_evaluation.ipynb #c8354cdd
+def by_threshold(statement: Problem, fold: RowsFold, served: float, steps: int = 60) -> pd.DataFrame:
+    """Columns threshold, precision, recall and worth (of a period), over the scores of the holdout and at the served threshold."""
+    y, scores, money = fold.y, fold.predictions[MODEL.name].scores, statement.money
+    rows = []
+    thresholds = np.r_[np.quantile(scores, np.linspace(0, 1, steps)), [served] if np.isfinite(served) else []]
+    for threshold in np.unique(thresholds):
+        chosen = scores >= threshold
+        hits = int((chosen & (y == 1)).sum())
+        worth = metrics.worth_of_decisions(y, scores, float(threshold), money).mean() * money.decisions_per_period
+        recall = hits / max(1, int((y == 1).sum()))
+        rows.append({"threshold": threshold, "precision": hits / max(1, int(chosen.sum())), "recall": recall, "worth": worth})
+    return pd.DataFrame(rows)
+
+# %% ../nbs/21_evaluation.ipynb #ef71eabc
+def plot_thresholds(curve: pd.DataFrame, ax, served: float, statement: Problem):
+    """Draw what each threshold is worth (or its precision and recall, where classes have no worth), the served one marked; returns ax."""
+    from mlloop.visualization import BLUE, ORANGE, draw_threshold, label_axes
+
+    money = statement.money
+    is_worth = metrics.is_decided_by(money)
+    for name, colour in {"worth": BLUE}.items() if is_worth else {"precision": BLUE, "recall": ORANGE}.items():
+        ax.plot(curve["threshold"], curve[name], color=colour, lw=1.6, label=name)
+    if np.isfinite(served):
+        draw_threshold(ax, served, "served")
+    best = curve.sort_values("worth").iloc[-1]
+    now = float(np.interp(served, curve["threshold"], curve["worth"]))
+    title = f"Served from {number(served)}"
+    if is_worth:
+        title += f": {number(round(now))} {money.currency}; the best in hindsight {number(round(best['worth']))} from {number(best['threshold'])}"
+    else:
+        ax.legend(fontsize=7.5, frameon=False)
+    label = f"{money.currency} each {money.period_days} days" if is_worth else "share"
+    return label_axes(ax, title, "on the rows of the holdout", "score from which a row is taken as positive", label)

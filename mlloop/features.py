@@ -391,8 +391,8 @@ def leak_suspects(need_gate: NeedGate) -> list[str]:
 
 # %% ../nbs/17_features.ipynb #c372baf6
 def cheap_figure(need_gate: NeedGate) -> Any:
-    """The figure of the need gate's cheap model over the folds."""
-    return next(one.metric for one in need_gate.figures.contenders if one.name == need_gate.figures.model)
+    """The figure of the need gate's cheap model over the folds; None where the gate of a project kept none."""
+    return next((one.metric for one in need_gate.figures.contenders if one.name == need_gate.figures.model), None)
 
 # %% ../nbs/17_features.ipynb #75c98c63
 def is_seasonal(statement: Problem, figures: Any) -> bool:
