@@ -43,7 +43,9 @@ Modules:
 - `mlloop.store.champions`: The rules of production: who is champion, which canary is on, and what an entry that changes either must keep to.
 - `mlloop.store.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
 - `mlloop.store.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
-- `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged."""
+- `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
+- `mlloop.store.regexes`: Regular expressions of RE2, which DuckDB has, as Java's, which Spark has: the same matches, or a refusal.
+- `mlloop.store.spark`: Spark as an engine that gives the same rows as DuckDB."""
 
 __version__ = "0.2.0"
 __all__ = ["Project", "__version__", "open"]

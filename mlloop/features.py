@@ -26,6 +26,7 @@ from .core.errors import DataError, ProblemError
 from .core.metric_table import metric
 from .problem import Problem, Recommendation, Rule, Tabular, utc
 from .products import NeedGate
+from .store.engines import with_sql
 
 # %% ../nbs/17_features.ipynb #fac13cc1
 MISSING = "(missing)"
@@ -144,14 +145,12 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     if not rules:
         return rows
     scores = ", ".join(f'CAST(({rule.score}) AS DOUBLE) AS "rule_{rule.name}"' for rule in rules)
-    return rows.alias("rows_to_score").sql(f"SELECT *, {scores} FROM rows_to_score", dialect="duckdb")
+    return with_sql(rows, "rows_to_score", f"SELECT *, {scores} FROM rows_to_score")
 
 # %% ../nbs/17_features.ipynb #26f9465e
 def _check_rule(rows: ibis.Table, rule: Rule) -> None:
     try:
-        rows.alias("rows_to_try").sql(
-            f"SELECT CAST(({rule.score}) AS DOUBLE) AS score FROM rows_to_try", dialect="duckdb"
-        ).schema()
+        with_sql(rows, "rows_to_try", f"SELECT CAST(({rule.score}) AS DOUBLE) AS score FROM rows_to_try").schema()
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ProblemError(f"rule {rule.name!r}: {reason}", "rules", "Fix the rule, then: mlloop check") from error

@@ -22,6 +22,7 @@ from .data.cleaning import Change, Context, Step, clean, standard_rules
 from .data.row_cleaning import frozen
 from .core.errors import DataError
 from .problem import Interactions, Items, Join, Problem, Recommendation, Table, Tabular, Time, did_you_mean
+from .store.engines import with_sql
 from .visualization import example_text
 
 # %% ../nbs/13_transformation.ipynb #211e513e
@@ -187,7 +188,7 @@ def filter_by_condition(rows: ir.Table, condition: str | None) -> ir.Table:
 def _apply_sql(rows: ir.Table, select: str, where: str, expression: str, rest: str = "") -> ir.Table:
     name = ibis.util.gen_name("rows")
     try:
-        return rows.alias(name).sql(f"{select} FROM {name} {rest}", dialect="duckdb")
+        return with_sql(rows, name, f"{select} FROM {name} {rest}")
     except Exception as error:
         message = re.sub(r"\bibis_rows_\w+", "rows", " ".join(str(error).split())[:300])
         raise DataError(

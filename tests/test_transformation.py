@@ -420,34 +420,3 @@ def test_public_dirty_tables_are_repaired(name, precision, recall):
     spec.loader.exec_module(benchmark)
     found = {row["rule"]: row for row in benchmark.measure(Path(data, "dirty", name))}["all"]
     assert found["precision"] >= precision and found["recall"] >= recall
-
-
-@pytest.fixture(scope="module")
-def spark():
-    pytest.importorskip("pyspark", reason="engine spark is an extra: pip install 'mlloop[spark]'")
-    from pyspark.sql import SparkSession
-
-    session = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    session = (
-        session.config("spark.sql.session.timeZone", "UTC").config("spark.sql.shuffle.partitions", "2").getOrCreate()
-    )
-    yield ibis.pyspark.connect(session)
-    session.stop()
-
-
-def test_spark_gives_the_same_rows_and_changes(con, spark, tmp_path):
-    frame = loans(town=["Bend ", "bend", "Gary", None] * 15, amount=[1.0, 2.0, 900.0, np.inf] * 15)
-    loans_path = tmp_path / "loans.parquet"
-    frame.astype({"day": "datetime64[us]"}).to_parquet(loans_path)
-    declared = [
-        {"rule": "outliers", "columns": ["amount"], "options": {"low": 0, "high": 100, "action": "clip"}},
-        {"rule": "duplicates", "columns": ["day", "town"]},
-    ]
-    columns = statement().tables["loans"].model_dump() | {"cleaning": declared}
-    asked = statement(tables={"loans": columns})
-    found = []
-    for engine in (con, spark):
-        result = prepare_rows(asked, {"loans": engine.read_parquet(str(loans_path))}, AS_OF)
-        found.append((result.tables["rows"].to_pandas(), [(c.rule, c.columns, c.rows) for c in result.changes]))
-    pd.testing.assert_frame_equal(found[0][0], found[1][0], check_dtype=False)
-    assert found[0][1] == found[1][1]

@@ -28,6 +28,7 @@ from rapidfuzz.distance import OSA
 from ..core.errors import ProblemError
 from . import source_trust, time_forms
 from ..problem import Cleaning, Column, did_you_mean
+from ..store.engines import must_agree
 
 # %% ../../nbs/data/cleaning.ipynb #fbb71999
 @dataclass(frozen=True)
@@ -136,12 +137,16 @@ def clean(
     ------
     ProblemError
         A rule, an option or a column that does not exist.
+    LakeError
+        On Spark: a value of a sample of rows is another than DuckDB's.
     """
     context, applied = context or Context(), []
     for declaration in rules:
         step = _run_rule(table, declaration, name, context)
         if steps is not None:
             steps.append(replace_dataclass(step, on=table, is_standard=not declared))
+        kept = {"kept": step.keep} if step.keep is not None else {}
+        must_agree(step.table, {**step.values, **step.added, **kept}, f"tables.{name}.cleaning: {declaration.rule}")
         step = _materialised(step) if step.costly else step
         changes = _changes(step, declaration, name, declared)
         table = _apply_step(table, step, changes)
@@ -700,7 +705,8 @@ def duplicates(table: ir.Table, columns: Sequence[str], context: Context) -> Ste
     window = ibis.window(group_by=columns, order_by=sorted(rest, key=lambda c: c != context.time) or None)
     ranked = several.mutate(__copy=ibis.row_number().over(window))
     first, gone = (ranked.filter(side).drop("__copy") for side in (ranked["__copy"] == 0, ranked["__copy"] > 0))
-    return Step(ibis.union(table.anti_join(repeated, alike), first), gone=gone)
+    once = table.anti_join(repeated, alike)
+    return Step(ibis.union(once, first.cast(once.schema())), gone=gone)
 
 # %% ../../nbs/data/cleaning.ipynb #98935b4a
 @rule

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +20,11 @@ from typing import Any, Protocol
 import ibis
 import ibis.expr.datatypes as dt
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 
 from mlloop.core import settings as _settings
 from mlloop.core.errors import LakeError, SettingsError
@@ -120,19 +123,14 @@ def _duckdb(settings: Settings):
 
 
 def _spark(settings: Settings):
+    from mlloop.store import spark
+
     try:
-        from pyspark.sql import SparkSession
+        return spark.connect(spark.session(settings.engine_threads, settings.engine_memory))
     except ImportError as error:
         raise SettingsError(
             "[engine] name is 'spark', but pyspark is not installed", "settings.ini", "Run: pip install 'mlloop[spark]'"
         ) from error
-    builder = SparkSession.builder.appName("mlloop").config("spark.sql.session.timeZone", "UTC")
-    if not os.environ.get("SPARK_REMOTE") and "MASTER" not in os.environ:
-        builder = builder.master(f"local[{settings.engine_threads or '*'}]")
-        builder = builder.config("spark.ui.enabled", "false").config("spark.driver.host", "127.0.0.1")
-        if settings.engine_memory:
-            builder = builder.config("spark.driver.memory", settings.engine_memory.upper().removesuffix("B"))
-    return ibis.pyspark.connect(builder.getOrCreate())
 
 
 class Lake:
@@ -175,13 +173,25 @@ class Lake:
         return ref.uri if is_absolute and ref.uri != here and not self.exists(ref.name) else here
 
     def exists(self, name: str) -> bool:
-        """Whether there is a table `name`."""
-        return DeltaTable.is_deltatable(self.where(name), storage_options())
+        """Whether there is a table `name`.
+
+        Raises
+        ------
+        LakeError
+            The store does not answer.
+        """
+        with _reached(self.where(name)):
+            return DeltaTable.is_deltatable(self.where(name), storage_options(self.uri))
 
     def names(self, problem: str) -> list[str]:
-        """The tables of a problem in a lake on a local disk, sorted."""
-        folder = Path(self.uri, problem)
-        return sorted(f"{problem}/{log.parent.name}" for log in folder.glob("*/_delta_log"))
+        """The tables of a problem, sorted."""
+        if "://" not in self.uri:
+            return sorted(f"{problem}/{log.parent.name}" for log in Path(self.uri, problem).glob("*/_delta_log"))
+        with _reached(self.where(problem)):
+            store = pa.fs.PyFileSystem(DeltaStorageHandler(self.uri, storage_options(self.uri)))
+            below = store.get_file_info(pa.fs.FileSelector(problem, allow_not_found=True))
+        folders = sorted(one.base_name for one in below if one.type == pa.fs.FileType.Directory)
+        return [f"{problem}/{name}" for name in folders if self.exists(f"{problem}/{name}")]
 
     def ref(self, name: str, version: int | None = None) -> TableRef:
         """The reference of a version of a table (default: the latest).
@@ -308,7 +318,7 @@ class Lake:
                 mode="append" if mode == "append" else "overwrite",
                 schema_mode=None if mode == "append" else "overwrite",
                 configuration=KEEP if present is None else None,
-                storage_options=storage_options(),
+                storage_options=storage_options(self.uri),
                 commit_properties=properties,
             )
         except CommitFailedError as error:
@@ -318,18 +328,21 @@ class Lake:
                 f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop run"
             ) from error
         except (DeltaError, DeltaProtocolError, OSError) as error:
-            raise LakeError(f"cannot be written: {_said(error)}", self.where(name), _room(error)) from error
+            step = _ASK_STORE if _is_unreachable(self.where(name), error) else _room(error)
+            raise LakeError(f"cannot be written: {_said(error)}", self.where(name), step) from error
 
     def _open(self, name: str, version: int | None = None, uri: str | None = None) -> DeltaTable:
         uri = uri or self.where(name)
         try:
-            table = DeltaTable(uri, version=version, storage_options=storage_options())
+            table = DeltaTable(uri, version=version, storage_options=storage_options(uri))
         except TableNotFoundError as error:
             there = ", ".join(self.names(name.split("/")[0])) or "none"
             raise LakeError(f"there is no table {name!r} (there are: {there})", uri, "Write it: mlloop run") from error
         except (DeltaError, OSError, OverflowError) as error:
+            if _is_unreachable(uri, error):
+                raise LakeError(_store_said(error), uri, _ASK_STORE) from error
             if version is not None and self.exists(name):
-                latest = DeltaTable(uri, storage_options=storage_options()).version()
+                latest = DeltaTable(uri, storage_options=storage_options(uri)).version()
                 told = f"table {name!r} has no version {version} (versions: 0 to {latest})"
                 raise LakeError(told, uri, "See which were written: mlloop log") from error
             raise LakeError(
@@ -346,7 +359,8 @@ class Lake:
             return _empty(self.con, label, ibis.Schema.from_pyarrow(pa.schema(table.schema())))
         try:
             if self.con.name == "duckdb" and "://" in files[0]:
-                return self.con.read_in_memory(table.to_pyarrow_dataset(), table_name=label)
+                self.con.con.register(label, table.to_pyarrow_dataset())
+                return self.con.table(label)
             if self.con.name == "pyspark":
                 rows = self.con._session.read.option("mergeSchema", "true").parquet(*files)
                 rows.createOrReplaceTempView(label)
@@ -402,9 +416,39 @@ def _has(table: DeltaTable, batch: str) -> bool:
     return table.transaction_version(batch) is not None
 
 
-def storage_options() -> dict[str, str] | None:
-    """Credentials of object stores, from the environment (AWS_*, AZURE_*, GOOGLE_*)."""
-    return {key: value for key, value in os.environ.items() if key.startswith(CLOUD)} or None
+# a store that is away for a moment is asked again for half a minute; without bounds deltalake asks for three
+PATIENCE = {"connect_timeout": "5s", "timeout": "60s", "max_retries": "8", "retry_timeout": "30s"}
+
+
+def storage_options(uri: str) -> dict[str, str] | None:
+    """How an object store is asked: credentials from the environment (AWS_*, AZURE_*, GOOGLE_*); None on a disk."""
+    if "://" not in uri or uri.startswith("file://"):
+        return None
+    return PATIENCE | {key: value for key, value in os.environ.items() if key.startswith(CLOUD)}
+
+
+_ASK_STORE = (
+    "See that the store runs and that [lake] uri in settings.ini and AWS_*, AZURE_* or GOOGLE_* in the environment are "
+    "right, then: mlloop run"
+)
+
+
+def _is_unreachable(uri: str, error: BaseException) -> bool:
+    """Whether an object store did not answer, or refused: what it holds is then not known."""
+    return "://" in uri and bool(re.search(r"Generic (?!delta)\w+ error|error sending request|privileges", str(error)))
+
+
+def _store_said(error: BaseException) -> str:
+    return f"the object store does not give what is asked of it: {_said(error)}"
+
+
+@contextlib.contextmanager
+def _reached(uri: str) -> Iterator[None]:
+    """What deltalake and Arrow say of a store that does not answer, as an error of the lake."""
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        raise LakeError(_store_said(error), uri, _ASK_STORE) from error
 
 
 def digest(data) -> str:
@@ -567,7 +611,7 @@ def _commits(table: DeltaTable) -> Iterator[dict[str, Any]]:
 
     deltalake 1.6 numbers them wrongly when a table was opened at an older version, so the latest is opened for it.
     """
-    latest = DeltaTable(table.table_uri, storage_options=storage_options())
+    latest = DeltaTable(table.table_uri, storage_options=storage_options(table.table_uri))
     near = latest.version() - table.version() + 1
     for limit in (near, None):
         found = latest.history(limit)
@@ -590,7 +634,7 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300]
 
 
 def _room(error: BaseException) -> str:
