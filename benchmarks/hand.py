@@ -141,7 +141,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if asked.data is None:
-        sys.exit("Name the folder of the public tables: --data FOLDER, or MLLOOP_TEST_DATA")
+        print("skipped: neither --data nor MLLOOP_TEST_DATA names the folder of the public tables")
+        return
     lines = []
     with tempfile.TemporaryDirectory() as own:
         folder = (asked.keep or Path(own)).resolve()
