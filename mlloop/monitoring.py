@@ -108,7 +108,8 @@ def paired(statement: Problem, answers: Answers, cut: float = 0.5) -> list[dict[
     Returns
     -------
     list of dict
-        model, name, kind ('rule' or 'former'), value, gain (positive: the other is better), low, high, se, standard_errors, n.
+        model, name, kind ('rule', 'former' or 'newer'), value, gain (positive: the other is better), low, high, se, standard_errors,
+        n, and worth_gain and worth_se (a row, in the problem's currency; None where decisions have no price).
     """
     found = []
     for one in answers.others:
@@ -129,6 +130,7 @@ def paired(statement: Problem, answers: Answers, cut: float = 0.5) -> list[dict[
                 "se": se,
                 "standard_errors": gain.value / se if se > 0 else 0.0,
                 "n": gain.n,
+                **_in_money(statement, answers, one),
             }
         )
     return found
@@ -150,6 +152,21 @@ def _against(statement: Problem, answers: Answers, other: Any, cut: float) -> tu
         raise DataError("no label has come", "labels", "Wait for them")
     value = metrics.measure(name, y, theirs, other.cut)
     return value, metrics.compare(name, y, theirs, ours, threshold=other.cut, their_threshold=cut, confidence=0.95)
+
+# %% ../nbs/25_monitoring.ipynb #d1cf54cc
+def _in_money(statement: Problem, answers: Answers, other: Any) -> dict[str, float | None]:
+    """How much more a row the other would have earned, and the standard error of that."""
+    unknown: dict[str, float | None] = {"worth_gain": None, "worth_se": None}
+    money = statement.money
+    if other.kind != "newer" or statement.task.kind != "classification" or not money.is_priced("classification"):
+        return unknown
+    truth, theirs, ours = (np.asarray(values, dtype=float) for values in (answers.y, other.score, answers.score))
+    known = np.isfinite(truth) & np.isfinite(theirs) & np.isfinite(ours)
+    if known.sum() < 2:
+        return unknown
+    earned = lambda score: metrics.worth_of_decisions(truth[known], score[known], metrics.breakeven(money), money)
+    more = earned(theirs) - earned(ours)
+    return {"worth_gain": float(more.mean()), "worth_se": float(more.std(ddof=1) / len(more) ** 0.5)}
 
 # %% ../nbs/25_monitoring.ipynb #c9524c79
 OFF = 3.0  # standard errors that an estimate may lie from what labels later showed
@@ -503,7 +520,11 @@ def _summarised(data: pd.DataFrame, fell: pd.DataFrame, statement: Problem) -> s
     known = data["realised"].dropna()
     missed = sum(not metric.meets(value, target) for value in known)
     alerts = int(data["alert"].sum())
-    said = f"{missed} of {len(known)} periods with labels miss the target of {number(target)}" if len(known) else "no label yet"
+    said = (
+        f"{missed} of {len(known)} periods with labels miss the target of {number(target)}"
+        if len(known)
+        else "no label yet"
+    )
     fall = f"; {len(fell)} fell" if len(fell) else ""
     return f"{said}{fall}; {alerts} alert{'' if alerts == 1 else 's'}"
 
@@ -525,12 +546,23 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     fell = fallen(data, statement)
     if len(fell):
         worst = fell.sort_values("worse_by").iloc[-1]
-        where: dict[str, Any] = {"xytext": (0, 9 if better.higher_is_better else -14), "textcoords": "offset points", "ha": "center"}
-        ax.annotate(f"fell to {number(worst['realised'])}", (worst["time"], worst["realised"]), fontsize=7.5, color=RED, **where)
+        where: dict[str, Any] = {
+            "xytext": (0, 9 if better.higher_is_better else -14),
+            "textcoords": "offset points",
+            "ha": "center",
+        }
+        ax.annotate(
+            f"fell to {number(worst['realised'])}", (worst["time"], worst["realised"]), fontsize=7.5, color=RED, **where
+        )
     said = _summarised(data, fell, statement)
     more = f"; dashed: a new model answers ({int(news.sum())})" if news.any() else ""
     return plot_performance(
-        data, ax, label=better.label, threshold=statement.success.threshold, title=said, caption=f"n = {len(data)} periods{more}"
+        data,
+        ax,
+        label=better.label,
+        threshold=statement.success.threshold,
+        title=said,
+        caption=f"n = {len(data)} periods{more}",
     )
 
 # %% ../nbs/25_monitoring.ipynb #21926ec0

@@ -807,7 +807,7 @@ class Other(Part):
 
     model: str
     name: str
-    kind: Literal["rule", "former"]
+    kind: Literal["rule", "former", "newer"]
     value: Number
     gain: Number
     low: Number
@@ -815,6 +815,8 @@ class Other(Part):
     se: Number
     standard_errors: Number
     n: int
+    worth_gain: Number = None
+    worth_se: Number = None
 
 
 class Realised(Part):

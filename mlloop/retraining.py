@@ -18,7 +18,7 @@ import pandas as pd
 
 from .core.metrics import metric
 from .problem import Problem, Retrain
-from .monitors.standing import rows_for_another_try
+from .monitors.standing import StandIn, newer_is_better, rows_for_another_try
 from .core.verdict import Check, table
 from .core.formatting import number
 from .monitors.degradation import Streak, estimated_results, is_worse, realised_results, streak
@@ -140,6 +140,7 @@ class Case:
     newest: Mapping[str, Any]
     estimated: Streak
     realised: Streak
+    newer: StandIn | None = None
 
     @property
     def policy(self) -> Retrain:
@@ -196,7 +197,7 @@ def _production(case: Case) -> Outcome | None:
 
 # %% ../nbs/26_retraining.ipynb #42c19b65
 def _evidence(case: Case) -> Outcome | None:
-    if case.firing or case.is_old or case.facts.fallen:
+    if case.firing or case.newer or case.is_old or case.facts.fallen:
         return None
     k, n, streaks = case.policy.k, case.policy.n, (case.realised, case.estimated)
     worst = max(streaks, key=lambda one: (one.latest, one.worse))
@@ -305,8 +306,13 @@ def _worth(case: Case) -> Outcome | None:
 
 # %% ../nbs/26_retraining.ipynb #1fe457c8
 def _loss(case: Case) -> float | None:
-    if case.firing is None or case.facts.rate is None:
+    if case.firing is None and case.newer and case.newer.in_money:
+        days = max(case.policy.every_days, case.policy.cooldown_days)
+        return case.newer.gain * case.newer.n / case.newer.periods * days / case.policy.every_days
+    if case.facts.rate is None or not (case.firing or case.newer):
         return None
+    if case.firing is None:
+        return expected_loss(case.newer.gain, case.facts.rate, case.policy, case.statement.money.period_days)  # type: ignore[union-attr]
     bad = [one.worse_by for one in case.firing.marks if is_worse(one, case.policy)]
     return expected_loss(float(np.mean(bad)), case.facts.rate, case.policy, case.statement.money.period_days)
 
@@ -315,6 +321,8 @@ def _why(case: Case) -> str:
     if case.facts.fallen:
         who = "The rule answers" if case.facts.fallen == "rule" else "A model that its gate refused answers"
         return f"{who} since the model in production was worse than it, so a better model is wanted."
+    if case.firing is None and case.newer:
+        return case.newer.summary
     if case.firing is None:
         return f"{case.policy.backstop_days} days have passed since a model was last trained, which is when the schedule asks for a new one."
     last = case.firing.marks[-1]
@@ -354,7 +362,8 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     own = lambda marks: [one for one in marks if one.since >= reign]  # an earlier reign of the same model is no reason
     estimated = streak("estimated", own(estimated_results(history, facts.champion)), policy)
     realised = streak("realised", own(realised_results(history, facts.champion, policy.max_labels_missing)), policy)
-    case = Case(statement, facts, newest, estimated, realised)
+    newer = newer_is_better(statement, history, facts.champion, reign)
+    case = Case(statement, facts, newest, estimated, realised, newer)
     found = next((answer for rule in RULES if (answer := rule(case))), None)
     action, said, change = found or ("retrain", f"{_why(case)} A challenger is trained.", "")
     return Decision(action, VERDICTS.get(action, "no"), said, change, _figures(case))
@@ -395,7 +404,7 @@ def _figures(case: Case) -> list[dict[str, Any]]:
                 f"of the last {policy.n}",
             ),
         ]
-    if case.firing:
+    if case.firing or case.newer:
         loss = _loss(case)
         found += [
             Check(
@@ -419,7 +428,7 @@ def _figures(case: Case) -> list[dict[str, Any]]:
                 case.statement.money.currency,
             ),
         ]
-    return [one.evidence() for one in found]
+    return [one.evidence() for one in found] + (case.newer.evidence if case.newer else [])
 
 # %% ../nbs/26_retraining.ipynb #dc301d94
 def worse_since(statement: Problem, history: Sequence[Mapping[str, Any]], model: str | None) -> str | None:

@@ -83,6 +83,19 @@ def better_than_rule(figures: dict[str, Any], statement: Problem) -> Check:
         name, passed, reason, gain["value"], gain["low"], gain["high"], least_gain, label, "" if passed else change
     )
 
+# %% ../nbs/22_validation_gate.ipynb #b1363a90
+def _earns_more(champion: dict[str, Any], statement: Problem) -> str:
+    """The sentence for a model that surely earns more than the champion and is not surely worse by the metric; '' for others."""
+    money, worth = statement.money, champion.get("more_worth")
+    if not money.is_priced(statement.task.kind) or worth is None or not is_figure(worth):
+        return ""
+    if worth["low"] <= 0 or champion["gain"]["high"] < 0:
+        return ""
+    return (
+        f" It earns {number(worth['value'])} [{number(worth['low'])}, {number(worth['high'])}] {money.currency} more each "
+        f"{money.period_days} days."
+    )
+
 # %% ../nbs/22_validation_gate.ipynb #18ec53f8
 def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
     """Is the model surely better than the one in production, if there is one?"""
@@ -109,10 +122,11 @@ def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
         return Check(
             name, None, reason, 0.0, 0.0, 0.0, 0.0, label, "nothing: the champion predicts already as this model would"
         )
-    passed = gain["low"] > 0
+    earns = _earns_more(champion, statement)
+    passed = gain["low"] > 0 or bool(earns)
     reason = (
         f"{champion['said']} On the {champion['n']:,} rows that neither has learnt the gain is {number(gain['value'])} "
-        f"[{number(gain['low'])}, {number(gain['high'])}]."
+        f"[{number(gain['low'])}, {number(gain['high'])}].{'' if gain['low'] > 0 else earns}"
     )
     change = (
         f"needs a gain over the champion that is not due to chance: {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}] "

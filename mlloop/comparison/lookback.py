@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ALL', 'FEWEST', 'SURELY', 'MOST_BINS', 'LEARNT_ROWS', 'MOST_BLOCKS', 'LIGHT', 'Lookback', 'effective',
-           'candidates_of', 'change_point', 'Block', 'halves', 'LabelledRows', 'RowsPast', 'UsersPast', 'past_of',
-           'fitted', 'changed_at', 'blocks_of', 'Tried', 'standard_error', 'choose', 'LookbackChoice', 'quick_recipe',
-           'look_back', 'product_of', 'headline', 'shown', 'table_of']
+           'candidates_of', 'change_point', 'Block', 'halves', 'LabelledRows', 'in_money', 'decided', 'RowsPast',
+           'UsersPast', 'past_of', 'fitted', 'changed_at', 'blocks_of', 'Tried', 'standard_error', 'choose',
+           'LookbackChoice', 'quick_recipe', 'look_back', 'product_of', 'headline', 'shown', 'table_of']
 
 # %% ../../nbs/comparison/lookback.ipynb #4008b623
 import contextlib
@@ -217,6 +217,23 @@ class LabelledRows:
             at, weights = at[drawn], weights[drawn]
         return {"X": self.rows[self.features].iloc[at], "y": self.y[at], "weight": weights}
 
+# %% ../../nbs/comparison/lookback.ipynb #3fa7c424
+def in_money(statement: Problem) -> bool:
+    """Whether single decisions have a price, so that two models can be compared by what they earn."""
+    return statement.task.kind == "classification" and statement.money.is_priced("classification")
+
+# %% ../../nbs/comparison/lookback.ipynb #317d16e2
+def decided(statement: Problem, y: np.ndarray, predictions: dict[str, list[np.ndarray]]) -> dict[str, Prediction]:
+    """Scores given for each block, as predictions of all rows with the worth of each decision; `y`: (n_rows,)."""
+    scores = {name: np.concatenate(parts) for name, parts in predictions.items()}
+    if not in_money(statement):
+        return {name: Prediction(score, 0.5, np.zeros(len(y))) for name, score in scores.items()}
+    pays_from, money = metrics.breakeven(statement.money), statement.money
+    return {
+        name: Prediction(score, 0.5, metrics.worth_of_decisions(y, score, pays_from, money))
+        for name, score in scores.items()
+    }
+
 # %% ../../nbs/comparison/lookback.ipynb #2489f88d
 @dataclass(frozen=True)
 class RowsPast(LabelledRows):
@@ -243,9 +260,7 @@ class RowsPast(LabelledRows):
         entity, success = self.statement.task.entity, self.statement.success  # type: ignore[union-attr]
         entities = self.rows[entity].iloc[at] if entity else None
         groups = pd.factorize(entities)[0] if entities is not None and entities.duplicated().any() else None
-        answers = {
-            name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in predictions.items()
-        }
+        answers = decided(self.statement, self.y[at], predictions)
         return RowsFold(self.y[at], answers, groups, success.metric, self.statement.money, success.confidence)
 
 # %% ../../nbs/comparison/lookback.ipynb #c5f5c7ee
@@ -436,13 +451,23 @@ def standard_error(estimate: Estimate) -> float:
 def choose(
     past, predictions: dict[str, list[Any]], blocks: list[Block], considered: list[Lookback], rows: dict[str, float]
 ) -> tuple[Lookback, list[Tried]]:
-    """The lookback with the most rows among those not behind the best by more than one standard error."""
+    """The lookback with the most rows among those not behind the best by more than one standard error, in the metric and in money.
+
+    Where none is near the best in both, money decides.
+    """
     fold = past.fold(predictions, blocks)
     better = metrics.metric(fold.metric)
     figures = {one.name: fold.figure(one.name) for one in considered}
     best = max(considered, key=lambda one: better.gain(figures[one.name].value, 0.0))
     tried = [Tried(one, figures[one.name], fold.gain(best.name, one.name), rows[one.name]) for one in considered]
     near = [one for one in tried if one.lookback is best or one.behind.value <= standard_error(one.behind)]
+    if isinstance(fold, RowsFold) and in_money(past.statement):
+        richest = max(considered, key=lambda one: fold.worth(one.name).value)
+        behind = {one.name: fold.worth(richest.name, one.name) for one in considered}
+        rich = [
+            one for one in considered if one is richest or behind[one.name].value <= standard_error(behind[one.name])
+        ]
+        near = [one for one in near if one.lookback in rich] or [one for one in tried if one.lookback in rich]
     return max(near, key=lambda one: one.rows).lookback, tried
 
 # %% ../../nbs/comparison/lookback.ipynb #b403018e
@@ -478,6 +503,11 @@ class _Half:
     past: RowsPast | UsersPast
     half: bool
 
+    @property
+    def statement(self) -> Problem:
+        """The statement of the whole."""
+        return self.past.statement
+
     def fold(self, predictions, blocks):
         if isinstance(self.past, UsersPast):
             return self.past.fold(predictions, blocks)
@@ -487,9 +517,7 @@ class _Half:
             self.past.statement, self.past.rows.iloc[at], self.past.features, self.past.y[at], np.ones(len(at), bool)
         )
         success = whole.statement.success
-        answers = {
-            name: Prediction(np.concatenate(parts), 0.5, np.zeros(len(at))) for name, parts in predictions.items()
-        }
+        answers = decided(whole.statement, whole.y, predictions)
         entity = whole.statement.task.entity  # type: ignore[union-attr]
         groups = pd.factorize(whole.rows[entity])[0] if entity and whole.rows[entity].duplicated().any() else None
         return RowsFold(whole.y, answers, groups, success.metric, whole.statement.money, success.confidence)
