@@ -600,21 +600,28 @@ NEWER_PERIODS, NEWER_ROWS = 12, 10_000
 
 
 def newest_rows(lake: Lake, statement: Problem, release: Any, until: dt.datetime) -> pd.DataFrame | None:
-    """The newest rows whose labels had come at `until`, at most about `NEWER_ROWS`; None where rows have no time or none have arrived."""
-    name, time, task = f"{statement.name}/arrived", statement.time.column, statement.task
-    if isinstance(task, Recommendation) or time is None or not lake.exists(name):
+    """The newest rows whose labels had come at `until`, at most about `NEWER_ROWS`; None where rows have no time, or there are none."""
+    task, time = statement.task, statement.time.column
+    addresses = [name for kind in ("rows", "arrived") if lake.exists(name := f"{statement.name}/{kind}")]
+    if isinstance(task, Recommendation) or time is None or not addresses:
         return None
-    table = lake.read(name)
     known = until - dt.timedelta(days=statement.time.label_delay_days)
     oldest = known - dt.timedelta(days=statement.retrain.every_days * NEWER_PERIODS)
-    moment = table[time].cast("timestamp")
-    rows = table.filter(table[task.target].notnull() & (moment >= oldest) & (moment < known))
-    parts = int(rows.count().to_pyarrow().as_py()) // NEWER_ROWS
-    if parts > 1 and task.entity:
-        rows = rows.filter(rows[task.entity].cast("string").hash() % parts == 0)
-    names = dict.fromkeys([time, task.target, *(field_.name for field_ in release.fields)])
-    frame = rows.order_by(time).select(*(each for each in names if each in table.columns)).to_pandas()
-    return frame.tail(NEWER_ROWS).reset_index(drop=True)
+    names = list(dict.fromkeys([time, task.target, *(field_.name for field_ in release.fields)]))
+    names += [task.entity] if task.entity and task.entity not in names else []
+    frames: list[pd.DataFrame] = []
+    for address in reversed(addresses):  # what arrived in production, and before that what the first model learnt from
+        table = lake.read(address)
+        moment = table[time].cast("timestamp")
+        rows = table.filter(table[task.target].notnull() & (moment >= oldest) & (moment < known))
+        parts = int(rows.count().to_pyarrow().as_py()) // NEWER_ROWS
+        if parts > 1 and task.entity:
+            rows = rows.filter(rows[task.entity].cast("string").hash() % parts == 0)
+        frames.append(rows.select(*(each for each in names if each in table.columns)).to_pandas())
+        first = table[time].cast("timestamp").min().to_pyarrow().as_py()
+        known = min(known, first) if first is not None else known
+    frame = pd.concat(frames[::-1], ignore_index=True)
+    return frame.sort_values(time, kind="stable", ignore_index=True).tail(NEWER_ROWS).reset_index(drop=True)
 
 # %% ../../nbs/monitors/evidence.ipynb #ad02a088
 def newer_scores(
