@@ -18,7 +18,7 @@ import pandas as pd
 
 from .core.metrics import metric
 from .problem import Problem, Retrain
-from .monitors.standing import StandIn, newer_is_better, rows_for_another_try
+from .monitors.standing import GROWTH, StandIn, newer_is_better, rows_for_another_try
 from .core.verdict import Check, table
 from .core.formatting import number
 from .monitors.degradation import Streak, estimated_results, is_worse, realised_results, streak
@@ -63,6 +63,8 @@ class Facts:
         The moments of earlier retrainings, whatever came of them.
     new_labelled_rows : int
         Rows with a label that the champion has not learnt from.
+    learnt_rows : int or None
+        Rows that the champion learnt from, where its past was cut short; None where it learnt from everything.
     fallen : str or None
         Who stands in since the last model was worse: 'rule' or 'challenger'.
     attempt : dict or None
@@ -81,6 +83,7 @@ class Facts:
     canary_until: str = ""
     begun: tuple[dt.datetime, ...] = ()
     new_labelled_rows: int = 0
+    learnt_rows: int | None = None
     fallen: str | None = None
     attempt: Mapping[str, Any] | None = None
     refused: tuple[dt.datetime, ...] = ()
@@ -161,6 +164,12 @@ class Case:
         return self.facts.fallen is not None or any(one.severe for one in (self.realised, self.estimated))
 
     @property
+    def has_grown(self) -> bool:
+        """Whether a champion that learnt from few rows, since the world had changed, could now learn from half as many more."""
+        rows = self.facts.learnt_rows
+        return rows is not None and self.facts.new_labelled_rows >= GROWTH * rows
+
+    @property
     def is_old(self) -> bool:
         """Whether the scheduled backstop is due: since the champion was trained, or another one was tried."""
         made = self.facts.trained or self.facts.since
@@ -197,7 +206,7 @@ def _production(case: Case) -> Outcome | None:
 
 # %% ../nbs/26_retraining.ipynb #42c19b65
 def _evidence(case: Case) -> Outcome | None:
-    if case.firing or case.newer or case.is_old or case.facts.fallen:
+    if case.firing or case.newer or case.has_grown or case.is_old or case.facts.fallen:
         return None
     k, n, streaks = case.policy.k, case.policy.n, (case.realised, case.estimated)
     worst = max(streaks, key=lambda one: (one.latest, one.worse))
@@ -323,6 +332,11 @@ def _why(case: Case) -> str:
         return f"{who} since the model in production was worse than it, so a better model is wanted."
     if case.firing is None and case.newer:
         return case.newer.summary
+    if case.firing is None and case.has_grown:
+        return (
+            f"The model in production learnt from {case.facts.learnt_rows:,} rows only, since the world had changed, and "
+            f"{case.facts.new_labelled_rows:,} labelled rows have come since."
+        )
     if case.firing is None:
         return f"{case.policy.backstop_days} days have passed since a model was last trained, which is when the schedule asks for a new one."
     last = case.firing.marks[-1]

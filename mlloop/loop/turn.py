@@ -420,6 +420,8 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
     trained = judged_product(session, champion.model if champion else None, "training")
     evaluated = judged_product(session, champion.model if champion else None, "evaluation")
     learnt = (trained.get("trained") or {}).get("until")
+    recommends = isinstance(session.statement.task, Recommendation)
+    lookbacks = [] if recommends else (trained.get("lookback") or {}).get("candidates") or []
     earlier = sorted(dt.datetime.fromisoformat(row.details["as_of"]) for row in begun(session.ledger, session.name))
     ended = session.ledger.rows(problem=session.name, kind="retrain", subject="ended")
     refused = [
@@ -440,6 +442,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         canary_until=canary.details.get("deadline", "") if canary else "",
         begun=tuple(one for one in earlier if one < at),
         new_labelled_rows=arrivals.labelled_rows(session.lake, session.statement, utc(learnt) if learnt else None, at),
+        learnt_rows=next((one["rows"] for one in lookbacks if one["chosen"] and one["kind"] != "all"), None),
         fallen=stands_in if stands_in in ("rule", "challenger") else None,
         attempt=last_attempt(session, ended, at),
         refused=tuple(sorted(refused)),
