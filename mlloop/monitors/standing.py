@@ -123,7 +123,7 @@ def _told(statement: Problem, periods, pairs, gain: float, se: float, other: Map
     who = {
         "rule": f"the rule '{other['name']}'",
         "former": f"the earlier champion {other['model'][:12]}",
-        "newer": "a model trained on the newest rows before them",
+        "newer": str(other["name"]),
     }[other["kind"]]
     until = periods[-1]["period"]["until"]
     rows = f"the {n:,} labelled rows until {until[:10]}"
@@ -161,32 +161,27 @@ def newer_is_better(
         Who answers now, `since` when (ISO).
     """
     periods = judged_periods(statement, history, champion, since)
-    newest = _newer_of(periods[-1]) if periods else None
-    if newest is None:
-        return None
-    return _surely(statement, periods, newest) or _surely_in_money(statement, periods)
-
-
-def _newer_of(period: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((one for one in period.get("others") or [] if one["kind"] == "newer"), None)
+    newest = [one for one in periods[-1].get("others") or [] if one["kind"] == "newer"] if periods else []
+    found = [_surely(statement, periods, one) or _surely_in_money(statement, periods, one["model"]) for one in newest]
+    return next((one for one in found if one), None)
 
 # %% ../../nbs/monitors/standing.ipynb #fe79c8e6
-def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]]) -> StandIn | None:
+def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]], model: str) -> StandIn | None:
     pairs: list[dict[str, Any]] = []
     for one in reversed(periods[-statement.retrain.n :]):
-        newer = _newer_of(one)
+        newer = next((other for other in one.get("others") or [] if other["model"] == model), None)
         if newer is None or not newer.get("worth_se"):
             break
         pairs.append({"gain": newer["worth_gain"], "se": newer["worth_se"], "n": newer["n"]})
         gain, se = pooled(pairs)
         if len(pairs) >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se:
-            return _told_in_money(statement, periods[-len(pairs) :], pairs, gain, se)
+            return _told_in_money(statement, periods[-len(pairs) :], pairs, gain, se, newer["name"])
     return None
 
 # %% ../../nbs/monitors/standing.ipynb #5535c94b
-def _told_in_money(statement: Problem, periods, pairs, gain: float, se: float) -> StandIn:
+def _told_in_money(statement: Problem, periods, pairs, gain: float, se: float, name: str) -> StandIn:
     currency, errors, n = statement.money.currency, gain / se, sum(p["n"] for p in pairs)
-    until, name = periods[-1]["period"]["until"], "a model trained on the newest rows before them"
+    until = periods[-1]["period"]["until"]
     said = (
         f"On the {n:,} labelled rows until {until[:10]} {name} would have earned {number(gain)} {currency} more a row than what answers "
         f"({errors:.1f} standard errors)."
@@ -198,7 +193,7 @@ def _told_in_money(statement: Problem, periods, pairs, gain: float, se: float) -
         ).evidence(),
         Check("periods pooled", None, "", len(pairs), None, None, None, "periods").evidence(),
     ]
-    return StandIn("", name, "newer", gain, errors, len(pairs), n, until, said, evidence, in_money=True)
+    return StandIn(name, name, "newer", gain, errors, len(pairs), n, until, said, evidence, in_money=True)
 
 # %% ../../nbs/monitors/standing.ipynb #cef61d6c
 AMOUNT = (
