@@ -1,0 +1,84 @@
+"""Would a model of the newest rows, or the same model recalibrated, have done better in a period?"""
+
+import dataclasses
+import datetime as dt
+
+import numpy as np
+import pytest
+from watched import EVERY, HELD, Watched
+
+from mlloop import deployment, monitoring
+from mlloop.monitors import evidence, standing
+
+PERIODS = 5
+
+
+def office_of(root, change):
+    """Some periods after the holdout, in which `change` made other outcomes of the rows; observed one after the other."""
+    made = Watched(root / "project")
+    later = (made.rows["day"] >= HELD).to_numpy()
+    made.rows.loc[later, "repaid"] = change(made.rows[later], np.random.default_rng(0))
+    for k in range(1, PERIODS + 1):
+        end = HELD + EVERY * k
+        made.answer(end - EVERY, end)
+        made.bring(end)
+        made.noted(end, monitoring.observe(made.loan, made.gathered(end)))
+    history = evidence.earlier_products(made.settings, "loan", end + EVERY)
+    return made, history
+
+
+def commoner(rows, rng):
+    """Half of those who would not have repaid now do."""
+    return np.where(rng.random(len(rows)) < 0.5, rows["repaid"].max(), rows["repaid"])
+
+
+def reversed_causes(rows, rng):
+    """Large sums are repaid, and small ones are not."""
+    return np.where(rows["amount"] > rows["amount"].median(), rows["repaid"].max(), rows["repaid"].min())
+
+
+def newer_of(history):
+    return {one["name"].split(",")[0].split(" trained")[0]: one for one in history[-1]["realised"][-1]["others"]}
+
+
+@pytest.mark.parametrize("change", [commoner, reversed_causes])
+def test_a_retraining_is_asked_for_where_one_would_help(tmp_path, change):
+    made, history = office_of(tmp_path, change)
+    found = standing.newer_is_better(made.loan, history, made.digest)
+    assert found is not None and found.kind == "newer" and found.gain > 0
+    assert found.in_money is (change is commoner)
+
+
+def test_nothing_is_asked_for_where_nothing_changed(tmp_path):
+    made, history = office_of(tmp_path, lambda rows, rng: rows["repaid"].to_numpy())
+    assert len(newer_of(history)) >= 2, "both were compared"
+    assert standing.newer_is_better(made.loan, history, made.digest) is None
+
+
+def test_what_is_fitted_for_a_comparison_saw_no_label_that_had_not_come(tmp_path):
+    made = Watched(tmp_path / "project")
+    until = HELD + 3 * EVERY
+    made.bring(until + EVERY)
+    time = made.loan.time.model_copy(update={"label_delay_days": 9})
+    statement = made.loan.model_copy(update={"time": time})
+    release = deployment.load_release(made.settings, made.ledger, "loan", made.digest)
+    rows = evidence.newest_rows(made.lake, statement, release, until)
+    assert rows["day"].max() < until - dt.timedelta(days=9) <= rows["day"].max() + dt.timedelta(hours=1)
+    assert rows["day"].min() >= until - dt.timedelta(days=9) - evidence.NEWER_PERIODS * EVERY
+
+
+def test_of_many_rows_a_fixed_part_is_read(tmp_path, monkeypatch):
+    made = Watched(tmp_path / "project")
+    made.bring(HELD)
+    release = deployment.load_release(made.settings, made.ledger, "loan", made.digest)
+    monkeypatch.setattr(evidence, "NEWER_ROWS", 500)
+    first, again = (evidence.newest_rows(made.lake, made.loan, release, HELD) for _ in range(2))
+    assert 200 < len(first) <= 500 and first.equals(again)
+
+
+def test_a_rule_is_not_recalibrated(tmp_path):
+    made = Watched(tmp_path / "project")
+    made.bring(HELD)
+    release = deployment.load_release(made.settings, made.ledger, "loan", made.digest)
+    rule = dataclasses.make_dataclass("Rule", ["form", "fields"])("rule", release.fields)
+    assert evidence.recalibrated_scores(made.lake, made.loan, rule, HELD, np.array([0.5])) is None
