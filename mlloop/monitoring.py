@@ -327,8 +327,8 @@ def health(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Ma
         Monitoring products, the oldest first.
     """
     policy, model = statement.retrain, observed["model"]
-    broken = observed["feed"]["findings"]
-    if broken:
+    broken = observed["feed"]["findings"]  # faults first
+    if observed["feed"]["status"] == "broken":
         more = f" ({len(broken) - 1} more findings)" if len(broken) > 1 else ""
         return "feed broken", f"The feed is broken, so nothing can be said of the model: {broken[0]['said']}{more}"
     periods, label, watched = [*earlier, observed], metrics.metric(statement.success.metric).label, []

@@ -663,3 +663,25 @@ def test_recommendations_are_judged_by_what_was_bought_later_and_never_estimated
         and found["health"] == "worse"
         and found["drift"]["columns"][0]["name"] == "kind"
     )
+
+
+@pytest.mark.parametrize(
+    ("town", "kind"),
+    [
+        (lambda town, rng: np.where(rng.random(len(town)) < 0.3, "Wells", town), "new"),
+        (lambda town, rng: np.where(rng.random(len(town)) < 0.3, town.str.upper(), town), "unseen"),
+        (lambda town, rng: town.replace(town.iloc[0], "Wells"), "unseen"),
+    ],
+    ids=["added", "written otherwise", "in the place of another"],
+)
+def test_a_value_that_is_added_is_told_and_is_no_fault(office, town, kind):
+    end, late = office.ends[2], office.rows["day"] >= office.ends[2] - EVERY
+    changed = town(office.rows["town"], np.random.default_rng(0))
+    try:
+        office.bring(end, office.rows.assign(town=np.where(late, changed, office.rows["town"])))
+        inputs = office.gathered(end)
+        told = monitoring.observe(office.loan, inputs)
+    finally:
+        office.bring(end)
+    assert [(one["column"], one["kind"]) for one in inputs.feed["findings"]] == [("town", kind)]
+    assert (told["feed"]["status"] == "ok") is (kind == "new") and (told["health"] != "feed broken") is (kind == "new")

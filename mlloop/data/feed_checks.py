@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_CATEGORIES', 'QUANTILES', 'MAX_NULLS', 'MAX_UNSEEN', 'MAX_REPEATS', 'MAX_SET_ASIDE', 'MAX_LATE', 'MIN_VOLUME',
-           'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'KINDS', 'JUMP_KINDS', 'MIN_ROWS_SEEN', 'profile',
-           'Finding', 'finding', 'compare_profiles', 'confirmed_findings', 'ingestion_findings', 'late_row_findings',
-           'feed_status']
+           'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'KINDS', 'NO_FAULT', 'MIN_KEPT', 'JUMP_KINDS',
+           'MIN_ROWS_SEEN', 'profile', 'Finding', 'finding', 'compare_profiles', 'is_addition', 'confirmed_findings',
+           'ingestion_findings', 'late_row_findings', 'feed_status']
 
 # %% ../../nbs/data/feed_checks.ipynb #072947f9
 import datetime as dt
@@ -115,7 +115,8 @@ MAX_NULLS, MAX_UNSEEN, MAX_REPEATS, MAX_SET_ASIDE, MAX_LATE = (
 )  # shares of rows beyond those of the reference
 MIN_VOLUME, MAX_VOLUME, MIN_UNIT_FACTOR = 0.5, 2.0, 2.0
 MIN_STANDARD_ERRORS = 4.0  # standard errors
-KINDS = ("schema", "volume", "nulls", "unseen", "duplicates", "unit", "rejected", "late")
+KINDS = ("schema", "volume", "nulls", "unseen", "duplicates", "unit", "rejected", "late", "new")
+NO_FAULT = ("new",)  # worth a sentence; the rows are what they say
 
 
 class Finding(TypedDict):
@@ -229,6 +230,35 @@ def _null_findings(table, name, was, is_, rows) -> list[Finding]:
         )
     ]
 
+# %% ../../nbs/data/feed_checks.ipynb #73c5637e
+def _bare(value: str) -> str:
+    """A value without case, spaces and punctuation; values of nothing else stay as they are."""
+    return "".join(c for c in value.casefold() if c.isalnum()) or value
+
+# %% ../../nbs/data/feed_checks.ipynb #81de345c
+MIN_KEPT = 0.5  # of its share among the old values, which each of them keeps where something was added
+
+
+def is_addition(was: Mapping[str, float], now: Mapping[str, float], rows: int) -> bool:
+    """Whether values of `now` (share of each) were added to those of `was`, rather than put in their place.
+
+    Parameters
+    ----------
+    rows : int
+        Behind `now`.
+    """
+    added, kept = [value for value in now if value not in was], [value for value in now if value in was]
+    total = sum(now[value] for value in kept)
+    if not added or not total or len(added) > max(1, len(kept) // 2):
+        return False
+    if {_bare(value) for value in added} & {_bare(value) for value in was}:
+        return False
+    shares = {value: now.get(value, 0.0) / total for value in was}
+    return all(
+        shares[value] >= MIN_KEPT * share - _within_chance(share, max(1, round(rows * total)))
+        for value, share in was.items()
+    )
+
 # %% ../../nbs/data/feed_checks.ipynb #ad3884ce
 def _unseen(table, name, was, is_, rows) -> list[Finding]:
     if was.get("values") is None or "values" not in is_:
@@ -240,16 +270,10 @@ def _unseen(table, name, was, is_, rows) -> list[Finding]:
     if share <= limit:
         return []
     most = ", ".join(repr(value)[:40] for value in list(new)[:3]) or f"more than {MAX_CATEGORIES} values"
-    return [
-        finding(
-            table,
-            name,
-            "unseen",
-            share,
-            limit,
-            f"{table}.{name} has values never seen before in {percent(share)} of the rows: {most}.",
-        )
-    ]
+    said = f"{table}.{name} has values never seen before in {percent(share)} of the rows: {most}."
+    if is_addition(was["values"], values, rows):
+        return [finding(table, name, "new", share, limit, f"{said} All values from before are still there.")]
+    return [finding(table, name, "unseen", share, limit, said)]
 
 # %% ../../nbs/data/feed_checks.ipynb #d31d5d0f
 def _unit(table, name, was, is_) -> list[Finding]:
@@ -321,7 +345,7 @@ def _matches_last_whole_period(entry, now, lately, times) -> bool:
 def _seen_before_reference(entry, now, ever) -> bool:
     """Whether values that the reference lacks were there before it, more than here and there."""
     was = (ever or {}).get("columns", {}).get(entry["column"], {}).get("values")
-    if entry["kind"] != "unseen" or was is None:
+    if entry["kind"] not in ("unseen", "new") or was is None:
         return False
     often = {value: share for value, share in was.items() if share * ever["rows"] >= MIN_ROWS_SEEN}
     return not _unseen("", entry["column"], {"values": often}, now["columns"][entry["column"]], now["rows"])
@@ -367,6 +391,7 @@ def late_row_findings(table: str, then: int, now: int) -> list[Finding]:
 
 # %% ../../nbs/data/feed_checks.ipynb #2c4f819c
 def feed_status(findings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """'ok' or 'broken', with the findings."""
-    listed = list(findings)
-    return {"status": "broken" if listed else "ok", "findings": listed}
+    """'ok' or 'broken', with the findings, faults first."""
+    listed = sorted(findings, key=lambda entry: entry["kind"] in NO_FAULT)
+    broken = any(entry["kind"] not in NO_FAULT for entry in listed)
+    return {"status": "broken" if broken else "ok", "findings": listed}

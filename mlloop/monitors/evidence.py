@@ -430,7 +430,7 @@ def table_findings(
     if is_stream and sound and kinds & {*feed.JUMP_KINDS}:
         span = [dt.datetime.fromisoformat(sound[key]) for key in ("from", "until")]
         lately, times = feed.profile(table, spec, *span), (period[1] - period[0]) / (span[1] - span[0])
-    if "unseen" in kinds:
+    if kinds & {"unseen", "new"}:
         ever = feed.profile(table, spec, None, reference[1])
     return feed.confirmed_findings(findings, now, lately, ever, times), now["rows"]
 
