@@ -102,7 +102,6 @@ CHANGES = {
     "allowed gap of a slice": (put("success/max_slice_gap", 0.3), {"validation_gate"}),
     "slices": (put("success/slices", []), {"evaluation", "validation_gate"}),
     "confidence": (put("success/confidence", 0.9), {*GATES, "exploration", "evaluation"}),
-    "metric": (put("success/metric", "average_precision"), {*GATES, "exploration", "evaluation", "deployment"}),
     "money": (put("money/true_positive", 70.0), {"need_gate", "exploration", "evaluation", "deployment"}),
     "cost of a model": (put("money/ml_per_period", 1.0), GATES),
     "rows needed": (put("need/min_rows", 1200), {"analysis", "need_gate"}),
@@ -125,6 +124,12 @@ def test_a_changed_line_touches_the_stages_that_read_it_and_no_other(ran, change
 def test_a_changed_source_task_or_rule_touches_what_reads_it(ran):
     source = stale_after(ran, put("sources/rows/encoding", "latin-1"))
     assert {"collection", "ingestion"} <= source and not source & {"features", "training", "validation_gate"}
+    metric = stale_after(ran, put("success/metric", "average_precision"))
+    assert {*GATES, "exploration", "evaluation"} <= metric and not metric & {
+        "collection",
+        "ingestion",
+        "transformation",
+    }
     target = stale_after(ran, put("task/positive", 0))
     assert {"analysis", "need_gate", "exploration", "training", "evaluation", "deployment"} <= target
     assert "collection" not in target
