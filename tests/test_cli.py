@@ -126,12 +126,12 @@ def test_a_mistyped_word_is_told_by_its_own_name(project, words, said):
     assert done.returncode == 2 and said in done.stderr and "mlloop" in done.stderr.splitlines()[-1]
 
 
-def test_log_says_what_a_look_came_to_and_when_it_was_in_the_datas_time(project):
+def test_log_says_what_a_look_came_to_and_when_it_was_in_the_data(project):
     ledger = Ledger(f"sqlite:///{project.root}/.mlloop/ledger.db")
     ledger.append(Entry("retrain", "loan", subject="watch", verdict="maybe", details={"as_of": "2025-08-04T00:00:00"}))
     ledger.append(Entry("retrain", "loan", subject="ended", verdict="yes", details={"outcome": "canary"}))
     said = project.mlloop("log").stdout
-    assert "Retrain? Being watched (2025-08-04 in the data's time)" in said
+    assert "Retrain? Being watched (2025-08-04 in the data)" in said
     assert "Retrained: the new model is in canary" in said
 
 
