@@ -603,7 +603,9 @@ def by_threshold(statement: Problem, fold: RowsFold, served: float, steps: int =
         hits = int((chosen & (y == 1)).sum())
         worth = metrics.worth_of_decisions(y, scores, float(threshold), money).mean() * money.decisions_per_period
         recall = hits / max(1, int((y == 1).sum()))
-        rows.append({"threshold": threshold, "precision": hits / max(1, int(chosen.sum())), "recall": recall, "worth": worth})
+        rows.append(
+            {"threshold": threshold, "precision": hits / max(1, int(chosen.sum())), "recall": recall, "worth": worth}
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/21_evaluation.ipynb #ef71eabc

@@ -109,7 +109,9 @@ def test_a_form_that_answers_otherwise_does_not_go_out(production, monkeypatch):
     "alter",
     [
         lambda place: (place / "model.onnx").write_bytes((place / "model.onnx").read_bytes()[:-1] + b"x"),
-        lambda place: (place / "release.json").write_text((place / "release.json").read_text().replace('"cut": 0.9', '"cut": 0.1')),
+        lambda place: (place / "release.json").write_text(
+            (place / "release.json").read_text().replace('"cut": 0.9', '"cut": 0.1')
+        ),
         lambda place: (place / "more.py").write_text("print('hello')"),
         lambda place: (place / "model.onnx").unlink(),
         lambda place: storage.remove(place),

@@ -321,7 +321,11 @@ def test_the_loop_is_drawn_to_its_end_with_the_state_of_each_part(whole, tmp_pat
 def test_looks_that_changed_nothing_are_one_line_in_the_timeline(whole):
     line = soup(whole.reports / "index.html").select_one(".timeline")
     first = [" ".join(one.get_text(" ").split()) for one in line.find_all("li", recursive=False)]
-    assert len(first) == 5 and first[0].startswith("2025-07-28 (time in the data), decided 20") and "Retrain? Being watched" in first[0]
+    assert (
+        len(first) == 5
+        and first[0].startswith("2025-07-28 (time in the data), decided 20")
+        and "Retrain? Being watched" in first[0]
+    )
     assert first[1].startswith("2025-07-07 to 2025-07-21 · Retrain? Nothing to do , 3 times")
 
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mlloop.core.errors import DataError, UsageError
-from mlloop.core.metric_table import LEVELS
+from mlloop.core.metric_table import LEVELS, metric, of_task
 from mlloop.core.metric_table import METRICS as METRICS
 from mlloop.core.metric_table import Metric as Metric
-from mlloop.core.metric_table import metric, of_task
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
