@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT_UPDATES', 'Then', 'WHO', 'release_digest', 'cited_release', 'rules_cited', 'is_rule', 'load_release',
-           'has_counts', 'update_counts', 'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback', 'put',
-           'known_model', 'stop_canary', 'closing_table']
+           'has_counts', 'update_counts', 'recalibrate', 'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback',
+           'put', 'known_model', 'stop_canary', 'closing_table']
 
 # %% ../nbs/23_deployment.ipynb #7e7e1269
 import datetime as dt
@@ -156,6 +156,36 @@ def update_counts(
     for old in updates[:-KEPT_UPDATES]:
         storage.remove(releases.folder_of(settings, statement.name, old.digests["release"]))
     return row
+
+# %% ../nbs/23_deployment.ipynb #edd9414f
+def recalibrate(
+    settings: Settings, ledger: Ledger, statement: Problem, model: str, shift: float, until: dt.datetime
+) -> Row:
+    """Release a classifier again with its log odds shifted by `shift` from where they are; the row that is there, where it is.
+
+    Parameters
+    ----------
+    until : datetime
+        The moment in the data up to which labels were known; once for each moment.
+
+    Raises
+    ------
+    ModelError
+        Its release is missing or altered.
+    """
+    key = digest_json(["update", statement.name, model, until.isoformat()])
+    done = [row for row in ledger.rows(problem=statement.name, kind="update", model=model) if row.key == key]
+    if done:
+        return done[0]
+    from mlloop.release import preparation
+
+    release: Any = load_release(settings, ledger, statement.name, model)
+    released = preparation.with_shift(settings, release, release.shift + shift, until)
+    digests = {"model": model, "release": released, "base": cited_release(ledger, statement.name, model)}
+    details = {"as_of": until.isoformat(), "shift": shift}
+    return ledger.append(
+        Entry("update", statement.name, subject="calibration", model=model, digests=digests, details=details, key=key)
+    )
 
 # %% ../nbs/23_deployment.ipynb #6919a993
 @dataclass(frozen=True)

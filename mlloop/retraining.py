@@ -18,7 +18,7 @@ import pandas as pd
 
 from .core.metrics import metric
 from .problem import Problem, Retrain
-from .monitors.standing import StandIn, newer_is_better, rows_for_another_try
+from .monitors.standing import RECALIBRATED, StandIn, newer_is_better, rows_for_another_try
 from .core.verdict import Check, table
 from .core.formatting import number
 from .monitors.degradation import Streak, estimated_results, is_worse, realised_results, streak
@@ -65,6 +65,8 @@ class Facts:
         Rows with a label that the champion has not learnt from.
     learnt_rows : int or None
         Rows that the champion learnt from, where its past was cut short; None where it learnt from everything.
+    recalibrated : datetime or None
+        When the champion's probabilities were last shifted, in the data.
     fallen : str or None
         Who stands in since the last model was worse: 'rule' or 'challenger'.
     attempt : dict or None
@@ -84,6 +86,7 @@ class Facts:
     begun: tuple[dt.datetime, ...] = ()
     new_labelled_rows: int = 0
     learnt_rows: int | None = None
+    recalibrated: dt.datetime | None = None
     fallen: str | None = None
     attempt: Mapping[str, Any] | None = None
     refused: tuple[dt.datetime, ...] = ()
@@ -99,6 +102,7 @@ class Facts:
                 "now": moment(kept["now"]),
                 "since": moment(kept.get("since")),
                 "trained": moment(kept.get("trained")),
+                "recalibrated": moment(kept.get("recalibrated")),
                 **{name: tuple(map(moment, kept.get(name, ()))) for name in ("begun", "refused")},
             }
         )
@@ -111,7 +115,7 @@ class Decision:
     Attributes
     ----------
     action : str
-        'retrain', 'watch', 'nothing', 'feed broken', 'waiting for canary', 'no figure yet', 'not enough rows', 'not yet',
+        'retrain', 'recalibrate', 'watch', 'nothing', 'feed broken', 'waiting for canary', 'no figure yet', 'not enough rows', 'not yet',
         'not enough labels', 'cooldown', 'budget', 'not worth it' or 'no champion'.
     verdict : str
         'yes', 'maybe' or 'no': whether to retrain.
@@ -206,6 +210,13 @@ def _production(case: Case) -> Outcome | None:
         return None
     said = f"The model {case.facts.canary[:12]} is in canary until {case.facts.canary_until[:10]}; its figures are awaited."
     return "waiting for canary", said, "The canary's end: promoted, or rolled back."
+
+# %% ../nbs/26_retraining.ipynb #21b51210
+def _calibration(case: Case) -> Outcome | None:
+    if case.firing or case.facts.fallen or case.newer is None or case.newer.name != RECALIBRATED:
+        return None
+    said = f"{case.newer.summary} Its probabilities are shifted; the model stays."
+    return "recalibrate", said, "The labels of the periods that follow."
 
 # %% ../nbs/26_retraining.ipynb #42c19b65
 def _evidence(case: Case) -> Outcome | None:
@@ -357,6 +368,7 @@ def _why(case: Case) -> str:
 RULES: tuple[Callable[[Case], Outcome | None], ...] = (
     _feed,
     _production,
+    _calibration,
     _evidence,
     _attempt,
     _labels,
@@ -379,7 +391,8 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     own = lambda marks: [one for one in marks if one.since >= reign]  # an earlier reign of the same model is no reason
     estimated = streak("estimated", own(estimated_results(history, facts.champion)), policy)
     realised = streak("realised", own(realised_results(history, facts.champion, policy.max_labels_missing)), policy)
-    newer = newer_is_better(statement, history, facts.champion, reign)
+    level = max(reign, facts.recalibrated.isoformat() if facts.recalibrated else "")
+    newer = newer_is_better(statement, history, facts.champion, level)
     case = Case(statement, facts, newest, estimated, realised, newer)
     found = next((answer for rule in RULES if (answer := rule(case))), None)
     action, said, change = found or ("retrain", f"{_why(case)} A challenger is trained.", "")

@@ -196,8 +196,8 @@ def test_the_last_known_value_respects_the_label_delay():
 def test_a_target_of_one_class_in_training_is_answered_not_crashed_on():
     statement, rows = worlds.noise(np.random.default_rng(10))
     rows["y"] = (rows["at"] >= pd.Timestamp(worlds.windows()["folds"][-1]["train_until"])).astype(int)
-    with pytest.raises(DataError, match="needs both classes"):
-        contest(statement, {"rows": ibis.memtable(rows)}, worlds.windows(), {}, 0)
+    figures = contest(statement, {"rows": ibis.memtable(rows)}, worlds.windows(), {}, 0)
+    assert figures["data"]["folds"] == 0 and decide(figures, statement)["verdict"] == "no"
 
 
 def test_errors_name_what_and_where():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from watched import EVERY, HELD, Watched
 
-from mlloop import deployment, monitoring
+from mlloop import deployment, monitoring, retraining
 from mlloop.monitors import evidence, standing
+from mlloop.release import releases
 
 PERIODS = 5
 
@@ -28,8 +29,9 @@ def office_of(root, change):
 
 
 def commoner(rows, rng):
-    """Half of those who would not have repaid now do."""
-    return np.where(rng.random(len(rows)) < 0.5, rows["repaid"].max(), rows["repaid"])
+    """The log odds of repaying are larger by 2 for everybody."""
+    odds = (500 - rows["amount"]) / 150 + (rows["town"] == "Ely") * 1.5 + 2
+    return (rng.random(len(rows)) < 1 / (1 + np.exp(-odds))).astype(int)
 
 
 def reversed_causes(rows, rng):
@@ -81,4 +83,32 @@ def test_a_rule_is_not_recalibrated(tmp_path):
     made.bring(HELD)
     release = deployment.load_release(made.settings, made.ledger, "loan", made.digest)
     rule = dataclasses.make_dataclass("Rule", ["form", "fields"])("rule", release.fields)
-    assert evidence.recalibrated_scores(made.lake, made.loan, rule, HELD, np.array([0.5])) is None
+    assert evidence.shift_known(made.lake, made.loan, rule, HELD) is None
+
+
+def test_where_the_outcome_became_commoner_the_model_is_recalibrated_and_not_retrained(tmp_path):
+    """Its scores keep their order, earn more from then on, and nothing is asked for again."""
+    made, history = office_of(tmp_path, commoner)
+    end = HELD + PERIODS * EVERY
+    facts = retraining.Facts(end, made.digest, HELD, new_labelled_rows=9999)
+    decision = retraining.decide(made.loan, history, facts)
+    assert (decision.action, decision.verdict) == ("recalibrate", "no")
+    before = deployment.load_release(made.settings, made.ledger, "loan", made.digest)
+    shift = evidence.shift_known(made.lake, made.loan, before, end)
+    rows = [deployment.recalibrate(made.settings, made.ledger, made.loan, made.digest, shift, end) for _ in range(2)]
+    assert rows[0].id == rows[1].id and rows[0].subject == "calibration", "once for each moment"
+    after = deployment.load_release(made.settings, made.ledger, "loan", made.digest)
+    asked = releases.rows_of(made.rows.tail(500), before.fields)
+    was, is_ = before.scores(asked), after.scores(asked)
+    assert after.model == before.model and (np.argsort(was) == np.argsort(is_)).all() and (is_ > was).all()
+    assert abs(evidence.shift_known(made.lake, made.loan, after, end)) < 1e-6
+    earlier = deployment.load_release(made.settings, made.ledger, "loan", made.digest, end - EVERY)
+    assert earlier.digest == before.digest, "what was answered before was answered without it"
+    later = dataclasses.replace(facts, recalibrated=end)
+    assert retraining.decide(made.loan, history, later).action == "nothing"
+
+
+def test_a_fall_of_the_metric_is_retrained_and_not_recalibrated(tmp_path):
+    made, history = office_of(tmp_path, reversed_causes)
+    facts = retraining.Facts(HELD + PERIODS * EVERY, made.digest, HELD, new_labelled_rows=9999)
+    assert retraining.decide(made.loan, history, facts).action == "retrain"

@@ -159,8 +159,9 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
     decisions = decided(session.ledger, session.name)
     row = decisions.get(at)
     if row is not None:
-        if launch and at == max(decisions):
-            update_counts(session, at)  # the turn may have been killed before it
+        if launch and at == max(decisions):  # the turn may have been killed before these
+            recalibrate(session, row)
+            update_counts(session, at)
         return _turned(session, at, row, 0, ended, fresh=not ended)
     if session.ledger.champion(session.name) is None:
         raise UsageError(
@@ -184,6 +185,7 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
         ended += retrain(session, row)
     if launch:
         with session.step("counts"):
+            recalibrate(session, row)
             update_counts(session, at)
     if pages:
         with session.step("page"):
@@ -316,6 +318,28 @@ def update_counts(session: Session, at: dt.datetime) -> None:
             continue
 
 
+def recalibrate(session: Session, row: Row) -> None:
+    """Shift the champion's probabilities to the newest labels where a turn decided so; nothing for other decisions."""
+    from mlloop.monitors import evidence
+
+    champion = session.ledger.champion(session.name)
+    if row.subject != "recalibrate" or champion is None or champion.model != row.model:
+        return
+    at = dt.datetime.fromisoformat(row.details["as_of"])
+    if recalibrated(session, str(row.model)) == at:
+        return
+    release = deployment.load_release(session.settings, session.ledger, session.name, str(row.model))
+    shift = evidence.shift_known(session.lake, session.statement, release, at)
+    if shift is not None:
+        deployment.recalibrate(session.settings, session.ledger, session.statement, str(row.model), shift, at)
+
+
+def recalibrated(session: Session, model: str) -> dt.datetime | None:
+    """When (in the data) the probabilities of `model` were last shifted."""
+    rows = session.ledger.rows(problem=session.name, kind="update", subject="calibration", model=model)
+    return dt.datetime.fromisoformat(rows[-1].details["as_of"]) if rows else None
+
+
 def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
     """Let the rule, or an earlier champion, answer from now on where the labels that had come show that it is surely better.
 
@@ -443,6 +467,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         begun=tuple(one for one in earlier if one < at),
         new_labelled_rows=arrivals.labelled_rows(session.lake, session.statement, utc(learnt) if learnt else None, at),
         learnt_rows=next((one["rows"] for one in lookbacks if one["chosen"] and one["kind"] != "all"), None),
+        recalibrated=recalibrated(session, str(champion.model)) if champion else None,
         fallen=stands_in if stands_in in ("rule", "challenger") else None,
         attempt=last_attempt(session, ended, at),
         refused=tuple(sorted(refused)),

@@ -6,7 +6,7 @@
 __all__ = ['FORMER', 'PERIODS', 'NEWER_PERIODS', 'NEWER_ROWS', 'RECALIBRATION_PERIODS', 'Reference', 'Other', 'Answers', 'Inputs',
            'described', 'reference_of', 'labels_at', 'with_truth', 'list_metrics', 'table_findings', 'late_findings',
            'feed_of', 'stand_ins', 'folder_of', 'product_path', 'kept_product', 'earlier_products', 'periods_due',
-           'newest_rows', 'newer_scores', 'log_odds_shift', 'recalibrated_scores', 'gather']
+           'newest_rows', 'newer_scores', 'log_odds_shift', 'shift_known', 'gather']
 
 # %% ../../nbs/monitors/evidence.ipynb #7eaefa2f
 import contextlib
@@ -30,6 +30,7 @@ from ..release import releases
 from ..store import prediction_log
 from ..core.errors import DataError, ModelError
 from .estimation import MetricValue, Period
+from .standing import RECALIBRATED
 from ..store.lake import Lake
 from ..store.entries import SWAPS, Row
 from ..store.ledger import Ledger
@@ -667,20 +668,16 @@ def log_odds_shift(score: np.ndarray, y: np.ndarray) -> float:
     return float(brentq(lambda shift: expit(odds + shift).mean() - wanted, -20, 20))
 
 # %% ../../nbs/monitors/evidence.ipynb #fbdbcb94
-def recalibrated_scores(
-    lake: Lake, statement: Problem, release: Any, since: dt.datetime, score: np.ndarray
-) -> np.ndarray | None:
-    """The model's own probabilities `score` (n_requests,), shifted to the newest rows known at `since`; None where that means nothing."""
-    from scipy.special import expit, logit
-
+def shift_known(lake: Lake, statement: Problem, release: Any, at: dt.datetime) -> float | None:
+    """The shift of a classifier's log odds by the newest rows whose labels had come at `at`; None where that means nothing."""
     if statement.task.kind != "classification" or release.form == "rule":
         return None
-    rows = newest_rows(lake, statement, release, since, RECALIBRATION_PERIODS)
+    rows = newest_rows(lake, statement, release, at, RECALIBRATION_PERIODS)
     if rows is None or len(rows) < lookback.FEWEST or any(field_.name not in rows for field_ in release.fields):
         return None
     y = baselines.target_values(rows[statement.task.target], statement.task)
     before = np.asarray(release.scores(releases.rows_of(rows, release.fields)), dtype=float)
-    return expit(logit(np.clip(score, 1e-6, 1 - 1e-6)) + log_odds_shift(before, y))
+    return log_odds_shift(before, y) if before.ndim == 1 else None
 
 # %% ../../nbs/monitors/evidence.ipynb #8ac14b95
 class _RowReader(_Reader):
@@ -711,9 +708,10 @@ class _RowReader(_Reader):
         if since < oldest or not np.isfinite(truth).any():
             return []
         given = self.lake, self.statement, release, since
+        shift = shift_known(*given)
         made = {
             "a model trained on the newest rows before them": newer_scores(*given, X),
-            "the same model, recalibrated to the newest rows before them": recalibrated_scores(*given, score),
+            RECALIBRATED: None if shift is None else releases.shifted(score, shift),
         }
         cut = release.card.get("cut", 0.5)
         return [Other(name, name, "newer", scores, cut=cut) for name, scores in made.items() if scores is not None]

@@ -85,6 +85,7 @@ ACTIONS = {
     "nothing": ("nothing to do", "fresh"),
     "watch": ("being watched", "watch"),
     "retrain": ("retraining", "stale"),
+    "recalibrate": ("recalibrated", "watch"),
     "feed broken": ("feed broken: fix it", "failed"),
     "cooldown": ("waits: cooldown", "waiting"),
     "not yet": ("waits: new labels could not change the No", "waiting"),
@@ -133,6 +134,8 @@ def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> st
         return f"Retrain? {ACTIONS.get(action, (action, ''))[0].capitalize()}"
     if kind == "gate":
         return f"{subject} gate".strip().capitalize()
+    if kind == "update" and subject == "calibration":
+        return "Recalibrated"
     return KINDS.get(kind, f"{subject} {kind}".strip().capitalize())
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOUND', 'PARITY_ROWS', 'UPDATE_USERS', 'request_form', 'Prepared', 'prepare', 'cleaning_of', 'threshold_of',
-           'as_trained', 'with_counts', 'real_rows', 'calibration_of', 'holdout_calibration']
+           'as_trained', 'with_counts', 'with_shift', 'real_rows', 'calibration_of', 'holdout_calibration']
 
 # %% ../../nbs/release/preparation.ipynb #8d8dc498
 import datetime as dt
@@ -306,6 +306,22 @@ def with_counts(settings: Settings, release: Any, events: pd.DataFrame, until: d
     users = events[["user"]].dropna().drop_duplicates().tail(UPDATE_USERS)
     with tempfile.TemporaryDirectory() as folder:
         return as_trained(settings, card, Path(candidates.save(updated, folder)["path"]), updated, users)
+
+# %% ../../nbs/release/preparation.ipynb #ddf9c5ae
+def with_shift(settings: Settings, release: Any, shift: float, until: dt.datetime) -> str:
+    """The digest of the release of a classifier with its log odds shifted; the model is the same.
+
+    Parameters
+    ----------
+    shift : float
+        Of the log odds, from the model as it was trained.
+    until : datetime
+        The moment up to which labels were known.
+    """
+    card = {**release.card, "shift": shift, "recalibrated_until": until.isoformat(), "calibration": None}
+    paths = [path for path in release.folder.rglob("*") if path.is_file() and path.name != "release.json"]
+    files = {path.relative_to(release.folder).as_posix(): path.read_bytes() for path in paths}
+    return releases.write(settings, release.problem, card, files)[1]
 
 # %% ../../nbs/release/preparation.ipynb #3860d8bd
 def real_rows(statement: Problem, features: dict[str, Any], lake) -> pd.DataFrame:

@@ -184,6 +184,7 @@ class Scoring(Release):
         self.positive, self.cut = card.get("positive_at"), float(card.get("cut", 0.5))
         self.cut_from = str(card.get("cut_from", "default"))
         self.classes = card.get("classes")
+        self.shift = float(card.get("shift", 0.0))
         self.extra: Any = self._own_features()
         if session is not None:
             self.session = session
@@ -253,7 +254,9 @@ class Scoring(Release):
     def scores(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Probability of the positive class, of each class (n, n_classes) where there are more than two, or the number."""
         answered = self.session.scores_of_columns(self.columns(rows), len(rows))
-        return answered[:, self.positive] if answered.ndim == 2 and self.positive is not None else answered
+        if answered.ndim != 2 or self.positive is None:
+            return answered
+        return shifted(answered[:, self.positive], self.shift)
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """score and prediction of each row.
@@ -280,6 +283,14 @@ class Scoring(Release):
             return {"score": score[best], "prediction": self.classes[best]}
         yes, no = self.classes[self.positive], self.classes[1 - self.positive]  # type: ignore[operator]
         return {"score": score, "prediction": yes if score >= self.cut else no}
+
+
+def shifted(probability: np.ndarray, shift: float) -> np.ndarray:
+    """Probabilities (n,) with another log odds; their order stays."""
+    if not shift:
+        return probability
+    p = np.clip(np.asarray(probability, dtype=float), 1e-6, 1 - 1e-6)
+    return 1 / (1 + (1 - p) / p * np.exp(-shift))
 
 
 def part_of(moment: Any, part: str) -> float | None:
