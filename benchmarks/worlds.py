@@ -336,11 +336,11 @@ class Judge:
         return [score.reindex(one["id"]).to_numpy(float) for one in self.periods]
 
     def released(self, model: str) -> list[np.ndarray]:
-        """What a released model would have answered in every period."""
+        """What a released model would have answered in every period, as it was trained: without a later recalibration."""
         from mlloop import deployment
         from mlloop.release import releases
 
-        release: Any = deployment.load_release(self.settings, self.ledger, self.plan.base, model)
+        release: Any = deployment.load_release(self.settings, self.ledger, self.plan.base, model, START)
         asked = [releases.rows_of(one, release.fields) for one in self.periods]
         if release.form == "rule" and self.world.kind == "classification":
             return [np.array([str(one["prediction"]) == "1" for one in release.answers(rows)], float) for rows in asked]
