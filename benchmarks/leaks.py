@@ -2,11 +2,12 @@
 
 Tables that hold no leak, as far as anybody knows, are given one column that knows the target: each kind in several
 strengths. `python benchmarks/leaks.py [--table NAME] [--json FILE]`. The tables are those that scikit-learn ships, two
-drawn ones, and with `../shared/data` beside the checkout the public ones that are described there.
+drawn ones, and, where the environment variable MLLOOP_TEST_DATA names a folder with them, five public ones.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
@@ -19,7 +20,7 @@ import pandas as pd
 
 from mlloop.data import leaks
 
-SHARED = next((p for p in (Path("../shared/data"), Path("/work/shared/data")) if p.is_dir()), None)
+PUBLIC = Path(os.environ["MLLOOP_TEST_DATA"]) if os.environ.get("MLLOOP_TEST_DATA") else None
 MAX = 15_000
 
 
@@ -56,7 +57,7 @@ def tables() -> Iterator[Table]:
     data = datasets.load_diabetes(as_frame=True)
     yield _cut("diabetes", data.data, data.target, "regression")
     yield from _drawn()
-    yield from _public() if SHARED else ()
+    yield from _public() if PUBLIC else ()
 
 
 def _drawn() -> Iterator[Table]:
@@ -71,8 +72,8 @@ def _drawn() -> Iterator[Table]:
 
 
 def _public() -> Iterator[Table]:
-    assert SHARED
-    hotel = pd.read_csv(SHARED / "hotel_bookings/hotel_bookings.csv.gz")
+    assert PUBLIC
+    hotel = pd.read_csv(PUBLIC / "hotel_bookings/hotel_bookings.csv.gz")
     hotel["arrival"] = pd.to_datetime(
         hotel.arrival_date_year.astype(str) + hotel.arrival_date_month + hotel.arrival_date_day_of_month.astype(str),
         format="%Y%B%d",
@@ -80,14 +81,14 @@ def _public() -> Iterator[Table]:
     clean = hotel.drop(columns=["is_canceled", "reservation_status", "reservation_status_date"])
     yield _cut("hotel", clean, hotel.is_canceled, "classification", "arrival")
     yield _cut("hotel rate", clean.drop(columns="adr"), hotel.adr, "regression", "arrival")
-    elec = pd.read_csv(SHARED / "elec2/elec2.csv.gz")
+    elec = pd.read_csv(PUBLIC / "elec2/elec2.csv.gz")
     yield _cut("elec2", elec.drop(columns="class"), elec["class"] == "UP", "classification")
-    metro = pd.read_csv(SHARED / "metro_traffic/metro_traffic.csv.gz")
+    metro = pd.read_csv(PUBLIC / "metro_traffic/metro_traffic.csv.gz")
     metro["date_time"] = pd.to_datetime(metro.date_time, dayfirst=True)
     yield _cut("metro", metro.drop(columns="traffic_volume"), metro.traffic_volume, "regression", "date_time")
-    bike = pd.read_csv(SHARED / "bike_sharing/hour.csv", parse_dates=["dteday"])
+    bike = pd.read_csv(PUBLIC / "bike_sharing/hour.csv", parse_dates=["dteday"])
     yield _cut("bike", bike.drop(columns=["cnt", "instant", "casual", "registered"]), bike.cnt, "regression", "dteday")
-    air = pd.read_csv(SHARED / "air_quality/AirQualityUCI.csv.gz").replace(-200, np.nan)
+    air = pd.read_csv(PUBLIC / "air_quality/AirQualityUCI.csv.gz").replace(-200, np.nan)
     air = air.drop(columns=["Date", "Time"])
     yield _cut("air", air.drop(columns=["C6H6_GT", "PT08_S2_NMHC"]), air.C6H6_GT, "regression")
     try:
