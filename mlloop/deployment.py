@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT_UPDATES', 'Then', 'WHO', 'release_digest', 'cited_release', 'rules_cited', 'is_rule', 'load_release',
-           'has_counts', 'update_counts', 'recalibrate', 'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback',
-           'put', 'known_model', 'stop_canary', 'closing_table']
+           'update_of', 'has_counts', 'update_counts', 'recalibrate', 'Decision', 'deploy', 'follow', 'judge',
+           'promote', 'rollback', 'put', 'known_model', 'stop_canary', 'closing_table']
 
 # %% ../nbs/23_deployment.ipynb #7e7e1269
 import datetime as dt
@@ -119,14 +119,36 @@ def load_release(
     loaded = next((release for release in in_use if release.digest == digest), None)
     return loaded or _loads(settings, problem, model, digest)
 
-# %% ../nbs/23_deployment.ipynb #update-counts
-KEPT_UPDATES = 12
+# %% ../nbs/23_deployment.ipynb #ad19ba28
+def update_of(ledger: Ledger, problem: str, model: str, until: dt.datetime) -> Row | None:
+    """The row by which a model was released again with what was known up to `until`."""
+    rows = ledger.rows(problem=problem, kind="update", model=model)
+    return next((row for row in rows if row.details["as_of"] == until.isoformat()), None)
 
 
 def has_counts(ledger: Ledger, problem: str, model: str, until: dt.datetime) -> bool:
     """Whether a recommender was released with the counts up to `until`."""
-    rows = ledger.rows(problem=problem, kind="update", model=model)
-    return any(row.details["as_of"] == until.isoformat() for row in rows)
+    return update_of(ledger, problem, model, until) is not None
+
+# %% ../nbs/23_deployment.ipynb #0c79e70d
+def _updated(
+    ledger: Ledger, problem: str, subject: str, model: str, release: str, until: dt.datetime, **details: Any
+) -> Row:
+    """Write down that a model has a newer release; once for each moment."""
+    return ledger.append(
+        Entry(
+            "update",
+            problem,
+            subject=subject,
+            model=model,
+            digests={"model": model, "release": release, "base": cited_release(ledger, problem, model)},
+            details={"as_of": until.isoformat(), **details},
+            key=digest_json(["update", problem, model, until.isoformat()]),
+        )
+    )
+
+# %% ../nbs/23_deployment.ipynb #update-counts
+KEPT_UPDATES = 12
 
 
 def update_counts(
@@ -143,16 +165,11 @@ def update_counts(
     """
     if has_counts(ledger, statement.name, model, until):
         return None
-    key = digest_json(["update", statement.name, model, until.isoformat()])
     updates = ledger.rows(problem=statement.name, kind="update", model=model)
     from mlloop.release import preparation
 
     updated = preparation.with_counts(settings, load_release(settings, ledger, statement.name, model), events, until)
-    digests = {"model": model, "release": updated.digest, "base": cited_release(ledger, statement.name, model)}
-    details = {"as_of": until.isoformat(), "events": len(events)}
-    row = ledger.append(
-        Entry("update", statement.name, subject="counts", model=model, digests=digests, details=details, key=key)
-    )
+    row = _updated(ledger, statement.name, "counts", model, updated.digest, until, events=len(events))
     for old in updates[:-KEPT_UPDATES]:
         storage.remove(releases.folder_of(settings, statement.name, old.digests["release"]))
     return row
@@ -173,19 +190,13 @@ def recalibrate(
     ModelError
         Its release is missing or altered.
     """
-    key = digest_json(["update", statement.name, model, until.isoformat()])
-    done = [row for row in ledger.rows(problem=statement.name, kind="update", model=model) if row.key == key]
-    if done:
-        return done[0]
+    if done := update_of(ledger, statement.name, model, until):
+        return done
     from mlloop.release import preparation
 
     release: Any = load_release(settings, ledger, statement.name, model)
     released = preparation.with_shift(settings, release, release.shift + shift, until)
-    digests = {"model": model, "release": released, "base": cited_release(ledger, statement.name, model)}
-    details = {"as_of": until.isoformat(), "shift": shift}
-    return ledger.append(
-        Entry("update", statement.name, subject="calibration", model=model, digests=digests, details=details, key=key)
-    )
+    return _updated(ledger, statement.name, "calibration", model, released, until, shift=shift)
 
 # %% ../nbs/23_deployment.ipynb #6919a993
 @dataclass(frozen=True)

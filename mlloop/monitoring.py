@@ -24,6 +24,7 @@ from .monitors.estimation import MetricValue, Period, compare_with_reference, re
 from .evaluation import calibration
 from .monitors.evidence import Answers, Inputs, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
 from .comparison.holdout import row_slices
+from .comparison.lookback import in_money
 from .problem import Problem, Recommendation
 from .products import ESTIMATION_METHODS
 from .core.formatting import number, percent
@@ -158,7 +159,7 @@ def _in_money(statement: Problem, answers: Answers, other: Any) -> dict[str, flo
     """How much more a row the other would have earned, and the standard error of that."""
     unknown: dict[str, float | None] = {"worth_gain": None, "worth_se": None}
     money = statement.money
-    if other.kind != "newer" or statement.task.kind != "classification" or not money.is_priced("classification"):
+    if other.kind != "newer" or not in_money(statement):
         return unknown
     truth, theirs, ours = (np.asarray(values, dtype=float) for values in (answers.y, other.score, answers.score))
     known = np.isfinite(truth) & np.isfinite(theirs) & np.isfinite(ours)

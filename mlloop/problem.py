@@ -400,6 +400,10 @@ class Retrain(Record):
             raise ValueError(f"k {self.k} of the last n {self.n} periods can never happen")
         return self
 
+    def is_worse(self, worse_by: float, standard_errors: float) -> bool:
+        """Whether a period counts as worse: surely (in standard errors) and noticeably (by the margin)."""
+        return worse_by > 0 and worse_by >= self.margin and standard_errors >= self.standard_errors
+
 # %% ../nbs/10_problem.ipynb #ab98f92b
 class Canary(Record):
     """How a challenger is tried: on which share, for how many rows at least, until when at most."""

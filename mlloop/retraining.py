@@ -329,15 +329,18 @@ def _worth(case: Case) -> Outcome | None:
 
 # %% ../nbs/26_retraining.ipynb #1fe457c8
 def _loss(case: Case) -> float | None:
-    if case.firing is None and case.newer and case.newer.in_money:
-        days = max(case.policy.every_days, case.policy.cooldown_days)
-        return case.newer.gain * case.newer.n / case.newer.periods * days / case.policy.every_days
-    if case.facts.rate is None or not (case.firing or case.newer):
+    newer, policy = case.newer, case.policy
+    if case.firing is None and newer and newer.in_money:
+        return newer.gain * newer.n / newer.periods * max(policy.every_days, policy.cooldown_days) / policy.every_days
+    if case.facts.rate is None:
         return None
-    if case.firing is None:
-        return expected_loss(case.newer.gain, case.facts.rate, case.policy, case.statement.money.period_days)  # type: ignore[union-attr]
-    bad = [one.worse_by for one in case.firing.marks if is_worse(one, case.policy)]
-    return expected_loss(float(np.mean(bad)), case.facts.rate, case.policy, case.statement.money.period_days)
+    if case.firing:
+        worse_by = float(np.mean([one.worse_by for one in case.firing.marks if is_worse(one, policy)]))
+    elif newer:
+        worse_by = newer.gain
+    else:
+        return None
+    return expected_loss(worse_by, case.facts.rate, policy, case.statement.money.period_days)
 
 # %% ../nbs/26_retraining.ipynb #9f8c1bb9
 def _why(case: Case) -> str:

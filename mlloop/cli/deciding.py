@@ -77,8 +77,8 @@ def _both(row, in_the_data) -> str:
     from mlloop.pages import wording
 
     stood = in_the_data.get(row.id)
-    decided = f"{row.at:%Y-%m-%d %H:%M} UTC"
-    return f"{wording.moment(stood)} in the data (decided {decided})" if stood else decided
+    decided = f"{row.at:%Y-%m-%d %H:%M}"
+    return wording.both_clocks(wording.moment(stood), decided) if stood else f"{decided} UTC"
 
 
 @app.command(epilog="Example: mlloop replay 2")

@@ -256,7 +256,10 @@ class RowsPast(LabelledRows):
 
     def fold(self, predictions: dict[str, list[np.ndarray]], blocks: list[Block]) -> RowsFold:
         """The scores of several, given for each block, side by side."""
-        at = np.concatenate([self.positions_in(block) for block in blocks])
+        return self.fold_at(np.concatenate([self.positions_in(block) for block in blocks]), predictions)
+
+    def fold_at(self, at: np.ndarray, predictions: dict[str, list[np.ndarray]]) -> RowsFold:
+        """The scores of several for the rows at these positions, side by side."""
         entity, success = self.statement.task.entity, self.statement.success  # type: ignore[union-attr]
         entities = self.rows[entity].iloc[at] if entity else None
         groups = pd.factorize(entities)[0] if entities is not None and entities.duplicated().any() else None
@@ -513,14 +516,7 @@ class _Half:
             return self.past.fold(predictions, blocks)
         masks = [self.past.halves(self.past.positions_in(block)) == self.half for block in blocks]
         at = np.concatenate([self.past.positions_in(block)[mask] for block, mask in zip(blocks, masks, strict=True)])
-        whole = RowsPast(
-            self.past.statement, self.past.rows.iloc[at], self.past.features, self.past.y[at], np.ones(len(at), bool)
-        )
-        success = whole.statement.success
-        answers = decided(whole.statement, whole.y, predictions)
-        entity = whole.statement.task.entity  # type: ignore[union-attr]
-        groups = pd.factorize(whole.rows[entity])[0] if entity and whole.rows[entity].duplicated().any() else None
-        return RowsFold(whole.y, answers, groups, success.metric, whole.statement.money, success.confidence)
+        return self.past.fold_at(at, predictions)
 
 # %% ../../nbs/comparison/lookback.ipynb #c2966be1
 def _on_halves(past, predictions, blocks, considered, rows, chosen) -> tuple[Lookback, Lookback]:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_CATEGORIES', 'QUANTILES', 'MAX_NULLS', 'MAX_UNSEEN', 'MAX_REPEATS', 'MAX_SET_ASIDE', 'MAX_LATE', 'MIN_VOLUME',
            'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'KINDS', 'NO_FAULT', 'MIN_KEPT', 'JUMP_KINDS',
-           'MIN_ROWS_SEEN', 'profile', 'Finding', 'finding', 'compare_profiles', 'is_addition', 'confirmed_findings',
-           'ingestion_findings', 'late_row_findings', 'feed_status']
+           'UNSEEN_KINDS', 'MIN_ROWS_SEEN', 'profile', 'Finding', 'finding', 'compare_profiles', 'is_addition',
+           'confirmed_findings', 'ingestion_findings', 'late_row_findings', 'feed_status']
 
 # %% ../../nbs/data/feed_checks.ipynb #072947f9
 import datetime as dt
@@ -301,6 +301,7 @@ def _unit(table, name, was, is_) -> list[Finding]:
 
 # %% ../../nbs/data/feed_checks.ipynb #5548b8ef
 JUMP_KINDS = ("volume", "unit")
+UNSEEN_KINDS = ("unseen", "new")
 MIN_ROWS_SEEN = 20  # rows in which a value must have stood to count as one that there was
 
 
@@ -345,7 +346,7 @@ def _matches_last_whole_period(entry, now, lately, times) -> bool:
 def _seen_before_reference(entry, now, ever) -> bool:
     """Whether values that the reference lacks were there before it, more than here and there."""
     was = (ever or {}).get("columns", {}).get(entry["column"], {}).get("values")
-    if entry["kind"] not in ("unseen", "new") or was is None:
+    if entry["kind"] not in UNSEEN_KINDS or was is None:
         return False
     often = {value: share for value, share in was.items() if share * ever["rows"] >= MIN_ROWS_SEEN}
     return not _unseen("", entry["column"], {"values": often}, now["columns"][entry["column"]], now["rows"])

@@ -326,7 +326,7 @@ def recalibrate(session: Session, row: Row) -> None:
     if row.subject != "recalibrate" or champion is None or champion.model != row.model:
         return
     at = dt.datetime.fromisoformat(row.details["as_of"])
-    if recalibrated(session, str(row.model)) == at:
+    if deployment.update_of(session.ledger, session.name, str(row.model), at):
         return
     release = deployment.load_release(session.settings, session.ledger, session.name, str(row.model))
     shift = evidence.shift_known(session.lake, session.statement, release, at)

@@ -125,13 +125,8 @@ class Streak:
 
 # %% ../../nbs/monitors/degradation.ipynb #6537ce27
 def is_worse(result: PeriodResult, policy: Retrain) -> bool:
-    """Whether a period counts as worse: surely (in standard errors) and noticeably (by the margin)."""
-    return (
-        result.counts
-        and result.worse_by > 0
-        and result.worse_by >= policy.margin
-        and result.standard_errors >= policy.standard_errors
-    )
+    """Whether a period's figure may be trusted and counts as worse by the policy."""
+    return result.counts and policy.is_worse(result.worse_by, result.standard_errors)
 
 # %% ../../nbs/monitors/degradation.ipynb #c691e973
 def is_severe(mark: PeriodResult, policy: Retrain) -> bool:

@@ -431,7 +431,7 @@ def table_findings(
     if is_stream and sound and kinds & {*feed.JUMP_KINDS}:
         span = [dt.datetime.fromisoformat(sound[key]) for key in ("from", "until")]
         lately, times = feed.profile(table, spec, *span), (period[1] - period[0]) / (span[1] - span[0])
-    if kinds & {"unseen", "new"}:
+    if kinds & {*feed.UNSEEN_KINDS}:
         ever = feed.profile(table, spec, None, reference[1])
     return feed.confirmed_findings(findings, now, lately, ever, times), now["rows"]
 
@@ -621,7 +621,7 @@ def newest_rows(
         if parts > 1 and task.entity:
             rows = rows.filter(rows[task.entity].cast("string").hash() % parts == 0)
         frames.append(rows.select(*(each for each in names if each in table.columns)).to_pandas())
-        first = table[time].cast("timestamp").min().to_pyarrow().as_py()
+        first = moment.min().to_pyarrow().as_py()
         known = min(known, first) if first is not None else known
     frame = pd.concat(frames[::-1], ignore_index=True)
     return frame.sort_values(time, kind="stable", ignore_index=True).tail(NEWER_ROWS).reset_index(drop=True)
@@ -661,11 +661,9 @@ RECALIBRATION_PERIODS = 2
 def log_odds_shift(score: np.ndarray, y: np.ndarray) -> float:
     """The shift of the log odds with which the probabilities `score` (n_rows,) add up to the outcomes `y` (n_rows,)."""
     from scipy.optimize import brentq
-    from scipy.special import expit, logit
 
-    odds = logit(np.clip(score, 1e-6, 1 - 1e-6))
     wanted = np.clip(y.mean(), 1e-3, 1 - 1e-3)
-    return float(brentq(lambda shift: expit(odds + shift).mean() - wanted, -20, 20))
+    return float(brentq(lambda shift: releases.shifted(score, shift).mean() - wanted, -20, 20))
 
 # %% ../../nbs/monitors/evidence.ipynb #fbdbcb94
 def shift_known(lake: Lake, statement: Problem, release: Any, at: dt.datetime) -> float | None:

@@ -7,7 +7,7 @@ __all__ = ['SURE', 'SURE_IN_MONEY', 'PERIODS_IN_MONEY', 'RECALIBRATED', 'AMOUNT'
            'pooled', 'stand_in', 'newer_is_better', 'best_after_no', 'has_met_target', 'rows_for_another_try']
 
 # %% ../../nbs/monitors/standing.ipynb #efa65c7b
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,46 +103,69 @@ def stand_in(
     return best
 
 # %% ../../nbs/monitors/standing.ipynb #d6912498
+def _sure_periods(
+    periods: Sequence[Mapping[str, Any]],
+    most: int,
+    pair: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
+    is_sure: Callable[[int, float, float], bool],
+) -> tuple[Sequence[Mapping[str, Any]], int, float, float] | None:
+    """The fewest of the newest `most` periods over which a gain is sure, their rows, the gain and its standard error.
+
+    Parameters
+    ----------
+    pair : callable
+        The comparison of a period (gain, se, n); None ends the search, since each period must have had one.
+    is_sure : callable
+        Of the number of periods, the gain and its standard error.
+    """
+    pairs: list[Mapping[str, Any]] = []
+    for one in reversed(periods[-most:]):
+        compared = pair(one)
+        if compared is None:
+            return None
+        pairs.append(compared)
+        gain, se = pooled(pairs)
+        if is_sure(len(pairs), gain, se):
+            return periods[-len(pairs) :], sum(each["n"] for each in pairs), gain, se
+    return None
+
+# %% ../../nbs/monitors/standing.ipynb #8e7ae71c
 def _surely(statement: Problem, periods: Sequence[Mapping[str, Any]], other: Mapping[str, Any]) -> StandIn | None:
     if not other["se"] or other["gain"] <= 0:
         return None
-    pairs: list[Mapping[str, Any]] = []
-    for one in reversed(periods[-statement.retrain.n :]):
-        same = [p for p in one.get("others") or [] if p["model"] == other["model"] and p["se"]]
-        if not same:
-            break
-        pairs += same
-        gain, se = pooled(pairs)
-        if gain >= max(statement.retrain.margin, SURE * se):
-            return _told(statement, periods[-len(pairs) :], pairs, gain, se, other)
-    return None
+    pair = lambda one: next((p for p in one.get("others") or [] if p["model"] == other["model"] and p["se"]), None)
+    is_sure = lambda n, gain, se: gain >= max(statement.retrain.margin, SURE * se)
+    found = _sure_periods(periods, statement.retrain.n, pair, is_sure)
+    return _told(statement, *found, other) if found else None
 
 # %% ../../nbs/monitors/standing.ipynb #dd8b00fa
-def _told(statement: Problem, periods, pairs, gain: float, se: float, other: Mapping[str, Any]) -> StandIn:
-    label, errors, n = metric(statement.success.metric).label, gain / se, sum(p["n"] for p in pairs)
+def _told(statement: Problem, periods, n: int, gain: float, se: float, other: Mapping[str, Any]) -> StandIn:
+    label = metric(statement.success.metric).label
     who = {
         "rule": f"the rule '{other['name']}'",
         "former": f"the earlier champion {other['model'][:12]}",
         "newer": str(other["name"]),
     }[other["kind"]]
     until = periods[-1]["period"]["until"]
-    rows = f"the {n:,} labelled rows until {until[:10]}"
-    said = f"On {rows} {who} is better than what answers: {label} {number(other['value'])} against {number(periods[-1]['value'])}, a gain of {number(gain)} ({errors:.1f} standard errors)."
-    evidence = [
-        Check(
-            f"gain of {who} on the same rows",
-            False,
-            "",
-            gain,
-            gain - 1.96 * se,
-            gain + 1.96 * se,
-            statement.retrain.margin,
-            label,
-        ).evidence(),
-        Check("standard errors of that gain", False, "", errors, None, None, SURE, "standard errors").evidence(),
-        Check("periods pooled", None, "", len(pairs), None, None, None, "periods").evidence(),
+    said = f"On the {n:,} labelled rows until {until[:10]} {who} is better than what answers: {label} {number(other['value'])} against {number(periods[-1]['value'])}, a gain of {number(gain)} ({gain / se:.1f} standard errors)."
+    evidence = _evidence(
+        f"gain of {who} on the same rows", gain, se, len(periods), statement.retrain.margin, SURE, label
+    )
+    return StandIn(
+        other["model"], other["name"], other["kind"], gain, gain / se, len(periods), n, until, said, evidence
+    )
+
+# %% ../../nbs/monitors/standing.ipynb #7a087ded
+def _evidence(
+    name: str, gain: float, se: float, periods: int, margin: float, errors: float, unit: str
+) -> list[dict[str, Any]]:
+    """The gain, how sure it is, and over how many periods; `margin` and `errors` are what it had to reach."""
+    checks = [
+        Check(name, False, "", gain, gain - 1.96 * se, gain + 1.96 * se, margin, unit),
+        Check("standard errors of that gain", False, "", gain / se, None, None, errors, "standard errors"),
+        Check("periods pooled", None, "", periods, None, None, None, "periods"),
     ]
-    return StandIn(other["model"], other["name"], other["kind"], gain, errors, len(pairs), n, until, said, evidence)
+    return [one.evidence() for one in checks]
 
 # %% ../../nbs/monitors/standing.ipynb #4f7ac1e4
 SURE_IN_MONEY, PERIODS_IN_MONEY = 4.0, 2
@@ -170,34 +193,26 @@ def newer_is_better(
     return min(sure, key=lambda one: (one.in_money, one.name != RECALIBRATED), default=None)
 
 # %% ../../nbs/monitors/standing.ipynb #fe79c8e6
-def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]], model: str) -> StandIn | None:
-    pairs: list[dict[str, Any]] = []
-    for one in reversed(periods[-statement.retrain.n :]):
-        newer = next((other for other in one.get("others") or [] if other["model"] == model), None)
+def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]], name: str) -> StandIn | None:
+    def pair(one: Mapping[str, Any]) -> dict[str, Any] | None:
+        newer = next((other for other in one.get("others") or [] if other["model"] == name), None)
         if newer is None or not newer.get("worth_se"):
-            break
-        pairs.append({"gain": newer["worth_gain"], "se": newer["worth_se"], "n": newer["n"]})
-        gain, se = pooled(pairs)
-        if len(pairs) >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se:
-            return _told_in_money(statement, periods[-len(pairs) :], pairs, gain, se, newer["name"])
-    return None
+            return None
+        return {"gain": newer["worth_gain"], "se": newer["worth_se"], "n": newer["n"]}
+
+    is_sure = lambda n, gain, se: n >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se
+    found = _sure_periods(periods, statement.retrain.n, pair, is_sure)
+    return _told_in_money(statement, *found, name) if found else None
 
 # %% ../../nbs/monitors/standing.ipynb #5535c94b
-def _told_in_money(statement: Problem, periods, pairs, gain: float, se: float, name: str) -> StandIn:
-    currency, errors, n = statement.money.currency, gain / se, sum(p["n"] for p in pairs)
-    until = periods[-1]["period"]["until"]
+def _told_in_money(statement: Problem, periods, n: int, gain: float, se: float, name: str) -> StandIn:
+    currency, until = statement.money.currency, periods[-1]["period"]["until"]
     said = (
         f"On the {n:,} labelled rows until {until[:10]} {name} would have earned {number(gain)} {currency} more a row than what answers "
-        f"({errors:.1f} standard errors)."
+        f"({gain / se:.1f} standard errors)."
     )
-    evidence = [
-        Check(f"gain of {name} a row", False, "", gain, gain - 1.96 * se, gain + 1.96 * se, 0.0, currency).evidence(),
-        Check(
-            "standard errors of that gain", False, "", errors, None, None, SURE_IN_MONEY, "standard errors"
-        ).evidence(),
-        Check("periods pooled", None, "", len(pairs), None, None, None, "periods").evidence(),
-    ]
-    return StandIn(name, name, "newer", gain, errors, len(pairs), n, until, said, evidence, in_money=True)
+    evidence = _evidence(f"gain of {name} a row", gain, se, len(periods), 0.0, SURE_IN_MONEY, currency)
+    return StandIn(name, name, "newer", gain, gain / se, len(periods), n, until, said, evidence, in_money=True)
 
 # %% ../../nbs/monitors/standing.ipynb #cef61d6c
 AMOUNT = (

@@ -1,6 +1,6 @@
 """How production does now, by the labels that came: against the target, against the rule, and where it fell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,9 @@ class Fall:
         )
 
 
-def realised(looks: Mapping[str, Monitoring]) -> list[Realised]:
+def realised(looks: Iterable[Monitoring]) -> list[Realised]:
     """What labels showed of each period, in order; where it was reported more than once, the newest report counts."""
-    newest = {one.period.since: one for product in looks.values() for one in product.realised}
+    newest = {one.period.since: one for product in looks for one in product.realised}
     return [newest[start] for start in sorted(newest)]
 
 
@@ -61,7 +61,7 @@ def standing(statement: Problem | None, looks: Mapping[str, Monitoring], live: M
     if statement is None or not live:
         return {}
     metric, target = metric_table.metric(statement.success.metric), statement.success.threshold
-    known = [one for one in realised(looks) if one.value is not None]
+    known = [one for one in realised(looks.values()) if one.value is not None]
     asked = f"{metric.label} {metric.bound} {formatting.number(target)}"
     if not known:
         return _not_known(asked, looks)
@@ -138,16 +138,12 @@ def _rule(last: Realised) -> str:
     best = max(rules, key=lambda one: one.gain or 0.0)
     assert best.gain is not None
     by = formatting.number(abs(best.gain))
-    low, high = (best.low, best.high) if best.gain > 0 else (_turned(best.high), _turned(best.low))
+    low, high = (best.low, best.high) if best.gain > 0 else wording.mirrored(best.low, best.high)
     is_sure = low is not None and low > 0
     more = "" if is_sure else ", which may be chance"
     who = "The rule {0!r} is better than production" if best.gain > 0 else "Production is better than the rule {0!r}"
     name = who.format(best.name)
     return f"{name} by {by} ({wording.span(low, high)}) on the same rows{more}."
-
-
-def _turned(value: float | None) -> float | None:
-    return None if value is None else -value
 
 
 def falls(known: Sequence[Realised], policy: Retrain) -> list[Fall]:
@@ -177,8 +173,7 @@ def falls(known: Sequence[Realised], policy: Retrain) -> list[Fall]:
 
 def _is_worse(one: Realised, policy: Retrain) -> bool:
     """Whether a period is surely and noticeably worse than the reference, by the statement's own rule."""
-    by, errors = one.worse_by or 0.0, one.standard_errors or 0.0
-    return one.value is not None and by > 0 and by >= policy.margin and errors >= policy.standard_errors
+    return one.value is not None and policy.is_worse(one.worse_by or 0.0, one.standard_errors or 0.0)
 
 
 def title(known: Sequence[Realised], statement: Problem) -> str:

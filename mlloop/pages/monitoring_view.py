@@ -1,6 +1,6 @@
 """What monitoring saw of a model in production, as the pages show it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> d
         "estimate_why": last.estimated.why,
         "trusted": last.estimated.trusted,
         "chart": chart(seen, statement.success.threshold if statement else None),
-        "title": against_target.title(against_target.realised(looks), statement) if statement else "",
+        "title": against_target.title(against_target.realised(looks.values()), statement) if statement else "",
         "metric": metric_table.title(last.estimated.metric),
         "latency": last.latency,
         "errors": {"n": last.errors.n, "share": _share(last.errors.share)},
@@ -125,9 +125,9 @@ def chart(history: list[Monitoring], target: float | None = None) -> diagrams.Ch
     return diagrams.periods(rows[-26:], history[-1].estimated.reference.value, target)
 
 
-def _realised(history: list[Monitoring]) -> dict[str, Realised]:
+def _realised(history: Iterable[Monitoring]) -> dict[str, Realised]:
     """Period's start -> what labels showed; where it was reported more than once, the newest report counts."""
-    return {_from(one.period): one for product in history for one in product.realised}
+    return {_from(one.period): one for one in against_target.realised(history)}
 
 
 def page_of(stem: str) -> str:
@@ -145,7 +145,7 @@ def listed(
     decided : mapping
         The decision to retrain or not by the moment at which it stood.
     """
-    realised, found = _realised(list(looks.values())), {}
+    realised, found = _realised(looks.values()), {}
     metric = metric_table.METRICS.get(statement.success.metric) if statement else None
     for stem, product in looks.items():
         start = _from(product.period)
@@ -189,7 +189,7 @@ def in_hindsight(row: Mapping[str, Any], looks: Mapping[str, Monitoring], statem
     """What labels have shown of a period until now, and the fall that it belongs to: 'mark' and 'sentence'."""
     if statement is None:
         return {}
-    known = against_target.realised(looks)
+    known = against_target.realised(looks.values())
     metric, target = metric_table.title(statement.success.metric), formatting.number(statement.success.threshold)
     if row["badness"] is None:
         return {

@@ -140,7 +140,7 @@ def releases(
 
 def since(row: Mapping[str, str]) -> str:
     """The moment of a release, by its clocks: in the data where it has one, and of the decision."""
-    return f"{row['at']} in the data (decided {row['decided_at']} UTC)" if row["decided_at"] else f"{row['at']} UTC"
+    return wording.both_clocks(row["at"], row["decided_at"]) if row["decided_at"] else f"{row['at']} UTC"
 
 
 def about(edition: Edition | None, released: Sequence[Mapping[str, Any]], stage: str) -> dict[str, Any]:
@@ -249,16 +249,12 @@ def _paired(a: Edition, b: Edition, metric: str) -> str:
         if against is None or against.digest != old.digest or against.gain is None or against.gain.value is None:
             continue
         gain, value, label = against.gain, against.gain.value, metric_table.title(metric)
-        ends = (gain.low, gain.high) if value >= 0 else (_turned(gain.high), _turned(gain.low))
+        ends = (gain.low, gain.high) if value >= 0 else wording.mirrored(gain.low, gain.high)
         return (
             f"On the same {gain.n:,} rows, which neither had learned, {new.called} is {'better' if value >= 0 else 'worse'} than "
             f"{old.called} by {number(abs(value))} in {label} ({wording.span(*ends)})."
         )
     return ""
-
-
-def _turned(value: float | None) -> float | None:
-    return None if value is None else -value
 
 
 def _facts(a: Edition, b: Edition) -> list[dict[str, Any]]:

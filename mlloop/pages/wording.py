@@ -41,6 +41,16 @@ def span(low: float | None, high: float | None) -> str:
     return formatting.interval(low, high)
 
 
+def mirrored(low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """The interval of the same difference seen from the other side."""
+    return None if high is None else -high, None if low is None else -low
+
+
+def both_clocks(stood: str, decided: str) -> str:
+    """A moment by both clocks, each named: where the data stood, and when it was decided."""
+    return f"{stood} in the data (decided {decided} UTC)"
+
+
 def evidence(figure: Mapping[str, Any]) -> dict[str, Any]:
     """One piece of evidence, ready to show: the texts of its figures and where they lie."""
     real = lambda key: (

@@ -3,15 +3,12 @@
 What ran for the revision before stays: only what the changed lines touch runs again.
 """
 
-import re
 from pathlib import Path
 
 from mlloop import problem as problems
-from mlloop.core import storage
+from mlloop.core import revisions, storage
 from mlloop.core.errors import ProblemError, UsageError
 from mlloop.core.settings import Settings
-
-NAME = re.compile(r"(?P<base>.+)[.]r[0-9]+")
 
 
 def base_of(file: Path) -> Path | None:
@@ -22,9 +19,8 @@ def base_of(file: Path) -> Path | None:
     ProblemError
         It is named like one, and is not there.
     """
-    named = NAME.fullmatch(file.stem)
-    base = file.with_name(f"{named['base']}{file.suffix}") if named else file
-    if not named or not base.is_file():
+    base = file.with_name(f"{revisions.problem_of(file.stem)}{file.suffix}")
+    if base == file or not base.is_file():
         return None
     if not file.is_file():
         told = f"there is no such revision; {base.name} is revision {problems.load(base).revision}"

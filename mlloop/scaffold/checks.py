@@ -3,12 +3,11 @@
 import ast
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from mlloop import problem as problems
-from mlloop.core import extensions, parsing
+from mlloop.core import extensions, parsing, revisions
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ProblemError, SettingsError, SourceError, StageFailed
 from mlloop.core.settings import Settings
@@ -26,7 +25,7 @@ def everything(root: Path | str | None = None) -> list[str]:
     """
     settings = _settings.load(root)
     said = [f"settings.ini: state in {settings.state}, engine {settings.engine}, kernels {settings.kernel_pool}"]
-    files = [file for file in sorted(settings.problems.glob("*.yaml")) if not re.search(r"\.r\d+$", file.stem)]
+    files = [file for file in sorted(settings.problems.glob("*.yaml")) if not revisions.REVISION.search(file.stem)]
     if not files:
         raise SettingsError(
             "holds no problem statement", str(settings.problems), "Write one, or begin a project: mlloop new DIR"

@@ -46,35 +46,18 @@ class Until:
         self.where = where
 
     def select(
-        self,
-        *,
-        problem: str | None = None,
-        kind: str | Iterable[str] | None = None,
-        subject: str | None = None,
-        model: str | None = None,
-        at: dt.datetime | None = None,
+        self, *, kind: str | Iterable[str] | None = None, at: dt.datetime | None = None, **equal: str | None
     ) -> list[Row]:
-        """Such rows, in the order they were written."""
-        kinds = {kind} if isinstance(kind, str) else set(kind) if kind is not None else None
+        """Such rows, in the order they were written; `equal`: problem, subject, model."""
+        kinds = {kind} if isinstance(kind, str) else kind
         return [
             row
             for row in self.rows
-            if problem in (None, row.problem)
-            and (kinds is None or row.kind in kinds)
-            and subject in (None, row.subject)
-            and model in (None, row.model)
+            if (kinds is None or row.kind in kinds)
             and (at is None or row.at <= at)
+            and all(value in (None, getattr(row, name)) for name, value in equal.items())
         ]
 
-    def last(
-        self,
-        *,
-        problem: str | None = None,
-        kind: str | Iterable[str] | None = None,
-        subject: str | None = None,
-        model: str | None = None,
-        at: dt.datetime | None = None,
-    ) -> Row | None:
+    def last(self, **conditions: Any) -> Row | None:
         """The latest such row."""
-        found = self.select(problem=problem, kind=kind, subject=subject, model=model, at=at)
-        return found[-1] if found else None
+        return next(reversed(self.select(**conditions)), None)
