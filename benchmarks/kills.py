@@ -12,7 +12,7 @@ gets SIGKILL after a random part of the time that it takes when left alone. Then
 
 and after the same command was run again, to its end:
 
-    converges  it ends as a command that was never killed may end
+    converges  it ends as a command that was never killed may end, and its products and the champion are the same bytes
     chain, once, products, releases   as before
     left over  no temporary file, no hidden log segment, and nobody holds the project
 
@@ -81,6 +81,7 @@ class Bench:
         self.bases: dict[str, Path] = {}
         self.models: dict[str, str] = {}
         self.took: dict[str, float] = {}
+        self.ends: dict[str, dict[str, str]] = {}
         self.made = 0
 
     def prepare(self, wanted: set[str]) -> None:
@@ -136,9 +137,9 @@ class Bench:
         return [word.format(**self.models) if "{" in word else word for word in COMMANDS[name][0]]
 
     def time_alone(self, name: str) -> float:
-        """Seconds that a command takes when it is left alone; measured once."""
+        """Seconds that a command takes when it is left alone; measured once, with what it leaves."""
         if name not in self.took:
-            with self.copy(COMMANDS[name][1]) as (root, more, _):
+            with self.copy(COMMANDS[name][1]) as (root, more, ledger):
                 began = time.monotonic()
                 if name == "serve":
                     process = mlloop(root, self.words(name), more, wait=False)
@@ -148,6 +149,7 @@ class Bench:
                     done = mlloop(root, self.words(name), more)
                     assert done.returncode in COMMANDS[name][2], (name, done.returncode, done.stderr)
                 self.took[name] = time.monotonic() - began
+                self.ends[name] = end_of(root, ledger)
                 shutil.rmtree(root, ignore_errors=True)
         return self.took[name]
 
@@ -190,6 +192,8 @@ class Bench:
                 time.sleep(0.5)
             if done.returncode not in COMMANDS[name][2] or "fault of mlloop itself" in done.stderr:
                 wrong.append(f"converges: exit {done.returncode}: {done.stderr.strip()[-500:]}")
+        end, alone = end_of(root, ledger), self.ends[name]
+        wrong += [f"converges: {key} is not as without a kill" for key in sorted(end | alone) if end.get(key) != alone.get(key)]  # fmt: skip
         return wrong + broken(root, ledger) + left_over(root)
 
 
@@ -243,6 +247,17 @@ def _product(settings: _settings.Settings, record: Path) -> list[str]:
         ):
             wrong.append(f"products: {record.parent.name}/{product.name} is not what its record says")
     return wrong
+
+
+def end_of(root: Path, ledger: Ledger) -> dict[str, str]:
+    """What a command leaves that a kill must not change: the digest of each product, and the champion."""
+    settings = _settings.load(root)
+    products = {
+        f"{record.parent.name}/{record.stem}": json.loads(record.read_text(encoding="utf-8"))["products"]["data"]
+        for record in settings.state.glob("records/*/*.json")
+    }
+    champion = ledger.champion("loan")
+    return products | {"champion": str(champion and champion.model)}
 
 
 def left_over(root: Path) -> list[str]:

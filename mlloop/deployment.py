@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from .core.formatting import number, percent
 from . import products
 from .release import canary, releases
@@ -31,6 +29,8 @@ from .core.settings import Settings
 from .core.storage import digest_json
 
 if TYPE_CHECKING:  # what makes a release loads scikit-learn, which those who only decide do not wait for
+    import pandas as pd
+
     from mlloop.release.preparation import Prepared
 
 # %% ../nbs/23_deployment.ipynb #50149e9b
@@ -152,7 +152,7 @@ KEPT_UPDATES = 12
 
 
 def update_counts(
-    settings: Settings, ledger: Ledger, statement: Problem, model: str, events: pd.DataFrame, until: dt.datetime
+    settings: Settings, ledger: Ledger, statement: Problem, model: str, events: "pd.DataFrame", until: dt.datetime
 ) -> Row | None:
     """Release a recommender again with the counts of `events`, all of them before `until`; None where it has them already.
 
@@ -352,7 +352,7 @@ def judge(
     settings: Settings,
     ledger: Ledger,
     statement: Problem,
-    labels: pd.DataFrame | None = None,
+    labels: "pd.DataFrame | None" = None,
     now: dt.datetime | None = None,
     actor: str = "policy",
 ) -> canary.Trial | None:
@@ -600,8 +600,10 @@ def stop_canary(
 WHO = {"champion": "this model", "canary": "the champion, and this model for a share", "refused": "not this model"}
 
 
-def closing_table(prepared: "Prepared", decision: Decision) -> pd.DataFrame:
+def closing_table(prepared: "Prepared", decision: Decision) -> "pd.DataFrame":
     """The stage's figures: figure, unit, threshold, verdict."""
+    import pandas as pd
+
     decided = releases.load(prepared.path, prepared.digest).threshold
     p = prepared.parity
     rows = [

@@ -37,7 +37,8 @@ import pyarrow.parquet as pq
 from pandera.errors import SchemaError
 
 from .core import extensions
-from .data.parsing import LAKE_TYPES, TYPE_ERRORS, parse_value, text_or_null
+from .core.row_sql import TYPE_ERRORS
+from .data.parsing import LAKE_TYPES, parse_value, text_or_null
 from .core.errors import ContractError, SourceError
 from .core.expressions import quoted
 from .core.formatting import number, percent

@@ -951,17 +951,17 @@ class Project:
             With `once`: problem, path, asked, status and answer of each problem; else [].
         """
         from mlloop.service import http, smoke
+        from mlloop.service.answering import InProduction
 
-        if durable not in ("disk", "process"):
-            raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
         names = [problem] if isinstance(problem, str) else list(problem) if problem else None
-        options = http.Options(
-            host, port, http.token_from(file=token_file), max_body, poll_s, durable == "disk", request_s, max_requests
-        )
+        options = http.Options.stated(
+            durable, token_file, host=host, port=port, max_body=max_body, poll_s=poll_s, request_s=request_s,
+            max_requests=max_requests,
+        )  # fmt: skip
         if once:
             return smoke.ask_once(self.settings, names, options)
         self._follow_aliases()
-        http.serve(self.settings, names, options, ready=ready)
+        http.serve(InProduction(self.settings, names), options, ready=ready)
         return []
 
     def _follow_aliases(self) -> None:

@@ -15,9 +15,8 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NotRequired, Required
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, Required
 
-import pandas as pd
 from pydantic import ConfigDict, TypeAdapter, ValidationError, WrapValidator
 from pydantic import Field as Limits
 from typing_extensions import TypedDict
@@ -29,6 +28,9 @@ from .core.errors import DataError, ModelError
 from .store.ledger import Ledger
 from .release.releases import Field, Release
 from .core.settings import Settings
+
+if TYPE_CHECKING:  # a service of single rows starts without it
+    import pandas as pd
 
 # %% ../nbs/24_serving.ipynb #0d1bdd36
 MOST_EXCLUDED = 1000
@@ -366,11 +368,11 @@ CHUNK = 5000
 
 def score_table(
     pair: Pair,
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     log: prediction_log.Log | None = None,
     marks: Sequence[tuple[str, str]] | None = None,
     clean: bool = True,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Predict for every row of a table.
 
     Parameters
@@ -396,6 +398,8 @@ def score_table(
     DataError
         A column is missing that every request must state.
     """
+    import pandas as pd
+
     form, checks = pair.form, checker(pair.form)
     fields = _columns_of(form, table)
     predicted: list[dict[str, Any]] = []
@@ -412,7 +416,7 @@ def score_table(
     return _as_table(predicted, form), pd.DataFrame(refused, columns=["row", "reason"])
 
 # %% ../nbs/24_serving.ipynb #32e18457
-def _columns_of(form: Release, table: pd.DataFrame) -> list[Field]:
+def _columns_of(form: Release, table: "pd.DataFrame") -> list[Field]:
     """The fields to read off a table; a DataError where a required one is no column of it."""
     is_list = form.kind == "recommendation"
     fields = [*form.fields, *([Field("user", "text", True), Field("exclude", "list")] if is_list else [])]
@@ -451,7 +455,9 @@ def _valid(
     return good, positions
 
 # %% ../nbs/24_serving.ipynb #f31025a9
-def _as_table(predicted: list[dict[str, Any]], form: Release) -> pd.DataFrame:
+def _as_table(predicted: list[dict[str, Any]], form: Release) -> "pd.DataFrame":
+    import pandas as pd
+
     if form.kind != "recommendation":
         names = [*([form.entity] if form.entity else []), "prediction_id", "score", "prediction", "model", "role"]
         return pd.DataFrame(predicted, columns=["row", *names]).set_index("row")
@@ -464,8 +470,10 @@ def _as_table(predicted: list[dict[str, Any]], form: Release) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=names).set_index("row")
 
 # %% ../nbs/24_serving.ipynb #664fe229
-def log_by_model(log: pd.DataFrame) -> pd.DataFrame:
+def log_by_model(log: "pd.DataFrame") -> "pd.DataFrame":
     """answered, failed, p50_ms, p99_ms, first and last answer of each model and role in a prediction log."""
+    import pandas as pd
+
     kept = log.assign(model=log["model"].str[:12], failed=log["error"].notna())
     groups = kept.groupby(["model", "role"], sort=False)
     return pd.DataFrame(

@@ -10,7 +10,8 @@ import pytest
 from mlloop.data import cleaning
 from mlloop.data.cleaning import RULES, Context, clean, standard_rules
 from mlloop.data.parsing import LAKE_TYPES, parse_value, text_or_null
-from mlloop.data.row_cleaning import RowCleaner, frozen
+from mlloop.data.row_cleaner import RowCleaner
+from mlloop.data.row_cleaning import frozen
 from mlloop.problem import CLEANING_RULES, Cleaning, Column
 
 COLUMNS = {

@@ -43,6 +43,14 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        from mlloop.core import extras
+
+        lacking = extras.lacking(error, sys.argv[1] if sys.argv[1:] else "")
+        if lacking is None:
+            sys.exit(_fault(error))
+        output.complain(lacking)
+        sys.exit(lacking.exit_code)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()

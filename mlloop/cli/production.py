@@ -3,16 +3,24 @@
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mlloop.cli import options, output
 from mlloop.core import metric_table
+from mlloop.core.errors import UsageError
 from mlloop.core.formatting import number
 
 app = typer.Typer()
+LOGS = Path("predictions")
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be in production; nothing is decided.")]
+LogFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="With --release: where predictions are logged; default for serve: predictions."
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")]
 
 
@@ -81,6 +89,11 @@ def serve(
     problem: Annotated[
         list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all that have a champion.")
     ] = None,
+    release: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="A release by itself, without a project; may be repeated."),
+    ] = None,
+    log_folder: LogFolder = None,
     host: Annotated[str, typer.Option(help="Where to listen; other than loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     token_file: Annotated[
@@ -99,12 +112,18 @@ def serve(
     as_json: options.Json = False,
 ) -> None:
     """Answer over HTTP with the models in production: /predict, /recommend, /docs, /metrics, /health, /ready."""
+    bounds: dict[str, Any] = dict(
+        host=host, port=port, token_file=token_file, max_body=max_body, poll_s=poll_s, durable=durable, request_s=request_s,
+        max_requests=max_requests,
+    )  # fmt: skip
+    if release:
+        if problem or once:
+            raise UsageError("--release says which model answers; it goes without --problem and --once", "mlloop serve")
+        return _serve_alone(release, log_folder or LOGS, bounds)
+    _without_release(log_folder, "serve")
     project = options.project()
     output.lost(project)
-    asked = project.serve(
-        problem, host=host, port=port, token_file=token_file, max_body=max_body, poll_s=poll_s, durable=durable, once=once,
-        request_s=request_s, max_requests=max_requests, ready=partial(_ready, project, problem),
-    )  # fmt: skip
+    asked = project.serve(problem, once=once, ready=partial(_ready, project, problem), **bounds)
     if not once:
         return
     if as_json:
@@ -119,6 +138,28 @@ def serve(
             said = f"{answer['prediction']} (score {number(answer['score'])})"
         typer.echo(f"{one['problem']}: POST {one['path']} -> {said}, model {answer.get('model', '?')}")
     raise typer.Exit(0 if all(one["status"] == 200 for one in asked) else 1)
+
+
+def _serve_alone(folders: list[Path], logs: Path, bounds: dict[str, Any]) -> None:
+    """Answer with the releases of folders: no project, no ledger, no canary."""
+    from mlloop.service import http
+    from mlloop.service.answering import InFolders
+
+    models = InFolders(folders, logs)
+
+    def ready(address: str) -> None:
+        typer.echo(f"answering at {address} (/docs), predictions are logged in {logs}")
+        for name, one in models.releases.items():
+            typer.echo(f"  {name}: model {one.model[:12]}, release {one.digest[:12]}")
+
+    http.serve(models, http.Options.stated(**bounds), ready=ready)
+
+
+def _without_release(log_folder: Path | None, command: str) -> None:
+    """A project has its own place for predictions."""
+    if log_folder is not None:
+        step = f"Leave it out, or name a release: mlloop {command} --release FOLDER"
+        raise UsageError("--log-folder goes with --release; a project logs in its own state folder", next_step=step)
 
 
 def _ready(project, problems: list[str] | None, address: str) -> None:
@@ -143,10 +184,21 @@ def predict(
         Path | None, typer.Option(help="A CSV or Parquet file; default: a few rows on the terminal.")
     ] = None,
     log: Annotated[bool, typer.Option("--log/--no-log", help="Keep the answers in the prediction log.")] = True,
+    release: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A release by itself, without a project; logs only with --log-folder."),
+    ] = None,
+    log_folder: LogFolder = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer for every row of a file or table, with the code that answers requests."""
-    done = options.project().predict(table, problem, out=out, log=log)
+    if release:
+        from mlloop.service import batch
+
+        done = batch.score_alone(release, table, out, log_folder if log else None)
+    else:
+        _without_release(log_folder, "predict")
+        done = options.project().predict(table, problem, out=out, log=log)
     if as_json:
         output.as_json(done.summary)
     else:

@@ -20,6 +20,7 @@ import numpy as np
 from mlloop.core import storage
 from mlloop.core.errors import ModelError
 from mlloop.core.expressions import quoted
+from mlloop.core.row_sql import moment, parameters, with_rows
 from mlloop.core.settings import Settings
 from mlloop.models import onnx_export
 
@@ -137,7 +138,7 @@ def _cleaners(parts: Sequence[dict[str, Any]]) -> list[Any]:
     """What cleans a request; loaded only where a model was trained on cleaned rows."""
     if not parts:
         return []
-    from mlloop.data.row_cleaning import RowCleaner
+    from mlloop.data.row_cleaner import RowCleaner
 
     return [RowCleaner(part) for part in parts]
 
@@ -337,36 +338,36 @@ class Rule:
         typed = ", ".join(
             f"TRY_CAST({quoted(n)} AS {kind}) AS {quoted(n)}" for n, kind in definition["columns"].items()
         )
-        rows = f"(SELECT {', '.join(['_row', *([typed] if typed else [])])} FROM asked)"
-        self.sql = f"SELECT CAST(({definition['score']}) AS DOUBLE) AS score FROM {rows} ORDER BY _row"
+        names = ["_row", *([typed] if typed else [])]
+        rows = f"(SELECT {', '.join(names)} FROM asked)"
+        types = {"_row": "BIGINT"} | {name: self.KINDS.get(kind, "VARCHAR") for name, kind in self.fields.items()}
+        self.sql = with_rows(
+            "asked", types, f"SELECT CAST(({definition['score']}) AS DOUBLE) AS score FROM {rows} ORDER BY _row"
+        )
         self.lock = threading.Lock()
 
     def scores_of_columns(self, columns: Mapping[str, list[Any]], n: int) -> np.ndarray:
         """The score of each row, (n,): a probability for a class, else the number."""
         import duckdb
-        import pyarrow as pa
 
-        kinds = {"number": pa.float64(), "time": pa.timestamp("us")}
-        made: dict[str, Any] = {"_row": pa.array(range(n), pa.int64())}
-        for name, kind in self.fields.items():
-            made[name] = pa.array([_missing(v) for v in columns[name]], kinds.get(kind, pa.string()))
+        values = [[_plain(value, kind) for value in columns[name]] for name, kind in self.fields.items()]
         with self.lock:
-            self.con.register("asked", pa.table(made))
             try:
-                got = self.con.sql(self.sql).fetchnumpy()["score"]
+                got = self.con.execute(self.sql, parameters([list(range(n)), *values])).fetchnumpy()["score"]
             except duckdb.Error as error:
                 said = " ".join(str(error).split())
                 raise ModelError(f"its rule cannot be computed: {said}", self.definition["name"], NEXT) from error
-            finally:
-                self.con.unregister("asked")
         raw: np.ndarray = np.ma.filled(np.ma.asarray(got, dtype=float), np.nan)
         raw = np.where(np.isfinite(raw), raw, self.definition["fill"])
         curve = self.definition.get("curve")
         return np.interp(raw, curve["score"], curve["probability"]) if curve else raw
 
 
-def _missing(value: Any) -> Any:
-    return None if value is None or value == NO_TEXT or value != value else value
+def _plain(value: Any, kind: str) -> Any:
+    """A value of a field as DuckDB takes it; None where it is missing."""
+    if value is None or value == NO_TEXT or value != value:
+        return None
+    return float(value) if kind == "number" else moment(value) if kind == "time" else str(value)
 
 
 class Ranking(Release):

@@ -13,6 +13,7 @@ from mlloop.core.errors import ModelError, ProblemError, SourceError
 from mlloop.core.settings import Settings
 from mlloop.data import parsing
 from mlloop.problem import Source
+from mlloop.service import answering
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Ledger
 
@@ -52,28 +53,66 @@ def score(
     SourceError
         The table cannot be read, or `out` is of no known kind: nothing is answered then.
     """
-    if out is not None and Path(out).suffix not in KINDS:
-        raise SourceError(f"is of kind {Path(out).suffix!r}, expected {' or '.join(KINDS)}", str(out), NEXT)
     pair = serving.in_production(settings, Ledger.open(settings), problem)
     if pair is None:
         raise ModelError("no model is in production", problem, "Put one there: mlloop run")
+    folder = prediction_log.folder_of(settings, problem) if log else None
+    return answered_by(pair, table, out, folder, _sources(settings, problem), settings)
+
+
+def score_alone(
+    folder: Path | str, table: "str | Path | pd.DataFrame", out: Path | None = None, logs: Path | None = None
+) -> Done:
+    """Answer for every row with the release in a folder, without a project.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds release.json.
+    table, out
+        As for `score`; there is no lake.
+    logs : Path, optional
+        The folder of the prediction logs, one folder a problem; default: nothing is logged.
+
+    Raises
+    ------
+    ModelError
+        There is no release, or it was altered.
+    SourceError
+        See `score`.
+    """
+    release = answering.load_folder(folder)
+    return answered_by(serving.Pair(release), table, out, logs / release.problem if logs else None)
+
+
+def answered_by(
+    pair: serving.Pair,
+    table: "str | Path | pd.DataFrame",
+    out: Path | None,
+    log_folder: Path | None,
+    sources: Sequence[Source] = (),
+    settings: Settings | None = None,
+) -> Done:
+    """Answer for every row with a pair of releases; see `score`."""
+    if out is not None and Path(out).suffix not in KINDS:
+        raise SourceError(f"is of kind {Path(out).suffix!r}, expected {' or '.join(KINDS)}", str(out), NEXT)
     texts = [one.name for one in pair.form.fields if one.type == "text"] + [pair.form.entity or "user"]
     texts += ["exclude"] * (pair.form.kind == "recommendation")
     fields = [one.name for one in pair.form.fields if not one.derived]
-    rows = read(settings, table, texts, fields, _sources(settings, problem))
-    kept = prediction_log.Log(prediction_log.folder_of(settings, problem)) if log else None
+    rows = read(settings, table, texts, fields, sources)
+    log = prediction_log.Log(log_folder) if log_folder else None
     try:
         cleaned = isinstance(table, str) and table.startswith("lake:")
-        answered, refused = serving.score_table(pair, rows, kept, clean=not cleaned)
-        lost = kept.lost if kept else 0
+        answered, refused = serving.score_table(pair, rows, log, clean=not cleaned)
+        lost = log.lost if log else 0
     finally:
-        if kept:
-            kept.close()
+        if log:
+            log.close()
     if out is not None:
         write(answered, Path(out))
     counts = refused["reason"].value_counts().head(20)
     summary = {
-        "problem": problem,
+        "problem": pair.champion.problem,
         "rows": len(rows),
         "answered": len(rows) - len(refused),
         "refused": {str(reason): int(count) for reason, count in counts.items()},
@@ -100,7 +139,7 @@ def _sources(settings: Settings, problem: str) -> list[Source]:
 
 
 def read(
-    settings: Settings,
+    settings: Settings | None,
     table: "str | Path | pd.DataFrame",
     texts: Sequence[str] = (),
     fields: Sequence[str] = (),
@@ -123,6 +162,8 @@ def read(
         return table
     table = str(table)
     if table.startswith("lake:"):
+        if settings is None:
+            raise SourceError("is a table of a lake, and a release alone has none", table, NEXT)
         from mlloop.store.lake import Lake
 
         return Lake(settings).read(table.removeprefix("lake:")).to_pandas()

@@ -29,13 +29,12 @@ from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mlloop import serving
-from mlloop.core import revisions
 from mlloop.core.errors import ModelError, UsageError
 from mlloop.core.metric_table import THRESHOLDS
-from mlloop.core.settings import Settings
 from mlloop.service import connections, guide
+from mlloop.service.answering import Answering
 from mlloop.store import prediction_log
-from mlloop.store.ledger import Head, Ledger
+from mlloop.store.ledger import Head
 
 MAX_BODY = 1024 * 1024
 MAX_ROWS = 1000
@@ -77,6 +76,19 @@ class Options:
     request_s: float = 15.0
     max_requests: int = 256
 
+    @classmethod
+    def stated(cls, durable: str, token_file: Path | None, **more: Any) -> "Options":
+        """The options as a person states them: the token in a file or in MLLOOP_TOKEN, `durable` as 'disk' or 'process'.
+
+        Raises
+        ------
+        UsageError
+            `durable` is neither, or another host than loopback has no token.
+        """
+        if durable not in ("disk", "process"):
+            raise UsageError(f"--durable is {durable!r}, expected disk or process", next_step="Example: mlloop serve")
+        return cls(token=token_from(file=token_file), sync=durable == "disk", **more)
+
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.token:
             raise UsageError(
@@ -110,12 +122,12 @@ class Figures:
 class Endpoint:
     """One problem's endpoint: the models that predict, what a request looks like, where it is logged."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, problem: str, figures: Figures, sync: bool):
-        self.settings, self.ledger, self.problem, self.figures = settings, ledger, problem, figures
+    def __init__(self, models: Answering, problem: str, figures: Figures, sync: bool):
+        self.models, self.problem, self.figures = models, problem, figures
         self.pair: serving.Pair | None = None
         self.checker: serving.Checker | None = None
         self.fault: str | None = None
-        self.log = prediction_log.Log(prediction_log.folder_of(settings, problem), sync)
+        self.log = prediction_log.Log(models.log_folder(problem), sync)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.waiting: list[tuple[serving.Pair, list[dict[str, Any]], asyncio.Future]] = []
         self.unwritten: list[tuple[list, list[dict[str, Any]], list[dict[str, Any]]]] = []
@@ -133,7 +145,7 @@ class Endpoint:
         ModelError
             The champion cannot be loaded; whoever answered goes on answering.
         """
-        pair = serving.in_production(self.settings, self.ledger, self.problem, self.pair)
+        pair = self.models.pair(self.problem, self.pair)
         if pair == self.pair:
             return lambda: None
         checker = None if pair is None else serving.checker(pair.form)
@@ -262,10 +274,9 @@ class Wrong(Exception):
 class Service:
     """The application with its state."""
 
-    def __init__(self, settings: Settings, problems: list[str], options: Options):
-        self.settings, self.options, self.figures = settings, options, Figures()
-        self.ledger = Ledger.open(settings)
-        self.endpoints = {name: Endpoint(settings, self.ledger, name, self.figures, options.sync) for name in problems}
+    def __init__(self, models: Answering, options: Options):
+        self.models, self.options, self.figures = models, options, Figures()
+        self.endpoints = {name: Endpoint(models, name, self.figures, options.sync) for name in models.problems}
         self.head: Head | None = None
         self.fault: str | None = None
         self.tried = 0.0
@@ -285,7 +296,7 @@ class Service:
         ModelError
             A champion's release is missing or altered.
         """
-        self.head = self.ledger.head()
+        self.head = self.models.head()
         for endpoint in self.endpoints.values():
             endpoint.refresh()()
             prediction_log.sweep(endpoint.log.folder)
@@ -298,7 +309,7 @@ class Service:
             try:
                 for endpoint in self.endpoints.values():
                     await asyncio.to_thread(endpoint.log.prepare)
-                head = await asyncio.to_thread(self.ledger.head)
+                head = await asyncio.to_thread(self.models.head)
                 if head != self.head:
                     await self._follow(list(self.endpoints.values()))
                     self.head = head
@@ -361,14 +372,8 @@ class Service:
         return app
 
     def _kinds_of(self) -> dict[str, str]:
-        from mlloop import problem as problems
-
-        found = {}
-        for name in self.endpoints:
-            pair = self.endpoints[name].pair
-            file = problems.find(revisions.current(self.settings, name), self.settings.problems)
-            found[name] = pair.champion.kind if pair else problems.load(file).task.kind
-        return found
+        pairs = {name: endpoint.pair for name, endpoint in self.endpoints.items()}
+        return {name: pair.champion.kind if pair else self.models.kind(name) for name, pair in pairs.items()}
 
     def _route(
         self, app: FastAPI, path: str, endpoint: Endpoint, verb: str
@@ -626,25 +631,15 @@ ANSWERS = {
 # ---------------------------------------------------------------------------------------------- running
 
 
-def in_production(settings: Settings) -> list[str]:
-    """The problems that have a champion."""
-    return [name for name, standing in Ledger.open(settings).at().items() if standing.champion]
-
-
-def start(settings: Settings, problems: list[str] | None, options: Options) -> tuple["Service", uvicorn.Server]:
+def start(models: Answering, options: Options) -> tuple["Service", uvicorn.Server]:
     """A loaded service and the server that will run it.
 
     Raises
     ------
-    UsageError
-        No problem has a champion.
     ModelError
         A champion's release is missing or altered.
     """
-    chosen = problems or in_production(settings)
-    if not chosen:
-        raise UsageError("no model is in production", str(settings.root), "Put one there: mlloop run")
-    service = Service(settings, chosen, options)
+    service = Service(models, options)
     service.load()
     config = uvicorn.Config(
         service.app, options.host, options.port, log_level="warning", access_log=False, timeout_keep_alive=30,
@@ -655,12 +650,10 @@ def start(settings: Settings, problems: list[str] | None, options: Options) -> t
     return service, uvicorn.Server(config)
 
 
-def serve(
-    settings: Settings, problems: list[str] | None, options: Options, ready: Callable[[str], None] = print
-) -> None:
+def serve(models: Answering, options: Options, ready: Callable[[str], None] = print) -> None:
     """Run the service until it is told to stop (SIGTERM, SIGINT); requests under way are answered first."""
     sockets = connections.listen(options.host, options.port)
-    _, server = start(settings, problems, options)
+    _, server = start(models, options)
     asyncio.run(_run(server, sockets, options, ready))
 
 

@@ -8,6 +8,7 @@ from mlloop import products
 from mlloop.core import storage
 from mlloop.core.settings import Settings
 from mlloop.service import http
+from mlloop.service.answering import InProduction
 
 
 def ask_once(settings: Settings, problems: list[str] | None, options: http.Options) -> list[dict[str, Any]]:
@@ -18,7 +19,7 @@ def ask_once(settings: Settings, problems: list[str] | None, options: http.Optio
     list of dict
         problem, asked, status and answer.
     """
-    running, server = http.start(settings, problems, replace(options, host="127.0.0.1", port=0))
+    running, server = http.start(InProduction(settings, problems), replace(options, host="127.0.0.1", port=0))
     requests = {name: sample_request(settings, name, endpoint) for name, endpoint in running.endpoints.items()}
     return asyncio.run(_ask(server, requests, options.token))
 
