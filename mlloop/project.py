@@ -1263,43 +1263,40 @@ class Project:
         target: str,
         problem: str | Sequence[str] | None = None,
         *,
-        schedule: str = "@daily",
-        command: str = "mlloop",
         out: Path | str | None = None,
-    ) -> str:
-        """The loop for a scheduler: a file that calls `mlloop tick` for each problem.
+        options: Mapping[str, Any] | None = None,
+    ) -> dict[str, str]:
+        """The loop for a program around it, as files that call mlloop or read what it publishes.
 
         Parameters
         ----------
         target : str
-            'airflow'.
+            Which program: a name of `mlloop.export.exporters.EXPORTERS`.
         problem : str or sequence of str, optional
             Default: all statements.
-        schedule : str
-            Airflow's: @daily, @weekly or a cron expression.
-        command : str
-            How mlloop is called there.
         out : Path or str, optional
-            The file to write.
+            Where to write: a file where the export is a single one, otherwise a folder.
+        options : mapping, optional
+            Fields of the exporter's `Options`, such as {'schedule': '@weekly'}.
 
         Returns
         -------
-        str
-            The file's text.
-        """
-        from mlloop.pages import problem_view
-        from mlloop.scaffold import export
+        dict
+            Path below `out` -> text.
 
-        if target not in export.TARGETS:
-            raise UsageError(
-                f"target is {target!r}, expected one of {', '.join(export.TARGETS)}",
-                next_step="Example: mlloop export airflow. For cron and systemd: docs/schedule.md",
-            )
+        Examples
+        --------
+        >>> list(project.export("airflow", options={"schedule": "@weekly"}))
+        ['mlloop_loans.py']
+        """
+        from mlloop.export import exporters
+        from mlloop.pages import problem_view
+
         names = [problem] if isinstance(problem, str) else list(problem or problem_view.names(self.settings))
-        text = export.airflow(self.root, names, schedule, command, dt.date.today())
+        content = exporters.files(target, self.settings, names, options or {})
         if out is not None:
-            export.write(Path(out).resolve(), text)
-        return text
+            exporters.write(target, content, Path(out).resolve())
+        return content
 
     def check(self) -> list[str]:
         """Find what would fail before anything runs; returns what was checked, a line each.

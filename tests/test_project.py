@@ -1,5 +1,6 @@
 """`mlloop.open()`: whatever the command line does can be done in Python, on one object, with the same result."""
 
+import dataclasses
 import doctest
 import inspect
 import json
@@ -18,6 +19,7 @@ import mlloop
 from mlloop.cli.app import app
 from mlloop.core import storage
 from mlloop.core.errors import DataError, ModelError, ProblemError, ProjectNotFound, UsageError
+from mlloop.export.exporters import EXPORTERS
 from mlloop.pipeline.runner import Outcome
 from mlloop.project import InProduction, Monitored, Project, Reasons, Status
 from mlloop.service import champion as champions
@@ -98,6 +100,16 @@ def test_every_command_has_its_counterpart_in_python_with_every_option(command):
         assert option in only_printed or name in method or (command, option) in elsewhere, (
             f"mlloop {command} --{option}"
         )
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTERS))
+def test_every_export_of_the_command_line_has_its_options_in_python(name):
+    chosen = {field.name for field in dataclasses.fields(EXPORTERS[name].module.Options)}
+    typed = {
+        max(parameter.opts, key=len).lstrip("-").replace("-", "_")
+        for parameter in COMMANDS["export"].commands[name].params
+    }
+    assert typed - {"problem", "out"} <= chosen and sorted(COMMANDS["export"].commands) == sorted(EXPORTERS)
 
 
 def test_every_example_of_the_front_door_shows_what_it_gives(made, rows, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from mlloop.cli import deciding, files, looping, notebooks, output, production, running
+from mlloop.cli import deciding, exporting, files, looping, notebooks, output, production, running
 from mlloop.core.errors import MlloopError
 
 IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR)
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 a gate said No, 4 monitoring raised an alert, 5 another run holds the project.",
 )
-for group in (running, deciding, production, looping, files, notebooks):
+for group in (running, deciding, production, looping, files, exporting, notebooks):
     app.add_typer(group.app)
 
 

@@ -1,4 +1,4 @@
-"""Commands on a project's files: new, upgrade, report, export, check."""
+"""Commands on a project's files: new, upgrade, report, check."""
 
 import os
 import sys
@@ -90,21 +90,6 @@ def report(show: Annotated[bool, typer.Option("--open", help="Open the page in a
     project = options.project()
     typer.echo(output.relative(project.report(open=show)))
     output.lost(project)  # pages are written whatever the ledger looks like; that it does not hold is an error
-
-
-@app.command(epilog="Example: mlloop export airflow --problem shop --out dags/shop.py")
-def export(
-    target: Annotated[str, typer.Argument(help="airflow")],
-    problem: Annotated[
-        list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all statements.")
-    ] = None,
-    schedule: Annotated[str, typer.Option(help="Airflow's: @daily, @weekly or a cron expression.")] = "@daily",
-    command: Annotated[str, typer.Option(help="How mlloop is called there.")] = "mlloop",
-    out: Annotated[Path | None, typer.Option(help="The file to write; default: the terminal.")] = None,
-) -> None:
-    """Write the loop for a scheduler: a file that calls mlloop tick for each problem."""
-    text = options.project().export(target, problem, schedule=schedule, command=command, out=out)
-    typer.echo(output.relative(out) if out else text, nl=bool(out))
 
 
 @app.command(epilog="Example: mlloop check")
