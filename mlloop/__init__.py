@@ -40,13 +40,16 @@ Modules:
 - `mlloop.scaffold.notation`: How numbers are written in a column of text: decimal sign, thousands, what stands around them, and what only looks like one.
 - `mlloop.service.connections`: What a service takes from its callers: how long a request may take to arrive, and how many may be there at once.
 - `mlloop.service.http`: The HTTP service: /predict and /recommend for every problem that has a champion, /health, /ready, /metrics, /docs, and / to find them.
+- `mlloop.service.topic`: The prediction log as messages of a Kafka topic, sent after the disk has them.
 - `mlloop.store.chain`: The chain of a ledger's rows: each row's hash, the check of all, and what was verified before.
 - `mlloop.store.champions`: The rules of production: who is champion, which canary is on, and what an entry that changes either must keep to.
 - `mlloop.store.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
 - `mlloop.store.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
+- `mlloop.store.messages`: Messages of a topic as rows: JSON as it is, Avro and Protobuf by a schema; what cannot be read says why.
 - `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
 - `mlloop.store.regexes`: Regular expressions of RE2, which DuckDB has, as Java's, which Spark has: the same matches, or a refusal.
-- `mlloop.store.spark`: Spark as an engine that gives the same rows as DuckDB."""
+- `mlloop.store.spark`: Spark as an engine that gives the same rows as DuckDB.
+- `mlloop.store.topics`: Messages of Kafka topics land in the lake, each once: rows and the offsets that they reach are one commit."""
 
 __version__ = "0.2.0"
 __all__ = ["Project", "__version__", "open"]

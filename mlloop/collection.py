@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FORMATS', 'CHUNK_ROWS', 'NANNYML', 'FETCH', 'Batch', 'resolve_location', 'matching_files', 'external_files',
            'has_arrived', 'RawStore', 'file_format', 'count_rows', 'fetch_files', 'fetched_windows', 'fetch_windows',
-           'write_rows', 'fetch_sql', 'fetch_http', 'nannyml_history', 'spread_over_year', 'fetch_nannyml', 'collect',
-           'summary', 'plot_feed', 'feeds']
+           'write_rows', 'fetch_sql', 'fetch_http', 'nannyml_history', 'spread_over_year', 'fetch_nannyml',
+           'landing_topic', 'landed_messages', 'offsets_at', 'offsets_text', 'read_offsets', 'fetched_offsets',
+           'fetch_kafka', 'schema_path', 'schema_digest', 'collect', 'summary', 'plot_feed', 'feeds']
 
 # %% ../nbs/11_collection.ipynb #0fe9df77
 import calendar
@@ -18,9 +19,9 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .core import secrets
 from .core.errors import MlloopError, ProblemError, SourceError
 from .core.formatting import number
 from .problem import Problem, Source, find, load, utc
+from .store import messages
 from .core.settings import Settings
 from .core.storage import atomic_path, digest_file, digest_json, plain, read_json, write_json
 
@@ -649,8 +651,134 @@ def fetch_nannyml(
     read = lambda to: counted.append(write(None, None, to))
     return [replace(store.take(".parquet", read, rows=-1, format="parquet", origin=dataset), rows=counted[0])]
 
+# %% ../nbs/11_collection.ipynb #eae4d0bc
+def landing_topic(problem: str, name: str, source: Source) -> messages.Topic:
+    """The topic of a source, and the table of the lake where its messages land."""
+    return messages.Topic(
+        table=f"{problem}/{name}__messages",
+        brokers=source.brokers or "",
+        name=source.topic or "",
+        group=source.group or f"mlloop-{problem}-{name}",
+        begin=source.begin,
+        options=source.options,
+    )
+
+# %% ../nbs/11_collection.ipynb #5f8b8c44
+def landed_messages(lake: Any, topic: messages.Topic, late_hours: float | None = None):
+    """The messages of a topic with `newest` (latest time stamp so far in the partition) and `late` (ibis.Table)."""
+    import ibis
+
+    rows = lake.read(topic.table)
+    rows = rows.filter(rows.topic == topic.name)
+    so_far = ibis.cumulative_window(group_by="partition", order_by="offset")
+    rows = rows.mutate(newest=rows["at"].max().over(so_far))
+    before = rows.newest.lag().over(ibis.window(group_by="partition", order_by="offset"))
+    behind = (
+        rows["at"] < before - ibis.interval(seconds=round(3600 * late_hours)) if late_hours else ibis.literal(False)
+    )
+    return rows.mutate(late=behind.fill_null(False))
+
+# %% ../nbs/11_collection.ipynb #668aec2d
+def offsets_at(rows: Any, as_of: dt.datetime) -> dict[int, int]:
+    """The next offset of each partition, behind what `as_of` sees of `landed_messages`."""
+    seen = rows.filter((rows.newest < as_of) | rows.newest.isnull())
+    reached = seen.group_by("partition").agg(until=seen.offset.max() + 1).to_pyarrow().to_pylist()
+    return {row["partition"]: row["until"] for row in sorted(reached, key=lambda row: row["partition"])}
+
+# %% ../nbs/11_collection.ipynb #f673c73b
+def offsets_text(offsets: Mapping[int, int]) -> str:
+    """Offsets by partition as a batch has them: '0:120 1:98'."""
+    return " ".join(f"{partition}:{at}" for partition, at in sorted(offsets.items()))
+
+
+def read_offsets(text: str | None) -> dict[int, int]:
+    """What `offsets_text` wrote; none for None."""
+    pairs = (part.split(":") for part in (text or "").split())
+    return {int(partition): int(at) for partition, at in pairs}
+
+# %% ../nbs/11_collection.ipynb #5d0790c9
+def fetched_offsets(store: RawStore, until: Mapping[int, int]) -> tuple[list[Batch], str | None]:
+    """The batches that lead gaplessly to offsets not beyond `until`, and the offsets they reach (None: the start)."""
+    chain: list[Batch] = []
+    since: str | None = None
+    while True:
+        following = [b for b in store.batches.values() if b.since == since and b.watermark and b.watermark != since]
+        following = [b for b in following if all(at <= until.get(p, -1) for p, at in read_offsets(b.watermark).items())]
+        following = [b for b in following if (store.state / b.path).exists()]
+        if not following:
+            return chain, since
+        chain.append(max(following, key=lambda batch: sum(read_offsets(batch.watermark).values())))
+        since = chain[-1].watermark
+
+# %% ../nbs/11_collection.ipynb #59b27fc1
+def fetch_kafka(
+    source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
+) -> list[Batch]:
+    """The messages of a topic that have landed and that `as_of` sees, as JSON lines.
+
+    Raises
+    ------
+    SourceError
+        Nothing has landed yet, or the schema cannot be used.
+    """
+    from mlloop.store.lake import Lake
+
+    topic, lake = landing_topic(problem, store.folder.name, source), Lake(settings).on_duckdb()
+    decode = messages.decoder(schema_path(source, settings), source.message, source.framed)
+    if not lake.exists(topic.table):
+        raise SourceError("no message has landed yet", topic.name, f"Run: mlloop ingest --problem {problem}")
+    rows = landed_messages(lake, topic, source.late_hours)
+    until = offsets_at(rows, as_of)
+    chain, since = fetched_offsets(store, until)
+    text = offsets_text(until)
+    if text == (since or ""):
+        return chain
+    fresh = _between(rows, read_offsets(since), until)
+    counted: list[int] = []
+    write = lambda to: counted.append(_write_messages(fresh, decode, source.late_hours, to))
+    window = {"since": since, "watermark": text, "format": "jsonl", "origin": f"{topic.name}, offsets up to {text}"}
+    return [*chain, replace(store.take(".jsonl", write, rows=-1, **window), rows=counted[0])]
+
+# %% ../nbs/11_collection.ipynb #39a1f5a3
+def _between(rows: Any, since: Mapping[int, int], until: Mapping[int, int]):
+    """The messages of `landed_messages` from one set of offsets to the next, in their order."""
+    windows = [
+        (rows.partition == partition) & (rows.offset >= since.get(partition, 0)) & (rows.offset < at)
+        for partition, at in until.items()
+    ]
+    return rows.filter(reduce(lambda one, other: one | other, windows)).order_by("partition", "offset")
+
+# %% ../nbs/11_collection.ipynb #6121f52f
+def _write_messages(rows: Any, decode: Any, late_hours: float | None, path: Path) -> int:
+    """Write messages as JSON lines, as they come from the engine; returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as handle:
+        for batch in rows.to_pyarrow_batches(chunk_size=CHUNK_ROWS):
+            for row in batch.to_pylist():
+                fields = {name: row[name] for name in ("partition", "offset", "at", "key", "value")}
+                handle.write(messages.line(messages.Message(**fields), decode, row["late"], late_hours) + "\n")
+            count += batch.num_rows
+    return count
+
+# %% ../nbs/11_collection.ipynb #ff3ced15
+def schema_path(source: Source, settings: Settings) -> Path | None:
+    """The file of a topic's schema; None where its messages are JSON."""
+    return Path(resolve_location(source.schema_file, settings)) if source.schema_file else None
+
+
+def schema_digest(source: Source, settings: Settings) -> list[str]:
+    """The digest of a topic's schema, as a list: with another schema its messages are read again."""
+    path = schema_path(source, settings)
+    return [digest_file(path) if path.is_file() else ""] if path else []
+
 # %% ../nbs/11_collection.ipynb #a1236a58
-FETCH = {"files": fetch_files, "sql": fetch_sql, "http": fetch_http, "nannyml": fetch_nannyml}
+FETCH = {
+    "files": fetch_files,
+    "sql": fetch_sql,
+    "http": fetch_http,
+    "nannyml": fetch_nannyml,
+    "kafka": fetch_kafka,
+}
 
 
 def collect(problem: Problem, as_of: dt.datetime, settings: Settings) -> dict[str, list[Batch]]:
@@ -670,7 +798,8 @@ def collect(problem: Problem, as_of: dt.datetime, settings: Settings) -> dict[st
     for name, source in problem.sources.items():
         location = resolve_location(source.path or source.url or "", settings, problem.name).removeprefix("sqlite:///")
         simulated = problem.simulator is not None and Path(location).is_relative_to(world)
-        store = RawStore(settings, problem.name, name, [source, problem.simulator if simulated else None])
+        defined_by = [source, problem.simulator if simulated else None, *schema_digest(source, settings)]
+        store = RawStore(settings, problem.name, name, defined_by)
         batches = store.recall(as_of) if simulated else None
         if batches is None:
             batches = store.remember(as_of, FETCH[source.kind](source, store, as_of, settings, problem.name))
@@ -685,8 +814,8 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
     rows = []
     for name, fetched in batches.items():
         source = problem.sources[name]
-        where = secrets.masked_url(source.path or source.url or source.dataset or "")
-        marks = [batch.watermark for batch in fetched if batch.watermark]
+        where = secrets.masked_url(source.path or source.url or source.dataset or f"{source.brokers}/{source.topic}")
+        marks = [batch.watermark for batch in fetched if batch.watermark and source.kind != "kafka"]
         rows.append(
             (
                 name,

@@ -7,9 +7,9 @@ aside with its reason, and no row is ever lost, repaired or counted twice."""
 __all__ = ['SYSTEM_COLUMNS', 'RAW_SUFFIX', 'FETCH_AGAIN', 'DECLARE_ENCODING', 'ESCAPES', 'LINE_BYTES', 'RAW_CHARS',
            'UNREADABLE_REASONS', 'FIRST_ROW', 'contract_rules', 'contract', 'RawFile', 'as_utf8', 'is_utf8',
            'unescaped', 'separator', 'distinct_names', 'header', 'raw_rows', 'derived_columns', 'md5_number_lower',
-           'check_rows', 'assign_outcome', 'IngestedTable', 'state_chain', 'latest_matching_version', 'is_later',
-           'sample_entities', 'sampling_column', 'ingest_table', 'schema_changes', 'ingest', 'all_schema_changes',
-           'row_counts', 'rejection_reasons', 'plot_rejected']
+           'json_extract_string', 'check_rows', 'assign_outcome', 'IngestedTable', 'state_chain',
+           'latest_matching_version', 'is_later', 'sample_entities', 'sampling_column', 'ingest_table',
+           'schema_changes', 'ingest', 'all_schema_changes', 'row_counts', 'rejection_reasons', 'plot_rejected']
 
 # %% ../nbs/12_ingestion.ipynb #41502bb3
 import contextlib
@@ -42,6 +42,7 @@ from .data.parsing import LAKE_TYPES, parse_value, text_or_null
 from .core.errors import ContractError, SourceError
 from .core.expressions import quoted
 from .core.formatting import number, percent
+from .store import messages
 from .store.lake import Lake, TableRef
 from .problem import Column, Problem, Recommendation, Source, Table
 from .core.settings import Settings
@@ -230,7 +231,7 @@ def _keys(raw: RawFile, lines: int = 200) -> list[str]:
         for line in itertools.islice(handle, lines):
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                keys |= dict.fromkeys(row) if isinstance(row, dict) else {}
+                keys |= dict.fromkeys(row) if isinstance(row, dict) and messages.REJECTED not in row else {}
     return list(keys)
 
 # %% ../nbs/12_ingestion.ipynb #007bea1d
@@ -393,7 +394,9 @@ def _jsonl(scan, columns, numbered_files) -> str:
         keys |= dict(zip(header(raw), _keys(raw), strict=True))
     paths = "[" + ", ".join(_literal('$."' + keys.get(c, c).replace('"', '\\"') + '"') for c in columns) + "]"
     picked = ", ".join(f"_found[{i}] AS {quoted(c)}" for i, c in enumerate(columns, 1))
-    is_object = "CASE WHEN json_valid(_line) THEN json_type(_line) = 'OBJECT' ELSE false END"
+    path = _literal(f'$."{messages.REJECTED}"')
+    stated = f"json_exists(_line, {path})"
+    is_object = f"CASE WHEN json_valid(_line) THEN json_type(_line) = 'OBJECT' AND NOT {stated} ELSE false END"
     return f"""SELECT _n, _row, CASE WHEN _found IS NULL THEN _line END AS _line, {picked} FROM (
         SELECT _file, row_number() OVER () AS _row, _line,
             CASE WHEN {is_object} THEN json_extract_string(_line, {paths}) END AS _found
@@ -423,6 +426,16 @@ def _content_hash(content): ...
 @ibis.udf.scalar.builtin
 def md5_number_lower(text: str) -> types.uint64: ...
 
+# %% ../nbs/12_ingestion.ipynb #c516b138
+@ibis.udf.scalar.builtin
+def json_extract_string(text: str, path: str) -> types.string: ...
+
+
+def _stated(line: ibis.Value, field: str, otherwise: ibis.Value) -> ibis.Value:
+    """A field of a line that states why it was set aside; `otherwise` for every other line."""
+    is_stated = line.startswith(f'{{"{messages.REJECTED}"')
+    return ibis.cases((is_stated, json_extract_string(line, f'$."{field}"')), else_=otherwise)
+
 # %% ../nbs/12_ingestion.ipynb #5789b022
 def check_rows(rows: ibis.Table, table: Table) -> ibis.Table:
     """Typed columns, `_reason` (null for rows that fit, else the first broken rule) and `_raw` (a broken row, unedited)."""
@@ -437,9 +450,11 @@ def check_rows(rows: ibis.Table, table: Table) -> ibis.Table:
         (check.broken(value), check.reason)
         for check in (extensions.named("check", extensions.CHECKS, name) for name in table.checks)
     ]
-    reason = ibis.cases((text._line.notnull(), "line is not a JSON object"), *broken, else_=ibis.null("string"))
+    refusal = _stated(text._line, messages.REJECTED, ibis.literal("line is not a JSON object"))
+    reason = ibis.cases((text._line.notnull(), refusal), *broken, else_=ibis.null("string"))
     checked = text.mutate(_reason=reason, **value).cache()
-    raw_text = ibis.coalesce(checked._line, _as_json({name: checked[f"{name}{RAW_SUFFIX}"] for name in columns}))
+    line = _stated(checked._line, messages.RAW, checked._line)
+    raw_text = ibis.coalesce(line, _as_json({name: checked[f"{name}{RAW_SUFFIX}"] for name in columns}))
     return checked.select(
         "_n", "_row", *columns, "_reason", _raw=checked._reason.isnull().ifelse(ibis.null("string"), raw_text)
     )

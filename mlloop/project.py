@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlloop.loop.backtest import Policy, Replayed
     from mlloop.loop.history import History, TurnProgress
     from mlloop.loop.session import Session
+    from mlloop.loop.streaming import Streamed
     from mlloop.loop.turn import Turned
     from mlloop.pipeline.plan import Plan
     from mlloop.pipeline.runner import Event, Outcome
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mlloop.store.entries import Row
     from mlloop.store.lake import Lake
     from mlloop.store.ledger import Ledger, Standing
+    from mlloop.store.topics import Landed
 
 Watch = Callable[[str], None]
 LAST = 30
@@ -1258,6 +1260,59 @@ class Project:
             webbrowser.open(index.as_uri())
         return index
 
+    def ingest(
+        self,
+        problem: str | None = None,
+        *,
+        sources: Sequence[str] = (),
+        follow: bool = False,
+        every_s: float = 10.0,
+        batch_rows: int = 10_000,
+        idle_s: float = 5.0,
+        metrics: tuple[str, int] | None = None,
+        on_landed: "Callable[[str, Landed], None]" = lambda source, batch: None,
+        watch: Watch = lambda line: None,
+    ) -> "Streamed":
+        """Land the messages of a problem's topics in the lake, each once; `run` and `tick` read what has landed.
+
+        It does not hold the project: runs and turns go on beside it.
+
+        Parameters
+        ----------
+        sources : sequence of str
+            Default: all of kind 'kafka'.
+        follow : bool
+            Go on until SIGTERM or SIGINT; else it ends when no message came for `idle_s`.
+        every_s, batch_rows
+            A micro-batch lands after so many seconds or messages, whichever comes first.
+        metrics : (str, int), optional
+            Host and port at which to serve figures for Prometheus while it runs.
+        on_landed : callable
+            Is given the source and each micro-batch that landed.
+        watch : callable
+            Is told of a broker that is away, and where the figures are.
+
+        Raises
+        ------
+        UsageError
+            The problem has no such source.
+        SourceError
+            The broker or the topic cannot be reached, or messages are gone that were not read yet.
+        """
+        from mlloop.loop import streaming
+
+        pace = streaming.Pace(batch_rows, every_s, None if follow else idle_s)
+        return streaming.stream(
+            self.statement(problem),
+            self.settings,
+            pace,
+            sources,
+            metrics,
+            on_landed,
+            watch,
+            lambda at: watch(f"figures: {at}"),
+        )
+
     def export(
         self,
         target: str,
@@ -1405,6 +1460,8 @@ class Project:
         created = project_files.new(Path(folder), options, ask)
         project = cls(created.root)
         project.created = created
+        for target, place in (("gitlab", ".gitlab-ci.yml"), ("github", ".github/workflows/loop.yml")):
+            project.export(target, created.name, out=created.root / place)
         return project
 
     def __repr__(self) -> str:

@@ -24,6 +24,9 @@ Folder = Annotated[Path | None, typer.Option("--out", help="The folder to write 
 Command = Annotated[str, typer.Option(help="How mlloop is called there.")]
 Schedule = Annotated[str, typer.Option(help="@daily, @weekly or a cron expression.")]
 
+Sample = Annotated[float, typer.Option(help="Share of the rows in the run on a sample.")]
+Test = Annotated[str, typer.Option(help="How the project's tests are run.")]
+
 
 def _write(name: str, problems: list[str] | None, out: Path | None, **choices: Any) -> None:
     """Write an export, and print the paths; a single file without `out` is printed itself."""
@@ -46,3 +49,65 @@ def airflow(
 ) -> None:
     """The loop as a DAG for Airflow: a file that calls mlloop."""
     _write("airflow", problem, out, schedule=schedule, command=command)
+
+
+@export.command(epilog="Example: mlloop export gitlab --out .gitlab-ci.yml")
+def gitlab(sample: Sample = 0.2, test: Test = "make test", problem: Problems = None, out: File = None) -> None:
+    """GitLab CI: check, test, a run on a sample, both gates, the pages, and a promotion by hand."""
+    _write("gitlab", problem, out, sample=sample, test=test)
+
+
+@export.command(epilog="Example: mlloop export github --out .github/workflows/loop.yml")
+def github(sample: Sample = 0.2, test: Test = "make test", problem: Problems = None, out: File = None) -> None:
+    """GitHub Actions: check, test, a run on a sample, both gates, the pages, and a promotion by hand."""
+    _write("github", problem, out, sample=sample, test=test)
+
+
+@export.command(epilog="Example: mlloop export dvc --out dvc.yaml")
+def dvc(command: Command = "mlloop", problem: Problems = None, out: File = None) -> None:
+    """DVC: the pipeline as dvc.yaml, its outputs the tables, models and ledger; run it once before."""
+    _write("dvc", problem, out, command=command)
+
+
+@export.command(epilog="Example: mlloop export kubernetes --namespace shop --out deploy/kubernetes")
+def kubernetes(
+    namespace: Annotated[str, typer.Option(help="Where everything runs.")] = "mlloop",
+    service_image: Annotated[
+        str, typer.Option(metavar="NAME:TAG", help="The service's image; default: by the project's name.")
+    ] = "",
+    turns_image: Annotated[str, typer.Option(metavar="NAME:TAG", help="The turns' image.")] = "",
+    schedule: Annotated[str, typer.Option(help="Of the turns: a cron expression, UTC.")] = "0 6 * * *",
+    prometheus: Annotated[
+        str, typer.Option(help="Its address in the cluster.")
+    ] = "http://prometheus-server.monitoring.svc",
+    repository: Annotated[
+        str, typer.Option(help="The git repository that Argo CD follows.")
+    ] = "https://git.example.org/team/project.git",
+    revision: Annotated[str, typer.Option(help="Its branch or tag.")] = "main",
+    storage_class: Annotated[str, typer.Option(help="Of the shared volume; default: the cluster's.")] = "",
+    gpu: Annotated[
+        str, typer.Option(metavar="KEY=VALUE", help="The label of nodes with a GPU.")
+    ] = "nvidia.com/gpu.present=true",
+    callers: Annotated[str, typer.Option(help="Namespaces that may call the service.")] = "ingress-nginx,monitoring",
+    requests_per_replica: Annotated[
+        int, typer.Option(min=1, help="Requests a second that call for another replica.")
+    ] = 50,
+    latency_ms: Annotated[int, typer.Option(min=1, help="What 95 % of the requests may take.")] = 250,
+    problem: Problems = None,
+    out: Folder = None,
+) -> None:
+    """Kubernetes: container files, manifests by kustomize, autoscaling, a canary of the code, GPU training, Argo CD."""
+    choices = {"namespace": namespace, "service_image": service_image, "turns_image": turns_image, "schedule": schedule}
+    choices |= {
+        "prometheus": prometheus,
+        "repository": repository,
+        "revision": revision,
+        "gpu": gpu,
+        "callers": callers,
+    }
+    if out is not None:
+        choices["folder"] = output.relative(out)
+    _write(
+        "kubernetes", problem, out, storage_class=storage_class, requests_per_replica=requests_per_replica,
+        latency_ms=latency_ms, **choices,
+    )  # fmt: skip

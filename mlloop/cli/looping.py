@@ -1,4 +1,4 @@
-"""Commands of the loop in time: tick, monitor, retrain, loop, backtest."""
+"""Commands of the loop in time: ingest, tick, monitor, retrain, loop, backtest."""
 
 from typing import Annotated
 
@@ -9,6 +9,42 @@ from mlloop.core import clock
 from mlloop.core.formatting import duration
 
 app = typer.Typer()
+
+
+@app.command(epilog="Example: mlloop ingest --problem clicks --follow --metrics-port 9108")
+def ingest(
+    problem: options.Problem = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", help="May be repeated; default: all of kind kafka.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until SIGTERM or Ctrl-C.")] = False,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Seconds after which a micro-batch lands.")] = 10,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Messages after which one lands.")] = 10_000,
+    idle_s: Annotated[float, typer.Option(min=0.1, help="Without --follow: end when no message came for so long.")] = 5,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /metrics there: messages, lag.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="Where /metrics listens.")] = "127.0.0.1",
+    as_json: options.Json = False,
+) -> None:
+    """Land the messages of Kafka topics in the lake, each exactly once; run and tick read what has landed."""
+
+    def show(name: str, batch) -> None:
+        if follow and not as_json:
+            offsets = " ".join(f"{partition}:{at}" for partition, at in sorted(batch.until.items()))
+            typer.echo(f"{name}: {batch.messages:,} messages landed, offsets {offsets}")
+
+    done = options.project().ingest(
+        problem, sources=source or (), follow=follow, every_s=every_s, batch_rows=batch_rows, idle_s=idle_s,
+        metrics=(metrics_host, metrics_port) if metrics_port is not None else None, on_landed=show, watch=lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    if as_json:
+        return output.as_json(vars(done))
+    for name, count in done.messages.items():
+        offsets = " ".join(f"{partition}:{at}" for partition, at in done.offsets[name].items())
+        typer.echo(
+            f"{done.problem}: source {name}: {count:,} messages landed; the lake has offsets {offsets or 'none'}"
+        )
 
 
 @app.command(epilog="Example: mlloop tick --problem shop")

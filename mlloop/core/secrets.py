@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 STARS = "***"
 _NAMES = r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|pwd|signature|api[_-]?key|access[_-]?key)[\w.-]*|sig|key)"
-_HEADERS = re.compile(rf"(?i)authorization|cookie|{_NAMES}")
+_HEADERS = re.compile(rf"(?i)authorization|cookie|.*[.]pem|{_NAMES}")
 _FROM_ENVIRONMENT = re.compile(r"\$\{\w+\}")
 
 

@@ -25,6 +25,7 @@ DEFAULTS = {
     "ledger": {"url": "sqlite:///.mlloop/ledger.db", "anchor": ""},
     "tracking": {"url": "sqlite:///.mlloop/mlflow.db", "artifacts": ".mlloop/artifacts"},
     "engine": {"name": "duckdb", "memory": "4GB", "threads": ""},
+    "predictions": {"brokers": "", "topic": "mlloop.{problem}.predictions", "options": ""},
     "kernels": {"pool": "warm", "ahead": "1", "keep_minutes": "10"},
     "paths": {"problems": "problems", "notebooks": "nbs", "state": ".mlloop", "reports": "reports"},
 }
@@ -60,6 +61,8 @@ class Settings:
     problems, notebooks, state, reports : Path
     ledger_anchor : Path or None
         A second place for the hash of the ledger's head.
+    predictions_brokers, predictions_topic, predictions_options : str
+        Where the service sends its predictions as well: Kafka's brokers ('' for nowhere), topic, more options as JSON.
     """
 
     root: Path
@@ -78,6 +81,9 @@ class Settings:
     state: Path
     reports: Path
     ledger_anchor: Path | None = None
+    predictions_brokers: str = ""
+    predictions_topic: str = ""
+    predictions_options: str = ""
 
     @property
     def private(self) -> list[Path]:
@@ -141,6 +147,9 @@ def load(root: Path | str | None = None) -> Settings:
         state=place(values["paths"]["state"]),
         reports=place(values["paths"]["reports"]),
         ledger_anchor=place(values["ledger"]["anchor"]) if values["ledger"]["anchor"] else None,
+        predictions_brokers=values["predictions"]["brokers"],
+        predictions_topic=values["predictions"]["topic"],
+        predictions_options=values["predictions"]["options"],
     )
 
 

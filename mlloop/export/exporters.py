@@ -15,10 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlloop.core import storage
+from mlloop.core import revisions, storage
 from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
-from mlloop.problem import did_you_mean
+from mlloop.problem import Problem, did_you_mean, find, load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,13 @@ class Exporter:
 
 EXPORTERS = {
     exporter.name: exporter
-    for exporter in (Exporter("airflow", "the loop as a DAG for Airflow: a file that calls mlloop"),)
+    for exporter in (
+        Exporter("airflow", "the loop as a DAG for Airflow: a file that calls mlloop"),
+        Exporter("gitlab", "GitLab CI's pipeline: checks, tests, gates as jobs, pages, promotion by hand"),
+        Exporter("github", "the same as a workflow of GitHub Actions"),
+        Exporter("dvc", "dvc.yaml, so that dvc repro runs the pipeline and dvc push keeps what the ledger cites"),
+        Exporter("kubernetes", "container files and manifests, autoscaling, canary, Argo CD", "deploy/kubernetes"),
+    )
 }
 
 
@@ -70,6 +76,16 @@ class Request:
     def root(self) -> Path:
         """The project's folder."""
         return self.settings.root
+
+    def statement(self, problem: str) -> Problem:
+        """The statement of a problem, in its current revision.
+
+        Raises
+        ------
+        ProblemError
+            It is not there, or not consistent.
+        """
+        return load(find(revisions.meant(self.settings, problem), self.settings.problems))
 
 
 def exporter(name: str) -> Exporter:

@@ -242,9 +242,33 @@ def _outdated(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> l
     if task.is_gate:
         return _not_in_ledger(settings, plan, fresh, task)
     stage = storage.read_json(task.products["data"])["stage"]
+    if stage == "collection":
+        return _more_has_landed(settings, plan, task)
     if stage == "evaluation":
         return _compared_with_another(settings, plan, fresh, task)
     return _not_deployed_here(settings, plan, task) if stage == "deployment" else []
+
+
+def _more_has_landed(settings: Settings, plan: Plan, task: Task) -> list[str]:
+    """Which topics have messages in the lake that the run's moment sees and the collection has not."""
+    statement = _statement(settings, plan)
+    sources = {name: source for name, source in statement.sources.items() if source.kind == "kafka"}
+    moment = plan.parameters.get("as_of") or statement.time.as_of
+    if not sources or moment is None:
+        return []
+    from mlloop import collection
+    from mlloop.store.lake import Lake
+
+    made, lake, stale = _products().load(task.products["data"], _products().Collection), Lake(settings), []
+    for name, source in sources.items():
+        topic = collection.landing_topic(statement.name, name, source)
+        if not lake.exists(topic.table):
+            continue
+        rows = collection.landed_messages(lake.on_duckdb(), topic, source.late_hours)
+        reached = collection.offsets_text(collection.offsets_at(rows, problems.utc(moment)))
+        if reached != (made.batches[name][-1].watermark if made.batches.get(name) else ""):
+            stale.append(f"source {name}: messages have landed since")
+    return stale
 
 
 def _not_in_ledger(settings: Settings, plan: Plan, fresh: Freshness, task: Task) -> list[str]:

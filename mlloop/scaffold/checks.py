@@ -159,6 +159,9 @@ def _sources(file: Path, statement: Problem, settings: Settings) -> list[str]:
         tables = {t: table for t, table in statement.tables.items() if table.source == name}
         if statement.simulator is not None or source.kind in ("http", "nannyml"):
             continue
+        if source.kind == "kafka":
+            told.append(f"source {name}: {_topic(source, settings)}")
+            continue
         columns, where = _files(source, settings, statement) if source.kind == "files" else _database(source, settings)
         if columns is None:
             continue
@@ -166,6 +169,17 @@ def _sources(file: Path, statement: Problem, settings: Settings) -> list[str]:
             _has_columns(file, statement, table, spec, columns, where)
         told.append(f"source {name}: {where}, {len(columns)} columns")
     return told
+
+
+def _topic(source: Source, settings: Settings) -> str:
+    """What is known of a topic without a broker: that its schema can be used."""
+    from mlloop import collection
+    from mlloop.store import messages
+
+    schema = collection.schema_path(source, settings)
+    messages.decoder(schema, source.message, source.framed)
+    by = f" by {os.path.relpath(schema, settings.root)}" if schema else ""
+    return f"topic {source.topic}, {messages.form(schema)}{by}"
 
 
 def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list[str] | None, str]:

@@ -198,7 +198,6 @@ def _write(root: Path, name: str, statement: dict[str, Any], data_note: str) -> 
     places = {
         "problem.yaml": f"problems/{name}.yaml",
         "gitignore": ".gitignore",
-        "check.yml": ".github/workflows/check.yml",
         "test_project.py": "tests/test_project.py",
     }
     for template in (
@@ -206,7 +205,6 @@ def _write(root: Path, name: str, statement: dict[str, Any], data_note: str) -> 
         "pyproject.toml",
         "Makefile",
         "gitignore",
-        "check.yml",
         "env.yaml",
         "test_project.py",
         "README.md",

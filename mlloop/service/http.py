@@ -31,8 +31,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from mlloop import serving
 from mlloop.core.errors import ModelError, UsageError
 from mlloop.core.metric_table import THRESHOLDS
-from mlloop.service import connections, guide
-from mlloop.service.answering import Answering
+from mlloop.service import connections, guide, topic
+from mlloop.service.answering import Answering, InProduction
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Head
 
@@ -117,13 +117,15 @@ class Figures:
         self.info = Gauge("mlloop_model", "1 for the models that answer now.", ["problem", "role", "model"], **made)
         self.written = Gauge("mlloop_predictions_written", "Predictions in the log.", ["problem"], **made)
         self.lost = Gauge("mlloop_predictions_lost", "Predictions answered but not logged.", ["problem"], **made)
+        self.sent = Gauge("mlloop_predictions_sent", "Logged predictions that the broker has.", **made)
+        self.unsent = Gauge("mlloop_predictions_unsent", "Logged predictions that the broker will not get.", **made)
 
 
 class Endpoint:
     """One problem's endpoint: the models that predict, what a request looks like, where it is logged."""
 
-    def __init__(self, models: Answering, problem: str, figures: Figures, sync: bool):
-        self.models, self.problem, self.figures = models, problem, figures
+    def __init__(self, models: Answering, problem: str, figures: Figures, sync: bool, sink: topic.Topic | None = None):
+        self.models, self.problem, self.figures, self.sink = models, problem, figures, sink
         self.pair: serving.Pair | None = None
         self.checker: serving.Checker | None = None
         self.fault: str | None = None
@@ -245,7 +247,11 @@ class Endpoint:
             self.loop.call_soon_threadsafe(self._written, *done)  # type: ignore[union-attr]
 
     def _write(self, batch: list) -> tuple[list, bool]:
-        return batch, self.log.append([one for _, _, records in batch for one in records])
+        records = [one for _, _, records in batch for one in records]
+        is_durable = self.log.append(records)
+        if is_durable and self.sink is not None:
+            self.sink.send(self.problem, records)
+        return batch, is_durable
 
     def _written(self, batch: list, durable: bool) -> None:
         for group, answers, _ in batch:
@@ -276,7 +282,10 @@ class Service:
 
     def __init__(self, models: Answering, options: Options):
         self.models, self.options, self.figures = models, options, Figures()
-        self.endpoints = {name: Endpoint(models, name, self.figures, options.sync) for name in models.problems}
+        self.sink = topic.of(models.settings) if isinstance(models, InProduction) else None
+        self.endpoints = {
+            name: Endpoint(models, name, self.figures, options.sync, self.sink) for name in models.problems
+        }
         self.head: Head | None = None
         self.fault: str | None = None
         self.tried = 0.0
@@ -309,6 +318,8 @@ class Service:
             try:
                 for endpoint in self.endpoints.values():
                     await asyncio.to_thread(endpoint.log.prepare)
+                if self.sink is not None:
+                    self.sink.producer.poll(0)
                 head = await asyncio.to_thread(self.models.head)
                 if head != self.head:
                     await self._follow(list(self.endpoints.values()))
@@ -444,6 +455,8 @@ class Service:
                 await watching
             for endpoint in self.endpoints.values():
                 await asyncio.to_thread(endpoint.close)
+            if self.sink is not None:
+                await asyncio.to_thread(self.sink.close)
 
     # answers
 
@@ -523,6 +536,9 @@ class Service:
         for name, endpoint in self.endpoints.items():
             self.figures.written.labels(name).set(endpoint.log.written)
             self.figures.lost.labels(name).set(endpoint.log.lost)
+        if self.sink is not None:
+            self.figures.sent.set(self.sink.sent)
+            self.figures.unsent.set(self.sink.unsent)
         return Response(generate_latest(self.figures.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

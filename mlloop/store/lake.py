@@ -12,8 +12,9 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ KEEP = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": 
 CLOUD = ("AWS_", "AZURE_", "GOOGLE_", "GCP_")
 NOTE = "mlloop"
 BATCH_ROWS = 131_072
+EXTEND_ATTEMPTS = 20
 
 
 class Version(Protocol):
@@ -280,6 +282,63 @@ class Lake:
             self._commit(name, present, schema, stream, mode, sums, batches, notes)
         return self.ref(name)
 
+    def positions(self, name: str, streams: Iterable[str]) -> dict[str, int]:
+        """How far a table has each stream: the position that its last `extend` reached; streams it never had are left out."""
+        table = self._open(name) if self.exists(name) else None
+        reached = {stream: table.transaction_version(stream) for stream in streams} if table is not None else {}
+        return {stream: at for stream, at in reached.items() if at is not None}
+
+    def extend(self, name: str, rows: pa.Table, since: Mapping[str, int], until: Mapping[str, int]) -> bool:
+        """Append rows that take streams from one position to the next, if the table stands exactly there; whether it did.
+
+        Rows and positions are one commit: a writer that is killed leaves both or neither, and of two writers at the same
+        position one is refused. Whoever is refused reads `positions` and goes on from there.
+
+        Parameters
+        ----------
+        name : str
+            'problem/table'; made where it is not there.
+        since : mapping of stream to int
+            Where the rows begin; a stream that the table never had is left out.
+        until : mapping of stream to int
+            Where they end: the position of the next row, > `since`.
+
+        Raises
+        ------
+        LakeError
+            Columns that differ from the table's; no space; no permission; a store that does not answer.
+        """
+        for _ in range(EXTEND_ATTEMPTS):
+            present = self._open(name) if self.exists(name) else self._create(name, rows.schema)
+            if any(present.transaction_version(stream) != since.get(stream) for stream in until):
+                return False
+            with _prepared(name, rows) as (schema, stream_rows, sums):
+                _must_fit(name, present, schema)
+                try:
+                    self._commit(name, present, schema, stream_rows, "append", sums, (), None, until)
+                    return True
+                except LakeError as error:
+                    if not isinstance(error.__cause__, CommitFailedError):
+                        raise
+        raise LakeError(
+            f"was changed by another writer at each of {EXTEND_ATTEMPTS} attempts", name, "Run it again: mlloop ingest"
+        )
+
+    def _create(self, name: str, schema: pa.Schema) -> DeltaTable:
+        """An empty table; where another writer made it meanwhile, that one."""
+        note = {"whole": True, **asdict(Sums(0, 0, 0))}
+        fields = [pa.field(field.name, _stored(name, field.name, field.type)) for field in schema]
+        with contextlib.suppress(DeltaError):
+            DeltaTable.create(
+                self.where(name),
+                pa.schema(fields),
+                mode="error",
+                configuration=KEEP,
+                storage_options=storage_options(self.uri),
+                commit_properties=CommitProperties(custom_metadata={NOTE: json.dumps(note)}),
+            )
+        return self._open(name)
+
     def restore(self, name: str, version: int) -> TableRef:
         """Make an earlier version the latest again (as a new version; no row is copied)."""
         old = self._open(name, version)
@@ -297,7 +356,7 @@ class Lake:
             return False
         return _digest(_columns(present), self._sums(present)) == _digest(_columns_of(schema), sums)
 
-    def _commit(self, name, present, schema, stream, mode, sums, batches, notes) -> None:
+    def _commit(self, name, present, schema, stream, mode, sums, batches, notes, reached=None) -> None:
         note: dict[str, Any] = {
             "whole": mode == "overwrite" or present is None,
             **asdict(sums),
@@ -309,7 +368,8 @@ class Lake:
             note["notes"] = dict(notes)
         properties = CommitProperties(
             custom_metadata={NOTE: json.dumps(note)},
-            app_transactions=[Transaction(one, 1) for one in batches] or None,
+            app_transactions=[*(Transaction(one, 1) for one in batches), *starmap(Transaction, (reached or {}).items())]
+            or None,
         )
         try:
             write_deltalake(

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from mlloop.core import clock as core_clock
 from mlloop.core import settings as _settings
 from mlloop.core import storage
+from mlloop.core.commit import commit_of
 from mlloop.core.errors import LedgerError, MlloopError
 from mlloop.store import chain, champions, clocks
 from mlloop.store.chain import NOTHING_BEFORE, Head
@@ -124,6 +125,8 @@ class Ledger:
         The file in which it is remembered how far the ledger was verified; default: only this process remembers.
     anchor : Path, optional
         A second place, to which the head is added with every row, and which the ledger is held against.
+    code : Path, optional
+        The folder whose git commit every row cites, as `digests["commit"]`; default: none is cited.
 
     Raises
     ------
@@ -137,7 +140,9 @@ class Ledger:
         clock: Callable[[], dt.datetime] | None = None,
         memory: Path | None = None,
         anchor: Path | None = None,
+        code: Path | None = None,
     ):
+        self._code = code
         self._clock = clock or core_clock.now
         self._engine = _engine(url)
         self._ready = False
@@ -149,7 +154,9 @@ class Ledger:
     def open(cls, settings: _settings.Settings | None = None) -> "Ledger":
         """The ledger of a project (default: the one at or above the current folder)."""
         settings = settings or _settings.load()
-        return cls(settings.ledger_url, None, settings.state / "ledger-verified.json", settings.ledger_anchor)
+        return cls(
+            settings.ledger_url, None, settings.state / "ledger-verified.json", settings.ledger_anchor, settings.root
+        )
 
     @staticmethod
     def is_there(settings: _settings.Settings) -> bool:
@@ -532,9 +539,16 @@ class Ledger:
         if (last["hash"] if last else NOTHING_BEFORE) != top["hash"]:
             raise self._damaged(f"row {top['last']} is not the one its head names")
         at = self._clock().isoformat(timespec="microseconds")
-        written = {name: _canonical(value) if name in _JSON else value for name, value in entry.columns().items()}
+        columns = entry.columns() | {"digests": self._digests(entry)}
+        written = {name: _canonical(value) if name in _JSON else value for name, value in columns.items()}
         written |= {"id": top["last"] + 1, "at": max(at, last["at"]) if last else at, "previous": top["hash"]}
         return {**written, "hash": _hash(written)}
+
+    def _digests(self, entry: Entry) -> dict[str, Any]:
+        """What the entry was based on, and the commit of the code that hands it in."""
+        stated = {name: value for name, value in (entry.digests or {}).items() if name != "commit" or not self._code}
+        commit = commit_of(self._code) if self._code else None
+        return {**stated, "commit": commit} if commit else stated
 
     def _known(self, connection: sa.Connection, entry: Entry) -> Row | None:
         """The row already recorded under the same key."""
