@@ -17,6 +17,7 @@ import ibis
 import numpy as np
 
 from ..core.formatting import number, percent
+from .cleaning import value_counts
 from ..problem import Table
 
 # %% ../../nbs/data/feed_checks.ipynb #92def1ee
@@ -59,8 +60,9 @@ def profile(
         columns[name] = {"kind": kinds[name], "nulls": (found[f"nulls {name}"] or 0) / rows if rows else 0.0}
         if kinds[name] == "number":
             columns[name]["quantiles"] = [_float(found[f"{q} {name}"]) for q in QUANTILES]
-    for name in (n for n in names if kinds[n] == "category" and rows):
-        columns[name]["values"] = _values(table, name)
+    categories = [n for n in names if kinds[n] == "category" and rows]
+    for name, counts in value_counts(table, categories, MAX_CATEGORIES).items():
+        columns[name]["values"] = None if _are_many(counts, columns[name]["nulls"]) else _shares(counts)
     return {
         "rows": rows,
         "daily": _daily(table, spec),
@@ -82,14 +84,15 @@ def _float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 # %% ../../nbs/data/feed_checks.ipynb #d23f3923
-def _values(table: ibis.Table, name: str) -> dict[str, float] | None:
-    """The share of each value; None for a column of more than `MAX_CATEGORIES`."""
-    counted = (
-        table.filter(table[name].notnull()).group_by(value=table[name].cast("string")).aggregate(n=lambda t: t.count())
-    )
-    rows = counted.order_by(ibis.desc("n"), "value").limit(MAX_CATEGORIES + 1).to_pyarrow().to_pylist()
-    total = sum(row["n"] for row in rows) or 1
-    return {row["value"]: row["n"] / total for row in rows} if len(rows) <= MAX_CATEGORIES else None
+def _are_many(counts: Mapping[str, int], nulls: float) -> bool:
+    """Whether a column was not counted since it has more than `MAX_CATEGORIES` values."""
+    return not counts and nulls < 1
+
+
+def _shares(counts: Mapping[str, int]) -> dict[str, float]:
+    """The share of each value, the most frequent first."""
+    total = sum(counts.values()) or 1
+    return {value: n / total for value, n in sorted(counts.items(), key=lambda each: (-each[1], each[0]))}
 
 # %% ../../nbs/data/feed_checks.ipynb #6341c033
 def _daily(table: ibis.Table, spec: Table) -> list[int]:

@@ -62,7 +62,7 @@ def bring(settings: Settings, lake: "Lake", statement: Problem, period: Period) 
     listed = {name: [storage.plain(one) for one in found] for name, found in batches.items()}
     done = ingestion.ingest(statement, listed, period.until, settings, 1.0, lake)
     tables = {name: lake.read(one.table) for name, one in done.items()}
-    made = transformation.transform(statement, tables, period.until, labelled=False).tables
+    made = transformation.transform(statement, tables, period.until, labelled=False, counted=False).tables
     if isinstance(statement.task, Recommendation):
         for name, table in made.items():
             lake.write(f"{statement.name}/{name}", table)

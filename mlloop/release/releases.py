@@ -471,6 +471,8 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
             list(one) if np.iterable(one) and not isinstance(one, str) else [*map(str.strip, _text(one).split(";"))]
             for one in values.tolist()
         ]
+    if pd.api.types.infer_dtype(values, skipna=True) == "string":
+        return values.tolist()
     return [_text(value) for value in values.tolist()]
 
 
