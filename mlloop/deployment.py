@@ -342,10 +342,18 @@ def follow(settings: Settings, ledger: Ledger) -> dict[str, Any]:
         return {}
     from mlloop.store import tracking
 
+    # MLflow takes seconds to load, so it is left alone while nothing moved since its aliases were last set
+    kept = settings.state / "aliases.json"
+    state = tracking.alias_state(ledger, settings)
+    if state is not None and kept.exists() and storage.read_json(kept) == state:
+        return {}
     try:
-        return tracking.mend_aliases(ledger, settings)
+        changed = tracking.mend_aliases(ledger, settings)
     except ModelError:
         return {}
+    if (state := tracking.alias_state(ledger, settings)) is not None:
+        storage.write_json(kept, state)
+    return changed
 
 # %% ../nbs/23_deployment.ipynb #36cd6440
 def judge(

@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from mlloop import deployment
 from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.errors import ModelError
@@ -455,3 +456,22 @@ def test_a_champion_unknown_to_the_registry_has_no_alias(project, tmp_path):
         ledger.append(Entry("gate", problem, "validation", "yes", model="unknown"))
         ledger.append(Entry("promotion", problem, model="unknown", expect=None))
     assert tracking.mend_aliases(ledger, project) == {"shop": {"champion": None}}
+
+
+def test_mlflow_is_left_alone_until_something_moves(project, tmp_path, monkeypatch):
+    models = [
+        tracking.register_model("shop", folder_of_weights(tmp_path / f"m{n}", n), "safetensors", settings=project)
+        for n in (1, 2)
+    ]
+    ledger = Ledger.open(project)
+    for model in models:
+        ledger.append(Entry("gate", "shop", "validation", "yes", model=model.digest))
+    ledger.append(Entry("promotion", "shop", model=models[0].digest, expect=None))
+    mended, mend = [], tracking.mend_aliases
+    monkeypatch.setattr(tracking, "mend_aliases", lambda *given: mended.append(given) or mend(*given))
+    assert deployment.follow(project, ledger) == {"shop": {"champion": 1}} and len(mended) == 1
+    assert deployment.follow(project, ledger) == {} and len(mended) == 1, "nothing moved"
+    tracking.set_alias("shop", "champion", 2, project)
+    assert deployment.follow(project, ledger) == {"shop": {"champion": 1}} and len(mended) == 2, "set by hand"
+    ledger.append(Entry("promotion", "shop", model=models[1].digest, expect=models[0].digest))
+    assert deployment.follow(project, ledger) == {"shop": {"champion": 2, "previous": 1}} and len(mended) == 3
