@@ -17,6 +17,7 @@ Modules:
 - `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.
 - `mlloop.data.simulator`: XYZShopSmart, a simulated shop with a known ground truth: customers, a catalogue, clicks, purchases and data errors.
 - `mlloop.export.exporters`: What `mlloop export` writes for the programs around a project: one module for each, and one line of this table.
+- `mlloop.export.metrics`: What a batch command knows, in Prometheus' text format: model health, performance, drift, feed, lag, decisions, canary.
 - `mlloop.kernels.provisioner`: Warm kernels as jupyter_client and papermill know them: a kernel provisioner and an engine.
 - `mlloop.kernels.zygote`: A process that has the libraries imported and forks Jupyter kernels from itself on request.
 - `mlloop.lab.magics`: `%load_ext mlloop`: a stage's true inputs in a notebook, the command line without leaving it, and rich displays.

@@ -1050,6 +1050,7 @@ class Project:
         problem: str | None = None,
         *,
         at: dt.datetime | dt.date | str | None = None,
+        until: str | None = None,
         dry_run: bool = False,
         watch: Watch = lambda word: None,
     ) -> "Turned":
@@ -1059,6 +1060,8 @@ class Project:
         ----------
         at : datetime, date or str, optional
             The moment to stand at, UTC; default: the next turn of the problem's schedule, if its time has come.
+        until : {'collect', 'monitor', 'canary', 'decide', 'retrain'}, optional
+            Stop after this step; the next call with the same `at` goes on from there.
         dry_run : bool
             Decide on a copy of the state; nothing is kept.
         watch : callable
@@ -1072,19 +1075,29 @@ class Project:
         Raises
         ------
         UsageError
-            No turn is due, or no model is in production.
+            No turn is due, no model is in production, or no such step.
         """
         from mlloop.loop import session, turn
 
+        if until is not None and until not in turn.STEPS:
+            from mlloop.problem import did_you_mean
+
+            raise UsageError(
+                f"a turn has no step {until!r} (known: {', '.join(turn.STEPS)}){did_you_mean(until, turn.STEPS)}",
+                "--until",
+                "Example: mlloop tick --problem shop --until monitor",
+            )
         now = moment(at) if at else clock.now()
         if dry_run:
             self.plan(problem)  # an unknown problem is told before anything is copied
             with session.copied(self.settings) as copy:
                 project = Project(copy.root, self.command)
                 with project.session(problem, watch=watch) as held:
-                    return turn.turn(held, turn.chosen(held, now, bool(at)), launch=False, pages=False)
+                    return turn.turn(held, turn.chosen(held, now, bool(at)), launch=False, pages=False, until=until)
         with self.session(problem, watch=watch) as held:
-            return turn.turn(held, turn.chosen(held, now, bool(at)))
+            turned = turn.turn(held, turn.chosen(held, now, bool(at)), until=until)
+        self._publish()
+        return turned
 
     def monitor(
         self,
@@ -1112,6 +1125,7 @@ class Project:
         with self.session(problem, watch=watch) as held:
             period = turn.last_period(held, now, bool(at))
             path = turn.monitoring_product(held, period)
+        self._publish()
         return Monitored(held.plan.problem, period.until, products.load_kept(path), path.with_suffix(".ipynb"))
 
     def retrain(
@@ -1140,7 +1154,9 @@ class Project:
 
         now = moment(at) if at else clock.now().replace(minute=0, second=0, microsecond=0)
         with self.session(problem, watch=watch) as held:
-            return turn.retrain_now(held, now, _person(by), _reasons(reason), explore)
+            ended = turn.retrain_now(held, now, _person(by), _reasons(reason), explore)
+        self._publish()
+        return ended
 
     def loop(
         self,
@@ -1312,6 +1328,32 @@ class Project:
             watch,
             lambda at: watch(f"figures: {at}"),
         )
+
+    def metrics(self, *, textfile: Path | str | None = None) -> str:
+        """Model health, performance, drift, feed and decisions of all problems in Prometheus' text format.
+
+        Parameters
+        ----------
+        textfile : Path or str, optional
+            A file for the textfile collector of node_exporter to write; its name ends in .prom.
+
+        Examples
+        --------
+        >>> "mlloop_model_info" in project.metrics()
+        True
+        """
+        from mlloop.export import metrics
+
+        if textfile is None:
+            return metrics.text(self.settings)
+        return metrics.write(self.settings, Path(textfile).resolve()).read_text(encoding="utf-8")
+
+    def _publish(self) -> None:
+        """Write the metrics where settings.ini names a file, after a command that may have changed a figure."""
+        if self.settings.metrics_textfile is not None:
+            from mlloop.export import metrics
+
+            metrics.on_turn(self.settings)
 
     def export(
         self,

@@ -199,10 +199,10 @@ def test_figures_count_what_was_asked(trained, served):
     served.ask({})
     after = figure()
     gained = lambda name: after[name] - before.get(name, 0)
-    assert gained('mlloop_answers_total{problem="loan",role="champion"}') == 7
-    assert gained('mlloop_predictions_written{problem="loan"}') == 7
+    assert gained('mlloop_predictions_total{problem="loan",role="champion"}') == 7
+    assert gained('mlloop_predictions_logged_total{problem="loan"}') == 7
     assert gained('mlloop_requests_total{problem="loan",status="422"}') == 1
-    assert after[f'mlloop_model{{model="{trained.a["digest"][:12]}",problem="loan",role="champion"}}'] == 1
+    assert after[f'mlloop_served_model_info{{model="{trained.a["digest"][:12]}",problem="loan",role="champion"}}'] == 1
 
 
 def test_a_token_is_asked_for_everywhere_but_at_health_and_ready(production):

@@ -8,8 +8,12 @@ import pytest
 from loop_project import loans, make
 
 from mlloop.core.errors import StageFailed
+from mlloop.loop import session as sessions
+from mlloop.loop import turn
+from mlloop.loop.turn import STEPS
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
+from mlloop.problem import utc
 from mlloop.store import prediction_log
 
 pytestmark = pytest.mark.timeout(1800)
@@ -69,6 +73,22 @@ def test_retraining_runs_an_edition_and_leaves_the_base_up_to_date(tried):
     assert outcome.ran == [] and outcome.error is None
     canary = tried.ledger.canary("loan")
     assert canary.details["since"] == "2025-03-24T00:00:00"
+
+
+def test_a_turn_made_step_by_step_comes_to_what_a_whole_one_comes_to(begun, tried, tmp_path):
+    loop = begun.copy(tmp_path / "project")
+    settings, plan = runner.project("loan", loop.root)
+    turned = []
+    for step in (*STEPS, None):  # a process each, as a scheduler's tasks are
+        with sessions.opened(settings, plan) as session:
+            turned.append(turn.turn(session, utc("2025-03-24"), pages=False, until=step))
+    assert [one.action for one in turned] == ["collect", "monitor", "canary", "retrain", "retrain", "retrain"]
+    assert [one.alert for one in turned[:2]] == [False, turned[1].health == "worse"]
+    before, after = turned[3:5]
+    assert before.canary is None and not before.ended and after.ended[0]["outcome"] == "canary" and after.canary
+    assert turned[5].fresh and not turned[5].ended
+    decided = lambda loop: [(row.kind, row.subject, row.verdict) for row in loop.ledger.rows() if row.kind != "update"]
+    assert decided(loop) == decided(tried)
 
 
 def test_challenger_that_does_as_promised_is_promoted_once_and_watched_by_its_own_reference(tried, tmp_path):

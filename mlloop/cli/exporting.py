@@ -1,4 +1,4 @@
-"""Commands that write files for the programs around a project: `mlloop export NAME`, one command for each exporter."""
+"""Commands that write files for the programs around a project: metrics, and `mlloop export NAME`, one command for each exporter."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,18 @@ app.add_typer(
     help="Write the loop for the programs around it; each is one page of docs/stack.md.",
     epilog="Example: mlloop export airflow --problem shop --out dags/shop.py",
 )
+
+
+@app.command(epilog="Example: mlloop metrics --textfile /var/lib/prometheus/node-exporter/mlloop.prom")
+def metrics(
+    textfile: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A .prom file to write; default: the terminal.")
+    ] = None,
+) -> None:
+    """Give model health, performance, drift, feed and decisions to Prometheus' textfile collector; see [metrics] in settings.ini."""
+    text = options.project().metrics(textfile=textfile)
+    typer.echo(output.relative(textfile) if textfile else text, nl=bool(textfile))
+
 
 Problems = Annotated[
     list[str] | None, typer.Option("--problem", "-p", help="May be repeated; default: all statements.")
@@ -47,7 +59,7 @@ def _write(name: str, problems: list[str] | None, out: Path | None, **choices: A
 def airflow(
     problem: Problems = None, schedule: Schedule = "@daily", command: Command = "mlloop", out: File = None
 ) -> None:
-    """The loop as a DAG for Airflow: a file that calls mlloop."""
+    """The pipeline and the turns of the loop as DAGs for Airflow, a task a stage and a task a step."""
     _write("airflow", problem, out, schedule=schedule, command=command)
 
 
@@ -111,3 +123,26 @@ def kubernetes(
         "kubernetes", problem, out, storage_class=storage_class, requests_per_replica=requests_per_replica,
         latency_ms=latency_ms, **choices,
     )  # fmt: skip
+
+
+@export.command(epilog="Example: mlloop export monitoring --mail-to data-team@example.org --out deploy/monitoring")
+def monitoring(
+    service: Annotated[str, typer.Option(help="host:port of mlloop serve.")] = "localhost:8000",
+    node: Annotated[str, typer.Option(help="host:port of node_exporter.")] = "localhost:9100",
+    alertmanager: Annotated[str, typer.Option(help="host:port of Alertmanager.")] = "localhost:9093",
+    mail_to: Annotated[str, typer.Option(help="Who gets the mail.")] = "data-team@example.org",
+    mail_from: Annotated[str, typer.Option(help="Who sends it.")] = "alertmanager@example.org",
+    smarthost: Annotated[str, typer.Option(help="host:port of the mail server.")] = "localhost:25",
+    pagerduty_key: Annotated[
+        str, typer.Option(help="The file with PagerDuty's integration key.")
+    ] = "/etc/alertmanager/pagerduty.key",
+    pagerduty_url: Annotated[
+        str, typer.Option(help="Where events are sent.")
+    ] = "https://events.pagerduty.com/v2/enqueue",
+    problem: Problems = None,
+    out: Folder = None,
+) -> None:
+    """Prometheus, Alertmanager and Grafana: scraping, rules with their tests, pager and mail, a board."""
+    choices = {"service": service, "node": node, "alertmanager": alertmanager, "smarthost": smarthost}
+    mail = {"mail_to": mail_to, "mail_from": mail_from}
+    _write("monitoring", problem, out, **choices, **mail, pagerduty_key=pagerduty_key, pagerduty_url=pagerduty_url)

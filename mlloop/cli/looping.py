@@ -51,19 +51,24 @@ def ingest(
 def tick(
     problem: options.Problem = None,
     at: options.At = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="STEP", help="Stop after collect, monitor, canary, decide or retrain; for a scheduler."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide on a copy of the state; nothing is kept.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Turn the loop once, for a scheduler: data, answers, monitoring, canary, decision, retraining; exit 4 on an alert.
 
     Without --at the next turn of the problem's schedule is made, if its time has come. Safe to run twice and to kill.
+    With --until a scheduler makes it step by step: give the later steps the moment of the first one as --at.
     """
     project = options.project()
     output.lost(project)
     with output.words(as_json) as watch, output.as_it_is_decided(as_json or dry_run):
-        done = project.tick(problem, at=options.moment(at), dry_run=dry_run, watch=watch)
+        done = project.tick(problem, at=options.moment(at), until=until, dry_run=dry_run, watch=watch)
     _print_turn(done, as_json, dry_run)
-    if not dry_run and not done.fresh:
+    if not dry_run and not done.fresh and until is None:
         for page in output.pages(project):
             if not as_json:
                 typer.echo(f"  page: {output.relative(page)}")

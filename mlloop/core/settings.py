@@ -27,6 +27,7 @@ DEFAULTS = {
     "engine": {"name": "duckdb", "memory": "4GB", "threads": ""},
     "predictions": {"brokers": "", "topic": "mlloop.{problem}.predictions", "options": ""},
     "kernels": {"pool": "warm", "ahead": "1", "keep_minutes": "10"},
+    "metrics": {"textfile": ""},
     "paths": {"problems": "problems", "notebooks": "nbs", "state": ".mlloop", "reports": "reports"},
 }
 CHOICES = {("engine", "name"): ("duckdb", "spark"), ("kernels", "pool"): ("warm", "fresh")}
@@ -63,6 +64,8 @@ class Settings:
         A second place for the hash of the ledger's head.
     predictions_brokers, predictions_topic, predictions_options : str
         Where the service sends its predictions as well: Kafka's brokers ('' for nowhere), topic, more options as JSON.
+    metrics_textfile : Path or None
+        The file for Prometheus' textfile collector that each turn writes.
     """
 
     root: Path
@@ -84,6 +87,7 @@ class Settings:
     predictions_brokers: str = ""
     predictions_topic: str = ""
     predictions_options: str = ""
+    metrics_textfile: Path | None = None
 
     @property
     def private(self) -> list[Path]:
@@ -150,6 +154,7 @@ def load(root: Path | str | None = None) -> Settings:
         predictions_brokers=values["predictions"]["brokers"],
         predictions_topic=values["predictions"]["topic"],
         predictions_options=values["predictions"]["options"],
+        metrics_textfile=place(values["metrics"]["textfile"]) if values["metrics"]["textfile"] else None,
     )
 
 

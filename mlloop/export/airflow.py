@@ -1,50 +1,131 @@
-"""The loop for Airflow: a DAG that calls the command line, and nothing else."""
+"""The loop for Airflow 3: two DAGs that call the command line, and nothing else."""
 
 import datetime as dt
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from mlloop.core import parsing
 from mlloop.core.errors import UsageError
 from mlloop.export.exporters import Request
 
-DAG = '''"""One turn of the loop of each problem, every day; written by `mlloop export airflow`.
+DAGS = '''"""The loop of mlloop for Airflow 3; written by `mlloop export airflow`.
 
-Exit codes of mlloop: 3 a gate said No and 4 monitoring raised an alert are answers, not faults: the task is skipped and
-a person reads the page. 5 another run holds the project: Airflow tries again.
+{run_id}: the pipeline, a task a stage, started by hand. A gate that says No skips what is behind it.
+{loop_id}: one turn of the loop, on a schedule. A turn that is not due is skipped. The task `alert` fails where
+monitoring raised an alert, so that somebody notices, and nothing waits for it.
+
+Problems do not wait for each other's outcome: one task at a time, since one run at a time holds the project.
 """
 
 import datetime
+import json
+import subprocess
 
-from airflow import DAG
-
-try:
-    from airflow.providers.standard.operators.bash import BashOperator  # Airflow 3
-except ImportError:
-    from airflow.operators.bash import BashOperator  # Airflow 2
+from airflow.sdk import DAG, Asset, TaskGroup, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 PROJECT = {project!r}
-PROBLEMS = {problems!r}
+COMMAND = {command!r}
+STAGES = {stages!r}  # stage: the stages that it reads
+TABLES = {tables!r}  # problem: its tables in the lake
+SHARED = {{
+    "start_date": datetime.datetime({start.year}, {start.month}, {start.day}),
+    "catchup": False,
+    "max_active_runs": 1,
+    "max_active_tasks": 1,
+    # every step finds what an earlier try left, so each can be repeated
+    "default_args": {{"retries": 2, "retry_delay": datetime.timedelta(minutes=10)}},
+}}
 
-with DAG(
-    dag_id={dag_id!r},
-    schedule={schedule!r},
-    start_date=datetime.datetime({start.year}, {start.month}, {start.day}),
-    catchup=False,
-    max_active_runs=1,
-    default_args={{"retries": 2, "retry_delay": datetime.timedelta(minutes=10)}},
-) as dag:
-    before = None
-    for problem in PROBLEMS:
-        turn = BashOperator(
-            task_id=f"tick_{{problem}}",
-            bash_command=f"{command} tick --problem {{problem}}",
-            cwd=PROJECT,
-            append_env=True,
-            skip_on_exit_code=[3, 4],
-        )
-        if before is not None:
-            before >> turn  # one run at a time holds a project
-        before = turn
+
+def mlloop(*words):
+    """Call the command line; returns its JSON and whether it raised an alert.
+
+    Exit codes: 0 done, 4 done and an alert, 3 a gate said No (skip what follows), 2 bad input (no retry would help),
+    1 failed and 5 another run holds the project (try again).
+    """
+    done = subprocess.run([COMMAND, *words, "--json"], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout)
+    said = f"mlloop {{' '.join(words)}} ended with {{done.returncode}}"
+    if done.returncode == 3:
+        raise AirflowSkipException(f"{{said}}: a gate said No; its page says what must change")
+    if done.returncode == 2:
+        raise AirflowFailException(f"{{said}}: the message is in this log")
+    if done.returncode not in (0, 4):
+        raise AirflowException(said)
+    return json.loads(done.stdout), done.returncode == 4
+
+
+@task
+def stage(problem, name):
+    """Bring one stage's product up to date."""
+    mlloop("run", "--problem", problem, "--until", name)
+
+
+@task
+def collect(problem):
+    """Find the turn that is due and bring its data; what is skipped here was decided before."""
+    turn, _ = mlloop("tick", "--problem", problem, "--until", "collect")
+    if turn["fresh"]:
+        raise AirflowSkipException(f"the turn of {{turn['at']}} is done and the next one is not due")
+    return turn["at"]
+
+
+@task
+def step(problem, at, name):
+    """Make one step of the turn, and hand on what it came to."""
+    turn, alert = mlloop("tick", "--problem", problem, "--at", at, "--until", name)
+    return {{"verdict": turn["verdict"], "alert": f"{{problem}} {{at}}: {{turn['said']}}" if alert else ""}}
+
+
+@task
+def retrain(problem, at, decided):
+    """Retrain, where the turn decided so."""
+    if decided["verdict"] != "yes":
+        raise AirflowSkipException("the decision is not to retrain")
+    mlloop("tick", "--problem", problem, "--at", at, "--until", "retrain")
+
+
+@task(trigger_rule="none_failed_min_one_success")
+def close(problem, at):
+    """Make what is left of the turn, and the pages."""
+    mlloop("tick", "--problem", problem, "--at", at)
+
+
+@task(retries=0)
+def alert(monitored, decided):
+    """Fail where monitoring or the decision raised an alert; nothing comes after this task."""
+    if raised := decided["alert"] or monitored["alert"]:
+        raise AirflowFailException(raised)
+
+
+def assets(problem):
+    """The tables of a problem, as others may wait for them."""
+    return [Asset(name=f"{{problem}}/{{table}}", uri=uri) for table, uri in TABLES[problem].items()]
+
+
+with DAG(dag_id={run_id!r}, schedule=None, **SHARED) as run:
+    for problem in TABLES:
+        with TaskGroup(problem):
+            stages = {{}}
+            for name, upstream in STAGES.items():
+                outlets = assets(problem) if name == "ingestion" else []
+                stages[name] = stage.override(task_id=name, outlets=outlets)(problem, name)
+                for before in upstream:
+                    stages[before] >> stages[name]
+
+with DAG(dag_id={loop_id!r}, schedule={schedule!r}, **SHARED) as loop:
+    for problem in TABLES:
+        with TaskGroup(problem):
+            at = collect.override(outlets=assets(problem))(problem)
+            monitored = step.override(task_id="monitor")(problem, at, "monitor")
+            judged = step.override(task_id="canary")(problem, at, "canary")
+            decided = step.override(task_id="decide")(problem, at, "decide")
+            retrained = retrain(problem, at, decided)
+            monitored >> judged >> decided >> retrained
+            [decided, retrained] >> close(problem, at)
+            alert(monitored, decided)
 '''
 
 
@@ -55,41 +136,56 @@ class Options:
     Attributes
     ----------
     schedule : str
-        '@daily', or a cron expression.
+        Of the turns: '@daily', or a cron expression. A turn that is not due is skipped.
     command : str
-        How mlloop is called where Airflow runs the tasks.
+        How mlloop is called where Airflow runs the tasks; a path is relative to the project.
     start : date
-        The DAG's start.
+        The DAGs' start.
     """
 
     schedule: str = "@daily"
     command: str = "mlloop"
     start: dt.date = field(default_factory=dt.date.today)
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"@[a-z]+|(\S+ ){4}\S+", self.schedule):
+            raise UsageError(
+                f"{self.schedule!r} is not a schedule",
+                "--schedule",
+                "Example: mlloop export airflow --schedule '0 6 * * 1'",
+            )
+        if not re.fullmatch(r"[\w./~-]+", self.command):
+            raise UsageError(
+                f"{self.command!r} is not the path of a program",
+                "--command",
+                "Example: mlloop export airflow --command mlloop",
+            )
+
 
 def files(request: Request, options: Options) -> dict[str, str]:
-    """A DAG that calls `mlloop tick` for each problem, one after the other.
+    """A file with two DAGs: the pipeline, a task a stage, and the turn of the loop, a task a step.
 
     Raises
     ------
-    UsageError
-        A schedule or command that cannot be written into a file.
+    ProblemError
+        A statement cannot be read.
     """
-    if not re.fullmatch(r"@[a-z]+|(\S+ ){4}\S+", options.schedule):
-        raise UsageError(
-            f"{options.schedule!r} is not a schedule",
-            "--schedule",
-            "Example: mlloop export airflow --schedule '0 6 * * 1'",
-        )
-    if not re.fullmatch(r"[\w./~-]+", options.command):
-        raise UsageError(
-            f"{options.command!r} is not the path of a program",
-            "--command",
-            "Example: mlloop export airflow --command mlloop",
-        )
-    dag_id = re.sub(r"[^\w.-]", "_", f"mlloop_{request.root.name}")
-    text = DAG.format(
-        project=str(request.root), problems=list(request.problems), dag_id=dag_id, schedule=options.schedule,
-        command=options.command, start=options.start,
-    )  # fmt: skip
-    return {f"{dag_id}.py": text}
+    name = re.sub(r"[^\w.-]", "_", f"mlloop_{request.root.name}")
+    text = DAGS.format(
+        project=str(request.root),
+        command=options.command,
+        stages={task["name"]: list(task.get("upstream") or []) for task in parsing.tasks(request.root)},
+        tables={problem: tables(request, problem) for problem in request.problems},
+        start=options.start,
+        schedule=options.schedule,
+        run_id=f"{name}_run",
+        loop_id=f"{name}_loop",
+    )
+    return {f"{name}.py": text}
+
+
+def tables(request: Request, problem: str) -> dict[str, str]:
+    """The tables of a problem's statement in the lake: name -> URI."""
+    statement, lake = request.statement(problem), request.settings.lake_uri
+    home = lake.rstrip("/") if "://" in lake else Path(lake).as_uri()
+    return {table: f"{home}/{statement.name}/{table}" for table in statement.tables}

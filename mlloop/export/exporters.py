@@ -48,7 +48,8 @@ class Exporter:
 EXPORTERS = {
     exporter.name: exporter
     for exporter in (
-        Exporter("airflow", "the loop as a DAG for Airflow: a file that calls mlloop"),
+        Exporter("airflow", "the pipeline and the turns of the loop as DAGs for Airflow"),
+        Exporter("monitoring", "Prometheus, Alertmanager and Grafana on what mlloop publishes", "deploy/monitoring"),
         Exporter("gitlab", "GitLab CI's pipeline: checks, tests, gates as jobs, pages, promotion by hand"),
         Exporter("github", "the same as a workflow of GitHub Actions"),
         Exporter("dvc", "dvc.yaml, so that dvc repro runs the pipeline and dvc push keeps what the ledger cites"),

@@ -33,6 +33,7 @@ ENTERED = (
 )  # fmt: skip
 EXPLORED = ("exploration", "building")
 MAX_FAILURES = 2
+STEPS = ("collect", "monitor", "canary", "decide", "retrain")  # of a turn, for a scheduler that makes them one by one
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ def last_period(session: Session, now: dt.datetime, exact: bool = False) -> Peri
 # ------------------------------------------------------------------------------------------------ the turn
 
 
-def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = True) -> Turned:
+def turn(
+    session: Session, at: dt.datetime, launch: bool = True, pages: bool = True, until: str | None = None
+) -> Turned:
     """Turn the loop once, at `at`.
 
     Parameters
@@ -146,6 +149,9 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
         False: decide, and do not retrain (a dry run).
     pages : bool
         Whether to run the notebook that shows the decision.
+    until : str, optional
+        One of `STEPS`, after which to stop; the next call goes on from there. A retraining that was begun before is
+        ended in any case.
 
     Raises
     ------
@@ -159,10 +165,9 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
     decisions = decided(session.ledger, session.name)
     row = decisions.get(at)
     if row is not None:
-        if launch and at == max(decisions):  # the turn may have been killed before these
-            recalibrate(session, row)
-            update_counts(session, at)
-        return _turned(session, at, row, 0, ended, fresh=not ended)
+        # the turn may have been killed, or stopped, before what follows its decision
+        is_shown = finish(session, row, pages) if launch and at == max(decisions) and until is None else False
+        return _turned(session, at, row, 0, ended, fresh=not ended and not is_shown)
     if session.ledger.champion(session.name) is None:
         raise UsageError(
             "no model is in production", session.name, f"Put one there: mlloop run --problem {session.plan.problem}"
@@ -173,24 +178,50 @@ def turn(session: Session, at: dt.datetime, launch: bool = True, pages: bool = T
         storage.write_json(session.folder("turns") / period.name / "ingestion.json", storage.plain(came))
     with session.step("answers"):
         counts = arrivals.answer(session.settings, session.ledger, session.lake, session.statement, period)
+    if until == "collect":
+        return _stopped(session, at, until, counts["answered"], ended)
     with session.step("monitoring"):
         monitored(session, period, pages)
+    if until == "monitor":
+        return _stopped(session, at, until, counts["answered"], ended)
     with session.step("standing"):
         ended += stood_in(session, period)
     with session.step("canary"):
         ended += judged(session, period)
+    if until == "canary":
+        return _stopped(session, at, until, counts["answered"], ended)
     with session.step("decision"):
         row = decide(session, period)
-    if row.verdict == "yes" and launch:
+    if row.verdict == "yes" and launch and until != "decide":
         ended += retrain(session, row)
+    if until is None:
+        finish(session, row, pages, launch)
+    return _turned(session, at, row, counts["answered"], ended, fresh=False)
+
+
+def finish(session: Session, row: Row, pages: bool, launch: bool = True) -> bool:
+    """Do what follows a decision besides a retraining: bring counts and calibration up to date; whether its page was made."""
+    at = dt.datetime.fromisoformat(row.details["as_of"])
     if launch:
         with session.step("counts"):
             recalibrate(session, row)
             update_counts(session, at)
     if pages:
         with session.step("page"):
-            show(session, period)
-    return _turned(session, at, row, counts["answered"], ended, fresh=False)
+            return show(session, Period(dt.datetime.fromisoformat(row.details["from"]), at)) is not None
+    return False
+
+
+def _stopped(session: Session, at: dt.datetime, step: str, answered: int, ended: list[dict[str, Any]]) -> Turned:
+    """A turn that stops after a step before its decision."""
+    champion, canary = session.ledger.champion(session.name), session.ledger.canary(session.name)
+    newest = history(session, at)[-1:] if step != "collect" else []
+    health, said = (str(newest[0]["health"]), str(newest[0]["said"])) if newest else ("", "")
+    alert = health in ("worse", "feed broken") or any(one["what"] == "fallback" for one in ended)
+    return Turned(
+        session.name, at.isoformat(), step, "", said, "", health, alert, champion.model if champion else None,
+        canary.model if canary else None, answered, ended, False, dict(session.seconds),
+    )  # fmt: skip
 
 
 def _turned(
@@ -580,9 +611,9 @@ def show(session: Session, period: Period) -> Path | None:
     """Run the notebook that shows the decision, from what the decision was made on."""
     given = session.folder("turns") / period.name / "decision.json"
     source = session.settings.notebooks / "26_retraining.ipynb"
-    if not (given.exists() and source.exists()):
-        return None
     path = session.folder("turns") / period.name / "retraining.json"
+    if not (given.exists() and source.exists()) or path.exists():
+        return None
     listed = storage.read_json(given)["history"]
     run_notebook(session, "26_retraining", path, {"upstream": {"decision": str(given), "history": listed}})
     return path

@@ -12,7 +12,7 @@ import hmac
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -105,20 +106,36 @@ class Figures:
         self.registry = CollectorRegistry()
         made: Any = dict(registry=self.registry)
         self.requests = Counter("mlloop_requests", "Requests by problem and status.", ["problem", "status"], **made)
-        self.answers = Counter("mlloop_answers", "Rows answered.", ["problem", "role"], **made)
+        self.answers = Counter("mlloop_predictions", "Predictions, a row each.", ["problem", "role"], **made)
         self.errors = Counter("mlloop_canary_errors", "Rows on which the canary failed.", ["problem"], **made)
         self.seconds = Histogram(
-            "mlloop_request_seconds", "From the request's last byte to the answer, log included.", ["problem"],
+            "mlloop_request_duration_seconds", "From the request's last byte to the answer, log included.", ["problem"],
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5), **made,
         )  # fmt: skip
         self.gone = Counter("mlloop_clients_gone", "Callers who hung up before their answer.", ["problem"], **made)
         self.closed = Counter("mlloop_connections_closed", "Connections closed by the service.", ["why"], **made)
-        self.swaps = Counter("mlloop_swaps", "Times another pair took over.", ["problem"], **made)
-        self.info = Gauge("mlloop_model", "1 for the models that answer now.", ["problem", "role", "model"], **made)
-        self.written = Gauge("mlloop_predictions_written", "Predictions in the log.", ["problem"], **made)
-        self.lost = Gauge("mlloop_predictions_lost", "Predictions answered but not logged.", ["problem"], **made)
+        self.swaps = Counter("mlloop_model_swaps", "Times another pair took over.", ["problem"], **made)
+        self.info = Gauge(
+            "mlloop_served_model_info", "1 for the models that answer now.", ["problem", "role", "model"], **made
+        )
         self.sent = Gauge("mlloop_predictions_sent", "Logged predictions that the broker has.", **made)
         self.unsent = Gauge("mlloop_predictions_unsent", "Logged predictions that the broker will not get.", **made)
+
+
+class LogFigures:
+    """What /metrics shows of the prediction logs, which count for themselves."""
+
+    def __init__(self, endpoints: Mapping[str, "Endpoint"]):
+        self.endpoints = endpoints
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """For a registry of prometheus_client."""
+        written = CounterMetricFamily("mlloop_predictions_logged", "Predictions in the log.", labels=["problem"])
+        lost = CounterMetricFamily("mlloop_predictions_lost", "Predictions not logged.", labels=["problem"])
+        for name, endpoint in self.endpoints.items():
+            written.add_metric([name], endpoint.log.written)
+            lost.add_metric([name], endpoint.log.lost)
+        yield from (written, lost)
 
 
 class Endpoint:
@@ -286,6 +303,7 @@ class Service:
         self.endpoints = {
             name: Endpoint(models, name, self.figures, options.sync, self.sink) for name in models.problems
         }
+        self.figures.registry.register(LogFigures(self.endpoints))
         self.head: Head | None = None
         self.fault: str | None = None
         self.tried = 0.0
@@ -533,9 +551,6 @@ class Service:
         return Response(content, 200 if ready else 503, media_type=JSON)
 
     async def _metrics(self) -> Response:
-        for name, endpoint in self.endpoints.items():
-            self.figures.written.labels(name).set(endpoint.log.written)
-            self.figures.lost.labels(name).set(endpoint.log.lost)
         if self.sink is not None:
             self.figures.sent.set(self.sink.sent)
             self.figures.unsent.set(self.sink.unsent)

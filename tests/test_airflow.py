@@ -1,0 +1,122 @@
+"""`mlloop export airflow` in a real Airflow, in an environment of its own: exit codes as states of tasks."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+from environments import environment
+
+from mlloop.core.settings import load
+from mlloop.export import exporters
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+STATEMENT = """\
+name: {name}
+revision: 1
+question: Who repays?
+decision: Whom to lend to.
+task: {{kind: classification, table: loans, target: repaid, positive: 1}}
+sources: {{loans: {{kind: files, path: "loans.csv"}}}}
+tables: {{loans: {{source: loans, columns: {{amount: {{type: number}}, repaid: {{type: integer}}}}}}}}
+rules: [{{name: small, meaning: lend small sums, score: -amount}}]
+success: {{metric: roc_auc, threshold: 0.7}}
+money: {{true_positive: 50, false_positive: -500}}
+"""
+STAGES = """\
+tasks:
+  - {name: collection, source: nbs/a.ipynb}
+  - {name: need_gate, source: nbs/b.ipynb, upstream: [collection]}
+  - {name: training, source: nbs/c.ipynb, upstream: [need_gate]}
+"""
+# stands in for mlloop: says what it was called with, and ends as the table tells for the problem and the step
+STAND_IN = """\
+#!{python}
+import json, sys
+words = sys.argv[1:]
+option = lambda name: words[words.index(name) + 1] if name in words else ""
+problem, step = option("--problem"), option("--until")
+with open({log!r}, "a") as log:
+    log.write(" ".join(words) + "\\n")
+code = {codes!r}.get((problem, words[0], step), 0)
+verdict = "yes" if problem == "worse" else "no"
+turn = {{"at": "2026-01-05T00:00:00", "fresh": problem == "done", "verdict": verdict, "said": "labels show it worse"}}
+print(json.dumps(turn if words[0] == "tick" else []))
+sys.exit(code)
+"""
+CODES = {
+    ("worse", "tick", "monitor"): 4,
+    ("worse", "tick", "decide"): 4,
+    ("typo", "tick", "collect"): 2,
+    ("typo", "run", "need_gate"): 3,
+}
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory):
+    """A project of four problems, exported, and how an Airflow runs one of its DAGs: states of tasks, calls of mlloop."""
+    programs = environment("airflow", "apache-airflow>=3.1,<4")
+    root = tmp_path_factory.mktemp("airflow") / "loans"
+    (root / "problems").mkdir(parents=True)
+    for name in ("fine", "worse", "done", "typo"):
+        (root / "problems" / f"{name}.yaml").write_text(STATEMENT.format(name=name))
+    (root / "settings.ini").touch()
+    (root / "pipeline.yaml").write_text(STAGES)
+    command, log = root / "mlloop", root / "calls"
+    command.write_text(STAND_IN.format(python=sys.executable, log=str(log), codes=CODES))
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    names = ["typo", "worse", "done", "fine"]
+    options = {"command": str(command), "schedule": "0 6 * * 1"}
+    content = exporters.files("airflow", load(root), names, options)
+    exporters.write("airflow", content, root / "dags" / "loans.py")
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
+        "PATH": f"{programs}:{os.environ['PATH']}", "AIRFLOW_HOME": str(root / "home"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"), "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    }  # fmt: skip
+    call = lambda *words: subprocess.run(
+        [str(programs / "airflow"), *words], env=environ, cwd=root, capture_output=True, text=True, timeout=900
+    )
+    migrated = call("db", "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+
+    def test(dag: str) -> tuple[dict[str, str], list[str]]:
+        log.write_text("")
+        done = call("dags", "test", dag)
+        states = call("tasks", "states-for-dag-run", dag, _run_id(done.stdout + done.stderr), "--output", "plain")
+        found = re.findall(r"(\w+\.\w+) +(success|skipped|failed|upstream_failed)", states.stdout)
+        assert found, done.stdout + done.stderr + states.stderr
+        return dict(found), log.read_text().splitlines()
+
+    return test
+
+
+def _run_id(output: str) -> str:
+    return re.findall(r"run_id=(\S+?)[,>\s]", output)[-1]
+
+
+def test_a_turn_is_a_task_a_step_and_problems_do_not_wait_for_each_other(airflow):
+    states, calls = airflow("mlloop_loans_loop")
+    steps = ["collect", "monitor", "canary", "decide"]
+    of = lambda problem: {name.partition(".")[2]: state for name, state in states.items() if name.startswith(problem)}
+    assert of("fine") == {**dict.fromkeys([*steps, "close", "alert"], "success"), "retrain": "skipped"}
+    # an alert is seen, and blocks neither the retraining nor another problem
+    assert of("worse") == {**dict.fromkeys([*steps, "retrain", "close"], "success"), "alert": "failed"}
+    assert set(of("done").values()) == {"skipped"}  # the turn was made before
+    assert of("typo")["collect"] == "failed" and set(of("typo").values()) == {"failed", "upstream_failed"}
+    at = "tick --problem worse --at 2026-01-05T00:00:00"
+    assert [call.removesuffix(" --json") for call in calls if "worse" in call] == [
+        "tick --problem worse --until collect",
+        *(f"{at} --until {step}" for step in ("monitor", "canary", "decide", "retrain")),
+        at,
+    ]
+
+
+def test_a_closed_gate_skips_what_is_behind_it_and_nothing_else(airflow):
+    states, calls = airflow("mlloop_loans_run")
+    assert states["typo.collection"] == "success"
+    assert states["typo.need_gate"] == states["typo.training"] == "skipped"
+    assert {state for name, state in states.items() if not name.startswith("typo")} == {"success"}
+    assert "run --problem fine --until training --json" in calls
