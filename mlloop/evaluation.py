@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ROUNDS', 'CALLS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'plain', 'all_metrics', 'contenders', 'best_simple',
            'slice_figures', 'part_of', 'calibration', 'latency', 'step_above', 'examples', 'questions', 'load_model',
-           'Judge', 'judges_of', 'hold', 'parts_of', 'against_champion', 'periods_of', 'refit_of', 'headline', 'judge',
-           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing', 'confusion', 'by_threshold',
-           'plot_thresholds']
+           'Judge', 'judges_of', 'hold', 'parts_of', 'on_equal_terms', 'against_champion', 'periods_of', 'refit_of',
+           'headline', 'judge', 'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing',
+           'confusion', 'by_threshold', 'plot_thresholds']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import contextlib
@@ -25,7 +25,7 @@ from .comparison.baselines import Prediction
 from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError
 from mlloop.comparison.holdout import (
-    CHAMPION, MODEL, ByHalf, Held, Part, champion_of, held_parts, held_rows, held_users, scores_of, unseen_from,
+    CHAMPION, MODEL, ByHalf, Held, Part, accepted_points, champion_of, held_parts, held_rows, held_users, scores_of, unseen_from,
 )  # fmt: skip
 from .comparison.lookback import halves
 from .core.metrics import Estimate
@@ -320,25 +320,37 @@ def parts_of(
         parts.append(Part(judge.model, known, asked.reset_index(drop=True), blocks.index(judge.since)))
     return parts
 
+# %% ../nbs/21_evaluation.ipynb #fc9de6c5
+def on_equal_terms(judges: Sequence[Judge], until: str | None) -> Sequence[Judge]:
+    """The judges that learnt no less of the newest rows than a champion that learnt until `until` (ISO); else those of the newest block."""
+    if not judges or until is None:
+        return judges
+    as_late = [one for one in judges if one.learnt_until and pd.Timestamp(one.learnt_until) >= pd.Timestamp(until)]
+    return as_late or [one for one in judges if one.since == judges[-1].since]
+
 # %% ../nbs/21_evaluation.ipynb #d018be13
 def against_champion(
     statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0,
     judges: Sequence[Judge] = (), cut: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The gain over the champion on rows neither has learnt: said, digest, since, n, gain, more_worth, champion's metric.
+    """The gain over the champion on rows neither has learnt: said, digest, accepted, since, n, gain, more_worth, champion's metric.
 
-    `over_rule` is the champion's gain over the best rule on these rows.
+    `over_rule` is the champion's gain over the best rule on these rows, `accepted` names what a person has accepted.
 
     Where there is nothing to compare with, `digest` is None; where it cannot be compared, `gain` is None.
     """
+    from mlloop.store.ledger import Ledger
+
     champion, sentence = champion_of(statement.name, digest)
     comparison: dict[str, Any] = {"said": sentence, "digest": champion.digest if champion else None, "gain": None}
+    comparison["accepted"] = accepted_points(Ledger.open(), statement.name)
     if champion is None:
         return comparison
     since = unseen_from(features.get("windows"), champion)
     if since is None:
         learnt = f"until {champion.until[:10]}" if champion.until else "until an unknown moment"
         return comparison | {"said": f"{sentence} It has learnt {learnt}: no holdout row is new to it."}
+    judges = on_equal_terms(judges, champion.until)
     try:
         held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut)
     except (DataError, KeyError, ValueError) as error:

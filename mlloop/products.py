@@ -557,7 +557,10 @@ class Slice(Part):
 
 
 class AgainstChampion(Part):
-    """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared."""
+    """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared.
+
+    `accepted` names the open points of a model that a person promoted.
+    """
 
     summary: str = Field(alias="said")
     digest: str | None
@@ -567,6 +570,7 @@ class AgainstChampion(Part):
     metric: Estimate | None = None
     more_worth: Estimate | None = None
     over_rule: Estimate | None = None
+    accepted: list[str] = Field(default_factory=list)
 
 
 class Latency(Part):

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'missing', 'threshold_met', 'better_than_rule', 'better_than_champion',
            'no_group_left_behind', 'quick_enough', 'is_reproducible', 'released_as_judged', 'owners_word',
-           'stated_by_a_person', 'decide', 'attainable', 'reproduce_in_fresh_process', 'answer', 'is_same', 'headline',
-           'reasons', 'contest_title', 'unlike_the_folds', 'losers']
+           'stated_by_a_person', 'answered', 'decide', 'attainable', 'reproduce_in_fresh_process', 'answer', 'is_same',
+           'headline', 'reasons', 'contest_title', 'unlike_the_folds', 'losers']
 
 # %% ../nbs/22_validation_gate.ipynb #bd2e387c
 import math
+from dataclasses import replace
 from typing import Any
 
 from .core import metric_table, metrics
@@ -295,6 +296,16 @@ def stated_by_a_person(statement: Problem) -> list[Check]:
     change = "state success.threshold, or what a right and a wrong prediction are worth under money; or promote it: mlloop promote"
     return [Check("stated by a person", None, reason, unit="", must_change=change)]
 
+# %% ../nbs/22_validation_gate.ipynb #acbd0b4c
+def answered(checks: list[Check], figures: dict[str, Any]) -> list[Check]:
+    """The questions to a person, passed where a person promoted a model of this problem although they were open."""
+    accepted = (figures.get("champion") or {}).get("accepted") or []
+    reason = "Accepted by the person who promoted an earlier model with this point open: "
+    return [
+        replace(one, passed=True, reason=reason + one.reason, must_change="") if one.name in accepted else one
+        for one in checks
+    ]
+
 # %% ../nbs/22_validation_gate.ipynb #bc755958
 def decide(figures: dict[str, Any], statement: Problem, reproduction: dict[str, Any] | None) -> Conclusion:
     """The verdict of the validation gate.
@@ -320,8 +331,7 @@ def decide(figures: dict[str, Any], statement: Problem, reproduction: dict[str, 
         *released_as_judged(figures, statement),
         quick_enough(figures, statement),
         is_reproducible(reproduction),
-        *owners_word(figures),
-        *stated_by_a_person(statement),
+        *answered([*owners_word(figures), *stated_by_a_person(statement)], figures),
     ]
     return conclude("validation", checks, main="threshold met")
 

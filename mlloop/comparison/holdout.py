@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'CHAMPION', 'CHANCE', 'CONSTANT', 'Held', 'Part', 'scores_of', 'held_rows', 'held_parts', 'simple_rules',
-           'row_slices', 'activity', 'held_users', 'ByHalf', 'Champion', 'champion_of', 'unseen_from']
+           'row_slices', 'activity', 'held_users', 'ByHalf', 'Champion', 'champion_of', 'accepted_points',
+           'unseen_from']
 
 # %% ../../nbs/comparison/holdout.ipynb #96b80f74
 from dataclasses import dataclass
@@ -389,6 +390,14 @@ def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
     until = tracking.connect().get_model_version(problem, str(version)).tags.get("trained_until") or None
     sentence = f"The champion is {entry.model[:12]}, in production since {entry.at:%Y-%m-%d}."
     return Champion(entry.model, candidates.load(path, entry.model), until), sentence
+
+# %% ../../nbs/comparison/holdout.ipynb #5df9f0ea
+def accepted_points(ledger: Any, problem: str) -> list[str]:
+    """Names of the checks that the gate had left open on the model that a person promoted last; [] where nobody did, or none was open."""
+    by_person = [row for row in ledger.rows(problem=problem, kind="promotion") if row.actor != "policy"]
+    model = str(by_person[-1].model) if by_person else None
+    gate = ledger.last(problem=problem, kind="gate", subject="validation", model=model) if model else None
+    return [str(check["name"]) for check in (gate.evidence if gate else []) if check["passed"] is None]
 
 # %% ../../nbs/comparison/holdout.ipynb #9d498628
 def unseen_from(windows: dict[str, Any] | None, champion: Champion) -> str | None:
