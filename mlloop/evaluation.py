@@ -25,7 +25,7 @@ from .comparison.baselines import Prediction
 from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError
 from mlloop.comparison.holdout import (
-    CHAMPION, MODEL, ByHalf, Held, Part, accepted_points, champion_of, held_parts, held_rows, held_users, scores_of, unseen_from,
+    CHAMPION, MODEL, ByHalf, Held, Part, accepted_points, is_follow_up, champion_of, held_parts, held_rows, held_users, scores_of, unseen_from,
 )  # fmt: skip
 from .comparison.lookback import halves
 from .core.metrics import Estimate
@@ -335,7 +335,8 @@ def against_champion(
 ) -> dict[str, Any]:  # fmt: skip
     """The gain over the champion on rows neither has learnt: said, digest, accepted, since, n, gain, more_worth, champion's metric.
 
-    `over_rule` is the champion's gain over the best rule on these rows, `accepted` names what a person has accepted.
+    `over_rule` is the champion's gain over the best rule on these rows, `accepted` names what a person has accepted,
+    `follow_up` says whether the champion had few rows to learn from, and the model clearly more.
 
     Where there is nothing to compare with, `digest` is None; where it cannot be compared, `gain` is None.
     """
@@ -360,6 +361,7 @@ def against_champion(
     rule = rows[best_simple(statement, rows)]["name"]
     return comparison | {
         "since": since,
+        "follow_up": is_follow_up(champion),
         "over_rule": plain(held.fold.gain(CHAMPION.name, rule)),
         "n": ours["gain"]["n"],
         **{key: ours[key] for key in ("metric", "gain", "more_worth")},

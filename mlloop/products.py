@@ -489,6 +489,7 @@ class LookbackCandidate(Part):
 
     name: str
     kind: Literal["all", "days", "since", "decay"]
+    recipe: str = ""
     days: float | None = None
     since: str | None = None
     half_life_days: float | None = None
@@ -559,7 +560,7 @@ class Slice(Part):
 class AgainstChampion(Part):
     """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared.
 
-    `accepted` names the open points of a model that a person promoted.
+    `accepted` names the open points of a model that a person promoted; `follow_up`: the champion learnt from few rows.
     """
 
     summary: str = Field(alias="said")
@@ -571,6 +572,7 @@ class AgainstChampion(Part):
     more_worth: Estimate | None = None
     over_rule: Estimate | None = None
     accepted: list[str] = Field(default_factory=list)
+    follow_up: bool = False
 
 
 class Latency(Part):
@@ -824,7 +826,10 @@ class Other(Part):
 
 
 class Realised(Part):
-    """What the labels of a period showed; `value` is None where they show nothing."""
+    """What the labels of a period showed; `value` is None where they show nothing.
+
+    `level_errors`: standard errors by which the outcome was more frequent than a classifier's probabilities say.
+    """
 
     period: Period
     model: str
@@ -840,6 +845,7 @@ class Realised(Part):
     labels_missing: float
     trusted: bool
     why: str
+    level_errors: Number = None
     others: list[Other] = []
 
 

@@ -124,10 +124,12 @@ def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
             name, None, reason, 0.0, 0.0, 0.0, 0.0, label, "nothing: the champion predicts already as this model would"
         )
     earns = _earns_more(champion, statement)
-    passed = gain["low"] > 0 or bool(earns)
+    is_follow_up = bool(champion.get("follow_up")) and gain["high"] >= 0
+    passed = gain["low"] > 0 or bool(earns) or is_follow_up
+    rows = " It learnt from clearly more rows than the champion, whose past was cut short: it may not be worse, and the canary asks for the gain."
     reason = (
         f"{champion['said']} On the {champion['n']:,} rows that neither has learnt the gain is {number(gain['value'])} "
-        f"[{number(gain['low'])}, {number(gain['high'])}].{'' if gain['low'] > 0 else earns}"
+        f"[{number(gain['low'])}, {number(gain['high'])}].{'' if gain['low'] > 0 else earns or rows * is_follow_up}"
     )
     change = (
         f"needs a gain over the champion that is not due to chance: {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}] "

@@ -215,10 +215,10 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def enthrone(model, folder, until):
+def enthrone(model, folder, until, **tags):
     """Save, register and promote a model that has learnt until then; returns its digest."""
     kept = candidates.save(model, folder / f"champion-{until}")
-    tracking.register_model("loan", kept["path"], kept["form"], tags={"trained_until": until or ""})
+    tracking.register_model("loan", kept["path"], kept["form"], tags={"trained_until": until or "", **tags})
     ledger = Ledger.open()
     ledger.append(Entry("gate", "loan", "validation", "yes", digests={"model": kept["digest"]}, model=kept["digest"]))
     ledger.append(Entry("promotion", "loan", model=kept["digest"], expect=None))
@@ -237,6 +237,7 @@ def test_without_a_champion_that_is_said(project, parts, model):
         "said": "There is no champion: this would be the first model in production.",
         "digest": None,
         "gain": None,
+        "accepted": [],
     }
 
 
@@ -247,6 +248,12 @@ def test_the_champion_is_compared_on_the_same_rows(project, parts, model):
     y, X = parts[1]["repaid"], parts[1][["age", "branch"]]
     gain = sk.roc_auc_score(y, model.predict_proba(X)[:, 1]) - sk.roc_auc_score(y, champion.predict_proba(X)[:, 1])
     assert found["digest"] == digest and found["n"] == len(y) and found["gain"]["value"] == pytest.approx(gain)
+
+
+def test_a_champion_of_few_rows_is_followed_up(project, parts, model):
+    """The judged model learnt from everything, which is more than the champion's 300 rows."""
+    enthrone(poor(parts), project, "2025-01-20T00:00:00", short_past_rows=300)
+    assert evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)["follow_up"]
 
 
 def test_rows_the_champion_has_learnt_are_left_out(project, parts, model):

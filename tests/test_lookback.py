@@ -49,6 +49,30 @@ def test_where_nothing_changed_everything_is_learnt(kind):
     assert sum(one == ALL for one in chosen) >= 3  # one standard error: now and then chance has its way
 
 
+def of_two_groups(seed=0, n=5200):
+    """Who has an income above the average repays large sums, and the others small ones: no line tells them apart."""
+    one = past(None, seed=seed, n=n)
+    signal = 1.5 * one.rows["amount"] * np.sign(one.rows["income"])
+    y = (np.random.default_rng(seed).random(n) < 1 / (1 + np.exp(-signal))).astype(int)
+    rows = one.rows.assign(repaid=y)
+    return RowsPast(one.statement, rows, one.features, y, one.aside)
+
+
+def test_where_the_recipe_cannot_learn_the_world_another_is_chosen_on_equal_terms():
+    choice = look_back(of_two_groups(), LINEAR, WINDOWS)
+    figures = {one.lookback.name: one.figure.value for one in choice.tried}
+    assert choice.chosen.recipe == "lightgbm" and figures["all, by lightgbm"] > figures["all"] + 0.1
+    assert training.recipe_of(LINEAR, choice.chosen)["name"] == "lightgbm"
+    assert look_back(past(None), LINEAR, WINDOWS).chosen.recipe == ""
+
+
+def test_a_statement_that_names_its_candidates_keeps_its_recipe():
+    one = of_two_groups(n=2600)
+    budget = one.statement.budget.model_copy(update={"candidates": ["linear"]})
+    object.__setattr__(one, "statement", one.statement.model_copy(update={"budget": budget}))
+    assert {each.lookback.recipe for each in look_back(one, LINEAR, WINDOWS).tried} == {""}
+
+
 def test_a_block_is_predicted_by_what_was_labelled_before_it():
     one = past("2025-06-09")
     blocks, after = blocks_of(one.statement, WINDOWS, one.time, pd.Timestamp("2025-06-09"))
@@ -59,8 +83,8 @@ def test_a_block_is_predicted_by_what_was_labelled_before_it():
 
 
 def test_too_little_of_the_new_world_is_no_new_world_yet():
-    one = past("2025-06-30")
-    blocks, after = blocks_of(one.statement, WINDOWS, one.time, pd.Timestamp("2025-06-30"))
+    one = past("2025-07-02")
+    blocks, after = blocks_of(one.statement, WINDOWS, one.time, pd.Timestamp("2025-07-02"))
     assert after is None and blocks[0].since == pd.Timestamp(WINDOWS["holdout_from"])
 
 

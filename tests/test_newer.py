@@ -108,7 +108,28 @@ def test_where_the_outcome_became_commoner_the_model_is_recalibrated_and_not_ret
     assert retraining.decide(made.loan, history, later).action == "nothing"
 
 
+def test_an_outcome_that_is_far_more_frequent_awaits_no_second_period(tmp_path):
+    made, history = office_of(tmp_path, commoner)
+    first = next(one for one in history if one["realised"])
+    assert len(first["realised"]) == 1 and first["realised"][0]["level_errors"] > 6
+    end = dt.datetime.fromisoformat(first["as_of"])
+    decision = retraining.decide(made.loan, [first], retraining.Facts(end, made.digest, HELD, new_labelled_rows=9999))
+    assert decision.action == "recalibrate" and "count at once" in decision.summary
+    unpriced = made.loan.model_copy(update={"money": type(made.loan.money)()})
+    assert standing.level_is_off(unpriced, [first], made.digest) is None, "nobody acts by a price"
+
+
 def test_a_fall_of_the_metric_is_retrained_and_not_recalibrated(tmp_path):
     made, history = office_of(tmp_path, reversed_causes)
     facts = retraining.Facts(HELD + PERIODS * EVERY, made.digest, HELD, new_labelled_rows=9999)
     assert retraining.decide(made.loan, history, facts).action == "retrain"
+
+
+def test_a_refusal_does_not_outlast_labels_that_show_a_better_model(tmp_path):
+    """It was refused with all of 20,000 rows at hand; half as many again would take a year."""
+    made, history = office_of(tmp_path, reversed_causes)
+    attempt = {"at": "2025-02-01", "rows": 20_000, "n": 300, "gap": None, "se": None, "new": 9999}
+    facts = retraining.Facts(HELD + PERIODS * EVERY, made.digest, HELD, new_labelled_rows=9999, attempt=attempt)
+    assert retraining.decide(made.loan, history, facts).action == "retrain"
+    fewer = dataclasses.replace(facts, attempt={**attempt, "new": made.loan.retrain.min_labelled_rows - 1})
+    assert retraining.decide(made.loan, history, fewer).action == "not yet"

@@ -86,6 +86,15 @@ def test_a_verdict_follows_from_its_figures(changed, verdict, deciding):
     assert (verdict == "yes") == (not found["must_change"]) and len(found["evidence"]) == 6
 
 
+def test_a_question_that_a_person_answered_by_promoting_is_not_asked_of_a_challenger():
+    asked = [{"column": "age", "rests": True, "sign": "tells much alone", "without": 0.6, "value": 0.8}]
+    better = champion(around(0.02, 0.01))
+    first = decide(figures(asked=asked, champion=better), STATEMENT, ASKED)
+    later = decide(figures(asked=asked, champion={**better, "accepted": ["age is known before"]}), STATEMENT, ASKED)
+    assert (first["verdict"], first["deciding"]) == ("maybe", "age is known before") and later["verdict"] == "yes"
+    assert any(reason.startswith("Accepted by the person") for reason in later["reasons"])
+
+
 NAN = around(float("nan"), 0.0)
 
 

@@ -475,8 +475,6 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
     trained = judged_product(session, champion.model if champion else None, "training")
     evaluated = judged_product(session, champion.model if champion else None, "evaluation")
     learnt = (trained.get("trained") or {}).get("until")
-    recommends = isinstance(session.statement.task, Recommendation)
-    lookbacks = [] if recommends else (trained.get("lookback") or {}).get("candidates") or []
     earlier = sorted(dt.datetime.fromisoformat(row.details["as_of"]) for row in begun(session.ledger, session.name))
     ended = session.ledger.rows(problem=session.name, kind="retrain", subject="ended")
     refused = [
@@ -497,7 +495,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         canary_until=canary.details.get("deadline", "") if canary else "",
         begun=tuple(one for one in earlier if one < at),
         new_labelled_rows=arrivals.labelled_rows(session.lake, session.statement, utc(learnt) if learnt else None, at),
-        learnt_rows=next((one["rows"] for one in lookbacks if one["chosen"] and one["kind"] != "all"), None),
+        learnt_rows=short_past(session, champion.model if champion else None),
         recalibrated=recalibrated(session, str(champion.model)) if champion else None,
         fallen=stands_in if stands_in in ("rule", "challenger") else None,
         attempt=last_attempt(session, ended, at),
@@ -525,6 +523,14 @@ def judged_product(session: Session, model: str | None, stage: str) -> dict[str,
     digest = gate.digests.get(f"stage {stage}") if gate else None
     path = session.settings.state / "objects" / f"{digest}.json"
     return products.load_kept(path) if digest and path.exists() else {}
+
+
+def short_past(session: Session, model: str | None) -> int | None:
+    """How many rows a classifier or regression learnt from where its past was cut short or fades, else None."""
+    if isinstance(session.statement.task, Recommendation):
+        return None
+    lookbacks = (judged_product(session, model, "training").get("lookback") or {}).get("candidates") or []
+    return next((one["rows"] for one in lookbacks if one["chosen"] and one["kind"] != "all"), None)
 
 
 def decide(session: Session, period: Period) -> Row:
@@ -743,6 +749,8 @@ def attempted(session: Session, model: str | None, row: Row) -> dict[str, Any]:
     gate, since = gate_of(session, model), row.details.get("worse_since")
     late = 0 if isinstance(session.statement.task, problems.Recommendation) else session.statement.time.label_delay_days
     rows = arrivals.labelled_rows(session.lake, session.statement, utc(since) if since else None, at)
+    learnt = short_past(session, model)
+    rows = min(rows, learnt) if learnt is not None else rows
     found: dict[str, Any] = {
         "until": (at - dt.timedelta(days=late)).isoformat(),
         "rows": rows,

@@ -655,7 +655,7 @@ def newer_scores(
     return baselines.predict_scores(lookback.fitted(model, {"X": known[used], "y": y}), X[used])
 
 # %% ../../nbs/monitors/evidence.ipynb #276d6dbb
-RECALIBRATION_PERIODS = 2
+RECALIBRATION_PERIODS = (1, 2)  # the newest; two where one has too few rows
 
 
 def log_odds_shift(score: np.ndarray, y: np.ndarray) -> float:
@@ -670,8 +670,9 @@ def shift_known(lake: Lake, statement: Problem, release: Any, at: dt.datetime) -
     """The shift of a classifier's log odds by the newest rows whose labels had come at `at`; None where that means nothing."""
     if statement.task.kind != "classification" or release.form == "rule":
         return None
-    rows = newest_rows(lake, statement, release, at, RECALIBRATION_PERIODS)
-    if rows is None or len(rows) < lookback.FEWEST or any(field_.name not in rows for field_ in release.fields):
+    newest = (newest_rows(lake, statement, release, at, periods) for periods in RECALIBRATION_PERIODS)
+    rows = next((each for each in newest if each is not None and len(each) >= lookback.FEWEST), None)
+    if rows is None or any(field_.name not in rows for field_ in release.fields):
         return None
     y = baselines.target_values(rows[statement.task.target], statement.task)
     before = np.asarray(release.scores(releases.rows_of(rows, release.fields)), dtype=float)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SURE', 'SURE_IN_MONEY', 'PERIODS_IN_MONEY', 'RECALIBRATED', 'AMOUNT', 'GROUPS', 'GROWTH', 'StandIn', 'judged_periods',
-           'pooled', 'stand_in', 'newer_is_better', 'best_after_no', 'has_met_target', 'rows_for_another_try']
+           'pooled', 'stand_in', 'newer_is_better', 'level_is_off', 'best_after_no', 'has_met_target',
+           'rows_for_another_try']
 
 # %% ../../nbs/monitors/standing.ipynb #efa65c7b
 from collections.abc import Callable, Mapping, Sequence
@@ -213,6 +214,16 @@ def _told_in_money(statement: Problem, periods, n: int, gain: float, se: float, 
     )
     evidence = _evidence(f"gain of {name} a row", gain, se, len(periods), 0.0, SURE_IN_MONEY, currency)
     return StandIn(name, name, "newer", gain, gain / se, len(periods), n, until, said, evidence, in_money=True)
+
+# %% ../../nbs/monitors/standing.ipynb #b549bf17
+def level_is_off(
+    statement: Problem, history: Sequence[Mapping[str, Any]], champion: str | None, since: str = ""
+) -> float | None:
+    """Standard errors by which the outcome of the newest labelled period was more frequent than predicted, where that is far too much; else None."""
+    periods = judged_periods(statement, history, champion, since)
+    can_shift = bool(periods) and any(one["name"] == RECALIBRATED for one in periods[-1].get("others") or [])
+    errors = periods[-1].get("level_errors") if can_shift and statement.money.is_priced(statement.task.kind) else None
+    return errors if errors is not None and abs(errors) >= statement.retrain.severe_standard_errors else None
 
 # %% ../../nbs/monitors/standing.ipynb #cef61d6c
 AMOUNT = (
