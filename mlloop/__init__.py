@@ -2,6 +2,7 @@
 
 Modules:
 
+- `mlloop.core.charts`: A matplotlib figure as SVG whose text is text: one drawing for wide pages, one for narrow ones, and the numbers drawn.
 - `mlloop.core.errors`: Every error a user can meet, each with what happened, where, and the next step.
 - `mlloop.core.expressions`: SQL that a statement states about a row: it sees that row's columns, and always says the same of the same row.
 - `mlloop.core.extensions`: What a project adds of its own: business rules and checks, and how its modules are found.
@@ -22,6 +23,7 @@ Modules:
 - `mlloop.kernels.zygote`: A process that has the libraries imported and forks Jupyter kernels from itself on request.
 - `mlloop.lab.magics`: `%load_ext mlloop`: a stage's true inputs in a notebook, the command line without leaving it, and rich displays.
 - `mlloop.lab.saving`: Saving from JupyterLab: a stage notebook goes to disk without what its kernel left in it, so git sees only your change.
+- `mlloop.loop.alerts`: Alerts that reach people: mail, Slack, PagerDuty, a webhook, by the addresses under [alerts] in settings.ini.
 - `mlloop.loop.arrivals`: What came in a period: rows brought into the lake, asked of the models in production, and labels as far as they have come.
 - `mlloop.loop.backtest`: Chooses the retraining policy of a problem by turning its history under several, each in a copy of the project.
 - `mlloop.loop.counterfactual`: What other policies would have come to on the same rows: the first model for ever, and fixed schedules without gate or trial.
@@ -29,6 +31,7 @@ Modules:
 - `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
 - `mlloop.models.onnx_export`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
 - `mlloop.monitors.periods`: The grid of periods, and since when a champion answers: one rule for the turn, for monitoring and for pages.
+- `mlloop.pages.figures`: A chart of a notebook inside a page: SVG that cannot run, fetch or break out, in the colours of the page.
 - `mlloop.pages.notebook_html`: Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 - `mlloop.pages.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
 - `mlloop.pages.versions_view`: The models of a problem that were trained, released and replaced, and what sets any two of them apart.

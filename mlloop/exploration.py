@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_BEHIND', 'RowsJudge', 'UsersJudge', 'features_until', 'Trial', 'Budget', 'search', 'best_of', 'Contestant',
            'Explored', 'best_threshold', 'compared', 'choose', 'standard_error', 'side_by_side', 'explore', 'judge_of',
-           'shown', 'unlike', 'headline', 'table', 'summary', 'trials_of']
+           'shown', 'unlike', 'headline', 'table', 'summary', 'trials_of', 'plot_trials', 'plot_folds_of']
 
 # %% ../nbs/18_exploration.ipynb #39ed4037
 import os
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .comparison import baselines
-from .core import metrics
+from .core import charts, metrics
 from .models import candidates
 from .comparison.baselines import Prediction
 from .models.candidates import Candidate
@@ -575,3 +575,55 @@ def trials_of(explored: Explored) -> list[dict[str, Any]]:
         for c in explored.contestants
         for t in c.trials
     ]
+
+# %% ../nbs/18_exploration.ipynb #fbea2ab6
+def plot_trials(explored: Explored, ax, label: str):
+    """Draw the mean of every trial, one row a candidate; crosses were pruned."""
+    from mlloop.visualization import BLUE, GREY, escape_label, label_axes
+
+    tried = [c for c in explored.contestants if c.trials][::-1]
+    rows = []
+    for place, contestant in enumerate(tried):
+        for is_pruned, sign, colour in ((False, "o", BLUE), (True, "x", GREY)):
+            trials = [trial for trial in contestant.trials if trial.is_pruned is is_pruned]
+            values = [float(np.mean(trial.values)) for trial in trials]
+            (points,) = ax.plot(values, [place] * len(values), sign, color=colour, ms=5, alpha=0.8)
+            told = [
+                ", ".join(f"{k}={_brief(v)}" for k, v in trial.params.items()) or "its defaults" for trial in trials
+            ]
+            charts.name_marks(points, [f"{in_words(value)}: {text}" for value, text in zip(values, told, strict=True)])
+            rows += [
+                (contestant.name, value, "yes" if is_pruned else "", text)
+                for value, text in zip(values, told, strict=True)
+            ]
+    charts.keep_numbers(ax, pd.DataFrame(rows, columns=["candidate", label, "pruned", "parameters"]))
+    ax.set_yticks(range(len(tried)), [escape_label(c.name) for c in tried])
+    ax.set_ylim(-0.6, len(tried) - 0.4)
+    pruned = sum(row[2] == "yes" for row in rows)
+    title = f"{len(rows)} trials of {len(tried)} candidates, {pruned} pruned"
+    return label_axes(ax, title, "dots: tried on all folds; crosses: pruned on fewer folds", label)
+
+# %% ../nbs/18_exploration.ipynb #e14d4155
+def plot_folds_of(explored: Explored, ax, label: str, caption: str = "", top: int = 4):
+    """Draw the figure of the selected candidate, the next ones and the best rule in each fold."""
+    from mlloop.visualization import PALETTE, escape_label, label_axes
+
+    models = [c for c in explored.contestants if c.kind == "model"]
+    others = [c for c in models if c.name != explored.chosen][: top - 2]
+    shown_ = [explored[explored.chosen], *others, *[c for c in explored.contestants if c.kind == "rule"][:1]]
+    numbers = {"fold": range(1, len(shown_[0].folds) + 1)} | {c.name: c.folds for c in shown_}
+    charts.keep_numbers(ax, pd.DataFrame(numbers))
+    for contestant, colour in zip(shown_, PALETTE, strict=False):
+        at = range(1, len(contestant.folds) + 1)
+        style = "--" if contestant.kind == "rule" else "-"
+        (points,) = ax.plot(
+            at, contestant.folds, f"o{style}", color=colour, ms=4, lw=1.4, label=escape_label(contestant.name)
+        )
+        charts.name_marks(
+            points, [f"{contestant.name}, fold {i}: {in_words(v)}" for i, v in zip(at, contestant.folds, strict=True)]
+        )
+    ax.set_xticks(list(numbers["fold"]))
+    ax.legend(fontsize=7.5, frameon=False)
+    values = shown_[0].folds
+    title = f"{shown_[0].name}: from {in_words(min(values))} to {in_words(max(values))} over the folds"
+    return label_axes(ax, title, caption, "fold", label)

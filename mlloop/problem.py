@@ -6,7 +6,7 @@
 __all__ = ['Name', 'Share', 'Positive', 'NEEDED_KEYS', 'TOPIC_KEYS', 'CLEANING_RULES', 'Mistake', 'HEAD', 'Record', 'Source',
            'Column', 'Cleaning', 'Table', 'did_you_mean', 'Join', 'Tabular', 'Interactions', 'Items', 'Recommendation',
            'Time', 'utc', 'Rule', 'Success', 'Money', 'Need', 'Budget', 'Retrain', 'Canary', 'Problem', 'load', 'find',
-           'column_label', 'summary', 'revision_file', 'next_revision']
+           'column_label', 'value_label', 'group_label', 'summary', 'revision_file', 'next_revision']
 
 # %% ../nbs/10_problem.ipynb #ca2795cf
 import datetime as dt
@@ -122,7 +122,7 @@ class Column(Record):
     `known` says when its value is there: 'before' the prediction (the owner's word), 'after' it (kept away from the
     model), or 'unsure' (a model that rests on it waits for the owner's word); without it the column counts as known
     before, as long as nothing in the data speaks against it. `made_of` names the columns whose texts, joined by a
-    blank, are read as this one. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row.
+    blank, are read as this one. `labels` says what a value means (1: yes, 2: no), for pages and charts. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row.
     """
 
     type: Literal["integer", "number", "text", "category", "time", "date", "boolean"]
@@ -133,6 +133,7 @@ class Column(Record):
     max: float | dt.datetime | None = None
     missing: list[str] = []
     values: list[str] | None = None
+    labels: dict[str, str] = {}
     pattern: str | None = None
     format: str | list[str] | None = None
     decimal: Literal[".", ","] = "."
@@ -153,6 +154,13 @@ class Column(Record):
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value could pass")
         if self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both {self.decimal!r}: no number could be read")
+        if unknown := [key for key in self.labels if self.values is not None and key not in self.values]:
+            raise ValueError(
+                f"labels name {unknown[0]!r}, which is not among its values"
+                + did_you_mean(unknown[0], self.values or [])
+            )
+        if self.labels and self.type in ("time", "date"):
+            raise ValueError(f"labels say what a value means; a {self.type} needs none")
         if self.row_seconds and self.type != "time":
             raise ValueError(f"row_seconds makes a moment of a row's place: the type is time, not {self.type}")
         return self
@@ -717,6 +725,34 @@ def column_label(problem: Problem, column: str, longest: int = 34) -> str:
     meaning = next((m for m in declared if m), "")
     alike = meaning.lower() == column.lower().replace("_", " ")
     return column if not meaning or alike or len(meaning) > longest else f"{column} ({meaning})"
+
+# %% ../nbs/10_problem.ipynb #aac40116
+def value_label(problem: Problem, column: str, value: object) -> str:
+    """A value as the statement's `labels` call it; the value itself where they do not."""
+    text = str(value)
+    for table in problem.tables.values():
+        labels = table.columns[column].labels if column in table.columns else {}
+        label = labels.get(text) or next(
+            (labels[key] for key in labels if _as_number(key) == _as_number(text) is not None), ""
+        )
+        if label:
+            return label
+    return text
+
+
+def group_label(problem: Problem, column: str, value: object) -> str:
+    """A group of rows in words: 'cognitive difficulty: yes', or 'DREM (cognitive difficulty): 1' without labels."""
+    label = value_label(problem, column, value)
+    declared = [table.columns[column].meaning for table in problem.tables.values() if column in table.columns]
+    meaning = next((m for m in declared if m), "")
+    return f"{meaning}: {label}" if meaning and label != str(value) else f"{column_label(problem, column)}: {value}"
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 # %% ../nbs/10_problem.ipynb #e4c11a2e
 def summary(problem: Problem):

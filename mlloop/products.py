@@ -272,6 +272,15 @@ class Transformation(Product):
     row_cleaning: list[dict[str, JsonValue]] = []
 
 
+class RangeQuestion(Part):
+    """Values of a column that deserve a question to whoever delivers it: how many rows, what about them; no row is shown."""
+
+    column: str
+    rows: int
+    share: float
+    question: str
+
+
 class Facts(Part):
     """What analysis found, each fact as the function of its name gives it; None where the task has no such fact."""
 
@@ -299,6 +308,7 @@ class Facts(Part):
     newcomers: dict[str, JsonValue] | None = None
     sessions: dict[str, JsonValue] | None = None
     hours: dict[str, int] | None = None
+    questions: list[RangeQuestion] = []
 
 
 class Analysis(Product):
@@ -626,6 +636,73 @@ class Refit(Part):
     slices: list[dict[str, JsonValue]] | None = None
 
 
+class Importance(Interval):
+    """What the metric loses when a column is shuffled; `shap`: mean size of its Shapley value, where the model is of trees."""
+
+    feature: str
+    shap: Number = None
+
+
+class DependencePoint(Part):
+    """The mean prediction with a column set to a value."""
+
+    at: float | str
+    predicted: float
+
+
+class Dependence(Part):
+    """How a column moves the prediction."""
+
+    feature: str
+    is_number: bool
+    points: list[DependencePoint]
+
+
+class CurvePoint(Part):
+    """What a threshold gives; `precision` is None where nothing is predicted positive."""
+
+    threshold: Number
+    recall: float
+    false_positive_rate: float
+    precision: Number
+
+
+class Curves(Part):
+    """The ROC and the precision-recall curve, and the served threshold."""
+
+    points: list[CurvePoint]
+    served: CurvePoint | None
+    positive_share: float
+    roc_auc: float
+    average_precision: float
+
+
+class ResidualGroup(Interval):
+    """The residuals of a tenth of the rows by prediction: mean, and the range of eight of ten."""
+
+    predicted: float
+    n: int
+
+
+class ListFigure(Part):
+    """How wide recommended lists look."""
+
+    name: str
+    value: Number
+    unit: str
+
+
+class Inspection(Part):
+    """What a model rests on and where it errs, on rows that it has not learnt; what does not fit the task is empty."""
+
+    rows: int
+    importance: list[Importance] = []
+    dependence: list[Dependence] = []
+    curves: Curves | None = None
+    residuals: list[ResidualGroup] = []
+    lists: list[ListFigure] = []
+
+
 class Evaluation(Product):
     """Of `evaluation`: everything that the holdout showed. `best_rule` is the place of the best rule in `contenders`."""
 
@@ -647,6 +724,7 @@ class Evaluation(Product):
     periods: list[JudgedPeriod] | None = None
     refit: Refit | None = None
     unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
+    inspection: Inspection | None = None
 
 
 class Reproduction(Part):
@@ -777,13 +855,32 @@ class NotCompared(Part):
     why: str
 
 
+class DistributionBin(Part):
+    """The share of the rows of the reference and of the period in a bin."""
+
+    label: str
+    reference: float
+    period: float
+
+
+class Distribution(Part):
+    """A column of the reference and of the period in the same bins; `unseen`: the share of values that are new."""
+
+    name: str
+    bins: list[DistributionBin]
+    missing_reference: float
+    missing_period: float
+    unseen: Number = None
+
+
 class Drift(Part):
-    """How the period's input differs from the reference."""
+    """How the period's input differs from the reference; `distributions` of the columns furthest past their threshold."""
 
     columns: list[DriftedColumn]
     rows: int
     left_out: list[NotCompared]
     summary: str = Field(alias="said")
+    distributions: list[Distribution] = []
 
 
 # how the estimates of a period without labels are called, the most trusted first

@@ -1094,8 +1094,11 @@ class Project:
                 project = Project(copy.root, self.command)
                 with project.session(problem, watch=watch) as held:
                     return turn.turn(held, turn.chosen(held, now, bool(at)), launch=False, pages=False, until=until)
+        from mlloop.loop import alerts
+
         with self.session(problem, watch=watch) as held:
             turned = turn.turn(held, turn.chosen(held, now, bool(at)), until=until)
+            turned = alerts.told(self.settings, held.ledger, turned)
         self._publish()
         return turned
 
@@ -1197,7 +1200,10 @@ class Project:
         plan = self.plan(problem)
         from mlloop.loop import history
 
-        return history.loop(self.settings, plan, end, begin, every, on_turn, watch, always, pages)
+        replayed = history.loop(self.settings, plan, end, begin, every, on_turn, watch, always, pages)
+        if replayed.page and replayed.turned:
+            self.report()  # the other pages link to the one of the loop, and show what it decided
+        return replayed
 
     def policies(self, problem: str | None = None) -> "list[Policy]":
         """The retraining policies that `backtest` compares."""

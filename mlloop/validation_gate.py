@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from .core import metric_table, metrics
-from .problem import Problem
+from .problem import Problem, value_label
 from .products import Exploration
 from .core.verdict import Check, Conclusion, conclude, known_before
 from .core.formatting import number, percent
@@ -170,8 +170,9 @@ def no_group_left_behind(figures: dict[str, Any], statement: Problem) -> list[Ch
             if small
             else "."
         )
-        reason = f"The worst group of {name}, '{worst['group']}' (n = {worst['n']:,}), {standing}{not_judged}"
-        change = f"{name} '{worst['group']}' is {number(worst['gap'])} worse than the overall {better.label}; the allowed gap is {number(success.max_slice_gap)}"
+        called = value_label(statement, name, worst["group"])
+        reason = f"The worst group of {name}, '{called}' (n = {worst['n']:,}), {standing}{not_judged}"
+        change = f"{name} '{called}' is {number(worst['gap'])} worse than the overall {better.label}; the allowed gap is {number(success.max_slice_gap)}"
         checks.append(
             Check(
                 f"no group of {name} left behind",

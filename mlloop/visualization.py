@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', 'PALETTE', 'GREY', 'LIGHT', 'HEALTH', 'panels',
-           'escape_label', 'label_axes', 'plot_intervals', 'draw_threshold', 'plot_money', 'shade_windows',
+           'escape_label', 'label_axes', 'name_bars', 'plot_intervals', 'draw_threshold', 'plot_money', 'shade_windows',
            'day_number', 'plot_time_series', 'plot_folds', 'plot_distribution', 'plot_missing', 'plot_association',
            'plot_heatmap', 'plot_rate', 'plot_concentration', 'plot_counts', 'plot_calibration', 'plot_performance',
-           'plot_drift', 'health', 'counts_table', 'missing_table', 'example_text', 'changes_table']
+           'plot_drift', 'health', 'counts_table', 'missing_table', 'questions_table', 'example_text', 'changes_table']
 
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
-from .core.formatting import number, percent
+from .core import charts
+from .core.formatting import interval, number, percent
+import itertools
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib.dates as mdates
@@ -22,6 +24,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
@@ -42,6 +45,7 @@ GREY, LIGHT = "#6B6B6B", "#D9D9D9"
 
 def panels(count: int = 1, columns: int = 2, width: float = 8.0, height: float = 3.0) -> tuple[Figure, list[Axes]]:
     """A figure of `count` axes in rows of `columns`; `width` of the figure and `height` of a row in inches."""
+    charts.show_as_svg()
     columns = min(columns, count)
     rows = -(-count // columns)
     fig, grid = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, layout="constrained")
@@ -81,8 +85,15 @@ def label_axes(ax: Axes, title: str, caption: str = "", xlabel: str = "", ylabel
             va="top",
             fontsize=7.5,
             color=GREY,
+            gid=charts.CAPTION,
         )
     return ax
+
+# %% ../nbs/15_visualization.ipynb #170e419a
+def name_bars(bars: BarContainer, names: Iterable[object], values: Iterable[object]) -> None:
+    """Say of each bar what it stands for."""
+    for bar, name, value in zip(bars, names, values, strict=True):
+        charts.name_marks(bar, [f"{name}: {value}"])
 
 # %% ../nbs/15_visualization.ipynb #a6eca7cd
 def plot_intervals(
@@ -109,7 +120,9 @@ def plot_intervals(
     for i, row in enumerate(shown.to_dict("records")):
         colour = PALETTE[groups.index(row["group"]) % len(PALETTE)] if "group" in data else BLUE
         ax.plot([row["low"], row["high"]], [i, i], color=colour, lw=2.5, solid_capstyle="round")
-        ax.plot(row["value"], i, "o", color=colour, ms=6)
+        (point,) = ax.plot(row["value"], i, "o", color=colour, ms=6)
+        charts.name_marks(point, [f"{row['name']}: {number(row['value'])} ({interval(row['low'], row['high'])})"])
+    charts.keep_numbers(ax, shown[::-1])
     ax.set_yticks(range(len(shown)), [escape_label(name) for name in shown["name"]])
     ax.set_ylim(-0.6, len(shown) - 0.4)
     for name, value in (thresholds or {}).items():
@@ -167,7 +180,9 @@ def plot_money(
     if not shown["value"].any():
         return _draw_no_money(ax, caption)
     colours = [BLUE if i == len(shown) - 1 else LIGHT for i in range(len(shown))]
-    ax.barh(range(len(shown)), shown["value"], color=colours, height=0.6)
+    bars = ax.barh(range(len(shown)), shown["value"], color=colours, height=0.6)
+    name_bars(bars, shown["name"], [f"{number(value)} {currency}" for value in shown["value"]])
+    charts.keep_numbers(ax, shown[::-1].rename(columns={"value": f"value ({currency})"}))
     if {"low", "high"} <= set(shown):
         ax.hlines(range(len(shown)), shown["low"], shown["high"], color=BLACK, lw=1.2)
     _write_amounts(ax, shown["value"])
@@ -224,6 +239,7 @@ def plot_time_series(
     label : str
         What the value is, with its unit.
     """
+    charts.keep_numbers(ax, data.rename(columns={"value": label}))
     several = data.groupby("series", sort=False) if "series" in data else [("", data)]
     for i, (name, part) in enumerate(several):
         part = part.sort_values("time")
@@ -301,13 +317,20 @@ def plot_distribution(
     if pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known) and known.nunique() > bars:
         finite = known.astype(float)[np.isfinite(known.astype(float))]
         low, middle, high = (float(q) for q in finite.quantile([0.01, 0.5, 0.99]))
-        ax.hist(finite.clip(low, high), bins=30, color=BLUE, alpha=0.85)
+        counted, edges, drawn = ax.hist(finite.clip(low, high), bins=30, color=BLUE, alpha=0.85)
+        spans = [f"{number(float(a))} to {number(float(b))}" for a, b in itertools.pairwise(edges)]
+        name_bars(drawn, spans, [f"{int(n):,} rows" for n in counted])  # type: ignore[arg-type]
+        charts.keep_numbers(
+            ax, pd.DataFrame(zip(spans, np.asarray(counted, dtype=int), strict=True), columns=[label, "rows"])
+        )
         ax.axvline(middle, color=BLACK, lw=1)
         heading = title or f"Half of {label} is below {number(middle)}, 98% between {number(low)} and {number(high)}"
         return label_axes(ax, heading, caption + "; outermost bars hold the 1% beyond", label, "rows")
     counts = known.astype(str).value_counts()
     top = counts.head(bars)[::-1]
-    ax.barh([escape_label(v) for v in top.index], top.to_numpy(), color=BLUE, height=0.7)
+    columns = ax.barh([escape_label(v) for v in top.index], top.to_numpy(), color=BLUE, height=0.7)
+    name_bars(columns, top.index, [f"{n:,} rows" for n in top])
+    charts.keep_numbers(ax, pd.DataFrame(top[::-1].items(), columns=[label, "rows"]))
     rest = len(counts) - len(top)
     heading = title or (
         f"{escape_label(counts.index[0])} is {percent(counts.iloc[0] / len(known))} of {label}"
@@ -331,7 +354,10 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
         ax.text(0.5, 0.5, "nothing is missing", ha="center", va="center", transform=ax.transAxes, color=GREY)
         ax.set(xticks=[], yticks=[])
         return label_axes(ax, title or "No column misses a value", caption)
-    ax.barh([escape_label(c) for c in shown["column"]], shown["share"], color=BLUE, height=0.7)
+    bars = ax.barh([escape_label(c) for c in shown["column"]], shown["share"], color=BLUE, height=0.7)
+    name_bars(bars, shown["column"], map(percent, shown["share"]))
+    listed = shown[::-1].assign(share=shown["share"].map(percent))
+    charts.keep_numbers(ax, listed.rename(columns={"share": "missing", "n": "rows"}))
     ax.set_ylim(-0.6, max(len(shown), 4) - 0.4)
     ax.set_xlim(0, min(1, shown["share"].max() * 1.15))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0 if shown["share"].max() > 0.05 else 1))
@@ -365,7 +391,9 @@ def plot_association(
     shown = data.sort_values("value").tail(top)
     suspect = shown["suspect"].astype(bool) if "suspect" in shown else pd.Series(False, index=shown.index)
     names = [escape_label(c) for c in shown["column"]]
-    ax.barh(names, shown["value"], color=np.where(suspect, RED, BLUE), height=0.7)
+    bars = ax.barh(names, shown["value"], color=np.where(suspect, RED, BLUE), height=0.7)
+    name_bars(bars, shown["column"], map(number, shown["value"]))
+    charts.keep_numbers(ax, shown[::-1].rename(columns={"value": label}))
     if {"low", "high"} <= set(shown):
         ax.hlines(range(len(shown)), shown["low"], shown["high"], color=BLACK, lw=1.2)
     if suspicious is not None:
@@ -393,6 +421,8 @@ def plot_heatmap(
 ) -> Axes:
     """Draw a table of numbers as colours, with the numbers written in where they fit (up to 120 cells)."""
     colours = "vlag" if centre is not None else "cividis"
+    rows = [[name, *row] for name, row in zip(matrix.index, matrix.to_numpy(), strict=True)]
+    charts.keep_numbers(ax, pd.DataFrame(rows, columns=[str(matrix.index.name or ""), *matrix.columns]))
     sns.heatmap(
         matrix,
         ax=ax,
@@ -432,7 +462,12 @@ def plot_rate(
     """
     at = range(len(data))
     gap = np.clip([data["value"] - data["low"], data["high"] - data["value"]], 0, None)
-    ax.errorbar(at, data["value"], yerr=gap, fmt="o", color=BLUE, ms=5, capsize=2, lw=1.4)
+    points = ax.errorbar(at, data["value"], yerr=gap, fmt="o", color=BLUE, ms=5, capsize=2, lw=1.4)[0]
+    told = percent if share else number
+    charts.name_marks(
+        points, [f"{group}: {told(value)}" for group, value in zip(data["group"], data["value"], strict=True)]
+    )
+    charts.keep_numbers(ax, data[["group", "value", "low", "high", "n"]].rename(columns={"value": label, "n": "rows"}))
     ax.set_xticks(
         at,
         [escape_label(g) for g in data["group"]],
@@ -453,8 +488,7 @@ def plot_rate(
         )
     if share:
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    form = percent if share else number
-    ordered = data.sort_values("value")
+    ordered, form = data.sort_values("value"), told
     low, high = ordered.iloc[0], ordered.iloc[-1]
     ends = f"from {form(low['value'])} ({low['group']}) to {form(high['value'])} ({high['group']})"
     rows = f"n = {int(data['n'].sum()):,} rows; bars are intervals"
@@ -497,7 +531,7 @@ def plot_counts(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Ax
     left = np.zeros(len(data))
     for what, colour in colours.items():
         share = (data[what] / data["read"].clip(lower=1)).to_numpy(dtype=float)
-        ax.barh(
+        bars = ax.barh(
             [f"{escape_label(t)} ({n:,} rows)" for t, n in zip(data["table"], data["read"], strict=True)],
             share,
             left=left,
@@ -506,6 +540,8 @@ def plot_counts(data: pd.DataFrame, ax: Axes, *, title: str | None = None) -> Ax
             height=0.6,
         )
         left += share
+        name_bars(bars, data["table"], [f"{n:,} {what}" for n in data[what]])
+    charts.keep_numbers(ax, data)
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -529,7 +565,10 @@ def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) 
     ax.plot([0, 1], [0, 1], color=LIGHT, lw=1, zorder=0)
     if {"low", "high"} <= set(data):
         ax.vlines(data["predicted"], data["low"], data["high"], color=BLUE, lw=1.4)
-    ax.plot(data["predicted"], data["observed"], "o-", color=BLUE, ms=4, lw=1)
+    (points,) = ax.plot(data["predicted"], data["observed"], "o-", color=BLUE, ms=4, lw=1)
+    pairs = zip(data["predicted"], data["observed"], strict=True)
+    charts.name_marks(points, [f"predicted {percent(p)}, observed {percent(o)}" for p, o in pairs])
+    charts.keep_numbers(ax, data)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1))
@@ -557,11 +596,17 @@ def plot_performance(
         Columns time, estimated, and optionally low, high (of the estimate), realised (NaN: unknown), alert (bool).
     """
     shown = data.sort_values("time")
+    drawn = [name for name in ("time", "estimated", "low", "high", "realised", "alert") if name in shown]
+    charts.keep_numbers(ax, shown[drawn])
     ax.plot(shown["time"], shown["estimated"], "s--", color=SKY, ms=4, lw=1.4, label="estimated, without labels")
     if {"low", "high"} <= set(shown):
         ax.fill_between(shown["time"], shown["low"], shown["high"], color=SKY, alpha=0.25, lw=0)
     if "realised" in shown and shown["realised"].notna().any():
-        ax.plot(shown["time"], shown["realised"], "o-", color=BLUE, ms=4, lw=1.6, label="realised")
+        (points,) = ax.plot(shown["time"], shown["realised"], "o-", color=BLUE, ms=4, lw=1.6, label="realised")
+        known = shown[shown["realised"].notna()]
+        charts.name_marks(
+            points, [f"{t:%Y-%m-%d}: {number(v)}" for t, v in zip(known["time"], known["realised"], strict=True)]
+        )
     alerts = shown[shown["alert"].astype(bool)] if "alert" in shown else shown.iloc[:0]
     if len(alerts):
         seen = alerts["realised"].fillna(alerts["estimated"]) if "realised" in alerts else alerts["estimated"]
@@ -593,7 +638,11 @@ def plot_drift(
     """
     shown = data.sort_values("value").tail(15)
     alert = shown["alert"].astype(bool) if "alert" in shown else shown["value"] > threshold
-    ax.barh([escape_label(c) for c in shown["column"]], shown["value"], color=np.where(alert, RED, BLUE), height=0.7)
+    bars = ax.barh(
+        [escape_label(c) for c in shown["column"]], shown["value"], color=np.where(alert, RED, BLUE), height=0.7
+    )
+    name_bars(bars, shown["column"], map(number, shown["value"]))
+    charts.keep_numbers(ax, shown[::-1].rename(columns={"value": label}))
     draw_threshold(ax, threshold, "threshold")
     moved = list(shown["column"][alert])[::-1]
     heading = title or (
@@ -652,6 +701,13 @@ def missing_table(analysis: Mapping) -> pd.DataFrame:
     columns = analysis.get("facts", {}).get("columns", [])
     rows = [(c["column"], c["missing"] / max(c["rows"], 1), c["rows"]) for c in columns]
     return pd.DataFrame(rows, columns=["column", "share", "n"])
+
+# %% ../nbs/15_visualization.ipynb #444fd25b
+def questions_table(analysis: Mapping) -> pd.DataFrame:
+    """Values that deserve a question: rows, share, question (one row a column)."""
+    asked = analysis.get("facts", {}).get("questions") or []
+    rows = [(one["column"], one["rows"], percent(one["share"]), one["question"]) for one in asked]
+    return pd.DataFrame(rows, columns=["column", "rows", "share", "question"]).set_index("column")
 
 # %% ../nbs/15_visualization.ipynb #430f1135
 def example_text(example: Mapping) -> str:

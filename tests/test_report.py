@@ -64,7 +64,7 @@ def soup(page: Path) -> BeautifulSoup:
 def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
     stages = [stage.name for stage in problem_view.stages(whole, "shop") if stage.shown]
     assert [page.stem for page in pages(whole) if page.parent.name == "shop"] == sorted(
-        [*stages, "model", "monitoring", "versions", *(f"period-2025-07-{day}" for day in ("07", "14", "21", "28"))]
+        [*stages, "lineage", "model", "monitoring", "versions", *(f"period-2025-07-{day}" for day in ("07", "14", "21", "28"))]
     )
     words = soup(whole.reports / "index.html").get_text(" ")
     assert (
@@ -402,7 +402,8 @@ def test_the_monitoring_page_shows_what_was_promised_estimated_and_realised(whol
         "99 % within 9.50 ms; 50 ms allowed",
     ):
         assert said in words, said
-    assert len(page.select(".chart .realised")) == 3 and len(page.select(".chart .estimated")) == 4
+    for drawn in (".on-wide", ".on-narrow"):
+        assert len(page.select(f"{drawn} .realised")) == 3 and len(page.select(f"{drawn} .estimated")) == 4
 
 
 def test_the_monitoring_page_shows_the_notebook_where_it_is_kept(tmp_path):
@@ -471,7 +472,7 @@ def test_a_half_run_project_has_pages_of_what_ran(tmp_path):
     places = made.run(tmp_path, until="ingestion")
     words = soup(report.write(places)).get_text(" ")
     assert "Has run as far as ingestion; neither gate has been asked." in words and "not run" in words
-    assert [page.stem for page in pages(places)] == ["index", "collection", "ingestion", "problem"]
+    assert [page.stem for page in pages(places)] == ["index", "collection", "ingestion", "lineage", "problem"]
 
 
 def test_a_statement_that_never_ran_is_listed_with_its_question(tmp_path):

@@ -82,6 +82,7 @@ def test_a_retraining_has_pages_of_its_own_and_leads_to_those_of_the_run_it_ente
         "evaluation",
         "features",
         "ingestion",
+        "lineage",
         "problem",
         "training",
         "transformation",

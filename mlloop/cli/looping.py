@@ -86,6 +86,8 @@ def _print_turn(turn, as_json: bool, dry: bool = False) -> None:
         )
     if turn.change:
         typer.echo(f"  what would change it: {turn.change}")
+    for warning in turn.warnings:
+        typer.echo(f"  warning: {warning}", err=True)
     canary = f"; canary {turn.canary[:12]}" if turn.canary else ""
     typer.echo(
         f"  in production: {str(turn.champion)[:12]}{canary}; {turn.answered:,} answers; model {turn.health or 'not looked at'}"

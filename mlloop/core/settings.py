@@ -28,6 +28,7 @@ DEFAULTS = {
     "predictions": {"brokers": "", "topic": "mlloop.{problem}.predictions", "options": ""},
     "kernels": {"pool": "warm", "ahead": "1", "keep_minutes": "10"},
     "metrics": {"textfile": ""},
+    "alerts": {"to": ""},
     "paths": {"problems": "problems", "notebooks": "nbs", "state": ".mlloop", "reports": "reports"},
 }
 CHOICES = {("engine", "name"): ("duckdb", "spark"), ("kernels", "pool"): ("warm", "fresh")}
@@ -66,6 +67,8 @@ class Settings:
         Where the service sends its predictions as well: Kafka's brokers ('' for nowhere), topic, more options as JSON.
     metrics_textfile : Path or None
         The file for Prometheus' textfile collector that each turn writes.
+    alerts_to : tuple of str
+        Addresses that alerts go to, as Apprise has them.
     """
 
     root: Path
@@ -88,6 +91,7 @@ class Settings:
     predictions_topic: str = ""
     predictions_options: str = ""
     metrics_textfile: Path | None = None
+    alerts_to: tuple[str, ...] = ()
 
     @property
     def private(self) -> list[Path]:
@@ -155,6 +159,7 @@ def load(root: Path | str | None = None) -> Settings:
         predictions_topic=values["predictions"]["topic"],
         predictions_options=values["predictions"]["options"],
         metrics_textfile=place(values["metrics"]["textfile"]) if values["metrics"]["textfile"] else None,
+        alerts_to=tuple(values["alerts"]["to"].split()),
     )
 
 

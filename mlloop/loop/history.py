@@ -4,9 +4,7 @@ Beside what the loop did stand others on the same rows: the first model for ever
 schedule and let out at once. All are measured by the labels that came in the end.
 """
 
-import base64
 import datetime as dt
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlloop import problem as problems
-from mlloop.core import metric_table, metrics, storage
+from mlloop.core import charts, metric_table, metrics, storage
 from mlloop.core.errors import UsageError
 from mlloop.core.formatting import number
 from mlloop.core.settings import Settings
@@ -31,7 +29,7 @@ from mlloop.pipeline.plan import Plan
 from mlloop.problem import Recommendation, utc
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
 
 POLICIES = {
     "loop": "the loop",
@@ -378,9 +376,10 @@ def plot_policies(summary: dict[str, Any], ax):
         styles = {best: (PINK, "-.", "d"), **styles}
     for name, (colour, line, sign) in styles.items():
         if periods and name in periods[0]:
-            ax.plot(
+            values = [one[name]["value"] for one in periods]
+            (points,) = ax.plot(
                 at,
-                [one[name]["value"] for one in periods],
+                values,
                 color=colour,
                 ls=line,
                 marker=sign,
@@ -388,6 +387,10 @@ def plot_policies(summary: dict[str, Any], ax):
                 lw=1.6 if name == "loop" else 1.1,
                 label=summary["policies"][name],
             )
+            charts.name_marks(points, [f"{t:%Y-%m-%d}: {number(value)}" for t, value in zip(at, values, strict=True)])
+    charts.keep_numbers(
+        ax, _figures(summary, [name for name in ("loop", *styles) if name in periods[0]] if periods else [])
+    )
     if summary.get("target") is not None:
         draw_threshold(ax, summary["target"], "target", horizontal=True)
     words: dict[str, list[str]] = {}
@@ -420,6 +423,14 @@ def plot_policies(summary: dict[str, Any], ax):
     )
 
 
+def _figures(summary: dict[str, Any], names: list[str]) -> "pd.DataFrame":
+    """The realised figure of each period under each policy, as a table."""
+    import pandas as pd
+
+    rows = [[one["until"][:10], *(one[name]["value"] for name in dict.fromkeys(names))] for one in summary["periods"]]
+    return pd.DataFrame(rows, columns=["period until", *(summary["policies"][name] for name in dict.fromkeys(names))])
+
+
 def _in_words(line: dict[str, Any]) -> str:
     return "yes" if line["verdict"] == "yes" else wording.ACTIONS.get(line["action"], (line["action"], ""))[0]
 
@@ -429,28 +440,30 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
     import matplotlib
 
     matplotlib.use("Agg", force=False)
-    from mlloop.pages import problem_view, report
+    import matplotlib.pyplot as plt
+
+    from mlloop.pages import figures, problem_view, report
     from mlloop.visualization import panels
 
     fig, (ax,) = panels(width=9, height=4)
     plot_policies(summary, ax)
-    drawn = io.BytesIO()
-    fig.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
-    import matplotlib.pyplot as plt
-
+    label = metrics.metric(summary["metric"]).label
+    chart = figures.of_drawing(charts.drawing(fig), f"{label} of each period under each policy")
     plt.close(fig)
-    image = "data:image/png;base64," + base64.b64encode(drawn.getvalue()).decode()
+    shown_stages = problem_view.stages(settings, plan.problem)
     view = {
+        **report.navigation(settings, plan.problem, shown_stages),
         "problem": plan.problem,
         "summary": summary,
         "sentences": sentences(summary),
-        "image": image,
+        "chart": chart,
         "policies": {name: said for name, said in summary["policies"].items() if name in summary["totals"]},
         "actions": {line["action"]: _in_words(line) for line in summary["turns"]},
         "metric": metric_table.meaning(summary["metric"]),
-        "label": metrics.metric(summary["metric"]).label,
+        "label": label,
     }
     head = problem_view.Decisions(settings).head()
+    drawn = [(one.name, one.shown, one.word) for one in shown_stages]
     return report._page(
-        settings.reports / plan.problem / "loop.html", "loop.html", [summary, image], lambda: view, head
+        settings.reports / plan.problem / "loop.html", "loop.html", [summary, str(chart), drawn], lambda: view, head
     )

@@ -8,7 +8,7 @@ there is found there.
 import datetime as dt
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class Turned:
         Whether it had been decided before and nothing was left to do.
     seconds : dict of str to float
         By step.
+    warnings : list of str
+        What else went wrong and failed nothing: an address that an alert could not be sent to.
     """
 
     problem: str
@@ -75,6 +77,7 @@ class Turned:
     ended: list[dict[str, Any]]
     fresh: bool
     seconds: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The turn in JSON's types; `summary` is called 'said' there, as `--json` has had it."""

@@ -162,6 +162,7 @@ class Chart:
     ticks: list[tuple[float, str]]
     periods: list[tuple[float, str]]
     lines: list[str]
+    periods_in_all: int = 0
 
 
 def periods(
@@ -199,7 +200,7 @@ def periods(
         marks += placed
         if len(placed) > 1:
             lines.append("M" + "L".join(f"{m.x:g} {m.y:g}" for m in placed))
-    step = max(1, -(-len(rows) // 8))
+    step = max(1, -(-len(rows) // max(1, int(width // 88))))  # room for a date
     return Chart(
         width=width,
         height=height,
@@ -210,6 +211,7 @@ def periods(
         ticks=[(at(v), formatting.number(v)) for v in (least + room, (least + most) / 2, most - room)],
         periods=[(across(i), row["period"]) for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0],
         lines=lines,
+        periods_in_all=len(rows),
     )
 
 

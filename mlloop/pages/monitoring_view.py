@@ -51,7 +51,7 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> d
     if not looks:
         return {}
     seen = list(looks.values())
-    last = seen[-1]
+    last, target = seen[-1], statement.success.threshold if statement else None
     return {
         **health(last),
         "not_since": _not_since(seen),
@@ -69,7 +69,8 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> d
         ],
         "estimate_why": last.estimated.why,
         "trusted": last.estimated.trusted,
-        "chart": chart(seen, statement.success.threshold if statement else None),
+        "chart": chart(seen, target),
+        "narrow": chart(seen, target, most=12, width=350),
         "title": against_target.title(against_target.realised(looks.values()), statement) if statement else "",
         "metric": metric_table.title(last.estimated.metric),
         "latency": last.latency,
@@ -114,7 +115,9 @@ def _not_since(history: list[Monitoring]) -> str:
     return started
 
 
-def chart(history: list[Monitoring], target: float | None = None) -> diagrams.Chart | None:
+def chart(
+    history: list[Monitoring], target: float | None = None, most: int = 26, width: float = 720
+) -> diagrams.Chart | None:
     """Estimated and realised figures by period against the reference of the newest and the target."""
     realised = _realised(history)
     guesses = {_from(product.period): _guess(product.estimated) for product in history}
@@ -122,7 +125,7 @@ def chart(history: list[Monitoring], target: float | None = None) -> diagrams.Ch
         {"period": start, "estimated": guesses.get(start), "realised": _figure(realised.get(start))}
         for start in sorted({*realised, *(s for s, guess in guesses.items() if guess)})
     ]
-    return diagrams.periods(rows[-26:], history[-1].estimated.reference.value, target)
+    return diagrams.periods(rows[-most:], history[-1].estimated.reference.value, target, width)
 
 
 def _realised(history: Iterable[Monitoring]) -> dict[str, Realised]:

@@ -1,6 +1,7 @@
 """Cells of an executed notebook as HTML that cannot run, fetch or break out, whatever the data hold.
 
-Text is escaped, HTML made by a library (a DataFrame's table) passes an allow-list, pictures are embedded as data.
+Text is escaped, HTML made by a library (a DataFrame's table) passes an allow-list, pictures are embedded as data, charts
+as SVG of which only shapes and text are left.
 Links, styles and scripts in an output are dropped; prose that was written in the notebook may link.
 """
 
@@ -18,6 +19,8 @@ from typing import Any
 
 import nh3
 from markupsafe import Markup, escape
+
+from mlloop.pages import figures
 
 TEXT_TAGS = {
     "p",
@@ -249,8 +252,10 @@ def _pre(text: str) -> Markup:
 
 
 def picture(form: str, data: Any, metadata: dict[str, Any], about: str) -> Markup:
-    """A picture as `<img>` with its data inside; empty where the data are not what `form` says."""
+    """A picture as `<img>` with its data inside, a chart as SVG (see `figures`); empty where the data are not what `form` says."""
     if form == "image/svg+xml":
+        if drawn := figures.figure(_raw(data), metadata, str(metadata.get("alt") or about or "Figure")):
+            return drawn
         content, width, height = _raw(data).encode(), None, None
         if b"<svg" not in content:
             return Markup()

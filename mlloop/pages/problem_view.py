@@ -144,13 +144,14 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
     if not any(s.name == "deployment" for s in view["stages"]):
         return []
     live, seen = view["production"], view["health"]
-    serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing")
+    card = "model.html" if live and view["has_card"] else ""
+    serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing", card)
     looked = Process("monitoring", "not monitored yet", "missing")
     if seen:
         looked = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
     last = view["looked"]
     again = (
-        Process("retraining", last["action"], last["mark"])
+        Process("retraining", last["action"], last["mark"], "loop.html" if view["has_history"] else looked.href)
         if last
         else Process("retraining", "not asked yet", "missing")
     )
@@ -502,7 +503,7 @@ class Decisions:
 
     def timeline(self, problem: str) -> list[dict[str, Any]]:
         """The decisions about `problem`, the latest first."""
-        rows = self._ask(lambda ledger: ledger.rows(problem=problem), [])
+        rows = [row for row in self._ask(lambda ledger: ledger.rows(problem=problem), []) if row.subject != "delivered"]
         return [_decision(row) for row in sorted(rows, key=lambda row: row.id, reverse=True)]
 
 

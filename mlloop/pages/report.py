@@ -18,7 +18,7 @@ from mlloop import products
 from mlloop.core import formatting, metric_table, revisions, storage
 from mlloop.core import settings as _settings
 from mlloop.core.settings import Settings
-from mlloop.pages import against_target, monitoring_view, notebook_html, versions_view, wording
+from mlloop.pages import against_target, lineage, monitoring_view, notebook_html, versions_view, wording
 from mlloop.pages.problem_view import (
     Decisions,
     Stage,
@@ -74,6 +74,8 @@ def _write_problem(settings: Settings, problem: str, states: Mapping[str, Mappin
             storage.remove(settings.reports / folder / "model.html")
         if write_monitoring(settings, folder, found) is None:
             storage.remove(settings.reports / folder / "monitoring.html")
+        if write_lineage(settings, folder, found, versions) is None:
+            storage.remove(settings.reports / folder / "lineage.html")
     _write_editions(settings, problem, versions)
     if write_versions(settings, problem, versions) is None:
         storage.remove(settings.reports / current / "versions.html")
@@ -88,6 +90,7 @@ def _write_editions(settings: Settings, problem: str, versions: "Versions") -> N
         for stage in found:
             if stage.home or write_stage(settings, folder, stage.name, found, versions) is None:
                 storage.remove(settings.reports / folder / f"{stage.name}.html")
+        write_lineage(settings, folder, found, versions, f"../{quote(base)}/")
     for left in settings.reports.glob(f"{problem}*@*/"):
         if left.name not in known and revisions.problem_of(left.name.partition("@")[0]) == problem:
             for page in left.glob("*.html"):
@@ -163,7 +166,13 @@ def write_versions(settings: Settings, problem: str, versions: "Versions | None"
     return _page(
         settings.reports / versions.current / "versions.html",
         "versions.html",
-        [seen, told, versions.metric, [(one.name, one.shown, one.word) for one in shown_stages]],
+        [
+            seen,
+            told,
+            versions.metric,
+            [(one.name, one.shown, one.word) for one in shown_stages],
+            has_history(settings, versions.current),
+        ],
         view,
         Decisions(settings).head(),
     )
@@ -201,6 +210,7 @@ def write_stage(
         problem=versions.problem,
         stages=shown_stages,
         has_monitoring=any(monitored_in(settings, base).glob("*.json")),
+        has_history=has_history(settings, base),
         about=versions.about(folder, stage),
         home="" if folder == base else f"../{quote(base)}/",
         versions=f"../{quote(versions.current)}/versions.html" if versions.editions or versions.releases else "",
@@ -216,6 +226,7 @@ def stage_page(
     problem: str,
     stages: list[Stage] | None = None,
     has_monitoring: bool = False,
+    has_history: bool = False,
     about: Mapping[str, Any] | None = None,
     home: str = "",
     versions: str = "",
@@ -233,6 +244,8 @@ def stage_page(
         All stages of the problem, for the way through its pages.
     has_monitoring : bool
         Whether the problem has a page of monitoring.
+    has_history : bool
+        Whether it has a page of the loop in time.
     about : mapping, optional
         Which model the page is about, see `versions_view.about`.
     home : str
@@ -271,6 +284,7 @@ def stage_page(
             "after": _beside(around, stage, +1),
             "has_card": has_card(around),
             "has_monitoring": has_monitoring,
+            "has_history": has_history,
             "about": {**versions_view.NOTHING, **(about or {})},
             "home": home,
             "versions": versions,
@@ -279,7 +293,17 @@ def stage_page(
     return _page(
         Path(out),
         "stage.html",
-        [seen, shown_of(stage), [shown_of(s) for s in around], problem, has_monitoring, about, home, versions],
+        [
+            seen,
+            shown_of(stage),
+            [shown_of(s) for s in around],
+            problem,
+            has_monitoring,
+            has_history,
+            about,
+            home,
+            versions,
+        ],
         view,
         head,
     )
@@ -302,8 +326,14 @@ def navigation(settings: Settings, folder: str, shown_stages: list[Stage]) -> di
         "home": "",
         "has_monitoring": any(monitored_in(settings, folder).glob("*.json")),
         "has_card": has_card(shown_stages),
+        "has_history": has_history(settings, folder),
         "versions": f"../{quote(current)}/versions.html" if has_versions else "",
     }
+
+
+def has_history(settings: Settings, folder: str) -> bool:
+    """Whether the loop was replayed for a problem: then `mlloop loop` has written a page of it."""
+    return (settings.reports / folder / "loop.html").exists()
 
 
 def _finding_first(
@@ -361,7 +391,7 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
     return _page(
         settings.reports / problem / "model.html",
         "model.html",
-        [[shown_of(s) for s in shown_stages], production, way["has_monitoring"], way["versions"]],
+        [[shown_of(s) for s in shown_stages], production, way["has_monitoring"], way["has_history"], way["versions"]],
         lambda: {
             **way,
             "metric": metric_table.meaning(statement.success.metric) if statement else "",
@@ -465,6 +495,40 @@ def _monitoring_page(
     )
 
 
+def write_lineage(
+    settings: Settings, folder: str, shown_stages: list[Stage], versions: Versions, home: str = ""
+) -> Path | None:
+    """Write the page of what was made from what in a run; None where nothing was made.
+
+    Parameters
+    ----------
+    home : str
+        The way to the folder of the pages of monitoring and of the model, where that is another.
+    """
+    pieces = lineage.of_stages(shown_stages)
+    if not pieces:
+        return None
+    about = versions.about(folder, "training")
+    way = navigation(settings, folder.partition("@")[0], shown_stages) | {"home": home}
+
+    def view() -> dict[str, Any]:
+        return {
+            **way,
+            "problem": versions.problem,
+            "about": {**versions_view.NOTHING, **about},
+            "pieces": pieces,
+            "graph": lineage.graph(pieces),
+            "named": {one.key: one for one in pieces},
+            "into": lineage.children(pieces),
+            "titles": {one.name: one.title for one in shown_stages},
+            "pages": {one.name: f"{one.home}{quote(one.href)}" for one in shown_stages if one.shown},
+        }
+
+    told = {**way, "stages": [(one.name, one.shown, one.word) for one in shown_stages]}
+    out = settings.reports / folder / "lineage.html"
+    return _page(out, "lineage.html", [pieces, about, told], view, Decisions(settings).head())
+
+
 def _trained_on(tables: list[products.Table]) -> list[products.Table]:
     """The tables a model learned from; all of them where none is named so."""
     return [table for table in tables if table.name.endswith("/train")] or tables
@@ -545,5 +609,6 @@ def _environment():
         "moment": wording.moment,
         "figures": wording.figures,
     }
+    environment.globals |= {"has_lineage": lambda shown: bool(lineage.of_stages(shown))}
     environment.globals |= {"css": notebook_html.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))}
     return environment

@@ -114,6 +114,7 @@ KINDS = {
     "fallback": "Fell back to the best there is",
     "revision": "New revision of the statement",
     "update": "Updated histories and counts",
+    "alert": "Alert",
 }
 CANARY = {
     "started": "Canary started",
@@ -136,6 +137,8 @@ def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> st
     """A row of the ledger in a few words."""
     if kind == "retrain" and action == "ended":
         return f"Retrained: {OUTCOMES.get(outcome, outcome or 'done')}"
+    if kind == "alert":
+        return {"ended": "Alert over", "delivered": "Alert delivered"}.get(subject, "Alert")
     if kind == "canary":
         return CANARY.get(subject, f"Canary {subject}".strip())
     if kind == "retrain" and action == "retrain":

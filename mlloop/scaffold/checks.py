@@ -45,7 +45,14 @@ def everything(root: Path | str | None = None) -> list[str]:
     for file, one in statements.items():
         said += _sources(file, one, settings)
         expressions(file, one)
-    return [*said, *_ledger(settings)]
+    return [*said, *_alerts(settings), *_ledger(settings)]
+
+
+def _alerts(settings: Settings) -> list[str]:
+    from mlloop.core import receivers as known
+
+    receivers = known.addresses(settings)
+    return [f"alerts: to {', '.join(one.shown for one in receivers)}; nothing was sent"] if receivers else []
 
 
 def _ledger(settings: Settings) -> list[str]:

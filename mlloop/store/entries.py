@@ -10,7 +10,7 @@ from mlloop.core.storage import plain
 from mlloop.core.verdict import COLUMNS as EVIDENCE
 from mlloop.core.verdict import VERDICTS
 
-KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "update", "retrain", "revision")
+KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "update", "retrain", "revision", "alert")
 SWAPS = ("promotion", "rollback", "fallback")  # the kinds that change who is champion
 
 
