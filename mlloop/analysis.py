@@ -693,7 +693,7 @@ def draw_associations(analysis: Analysis, left: Axes, right: Axes) -> None:
         "group", key=_numeric_order
     )
     plot_rate(
-        groups,
+        groups.assign(group=[value_label(problem, best, value) for value in groups["group"]]),
         right,
         label=f"{problem.task.target} by {column_label(problem, best)}",
         overall=float(frames["y"].mean()),

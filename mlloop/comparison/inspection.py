@@ -23,7 +23,6 @@ from mlloop.visualization import (
     GREY,
     LIGHT,
     ORANGE,
-    draw_threshold,
     escape_label,
     label_axes,
     plot_association,
