@@ -64,7 +64,14 @@ def soup(page: Path) -> BeautifulSoup:
 def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
     stages = [stage.name for stage in problem_view.stages(whole, "shop") if stage.shown]
     assert [page.stem for page in pages(whole) if page.parent.name == "shop"] == sorted(
-        [*stages, "lineage", "model", "monitoring", "versions", *(f"period-2025-07-{day}" for day in ("07", "14", "21", "28"))]
+        [
+            *stages,
+            "lineage",
+            "model",
+            "monitoring",
+            "versions",
+            *(f"period-2025-07-{day}" for day in ("07", "14", "21", "28")),
+        ]
     )
     words = soup(whole.reports / "index.html").get_text(" ")
     assert (
