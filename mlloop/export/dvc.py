@@ -65,10 +65,9 @@ def _stage(request: Request, options: Options, plan: Plan, task: Task, known: se
         )
     above = [_place(request, plan.tasks[name].products["data"]) for name in task.upstream]
     outputs = [*task.products.values(), *_beside(task), *_tables(request, task, known)]
-    if task.name == "collection":
-        outputs.append(request.settings.state / "raw" / plan.problem)
-    if task.name == "deployment":
-        outputs.append(request.settings.state / "releases" / plan.problem)
+    folder = {"collection": "raw", "deployment": "releases"}.get(task.name)
+    if folder and (request.settings.state / folder / plan.problem).exists():
+        outputs.append(request.settings.state / folder / plan.problem)
     return {
         "cmd": f"{options.command} run --problem {plan.problem} --until {task.name}",
         "deps": [_place(request, task.source), *above, *_outside(request, plan, task)],

@@ -118,15 +118,13 @@ class Figures:
         self.info = Gauge(
             "mlloop_served_model_info", "1 for the models that answer now.", ["problem", "role", "model"], **made
         )
-        self.sent = Gauge("mlloop_predictions_sent", "Logged predictions that the broker has.", **made)
-        self.unsent = Gauge("mlloop_predictions_unsent", "Logged predictions that the broker will not get.", **made)
 
 
 class LogFigures:
-    """What /metrics shows of the prediction logs, which count for themselves."""
+    """What /metrics shows of the prediction logs and their topic, which count for themselves."""
 
-    def __init__(self, endpoints: Mapping[str, "Endpoint"]):
-        self.endpoints = endpoints
+    def __init__(self, endpoints: Mapping[str, "Endpoint"], sink: topic.Topic | None = None):
+        self.endpoints, self.sink = endpoints, sink
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """For a registry of prometheus_client."""
@@ -136,6 +134,11 @@ class LogFigures:
             written.add_metric([name], endpoint.log.written)
             lost.add_metric([name], endpoint.log.lost)
         yield from (written, lost)
+        if self.sink is not None:
+            sent = "Logged predictions that the broker has."
+            yield CounterMetricFamily("mlloop_predictions_sent", sent, self.sink.sent)
+            unsent = "Logged predictions that the broker will not get."
+            yield CounterMetricFamily("mlloop_predictions_unsent", unsent, self.sink.unsent)
 
 
 class Endpoint:
@@ -303,7 +306,7 @@ class Service:
         self.endpoints = {
             name: Endpoint(models, name, self.figures, options.sync, self.sink) for name in models.problems
         }
-        self.figures.registry.register(LogFigures(self.endpoints))
+        self.figures.registry.register(LogFigures(self.endpoints, self.sink))
         self.head: Head | None = None
         self.fault: str | None = None
         self.tried = 0.0
@@ -551,9 +554,6 @@ class Service:
         return Response(content, 200 if ready else 503, media_type=JSON)
 
     async def _metrics(self) -> Response:
-        if self.sink is not None:
-            self.figures.sent.set(self.sink.sent)
-            self.figures.unsent.set(self.sink.unsent)
         return Response(generate_latest(self.figures.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
