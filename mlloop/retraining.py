@@ -288,7 +288,7 @@ def _attempt(case: Case) -> Outcome | None:
     if last["new"] >= asked:
         return None
     said = (
-        f"{_why(case)} But the gate refused the attempt of {last['at'][:10]}, and {last['new']:,} labels since cannot change that; "
+        f"{_why(case)} But the attempt of {last['at'][:10]} was refused, and {last['new']:,} labels since cannot change that; "
         f"with {asked:,} it is tried again."
     )
     return "not yet", said, f"{asked - last['new']:,} more labels."
