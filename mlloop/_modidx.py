@@ -761,6 +761,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.deployment._first_or_canary': ('deployment.html#_first_or_canary', 'mlloop/deployment.py'),
                                    'mlloop.deployment._judgement': ('deployment.html#_judgement', 'mlloop/deployment.py'),
                                    'mlloop.deployment._loads': ('deployment.html#_loads', 'mlloop/deployment.py'),
+                                   'mlloop.deployment._may_tie': ('deployment.html#_may_tie', 'mlloop/deployment.py'),
                                    'mlloop.deployment._named_release': ('deployment.html#_named_release', 'mlloop/deployment.py'),
                                    'mlloop.deployment._standing': ('deployment.html#_standing', 'mlloop/deployment.py'),
                                    'mlloop.deployment._start_canary': ('deployment.html#_start_canary', 'mlloop/deployment.py'),

@@ -298,6 +298,12 @@ def _cite_rule(ledger: Ledger, problem: str, fields: Mapping[str, Any]) -> None:
         )
     )
 
+# %% ../nbs/23_deployment.ipynb #6199e9ec
+def _may_tie(evidence: Any) -> bool:
+    """Whether the gate let a challenger pass without a sure gain over the champion in the metric."""
+    compared = next((one for one in evidence or () if one["name"] == "better than the champion"), None)
+    return bool(compared and compared["passed"] and compared["low"] is not None and compared["low"] <= 0)
+
 # %% ../nbs/23_deployment.ipynb #630e9cef
 def _start_canary(
     ledger: Ledger, statement: Problem, model: str, fields: dict[str, Any], now: dt.datetime | None = None
@@ -309,6 +315,7 @@ def _start_canary(
         "share": terms.share,
         "min_rows": terms.min_rows,
         "max_loss": terms.max_loss,
+        "may_tie": _may_tie(fields.get("evidence")),
         "since": start.isoformat(),
         "deadline": (start + dt.timedelta(days=terms.deadline_days)).isoformat(),
     }
@@ -407,6 +414,7 @@ def _terms(statement: Problem, details: Mapping[str, Any]) -> canary.Terms:
         statement.success.confidence,
         statement.success.max_latency_ms,
         paired=not isinstance(statement.task, Recommendation),
+        may_tie=details.get("may_tie", False),
     )
 
 # %% ../nbs/23_deployment.ipynb #4f411345

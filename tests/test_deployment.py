@@ -392,6 +392,18 @@ def test_a_canary_that_is_no_worse_is_promoted(production):
     assert deployment.load_release(production.settings, production.ledger, "loan", production.b["digest"])
 
 
+@pytest.mark.parametrize(
+    ("may_tie", "value", "over", "outcome"),
+    [(True, 0.01, True, "promoted"), (True, 0.01, False, None), (True, -0.005, True, "rolled_back"), (False, 0.01, True, "rolled_back")],
+)  # fmt: skip
+def test_a_canary_of_which_no_gain_was_asked_need_not_prove_one_at_its_deadline(may_tie, value, over, outcome):
+    began = dt.datetime(2025, 3, 3)
+    terms = canary.Terms(began, began + dt.timedelta(days=14), 100, 0.0, 0.95, 500.0, paired=True, may_tie=may_tie)
+    gain = metrics.Estimate(value, value - 0.02, value + 0.02, 1500, 0.95, "realised")
+    now = terms.deadline if over else began + dt.timedelta(days=7)
+    assert canary.decide(terms, canary.CanaryUsage(60, 0, 5.0), gain, None, now).outcome == outcome
+
+
 def test_a_canary_that_is_surely_worse_is_rolled_back(production):
     canary_terms = production.loan.canary.model_copy(update={"max_loss": 0.0})
     production.loan = production.loan.model_copy(update={"canary": canary_terms})

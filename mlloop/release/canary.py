@@ -47,6 +47,8 @@ class Terms:
     max_latency_ms : float
     paired : bool
         Whether a prediction leaves the outcome as it is, so that rows which the champion answered count as well.
+    may_tie : bool
+        Whether the gate asked for no gain in the metric: then the deadline asks only that none was lost on what was seen.
     """
 
     since: dt.datetime
@@ -56,6 +58,7 @@ class Terms:
     confidence: float
     max_latency_ms: float
     paired: bool = False
+    may_tie: bool = False
 
     @property
     def own_rows(self) -> int:
@@ -283,7 +286,8 @@ def _no_worse(figure: metrics.Estimate | None, kind: str, terms: Terms, over: bo
     if figure is None or not np.isfinite([figure.low, figure.high]).all():
         said = "There is no figure for the canary's gain: too few labels have come, and it cannot be estimated."
         return Check(name, False if over else None, said, None, None, None, -terms.max_loss, label)
-    good, bad = figure.low >= -terms.max_loss, figure.high < -terms.max_loss
+    least = figure.value if over and terms.may_tie else figure.low
+    good, bad = least >= -terms.max_loss, figure.high < -terms.max_loss
     passed = True if good else False if bad or over else None
     words = "no worse than" if good else "worse than" if bad else "not shown to be as good as"
     said = (
