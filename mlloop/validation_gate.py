@@ -126,7 +126,7 @@ def better_than_champion(figures: dict[str, Any], statement: Problem) -> Check:
     earns = _earns_more(champion, statement)
     is_follow_up = bool(champion.get("follow_up")) and gain["high"] >= 0
     passed = gain["low"] > 0 or bool(earns) or is_follow_up
-    rows = " It learnt from clearly more rows than the champion, whose past was cut short: it may not be worse, and the canary asks for the gain."
+    rows = " It learnt from clearly more rows than the champion, whose past was cut short: it may not be worse."
     reason = (
         f"{champion['said']} On the {champion['n']:,} rows that neither has learnt the gain is {number(gain['value'])} "
         f"[{number(gain['low'])}, {number(gain['high'])}].{'' if gain['low'] > 0 else earns or rows * is_follow_up}"
