@@ -139,3 +139,13 @@ def test_log_says_what_a_look_came_to_and_when_it_was_in_the_data(project):
 def test_log_of_a_problem_without_decisions_does_not_deny_those_of_others(project):
     project.mlloop("run", "--until", "training")
     assert "for 'other'; see all: mlloop log" in project.mlloop("log", "--problem", "other").stdout
+
+
+def test_what_a_person_should_know_is_a_sentence_and_no_line_of_code():
+    code = (
+        "import warnings; from mlloop.cli import output; from mlloop.core.errors import Noted; output.note_warnings()\n"
+        "warnings.warn('no answer; using fresh kernels', Noted); warnings.warn('from elsewhere', UserWarning)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stderr.splitlines()[:2]
+    assert first == "note: no answer; using fresh kernels" and "UserWarning: from elsewhere" in second

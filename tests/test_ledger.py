@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlloop.core.errors import LedgerError, PromotionRefused
+from mlloop.core.errors import LedgerError, Noted, PromotionRefused
 from mlloop.core.storage import plain
 from mlloop.store import chain
 from mlloop.store.entries import Entry
@@ -373,7 +373,7 @@ def test_the_anchor_finds_a_ledger_that_was_written_anew(tmp_path):
 def test_a_row_is_recorded_although_its_anchor_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=tmp_path / "file" / "anchor.txt")
-    with pytest.warns(UserWarning, match="row 1 was recorded, and not anchored"):
+    with pytest.warns(Noted, match="row 1 was recorded, and not anchored"):
         assert ledger.append(Entry("gate", "shop", "need", "yes")).id == 1
 
 

@@ -29,6 +29,7 @@ for group in (running, deciding, production, looping, files, exporting, notebook
 
 def main() -> None:
     """Entry point: a user's mistake is told in a line, a fault of ours with its log's path."""
+    output.note_warnings()
     try:
         code = app(standalone_mode=False)
         if code == 130:  # how typer tells of an interrupt

@@ -30,6 +30,23 @@ def complain(error: MlloopError) -> None:
     typer.secho(str(error), fg=typer.colors.RED, err=True)
 
 
+def note_warnings() -> None:
+    """Print our own warnings as sentences, without the line of code that Python shows; those of others stay as they are."""
+    import warnings
+
+    from mlloop.core.errors import Noted
+
+    shown = warnings.showwarning
+
+    def show(message, category, *where, **more) -> None:
+        if issubclass(category, Noted):
+            typer.secho(f"note: {message}", fg=typer.colors.YELLOW, err=True)
+        else:
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show
+
+
 def lost(project: "Project") -> None:
     """Say on standard error that the ledger is empty, where this project knows rows of it."""
     if missing := project.lost_ledger():

@@ -44,6 +44,10 @@ class MlloopError(Exception):
         super().__init__(f"{message}\n{next_step}" if next_step else message)
 
 
+class Noted(RuntimeWarning):
+    """What a person should know though nothing failed; the command line prints it as a sentence."""
+
+
 class UsageError(MlloopError, ValueError):
     exit_code = 2
 

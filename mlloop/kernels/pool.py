@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from mlloop.core.errors import Noted
 from mlloop.core.settings import Settings
 from mlloop.kernels import zygote
 
@@ -331,7 +332,7 @@ class Pool:
     def _give_up(self, error: Exception) -> None:
         if self._warm and not self._closed:
             self._warm = False
-            warnings.warn(f"{error}; using fresh kernels, which are slower", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"{error}; using fresh kernels, which are slower", Noted, stacklevel=4)
         raise Unavailable(str(error)) from error
 
     def _ask_for_kernel(self, env: dict[str, str], cwd: Path | str, ahead: bool) -> socket.socket:

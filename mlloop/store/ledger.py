@@ -21,7 +21,7 @@ from mlloop.core import clock as core_clock
 from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.commit import commit_of
-from mlloop.core.errors import LedgerError, MlloopError
+from mlloop.core.errors import LedgerError, MlloopError, Noted
 from mlloop.store import chain, champions, clocks
 from mlloop.store.chain import NOTHING_BEFORE, Head
 from mlloop.store.chain import canonical as _canonical
@@ -483,7 +483,7 @@ class Ledger:
             chain.anchor(self._anchor, Head(last.id, last.hash), last.at.isoformat(timespec="seconds"))
         except OSError as error:
             warnings.warn(
-                f"row {last.id} was recorded, and not anchored in {self._anchor}: {error.strerror}", stacklevel=3
+                f"row {last.id} was recorded, and not anchored in {self._anchor}: {error.strerror}", Noted, stacklevel=3
             )
 
     def _top(self, connection: sa.Connection) -> Mapping[Any, Any]:
