@@ -743,19 +743,23 @@ def dependency(
     columns: Sequence[str],
     context: Context,
     *,
-    by: Sequence[str],
+    by: Sequence[str | Sequence[str]],
     least_share: float = 0.6,
     least_rows: int = 3,
     fill: bool = True,
 ) -> Step:
     """Repair cells of a column against the majority of their groups by other columns."""
-    if len(columns) != 1 or not by or columns[0] in by:
+    groups = [[one] if isinstance(one, str) else list(one) for one in by]
+    if len(columns) != 1 or not all(groups) or not groups or any(columns[0] in group for group in groups):
         raise ProblemError(
             "names one column, and under `by` others that determine it", "cleaning rule 'dependency'", FIX_STATEMENT
         )
     target, state, votes = columns[0], table, []
-    for k, other in enumerate(c for c in by if c in table.columns):
-        state = _with_majority(state, context.known(table), other, target, k, least_share, least_rows)
+    for k, group in enumerate(g for g in groups if set(g) <= set(table.columns)):
+        known, other = context.known(table), group[0]
+        if len(group) > 1:
+            state, known, other = _joined(state, group, f"__j{k}"), _joined(known, group, f"__j{k}"), f"__j{k}"
+        state = _with_majority(state, known, other, target, k, least_share, least_rows)
         votes.append(k)
     weight = {
         k: sum(
@@ -777,6 +781,13 @@ def dependency(
     wrong = value.notnull() & (value != best) & ~repeated & (similar | (most >= 1.5))
     missing = value.isnull() & ibis.literal(fill)
     return Step(state, {target: ibis.ifelse((wrong | missing) & best.notnull(), best, value)}, costly=True)
+
+# %% ../../nbs/data/cleaning.ipynb #4ac5d95a
+def _joined(table: ir.Table, columns: Sequence[str], name: str) -> ir.Table:
+    """The table with several columns as one text; null where one of them is."""
+    parts = [part for c in columns for part in (ibis.literal("\x1f"), table[c].cast("string"))][1:]
+    return table.mutate(**{name: parts[0].concat(*parts[1:])})
+
 
 # %% ../../nbs/data/cleaning.ipynb #0c523d28
 def _with_majority(

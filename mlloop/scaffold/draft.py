@@ -156,6 +156,8 @@ def _windows(
     columns: dict[str, Guess],
     time: str | None,
     recommendation: bool = False,
+    y: pd.Series | None = None,
+    unknown_days: int = 0,
 ) -> dict[str, Any] | None:
     """The windows of the rows before the history that is left for the loop; None where they are too short.
 
@@ -164,8 +166,9 @@ def _windows(
     UsageError
         A history is asked for, and there is no time, or too little before it.
     """
-    windows = survey.windows_of(columns[time].values, recommendation, options.history) if time else None
-    windows = windows if recommendation or not time else times.filled(windows, columns[time].values)
+    later = max(options.history, unknown_days)
+    windows = survey.windows_of(columns[time].values, recommendation, later) if time else None
+    windows = windows if recommendation or not time else times.filled(windows, columns[time].values, y)
     if not options.history or windows:
         return windows
     where = sample.source.path or sample.source.url
@@ -249,7 +252,9 @@ def _rows(
             "Name another: --target COLUMN",
         )
     time, late = _time_of_rows(options, sample, columns, y, kind, notes, ask)
-    windows = _windows(options, sample, columns, time)
+    classes = y if kind == "classification" else None
+    unknown = _not_known_yet(columns, time, classes, notes)
+    windows = _windows(options, sample, columns, time, y=classes, unknown_days=unknown)
     if time and windows is None:
         span = columns[time].values
         days = (span.max() - span.min()).days
@@ -262,11 +267,12 @@ def _rows(
         )
         time = None
     key = options.id or survey.key_of(sample, columns)
+    unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
+    entity = key if options.id or not unique else _entity_beside(key, sample, columns, y, target, time, notes)
     if key is None:
-        key = _group(sample, columns, y, target, time, notes)
+        key = entity = _group(sample, columns, y, target, time, notes)
     repeats, once = _repeats(sample, bool(time and columns[time].column.row_seconds)) if key is None else ([], [])
     notes += repeats
-    unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
     if key and sample.distinct[key] < sample.rows:
         extra = "identical rows are dropped, others of the same key set aside" if unique else "its rows belong together"
         notes.append(
@@ -276,7 +282,7 @@ def _rows(
     made_time = {n for n, guess in columns.items() if guess.column.made_of} - {time}
     for made in made_time:
         del columns[made]
-    skip = [target, *([key] if key else []), *([time] if time else []), *late]
+    skip = [target, *([key] if key else []), *([entity] if entity else []), *([time] if time else []), *late]
     for counter in times.counters(columns, order, skip) if order is not None else []:
         columns[counter] = survey._changed(
             columns[counter], "only grows with the rows: it is always new in later ones", feature=False
@@ -286,7 +292,9 @@ def _rows(
     found = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
     asked = {n: sign.reason for n, sign in signs.items() if not sign.sure}
     usable = [
-        n for n, guess in columns.items() if n not in (target, key, time, *found, *asked) and guess.column.feature
+        n
+        for n, guess in columns.items()
+        if n not in (target, key, entity, time, *found, *asked) and guess.column.feature
     ]
     before = (
         columns[time].values < pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
@@ -297,7 +305,7 @@ def _rows(
     rule, figure = survey.first_rule(columns, usable, learnt, kind)
     task = [f"kind: {kind}", "table: rows", f"target: {scalar(target)}"]
     task += [f"positive: {scalar(_typed(positive, columns[target]))}"] if kind == "classification" else []
-    task += [f"entity: {scalar(key)}"] if key else []
+    task += [f"entity: {scalar(entity)}"] if entity else []
     notes[:0] = _headline(kind, target, positive, columns[target], y, sample)
     if not time:
         notes.append(
@@ -322,7 +330,10 @@ def _rows(
         "table_time": time,
         "columns": _columns(
             columns,
-            {target: "target", **({key: "key"} if key else {}), **({time: "time"} if time else {})},
+            {target: "target"}
+            | ({key: "key"} if key else {})
+            | ({entity: "entity"} if entity and entity != key else {})
+            | ({time: "time"} if time else {}),
             found,
             kind,
             asked,
@@ -335,10 +346,47 @@ def _rows(
     }
 
 
+def _not_known_yet(columns: dict[str, Guess], time: str | None, y: pd.Series | None, notes) -> int:
+    """The days at the end whose outcome does not seem to be known yet: no row of one class, where many were due."""
+    unknown = times.not_known_yet(columns[time].values, y) if time and y is not None else None
+    if unknown is None or columns[time or ""].column.row_seconds:
+        return 0
+    rows, days, since = unknown
+    told = (
+        f"none of the {rows:,} rows since {since:%Y-%m-%d} is of the rarer class, where many were due: their outcome is probably not "
+        f"known yet. Everything is computed as of {since:%Y-%m-%d}; if they are right, set time.as_of later"
+    )
+    notes.append(("outcome not known yet", told))
+    return days
+
+
+def _entity_beside(
+    key: str, sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str, time: str | None, notes
+) -> str | None:
+    """Whose row it is where a column names each row: the store of a panel, nobody where it only counts a series, else what the key names."""
+    panel = times.panel_of(sample, columns, time, (target, key)) if time else None
+    if panel is not None:
+        notes.append(_of_panel(panel, sample, time or ""))
+        return panel
+    if time and times.numbers_a_series(columns[key].values, columns[time].values, y):
+        notes.append(("key", f"{key} counts the rows of a series: it names no person or thing, so earlier rows may say something of later ones"))
+        return None
+    return key
+
+
+def _of_panel(panel: str, sample: SourceSample, time: str) -> tuple[str, str]:
+    told = f"{panel}: {sample.distinct[panel]:,} values, each once at nearly every {time}; its own past is a feature, and the last value of each is a rule"
+    return "rows that belong together", told
+
+
 def _group(
     sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str, time: str | None, notes
 ) -> str | None:
-    """A column whose rows belong together: a customer, a patient, a machine with several rows each."""
+    """A column whose rows belong together: the store of a panel; a customer, a patient, a machine with several rows each."""
+    panel = times.panel_of(sample, columns, time, (target,)) if time else None
+    if panel is not None:
+        notes.append(_of_panel(panel, sample, time or ""))
+        return panel
     for name, guess in columns.items():
         named = survey.NAMING.search(name) or survey.USER.search(name) or guess.column.type == "text"
         if name in (target, time) or guess.is_time or not named or sample.missing.get(name, 1):
@@ -493,10 +541,10 @@ def _columns(
         if role == "target":
             spec.pop("feature", None)
             spec, why = {**spec, "known": "after"}, "what is asked" + (f"; {why}" if why else "")
-        elif role in ("key", "time"):
+        elif role in ("key", "entity", "time"):
             spec |= {} if guess.column.row_seconds else {"required": True}
-            spec |= {"feature": False} if role == "key" else {}
-            why = "says who" if role == "key" else why
+            spec |= {"feature": False} if role != "time" else {}
+            why = "says who" if role != "time" else why
         elif name in leaks:
             spec["known"] = "after"
             why = f"LEAK: {leaks[name]}. If it is really known before the prediction, write `known: before`"
@@ -512,7 +560,7 @@ def _success(
 ) -> dict[str, Any]:
     windows = windows or {}
     rows, days = int(sample.rows * windows.get("share", 1)), windows.get("holdout_days", 28)
-    every = int(np.clip(days // 4, 1, 28))
+    every = max(int(np.clip(days // 4, 1, 28)), windows.get("step_days", 1))
     span = windows.get("days", 365)
     in_period = max(20, int(rows * every / max(span, 1)))
     retrain = {"every_days": every, "min_labelled_rows": max(50, min(500, in_period)), "cooldown_days": 2 * every}

@@ -38,6 +38,8 @@ FORMS = (
     *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S"),
     *("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%y %H:%M", "%d/%m/%y %H:%M"),
     *("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p", "%d %b %Y", "%b %d, %Y", "%d-%b-%y", "%d-%b-%Y"),
+    *("%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d %b %y", "%b %d, %y", "%d %B %y", "%b %d %Y", "%B %d %Y"),
+    *("%d-%m-%y %H:%M", "%y-%m-%d %H:%M", "%y/%m/%d %H:%M", "%d %b %Y %H:%M", "%b %d, %Y %H:%M", "%d-%b-%Y %H:%M:%S"),
 )
 WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}
 YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churned", "fraud", "dead", "won")
@@ -458,7 +460,7 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     best = max(fits.values(), default=0.0)
     if best < 0.9:
         return None
-    tied = [form for form, one in fits.items() if one == best]
+    tied = _narrowest([form for form, one in fits.items() if one == best], some)
     day_first = hint.day_first if hint else None
     if day_first is not None:
         tied.sort(key=lambda form: _day_first(form) is (not day_first))
@@ -488,9 +490,18 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     return made
 
 
+def _narrowest(forms: list[str], some: pd.Series) -> list[str]:
+    """Of forms that all fit, those whose dates lie closest together: 21-04-03 is a day of 2021 where the first two digits are few."""
+    spans = {}
+    for form in forms if len(forms) > 1 else ():
+        values = pd.to_datetime(some, format=form, errors="coerce").dropna()
+        spans[form] = values.quantile(0.98) - values.quantile(0.02)
+    return [form for form in forms if spans[form] <= 2 * min(spans.values())] if spans else forms
+
+
 def _day_first(form: str) -> bool | None:
     """Whether the day comes before the month, where both are digits that could be taken for one another."""
-    if "%d" not in form or "%m" not in form or form.startswith("%Y") or "." in form:
+    if "%d" not in form or "%m" not in form or form[:2] in ("%Y", "%y") or "." in form:
         return None
     return form.index("%d") < form.index("%m")
 
@@ -777,6 +788,7 @@ def windows_of(times: pd.Series, recommendation: bool = False, later: int = 0) -
         "folds": 4,
         "fold_days": fold,
         "days": days,
+        "step_days": int(pd.Series(known.dt.normalize().unique()).diff().dt.days.median() or 1),
         "first": first,
         "until": end,
         "share": len(known) / everything,

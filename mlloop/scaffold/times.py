@@ -32,7 +32,7 @@ NAMED = re.compile(r"^(date|time|timestamp|created|ordered|observed)|(time|date|
 def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
     """Add to `columns` the moments that several columns make up together; returns their names."""
     found: list[str] = []
-    for name, parts, form, kind in [*_calendars(sample), *_clocks(sample, columns)]:
+    for name, parts, form, kind in [*_calendars(sample), *_clocks(sample, columns), *_years(sample, columns)]:
         text = sample.text[list(parts)].astype("string")
         joined = text[parts[0]].str.strip()
         for part in parts[1:]:
@@ -76,6 +76,45 @@ def _calendars(sample: SourceSample):
         made = prefix.rstrip("_ .-") or "date"
         if day is not None:
             yield _free(made, sample), (year, month, day), f"%Y {spelt} %d", "date"
+        elif not (spelt == "%m" and pd.to_numeric(known, errors="coerce").max() > 12):
+            yield _free(f"{made}_month" if made != "date" else "month_begin", sample), (year, month), f"%Y {spelt}", "date"
+
+
+MIN_YEARS = 6  # fewer years are no history
+
+
+def _years(sample: SourceSample, columns: dict[str, Guess]):
+    """A year in one column, where the rows are a panel by year or stand in its order: else it may be the year of a car."""
+    if any(guess.is_time for guess in columns.values()) or list(_calendars(sample)):
+        return
+    for name in map(str, sample.text.columns):
+        known = sample.text[name].dropna().astype(str).str.strip()
+        if not YEAR.search(name) or not len(known) or not notation.every(r"(1[89]|20)\d\d", known):
+            continue
+        in_order = bool((known.astype(int).diff().dropna() >= 0).mean() > 0.99)
+        if known.nunique() >= MIN_YEARS and (in_order or panel_of(sample, columns, name)):
+            yield _free(f"{name}_begin", sample), (name,), "%Y", "date"
+
+
+FEW_TIMES = 5  # rows of each panel entity, at least
+
+
+def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: Sequence[str] = ()) -> str | None:
+    """The column that says whose row it is where nearly every time holds one row of each: a store by week, a country by year."""
+    at = pd.factorize(sample.text[time] if time in sample.text else columns[time].values)[0]
+    times, rows = int(at.max()) + 1, len(at)
+    if times < FEW_TIMES or times > rows / 2 or not sample.is_whole:
+        return None
+    for name, guess in columns.items():
+        if name in (time, *skip) or guess.is_time or guess.column.type == "number" or name not in sample.text:
+            continue
+        who = pd.factorize(sample.text[name])[0]
+        entities = int(who.max()) + 1
+        if entities < 2 or (who < 0).any() or rows < max(FEW_TIMES * entities, 0.5 * entities * times):
+            continue
+        if len(np.unique(who.astype(np.int64) * times + at)) >= 0.98 * rows:
+            return name
+    return None
 
 
 def _clocks(sample: SourceSample, columns: dict[str, Guess]):
@@ -203,27 +242,79 @@ def counters(columns: dict[str, Guess], order: pd.Series, skip: Sequence[str]) -
     return found
 
 
+def numbers_a_series(values: pd.Series, order: pd.Series | None, y: pd.Series) -> bool:
+    """Whether a number that is different in each row only counts the rows of a series: it grows with the time, and neighbours share the target."""
+    if not pd.api.types.is_numeric_dtype(values):
+        values = pd.to_numeric(values, errors="coerce")
+    known = values.notna() & y.notna() & (order.notna() if order is not None else True)
+    if known.mean() < 0.9:
+        return False
+    at = order[known] if order is not None else pd.Series(np.arange(int(known.sum())), index=values.index[known])
+    if abs(np.nan_to_num(values[known].rank().corr(at.rank()))) <= 0.995:
+        return False
+    return dependence.stands_in_order(y[known][at.sort_values(kind="stable").index])
+
+
 # ---------------------------------------------------------------------------------------------- windows that hold rows
 
+UNKNOWN_ROWS = 12  # positives that chance would have put among the newest rows, where none is there
 
-def filled(windows: dict[str, Any] | None, times: pd.Series) -> dict[str, Any] | None:
-    """Windows whose folds and holdout days all hold rows: longer or fewer folds where a gap would leave one empty; None where none do."""
+
+def not_known_yet(times: pd.Series, y: pd.Series) -> tuple[int, int, pd.Timestamp] | None:
+    """How many of the newest rows hold one class only though the other was due, the days they span, and since when; None where none do."""
+    known = y.notna() & times.notna()
+    at = times[known].sort_values(kind="stable")
+    t = y[at.index].to_numpy()
+    if len(t) < 100 or not 0 < t.mean() < 1:
+        return None
+    last = int(np.flatnonzero(t != t[-1]).max())
+    newest, share = len(t) - 1 - last, float((t[: last + 1] != t[-1]).mean())
+    if newest * share < UNKNOWN_ROWS or newest > 0.6 * len(t) or share > 0.9:
+        return None
+    since = at.iloc[last].normalize() + pd.Timedelta(days=1)
+    return newest, max(0, (at.iloc[-1].normalize() + pd.Timedelta(days=1) - since).days), since
+
+
+def filled(windows: dict[str, Any] | None, times: pd.Series, y: pd.Series | None = None) -> dict[str, Any] | None:
+    """Windows whose folds and holdout days all hold rows: longer or fewer folds where a gap would leave one empty; None where none do.
+
+    Parameters
+    ----------
+    y : Series of float, optional
+        The target of a classification: where it can be, each fold and the holdout hold rows of both classes.
+    """
     if windows is None:
         return None
+    return (_filled(windows, times, y) if y is not None else None) or _filled(windows, times, None)
+
+
+def _filled(windows: dict[str, Any], times: pd.Series, y: pd.Series | None) -> dict[str, Any] | None:
     as_of, first = pd.Timestamp(windows["as_of"]), times.min().normalize()
     known = times[times < as_of].dropna()
     least = max(2, min(20, len(known) // 50))
+    if y is not None:  # of the rarer class as well
+        rare = y[known.index] == (1.0 if y.mean() <= 0.5 else 0.0)
+        fewer = _filled_of(windows, known, as_of, first, least, known[rare.to_numpy()], max(2, min(5, int(rare.sum()) // 50)))
+        return fewer
+    return _filled_of(windows, known, as_of, first, least, known, 0)
+
+
+def _filled_of(
+    windows: dict[str, Any], known: pd.Series, as_of: pd.Timestamp, first: pd.Timestamp, least: int, rare: pd.Series, few: int
+) -> dict[str, Any] | None:
     for stretch in (1.0, 1.25, 1.5, 2.0):
         holdout = max(1, round(windows["holdout_days"] * stretch))
         until = as_of - pd.Timedelta(days=holdout)
-        if (known >= until).sum() < least or (known < until).sum() < 10 * least:
+        if (known >= until).sum() < least or (known < until).sum() < 10 * least or (rare >= until).sum() < few:
             continue
         for folds in (windows["folds"], 3, 2):
             for longer in (1.0, 1.5, 2.0, 3.0):
                 days = max(1, round(windows["fold_days"] * longer))
                 cuts = [until - pd.Timedelta(days=days * k) for k in range(folds, -1, -1)]
                 held = [int(((known >= a) & (known < b)).sum()) for a, b in itertools.pairwise(cuts)]
-                if cuts[0] > first and min(held) >= least and (known < cuts[0]).sum() >= 2 * least:
+                rarer = [int(((rare >= a) & (rare < b)).sum()) for a, b in itertools.pairwise(cuts)]
+                enough = min(held) >= least and min(rarer) >= few and (rare < cuts[0]).sum() >= few
+                if cuts[0] > first and enough and (known < cuts[0]).sum() >= 2 * least:
                     return {**windows, "holdout_days": holdout, "folds": folds, "fold_days": days}
     return None
 
