@@ -9,6 +9,7 @@ runs it, and what the statement and the ledger say is compared with the truth.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import subprocess
@@ -394,6 +395,18 @@ def command(root: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "mlloop.cli", *words], cwd=root, capture_output=True, text=True)  # noqa: S603
 
 
+def here(root: Path, *words: str) -> subprocess.CompletedProcess:
+    """As `command`, in this process: a table is read in a second where the libraries are loaded."""
+    from typer.testing import CliRunner
+
+    from mlloop.cli.app import app
+
+    with contextlib.chdir(root):
+        done = CliRunner().invoke(app, words)
+    error = "" if done.exception is None or isinstance(done.exception, SystemExit) else f"{done.exception}"
+    return subprocess.CompletedProcess(words, done.exit_code, done.output, error)
+
+
 def judged(name: str, seed: int, root: Path, run: bool) -> Outcome:
     """Draw the case, let mlloop read it (and run it), and compare."""
     began, case = time.monotonic(), CASES[name](np.random.default_rng([seed, *name.encode()]))
@@ -403,7 +416,7 @@ def judged(name: str, seed: int, root: Path, run: bool) -> Outcome:
     data.mkdir(exist_ok=True)
     for file, rows in files.items():
         rows.to_csv(data / file, index=False, sep=case.separator)
-    new = command(root, "new", "it", "--data", str(data if len(files) > 1 else data / "rows.csv"), "--target", case.target)
+    new = here(root, "new", "it", "--data", str(data if len(files) > 1 else data / "rows.csv"), "--target", case.target)
     printed = new.stdout + new.stderr
     if new.returncode:
         return Outcome(name, seed, [f"new fails: {printed[-300:]}"], [], printed, time.monotonic() - began)

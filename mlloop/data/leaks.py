@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'AGREES', 'BY_CHANCE', 'PURE', 'NONE_WORDS', 'EXACT', 'PART', 'MAX_PAIRED',
            'PAIRED_ROWS', 'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN',
-           'NEAR_PERFECT', 'TOWERS', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MAX_ROWS', 'RESTS_FROM',
-           'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill', 'is_number',
-           'copy_sign', 'agreement_sign', 'band_sign', 'filled_sign', 'value_sign', 'flag_signs', 'sum_signs',
-           'part_sign', 'product_signs', 'pair_signs', 'after_words', 'aggregate_signs', 'strength', 'field_strength',
-           'figure_of', 'towering_sign', 'told_beyond_target', 'find', 'resting_signs']
+           'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MAX_ROWS',
+           'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill',
+           'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'filled_sign', 'value_sign', 'flag_signs',
+           'sum_signs', 'part_sign', 'product_signs', 'pair_signs', 'after_words', 'aggregate_signs', 'strength',
+           'field_strength', 'figure_of', 'towering_sign', 'told_beyond_target', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -514,7 +514,7 @@ def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:
 
 # %% ../../nbs/data/leaks.ipynb #1cca57f0
 NEAR_PERFECT = {"classification": 0.97, "regression": 0.95}
-TOWERS = 0.5  # of the way from nothing to perfect
+TOWERS, FAR_ABOVE = 0.5, 2.0  # of the way from nothing to perfect; times what all others tell
 FIELD_ROWS = 12_000
 
 
@@ -686,19 +686,20 @@ def _alone(
     found: dict[str, Sign] = {}
     fields: dict[tuple[str, ...], float] = {}
     echoes: dict[str, Sign] = {}
-    weight = len(y) if kind == "regression" else min(len(y), 10 * int(min((y == 1).sum(), (y != 1).sum())))
+    weight = len(y) if kind == "regression" else min(len(y), 4 * int(min((y == 1).sum(), (y != 1).sum())))
     for name in strong:
         apart = tuple(sorted({name, *found, *(perfect if name in perfect else []), *_twins(rows, name, strong)}))
         others = rows.drop(columns=list(apart))
         if apart not in fields:
             fields[apart] = field_strength(others, y, later, kind, seed)
         sign = towering_sign(name, alone[name], fields[apart], kind, weight)
-        if sign:
-            found[name] = sign
-        elif len(y) >= ECHO_ROWS and fields[apart] >= ECHO_FIELD:
-            if told_beyond_target(rows[name], y, others, later, seed) < 1:
-                told = f"tells much of the target ({figure_of(alone[name], kind)} alone), and of the other columns only what the target tells"
-                echoes[name] = Sign(name, False, told)
+        if sign is None and (fields[apart] < ECHO_FIELD or len(y) < ECHO_ROWS):
+            continue
+        is_plain = sign is not None and (sign.sure or alone[name] >= FAR_ABOVE * fields[apart] or after_words(name) > 0)
+        if not is_plain and len(y) >= ECHO_ROWS and told_beyond_target(rows[name], y, others, later, seed) >= 1:
+            continue
+        told = f"tells much of the target ({figure_of(alone[name], kind)} alone), and of the other columns only what the target tells"
+        (found if sign else echoes)[name] = sign or Sign(name, False, told)
     resting = resting_signs(rows.drop(columns=list(found)), y, later, kind, seed)
     return found | resting | (echoes if len(echoes) == 1 else {})
 

@@ -82,6 +82,8 @@ class SourceSample:
         All rows, as text.
     notes : list of (what, note)
         What a person should know of how the file is read.
+    gone : dict of str to str
+        Columns that the newest files no longer have, each with the words.
     """
 
     source: Source
@@ -93,6 +95,7 @@ class SourceSample:
     missing: dict[str, int]
     table: Any = None
     notes: list[tuple[str, str]] = field(default_factory=list)
+    gone: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -153,7 +156,8 @@ def _read_sample(data: str, table: str | None, query: str | None, folder: Path) 
     con = ibis.duckdb.connect(memory_limit=room, temp_directory=str(folder / "engine"))
     rows, unread = ingestion.raw_rows(con, raws, names)
     sample = _counted(rows, unread, names, source, files, data)
-    sample.notes = [*notes, *_renamed(names)]
+    changes, sample.gone = _changes(raws)
+    sample.notes = [*notes, *_renamed(names), *changes]
     return sample
 
 
@@ -172,6 +176,32 @@ def _renamed(names: Sequence[str]) -> list[tuple[str, str]]:
         for name, base in bases.items()
         if base.lower() in first
     ]
+
+
+def _changes(raws: Sequence[ingestion.RawFile]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """What to say of columns that not every file has, the files in the order of their names; and those that the newest lack."""
+    if len(raws) < 2 or raws[0].format == "jsonl":  # keys of JSON come and go from row to row
+        return [], {}
+    headers = [[name for name in ingestion.header(raw) if name.strip()] for raw in raws[:MAX_HEADERS]]
+    notes: list[tuple[str, str]] = []
+    gone: dict[str, str] = {}
+    for name in dict.fromkeys(name for header in headers for name in header):
+        there = [name in header for header in headers]
+        if all(there):
+            continue
+        first, last = there.index(True), len(there) - 1 - there[::-1].index(True)
+        told = f"{name!r} is in {sum(there)} of {len(there)} files"
+        if first and all(there[first:]):
+            told += f", from {raws[first].origin} on"
+        if last + 1 < len(there) and len(raws) <= MAX_HEADERS:
+            told += f", the last of them {raws[last].origin}: the newest do not have it, so it is no feature"
+            gone[name] = f"not in the newest files: the last that has it is {raws[last].origin}"
+        notes.append(("columns differ", told))
+    return notes, gone
+
+
+MAX_HEADERS = 200
+"""Files of which the header is read."""
 
 
 def _counted(rows, unread, names, source, files, data) -> SourceSample:
@@ -700,6 +730,8 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
         elif current.column.type in ("integer", "number") and NAMING.search(name) and sample.distinct[name] > 2:
             kind: Any = "category" if sample.distinct[name] <= 500 else "text"
             guesses[name] = Guess(Column(type=kind), "a number that names things", sample.text[name])
+        elif name in sample.gone and current.column.feature:
+            guesses[name] = _changed(current, feature=False, why=sample.gone[name])
         elif current.column.feature and sample.distinct[name] <= 1:
             guesses[name] = _changed(current, feature=False, why="one value only: nothing to learn")
     return guesses
