@@ -88,7 +88,9 @@ def field_of(r: Draw, n: int) -> tuple[pd.DataFrame, np.ndarray]:
         pick(r, "plan", "tariff", "segment"): r.choice(["basic", "plus", "gold"], n, p=[0.5, 0.3, 0.2]),
     })  # fmt: skip
     a, b, c, d, e = (rows[name] for name in rows)
-    score = (a - 45) / 25 * np.where(d == "north", 1.2, -0.5) + 0.5 * (c - 3) + 0.8 * (e == "gold") - 0.5 * np.log(b / 1100)
+    score = (
+        (a - 45) / 25 * np.where(d == "north", 1.2, -0.5) + 0.5 * (c - 3) + 0.8 * (e == "gold") - 0.5 * np.log(b / 1100)
+    )
     return rows, score.to_numpy(float)
 
 
@@ -281,7 +283,9 @@ def date_forms(r: Draw) -> Case:
     rows, score = field_of(r, n)
     at = days(r, n, "2020-11-05", 800)
     rows["entered"] = at.dt.strftime(pick(r, "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%y-%m-%d"))
-    rows["due"] = (at + pd.to_timedelta(r.integers(5, 60, n), "D")).dt.strftime(pick(r, "%d %B %Y", "%b %d, %Y", "%d-%b-%y"))
+    rows["due"] = (at + pd.to_timedelta(r.integers(5, 60, n), "D")).dt.strftime(
+        pick(r, "%d %B %Y", "%b %d, %Y", "%d-%b-%y")
+    )
     rows["fee"] = np.exp(3 + 0.3 * score + r.normal(0, 0.3, n)).round(2)
     return Case(rows, "fee", time={"entered"}, types={"entered": "date", "due": "date"}, promoted=False)
 
@@ -297,7 +301,9 @@ def european(r: Draw) -> Case:
     rows["gewicht"] = [f"{v:.3f}".replace(".", ",") for v in r.gamma(2, 0.4, n)]
     rows["preis"] = [text(v) for v in np.exp(6 + 0.4 * score + r.normal(0, 0.3, n))]
     rows[b] = [text(v) for v in rows[b]]
-    return Case(rows, "preis", types={"plz": "text|category", "telefon": "text|category", "gewicht": "number"}, separator=";")
+    return Case(
+        rows, "preis", types={"plz": "text|category", "telefon": "text|category", "gewicht": "number"}, separator=";"
+    )
 
 
 def ranked(r: Draw) -> Case:
@@ -341,7 +347,13 @@ def numbered(r: Draw) -> Case:
     n, target = 5000, "load"
     number = pick(r, "instant", "idx", "row_id", "seq")
     at = pd.date_range("2021-01-01", periods=n, freq="h")
-    rows = pd.DataFrame({number: np.arange(1, n + 1), "at": at, "temp": (10 + 8 * np.sin(np.arange(n) / 1400) + r.normal(0, 2, n)).round(1)})
+    rows = pd.DataFrame(
+        {
+            number: np.arange(1, n + 1),
+            "at": at,
+            "temp": (10 + 8 * np.sin(np.arange(n) / 1400) + r.normal(0, 2, n)).round(1),
+        }
+    )
     rows[target] = (50 + 20 * np.sin(at.hour / 24 * 2 * np.pi) - rows["temp"] + r.normal(0, 4, n)).round(1)
     return Case(rows, target, time={"at"}, entity={""}, validation={"yes", "maybe"}, promoted=False)
 
@@ -352,16 +364,24 @@ def months(r: Draw) -> Case:
     rows = [{city: f"C{c:02}", "year": 2008 + m // 12, "month": m % 12 + 1, "stock": r.normal(5, 1), "c": c, "m": m}
             for c in range(30) for m in range(120)]  # fmt: skip
     rows = pd.DataFrame(rows)
-    rows[target] = (r.normal(0, 5, 30)[rows["c"]] + 0.05 * rows["m"] - rows["stock"] + r.normal(0, 1, len(rows))).round(2)
+    rows[target] = (r.normal(0, 5, 30)[rows["c"]] + 0.05 * rows["m"] - rows["stock"] + r.normal(0, 1, len(rows))).round(
+        2
+    )
     rows["stock"] = rows["stock"].round(2)
     return Case(rows.drop(columns=["c", "m"]), target, time={"made of year, month"}, entity={city}, promoted=False)
 
 
 def yearly(r: Draw) -> Case:
     """Countries by year: a year is a time."""
-    who, when, target = pick(r, "country", "firm", "state"), pick(r, "year", "yr"), pick(r, "gdp", "output", "emissions")
+    who, when, target = (
+        pick(r, "country", "firm", "state"),
+        pick(r, "year", "yr"),
+        pick(r, "gdp", "output", "emissions"),
+    )
     n, span = 90, 24
-    rows = pd.DataFrame([(f"{who} {i}", 1990 + t, i, t) for i in range(n) for t in range(span)], columns=[who, when, "i", "t"])
+    rows = pd.DataFrame(
+        [(f"{who} {i}", 1990 + t, i, t) for i in range(n) for t in range(span)], columns=[who, when, "i", "t"]
+    )
     level = r.normal(0, 1, n)[rows["i"]] + 0.03 * rows["t"] * r.uniform(0.5, 1.5, n)[rows["i"]]
     rows["invest"] = (level + r.normal(0, 0.5, len(rows))).round(3)
     rows[target] = np.exp(5 + level + r.normal(0, 0.05, len(rows))).round(2)
@@ -456,7 +476,11 @@ def _of_new(case: Case, statement: dict[str, Any], printed: str) -> tuple[list[s
         wrong.append(f"entity is {who!r}, not {sorted(case.entity)}")
     for column, kind in case.types.items():
         spec = columns.get(column, {})
-        right = kind.split()[1] in {f"{float(m):g}" for m in spec.get("missing", [])} if kind.startswith("missing") else spec.get("type") in kind.split("|")
+        right = (
+            kind.split()[1] in {f"{float(m):g}" for m in spec.get("missing", [])}
+            if kind.startswith("missing")
+            else spec.get("type") in kind.split("|")
+        )
         wrong += [] if right else [f"{column} is {spec}, not {kind}"]
     wrong += [f"does not say {told!r}" for told in case.told if not re.search(told, printed)]
     return wrong, [f"{n}: {columns[n].get('known')}" for n in sorted(honest)]
@@ -467,7 +491,9 @@ def _of_run(case: Case, printed: str, code: int) -> list[str]:
     wrong = [] if code in (0, 3) and "Traceback" not in printed else [f"run fails with {code}: {printed[-300:]}"]
     wrong += [f"need gate says {said['need']}" for _ in "x" if case.need and said["need"] not in case.need]
     judged = said["validation"]
-    wrong += [f"validation gate says {judged}" for _ in "x" if case.validation and judged and judged not in case.validation]
+    wrong += [
+        f"validation gate says {judged}" for _ in "x" if case.validation and judged and judged not in case.validation
+    ]
     promoted = bool(re.search(r"model: .* registered as", printed))
     if case.promoted is not None and promoted != case.promoted:
         wrong.append("promoted" if promoted else "not promoted")
@@ -490,9 +516,14 @@ def main() -> None:
             outcome = judged(name, seed, root, options.run)
             outcomes.append(outcome)
             (root / "printed.txt").write_text(outcome.printed)
-            print(f"{name} {seed}: {outcome.wrong or 'right'} {outcome.needless or ''} ({outcome.seconds:.0f} s)", flush=True)
+            print(
+                f"{name} {seed}: {outcome.wrong or 'right'} {outcome.needless or ''} ({outcome.seconds:.0f} s)",
+                flush=True,
+            )
     right = sum(not outcome.wrong for outcome in outcomes)
-    print(f"{right} of {len(outcomes)} tables are read right; honest columns marked: {sum(len(o.needless) for o in outcomes)}")
+    print(
+        f"{right} of {len(outcomes)} tables are read right; honest columns marked: {sum(len(o.needless) for o in outcomes)}"
+    )
     if options.json:
         options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
 

@@ -187,8 +187,17 @@ def _held_out(minority: int) -> Check:
         "the holdout needs rows of both classes: more time.holdout_days, or an earlier time.as_of where the newest outcomes "
         "are not known yet"
     )
-    return Check("both classes in the holdout", passed, "" if passed else reason, minority, None, None, HELD, "rows", "" if passed else change)
-
+    return Check(
+        "both classes in the holdout",
+        passed,
+        "" if passed else reason,
+        minority,
+        None,
+        None,
+        HELD,
+        "rows",
+        "" if passed else change,
+    )
 
 # %% ../nbs/16_need_gate.ipynb #d3548fe5
 def _contender(figures: dict[str, Any], name: str) -> dict[str, Any]:
@@ -391,7 +400,6 @@ def held_minority(statement: Problem, table, windows: dict[str, Any] | None) -> 
     known = held.filter(held[task.target].notnull())[task.target].to_pandas()
     y = baselines.target_values(known, task)
     return int(min((y == 1).sum(), (y != 1).sum()))
-
 
 # %% ../nbs/16_need_gate.ipynb #f6404c1c
 def contest(

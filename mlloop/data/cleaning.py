@@ -788,7 +788,6 @@ def _joined(table: ir.Table, columns: Sequence[str], name: str) -> ir.Table:
     parts = [part for c in columns for part in (ibis.literal("\x1f"), table[c].cast("string"))][1:]
     return table.mutate(**{name: parts[0].concat(*parts[1:])})
 
-
 # %% ../../nbs/data/cleaning.ipynb #0c523d28
 def _with_majority(
     state: ir.Table, known: ir.Table, other: str, target: str, k: int, share: float, rows: int

@@ -135,12 +135,15 @@ def agreement_sign(values: pd.Series, y: pd.Series) -> str:
         return ""
     return f"has two values and agrees with the target in at least {number(100 * shares.min())} % of the rows of each class"
 
-
 # %% ../../nbs/data/leaks.ipynb #b46fd4fa
 def band_sign(values: pd.Series, y: pd.Series) -> str:
     """The words for a column of a few values that cut a numeric target into bands which do not overlap; '' for others."""
     known = values.notna()
-    if not 3 <= values.nunique() <= min(200, len(y) // 20) or known.sum() < max(100, 0.5 * len(y)) or y.nunique() <= 2 * values.nunique():
+    if (
+        not 3 <= values.nunique() <= min(200, len(y) // 20)
+        or known.sum() < max(100, 0.5 * len(y))
+        or y.nunique() <= 2 * values.nunique()
+    ):
         return ""
     codes, t = pd.factorize(values[known])[0], y[known].to_numpy()
     size = np.bincount(codes)
@@ -149,7 +152,6 @@ def band_sign(values: pd.Series, y: pd.Series) -> str:
     place = np.argsort(np.argsort(np.bincount(codes, t) / size))[codes]
     wrong = float((place[np.argsort(t, kind="stable")] != np.sort(place)).mean())
     return f"cuts the target into {len(size)} bands that do not overlap" if wrong <= 0.005 else ""
-
 
 # %% ../../nbs/data/leaks.ipynb #934478d7
 BY_CHANCE = 12  # rows of one class only are no chance where -log of its probability is larger
@@ -167,7 +169,6 @@ def filled_sign(values: pd.Series, y: pd.Series) -> tuple[bool, str] | None:
             asked = asked or (sign and (False, sign[1]))
     return asked
 
-
 # %% ../../nbs/data/leaks.ipynb #d05b6aec
 def _of_one_class(rows: pd.Series, y: pd.Series, words: str) -> tuple[bool, str] | None:
     """Whether `rows` (a mask) are of one class, and so many that chance does not do it: (nearly all of the class, words)."""
@@ -184,9 +185,23 @@ def _of_one_class(rows: pd.Series, y: pd.Series, words: str) -> tuple[bool, str]
     told = f"{words} for one class only: {round(of_class * n):,} of {n:,} such rows are {which}"
     return covered >= (0.5 if base <= 0.9 else 0.9), f"{told}, so probably it is written afterwards"
 
-
 # %% ../../nbs/data/leaks.ipynb #77ac3b34
-NONE_WORDS = {"none", "no", "-", "--", "n/a", "na", "nothing", "not given", "not applicable", "unknown", "0", "other", "null", "missing"}
+NONE_WORDS = {
+    "none",
+    "no",
+    "-",
+    "--",
+    "n/a",
+    "na",
+    "nothing",
+    "not given",
+    "not applicable",
+    "unknown",
+    "0",
+    "other",
+    "null",
+    "missing",
+}
 
 
 def _empties(values: pd.Series) -> Iterator[tuple[pd.Series, str, str, bool]]:
@@ -203,7 +218,6 @@ def _empties(values: pd.Series) -> Iterator[tuple[pd.Series, str, str, bool]]:
     elif pd.api.types.is_string_dtype(values) and share >= 0.3 and 2 < values.nunique() <= 200:
         is_none = str(value).strip().lower() in NONE_WORDS
         yield empty | (values == value), f"is other than '{value}'", "", is_none
-
 
 # %% ../../nbs/data/leaks.ipynb #c11515ee
 def value_sign(values: pd.Series, y: pd.Series) -> str:
@@ -222,7 +236,6 @@ def value_sign(values: pd.Series, y: pd.Series) -> str:
     which = "of the class looked for" if rare else "of the other class"
     rows = int(pure["size"].sum())
     return f"is {listed} for one class only: {round((pure['mean'] * pure['size']).sum()):,} of {rows:,} such rows are {which}"
-
 
 # %% ../../nbs/data/leaks.ipynb #50534485
 def flag_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
@@ -307,8 +320,11 @@ def part_sign(values: pd.Series, y: pd.Series) -> str:
     if (v % 1).any() or (t % 1).any() or v.min() < 0 or (v > t).any() or v.sum() < 0.02 * t.sum():
         return ""
     alike = float(np.corrcoef(v, t)[0, 1])
-    return f"is never above the target and goes with it closely (correlation {number(alike)}): it may be a part of it" if alike >= PART else ""
-
+    return (
+        f"is never above the target and goes with it closely (correlation {number(alike)}): it may be a part of it"
+        if alike >= PART
+        else ""
+    )
 
 # %% ../../nbs/data/leaks.ipynb #1900e323
 def product_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
@@ -328,7 +344,6 @@ def product_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     nearest = max(kept, key=lambda n: abs(np.corrcoef(X[n], target)[0, 1]))
     others = ", ".join(n for n in kept if n != nearest)
     return [Sign(nearest, True, f"makes up the target together with {others}: one is a product of the others")]
-
 
 # %% ../../nbs/data/leaks.ipynb #ee42b038
 MAX_PAIRED = 60  # columns of which pairs are tried
@@ -561,9 +576,7 @@ def towering_sign(name: str, alone: float, others: float, kind: str, rows: int =
     shown, rest = figure_of(alone, kind), figure_of(others, kind)
     perfect = strength(NEAR_PERFECT[kind] if rows >= FEW else 0.995, kind)
     if alone >= perfect and 1 - others > 3 * (1 - alone) + 0.05:
-        return Sign(
-            name, True, f"alone tells the target of later rows ({shown}; all other columns together {rest})"
-        )
+        return Sign(name, True, f"alone tells the target of later rows ({shown}; all other columns together {rest})")
     if alone >= TOWERS and alone >= 1.25 * others:
         told = f"alone tells more than all other columns together ({shown} against {rest})"
         return Sign(name, False, told)
@@ -574,7 +587,9 @@ ECHO_ROWS, ECHO_FIELD = 400, 0.3
 TIED = 0.05  # the correlation from which the other columns tell something of a column beyond the target
 
 
-def told_beyond_target(values: pd.Series, y: pd.Series, others: pd.DataFrame, later: np.ndarray, seed: int = 0) -> float:
+def told_beyond_target(
+    values: pd.Series, y: pd.Series, others: pd.DataFrame, later: np.ndarray, seed: int = 0
+) -> float:
     """How well the other columns tell, on later rows, what the target leaves open of a column: a correlation, in units of `TIED` or of chance."""
     from lightgbm import LGBMRegressor
 
@@ -590,7 +605,6 @@ def told_beyond_target(values: pd.Series, y: pd.Series, others: pd.DataFrame, la
     if left[late].std() == 0 or more.std() == 0:
         return 0.0
     return float(np.corrcoef(left[late], more)[0, 1]) / max(TIED, 2 / np.sqrt(len(late)))
-
 
 # %% ../../nbs/data/leaks.ipynb #090d179b
 MAX_ROWS = 60_000
@@ -658,7 +672,12 @@ RESTS_FROM, RESTS_ON, MANY_VALUES = {"classification": 0.96, "regression": 0.93}
 def resting_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str, seed: int = 0) -> dict[str, Sign]:
     """The columns without which a cheap model of all columns is no longer near perfect; none where it is not so with all of them."""
     able = [str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > MANY_VALUES]
-    if len(y) < 2 * FEW or not able or rows.shape[1] < 2 or (kind == "classification" and min(y.sum(), len(y) - y.sum()) < 50):
+    if (
+        len(y) < 2 * FEW
+        or not able
+        or rows.shape[1] < 2
+        or (kind == "classification" and min(y.sum(), len(y) - y.sum()) < 50)
+    ):
         return {}
     full = field_strength(rows, y, later, kind, seed)
     if full < RESTS_FROM[kind]:
@@ -671,7 +690,6 @@ def resting_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str
             told = f"makes a cheap model near perfect: {figure_of(full, kind)} with all columns, {figure_of(without, kind)} without it"
             found[name] = Sign(name, False, told)
     return found if len(found) <= 2 else {}
-
 
 # %% ../../nbs/data/leaks.ipynb #0d9305ed
 def _alone(
@@ -702,7 +720,6 @@ def _alone(
         (found if sign else echoes)[name] = sign or Sign(name, False, told)
     resting = resting_signs(rows.drop(columns=list(found)), y, later, kind, seed)
     return found | resting | (echoes if len(echoes) == 1 else {})
-
 
 # %% ../../nbs/data/leaks.ipynb #16293ab8
 def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:

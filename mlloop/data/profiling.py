@@ -274,7 +274,6 @@ def pair_determinants(data: pd.DataFrame, target: str) -> list[tuple[float, list
             strong.append((float(gain), [str(first), str(second)]))
     return sorted(strong, key=lambda pair: (-pair[0], pair[1]))
 
-
 # %% ../../nbs/data/profiling.ipynb #d1d34e48
 def _suggest_dependencies(data: pd.DataFrame) -> Iterator[Cleaning]:
     usable = [c for c in map(str, data.columns) if 2 <= data[c].nunique() <= 0.5 * len(data)]
@@ -290,7 +289,6 @@ def _suggest_dependencies(data: pd.DataFrame) -> Iterator[Cleaning]:
                 options={"by": [name for _, name in strong]},
                 reason=f"nearly determined by {evidence}",
             )
-
 
 # %% ../../nbs/data/profiling.ipynb #30579281
 def suggest_cleaning(table: ir.Table, limit: int = MAX_PROFILE_ROWS) -> list[Cleaning]:

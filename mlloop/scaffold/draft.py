@@ -369,7 +369,12 @@ def _entity_beside(
         notes.append(_of_panel(panel, sample, time or ""))
         return panel
     if time and times.numbers_a_series(columns[key].values, columns[time].values, y):
-        notes.append(("key", f"{key} counts the rows of a series: it names no person or thing, so earlier rows may say something of later ones"))
+        notes.append(
+            (
+                "key",
+                f"{key} counts the rows of a series: it names no person or thing, so earlier rows may say something of later ones",
+            )
+        )
         return None
     return key
 

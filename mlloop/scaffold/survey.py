@@ -38,7 +38,18 @@ FORMS = (
     *("%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M:%S"),
     *("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%y %H:%M", "%d/%m/%y %H:%M"),
     *("%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p", "%d %b %Y", "%b %d, %Y", "%d-%b-%y", "%d-%b-%Y"),
-    *("%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d %b %y", "%b %d, %y", "%d %B %y", "%b %d %Y", "%B %d %Y"),
+    *(
+        "%d-%m-%y",
+        "%m-%d-%y",
+        "%y-%m-%d",
+        "%y/%m/%d",
+        "%y.%m.%d",
+        "%d %b %y",
+        "%b %d, %y",
+        "%d %B %y",
+        "%b %d %Y",
+        "%B %d %Y",
+    ),
     *("%d-%m-%y %H:%M", "%y-%m-%d %H:%M", "%y/%m/%d %H:%M", "%d %b %Y %H:%M", "%b %d, %Y %H:%M", "%d-%b-%Y %H:%M:%S"),
 )
 WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}

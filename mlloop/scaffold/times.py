@@ -77,7 +77,12 @@ def _calendars(sample: SourceSample):
         if day is not None:
             yield _free(made, sample), (year, month, day), f"%Y {spelt} %d", "date"
         elif not (spelt == "%m" and pd.to_numeric(known, errors="coerce").max() > 12):
-            yield _free(f"{made}_month" if made != "date" else "month_begin", sample), (year, month), f"%Y {spelt}", "date"
+            yield (
+                _free(f"{made}_month" if made != "date" else "month_begin", sample),
+                (year, month),
+                f"%Y {spelt}",
+                "date",
+            )
 
 
 MIN_YEARS = 6  # fewer years are no history
@@ -294,13 +299,21 @@ def _filled(windows: dict[str, Any], times: pd.Series, y: pd.Series | None) -> d
     least = max(2, min(20, len(known) // 50))
     if y is not None:  # of the rarer class as well
         rare = y[known.index] == (1.0 if y.mean() <= 0.5 else 0.0)
-        fewer = _filled_of(windows, known, as_of, first, least, known[rare.to_numpy()], max(2, min(5, int(rare.sum()) // 50)))
+        fewer = _filled_of(
+            windows, known, as_of, first, least, known[rare.to_numpy()], max(2, min(5, int(rare.sum()) // 50))
+        )
         return fewer
     return _filled_of(windows, known, as_of, first, least, known, 0)
 
 
 def _filled_of(
-    windows: dict[str, Any], known: pd.Series, as_of: pd.Timestamp, first: pd.Timestamp, least: int, rare: pd.Series, few: int
+    windows: dict[str, Any],
+    known: pd.Series,
+    as_of: pd.Timestamp,
+    first: pd.Timestamp,
+    least: int,
+    rare: pd.Series,
+    few: int,
 ) -> dict[str, Any] | None:
     for stretch in (1.0, 1.25, 1.5, 2.0):
         holdout = max(1, round(windows["holdout_days"] * stretch))
