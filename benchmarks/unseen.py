@@ -182,9 +182,28 @@ def patients(r: Draw) -> Case:
 def reviews(r: Draw) -> Case:
     """Text that says the answer, beside columns that do not."""
     n, target = 4000, pick(r, "recommended", "satisfied", "complaint")
-    good = "quick friendly great lovely perfect sturdy happy again worth excellent".split()
-    bad = "slow broken rude refund never awful waiting cheap disappointed late".split()
-    plain = "the delivery order box was with and we on day had product shop my it from a when".split()
+    good = ["quick", "friendly", "great", "lovely", "perfect", "sturdy", "happy", "again", "worth", "excellent"]
+    bad = ["slow", "broken", "rude", "refund", "never", "awful", "waiting", "cheap", "disappointed", "late"]
+    plain = [
+        "the",
+        "delivery",
+        "order",
+        "box",
+        "was",
+        "with",
+        "and",
+        "we",
+        "on",
+        "day",
+        "had",
+        "product",
+        "shop",
+        "my",
+        "it",
+        "from",
+        "a",
+        "when",
+    ]
     y = (r.random(n) < 0.6).astype(int)
     words = [[*r.choice(plain, 9), *r.choice(good if (r.random() < 0.8) == bool(v) else bad, 2)] for v in y]
     text = [" ".join(map(str, r.permutation(w))) for w in words]
@@ -412,7 +431,7 @@ class Outcome:
 
 def command(root: Path, *words: str) -> subprocess.CompletedProcess:
     """`mlloop` with the interpreter of this script."""
-    return subprocess.run([sys.executable, "-m", "mlloop.cli", *words], cwd=root, capture_output=True, text=True)  # noqa: S603
+    return subprocess.run([sys.executable, "-m", "mlloop.cli", *words], cwd=root, capture_output=True, text=True)
 
 
 def here(root: Path, *words: str) -> subprocess.CompletedProcess:
@@ -494,7 +513,7 @@ def _of_run(case: Case, printed: str, code: int) -> list[str]:
     wrong += [
         f"validation gate says {judged}" for _ in "x" if case.validation and judged and judged not in case.validation
     ]
-    promoted = bool(re.search(r"model: .* registered as", printed))
+    promoted = bool(re.search(r"model: .* registered as", printed)) and "no model is in production" not in printed
     if case.promoted is not None and promoted != case.promoted:
         wrong.append("promoted" if promoted else "not promoted")
     return wrong

@@ -312,7 +312,7 @@ def _owners_word(figures: dict[str, Any]) -> list[Check]:
     for one in figures.get("asked", []):
         if one["rests"]:
             reason = (
-                f"{one['column']} {one['sign'].rstrip('.')} Without it the cheap model gives {number(one['without'])} in place of {number(one['value'])}: "
+                f"{one['column']} {one['sign'].rstrip('.?')}. Without it the cheap model gives {number(one['without'])} in place of {number(one['value'])}: "
                 f"only the owner of the data knows whether {one['column']} is known before the prediction."
             )
             checks.append(known_before(one["column"], reason, one["without"]))

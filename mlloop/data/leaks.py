@@ -262,7 +262,7 @@ EXACT = 0.99995  # R2 from which an equation holds but for rounding
 def sum_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     """Numbers that add up to a numeric target, or a total less its other parts."""
     numbers = {n: rows[n].astype(float) for n in rows if is_number(rows[n]) and rows[n].isna().mean() < 0.05}
-    X = pd.DataFrame(numbers).loc[:, lambda frame: frame.nunique() > 1]
+    X = pd.DataFrame(numbers, index=rows.index).loc[:, lambda frame: frame.nunique() > 1]
     whole = X.notna().all(axis=1)
     X, y = X[whole].head(20_000), y[whole].head(20_000)
     if len(X) < 50 or not 2 <= X.shape[1] <= 200 or y.nunique() < 3 or _r2(X, y) < EXACT:
@@ -332,7 +332,7 @@ def product_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     positive = [n for n in rows if is_number(rows[n]) and rows[n].nunique() > 1 and (rows[n].dropna() > 0).all()]
     if len(positive) < 3 or not (y > 0).all():
         return []
-    X, target = np.log(rows[positive].astype(float)), np.log(y)
+    X, target = rows[positive].astype(float).apply(np.log), y.apply(np.log)
     X = X.loc[:, X.isna().mean() < 0.05]
     whole = X.notna().all(axis=1)
     X, target = X[whole].head(20_000), target[whole].head(20_000)
@@ -573,7 +573,7 @@ def figure_of(strong: float, kind: str) -> str:
 
 def towering_sign(name: str, alone: float, others: float, kind: str, rows: int = 500) -> Sign | None:
     """The sign of a column by what it tells alone and what all others tell together, both as `strength` has them; of few rows it takes more."""
-    shown, rest = figure_of(alone, kind), figure_of(others, kind)
+    shown, rest = figure_of(alone, kind), figure_of(others, kind).split()[-1]
     perfect = strength(NEAR_PERFECT[kind] if rows >= FEW else 0.995, kind)
     if alone >= perfect and 1 - others > 3 * (1 - alone) + 0.05:
         return Sign(name, True, f"alone tells the target of later rows ({shown}; all other columns together {rest})")
@@ -584,7 +584,7 @@ def towering_sign(name: str, alone: float, others: float, kind: str, rows: int =
 
 # %% ../../nbs/data/leaks.ipynb #63ffe216
 ECHO_ROWS, ECHO_FIELD = 400, 0.3
-TIED = 0.05  # the correlation from which the other columns tell something of a column beyond the target
+TIED = 0.06  # the correlation from which the other columns tell something of a column beyond the target
 
 
 def told_beyond_target(
@@ -604,7 +604,7 @@ def told_beyond_target(
     more = np.asarray(LGBMRegressor(**how).fit(both.iloc[early], left[early]).predict(both.iloc[late]), dtype=float)
     if left[late].std() == 0 or more.std() == 0:
         return 0.0
-    return float(np.corrcoef(left[late], more)[0, 1]) / max(TIED, 2 / np.sqrt(len(late)))
+    return float(np.corrcoef(left[late], more)[0, 1]) / max(TIED, 3 / np.sqrt(len(late)))
 
 # %% ../../nbs/data/leaks.ipynb #090d179b
 MAX_ROWS = 60_000

@@ -268,7 +268,9 @@ def _rows(
         time = None
     key = options.id or survey.key_of(sample, columns)
     unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
-    entity = key if options.id or not unique else _entity_beside(key, sample, columns, y, target, time, notes)
+    entity = (
+        key if options.id or key is None or not unique else _entity_beside(key, sample, columns, y, target, time, notes)
+    )
     if key is None:
         key = entity = _group(sample, columns, y, target, time, notes)
     repeats, once = _repeats(sample, bool(time and columns[time].column.row_seconds)) if key is None else ([], [])

@@ -536,7 +536,8 @@ def _narrowest(forms: list[str], some: pd.Series) -> list[str]:
     spans = {}
     for form in forms if len(forms) > 1 else ():
         values = pd.to_datetime(some, format=form, errors="coerce").dropna()
-        spans[form] = values.quantile(0.98) - values.quantile(0.02)
+        low, high = np.percentile(values.to_numpy("datetime64[s]").astype(float), [2, 98])
+        spans[form] = high - low
     return [form for form in forms if spans[form] <= 2 * min(spans.values())] if spans else forms
 
 
