@@ -436,7 +436,7 @@ def contest(
     timeless = rows.time is None or not windows
     cuts = windows["folds"] if windows and not timeless else statement.time.folds
     data = {"rows": len(rows.y), "minority": int(min((rows.y == 1).sum(), (rows.y != 1).sum()))}
-    if rows.kind == "classification":
+    if rows.kind == "classification" and (timeless or "holdout_from" in (windows or {})):
         data["held_minority"] = held_minority(statement, tables["rows"], windows)
     able = baselines.comparable_folds(rows, cuts, seed)
     if able < 2:
