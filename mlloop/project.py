@@ -1098,7 +1098,7 @@ class Project:
 
         with self.session(problem, watch=watch) as held:
             turned = turn.turn(held, turn.chosen(held, now, bool(at)), until=until)
-            turned = alerts.told(self.settings, held.ledger, turned)
+            turned = alerts.notify(self.settings, held.ledger, turned)
         self._publish()
         return turned
 

@@ -86,7 +86,7 @@ def places(tmp_path):
 
 def told(settings, *turns):
     ledger = Ledger.open(settings)
-    return [alerts.told(settings, ledger, one).warnings for one in turns]
+    return [alerts.notify(settings, ledger, one).warnings for one in turns]
 
 
 def test_a_mail_and_a_webhook_get_an_alert_and_its_end_once(places):
@@ -127,8 +127,8 @@ def test_a_turn_that_was_killed_while_it_told_people_goes_on_where_it_was(places
         return ""
 
     with pytest.raises(KeyboardInterrupt):
-        alerts.told(settings, Ledger.open(settings), WORSE, send=killed)
-    alerts.told(settings, Ledger.open(settings), WORSE, send=lambda url, *_: sent.append(url) or "")
+        alerts.notify(settings, Ledger.open(settings), WORSE, send=killed)
+    alerts.notify(settings, Ledger.open(settings), WORSE, send=lambda url, *_: sent.append(url) or "")
     assert [url[-1] for url in sent] == ["a", "b"]
 
 
@@ -136,7 +136,7 @@ def test_another_kind_of_alert_ends_the_one_before(places):
     settings, sent = places("json://127.0.0.1:9/a"), []
     broken = replace(WORSE, at="2025-08-18T00:00:00", health="feed broken", summary="No rows came.")
     for one in (WORSE, broken):
-        alerts.told(settings, Ledger.open(settings), one, send=lambda url, title, *_: sent.append(title) or "")
+        alerts.notify(settings, Ledger.open(settings), one, send=lambda url, title, *_: sent.append(title) or "")
     assert sent == [
         "shop: the model is worse than it was",
         "shop: over: the model is worse than it was",
@@ -147,9 +147,9 @@ def test_another_kind_of_alert_ends_the_one_before(places):
 def test_an_address_that_came_later_is_not_told_of_the_past(places):
     settings, sent = places("json://127.0.0.1:9/a"), []
     send = lambda url, title, *_: sent.append(url[-1]) or ""
-    alerts.told(settings, Ledger.open(settings), WORSE, send=send)
+    alerts.notify(settings, Ledger.open(settings), WORSE, send=send)
     both = places("json://127.0.0.1:9/a", "json://127.0.0.1:9/b")
-    alerts.told(both, Ledger.open(both), replace(WORSE, at="2025-08-18T00:00:00"), send=send)
+    alerts.notify(both, Ledger.open(both), replace(WORSE, at="2025-08-18T00:00:00"), send=send)
     assert sent == ["a"]
 
 

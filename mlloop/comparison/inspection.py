@@ -201,10 +201,13 @@ def lists(
     ]
 
 # %% ../../nbs/comparison/inspection.ipynb #27ee031a
-def plot_importance(found: list[Importance], ax, metric: str, label=str, top: int = 12):
+def plot_importance(importances: list[Importance], ax, metric: str, label=str, top: int = 12):
     """Draw what the metric loses when a column is shuffled; `label` names a column."""
     data = pd.DataFrame(
-        [{"name": label(one.feature), "value": one.value, "low": one.low, "high": one.high} for one in found[:top]]
+        [
+            {"name": label(one.feature), "value": one.value, "low": one.low, "high": one.high}
+            for one in importances[:top]
+        ]
     )
     first = data.iloc[0]
     title = f"{first['name']} matters most: without it {number(first['value'])} of {metric} would be lost"
@@ -213,20 +216,22 @@ def plot_importance(found: list[Importance], ax, metric: str, label=str, top: in
     )
 
 # %% ../../nbs/comparison/inspection.ipynb #11e4e67e
-def plot_shapley(found: list[Importance], ax, label=str):
+def plot_shapley(importances: list[Importance], ax, label=str):
     """Draw the mean size of each column's Shapley value."""
-    data = pd.DataFrame([{"column": label(one.feature), "value": one.shap} for one in found if one.shap is not None])
+    data = pd.DataFrame(
+        [{"column": label(one.feature), "value": one.shap} for one in importances if one.shap is not None]
+    )
     first = data.sort_values("value").iloc[-1]
     title = f"{first['column']} moves single predictions most"
     return plot_association(data, ax, label="mean size of the Shapley value", title=title, top=12)
 
 # %% ../../nbs/comparison/inspection.ipynb #91c77459
-def plot_dependence(one: Dependence, ax, what: str, label=str, value_label=str):
+def plot_dependence(shape: Dependence, ax, what: str, label=str, value_label=str):
     """Draw the mean prediction with the column set to each value."""
-    seen = pd.DataFrame([{"at": point.at, "predicted": point.predicted} for point in one.points])
-    charts.keep_numbers(ax, seen.rename(columns={"at": label(one.feature), "predicted": what}))
-    words = [f"{number(p.at) if one.is_number else value_label(p.at)}: {number(p.predicted)}" for p in one.points]
-    if one.is_number:
+    seen = pd.DataFrame([{"at": point.at, "predicted": point.predicted} for point in shape.points])
+    charts.keep_numbers(ax, seen.rename(columns={"at": label(shape.feature), "predicted": what}))
+    words = [f"{number(p.at) if shape.is_number else value_label(p.at)}: {number(p.predicted)}" for p in shape.points]
+    if shape.is_number:
         (line,) = ax.plot(seen["at"], seen["predicted"], "o-", color=BLUE, ms=4, lw=1.4)
         charts.name_marks(line, words)
     else:
@@ -236,24 +241,24 @@ def plot_dependence(one: Dependence, ax, what: str, label=str, value_label=str):
         ax.set_yticks(range(len(seen)), names)
         ax.set_ylim(-0.6, len(seen) - 0.4)
     low, high = seen["predicted"].min(), seen["predicted"].max()
-    title = f"{label(one.feature)}: from {number(low)} to {number(high)} on average"
-    axes = (label(one.feature), what) if one.is_number else (what, "")
+    title = f"{label(shape.feature)}: from {number(low)} to {number(high)} on average"
+    axes = (label(shape.feature), what) if shape.is_number else (what, "")
     return label_axes(ax, title, "all other columns as they are", *axes)
 
 # %% ../../nbs/comparison/inspection.ipynb #43ec2365
-def plot_curves(found: Curves, roc, precision):
+def plot_curves(curve: Curves, roc, precision):
     """Draw the ROC and the precision-recall curve, with the served threshold."""
-    points = pd.DataFrame([point.model_dump() for point in found.points])
+    points = pd.DataFrame([point.model_dump() for point in curve.points])
     kept = points.rename(columns={"false_positive_rate": "negatives reached", "recall": "positives reached (recall)"})
     charts.keep_numbers(roc, kept)
     roc.plot([0, 1], [0, 1], color=LIGHT, lw=1)
     roc.plot(points["false_positive_rate"], points["recall"], color=BLUE, lw=1.8)
-    precision.plot([0, 1], [found.positive_share] * 2, color=LIGHT, lw=1)
+    precision.plot([0, 1], [curve.positive_share] * 2, color=LIGHT, lw=1)
     precision.plot(points["recall"], points["precision"], color=BLUE, lw=1.8)
-    if found.served:
-        words = f"served from {number(found.served.threshold)}"
+    if curve.served:
+        words = f"served from {number(curve.served.threshold)}"
         for ax, x, y in ((roc, "false_positive_rate", "recall"), (precision, "recall", "precision")):
-            at = getattr(found.served, x), getattr(found.served, y)
+            at = getattr(curve.served, x), getattr(curve.served, y)
             if None not in at:
                 (mark,) = ax.plot(*at, "o", color=ORANGE, ms=7)
                 charts.name_marks(mark, [f"{words}: {percent(at[0])}, {percent(at[1])}"])
@@ -262,19 +267,19 @@ def plot_curves(found: Curves, roc, precision):
         ax.set(xlim=(0, 1), ylim=(0, 1.02))
     label_axes(
         roc,
-        f"ROC AUC {number(found.roc_auc)}",
+        f"ROC AUC {number(curve.roc_auc)}",
         "grey: chance",
         "share of negatives reached",
         "share of positives reached",
     )
-    usual = f"grey: chance, {percent(found.positive_share)}"
-    label_axes(precision, f"Average precision {number(found.average_precision)}", usual, "recall", "precision")
+    usual = f"grey: chance, {percent(curve.positive_share)}"
+    label_axes(precision, f"Average precision {number(curve.average_precision)}", usual, "recall", "precision")
     return roc, precision
 
 # %% ../../nbs/comparison/inspection.ipynb #3d35956b
-def plot_residuals(found: list[ResidualGroup], ax, unit: str = ""):
+def plot_residuals(groups: list[ResidualGroup], ax, unit: str = ""):
     """Draw the residuals by tenths of the prediction."""
-    data = pd.DataFrame([one.model_dump() for one in found])
+    data = pd.DataFrame([one.model_dump() for one in groups])
     charts.keep_numbers(
         ax,
         data.rename(columns={"value": "mean residual", "low": "a tenth below", "high": "a tenth above", "n": "rows"}),
@@ -283,7 +288,7 @@ def plot_residuals(found: list[ResidualGroup], ax, unit: str = ""):
     ax.vlines(data["predicted"], data["low"], data["high"], color=BLUE, lw=1.6)
     (points,) = ax.plot(data["predicted"], data["value"], "o", color=BLUE, ms=5)
     charts.name_marks(
-        points, [f"predicted {number(one.predicted)}: off by {number(one.value)} on average" for one in found]
+        points, [f"predicted {number(one.predicted)}: off by {number(one.value)} on average" for one in groups]
     )
     worst = data.iloc[int(np.argmax(data["value"].abs()))]
     title = f"Furthest off, around {number(worst['predicted'])}: by {number(worst['value'])} on average"

@@ -20,7 +20,7 @@ SEVERITY = {"opened": "failure", "ended": "success"}  # Apprise's words
 Send = Callable[[str, str, str, str], str]
 
 
-def told(settings: Settings, ledger: Ledger, turned: Turned, send: "Send | None" = None) -> Turned:
+def notify(settings: Settings, ledger: Ledger, turned: Turned, send: "Send | None" = None) -> Turned:
     """Tell people what the turn found, once; the turn with a warning for each address that could not be told.
 
     Parameters

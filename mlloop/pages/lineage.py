@@ -12,7 +12,7 @@ WIDTH, BOX, HEIGHT, GAP, BETWEEN, PER_ROW = 960.0, 176.0, 50.0, 19.0, 40.0, 5
 
 
 @dataclass(frozen=True)
-class Made:
+class Piece:
     """A piece of data, a model or a release, of one version.
 
     Attributes
@@ -41,7 +41,7 @@ class Box:
 
     x: float
     y: float
-    made: Made
+    piece: Piece
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Graph:
     paths: list[str] = field(default_factory=list)
 
 
-def of_stages(stages: Iterable[Stage]) -> list[Made]:
+def of_stages(stages: Iterable[Stage]) -> list[Piece]:
     """Everything that the stages of a run made, in the order of making; [] where none has run."""
     stages = list(stages)
     statement, made = statement_of(stages), _Pieces()
@@ -109,14 +109,14 @@ class _Pieces:
     """The pieces met so far by key; the same version of a table is one piece, whichever stage names it."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Made] = {}
+        self.found: dict[str, Piece] = {}
         self.learnt: list[str] = []
         self.judged: list[str] = []
 
     def add(self, key: str, name: str, version: str, digest: str, stage: str, parents: Iterable[str]) -> None:
         """A piece, unless it is there already; parents that are not known are left out."""
         known = tuple(dict.fromkeys(one for one in parents if one in self.found and one != key))
-        self.found.setdefault(key, Made(key, name, version, digest, stage, known))
+        self.found.setdefault(key, Piece(key, name, version, digest, stage, known))
 
     def batches(self, source: str, batches: list[products.Batch], stage: str) -> None:
         rows = sum(batch.rows for batch in batches)
@@ -142,15 +142,15 @@ class _Pieces:
             self.table(table, stage, parents)
 
 
-def children(pieces: Iterable[Made]) -> dict[str, list[Made]]:
+def children(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
     """Key -> what was made from it."""
     pieces = list(pieces)
     return {one.key: [other for other in pieces if one.key in other.parents] for one in pieces}
 
 
-def graph(pieces: Iterable[Made]) -> Graph:
+def graph(pieces: Iterable[Piece]) -> Graph:
     """Place the pieces in layers from top to bottom: each below all that it was made from."""
-    layers: list[list[Made]] = []
+    layers: list[list[Piece]] = []
     depth: dict[str, int] = {}
     for one in pieces:
         depth[one.key] = max((depth[parent] + 1 for parent in one.parents), default=0)
@@ -166,7 +166,7 @@ def graph(pieces: Iterable[Made]) -> Graph:
             for i, one in enumerate(row):
                 boxes[one.key] = Box(left + i * (BOX + GAP), y, one)
             y += HEIGHT + (10 if start + PER_ROW < len(layer) else BETWEEN)
-    paths = [_path(boxes[parent], box) for box in boxes.values() for parent in box.made.parents]
+    paths = [_path(boxes[parent], box) for box in boxes.values() for parent in box.piece.parents]
     return Graph(height=y - BETWEEN + 8, boxes=list(boxes.values()), paths=paths)
 
 
