@@ -121,7 +121,7 @@ def _table(ax: "Axes", data: "pd.DataFrame") -> Numbers:
     shown = data.head(MOST_ROWS)
     title = " ".join(ax.get_title(loc="left").replace("\\$", "$").split())
     rows = [[plain(value) for value in row] for row in shown.itertuples(index=False, name=None)]
-    return Numbers(title, [str(name) for name in shown.columns], rows)
+    return Numbers(title, [str(name) or "name" for name in shown.columns], rows)
 
 
 def _svg(figure: "Figure") -> str:
