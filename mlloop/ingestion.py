@@ -38,6 +38,7 @@ from pandera.errors import SchemaError
 
 from .core import extensions
 from .core.row_sql import TYPE_ERRORS
+from .data import expectations
 from .data.parsing import LAKE_TYPES, parse_value, text_or_null
 from .core.errors import ContractError, SourceError
 from .core.expressions import quoted
@@ -86,7 +87,7 @@ def contract(table: Table) -> pa_ibis.DataFrameSchema:
         if column.values is not None and column.type in ("text", "category"):
             checks.append(pa_ibis.Check.isin(column.values))
         if column.pattern is not None and column.type in ("text", "category"):
-            checks.append(pa_ibis.Check.str_matches(column.pattern))
+            checks.append(pa_ibis.Check.str_contains(column.pattern))
         columns[name] = pa_ibis.Column(types.dtype(LAKE_TYPES[column.type]), checks, nullable=not column.required)
     return pa_ibis.DataFrameSchema(columns)
 
@@ -561,6 +562,7 @@ def ingest_table(
     as_of: dt.datetime,
     entity: str | None = None,
     sample: float = 1.0,
+    engine: str = "pandera",
 ) -> IngestedTable:
     """Bring a table of the lake to the state in which exactly `raws` are in it.
 
@@ -579,6 +581,8 @@ def ingest_table(
         The column to sample by.
     sample : float
         0 < sample <= 1.
+    engine : {'pandera', 'great_expectations'}
+        Which library holds the kept rows against the contract.
     """
     file_of = dict(zip(reversed(batches), reversed(raws), strict=True))
     order = list(dict.fromkeys(batches))
@@ -590,6 +594,8 @@ def ingest_table(
         sorted_rows, notes = _classified_rows(
             lake, table, [file_of[b] for b in order[held:]], before, notes, as_of, entity, sample
         )
+        if notes["new"]:
+            _validate_contract(sorted_rows[0], table, name, engine)
         _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of)
         held, version, notes = latest_matching_version(lake, name, chain, as_of)
     rejected = latest_matching_version(lake, f"{name}__rejected", chain, as_of)[1]
@@ -629,8 +635,6 @@ def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) ->
     """Append, or write whole, the rejected rows and then the kept ones; both carry the state that they lead to."""
     classified, unread, raws = sorted_rows
     kept = classified.filter(classified._place == "kept")
-    if notes["new"]:
-        _validate_contract(kept.select(*table.columns), table, name)
     batch, notes = digest_json([chain[-1], notes["cut_at"]]), notes | {"state": chain[-1]}
     other, mode = f"{name}__rejected", "append" if before else "overwrite"
     if before:
@@ -639,13 +643,20 @@ def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) ->
     lake.write(name, kept.order_by("_n", "_row").select(*table.columns), mode, batches=[batch], notes=notes)
 
 # %% ../nbs/12_ingestion.ipynb #c6de75bd
-def _validate_contract(kept: ibis.Table, table: Table, name: str) -> None:
-    try:
-        contract(table).validate(kept)
-    except SchemaError as error:
+def _validate_contract(classified: ibis.Table, table: Table, name: str, engine: str) -> None:
+    kept = classified.filter(classified._place == "kept").select(*table.columns)
+    broken, cause = "", None
+    if engine == "great_expectations":
+        broken = "; ".join(expectations.broken(kept.to_pyarrow(), table))
+    else:
+        try:
+            contract(table).validate(kept)
+        except SchemaError as error:
+            broken, cause = str(error), error
+    if broken:
         raise ContractError(
-            f"rows that passed the rules break the contract: {error}", name, "This is a fault of mlloop: report it."
-        ) from error
+            f"rows that passed the rules break the contract: {broken}", name, "This is a fault of mlloop: report it."
+        ) from cause
 
 # %% ../nbs/12_ingestion.ipynb #9554c922
 def _rejected_rows(classified: ibis.Table, unread: ibis.Table, raws: Sequence[RawFile]) -> ibis.Table:
@@ -794,7 +805,15 @@ def ingest(
             [batch["digest"] for batch in batches[table.source]],
         )
         ingested[name] = ingest_table(
-            lake, f"{problem.name}/{name}", table, raws, names, as_of, sampling_column(problem, name), sample
+            lake,
+            f"{problem.name}/{name}",
+            table,
+            raws,
+            names,
+            as_of,
+            sampling_column(problem, name),
+            sample,
+            settings.validation_engine,
         )
         if not ingested[name].counts["kept"]:
             message = _nothing_kept_message(lake, ingested[name], table, raws)

@@ -31,6 +31,26 @@ def environment(name: str, *packages: str) -> Path:
     return folder / "bin"
 
 
+def beside(name: str, *packages: str) -> str:
+    """A PYTHONPATH on which `packages` stand beside those of this environment; skips the test where they cannot be had."""
+    home = os.environ.get("MLLOOP_TEST_ENVIRONMENTS") or tempfile.mkdtemp(prefix="mlloop-")
+    folder = Path(home) / f"beside-{name}"
+    if not (folder / ".ready").exists():
+        uv = shutil.which("uv")
+        install = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
+        done = subprocess.run(
+            [*install, "--quiet", "--no-deps", "--target", str(folder), *packages],
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        if done.returncode:
+            pytest.skip(f"{', '.join(packages)} cannot be had: {done.stderr.strip().splitlines()[-1:]}")
+        (folder / ".ready").touch()
+    root = Path(__file__).resolve().parents[1]
+    return os.pathsep.join(map(str, (root, root / "tests", folder)))
+
+
 def program(*names: str) -> str:
     """The path of the first program of these names that is installed; skips the test where none is."""
     found = next(filter(None, map(shutil.which, names)), None)

@@ -146,3 +146,10 @@ def monitoring(
     choices = {"service": service, "node": node, "alertmanager": alertmanager, "smarthost": smarthost}
     mail = {"mail_to": mail_to, "mail_from": mail_from}
     _write("monitoring", problem, out, **choices, **mail, pagerduty_key=pagerduty_key, pagerduty_url=pagerduty_url)
+
+
+@export.command(epilog="Example: mlloop export great-expectations --problem shop")
+def great_expectations(problem: Problems = None, out: Folder = None) -> None:
+    """Great Expectations: each table's contract as a suite, a checkpoint on the lake, Data Docs beside the pages."""
+    folder = {"folder": output.relative(out)} if out is not None else {}
+    _write("great-expectations", problem, out, **folder)

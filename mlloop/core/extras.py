@@ -4,7 +4,7 @@ from importlib import metadata
 
 from mlloop.core.errors import UsageError
 
-EXTRAS = ("serve", "train", "watch", "lab", "postgres", "spark", "kafka")
+EXTRAS = ("serve", "train", "watch", "lab", "postgres", "spark", "kafka", "expectations")
 # name in an import -> name in the package index, where they differ by more than a hyphen
 DISTRIBUTIONS = {
     "bs4": "beautifulsoup4", "dateutil": "python-dateutil", "ibis": "ibis-framework", "markdown_it": "markdown-it-py",

@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ OFF = {
     "PLOOMBER_STATS_ENABLED": "false",
     "PLOOMBER_VERSION_CHECK_DISABLED": "true",
     "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
     "ORT_DISABLE_TELEMETRY": "1",
     "GIT_PYTHON_REFRESH": "quiet",
     "HF_HUB_OFFLINE": "1",
@@ -29,9 +31,14 @@ DEFAULTS = {
     "kernels": {"pool": "warm", "ahead": "1", "keep_minutes": "10"},
     "metrics": {"textfile": ""},
     "alerts": {"to": ""},
+    "validation": {"engine": "pandera"},
     "paths": {"problems": "problems", "notebooks": "nbs", "state": ".mlloop", "reports": "reports"},
 }
-CHOICES = {("engine", "name"): ("duckdb", "spark"), ("kernels", "pool"): ("warm", "fresh")}
+CHOICES = {
+    ("engine", "name"): ("duckdb", "spark"),
+    ("kernels", "pool"): ("warm", "fresh"),
+    ("validation", "engine"): ("pandera", "great_expectations"),
+}
 
 
 def switch_off_telemetry() -> None:
@@ -65,6 +72,8 @@ class Settings:
         A second place for the hash of the ledger's head.
     predictions_brokers, predictions_topic, predictions_options : str
         Where the service sends its predictions as well: Kafka's brokers ('' for nowhere), topic, more options as JSON.
+    validation_engine : str
+        What holds the rows of a table against its contract at ingestion: 'pandera' or 'great_expectations'.
     metrics_textfile : Path or None
         The file for Prometheus' textfile collector that each turn writes.
     alerts_to : tuple of str
@@ -92,11 +101,12 @@ class Settings:
     predictions_options: str = ""
     metrics_textfile: Path | None = None
     alerts_to: tuple[str, ...] = ()
+    validation_engine: str = "pandera"
 
     @property
     def private(self) -> list[Path]:
         """The folders on this disk that hold rows, predictions and decisions: for their owner alone."""
-        outside = [place for place in (self.lake_uri, self.artifacts_uri) if "://" not in place]
+        outside = [place for place in (self.lake_uri, self.artifacts_uri) if not is_remote(place)]
         return [self.state, *(Path(place) for place in outside if not Path(place).is_relative_to(self.state))]
 
 
@@ -158,6 +168,7 @@ def load(root: Path | str | None = None) -> Settings:
         predictions_brokers=values["predictions"]["brokers"],
         predictions_topic=values["predictions"]["topic"],
         predictions_options=values["predictions"]["options"],
+        validation_engine=values["validation"]["engine"],
         metrics_textfile=place(values["metrics"]["textfile"]) if values["metrics"]["textfile"] else None,
         alerts_to=tuple(values["alerts"]["to"].split()),
     )
@@ -210,8 +221,13 @@ def _number(values, section: str, key: str, kind):
     return number
 
 
+def is_remote(text: str) -> bool:
+    """Whether a place is a URI, such as s3://bucket or mlflow-artifacts:/, rather than a path."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/", text) is not None
+
+
 def _uri(folder: Path, text: str) -> str:
-    return text if "://" in text else str((folder / text).resolve())
+    return text if is_remote(text) else str((folder / text).resolve())
 
 
 def _database_of(folder: Path, values: dict[str, dict[str, str]], section: str) -> str:

@@ -168,7 +168,7 @@ def _bring_home(settings: _settings.Settings) -> None:
     Without this a copy would read the original's models, and write its own there.
     """
     file = settings.tracking_url.removeprefix("sqlite:///")
-    if file == settings.tracking_url or "://" in settings.artifacts_uri:
+    if file == settings.tracking_url or _settings.is_remote(settings.artifacts_uri):
         return
     import sqlite3
 
@@ -527,7 +527,7 @@ def register_model(
     """Register a model's file or folder as the next version of `name`; the same content again is the same version.
 
     What is registered are the files as they are and an MLmodel with the signature: no pickle and no code. A skops
-    file can also be loaded by ``mlflow.pyfunc`` and ``mlflow models serve``, through `load_estimator`.
+    file and a recommender can also be loaded by ``mlflow.pyfunc`` and ``mlflow models serve``, see `mlloop.models.pyfunc`.
 
     Parameters
     ----------
@@ -608,13 +608,13 @@ class _Flavor:
         if input_example is not None:
             _save_example(mlflow_model, input_example, path)
         mlflow_model.add_flavor("mlloop", form=form, digest=digest, data=f"model/{source.name}")
-        if form == "skops":
-            pyfunc.add_to_model(mlflow_model, loader_module="mlloop.store.tracking", data=f"model/{source.name}")
+        if form == "skops" or (source / "model.json").is_file():  # by name: the module is above this one
+            pyfunc.add_to_model(mlflow_model, loader_module="mlloop.models.pyfunc", data=f"model/{source.name}")
         mlflow_model.save(str(Path(path) / "MLmodel"))
 
 
 def _load_pyfunc(path: str) -> Any:
-    """What mlflow.pyfunc calls to load a skops model."""
+    """What mlflow.pyfunc calls to load a skops model that 0.1.0 registered."""
     return load_estimator(path)
 
 
