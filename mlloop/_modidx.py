@@ -812,6 +812,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.evaluation.closing': ('evaluation.html#closing', 'mlloop/evaluation.py'),
                                    'mlloop.evaluation.confusion': ('evaluation.html#confusion', 'mlloop/evaluation.py'),
                                    'mlloop.evaluation.contenders': ('evaluation.html#contenders', 'mlloop/evaluation.py'),
+                                   'mlloop.evaluation.detected_at': ('evaluation.html#detected_at', 'mlloop/evaluation.py'),
                                    'mlloop.evaluation.examples': ('evaluation.html#examples', 'mlloop/evaluation.py'),
                                    'mlloop.evaluation.forest': ('evaluation.html#forest', 'mlloop/evaluation.py'),
                                    'mlloop.evaluation.forest_title': ('evaluation.html#forest_title', 'mlloop/evaluation.py'),

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ROUNDS', 'CALLS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'DEPENDED_ON', 'plain', 'all_metrics', 'contenders',
            'best_simple', 'slice_figures', 'part_of', 'calibration', 'latency', 'step_above', 'examples', 'questions',
-           'load_model', 'Judge', 'judges_of', 'hold', 'parts_of', 'on_equal_terms', 'against_champion', 'periods_of',
-           'refit_of', 'newest_unlearnt', 'inspect', 'headline', 'judge', 'forest', 'worths', 'slice_table',
-           'forest_title', 'slice_title', 'closing', 'confusion', 'by_threshold', 'plot_thresholds']
+           'load_model', 'Judge', 'judges_of', 'hold', 'parts_of', 'on_equal_terms', 'detected_at', 'against_champion',
+           'periods_of', 'refit_of', 'newest_unlearnt', 'inspect', 'headline', 'judge', 'forest', 'worths',
+           'slice_table', 'forest_title', 'slice_title', 'closing', 'confusion', 'by_threshold', 'plot_thresholds']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import contextlib
@@ -329,14 +329,19 @@ def on_equal_terms(judges: Sequence[Judge], until: str | None) -> Sequence[Judge
     as_late = [one for one in judges if one.learnt_until and pd.Timestamp(one.learnt_until) >= pd.Timestamp(until)]
     return as_late or [one for one in judges if one.since == judges[-1].since]
 
+# %% ../nbs/21_evaluation.ipynb #87848fb5
+def detected_at(training: Training) -> str | None:
+    """When the retraining found that the world changed last (ISO); None where it did not."""
+    return training.lookback.detected_at if training.lookback else None
+
 # %% ../nbs/21_evaluation.ipynb #d018be13
 def against_champion(
     statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0,
-    judges: Sequence[Judge] = (), cut: float | None = None,
+    judges: Sequence[Judge] = (), cut: float | None = None, detected: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The gain over the champion on rows neither has learnt: said, digest, accepted, since, n, gain, more_worth, champion's metric.
 
-    `over_rule` is the champion's gain over the best rule on these rows, `accepted` names what a person has accepted,
+    `detected` (ISO): when the world changed last; only later rows count. `over_rule` is the champion's gain over the best rule on these rows, `accepted` names what a person has accepted,
     `follow_up` says whether the champion had few rows to learn from, and the model clearly more.
 
     Where there is nothing to compare with, `digest` is None; where it cannot be compared, `gain` is None.
@@ -353,6 +358,7 @@ def against_champion(
         learnt = f"until {champion.until[:10]}" if champion.until else "until an unknown moment"
         return comparison | {"said": f"{sentence} It has learnt {learnt}: no holdout row is new to it."}
     judges = on_equal_terms(judges, champion.until)
+    since = max(since, detected or "") if since else since  # the rows of an earlier world prove nothing for this one
     try:
         held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut)
     except (DataError, KeyError, ValueError) as error:

@@ -521,6 +521,7 @@ class Lookback(Part):
     n: int
     blocks: list[list[str]]
     changed_at: str | None = None
+    detected_at: str | None = None
 
 
 class Training(Product):

@@ -147,7 +147,8 @@ def stretches_of(
 # %% ../nbs/20_training.ipynb #281ef0f6
 def recipe_of(recipe: dict[str, Any], lookback: Lookback) -> dict[str, Any]:
     """What is fitted for a lookback: the recipe, or the candidate that the comparison put in its place."""
-    return candidates.recipe(lookback.recipe, OTHER_PARAMS, recipe["seed"]) if lookback.recipe else recipe
+    other = candidates.recipe(lookback.recipe, OTHER_PARAMS, recipe["seed"]) if lookback.recipe else {}
+    return {**recipe, **other}  # a threshold of classes is kept: it is one of probabilities
 
 # %% ../nbs/20_training.ipynb #dce1ef5b
 def judged_models(

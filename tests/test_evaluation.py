@@ -262,6 +262,12 @@ def test_rows_the_champion_has_learnt_are_left_out(project, parts, model):
     assert found["n"] == (parts[1]["day"] >= pd.Timestamp("2025-02-10")).sum() < len(parts[1])
 
 
+def test_only_the_rows_since_a_change_are_compared(project, parts, model):
+    enthrone(poor(parts), project, "2025-01-20T00:00:00")
+    found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64, detected="2025-02-12T00:00:00")
+    assert found["n"] == (parts[1]["day"] >= pd.Timestamp("2025-02-12")).sum() < len(parts[1])
+
+
 @pytest.mark.parametrize("until", ["2025-03-01T00:00:00", None])
 def test_a_champion_that_may_have_learnt_every_row_is_not_compared(project, parts, model, until):
     digest = enthrone(poor(parts), project, until)

@@ -88,6 +88,12 @@ def test_too_little_of_the_new_world_is_no_new_world_yet():
     assert after is None and blocks[0].since == pd.Timestamp(WINDOWS["holdout_from"])
 
 
+def test_a_change_is_named_where_too_little_of_the_new_world_is_there_to_learn():
+    choice = look_back(past("2025-06-27", n=3900), LINEAR, WINDOWS)  # 150 rows a week
+    assert choice.changed is None and abs(choice.detected - pd.Timestamp("2025-06-27")) <= pd.Timedelta(days=5)
+    assert lookback.product_of(choice)["detected_at"] and not lookback.product_of(choice)["changed_at"]
+
+
 def test_in_the_first_week_of_a_new_world_its_later_rows_are_predicted_by_its_earlier_ones():
     one = past("2025-06-30", n=15_600)  # 600 rows a week
     blocks, after = blocks_of(one.statement, WINDOWS, one.time, pd.Timestamp("2025-06-30"))

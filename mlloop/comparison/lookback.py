@@ -503,6 +503,9 @@ class LookbackChoice:
     by : str
         The candidate that was fitted in the comparison.
     changed : Timestamp or None
+        The change after which the blocks come.
+    detected : Timestamp or None
+        The newest change, also where too little of what followed is labelled to learn from.
     """
 
     tried: list[Tried]
@@ -511,6 +514,7 @@ class LookbackChoice:
     blocks: list[Block]
     by: str
     changed: pd.Timestamp | None
+    detected: pd.Timestamp | None = None
 
 # %% ../../nbs/comparison/lookback.ipynb #8fa9655d
 @dataclass(frozen=True)
@@ -576,8 +580,8 @@ def look_back(
     name, params = quick_recipe(statement, recipe)
     time: Any = past.time
     make = lambda other="": candidates.build(other or name, statement.task, seed, OTHER_PARAMS if other else params)
-    changed = changed_at(past, windows, seed)
-    blocks, changed = blocks_of(statement, windows, time, changed)
+    detected = changed_at(past, windows, seed)
+    blocks, changed = blocks_of(statement, windows, time, detected)
     cut: Any = blocks[0].learnt_until
     considered = candidates_of(time, cut, statement.retrain.every_days, changed, statement.retrain.window_days)
     if isinstance(past, UsersPast) and "half_life_days" not in make().get_params():
@@ -592,7 +596,13 @@ def look_back(
     whole = {key: [values for values, _ in parts] for key, parts in predictions.items()}
     chosen, tried = choose(past, whole, blocks, considered, rows)
     return LookbackChoice(
-        tried, chosen, _on_halves(past, predictions, blocks, considered, rows, chosen), blocks, name, changed
+        tried,
+        chosen,
+        _on_halves(past, predictions, blocks, considered, rows, chosen),
+        blocks,
+        name,
+        changed,
+        detected if isinstance(past, RowsPast) else None,
     )
 
 # %% ../../nbs/comparison/lookback.ipynb #c9a22052
@@ -613,6 +623,7 @@ def product_of(choice: LookbackChoice | None) -> dict[str, Any] | None:
         "candidates": lines, "chosen": choice.chosen.name, "halves": [one.name for one in choice.halves], "by": choice.by,
         "n": choice.tried[0].figure.n, "blocks": [[b.since.isoformat(), b.until.isoformat()] for b in choice.blocks if b.since is not None and b.until is not None],
         "changed_at": choice.changed.isoformat() if choice.changed is not None else None,
+        "detected_at": choice.detected.isoformat() if choice.detected is not None else None,
     }  # fmt: skip
 
 # %% ../../nbs/comparison/lookback.ipynb #0512878e
