@@ -474,11 +474,12 @@ class Project:
         from mlloop import deployment
         from mlloop.core import extensions
         from mlloop.service.champion import Champion
+        from mlloop.store import champions
 
         name = self.statement(problem).name
         row = self.ledger.champion(name)
         if row is None:
-            raise ModelError("no model is in production", name, f"Put one there: mlloop run --problem {name}")
+            raise ModelError("no model is in production", name, champions.way_into_production(self.ledger, name))
         extensions.bring_in(self.root)
         return Champion(
             self.settings, self.ledger, row, deployment.load_release(self.settings, self.ledger, name, str(row.model))

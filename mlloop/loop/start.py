@@ -22,21 +22,15 @@ def must_be_in_production(settings: Settings, plan: Plan | str) -> None:
     UsageError
         No model is in production.
     """
+    from mlloop.store import champions
     from mlloop.store.ledger import Ledger
 
-    problem, gate = plan if isinstance(plan, str) else plan.base, None
+    problem, ledger = plan if isinstance(plan, str) else plan.base, None
     if Ledger.is_there(settings):
         ledger = Ledger.open(settings)
-        name = revisions.problem_of(problem)
-        if ledger.champion(name) is not None:
+        if ledger.champion(revisions.problem_of(problem)) is not None:
             return
-        gate = ledger.last(name, "gate")
-    step = f"Put one there: mlloop run --problem {problem}"
-    if gate and (gate.subject, gate.verdict) == ("validation", "maybe"):
-        step = f"The validation gate said Maybe, and a person decides: mlloop promote --problem {problem}"
-    elif gate and gate.verdict == "no":
-        step = f"The {gate.subject} gate said No. See what must change: mlloop run --problem {problem}"
-    raise UsageError("no model is in production", problem, step)
+    raise UsageError("no model is in production", problem, champions.way_into_production(ledger, problem))
 
 
 def last_end(settings: Settings, plan: Plan) -> dt.datetime:

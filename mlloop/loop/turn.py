@@ -25,6 +25,7 @@ from mlloop.pipeline import plan as plans
 from mlloop.pipeline import revise, runner
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Problem, Recommendation, utc
+from mlloop.store import champions
 from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger, Row
 
@@ -172,9 +173,8 @@ def turn(
         is_shown = finish(session, row, pages) if launch and at == max(decisions) and until is None else False
         return _turned(session, at, row, 0, ended, fresh=not ended and not is_shown)
     if session.ledger.champion(session.name) is None:
-        raise UsageError(
-            "no model is in production", session.name, f"Put one there: mlloop run --problem {session.plan.problem}"
-        )
+        step = champions.way_into_production(session.ledger, session.plan.problem)
+        raise UsageError("no model is in production", session.name, step)
     period = Period(at - dt.timedelta(days=session.statement.retrain.every_days), at)
     with session.step("data"):
         came = arrivals.bring(session.settings, session.lake, session.statement, period)
@@ -249,9 +249,8 @@ def monitoring_product(session: Session, period: Period) -> Path:
         No model is in production.
     """
     if session.ledger.champion(session.name) is None:
-        raise UsageError(
-            "no model is in production", session.name, f"Put one there: mlloop run --problem {session.plan.problem}"
-        )
+        step = champions.way_into_production(session.ledger, session.plan.problem)
+        raise UsageError("no model is in production", session.name, step)
     if not (session.folder("monitoring") / f"{period.name}.json").exists():
         with session.step("data"):
             came = arrivals.bring(session.settings, session.lake, session.statement, period)

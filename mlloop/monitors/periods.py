@@ -8,6 +8,7 @@ import datetime as dt
 
 from mlloop.core.errors import DataError, UsageError
 from mlloop.problem import Problem, utc
+from mlloop.store import champions
 from mlloop.store.entries import SWAPS, Row
 from mlloop.store.ledger import Ledger
 
@@ -29,9 +30,8 @@ def start(statement: Problem, ledger: Ledger) -> dt.datetime:
         return utc(statement.time.as_of)
     first = next(iter(ledger.rows(problem=statement.name, kind=SWAPS)), None)
     if first is None:
-        raise UsageError(
-            "no model is in production and the statement names no as_of", statement.name, "Put one there: mlloop run"
-        )
+        step = champions.way_into_production(ledger, statement.name)
+        raise UsageError("no model is in production and the statement names no as_of", statement.name, step)
     return dt.datetime.combine(since(statement, ledger, first).date(), dt.time())
 
 

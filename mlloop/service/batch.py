@@ -14,7 +14,7 @@ from mlloop.core.settings import Settings
 from mlloop.data import parsing
 from mlloop.problem import Source
 from mlloop.service import answering
-from mlloop.store import prediction_log
+from mlloop.store import champions, prediction_log
 from mlloop.store.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ def score(
     SourceError
         The table cannot be read, or `out` is of no known kind: nothing is answered then.
     """
-    pair = serving.in_production(settings, Ledger.open(settings), problem)
+    ledger = Ledger.open(settings)
+    pair = serving.in_production(settings, ledger, problem)
     if pair is None:
-        raise ModelError("no model is in production", problem, "Put one there: mlloop run")
+        raise ModelError("no model is in production", problem, champions.way_into_production(ledger, problem))
     folder = prediction_log.folder_of(settings, problem) if log else None
     return answered_by(pair, table, out, folder, _sources(settings, problem), settings)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
+from mlloop.core import revisions
 from mlloop.core.errors import LedgerError, PromotionRefused
 from mlloop.store.entries import SWAPS, Entry, Row
 
@@ -48,6 +49,23 @@ class Rows(Protocol):
 def champion(rows: Rows, problem: str, at: dt.datetime | None = None) -> Row | None:
     """The row that made the champion (its `model`), now or as of `at`."""
     return rows.last(problem=problem, kind=SWAPS, at=at)
+
+
+class Latest(Protocol):
+    """Something that finds the latest row: a ledger, or the rows of a transaction."""
+
+    def last(self, *, problem: str, kind: str) -> Row | None:
+        """The latest such row."""
+
+
+def way_into_production(rows: "Latest | None", problem: str) -> str:
+    """The next step where no model is in production, by what the last gate said; `problem` may name a revision."""
+    gate = rows.last(problem=revisions.problem_of(problem), kind="gate") if rows is not None else None
+    if gate and (gate.subject, gate.verdict) == ("validation", "maybe"):
+        return f"The validation gate said Maybe, and a person decides: mlloop promote --problem {problem}"
+    if gate and gate.verdict == "no":
+        return f"The {gate.subject} gate said No. See what must change: mlloop run --problem {problem}"
+    return f"Put one there: mlloop run --problem {problem}"
 
 
 def canary(rows: Rows, problem: str, at: dt.datetime | None = None) -> Row | None:
