@@ -409,9 +409,9 @@ def start(project: Path, *more: str) -> subprocess.Popen:
         "--problem",
         "toy",
         "--batch-rows",
-        "1000",
+        "5000",
         "--every-s",
-        "0.5",
+        "0.2",
         *more,
     ]
     return subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -448,9 +448,13 @@ def test_of_100_000_messages_each_lands_once_through_kills_of_consumers_and_brok
         place, kills, broker_kills = settings.load(tmp_path), 0, 0
         count = lambda: Lake(place).ref("toy/till__messages").rows if Lake(place).exists("toy/till__messages") else 0
         followers = [start(tmp_path, "--follow"), start(tmp_path, "--follow")]
-        end = time.monotonic() + 600
+        end = time.monotonic() + 800
         while count() < total and time.monotonic() < end:
-            time.sleep(drawn.uniform(1.0, 5.0))
+            moved = count()
+            until(
+                lambda moved=moved: count() > moved or count() == total, 120
+            )  # somebody is at work: now something dies
+            time.sleep(drawn.uniform(0.0, 1.0))
             if kills % 3 == 1 and not send.is_alive():
                 running.kill()
                 broker_kills += 1
@@ -469,7 +473,7 @@ def test_of_100_000_messages_each_lands_once_through_kills_of_consumers_and_brok
             outputs
         )  # one that had just begun is killed by it
         send.join()
-    assert offsets_of(place) == sorted((n % 3, n // 3) for n in range(total)) and kills >= 4 and broker_kills
+    assert offsets_of(place) == sorted((n % 3, n // 3) for n in range(total)) and kills >= 3 and broker_kills
     moment = DAY + dt.timedelta(days=1)
     batches = {
         name: [dataclasses.asdict(one) for one in ones]
