@@ -185,6 +185,8 @@ def lists(
     ----------
     Zhou et al. (2010), PNAS 107 (novelty as self-information).
     """
+    if shown.empty:
+        return []
     counts = bought_before.reindex(shown["item"]).fillna(0.0).to_numpy(float)
     rarity = -np.log2(np.maximum(counts, 1.0) / max(users_before, 1))
     usual = float(bought_before.reindex(relevant).fillna(0.0).mean()) if len(relevant) else 0.0
