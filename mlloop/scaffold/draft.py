@@ -570,7 +570,9 @@ def _success(
     every = max(int(np.clip(days // 4, 1, 28)), windows.get("step_days", 1))
     span = windows.get("days", 365)
     in_period = max(20, int(rows * every / max(span, 1)))
-    retrain = {"every_days": every, "min_labelled_rows": max(50, min(500, in_period)), "cooldown_days": 2 * every}
+    # a period below it counts for nothing, so half of what comes on average: else every other period would be passed over
+    least = max(50, min(500, in_period // 2))
+    retrain = {"every_days": every, "min_labelled_rows": least, "cooldown_days": 2 * every}
     canary = {"share": 0.2, "min_rows": max(20, min(500, in_period // 5)), "deadline_days": 2 * every}
     need: dict[str, Any] = {"min_rows": int(min(1000, max(200, rows // 2)))}
     rest = {"need": need, "retrain": retrain, "canary": canary}
