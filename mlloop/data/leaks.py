@@ -9,7 +9,7 @@ __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'AGREES', 'BY_CHANCE', 'P
            'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill',
            'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'filled_sign', 'value_sign', 'flag_signs',
            'sum_signs', 'part_sign', 'product_signs', 'pair_signs', 'after_words', 'aggregate_signs', 'strength',
-           'field_strength', 'figure_of', 'towering_sign', 'told_beyond_target', 'find', 'resting_signs']
+           'field_strength', 'figure_of', 'towering_sign', 'knowledge_beyond_target', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -587,7 +587,7 @@ ECHO_ROWS, ECHO_FIELD = 400, 0.3
 TIED = 0.06  # the correlation from which the other columns tell something of a column beyond the target
 
 
-def told_beyond_target(
+def knowledge_beyond_target(
     values: pd.Series, y: pd.Series, others: pd.DataFrame, later: np.ndarray, seed: int = 0
 ) -> float:
     """How well the other columns tell, on later rows, what the target leaves open of a column: a correlation, in units of `TIED` or of chance."""
@@ -714,7 +714,7 @@ def _alone(
         if sign is None and (fields[apart] < ECHO_FIELD or len(y) < ECHO_ROWS):
             continue
         is_plain = sign is not None and (sign.sure or alone[name] >= FAR_ABOVE * fields[apart] or after_words(name) > 0)
-        if not is_plain and len(y) >= ECHO_ROWS and told_beyond_target(rows[name], y, others, later, seed) >= 1:
+        if not is_plain and len(y) >= ECHO_ROWS and knowledge_beyond_target(rows[name], y, others, later, seed) >= 1:
             continue
         told = f"tells much of the target ({figure_of(alone[name], kind)} alone), and of the other columns only what the target tells"
         (found if sign else echoes)[name] = sign or Sign(name, False, told)
