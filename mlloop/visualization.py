@@ -356,7 +356,7 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
         return label_axes(ax, title or "No column misses a value", caption)
     bars = ax.barh([escape_label(c) for c in shown["column"]], shown["share"], color=BLUE, height=0.7)
     name_bars(bars, shown["column"], map(percent, shown["share"]))
-    listed = shown[::-1].assign(share=shown["share"].map(percent))
+    listed = shown[::-1].assign(share=lambda rows: rows["share"].map(percent).to_numpy())
     charts.keep_numbers(ax, listed.rename(columns={"share": "missing", "n": "rows"}))
     ax.set_ylim(-0.6, max(len(shown), 4) - 0.4)
     ax.set_xlim(0, min(1, shown["share"].max() * 1.15))

@@ -50,7 +50,7 @@ def test_the_page_of_the_loop_says_the_gain_first_and_decisions_in_words(tmp_pat
     words = " ".join(soup.get_text(" ").split())
     assert "2025-07-07 no label yet No figure yet." in words and "2025-07-14 yes It is 28 days old." in words
     assert "retraining every 3 periods" in words and "NDCG: how high the relevant items are in the list" in words
-    assert all(cell.get("scope") for cell in soup.find_all("th")) and soup.img["alt"]
+    assert all(cell.get("scope") for cell in soup.find_all("th")) and soup.select_one("svg[role=img]")["aria-label"]
 
 
 def with_schedules() -> dict:

@@ -283,7 +283,7 @@ def test_nothing_that_fits_is_an_error_that_explains_the_columns(tmp_path, lake)
         }
     )  # fmt: skip
     (tmp_path / "a.csv").write_text("sale_id,at,amount\n1,2025-03-01,5\n")
-    place = type("Place", (), {"state": tmp_path})()
+    place = type("Place", (), {"state": tmp_path, "validation_engine": "pandera"})()
     batches = {"sales": [{"path": "a.csv", "format": "csv", "origin": "a.csv", "digest": "a", "rows": 1}]}
     with pytest.raises(ContractError, match=r"id is missing .1 rows.*'sale_id' looks like it: was it renamed"):
         ingestion.ingest(problem, batches, NOW, place, lake=lake)

@@ -22,6 +22,7 @@ from mlloop.core.errors import DataError, ModelError, ProblemError, ProjectNotFo
 from mlloop.export.exporters import EXPORTERS
 from mlloop.pipeline.runner import Outcome
 from mlloop.project import InProduction, Monitored, Project, Reasons, Status
+from mlloop.service import answering, batch
 from mlloop.service import champion as champions
 from mlloop.store.lake import Lake
 
@@ -90,10 +91,18 @@ def test_open_finds_the_project_above(made, monkeypatch, tmp_path):
 def test_every_command_has_its_counterpart_in_python_with_every_option(command):
     methods = {"ledger": (Project.check_ledger, Project.copy_ledger)}.get(command) or (getattr(Project, command),)
     method = {name for one in methods for name in inspect.signature(one).parameters}
-    renamed = {("run", "from"): "start", ("loop", "from"): "since", ("new", "dir"): "folder"} | {
-        (name, "set"): "changes" for name in ("run", "gate", "status", "why")
-    }
+    renamed = {
+        ("run", "from"): "start",
+        ("loop", "from"): "since",
+        ("new", "dir"): "folder",
+        ("ingest", "source"): "sources",
+        ("ingest", "metrics_host"): "metrics",
+        ("ingest", "metrics_port"): "metrics",
+    } | {(name, "set"): "changes" for name in ("run", "gate", "status", "why")}
     only_printed, elsewhere = {"json", "action", "yes", "all"}, {("backtest", "list"): Project.policies}
+    # a release by itself has no project
+    elsewhere |= {("predict", name): batch.score_alone for name in ("release", "log_folder")}
+    elsewhere |= {("serve", name): answering.InFolders for name in ("release", "log_folder")}
     for parameter in COMMANDS[command].params:
         option = max(parameter.opts, key=len).lstrip("-").replace("-", "_")
         name = renamed.get((command, option), option)
@@ -333,7 +342,7 @@ def test_check_and_debug_work_from_another_folder(project, monkeypatch, tmp_path
     opened = Project(project.root)
     assert any("5 stages, gates: need_gate" in line for line in opened.check())
     assert opened.debug("problem").exists()
-    with pytest.raises(UsageError, match="expected one of airflow"):
+    with pytest.raises(UsageError, match="known: airflow"):
         opened.export("cron")
 
 

@@ -118,7 +118,8 @@ def serve(
     )  # fmt: skip
     if release:
         if problem or once:
-            raise UsageError("--release says which model answers; it goes without --problem and --once", "mlloop serve")
+            step = "Leave them out: mlloop serve --release FOLDER"
+            raise UsageError("--release says which model answers; it goes without --problem and --once", None, step)
         return _serve_alone(release, log_folder or LOGS, bounds)
     _without_release(log_folder, "serve")
     project = options.project()

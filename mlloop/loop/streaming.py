@@ -111,7 +111,8 @@ def sources_of(problem: Problem, chosen: Sequence[str] = ()) -> list[str]:
         )
     for name in chosen:
         if name not in known:
-            raise UsageError(f"{name!r} is no source of kind 'kafka'{did_you_mean(name, known)}", problem.name)
+            step = f"Known: mlloop ingest --source {known[0]}"
+            raise UsageError(f"{name!r} is no source of kind 'kafka'{did_you_mean(name, known)}", problem.name, step)
     return list(chosen) or known
 
 

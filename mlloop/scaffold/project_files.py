@@ -273,7 +273,7 @@ def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
     from packaging.utils import canonicalize_name
 
     versions: dict[str, str] = {}
-    stated = [Requirement(text) for text in [*(importlib.metadata.requires("mlloop") or []), *extra]]
+    stated = [Requirement(text) for text in ["mlloop[all]", *extra]]
     waiting = [requirement for requirement in stated if _applies(requirement, "")]
     seen = set()
     while waiting:
@@ -288,6 +288,7 @@ def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
             if (name, e) not in seen:
                 seen.add((name, e))
                 waiting += [r for r in map(Requirement, dist.requires or []) if _applies(r, e)]
+    versions.pop("mlloop", None)  # it may have come from elsewhere than the index, see `mlloop_requirement`
     return sorted(f"{name}=={number}" for name, number in versions.items())
 
 
