@@ -20,7 +20,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -122,16 +122,17 @@ class RawStore:
         self.known: dict[str, list] = manifest.get("known", {}) if unchanged else {}
         self.fetched: dict[str, str] = manifest.get("fetched", {}) if unchanged else {}
 
-    def take(self, suffix: str, write: Callable[[Path], None], **fields: Any) -> Batch:
-        """Let `write` make a file, and keep it under the digest of its bytes."""
+    def take(self, suffix: str, write: Callable[[Path], Any], rows: int | None = None, **fields: Any) -> Batch:
+        """Let `write` make a file, and keep it under the digest of its bytes; it returns how many rows it wrote where `rows` does not say."""
         scratch = self.folder / f".fetched-{os.getpid()}.part{suffix}"
         with atomic_path(scratch) as file:
-            write(file)
+            written = write(file)
         digest = digest_file(scratch)
         final = self.folder / f"{digest[:20]}{suffix}"
         os.replace(scratch, final)
         path = final.relative_to(self.state).as_posix()
-        return Batch(path=path, digest=digest, **({"source_digest": digest} | fields))
+        held = written if rows is None else rows
+        return Batch(path=path, digest=digest, rows=held, **({"source_digest": digest} | fields))
 
     def remember(self, as_of: dt.datetime, batches: list[Batch]) -> list[Batch]:
         """Note what `as_of` saw, and save the manifest."""
@@ -282,17 +283,15 @@ def fetch_windows(
     until = as_of.isoformat()
     if since == until:
         return chain
-    counted: list[int] = []
     batch = store.take(
         suffix,
-        lambda to: counted.append(read(since, until, to)),
-        rows=-1,
+        lambda to: read(since, until, to),
         since=since,
         watermark=until,
         format="parquet" if suffix == ".parquet" else "jsonl",
         origin=origin,
     )
-    return [*chain, replace(batch, rows=counted[0])]
+    return [*chain, batch]
 
 # %% ../nbs/11_collection.ipynb #fb96e502
 def write_rows(chunks: Iterable[list[dict[str, Any]]], path: Path, columns: list[str]) -> int:
@@ -369,9 +368,8 @@ def fetch_sql(
     try:
         if source.watermark:
             return fetch_windows(store, as_of, ".parquet", origin, lambda *window: _query(source, url, *window))
-        counted: list[int] = []
-        read = lambda to: counted.append(_query(source, url, None, None, to))
-        return [replace(store.take(".parquet", read, rows=-1, format="parquet", origin=origin), rows=counted[0])]
+        read = lambda to: _query(source, url, None, None, to)
+        return [store.take(".parquet", read, format="parquet", origin=origin)]
     except SQLAlchemyError as error:
         message = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
         raise SourceError(
@@ -481,9 +479,7 @@ def fetch_http(
     origin = secrets.masked_url(source.url or "")
     if source.watermark:
         return fetch_windows(store, as_of, ".jsonl", origin, write)
-    counted: list[int] = []
-    read = lambda to: counted.append(write(None, as_of.isoformat(), to))
-    return [replace(store.take(".jsonl", read, rows=-1, format="jsonl", origin=origin), rows=counted[0])]
+    return [store.take(".jsonl", lambda to: write(None, as_of.isoformat(), to), format="jsonl", origin=origin)]
 
 # %% ../nbs/11_collection.ipynb #c7248e08
 def _within_window(value: Any, since: str | None, until: str) -> bool:
@@ -647,9 +643,7 @@ def fetch_nannyml(
 
     if source.watermark:
         return fetch_windows(store, as_of, ".parquet", dataset, write)
-    counted: list[int] = []
-    read = lambda to: counted.append(write(None, None, to))
-    return [replace(store.take(".parquet", read, rows=-1, format="parquet", origin=dataset), rows=counted[0])]
+    return [store.take(".parquet", lambda to: write(None, None, to), format="parquet", origin=dataset)]
 
 # %% ../nbs/11_collection.ipynb #eae4d0bc
 def landing_topic(problem: str, name: str, source: Source) -> messages.Topic:
@@ -734,10 +728,14 @@ def fetch_kafka(
     if text == (since or ""):
         return chain
     fresh = _between(rows, read_offsets(since), until)
-    counted: list[int] = []
-    write = lambda to: counted.append(_write_messages(fresh, decode, source.late_hours, to))
-    window = {"since": since, "watermark": text, "format": "jsonl", "origin": f"{topic.name}, offsets up to {text}"}
-    return [*chain, replace(store.take(".jsonl", write, rows=-1, **window), rows=counted[0])]
+    write = lambda to: _write_messages(fresh, decode, source.late_hours, to)
+    window: dict[str, Any] = {
+        "since": since,
+        "watermark": text,
+        "format": "jsonl",
+        "origin": f"{topic.name}, offsets up to {text}",
+    }
+    return [*chain, store.take(".jsonl", write, **window)]
 
 # %% ../nbs/11_collection.ipynb #39a1f5a3
 def _between(rows: Any, since: Mapping[int, int], until: Mapping[int, int]):

@@ -45,7 +45,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
-# %% ../nbs/10_problem.ipynb #93b4fa9d
+# %% ../nbs/10_problem.ipynb #9e0cd327
 NEEDED_KEYS = {
     "files": ["path"],
     "sql": ["url"],
@@ -55,7 +55,7 @@ NEEDED_KEYS = {
 }
 TOPIC_KEYS = ("brokers", "topic", "group", "begin", "schema_file", "message", "framed", "late_hours", "options")
 
-
+# %% ../nbs/10_problem.ipynb #93b4fa9d
 class Source(Record):
     """How raw rows are reached.
 

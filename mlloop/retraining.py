@@ -44,10 +44,10 @@ def expected_loss(worse_by: float, rate: float, policy: Retrain, period_days: in
     """What `worse_by` costs until the next retraining would be allowed."""
     return worse_by * rate * max(policy.every_days, policy.cooldown_days) / period_days
 
-# %% ../nbs/26_retraining.ipynb #73c30a52
+# %% ../nbs/26_retraining.ipynb #1858eefa
 VERDICTS = {"retrain": "yes", "watch": "maybe"}
 
-
+# %% ../nbs/26_retraining.ipynb #73c30a52
 @dataclass(frozen=True)
 class Facts:
     """What the policy knows besides monitoring.

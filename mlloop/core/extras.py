@@ -1,5 +1,7 @@
-"""Which extra of the package brings a library, so that whoever lacks it reads what to install."""
+"""What the package needs: which extra brings a library, and which versions of everything are installed here."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import metadata
 
 from mlloop.core.errors import UsageError
@@ -31,6 +33,45 @@ def extra_of(module: str) -> str | None:
         return None
     markers = [one.marker for one in required if canonicalize_name(one.name) == name and one.marker]
     return next((extra for extra in EXTRAS if any(marker.evaluate({"extra": extra}) for marker in markers)), None)
+
+
+@dataclass(frozen=True)
+class Closure:
+    """What requirements need in turn, as it is installed here.
+
+    Attributes
+    ----------
+    versions : dict of str to str
+        Canonical name -> version, without a local part such as +cpu.
+    missing : dict of str to str
+        Canonical name -> the requirement, of what is not installed.
+    """
+
+    versions: dict[str, str]
+    missing: dict[str, str]
+
+
+def closure(requirements: Iterable[str]) -> Closure:
+    """The requirements, what they need in turn, and with their extras."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found = Closure({}, {})
+    waiting, seen = [Requirement(text) for text in requirements], set[tuple[str, str]]()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        try:
+            installed = metadata.distribution(requirement.name)
+        except metadata.PackageNotFoundError:
+            found.missing.setdefault(name, str(requirement).partition(";")[0].strip())
+            continue
+        found.versions[name] = installed.version.partition("+")[0]
+        for extra in {"", *requirement.extras} - {known for other, known in seen if other == name}:
+            seen.add((name, extra))
+            stated = map(Requirement, installed.requires or [])
+            waiting += [one for one in stated if one.marker is None or one.marker.evaluate({"extra": extra})]
+    return found
 
 
 def lacking(error: ModuleNotFoundError, command: str) -> UsageError | None:

@@ -1,6 +1,5 @@
 """Containers and Kubernetes: images for the service and for the turns, manifests, a canary of the code, autoscaling, Argo CD."""
 
-import importlib.metadata
 import re
 import sys
 import tomllib
@@ -11,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from mlloop.core import extras
 from mlloop.core.errors import UsageError
 from mlloop.export.exporters import Request
 
@@ -143,23 +143,6 @@ def _has_topic(request: Request, problem: str) -> bool:
 
 def service_requirements() -> list[str]:
     """What the service's image installs beside mlloop: everything pinned as installed here, the rest as it is required."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    lines: dict[str, str] = {}
-    waiting, seen = [Requirement(SERVICE)], set[tuple[str, str]]()
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        try:
-            installed = importlib.metadata.distribution(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            lines.setdefault(name, str(requirement).partition(";")[0].strip())
-            continue
-        if name != "mlloop":
-            lines[name] = f"{name}=={installed.version.partition('+')[0]}"
-        for extra in {"", *requirement.extras} - {one for other, one in seen if other == name}:
-            seen.add((name, extra))
-            stated = map(Requirement, installed.requires or [])
-            waiting += [one for one in stated if one.marker is None or one.marker.evaluate({"extra": extra})]
-    return sorted(lines.values())
+    needed = extras.closure([SERVICE])
+    pinned = [f"{name}=={version}" for name, version in needed.versions.items() if name != "mlloop"]
+    return sorted([*pinned, *needed.missing.values()])

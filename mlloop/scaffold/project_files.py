@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlloop import problem as problems
-from mlloop.core import storage
+from mlloop.core import extras, storage
 from mlloop.core.errors import SettingsError, UsageError
 from mlloop.pipeline.freshness import is_run_cell
 from mlloop.scaffold import draft, survey
@@ -269,31 +269,9 @@ def mlloop_requirement() -> tuple[str, str]:
 
 def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
     """name==version of everything mlloop needs, as installed here; local versions such as +cpu left out."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    versions: dict[str, str] = {}
-    stated = [Requirement(text) for text in ["mlloop[all]", *extra]]
-    waiting = [requirement for requirement in stated if _applies(requirement, "")]
-    seen = set()
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        try:
-            dist = importlib.metadata.distribution(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        versions[name] = dist.version.partition("+")[0]
-        for e in ("", *requirement.extras):
-            if (name, e) not in seen:
-                seen.add((name, e))
-                waiting += [r for r in map(Requirement, dist.requires or []) if _applies(r, e)]
-    versions.pop("mlloop", None)  # it may have come from elsewhere than the index, see `mlloop_requirement`
-    return sorted(f"{name}=={number}" for name, number in versions.items())
-
-
-def _applies(requirement, extra: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+    versions = extras.closure(["mlloop[all]", *extra]).versions
+    # mlloop itself may have come from elsewhere than the index, see `mlloop_requirement`
+    return sorted(f"{name}=={number}" for name, number in versions.items() if name != "mlloop")
 
 
 # ---------------------------------------------------------------------------------------------- notebooks
