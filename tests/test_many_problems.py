@@ -43,8 +43,8 @@ def test_every_page_of_a_problem_has_the_same_way_through_them(tmp_path):
     report.write(places)
     way = lambda page: [link.get_text(" ", strip=True) for link in soup(page).select("nav.stages a")]
     pages = [page for page in sorted((places.reports / "shop").glob("*.html"))]
-    assert {len(way(page)) for page in pages} == {16} and len(pages) == 18
-    assert way(pages[0])[-3:] == ["Monitoring", "Model card", "Versions"]
+    assert {len(way(page)) for page in pages} == {17} and len(pages) == 19
+    assert way(pages[0])[-4:] == ["Monitoring", "Model card", "Lineage", "Versions"]
     titles = way(places.reports / "shop" / "versions.html")
     assert [one.split(" ran")[0] for one in titles if one.startswith(("Data", "Model c", "Model s"))] == [
         "Data analysis", "Data quality", "Model comparison", "Model settings", "Model card",
