@@ -13,6 +13,7 @@ Modules:
 - `mlloop.core.moved`: Where modules went that data outside the package may still name: pipelines, saved models, code of own projects.
 - `mlloop.core.parsing`: Python source as a syntax tree, one thread at a time; YAML files, pipeline.yaml above all, as what they hold.
 - `mlloop.core.reads`: Which fields of the products before it a stage has read, so that a change of other fields does not make it stale.
+- `mlloop.core.records`: What modules hand to each other as plain JSON, with the type of every key.
 - `mlloop.core.revisions`: The revisions of a problem statement: `shop.yaml` is the first, `shop.r2.yaml` the second, and one of them is current.
 - `mlloop.core.secrets`: Passwords and tokens that stand in a statement: what is written of them elsewhere is stars.
 - `mlloop.core.verdict`: What a gate says: yes, maybe or no, on figures, with what would have to change.

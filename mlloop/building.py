@@ -15,19 +15,20 @@ from .models import candidates
 from .core.metrics import metric
 from .problem import Problem
 from .products import Chosen, Exploration
+from .core.records import RecipeJson
 
 # %% ../nbs/19_building.ipynb #0f18da5e
-def recipe_of(chosen: Chosen, seed: int) -> dict[str, Any]:
+def recipe_of(chosen: Chosen, seed: int) -> RecipeJson:
     """The recipe of the candidate that exploration chose: name, params, seed, digest, and its folds' threshold."""
     return {**candidates.recipe(chosen.name, chosen.params, seed), "cut": chosen.cut}
 
 # %% ../nbs/19_building.ipynb #80f54158
-def built(statement: Problem, recipe: dict[str, Any]):
+def built(statement: Problem, recipe: RecipeJson):
     """The untrained estimator of a recipe."""
     return candidates.from_recipe(recipe, statement.task)
 
 # %% ../nbs/19_building.ipynb #b3bcf74e
-def described(statement: Problem, recipe: dict[str, Any]) -> pd.DataFrame:
+def described(statement: Problem, recipe: RecipeJson) -> pd.DataFrame:
     """Each parameter of the recipe with its default and the range that was searched; indexed by name."""
     candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
     searched = {
@@ -59,7 +60,7 @@ def _text(value: Any) -> str:
     )
 
 # %% ../nbs/19_building.ipynb #0dc179cd
-def headline(statement: Problem, recipe: dict[str, Any], exploration: Exploration) -> str:
+def headline(statement: Problem, recipe: RecipeJson, exploration: Exploration) -> str:
     """What is built and what it promised (Markdown)."""
     candidate = candidates.candidates_for(statement.task.kind, [recipe["name"]])[0]
     compared = next(trained for trained in exploration.candidates if trained.name == recipe["name"])

@@ -33,16 +33,32 @@ from .core.metrics import Estimate
 from .problem import Problem, column_label, group_label
 from .products import Inspection, Judged, Training
 from .core.formatting import number, percent
+from mlloop.core.records import (
+    AgainstChampionJson,
+    CalibrationBinJson,
+    ContenderJson,
+    EstimateJson,
+    EvaluationJson,
+    ExamplesJson,
+    FeaturesJson,
+    GroupFallJson,
+    JudgedPeriodJson,
+    LatencyJson,
+    NamedEstimateJson,
+    RefitJson,
+    SliceJson,
+    WindowsJson,
+)
 
 # %% ../nbs/21_evaluation.ipynb #3e7b5ea7
-def plain(e: Estimate) -> dict[str, Any]:
+def plain(e: Estimate) -> EstimateJson:
     """An estimate in JSON's types: value, low, high, n."""
     return {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
 
 # %% ../nbs/21_evaluation.ipynb #ccbdc255
-def all_metrics(statement: Problem, held: Held) -> list[dict[str, Any]]:
+def all_metrics(statement: Problem, held: Held) -> list[NamedEstimateJson]:
     """Every metric of the task that can be measured: name, label, unit, value, low, high, n."""
-    measured = []
+    measured: list[NamedEstimateJson] = []
     for metric in metrics.METRICS.values():
         if metric.task != statement.task.kind or not (metric.is_usual or metric.name == statement.success.metric):
             continue
@@ -76,29 +92,32 @@ def _unit(statement: Problem) -> str:
     return column.unit if column else ""
 
 # %% ../nbs/21_evaluation.ipynb #2f246923
-def contenders(held: Held) -> list[dict[str, Any]]:
+def contenders(held: Held) -> list[ContenderJson]:
     """Each contender's metric and money, and the model's gain over it in both: one dict a contender."""
     rows = []
     for contender in held.contenders:
-        row: dict[str, Any] = {"name": contender.name, "kind": contender.kind, "meaning": contender.meaning}
-        row |= {"metric": plain(held.fold.figure(contender.name)), "worth": plain(held.fold.worth(contender.name))}
+        row: ContenderJson = {
+            "name": contender.name,
+            "kind": contender.kind,
+            "meaning": contender.meaning,
+            "metric": plain(held.fold.figure(contender.name)),
+            "worth": plain(held.fold.worth(contender.name)),
+        }
         if contender is not MODEL:
-            row |= {
-                "gain": plain(held.fold.gain(MODEL.name, contender.name)),
-                "more_worth": plain(held.fold.worth(MODEL.name, contender.name)),
-            }
+            row["gain"] = plain(held.fold.gain(MODEL.name, contender.name))
+            row["more_worth"] = plain(held.fold.worth(MODEL.name, contender.name))
         rows.append(row)
     return rows
 
 # %% ../nbs/21_evaluation.ipynb #64605528
-def best_simple(statement: Problem, rows: list[dict[str, Any]]) -> int:
+def best_simple(statement: Problem, rows: list[ContenderJson]) -> int:
     """Where the best rule or statistic is among the contenders."""
     better = metrics.metric(statement.success.metric)
     simple = [i for i, c in enumerate(rows) if c["kind"] in ("rule", "statistic")]
     return max(simple, key=lambda i: better.gain(rows[i]["metric"]["value"], 0.0))
 
 # %% ../nbs/21_evaluation.ipynb #956ccdf0
-def slice_figures(statement: Problem, held: Held) -> list[dict[str, Any]]:
+def slice_figures(statement: Problem, held: Held) -> list[SliceJson]:
     """The metric in each group: slice, group, n, value, low, high, gap (how much worse than on all rows).
 
     A group in which the metric cannot be measured (one class only) has no value.
@@ -107,13 +126,20 @@ def slice_figures(statement: Problem, held: Held) -> list[dict[str, Any]]:
     for name in held.slices:
         for group in sorted(held.slices[name].unique()):
             at = np.flatnonzero(held.slices[name] == group)
-            row: dict[str, Any] = dict.fromkeys(("value", "low", "high", "gap"))
-            try:
-                row |= plain(part_of(held.fold, at).figure(MODEL.name))
-                row["gap"] = better.gain(overall, row["value"])
-            except DataError:
-                pass
-            rows.append({"slice": name, "group": group, **row, "n": len(at)})
+            row: SliceJson = {
+                "slice": str(name),
+                "group": group,
+                "n": len(at),
+                "value": None,
+                "low": None,
+                "high": None,
+                "gap": None,
+            }
+            with contextlib.suppress(DataError):
+                figure = part_of(held.fold, at).figure(MODEL.name)
+                row |= {"value": figure.value, "low": figure.low, "high": figure.high}
+                row["gap"] = better.gain(overall, figure.value)
+            rows.append(row)
     return rows
 
 # %% ../nbs/21_evaluation.ipynb #c36150ef
@@ -127,7 +153,7 @@ def part_of(fold: RowsFold | UsersFold, at: np.ndarray):
     return RowsFold(fold.y[at], {MODEL.name: some}, groups, fold.metric, fold.money, fold.confidence, fold.seed)
 
 # %% ../nbs/21_evaluation.ipynb #8d563b27
-def calibration(y_true: np.ndarray, y_score: np.ndarray, groups: int = 10) -> list[dict[str, Any]]:
+def calibration(y_true: np.ndarray, y_score: np.ndarray, groups: int = 10) -> list[CalibrationBinJson]:
     """Mean predicted probability and observed share of positives, by tenths of the scores: predicted, observed, low, high, n.
 
     References
@@ -136,7 +162,8 @@ def calibration(y_true: np.ndarray, y_score: np.ndarray, groups: int = 10) -> li
     """
     from scipy.stats import binomtest
 
-    order, bins = np.argsort(y_score, kind="stable"), []
+    bins: list[CalibrationBinJson] = []
+    order = np.argsort(y_score, kind="stable")
     for part in np.array_split(order, min(groups, len(order))):
         positives = int(y_true[part].sum())
         low, high = binomtest(positives, len(part)).proportion_ci(method="wilson")
@@ -156,7 +183,7 @@ def calibration(y_true: np.ndarray, y_score: np.ndarray, groups: int = 10) -> li
 ROUNDS, CALLS = 3, 100
 
 
-def latency(ask, questions: list, limit_ms: float) -> dict[str, Any]:
+def latency(ask, questions: list, limit_ms: float) -> LatencyJson:
     """Bounds below which the median and the 99th percentile of the time of one prediction stay, in ms.
 
     Parameters
@@ -192,7 +219,7 @@ def step_above(value: float, limit: float) -> float:
     return next((step for step in steps if value <= step), float("inf"))
 
 # %% ../nbs/21_evaluation.ipynb #6bd9996f
-def examples(statement: Problem, model, source, features: list[str] | None = None, count: int = 5) -> dict[str, Any]:
+def examples(statement: Problem, model, source, features: list[str] | None = None, count: int = 5) -> ExamplesJson:
     """Rows or users and the model's predictions, in JSON's types.
 
     Parameters
@@ -212,7 +239,7 @@ def examples(statement: Problem, model, source, features: list[str] | None = Non
     return {"rows": columns, "numbers": numbers, "answers": scores_of(model, rows, 1).tolist()}
 
 # %% ../nbs/21_evaluation.ipynb #b43b589e
-def questions(statement: Problem, model, held: Held, features: dict[str, Any]):
+def questions(statement: Problem, model, held: Held, features: FeaturesJson):
     """A callable for one prediction, some arguments for it, and the rows or users they come from."""
     task: Any = statement.task
     if isinstance(held.fold, UsersFold):
@@ -258,7 +285,7 @@ def judges_of(judged: Sequence[Judged]) -> list[Judge]:
 # %% ../nbs/21_evaluation.ipynb #a83e0e56
 def hold(
     statement: Problem,
-    features: dict[str, Any],
+    features: FeaturesJson,
     read,
     model,
     seed: int = 0,
@@ -288,7 +315,7 @@ def hold(
         recommender = (
             judges[0].model if len(judges) == 1 else ByHalf(*(judge.model for judge in judges)) if judges else model
         )
-        shifted = {**windows, "holdout_from": since or windows["holdout_from"]}
+        shifted: WindowsJson = {**windows, "holdout_from": since or windows["holdout_from"]}
         items = read(tables["items"]).to_pandas() if "items" in tables else None
         return held_users(statement, recommender, read(tables["events"]).to_pandas(), items, shifted, champion, seed)
     train, holdout = (read(tables[name]).to_pandas() for name in ("train", "holdout"))
@@ -336,9 +363,9 @@ def detected_at(training: Training) -> str | None:
 
 # %% ../nbs/21_evaluation.ipynb #d018be13
 def against_champion(
-    statement: Problem, features: dict[str, Any], read, model, digest: str, seed: int = 0,
+    statement: Problem, features: FeaturesJson, read, model, digest: str, seed: int = 0,
     judges: Sequence[Judge] = (), cut: float | None = None, detected: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> AgainstChampionJson:  # fmt: skip
     """The gain over the champion on rows neither has learnt: said, digest, accepted, since, n, gain, more_worth, champion's metric.
 
     `detected` (ISO): when the world changed last; only later rows count. `over_rule` is the champion's gain over the best rule on these rows, `accepted` names what a person has accepted,
@@ -349,7 +376,7 @@ def against_champion(
     from mlloop.store.ledger import Ledger
 
     champion, sentence = champion_of(statement.name, digest)
-    comparison: dict[str, Any] = {"said": sentence, "digest": champion.digest if champion else None, "gain": None}
+    comparison: AgainstChampionJson = {"said": sentence, "digest": champion.digest if champion else None, "gain": None}
     comparison["accepted"] = accepted_points(Ledger.open(), statement.name)
     if champion is None:
         return comparison
@@ -371,7 +398,9 @@ def against_champion(
         "follow_up": is_follow_up(champion),
         "over_rule": plain(held.fold.gain(CHAMPION.name, rule)),
         "n": ours["gain"]["n"],
-        **{key: ours[key] for key in ("metric", "gain", "more_worth")},
+        "metric": ours["metric"],
+        "gain": ours["gain"],
+        "more_worth": ours["more_worth"],
     }
 
 # %% ../nbs/21_evaluation.ipynb #e897a0e5
@@ -382,7 +411,7 @@ PROBABILITY, DEVIATIONS, CHANGED = (
 )  # how far a refit may lie: mean difference; of the target's deviation; share of a list
 
 # %% ../nbs/21_evaluation.ipynb #265dc766
-def periods_of(held: Held, judges: Sequence[Judge]) -> list[dict[str, Any]] | None:
+def periods_of(held: Held, judges: Sequence[Judge]) -> list[JudgedPeriodJson] | None:
     """The metric in each judged block: since, until, learnt_until, n, value, low, high; None where there is one block or no time."""
     blocks = {judge.since: judge for judge in judges if judge.since}
     if len(blocks) < 2 or held.block is None:
@@ -390,23 +419,23 @@ def periods_of(held: Held, judges: Sequence[Judge]) -> list[dict[str, Any]] | No
     periods = []
     for position, judge in enumerate(blocks.values()):
         at = np.flatnonzero(held.block == position)
-        row: dict[str, Any] = {
+        row: JudgedPeriodJson = {
             "since": judge.since,
             "until": judge.until,
             "learnt_until": judge.learnt_until,
+            "n": len(at),
             "value": None,
             "low": None,
             "high": None,
         }
         with contextlib.suppress(DataError, ValueError):  # one class only: no figure
-            row |= plain(part_of(held.fold, at).figure(MODEL.name))
-        periods.append({**row, "n": len(at)})
+            figure = part_of(held.fold, at).figure(MODEL.name)
+            row |= {"value": figure.value, "low": figure.low, "high": figure.high}
+        periods.append(row)
     return periods
 
 # %% ../nbs/21_evaluation.ipynb #87622163
-def refit_of(
-    statement: Problem, held: Held, judges: Sequence[Judge], model, training: Training
-) -> dict[str, Any] | None:
+def refit_of(statement: Problem, held: Held, judges: Sequence[Judge], model, training: Training) -> RefitJson | None:
     """How far the released model lies from the judged ones on the newest rows; None where it is the one that is judged.
 
     Returns
@@ -416,23 +445,14 @@ def refit_of(
     """
     if not judges:
         return None
-    comparison: dict[str, Any] = {
-        "model": training.model.digest,
-        "judged": [one.digest for one in training.judged],
-        "gain": None,
-        "slices": None,
-    }
+    names = training.model.digest, [judged.digest for judged in training.judged]
     if isinstance(held.fold, UsersFold):
         recommender: Any = judges[-1].model if len(judges) == 1 else ByHalf(*(judge.model for judge in judges))
         users, k = held.fold.values[MODEL.name].index[:500], getattr(statement.task, "k", 10)
         ours, theirs = (either.recommend(users, k=k) for either in (model, recommender))
         shared = np.mean([len(set(a) & set(b)) / k for a, b in zip(ours, theirs, strict=True)])
-        return comparison | {
-            "rows": len(users),
-            "differs": float(1 - shared),
-            "unit": "share of a list",
-            "bound": CHANGED,
-        }
+        differs = float(1 - shared)
+        return _refit_record(*names, len(users), differs, "share of a list", CHANGED)
     assert held.X is not None and held.block is not None
     newest = np.flatnonzero(held.block == held.block.max())
     judged, y = held.fold.predictions[MODEL.name], held.fold.y[newest]
@@ -449,24 +469,32 @@ def refit_of(
     }
     groups = None if held.fold.groups is None else held.fold.groups[newest]
     fold = RowsFold(y, both, groups, held.fold.metric, held.fold.money, held.fold.confidence, held.fold.seed)
-    try:
+    comparison = _refit_record(*names, len(newest), float(np.mean(np.abs(ours - theirs)) / scale), unit, bound)
+    comparison["slices"] = _refit_slices(statement, fold, held.slices.iloc[newest])
+    with contextlib.suppress(DataError):  # one class only among the newest rows
         gain = fold.gain("refit", MODEL.name)
         comparison["gain"] = {"value": gain.value, "low": gain.low, "high": gain.high}
-    except DataError:  # one class only among the newest rows
-        pass
-    slices = _refit_slices(statement, fold, held.slices.iloc[newest])
-    return comparison | {
-        "rows": len(newest),
-        "differs": float(np.mean(np.abs(ours - theirs)) / scale),
+    return comparison
+
+# %% ../nbs/21_evaluation.ipynb #8dac81ed
+def _refit_record(model: str, judged: list[str], rows: int, differs: float, unit: str, bound: float) -> RefitJson:
+    """How far a refit lies from the judged models, before its gain and its slices are known."""
+    return {
+        "model": model,
+        "judged": judged,
+        "rows": rows,
+        "differs": differs,
         "unit": unit,
         "bound": bound,
-        "slices": slices,
+        "gain": None,
+        "slices": None,
     }
 
 # %% ../nbs/21_evaluation.ipynb #9af48211
-def _refit_slices(statement: Problem, fold: RowsFold, slices: pd.DataFrame) -> list[dict[str, Any]]:
+def _refit_slices(statement: Problem, fold: RowsFold, slices: pd.DataFrame) -> list[GroupFallJson]:
     """How much worse the refit is than the judged models in each group that is large enough: slice, group, n, fall."""
-    better, falls = metrics.metric(fold.metric), []
+    falls: list[GroupFallJson] = []
+    better = metrics.metric(fold.metric)
     for name in slices:
         for group in sorted(slices[name].unique()):
             at = np.flatnonzero((slices[name] == group).to_numpy())
@@ -481,7 +509,7 @@ def _refit_slices(statement: Problem, fold: RowsFold, slices: pd.DataFrame) -> l
                 fall = better.gain(part.figure(MODEL.name).value, part.figure("refit").value)
             except DataError:
                 continue
-            falls.append({"slice": name, "group": group, "n": len(at), "fall": fall})
+            falls.append({"slice": str(name), "group": group, "n": len(at), "fall": fall})
     return falls
 
 # %% ../nbs/21_evaluation.ipynb #88095f76
@@ -505,7 +533,7 @@ def inspect(
     held: Held,
     judges: Sequence[Judge],
     model: Any,
-    features: dict[str, Any],
+    features: FeaturesJson,
     read: Any,
     seed: int = 0,
 ) -> Inspection:
@@ -528,9 +556,10 @@ def inspect(
     )
 
 # %% ../nbs/21_evaluation.ipynb #220de91a
-def _inspect_lists(statement: Problem, held: Held, features: dict[str, Any], read: Any) -> Inspection:
+def _inspect_lists(statement: Problem, held: Held, features: FeaturesJson, read: Any) -> Inspection:
     """How wide the lists of the holdout's users look."""
     windows, tables = features["windows"], features["tables"]
+    assert windows is not None, "a recommendation has a time"
     events = read(tables["events"]).to_pandas()
     task: Any = statement.task
     before = events[(events["time"] < pd.Timestamp(windows["holdout_from"])) & (events["kind"] == task.target_kind)]
@@ -543,7 +572,7 @@ def _inspect_lists(statement: Problem, held: Held, features: dict[str, Any], rea
     return Inspection(rows=int(held.predictions["user"].nunique()), lists=figures)
 
 # %% ../nbs/21_evaluation.ipynb #85e98599
-def headline(statement: Problem, figures: dict[str, Any]) -> str:
+def headline(statement: Problem, figures: EvaluationJson) -> str:
     """The main figure, its interval, and the best rule beside it, as Markdown."""
     main, better = figures["main"], metrics.metric(statement.success.metric)
     rule, refit = figures["contenders"][figures["best_rule"]], figures.get("refit")
@@ -556,14 +585,15 @@ def headline(statement: Problem, figures: dict[str, Any]) -> str:
     return f"{text}\n\n{_threshold_sentence(figures)}{figures['champion']['said']}{_refit_sentence(refit)}"
 
 # %% ../nbs/21_evaluation.ipynb #ea67b83b
-def _threshold_sentence(figures: dict[str, Any]) -> str:
-    if not figures.get("threshold"):
+def _threshold_sentence(figures: EvaluationJson) -> str:
+    threshold = figures.get("threshold")
+    if not threshold:
         return ""
-    said = metric_table.threshold_in_words(**figures["threshold"])
-    return f"{said[0].upper()}{said[1:]}. Money, accuracy, F1 and the class that is served all use it.\n\n"
+    sentence = metric_table.threshold_in_words(**threshold)
+    return f"{sentence[0].upper()}{sentence[1:]}. Money, accuracy, F1 and the class that is served all use it.\n\n"
 
 # %% ../nbs/21_evaluation.ipynb #2ec07898
-def _refit_sentence(refit: dict[str, Any] | None) -> str:
+def _refit_sentence(refit: RefitJson | None) -> str:
     if not refit:
         return ""
     count = len(refit["judged"])
@@ -579,11 +609,11 @@ def _refit_sentence(refit: dict[str, Any] | None) -> str:
     )
 
 # %% ../nbs/21_evaluation.ipynb #bacfc54b
-def judge(statement: Problem, held: Held, cut: float | None = None) -> dict[str, Any]:
+def judge(statement: Problem, held: Held, cut: float | None = None) -> EvaluationJson:
     """All figures of the holdout period but the champion's and the latency, in JSON's types; `cut` as in `hold`."""
     rows = contenders(held)
     best = best_simple(statement, rows)
-    figures: dict[str, Any] = {
+    figures: EvaluationJson = {
         "main": rows[0]["metric"],
         "metrics": all_metrics(statement, held),
         "contenders": rows,
@@ -601,19 +631,19 @@ def judge(statement: Problem, held: Held, cut: float | None = None) -> dict[str,
     return figures
 
 # %% ../nbs/21_evaluation.ipynb #7dac8c64
-def forest(figures: dict[str, Any]) -> pd.DataFrame:
+def forest(figures: EvaluationJson) -> pd.DataFrame:
     """Contenders for `plot_intervals`: name, group, value, low, high."""
     return pd.DataFrame(
         [{"name": c["name"].replace("_", " "), "group": c["kind"], **c["metric"]} for c in figures["contenders"]]
     )
 
 # %% ../nbs/21_evaluation.ipynb #40cab61c
-def worths(figures: dict[str, Any]) -> pd.DataFrame:
+def worths(figures: EvaluationJson) -> pd.DataFrame:
     """Contenders for `plot_money`: name, value, low, high."""
     return pd.DataFrame([{"name": c["name"].replace("_", " "), **c["worth"]} for c in figures["contenders"]])
 
 # %% ../nbs/21_evaluation.ipynb #edd60b75
-def slice_table(figures: dict[str, Any], statement: Problem | None = None) -> pd.DataFrame:
+def slice_table(figures: EvaluationJson, statement: Problem | None = None) -> pd.DataFrame:
     """Groups for `plot_intervals`: name, group, value, low, high; those that could not be measured are left out.
 
     Parameters
@@ -633,27 +663,27 @@ def slice_table(figures: dict[str, Any], statement: Problem | None = None) -> pd
     )
 
 # %% ../nbs/21_evaluation.ipynb #d4166a5b
-def forest_title(statement: Problem, figures: dict[str, Any]) -> str:
+def forest_title(statement: Problem, figures: EvaluationJson) -> str:
     """What the model and the best rule give, in words."""
     rule, label = figures["contenders"][figures["best_rule"]], metrics.metric(statement.success.metric).label
     best_rule = f"the best rule '{rule['name']}' {number(rule['metric']['value'])}"
     return f"{label}: the model gives {number(figures['main']['value'])}, {best_rule}"
 
 # %% ../nbs/21_evaluation.ipynb #054b9d39
-def slice_title(statement: Problem, figures: dict[str, Any]) -> str:
+def slice_title(statement: Problem, figures: EvaluationJson) -> str:
     """How far the worst group of those with enough rows is behind, in words."""
     least = statement.success.min_slice_rows
-    judged = [s for s in figures["slices"] if s["gap"] is not None and s["n"] >= least]
+    judged = [(s["gap"], s) for s in figures["slices"] if s["gap"] is not None and s["n"] >= least]
     if not judged:
         return f"No group has the {least:,} rows that a judgement needs"
-    worst = max(judged, key=lambda s: s["gap"])
-    behind = f"is {number(worst['gap'])} worse than the overall figure"
+    gap, worst = max(judged, key=lambda pair: pair[0])
+    behind = f"is {number(gap)} worse than the overall figure"
     return (
         f"Of groups with {least:,} rows the worst, {group_label(statement, worst['slice'], worst['group'])}, {behind}"
     )
 
 # %% ../nbs/21_evaluation.ipynb #23a34a26
-def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:
+def closing(statement: Problem, figures: EvaluationJson) -> pd.DataFrame:
     """The page's last table: figure, value, unit, interval. What is asked of them is the gate's to hold against them."""
     name, rule, main = statement.success.metric, figures["contenders"][figures["best_rule"]], figures["main"]
     better, gain = metrics.metric(name), rule["gain"]
@@ -665,8 +695,8 @@ def closing(statement: Problem, figures: dict[str, Any]) -> pd.DataFrame:
         *((m["label"], number(m["value"]), m["unit"], interval(m)) for m in others),
         ("99 of 100 predictions take at most", number(figures["latency"]["p99_below_ms"]), "ms", ""),
     ]
-    if figures.get("threshold"):
-        rows.append(("predicted positive from", number(figures["threshold"]["value"]), "score", ""))
+    if threshold := figures.get("threshold"):
+        rows.append(("predicted positive from", number(threshold["value"]), "score", ""))
     return pd.DataFrame(rows, columns=["figure", "value", "unit", "interval"]).set_index("figure")
 
 # %% ../nbs/21_evaluation.ipynb #c4c777f8

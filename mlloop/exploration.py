@@ -28,6 +28,15 @@ from .core.errors import DataError, ModelError
 from .core.metrics import Estimate
 from .problem import Problem, Recommendation, Rule
 from .core.formatting import number as in_words
+from mlloop.core.records import (
+    EstimateJson,
+    ExplorationJson,
+    FoldJson,
+    LearnableJson,
+    Parameters,
+    TrainedJson,
+    TrialJson,
+)
 
 # %% ../nbs/18_exploration.ipynb #19731f60
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class UsersJudge:
     statement: Problem
     events: pd.DataFrame
     items: pd.DataFrame | None
-    folds: list[dict[str, str]]
+    folds: list[FoldJson]
     features: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
@@ -143,7 +152,7 @@ class UsersJudge:
         return UsersFold(predictions, success.metric, self.statement.money, success.confidence)
 
 # %% ../nbs/18_exploration.ipynb #b572232c
-def features_until(features: dict[str, pd.DataFrame], until: pd.Timestamp) -> dict[str, Any]:
+def features_until(features: dict[str, pd.DataFrame], until: pd.Timestamp) -> dict[str, pd.DataFrame]:
     """The feature tables with cutoffs up to `until`, as a recommender's `fit` takes them."""
     return {name: table[table["cutoff"] <= until] for name, table in features.items()}
 
@@ -155,7 +164,7 @@ class Trial:
     `predictions` keeps those of each fold where it had learned from all rows: the comparison need not fit again.
     """
 
-    params: dict[str, Any]
+    params: Parameters
     values: list[float]
     is_pruned: bool
     predictions: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -279,7 +288,7 @@ class Contestant:
     kind: str
     meaning: str
     complexity: int
-    params: dict[str, Any]
+    params: Parameters
     trials: list[Trial]
     folds: list[float]
     figure: Estimate
@@ -429,11 +438,12 @@ def _write(contestant: Contestant, track, seconds: float | None) -> None:
 
 # %% ../nbs/18_exploration.ipynb #08d49b53
 def judge_of(
-    statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], seed: int = 0
+    statement: Problem, product: LearnableJson, read: Callable[[Any], Any], seed: int = 0
 ) -> RowsJudge | UsersJudge:
     """The judge of a problem from the product of `features`; `read` gives an Ibis table for a table's reference."""
     tables, windows = product["tables"], product["windows"]
     if isinstance(statement.task, Recommendation):
+        assert windows is not None, "a recommendation has a time"
         until = pd.Timestamp(windows["train_until"])
         events = read(tables["events"]).to_pandas()
         names = [name for name in tables if name.endswith("_features")]
@@ -485,7 +495,7 @@ def shown(explored: Explored) -> pd.DataFrame:
     )
 
 # %% ../nbs/18_exploration.ipynb #d2cff9cc
-def unlike(earlier: dict[str, Any] | None, figure: Estimate, metric: metrics.Metric) -> str:
+def unlike(earlier: EstimateJson | None, figure: Estimate, metric: metrics.Metric) -> str:
     """A warning where the need gate's cheap model was clearly better on these folds; '' where it was not."""
     if not earlier or earlier["value"] is None:
         return ""
@@ -498,7 +508,7 @@ def unlike(earlier: dict[str, Any] | None, figure: Estimate, metric: metrics.Met
     )
 
 # %% ../nbs/18_exploration.ipynb #c63b150a
-def headline(explored: Explored, statement: Problem, cheap: dict[str, Any] | None = None) -> str:
+def headline(explored: Explored, statement: Problem, cheap: EstimateJson | None = None) -> str:
     """Which candidate is selected and why (Markdown); `cheap`: the figure of the need gate's model on these folds."""
     chosen, metric = explored[explored.chosen], metrics.metric(statement.success.metric).label
     best = next(c for c in explored.contestants if c.kind == "model")
@@ -540,9 +550,9 @@ def _brief(value: Any) -> str:
     return in_words(value) if isinstance(value, float) else str(value)
 
 # %% ../nbs/18_exploration.ipynb #f9731a4f
-def summary(explored: Explored, statement: Problem) -> dict[str, Any]:
+def summary(explored: Explored, statement: Problem) -> ExplorationJson:
     """The stage's product: candidates with figures, every trial, and the chosen one."""
-    lines = [
+    lines: list[TrainedJson] = [
         {
             "name": c.name,
             "kind": c.kind,
@@ -568,7 +578,7 @@ def summary(explored: Explored, statement: Problem) -> dict[str, Any]:
     }
 
 # %% ../nbs/18_exploration.ipynb #9caf20f8
-def trials_of(explored: Explored) -> list[dict[str, Any]]:
+def trials_of(explored: Explored) -> list[TrialJson]:
     """Every trial of every candidate, losers too: candidate, params, values, is_pruned."""
     return [
         {"candidate": c.name, "params": t.params, "values": t.values, "is_pruned": t.is_pruned}

@@ -10,6 +10,7 @@ __all__ = ['MISSING', 'OF_MOMENT', 'HISTORY', 'SEASON', 'typed_columns', 'with_m
 
 # %% ../nbs/17_features.ipynb #2d5c4551
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,9 +25,11 @@ from .comparison.baselines import is_calendar, split_by_digest, usable_columns
 from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .core.errors import DataError, ProblemError
 from .core.metric_table import metric
-from .problem import Problem, Recommendation, Rule, Tabular, utc
+from .problem import Column, Problem, Recommendation, Rule, Tabular, utc
 from .products import NeedGate
 from .store.engines import with_sql
+from .store.lake import TableRef
+from .core.records import WindowsJson
 
 # %% ../nbs/17_features.ipynb #fac13cc1
 MISSING = "(missing)"
@@ -232,7 +235,7 @@ def row_features(
     )
 
 # %% ../nbs/17_features.ipynb #586414d7
-def _catalogue_entry(name: str, declared: dict[str, Any], table: str) -> dict[str, str]:
+def _catalogue_entry(name: str, declared: Mapping[str, Column], table: str) -> dict[str, str]:
     if name in declared:
         return {"name": name, "meaning": declared[name].meaning, "unit": declared[name].unit, "source": table}
     base, _, part = name.rpartition("_")
@@ -247,7 +250,7 @@ def _numeric_target(rows: ibis.Table, task) -> ibis.Value:
     return (column.cast("string") == str(task.positive)).cast("float64")
 
 # %% ../nbs/17_features.ipynb #1625d645
-def cutoffs(windows: dict[str, Any]) -> list[dt.datetime]:
+def cutoffs(windows: WindowsJson) -> list[dt.datetime]:
     """The moments as of which features are computed, ascending; the last is the end of the holdout."""
     folds = windows["folds"]
     start = utc(folds[0]["train_until"])
@@ -280,7 +283,7 @@ def features_at_cutoffs(
 def build_features(
     statement: Problem,
     tables: dict[str, ibis.Table],
-    windows: dict[str, Any] | None,
+    windows: WindowsJson | None,
     suspects=(),
     entity_repeats: bool | None = None,
     seasonal: bool = False,
@@ -312,10 +315,11 @@ def build_features(
     feature_set = row_features(statement, rows, suspects, entity_repeats, seasonal)
     rows = feature_set.tables["rows"]
     if time and windows:
-        moment = lambda name: ibis.literal(utc(windows[name]), "timestamp")
+        moment = lambda text: ibis.literal(utc(text), "timestamp")
+        since, until = moment(windows["holdout_from"]), moment(windows["holdout_until"])
         parts = {
-            "train": rows.filter(rows[time] < moment("train_until")),
-            "holdout": rows.filter((rows[time] >= moment("holdout_from")) & (rows[time] < moment("holdout_until"))),
+            "train": rows.filter(rows[time] < moment(windows["train_until"])),
+            "holdout": rows.filter((rows[time] >= since) & (rows[time] < until)),
         }
     else:
         parts = split_by_digest(rows, task.entity, tables["rows"].columns)
@@ -323,11 +327,12 @@ def build_features(
 
 # %% ../nbs/17_features.ipynb #259e73c2
 def features_changed_by_future(
-    statement: Problem, tables: dict[str, ibis.Table], windows: dict[str, Any] | None, feature_set: FeatureSet
+    statement: Problem, tables: dict[str, ibis.Table], windows: WindowsJson | None, feature_set: FeatureSet
 ) -> list[str]:
     """The features that differ at an early moment when everything later is removed; an empty list is right."""
     if isinstance(statement.task, Recommendation):
-        return _changed_event_features(statement.task, tables, cutoffs(windows or {})[0])
+        assert windows is not None, "a recommendation has a time"
+        return _changed_event_features(statement.task, tables, cutoffs(windows)[0])
     time = statement.time.column
     if not time or not windows:
         return []
@@ -401,7 +406,7 @@ def is_seasonal(statement: Problem, figures: Any) -> bool:
     return week is not None and last is not None and better.gain(week, last) > 0
 
 # %% ../nbs/17_features.ipynb #8af54630
-def headline(feature_set: FeatureSet, refs: dict[str, Any], changed: list[str]) -> str:
+def headline(feature_set: FeatureSet, refs: Mapping[str, TableRef], changed: list[str]) -> str:
     """What the page says first (Markdown)."""
     rows = ", ".join(f"{ref.rows:,} rows of `{name}`" for name, ref in refs.items())
     origin, check = "each from the past only", "none changed when everything later was removed"

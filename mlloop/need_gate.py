@@ -9,8 +9,9 @@ __all__ = ['MINIMUM', 'HELD', 'MAX_ROWS', 'MAX_EVENTS', 'RESTS', 'HEADLINES', 'f
            'contest_title']
 
 # %% ../nbs/16_need_gate.ipynb #476da5f4
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,10 @@ from .problem import Money, Problem
 from .products import Facts
 from .core.verdict import Check, Conclusion, conclude, known_before
 from .core.formatting import number
+from .core.records import EstimateJson, FoldedContenderJson, NeedFiguresJson, UnconfirmedColumnJson, WindowsJson
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 # %% ../nbs/16_need_gate.ipynb #e0ec7daf
 def figures(
@@ -39,7 +44,7 @@ def figures(
     unconfirmed=(),
     in_file_order: bool = False,
     repeated: int = 0,
-) -> dict[str, Any]:
+) -> NeedFiguresJson:
     """All figures that the decision rests on, in JSON's types.
 
     Parameters
@@ -84,24 +89,27 @@ def figures(
     }
 
 # %% ../nbs/16_need_gate.ipynb #bfa82b6e
-def _summary(contender: Contender, folds, metric) -> dict[str, Any]:
+def _summary(contender: Contender, folds, metric) -> FoldedContenderJson:
     values = [fold.figure(contender.name) for fold in folds]
     worth = metrics.over_folds([fold.worth(contender.name) for fold in folds])
     return {
-        **contender.__dict__,
+        "name": contender.name,
+        "kind": contender.kind,
+        "meaning": contender.meaning,
         "metric": _plain(metrics.over_folds(values, metric.low, metric.high)),
         "worth": _plain(worth),
         "folds": [value.value for value in values],
     }
 
 # %% ../nbs/16_need_gate.ipynb #77511859
-def _plain(estimate: Estimate) -> dict[str, float]:
+def _plain(estimate: Estimate) -> EstimateJson:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 # %% ../nbs/16_need_gate.ipynb #c1b52a38
-def nothing_measured(statement: Problem, data: dict[str, int], left_out=(), timeless: bool = False) -> dict[str, Any]:
+def nothing_measured(statement: Problem, data: dict[str, int], left_out=(), timeless: bool = False) -> NeedFiguresJson:
     """The figures where no two folds could be compared: what data there is, and nothing else."""
-    unknown = {"value": None, "low": None, "high": None, "n": 0}
+    nothing: Any = None  # not measured
+    unknown: EstimateJson = {"value": nothing, "low": nothing, "high": nothing, "n": 0}
     return {
         "task": statement.task.kind, "metric": statement.success.metric, "data": data, "contenders": [], "model": "",
         "best_rule": "", "best_paying": "", "gain": {**unknown, "folds": []}, "more_worth": unknown,
@@ -109,7 +117,7 @@ def nothing_measured(statement: Problem, data: dict[str, int], left_out=(), time
     }  # fmt: skip
 
 
-def _cannot_be_compared(figures: dict[str, Any]) -> Check:
+def _cannot_be_compared(figures: NeedFiguresJson) -> Check:
     able = figures["data"].get("folds", 0)
     reason = (
         f"Nothing could be compared: {able} {'fold has' if able == 1 else 'folds have'} rows enough to learn from and to be "
@@ -119,7 +127,7 @@ def _cannot_be_compared(figures: dict[str, Any]) -> Check:
     return Check("folds to compare in", False, reason, able, None, None, 2, "folds", change)
 
 # %% ../nbs/16_need_gate.ipynb #888fb3ea
-def decide(figures: dict[str, Any], statement: Problem) -> Conclusion:
+def decide(figures: NeedFiguresJson, statement: Problem) -> Conclusion:
     """The verdict of the need gate, from its figures alone.
 
     Parameters
@@ -200,11 +208,11 @@ def _held_out(minority: int) -> Check:
     )
 
 # %% ../nbs/16_need_gate.ipynb #d3548fe5
-def _contender(figures: dict[str, Any], name: str) -> dict[str, Any]:
+def _contender(figures: NeedFiguresJson, name: str) -> FoldedContenderJson:
     return next(row for row in figures["contenders"] if row["name"] == name)
 
 # %% ../nbs/16_need_gate.ipynb #fb3b74fd
-def _gain(figures: dict[str, Any], statement: Problem) -> Check:
+def _gain(figures: NeedFiguresJson, statement: Problem) -> Check:
     gain, least = figures["gain"], statement.success.min_gain
     name, label = "gain over the best rule", metrics.metric(figures["metric"]).label
     if not np.isfinite([gain["value"], gain["low"], gain["high"]]).all():
@@ -234,7 +242,7 @@ def is_priced(money: Money, kind: str) -> bool:
     return money.is_priced(kind)
 
 # %% ../nbs/16_need_gate.ipynb #c634949d
-def _money(figures: dict[str, Any], statement: Problem) -> Check:
+def _money(figures: NeedFiguresJson, statement: Problem) -> Check:
     money, name = statement.money, "worth more than it costs"
     period = f"{money.currency} each {money.period_days} days"
     if not is_priced(money, figures["task"]):
@@ -249,7 +257,7 @@ def _money(figures: dict[str, Any], statement: Problem) -> Check:
     return Check(name, passed, reason, value, low, high, 0.0, period, "" if passed else change)
 
 # %% ../nbs/16_need_gate.ipynb #e1e7a4b4
-def _rule_suffices(figures: dict[str, Any], statement: Problem, pays: bool) -> Check:
+def _rule_suffices(figures: NeedFiguresJson, statement: Problem, pays: bool) -> Check:
     rule, target = _contender(figures, figures["best_rule"]), statement.success.threshold
     metric = metrics.metric(figures["metric"])
     if statement.is_guess("success.threshold"):
@@ -270,7 +278,7 @@ def _rule_suffices(figures: dict[str, Any], statement: Problem, pays: bool) -> C
     return Check("no rule suffices", passed, texts[0], value, low, high, target, metric.label, texts[1])
 
 # %% ../nbs/16_need_gate.ipynb #d20ef61d
-def _reach(figures: dict[str, Any], statement: Problem) -> Check:
+def _reach(figures: NeedFiguresJson, statement: Problem) -> Check:
     metric, target = metrics.metric(figures["metric"]), statement.success.threshold
     model = _contender(figures, figures["model"])["metric"]
     if statement.is_guess("success.threshold"):
@@ -291,7 +299,7 @@ def _reach(figures: dict[str, Any], statement: Problem) -> Check:
     )  # fmt: skip
 
 # %% ../nbs/16_need_gate.ipynb #d9ff30b7
-def _no_target(name: str, figures: dict[str, Any], statement: Problem, rule: dict[str, Any]) -> Check:
+def _no_target(name: str, figures: NeedFiguresJson, statement: Problem, rule: FoldedContenderJson) -> Check:
     """The check of a target that nobody stated: it passes, and says what is asked in its place."""
     metric, value = metrics.metric(figures["metric"]), rule["metric"]
     reason = (
@@ -306,7 +314,7 @@ def _wanted(statement: Problem) -> str:
     return "" if statement.is_guess("success.threshold") else f"{label} {number(statement.success.threshold)} and "
 
 # %% ../nbs/16_need_gate.ipynb #99d31620
-def _owners_word(figures: dict[str, Any]) -> list[Check]:
+def _owners_word(figures: NeedFiguresJson) -> list[Check]:
     """One check for each column on which the model rests and of which nobody has said when it is known."""
     checks = []
     for one in figures.get("asked", []):
@@ -319,7 +327,7 @@ def _owners_word(figures: dict[str, Any]) -> list[Check]:
     return checks
 
 # %% ../nbs/16_need_gate.ipynb #7722514a
-def _stable(figures: dict[str, Any]) -> Check:
+def _stable(figures: NeedFiguresJson) -> Check:
     gains = figures["gain"]["folds"]
     n_won = sum(gain > 0 for gain in gains)
     passed = True if n_won == len(gains) else None if n_won * 2 >= len(gains) else False
@@ -330,7 +338,7 @@ def _stable(figures: dict[str, Any]) -> Check:
     )
 
 # %% ../nbs/16_need_gate.ipynb #835746cf
-def _caveats(figures: dict[str, Any]) -> list[Check]:
+def _caveats(figures: NeedFiguresJson) -> list[Check]:
     checks = []
     leaks = [row["column"] for row in figures["left_out"] if row["why"].startswith("suspected")]
     if leaks:
@@ -363,14 +371,14 @@ def unconfirmed_columns(facts: Facts) -> dict[str, str]:
     return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.unconfirmed}
 
 # %% ../nbs/16_need_gate.ipynb #025b4a8e
-def _training_period(table, time: str | None, windows: dict[str, Any] | None, entity: str | None = None):
+def _training_period(table, time: str | None, windows: WindowsJson | None, entity: str | None = None):
     if time and windows:
         return table.filter(table[time] < pd.Timestamp(windows["train_until"]).to_pydatetime())
     return baselines.split_by_digest(table, entity)["train"]
 
 # %% ../nbs/16_need_gate.ipynb #e871645a
 def before_holdout(
-    table, time: str | None, windows: dict[str, Any] | None, seed: int = 0, entity: str | None = None
+    table, time: str | None, windows: WindowsJson | None, seed: int = 0, entity: str | None = None
 ) -> pd.DataFrame:
     """Rows of an Ibis table before the holdout period; a seeded draw of `MAX_ROWS` where there are more."""
     table = _training_period(table, time, windows, entity)
@@ -379,7 +387,7 @@ def before_holdout(
     return rows.sample(MAX_ROWS, random_state=seed) if len(rows) > MAX_ROWS else rows
 
 # %% ../nbs/16_need_gate.ipynb #aa32204c
-def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
+def events_before_holdout(events, windows: WindowsJson) -> pd.DataFrame:
     """Events before the holdout period; those of whole users, about `MAX_EVENTS`, where there are more."""
     events = _training_period(events, "time", windows)
     count = events.count().to_pyarrow().as_py()
@@ -388,7 +396,7 @@ def events_before_holdout(events, windows: dict[str, Any]) -> pd.DataFrame:
     return events.order_by(["time", "user", "item", "kind"]).to_pandas()
 
 # %% ../nbs/16_need_gate.ipynb #fa065b2e
-def held_minority(statement: Problem, table, windows: dict[str, Any] | None) -> int:
+def held_minority(statement: Problem, table, windows: WindowsJson | None) -> int:
     """How many rows of the rarer class the holdout has; of its rows nothing else is looked at."""
     task: Any = statement.task
     time = statement.time.column
@@ -404,12 +412,12 @@ def held_minority(statement: Problem, table, windows: dict[str, Any] | None) -> 
 # %% ../nbs/16_need_gate.ipynb #f6404c1c
 def contest(
     statement: Problem,
-    tables: dict[str, Any],
-    windows: dict[str, Any] | None,
+    tables: "Mapping[str, ir.Table]",
+    windows: WindowsJson | None,
     leaks=(),
     seed: int = 0,
     unconfirmed: dict[str, str] | None = None,
-) -> dict[str, Any]:
+) -> NeedFiguresJson:
     """Compare all contenders on the folds and return the figures.
 
     Parameters
@@ -459,7 +467,7 @@ RESTS = 0.2  # the share of what the model gains over the constant prediction th
 
 def weigh_unconfirmed(
     statement: Problem, rows, folds, cuts, unconfirmed: dict[str, str], seed: int = 0
-) -> list[dict[str, Any]]:
+) -> list[UnconfirmedColumnJson]:
     """Of each column that is asked about: column, sign, value, without (the cheap model's metric) and rests.
 
     A model rests on a column where a cheap model that does without all asked columns is notably worse.
@@ -499,7 +507,9 @@ def _repeated(statement: Problem, rows: pd.DataFrame) -> int:
     return 0 if named else dependence.repeated_rows(rows)[0]
 
 # %% ../nbs/16_need_gate.ipynb #a9a72542
-def _contest_of_users(statement: Problem, tables: dict[str, Any], windows: dict[str, Any] | None) -> dict[str, Any]:
+def _contest_of_users(
+    statement: Problem, tables: "Mapping[str, ir.Table]", windows: WindowsJson | None
+) -> NeedFiguresJson:
     if not windows:
         raise DataError("a recommendation needs events with a time", "windows", "Declare it, then: mlloop check")
     events = events_before_holdout(tables["events"], windows)
@@ -529,7 +539,7 @@ def reasons(verdict: Conclusion) -> str:
     return listed + (f"\n\n**What would have to change**\n\n{change}" if change else "")
 
 # %% ../nbs/16_need_gate.ipynb #47b93590
-def contender_table(figures: dict[str, Any], figure: str = "metric") -> pd.DataFrame:
+def contender_table(figures: NeedFiguresJson, figure: Literal["metric", "worth"] = "metric") -> pd.DataFrame:
     """Contenders with 'metric' or 'worth': name, group, value, low, high (one row a contender)."""
     rows = [
         {"name": row["name"].replace("_", " "), "group": row["kind"], **row[figure]} for row in figures["contenders"]
@@ -537,14 +547,14 @@ def contender_table(figures: dict[str, Any], figure: str = "metric") -> pd.DataF
     return pd.DataFrame(rows)
 
 # %% ../nbs/16_need_gate.ipynb #44c75265
-def money_title(figures: dict[str, Any], money: Money) -> str:
+def money_title(figures: NeedFiguresJson, money: Money) -> str:
     """What the model brings against its best-paying rival, in words."""
     worth, period = figures["more_worth"]["value"], f"{money.currency} each {money.period_days} days"
     comparison = f"{'more' if worth >= 0 else 'less'} than '{figures['best_paying']}'"
     return f"A cheap model brings {number(abs(worth))} {period} {comparison}; running one costs {number(money.ml_per_period)}"
 
 # %% ../nbs/16_need_gate.ipynb #ef80da81
-def contest_title(figures: dict[str, Any]) -> str:
+def contest_title(figures: NeedFiguresJson) -> str:
     """What the model and the best rule achieve, in words."""
     model, rule = _contender(figures, figures["model"])["metric"], _contender(figures, figures["best_rule"])
     label = metrics.metric(figures["metric"]).label

@@ -23,6 +23,7 @@ from .monitors.standing import RECALIBRATED, StandIn, level_is_off, newer_is_bet
 from .core.verdict import Check, table
 from .core.formatting import number
 from .monitors.degradation import Streak, estimated_results, is_worse, realised_results, streak
+from .core.records import EvidenceJson
 
 # %% ../nbs/26_retraining.ipynb #56028e5f
 def exchange_rate(evaluation: Mapping[str, Any], name: str) -> float | None:
@@ -132,7 +133,7 @@ class Decision:
     verdict: str
     summary: str
     change: str
-    evidence: list[dict[str, Any]]
+    evidence: list[EvidenceJson]
 
     def to_dict(self) -> dict[str, Any]:
         """The decision in JSON's types; `summary` is called 'said' there, as products and the ledger have had it."""
@@ -412,7 +413,7 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     return Decision(action, VERDICTS.get(action, "no"), said, change, _figures(case))
 
 # %% ../nbs/26_retraining.ipynb #580b4dbe
-def _figures(case: Case) -> list[dict[str, Any]]:
+def _figures(case: Case) -> list[EvidenceJson]:
     """The evidence, with the thresholds as they stood."""
     policy, found = case.policy, []
     for one in (case.realised, case.estimated):

@@ -28,6 +28,15 @@ from .core.errors import DataError, ModelError
 from .store.ledger import Ledger
 from .release.releases import Field, Release
 from .core.settings import Settings
+from mlloop.core.records import (
+    AnswerJson,
+    JsonObject,
+    PredictionJson,
+    PredictionRecordJson,
+    RefusedRowJson,
+    RequestErrorJson,
+    Row,
+)
 
 if TYPE_CHECKING:  # a service of single rows starts without it
     import pandas as pd
@@ -99,8 +108,8 @@ ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def _settled(
-    strict: dict[str, tuple[Any, TypeAdapter[Any]]], row: dict[str, Any], made: dict[str, Any], unread: set[str]
-) -> dict[str, Any] | ValidationError:
+    strict: dict[str, tuple[Any, TypeAdapter[Any]]], row: Row, cleaned: Row, unread: set[str]
+) -> Row | ValidationError:
     """The cleaned row with its texts as numbers and times; an error that names each text that cannot be read."""
     mistakes: list[Any] = []
     for name, (field, adapter) in strict.items():
@@ -112,12 +121,15 @@ def _settled(
                 {"type": UNREAD[field.type], "loc": (name,), "input": text, "ctx": {"error": "no such form"}}
             )
             continue
-        value = text if name in unread else made.get(name)
+        value = text if name in unread else cleaned.get(name)
         try:
-            made = {**made, name: None if value is None and not field.required else adapter.validate_python(value)}
+            cleaned = {
+                **cleaned,
+                name: None if value is None and not field.required else adapter.validate_python(value),
+            }
         except ValidationError as error:
             mistakes += [{**_line(item), "loc": (name,)} for item in error.errors(include_url=False)]
-    return ValidationError.from_exception_data("Row", mistakes) if mistakes else made
+    return ValidationError.from_exception_data("Row", mistakes) if mistakes else cleaned
 
 # %% ../nbs/24_serving.ipynb #16507677
 class Checker:
@@ -137,25 +149,25 @@ class Checker:
             if field.type in ("number", "time") and not field.derived
         }
 
-    def json_schema(self) -> dict[str, Any]:
+    def json_schema(self) -> JsonObject:
         """The schema of one request."""
         return self.adapter.json_schema()
 
-    def validate_json(self, content: bytes | str) -> dict[str, Any]:
+    def validate_json(self, content: bytes | str) -> Row:
         """One checked and cleaned request; a ValidationError where it breaks the contract."""
-        return self._one(self.adapter.validate_json(content))
+        return self._cleaned(self.adapter.validate_json(content))
 
-    def validate_python(self, row: Any) -> dict[str, Any]:
+    def validate_python(self, row: Any) -> Row:
         """The same for a row in Python's types."""
-        return self._one(self.adapter.validate_python(row))
+        return self._cleaned(self.adapter.validate_python(row))
 
-    def _one(self, row: dict[str, Any]) -> dict[str, Any]:
-        made = self.cleaned([row])[0]
-        if isinstance(made, ValidationError):
-            raise made
-        return made
+    def _cleaned(self, row: Row) -> Row:
+        checked = self.cleaned([row])[0]
+        if isinstance(checked, ValidationError):
+            raise checked
+        return checked
 
-    def cleaned(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any] | ValidationError]:
+    def cleaned(self, rows: Sequence[Row]) -> list[Row | ValidationError]:
         """Rows that keep the contract, cleaned; an error in the place of one whose texts cannot be read."""
         results, unread = list(rows), [set[str]() for _ in rows]
         for cleaner in self.cleaners:
@@ -174,7 +186,7 @@ def _line(item: Any) -> Any:
     return {"type": item["type"], "input": item["input"], "ctx": item.get("ctx", {})}
 
 # %% ../nbs/24_serving.ipynb #5c8ebc0c
-def request_errors(error: ValidationError) -> list[dict[str, Any]]:
+def request_errors(error: ValidationError) -> list[RequestErrorJson]:
     """What is wrong with a request: where and why, without its content."""
     errors = error.errors(include_input=False, include_context=False, include_url=False)
     return [{"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in errors]
@@ -254,7 +266,7 @@ def answer(
     pair: Pair,
     rows: Sequence[Mapping[str, Any]],
     marks: Sequence[tuple[str, str]] | None = None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[AnswerJson], list[PredictionRecordJson]]:
     """The predictions for checked rows, and their records for the log.
 
     Parameters
@@ -275,7 +287,7 @@ def answer(
         The champion cannot predict for these values.
     """
     answers: list[Any] = [None] * len(rows)
-    records: list[dict[str, Any]] = []
+    records: list[PredictionRecordJson] = []
     entity = pair.champion.entity
     for release, role, positions in _parts(pair, rows, entity):
         requests = [rows[at] for at in positions]
@@ -298,14 +310,14 @@ def answer(
     return answers, records
 
 # %% ../nbs/24_serving.ipynb #e23f3480
-def _threshold_of(release: Release) -> dict[str, Any]:
+def _threshold_of(release: Release) -> AnswerJson:
     threshold = release.threshold
     return {"threshold": threshold["value"], "threshold_from": threshold["source"]} if threshold else {}
 
 # %% ../nbs/24_serving.ipynb #b3cb152d
 def _failure(
     release: Release, row: Mapping[str, Any], entity: str | None, error: Exception, mark: tuple[str, str] | None
-) -> dict[str, Any]:
+) -> PredictionRecordJson:
     """The record of a row for which a canary failed."""
     record = _record(release, "canary", row, entity, {}, None, type(error).__name__)
     return record if mark is None else record | {"id": f"{mark[0]}e", "at": mark[1]}
@@ -336,13 +348,13 @@ def _record(
     role: str,
     row: Mapping[str, Any],
     entity: str | None,
-    prediction: Mapping[str, Any],
+    prediction: PredictionJson,
     ms: float | None,
     error: str | None = None,
-) -> dict[str, Any]:
+) -> PredictionRecordJson:
     now = time.time_ns()
     entity_value = row.get(entity) if entity else None
-    record = {
+    record: PredictionRecordJson = {
         "id": f"{now:016x}{os.urandom(6).hex()}",
         "at": _utc(now),
         "problem": release.problem,
@@ -356,7 +368,9 @@ def _record(
         **prediction,
         "ms": ms,
     }
-    return {**record, "error": error} if error else record
+    if error:
+        record["error"] = error
+    return record
 
 # %% ../nbs/24_serving.ipynb #eea47bc8
 def _utc(ns: int) -> str:
@@ -402,8 +416,8 @@ def score_table(
 
     form, checks = pair.form, checker(pair.form)
     fields = _columns_of(form, table)
-    predicted: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
+    predicted: list[Row] = []
+    refused: list[RefusedRowJson] = []
     for start in range(0, len(table), CHUNK):
         chunk = releases.rows_of(table.iloc[start : start + CHUNK], fields)
         rows, positions = _valid(checks, chunk, start, refused, clean)
@@ -430,8 +444,8 @@ def _columns_of(form: Release, table: "pd.DataFrame") -> list[Field]:
 
 # %% ../nbs/24_serving.ipynb #ce25e881
 def _valid(
-    checks: Checker, rows: list[dict[str, Any]], start: int, refused: list[dict[str, Any]], clean: bool = True
-) -> tuple[list[dict[str, Any]], list[int]]:
+    checks: Checker, rows: list[Row], start: int, refused: list[RefusedRowJson], clean: bool = True
+) -> tuple[list[Row], list[int]]:
     """The rows that keep the contract and their positions; the others go to `refused`."""
     stated: list[Any] = []
     for row in rows:
@@ -455,7 +469,7 @@ def _valid(
     return good, positions
 
 # %% ../nbs/24_serving.ipynb #f31025a9
-def _as_table(predicted: list[dict[str, Any]], form: Release) -> "pd.DataFrame":
+def _as_table(predicted: list[Row], form: Release) -> "pd.DataFrame":
     import pandas as pd
 
     if form.kind != "recommendation":

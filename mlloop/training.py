@@ -24,6 +24,16 @@ from .store import tracking
 from .core.errors import DataError
 from .comparison.lookback import ALL, OTHER_PARAMS, Block, Lookback, LookbackChoice, RowsPast, UsersPast, past_of
 from .problem import Problem, Recommendation
+from mlloop.core.records import (
+    FitData,
+    JudgedJson,
+    LearnableJson,
+    LearntFromJson,
+    Parameters,
+    RecipeJson,
+    RegisteredJson,
+    WindowsJson,
+)
 
 # %% ../nbs/20_training.ipynb #19c9b0c4
 @dataclass(frozen=True)
@@ -40,13 +50,13 @@ class Material:
         rows, from, until: as the product records them.
     """
 
-    fit_data: dict[str, Any]
+    fit_data: FitData
     example: pd.DataFrame
-    trained: dict[str, Any]
+    trained: LearntFromJson
 
 # %% ../nbs/20_training.ipynb #f1cce175
 def material(
-    statement: Problem, product: dict[str, Any], read: Callable[[Any], Any], days: int | None = None
+    statement: Problem, product: LearnableJson, read: Callable[[Any], Any], days: int | None = None
 ) -> Material:
     """What a model learns from before the holdout period; `read` gives an Ibis table for a table's reference.
 
@@ -80,8 +90,8 @@ def material_of(past: RowsPast | UsersPast, lookback: Lookback = ALL, until: pd.
     example = (
         pd.DataFrame({"user": fit_data["events"]["user"].dropna().unique()[:5]}) if has_users else fit_data["X"].head(5)
     )
-    span = {"from": time.iloc[at].min(), "until": until} if time is not None else {"from": None, "until": None}
-    return Material(fit_data, example, {"rows": len(at), **span})
+    since = None if time is None else time.iloc[at].min()
+    return Material(fit_data, example, {"rows": len(at), "from": since, "until": None if time is None else until})
 
 # %% ../nbs/20_training.ipynb #1cfc74ad
 def fitted(model, learned_from: Material, chosen: Lookback = ALL, seed: int = 0):
@@ -117,7 +127,7 @@ class Stretch:
 
 # %% ../nbs/20_training.ipynb #aeebe4db
 def stretches_of(
-    windows: dict[str, Any] | None, choice: LookbackChoice | None = None, refit: bool = True
+    windows: WindowsJson | None, choice: LookbackChoice | None = None, refit: bool = True
 ) -> list[Stretch]:
     """The models that are judged, the earliest block first.
 
@@ -129,14 +139,10 @@ def stretches_of(
         False: one model is judged and released, so that there is one block.
     """
     if choice is None:
-        names = ("train_until", "holdout_from", "holdout_until")
-        return [
-            Stretch(
-                Block(*(pd.Timestamp(windows[name]) for name in names))
-                if windows
-                else Block(pd.Timestamp(0), None, None)
-            )
-        ]
+        if not windows:
+            return [Stretch(Block(pd.Timestamp(0), None, None))]
+        moments = (windows["train_until"], windows["holdout_from"], windows["holdout_until"])
+        return [Stretch(Block(*(pd.Timestamp(moment) for moment in moments)))]
     if not refit:
         first, last = choice.blocks[0], choice.blocks[-1]
         return [Stretch(replace(first, until=last.until), choice.chosen)]
@@ -145,17 +151,19 @@ def stretches_of(
     return [Stretch(block, choice.halves[half], bool(half)) for block in choice.blocks for half in (0, 1)]
 
 # %% ../nbs/20_training.ipynb #281ef0f6
-def recipe_of(recipe: dict[str, Any], lookback: Lookback) -> dict[str, Any]:
+def recipe_of(recipe: RecipeJson, lookback: Lookback) -> RecipeJson:
     """What is fitted for a lookback: the recipe, or the candidate that the comparison put in its place."""
-    other = candidates.recipe(lookback.recipe, OTHER_PARAMS, recipe["seed"]) if lookback.recipe else {}
-    return {**recipe, **other}  # a threshold of classes is kept: it is one of probabilities
+    if not lookback.recipe:
+        return recipe
+    # a threshold of classes is kept: it is one of probabilities
+    return {**recipe, **candidates.recipe(lookback.recipe, OTHER_PARAMS, recipe["seed"])}
 
 # %% ../nbs/20_training.ipynb #dce1ef5b
 def judged_models(
-    past: RowsPast | UsersPast, recipe: dict[str, Any], stretches: list[Stretch], folder: Path, checkpoint: Path
-) -> list[dict[str, Any]]:
+    past: RowsPast | UsersPast, recipe: RecipeJson, stretches: list[Stretch], folder: Path, checkpoint: Path
+) -> list[JudgedJson]:
     """Fit and keep the models of `stretches` below `folder`; one dict each: path, digest, form, what it learnt and which block it predicts."""
-    judged = []
+    judged: list[JudgedJson] = []
     for position, stretch in enumerate(stretches):
         own_checkpoint = checkpoint.with_name(f"{checkpoint.name}-{position}")
         learned_from = material_of(past, stretch.lookback, stretch.block.learnt_until)
@@ -167,16 +175,14 @@ def judged_models(
         )
         stored = saved(model, folder / str(position), own_checkpoint)
         iso = lambda moment: moment.isoformat() if moment is not None and past.time is not None else None
-        block = {
-            "learnt_until": iso(stretch.block.learnt_until),
-            "since": iso(stretch.block.since),
-            "until": iso(stretch.block.until),
-        }
         judged.append(
             {
-                **stored,
                 "path": from_root(stored["path"]),
-                **block,
+                "digest": stored["digest"],
+                "form": stored["form"],
+                "learnt_until": iso(stretch.block.learnt_until),
+                "since": iso(stretch.block.since),
+                "until": iso(stretch.block.until),
                 "rows": learned_from.trained["rows"],
                 "lookback": stretch.lookback.name,
                 "half": stretch.half,
@@ -185,7 +191,7 @@ def judged_models(
     return judged
 
 # %% ../nbs/20_training.ipynb #2a94d146
-def everything(past: RowsPast | UsersPast, lookback: Lookback, windows: dict[str, Any] | None) -> Material:
+def everything(past: RowsPast | UsersPast, lookback: Lookback, windows: WindowsJson | None) -> Material:
     """All that is labelled, as the model to be released learns it."""
     until = pd.Timestamp(windows["holdout_until"]) if windows else None
     learned_from = material_of(past, lookback, until)
@@ -194,10 +200,10 @@ def everything(past: RowsPast | UsersPast, lookback: Lookback, windows: dict[str
 # %% ../nbs/20_training.ipynb #901f601c
 def release_of(
     past: RowsPast | UsersPast,
-    recipe: dict[str, Any],
+    recipe: RecipeJson,
     lookback: Lookback,
-    windows: dict[str, Any] | None,
-    judged: list[dict[str, Any]],
+    windows: WindowsJson | None,
+    judged: list[JudgedJson],
     folder: Path,
     checkpoint: Path,
 ):
@@ -222,9 +228,9 @@ def registered(
     model,
     stored: dict[str, str],
     learned_from: Material,
-    tags: dict[str, Any],
+    tags: Parameters,
     run: tracking.Tracked,
-) -> dict[str, Any]:
+) -> RegisteredJson:
     """Register the saved model: name, version, digest, form."""
     version = tracking.register_model(
         statement.name,
@@ -282,9 +288,7 @@ def plot_learning(curve: pd.DataFrame, ax):
     )
 
 # %% ../nbs/20_training.ipynb #bfb5cce2
-def facts(
-    model, stored: dict[str, str], trained: dict[str, Any], judged: Sequence[dict[str, Any]] = ()
-) -> pd.DataFrame:
+def facts(model, stored: dict[str, str], trained: LearntFromJson, judged: Sequence[JudgedJson] = ()) -> pd.DataFrame:
     """What was trained, as a table: figure and unit."""
     size = (
         sum(p.stat().st_size for p in Path(stored["path"]).rglob("*"))
@@ -303,12 +307,12 @@ def facts(
     return pd.DataFrame(lines, columns=["what", "figure", "unit"]).set_index("what")
 
 # %% ../nbs/20_training.ipynb #2f612ce2
-def _before(trained: dict[str, Any]) -> str:
+def _before(trained: LearntFromJson) -> str:
     return f" before {str(trained['until'])[:10]}" if trained["until"] is not None else ""
 
 # %% ../nbs/20_training.ipynb #3f7d5829
 def headline(
-    recipe: dict[str, Any], trained: dict[str, Any], version: dict[str, Any], judged: Sequence[dict[str, Any]] = ()
+    recipe: RecipeJson, trained: LearntFromJson, version: RegisteredJson, judged: Sequence[JudgedJson] = ()
 ) -> str:
     """What was trained and where it is (Markdown)."""
     text = (

@@ -24,6 +24,7 @@ from .core.errors import DataError
 from .problem import Interactions, Items, Join, Problem, Recommendation, Table, Tabular, Time, did_you_mean
 from .store.engines import with_sql
 from .visualization import example_text
+from .core.records import FoldJson, RowCleaningJson, WindowsJson
 
 # %% ../nbs/13_transformation.ipynb #211e513e
 def rows_before(table: ir.Table, time: str | None, moment: dt.datetime | None) -> ir.Table:
@@ -31,7 +32,7 @@ def rows_before(table: ir.Table, time: str | None, moment: dt.datetime | None) -
     return table if time is None or moment is None else table.filter(table[time] < ibis.literal(moment))
 
 # %% ../nbs/13_transformation.ipynb #9188a367
-def time_windows(time: Time, as_of: dt.datetime, first: dt.datetime) -> dict[str, Any]:
+def time_windows(time: Time, as_of: dt.datetime, first: dt.datetime) -> WindowsJson:
     """Cut labelled history along time.
 
     Parameters
@@ -59,8 +60,14 @@ def time_windows(time: Time, as_of: dt.datetime, first: dt.datetime) -> dict[str
     holdout_until = as_of - day(time.label_delay_days)
     train_until = holdout_until - day(time.holdout_days)
     cuts = [train_until - day(time.fold_days * k) for k in range(time.folds, 0, -1)]
-    folds = [
-        {"train_until": cut, "test_from": cut, "test_until": cut + day(time.fold_days)} for cut in cuts if cut > start
+    folds: list[FoldJson] = [
+        {
+            "train_until": cut.isoformat(),
+            "test_from": cut.isoformat(),
+            "test_until": (cut + day(time.fold_days)).isoformat(),
+        }
+        for cut in cuts
+        if cut > start
     ]
     if len(folds) < 2:
         needed = time.label_delay_days + time.holdout_days + 2 * time.fold_days
@@ -70,15 +77,14 @@ def time_windows(time: Time, as_of: dt.datetime, first: dt.datetime) -> dict[str
             "time",
             "Shorten holdout_days or fold_days, or wait for more rows, then: mlloop run",
         )
-    windows = {
-        "from": start,
-        "train_until": train_until,
-        "holdout_from": train_until,
-        "holdout_until": holdout_until,
-        "as_of": as_of,
+    return {
+        "from": start.isoformat(),
+        "train_until": train_until.isoformat(),
+        "holdout_from": train_until.isoformat(),
+        "holdout_until": holdout_until.isoformat(),
+        "as_of": as_of.isoformat(),
+        "folds": folds,
     }
-    text = lambda moments: {name: moment.isoformat() for name, moment in moments.items()}
-    return text(windows) | {"folds": [text(fold) for fold in folds]}
 
 # %% ../nbs/13_transformation.ipynb #aef8ef5c
 def join_table(
@@ -201,9 +207,9 @@ class Transformed:
     """Tables ready for the lake, the windows (None: no time), every change, and how a single row of each table is cleaned."""
 
     tables: dict[str, ir.Table]
-    windows: dict[str, Any] | None
+    windows: WindowsJson | None
     changes: list[Change] = field(default_factory=list)
-    row_cleaning: list[dict[str, Any]] = field(default_factory=list)
+    row_cleaning: list[RowCleaningJson] = field(default_factory=list)
 
 # %% ../nbs/13_transformation.ipynb #e47f68de
 def standardise(
@@ -212,7 +218,7 @@ def standardise(
     spec: Table,
     moment: dt.datetime | None = None,
     learn_until: dt.datetime | None = None,
-    single: list[dict[str, Any]] | None = None,
+    single: list[RowCleaningJson] | None = None,
     counted: bool = True,
 ):
     """One table cut at `moment`, after the standard rules and those declared for it: (ibis table, changes).
@@ -254,7 +260,7 @@ def prepare_rows(
     task, time = problem.task, problem.time
     assert isinstance(task, Tabular)
     learn_until = as_of - dt.timedelta(days=time.label_delay_days + time.holdout_days)
-    single: list[dict[str, Any]] | None = [] if counted else None
+    single: list[RowCleaningJson] | None = [] if counted else None
     spec = problem.tables[task.table]
     rows, changes = standardise(task.table, tables[task.table], spec, as_of, learn_until, single, counted)
     own_time = problem.tables[task.table].time or time.column

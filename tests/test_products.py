@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlloop import products, retraining
-from mlloop.core import forms, storage
+from mlloop.core import forms, records, storage
 from mlloop.core.errors import ProductError
 from mlloop.core.settings import load as load_settings
 from mlloop.loop import backtest
@@ -141,6 +141,20 @@ def test_a_stage_of_a_projects_own_may_hold_any_facts(place):
 def test_facts_that_a_project_adds_to_a_stage_stand_under_extra(place):
     products.save_product(place, stage="collection", batches={}, finding="Nothing new.", extra={"who": ["Ann"]})
     assert products.load(place, products.Collection).extra == {"who": ["Ann"]}
+
+
+def test_what_stages_hand_on_as_json_has_the_keys_of_the_product_that_it_becomes():
+    shapes = {name: shape for name, shape in vars(records).items() if name.endswith("Json") and isinstance(shape, type)}
+    compared = 0
+    for name, shape in shapes.items():
+        model = getattr(products, name.removesuffix("Json"), None)
+        if model is None:
+            continue
+        of_every_product = set(products.Product.model_fields) if issubclass(model, products.Product) else set()
+        fields = {field.alias or key for key, field in model.model_fields.items() if key not in of_every_product}
+        assert set(shape.__annotations__) == fields, name
+        compared += 1
+    assert compared > 30
 
 
 def test_every_model_has_a_version_and_every_version_a_model():

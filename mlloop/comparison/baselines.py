@@ -15,7 +15,7 @@ __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MAX_GROUPING', 'FEWEST_PER_GR
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,10 @@ from ..data import dependence
 from ..models import candidates, recommenders
 from ..core.errors import DataError, ProblemError
 from ..problem import Problem, Rule
+from ..core.records import Parameters
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 # %% ../../nbs/comparison/baselines.ipynb #84e2fc8e
 def usable_columns(statement: Problem, columns, suspects=()) -> tuple[list[str], list[dict[str, str]]]:
@@ -305,7 +309,7 @@ def cheap_model(kind: str, metric: str, seed: int = 0):
     """Gradient-boosted trees with settings that need no tuning, unfitted."""
     from lightgbm import LGBMClassifier, LGBMRegressor
 
-    params: dict[str, Any] = dict(
+    params: Parameters = dict(
         n_estimators=120, learning_rate=0.08, num_leaves=24, min_child_samples=20, reg_lambda=1.0,
         n_jobs=1, deterministic=True, force_row_wise=True, random_state=seed, verbosity=-1,
     )  # fmt: skip
@@ -697,7 +701,7 @@ def comparable_folds(rows: Rows, folds, seed: int = 0) -> int:
     return sum(both(train) and both(test) for train, test in positions)
 
 # %% ../../nbs/comparison/baselines.ipynb #timeless-code
-def split_by_digest(rows, entity: str | None, columns=None, share: float = 0.2) -> dict[str, Any]:
+def split_by_digest(rows, entity: str | None, columns=None, share: float = 0.2) -> "dict[str, ir.Table]":
     """`train` and `holdout` of an Ibis table without time, split by a digest of each row; entities stay whole.
 
     Parameters

@@ -22,6 +22,7 @@ from .folds import RowsFold, UsersFold
 from .lookback import halves
 from ..core.errors import DataError, ModelError
 from ..problem import Problem
+from ..core.records import WindowsJson
 
 # %% ../../nbs/comparison/holdout.ipynb #0b630b1d
 MODEL = Contender("model", "model", "the trained model")
@@ -264,7 +265,7 @@ def held_users(
     model,
     events: pd.DataFrame,
     items: pd.DataFrame | None,
-    windows: dict[str, Any],
+    windows: WindowsJson,
     champion=None,
     seed: int = 0,
 ) -> Held:
@@ -410,7 +411,7 @@ def accepted_points(ledger: Any, problem: str) -> list[str]:
     return [str(check["name"]) for check in (gate.evidence if gate else []) if check["passed"] is None]
 
 # %% ../../nbs/comparison/holdout.ipynb #9d498628
-def unseen_from(windows: dict[str, Any] | None, champion: Champion) -> str | None:
+def unseen_from(windows: WindowsJson | None, champion: Champion) -> str | None:
     """The moment (ISO) from which no holdout row was learnt by the champion; None where that cannot be shown.
 
     Rows without time were set aside by a digest of each row, which falls the same way in every run: '' says so.

@@ -28,6 +28,16 @@ from ..core.errors import DataError
 from ..core.metrics import Estimate
 from ..problem import Problem, Recommendation
 from ..core.formatting import number
+from mlloop.core.records import (
+    FitData,
+    IntervalJson,
+    LearnableJson,
+    LookbackCandidateJson,
+    LookbackJson,
+    Parameters,
+    RecipeJson,
+    WindowsJson,
+)
 
 # %% ../../nbs/comparison/lookback.ipynb #94cd9ba6
 @dataclass(frozen=True)
@@ -214,7 +224,7 @@ class LabelledRows:
 
     def fit_data(
         self, lookback: Lookback, until: pd.Timestamp | None, most: int | None = None, seed: int = 0
-    ) -> dict[str, Any]:
+    ) -> FitData:
         """X, y and weight for a fit at `until`; of more than `most` rows so many, drawn by chance."""
         at, weights = self.before(until, lookback)
         if most and len(at) > most:
@@ -295,7 +305,7 @@ class UsersPast:
 
     def fit_data(
         self, lookback: Lookback, until: pd.Timestamp | None, most: int | None = None, seed: int = 0
-    ) -> dict[str, Any]:
+    ) -> FitData:
         """events (with their weight), items and features for a fit at `until`."""
         at, weights = self.before(until, lookback)
         events = self.events.iloc[at]
@@ -328,12 +338,12 @@ class UsersPast:
         )
 
 # %% ../../nbs/comparison/lookback.ipynb #f3af7ad0
-def past_of(statement: Problem, product: dict[str, Any], read: Callable[[Any], Any]) -> RowsPast | UsersPast:
+def past_of(statement: Problem, product: LearnableJson, read: Callable[[Any], Any]) -> RowsPast | UsersPast:
     """All that is labelled, from the product of `features`; `read` gives an Ibis table for a table's reference."""
-    tables, windows = product["tables"], product.get("windows") or {}
+    tables, windows = product["tables"], product.get("windows")
     if isinstance(statement.task, Recommendation):
         events = read(tables["events"]).to_pandas()
-        until = windows.get("holdout_until")
+        until = windows["holdout_until"] if windows else None
         events = events[events["time"] < pd.Timestamp(until)] if until else events
         features = {name: read(tables[name]).to_pandas() for name in tables if name.endswith("_features")}
         return UsersPast(statement, events, read(tables["items"]).to_pandas() if "items" in tables else None, features)
@@ -350,7 +360,7 @@ def past_of(statement: Problem, product: dict[str, Any], read: Callable[[Any], A
 LEARNT_ROWS = 10_000  # at most, in a fit that only compares
 
 
-def fitted(model, fit_data: dict[str, Any], lookback: Lookback = ALL, seed: int = 0):
+def fitted(model, fit_data: FitData, lookback: Lookback = ALL, seed: int = 0):
     """`model`, fitted to what a past gave."""
     if "events" not in fit_data:
         with candidates.fit_threads(model, len(fit_data["y"])):
@@ -392,7 +402,7 @@ def _loss_on_users(past: UsersPast, cut: pd.Timestamp, period: pd.Timedelta, see
     return pd.Series(when, dtype="datetime64[ns]"), np.concatenate(losses)
 
 # %% ../../nbs/comparison/lookback.ipynb #d496064d
-def changed_at(past: RowsPast | UsersPast, windows: dict[str, Any], seed: int = 0) -> pd.Timestamp | None:
+def changed_at(past: RowsPast | UsersPast, windows: WindowsJson, seed: int = 0) -> pd.Timestamp | None:
     """When what a simple model learnt from the oldest third of the past stopped to hold; None: it still does."""
     time: Any = past.time
     cut = time.iloc[len(time) // 3] if time.is_monotonic_increasing else time.sort_values().iloc[len(time) // 3]
@@ -424,7 +434,7 @@ def _judged_from(
 
 # %% ../../nbs/comparison/lookback.ipynb #fe916c18
 def blocks_of(
-    statement: Problem, windows: dict[str, Any], time: pd.Series, changed: pd.Timestamp | None = None
+    statement: Problem, windows: WindowsJson, time: pd.Series, changed: pd.Timestamp | None = None
 ) -> tuple[list[Block], pd.Timestamp | None]:
     """The blocks of a retraining, the earliest first, and the change that they come after.
 
@@ -548,7 +558,7 @@ def _on_halves(past, predictions, blocks, considered, rows, chosen) -> tuple[Loo
     return choices[0], choices[1]
 
 # %% ../../nbs/comparison/lookback.ipynb #ebe357c3
-def quick_recipe(statement: Problem, recipe: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def quick_recipe(statement: Problem, recipe: RecipeJson) -> tuple[str, Parameters]:
     """Name and parameters of what is fitted in the comparison: the recipe, or a stand-in where it is elaborate."""
     if candidates.candidates_for(statement.task.kind, [recipe["name"]])[0].complexity <= LIGHT:
         return recipe["name"], recipe["params"]
@@ -566,9 +576,7 @@ def with_other_recipe(statement: Problem, name: str, considered: list[Lookback])
     return [replace(one, name=f"{one.name}, by {OTHER}", recipe=OTHER) for one in considered if one.kind != "decay"]
 
 # %% ../../nbs/comparison/lookback.ipynb #9ccc9247
-def look_back(
-    past: RowsPast | UsersPast, recipe: dict[str, Any], windows: dict[str, Any], seed: int = 0
-) -> LookbackChoice:
+def look_back(past: RowsPast | UsersPast, recipe: RecipeJson, windows: WindowsJson, seed: int = 0) -> LookbackChoice:
     """Compare the lookbacks on the newest labelled rows, and choose.
 
     Parameters
@@ -605,22 +613,35 @@ def look_back(
         detected if isinstance(past, RowsPast) else None,
     )
 
+# %% ../../nbs/comparison/lookback.ipynb #ab330049
+def _interval(e: Estimate) -> IntervalJson:
+    return {"value": e.value, "low": e.low, "high": e.high}
+
+
+def _candidate_line(tried: Tried, chosen: Lookback) -> LookbackCandidateJson:
+    """How one lookback did, in JSON's types."""
+    lookback = tried.lookback
+    return {
+        "name": lookback.name,
+        "kind": lookback.kind,
+        "recipe": lookback.recipe,
+        "days": lookback.days,
+        "half_life_days": lookback.half_life_days,
+        "since": lookback.since.isoformat() if lookback.since is not None else None,
+        "rows": round(tried.rows),
+        **_interval(tried.figure),
+        "behind": _interval(tried.behind),
+        "chosen": lookback == chosen,
+    }
+
 # %% ../../nbs/comparison/lookback.ipynb #c9a22052
-def product_of(choice: LookbackChoice | None) -> dict[str, Any] | None:
+def product_of(choice: LookbackChoice | None) -> LookbackJson | None:
     """The comparison in JSON's types: candidates, chosen, halves, by, changed_at, said."""
     if choice is None:
         return None
-    plain = lambda e: {"value": e.value, "low": e.low, "high": e.high}
-    lines = [
-        {
-            "name": one.lookback.name, "kind": one.lookback.kind, "recipe": one.lookback.recipe, "days": one.lookback.days, "half_life_days": one.lookback.half_life_days,
-            "since": one.lookback.since.isoformat() if one.lookback.since is not None else None, "rows": round(one.rows),
-            **plain(one.figure), "behind": plain(one.behind), "chosen": one.lookback == choice.chosen,
-        }
-        for one in choice.tried
-    ]  # fmt: skip
     return {
-        "candidates": lines, "chosen": choice.chosen.name, "halves": [one.name for one in choice.halves], "by": choice.by,
+        "candidates": [_candidate_line(tried, choice.chosen) for tried in choice.tried],
+        "chosen": choice.chosen.name, "halves": [lookback.name for lookback in choice.halves], "by": choice.by,
         "n": choice.tried[0].figure.n, "blocks": [[b.since.isoformat(), b.until.isoformat()] for b in choice.blocks if b.since is not None and b.until is not None],
         "changed_at": choice.changed.isoformat() if choice.changed is not None else None,
         "detected_at": choice.detected.isoformat() if choice.detected is not None else None,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mlloop.core import formatting
 from mlloop.core.formatting import number
+from mlloop.core.records import EvidenceJson, JsonObject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,6 @@ STATED_UNDER = {
     "gain over the best rule": "success.min_gain", "worth more than it costs": "money", "quick enough": "success.max_latency_ms",
     "no group of": "success.max_slice_gap",
 }  # fmt: skip
-COLUMNS = ("name", "value", "unit", "low", "high", "threshold", "passed")
 
 
 class Conclusion(TypedDict):
@@ -34,7 +34,7 @@ class Conclusion(TypedDict):
     verdict: str
     deciding: str
     reasons: list[str]
-    evidence: list[dict[str, Any]]
+    evidence: list[EvidenceJson]
     must_change: list[str]
 
 
@@ -70,12 +70,21 @@ class Check:
         if self.passed is not None:  # a NumPy False is not `False`
             object.__setattr__(self, "passed", bool(self.passed))
 
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self) -> EvidenceJson:
         """The figure as the ledger keeps it; what is not a finite number is None."""
-        kept = {key: asdict(self)[key] for key in COLUMNS}
-        for key in ("value", "low", "high", "threshold"):
-            kept[key] = None if kept[key] is None or not math.isfinite(kept[key]) else float(kept[key])
-        return kept
+        return {
+            "name": self.name,
+            "value": _finite(self.value),
+            "unit": self.unit,
+            "low": _finite(self.low),
+            "high": _finite(self.high),
+            "threshold": _finite(self.threshold),
+            "passed": self.passed,
+        }
+
+
+def _finite(figure: float | None) -> float | None:
+    return None if figure is None or not math.isfinite(figure) else float(figure)
 
 
 def known_before(column: str, reason: str, without: float) -> Check:
@@ -129,7 +138,7 @@ def lines_to_change(evidence: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(line for name in failed if (line := (STATED_UNDER | of_a_group).get(name))))
 
 
-def stated(content: Any) -> dict[str, Any]:
+def stated(content: Any) -> JsonObject:
     """The verdict that a gate stated; one that is missing or not understood counts as No, and says so.
 
     Returns

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.row_sql import TYPE_ERRORS, moment, parameters, with_rows
+from ..core.records import Row
 
 # %% ../../nbs/data/row_cleaner.ipynb #344e7000
 SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE", "timestamp": "TIMESTAMP"}
@@ -89,12 +90,12 @@ class RowCleaner:
         self.con.execute("PRAGMA disable_optimizer")  # it takes a hundred times longer than the one row
         self.lock = threading.Lock()
 
-    def clean(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    def clean(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[dict[str, str]]]:
         """The rows with their columns cleaned and new ones added; and what is wrong with each: column -> reason.
 
         A column that a row does not state counts as missing, and is stated afterwards only where cleaning gives it a value.
         """
-        cleaned: list[dict[str, Any]] = [dict(row) for row in rows]
+        cleaned: list[Row] = [dict(row) for row in rows]
         wrong: list[dict[str, str]] = [{} for _ in rows]
         with self.lock:
             for group, known in zip(self.groups, self.known, strict=True):

@@ -7,7 +7,6 @@ __all__ = ['OF_NO_VALUE', 'is_single', 'frozen']
 
 # %% ../../nbs/data/row_cleaning.ipynb #1925a1e1
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ibis
 import ibis.expr.operations as ops
@@ -18,6 +17,7 @@ from ..core.row_sql import TYPE_ERRORS
 from .cleaning import Step
 from .parsing import parse_value, text_or_null
 from ..problem import Column
+from ..core.records import CleaningGroupJson, JsonObject, RowCleaningJson
 
 # %% ../../nbs/data/row_cleaning.ipynb #be70c112
 def is_single(step: Step, value: ir.Value) -> bool:
@@ -30,13 +30,13 @@ def is_single(step: Step, value: ir.Value) -> bool:
 OF_NO_VALUE = {"meaning", "unit", "known", "feature"}
 
 
-def _contract(column: Column) -> dict[str, Any]:
+def _contract(column: Column) -> JsonObject:
     """What a column's contract says of its values; what it means and whether a model may use it changes no value."""
     fields = {name: getattr(column, name) for name in Column.model_fields if name not in OF_NO_VALUE}
     return Column(**fields).model_dump(mode="json", exclude_defaults=True)
 
 # %% ../../nbs/data/row_cleaning.ipynb #fb4c834a
-def frozen(steps: Sequence[Step], columns: Mapping[str, Column], raw: ir.Table) -> dict[str, Any]:
+def frozen(steps: Sequence[Step], columns: Mapping[str, Column], raw: ir.Table) -> RowCleaningJson:
     """The cleaning of a single row.
 
     Parameters
@@ -87,11 +87,11 @@ def _values_of(step: Step) -> dict[str, ir.Value]:
 # %% ../../nbs/data/row_cleaning.ipynb #9804a0c2
 def _group(
     inputs: list[str], outputs: list[str], steps: list, kinds: Mapping[str, tuple[Column, str, str]]
-) -> dict[str, Any]:
+) -> CleaningGroupJson:
     """The SQL of columns that depend on one another, each step on a table of its own: merged, they would repeat the earlier ones."""
     schema: dict[str, str] = {"_row": "int64"}
-    start: dict[str, Any] = {}
-    wrong: dict[str, Any] = {}
+    start: dict[str, ir.Value] = {}
+    wrong: dict[str, ir.Value] = {}
     for i, name in enumerate(inputs):
         schema |= {f"c{i}": "string"} | ({f"c{i}_typed": kinds[name][2]} if kinds[name][2] != "string" else {})
     asked = ibis.table(schema, name="asked")

@@ -15,6 +15,7 @@ import numpy as np
 from mlloop import products
 from mlloop.core import metrics, storage
 from mlloop.core.errors import DataError
+from mlloop.core.records import LearnableJson, WindowsJson
 from mlloop.loop import arrivals, turn
 from mlloop.loop.arrivals import Period
 from mlloop.loop.session import Session
@@ -112,7 +113,9 @@ class Counterfactual:
             for name, (every, _) in self.schedules.items()
         }
         base = session.plan
-        self.recipe = products.load(base.tasks["building"].products["data"], products.Building).estimator.model_dump()
+        self.recipe: Any = products.load(
+            base.tasks["building"].products["data"], products.Building
+        ).estimator.model_dump()
         self.first = self._first()
         self.folder = session.settings.state / "history" / base.problem
         self._tables: dict[str, Any] | None = None
@@ -279,7 +282,9 @@ class Counterfactual:
         y = baselines.target_values(learnt[target], task)
         y = y.astype(int) if task.kind == "classification" else y
         names = self._tables["features"]
-        made = training.Material({"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt)})
+        made = training.Material(
+            {"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt), "from": None, "until": None}
+        )
         return training.fitted(candidates.from_recipe(self.recipe, task), made), names
 
     # recommendation
@@ -297,7 +302,8 @@ class Counterfactual:
             "exclude" in text for text in log.loc[shown.index, "row"].map(json.loads)
         ]  # only who states it is spared it
         rows = [{"user": user, "exclude": bought[at] if bought and says[at] else None} for at, user in enumerate(users)]
-        lists = {"loop": shown, "never": shown.assign(items=[one["items"] for one in self.first.answers(rows)])}
+        first_lists = pd.Series([prediction["items"] for prediction in self.first.answers(rows)], index=shown.index)
+        lists = {"loop": shown, "never": shown.assign(items=first_lists)}
         if self.counts:
             first: Any = self.first
             events = self._every_event()
@@ -352,10 +358,13 @@ class Counterfactual:
         tables = self._all()
         events = tables["events"].filter(tables["events"].time < at)
         first = events.time.min().to_pyarrow().as_py()
-        windows = {**transformation.time_windows(self.statement.time, at, first), "train_until": at}
+        windows: WindowsJson = {
+            **transformation.time_windows(self.statement.time, at, first),
+            "train_until": at.isoformat(),
+        }
         given = {"events": events, **({"items": tables["items"]} if "items" in tables else {})}
         made = features.build_features(self.statement, given, windows)
-        product = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
+        product: LearnableJson = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
         return training.fitted(
             candidates.from_recipe(self.recipe, self.statement.task),
             training.material(self.statement, product, lambda table: table, days or self.statement.retrain.window_days),

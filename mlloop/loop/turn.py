@@ -17,6 +17,7 @@ from mlloop import problem as problems
 from mlloop.core import metrics, storage
 from mlloop.core.errors import GateClosed, MlloopError, ModelError, UsageError
 from mlloop.core.formatting import number
+from mlloop.core.records import ModelJson
 from mlloop.loop import arrivals
 from mlloop.loop.arrivals import Period
 from mlloop.loop.session import Session
@@ -753,27 +754,26 @@ def attempted(session: Session, model: str | None, row: Row) -> dict[str, Any]:
     rows = arrivals.labelled_rows(session.lake, session.statement, utc(since) if since else None, at)
     learnt = short_past(session, model)
     rows = min(rows, learnt) if learnt is not None else rows
-    found: dict[str, Any] = {
+    attempt: dict[str, Any] = {
         "until": (at - dt.timedelta(days=late)).isoformat(),
         "rows": rows,
         "n": rows,
         "gap": None,
         "se": None,
     }
-    failed = [
-        one
-        for one in (gate.evidence if gate else [])
-        if one["passed"] is False and None not in (one["value"], one["threshold"], one["low"], one["high"])
-    ]
-    if failed:
-        sign = (
-            metrics.metric(session.statement.success.metric).gain(1, 0) if failed[0]["name"] == "threshold met" else 1
-        )
-        found["gap"] = sign * (failed[0]["threshold"] - failed[0]["value"])
-        found["se"] = (failed[0]["high"] - failed[0]["low"]) / (2 * 1.96)
+    for check in gate.evidence if gate else []:
+        value, threshold, low, high = check["value"], check["threshold"], check["low"], check["high"]
+        if check["passed"] is not False or value is None or threshold is None or low is None or high is None:
+            continue
+        is_metric = check["name"] == "threshold met"
+        sign = metrics.metric(session.statement.success.metric).gain(1, 0) if is_metric else 1
         evaluated = judged_product(session, model, "evaluation")
-        found["n"] = int((evaluated.get("main") or {}).get("n") or rows)
-    return found
+        return attempt | {
+            "gap": sign * (threshold - value),
+            "se": (high - low) / (2 * 1.96),
+            "n": int((evaluated.get("main") or {}).get("n") or rows),
+        }
+    return attempt
 
 
 def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime, tell: bool = True) -> str:
@@ -804,7 +804,7 @@ def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime, t
     return stands
 
 
-def _release_of(session: Session, plan: Plan, model: dict[str, Any]) -> str:
+def _release_of(session: Session, plan: Plan, model: ModelJson) -> str:
     """The digest of the release of a challenger that its gate refused, as the stage `deployment` would have made it."""
     from mlloop.release import preparation, rule_release
 

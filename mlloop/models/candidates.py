@@ -31,6 +31,7 @@ from ..core.metric_table import LEVELS
 from ..problem import Problem, Recommendation, Rule, Tabular, did_you_mean
 from .recommenders import EASE, ItemKNN, Popularity, Random, Recommender
 from ..core.storage import digest_json
+from ..core.records import Parameters, RecipeJson, SearchSpace
 
 # %% ../../nbs/models/candidates.ipynb #1a52ec49
 @dataclass(frozen=True)
@@ -54,17 +55,17 @@ class Candidate:
     name: str
     kinds: tuple[str, ...]
     make: Callable[..., Any]
-    space: dict[str, Any] = field(default_factory=dict)
+    space: SearchSpace = field(default_factory=dict)
     complexity: int = 5
     meaning: str = ""
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Parameters:
         """The parameters of `make` with their defaults, as JSON has them."""
         signature = inspect.signature(self.make).parameters.values()
         return {p.name: p.default for p in signature if p.default is not p.empty and p.name not in ("task", "seed")}
 
-    def space_for(self, task: Tabular | Recommendation) -> dict[str, Any]:
+    def space_for(self, task: Tabular | Recommendation) -> SearchSpace:
         """Where to search for this task: how much to repeat is no question where nothing may be repeated."""
         still = not isinstance(task, Recommendation) or task.repeats
         return {name: where for name, where in self.space.items() if still or name != "repeat_weight"}
@@ -73,9 +74,7 @@ class Candidate:
 CANDIDATES: dict[str, Candidate] = {}
 
 
-def candidate(
-    name: str, kinds: list[str], *, space: dict[str, Any] | None = None, complexity: int = 5, meaning: str = ""
-):
+def candidate(name: str, kinds: list[str], *, space: SearchSpace | None = None, complexity: int = 5, meaning: str = ""):
     """Register the decorated function ``(task, seed, **params) -> estimator`` as a candidate.
 
     Parameters
@@ -113,7 +112,7 @@ def candidates_for(kind: str, names: list[str] | None = None) -> list[Candidate]
     return [c for c in able.values() if not names or c.name in names]
 
 # %% ../../nbs/models/candidates.ipynb #43c54148
-def build(name: str, task: Tabular | Recommendation, seed: int = 0, params: dict[str, Any] | None = None):
+def build(name: str, task: Tabular | Recommendation, seed: int = 0, params: Parameters | None = None):
     """An untrained estimator of the candidate `name`.
 
     Raises
@@ -132,13 +131,13 @@ def build(name: str, task: Tabular | Recommendation, seed: int = 0, params: dict
     return chosen.make(task, seed, **(params or {}))
 
 # %% ../../nbs/models/candidates.ipynb #3cd570f2
-def recipe(name: str, params: dict[str, Any], seed: int) -> dict[str, Any]:
+def recipe(name: str, params: Parameters, seed: int) -> RecipeJson:
     """All that is needed to build a candidate, as JSON: name, params, seed, and the digest of these."""
-    plain = {"name": name, "params": dict(params), "seed": seed}
-    return {**plain, "digest": digest_json(plain)}
+    digest = digest_json({"name": name, "params": dict(params), "seed": seed})
+    return {"name": name, "params": dict(params), "seed": seed, "digest": digest}
 
 # %% ../../nbs/models/candidates.ipynb #b25f0b3d
-def from_recipe(recipe: dict[str, Any], task: Tabular | Recommendation, checkpoint: str | None = None):
+def from_recipe(recipe: RecipeJson, task: Tabular | Recommendation, checkpoint: str | None = None):
     """The untrained estimator of a recipe; a candidate that trains in epochs saves itself to `checkpoint` and resumes from it.
 
     Raises
@@ -157,7 +156,7 @@ def from_recipe(recipe: dict[str, Any], task: Tabular | Recommendation, checkpoi
     return build(recipe["name"], task, recipe["seed"], {**recipe["params"], **more})
 
 # %% ../../nbs/models/candidates.ipynb #7223d6bb
-def suggest(trial, space: dict[str, Any]) -> dict[str, Any]:
+def suggest(trial, space: SearchSpace) -> Parameters:
     """Parameters drawn from `space` by an optuna trial."""
     drawn = {}
     for name, allowed in space.items():
@@ -173,7 +172,7 @@ def suggest(trial, space: dict[str, Any]) -> dict[str, Any]:
     return drawn
 
 # %% ../../nbs/models/candidates.ipynb #4229eaea
-def objective_of(metric: str) -> dict[str, Any]:
+def objective_of(metric: str) -> Parameters:
     """LightGBM's objective for a metric of regression, with its level where it is a quantile."""
     if metric in LEVELS:
         return {"objective": "quantile", "alpha": LEVELS[metric]}
@@ -181,13 +180,13 @@ def objective_of(metric: str) -> dict[str, Any]:
     return {"objective": {"mae": "l1", "mape": "mape", **counts}.get(metric, "l2")}
 
 # %% ../../nbs/models/candidates.ipynb #5345c31b
-def suited(candidate: Candidate, statement: Problem) -> dict[str, Any]:
+def suited(candidate: Candidate, statement: Problem) -> Parameters:
     """The parameters of a candidate that follow from the statement's metric: an objective that fits it."""
     fits = objective_of(statement.success.metric) if statement.task.kind == "regression" else {}
     return {name: value for name, value in fits.items() if name in candidate.defaults}
 
 # %% ../../nbs/models/candidates.ipynb #6c5ae494
-def encode_params(defaults: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+def encode_params(defaults: Parameters, space: SearchSpace) -> Parameters:
     """The defaults as `suggest` would have drawn them: positions in lists, numbers within their range."""
     encoded = {}
     for name, allowed in space.items():
@@ -318,7 +317,7 @@ def perceptron(task, seed, hidden=(64, 32), learning_rate=0.002, alpha=1e-5, epo
 
 # %% ../../nbs/models/candidates.ipynb #1b11331e
 RANKING = ["recommendation"]
-HISTORY = {
+HISTORY: SearchSpace = {
     "other_weight": [0.1, 0.3, 1.0],
     "half_life_days": [None, 30, 60],
     "repeat_weight": [0.0, 2.0, 4.0, 8.0],

@@ -16,6 +16,7 @@ import pandas as pd
 
 from .factors import ContentBased
 from .recommenders import EASE, ItemKNN, Popularity, Recommender, event_weights, standardised, top_k
+from ..core.records import Parameters
 
 # %% ../../nbs/models/hybrid.ipynb #9ee8e550
 def sort_by_key(table: pd.DataFrame, keys: np.ndarray, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +177,7 @@ def fit_ranker(examples: list, num_leaves: int, learning_rate: float, n_estimato
         return None
     inputs, labels, groups = (np.concatenate(part) for part in zip(*examples, strict=True))
     data = lightgbm.Dataset(inputs, labels.astype(int), group=groups.astype(int), free_raw_data=True)
-    params: dict[str, Any] = {
+    params: Parameters = {
         "objective": "lambdarank",
         "lambdarank_truncation_level": 15,
         "num_leaves": num_leaves,

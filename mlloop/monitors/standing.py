@@ -17,6 +17,7 @@ from ..problem import Problem
 from ..core.formatting import number
 from ..core.verdict import Check
 from .degradation import broken_feed_periods
+from ..core.records import EvidenceJson
 
 # %% ../../nbs/monitors/standing.ipynb #0d4646d4
 SURE = 3.0  # standard errors
@@ -49,7 +50,7 @@ class StandIn:
     n: int
     until: str
     summary: str
-    evidence: list[dict[str, Any]]
+    evidence: list[EvidenceJson]
     in_money: bool = False
 
 # %% ../../nbs/monitors/standing.ipynb #a65ad3bb
@@ -159,7 +160,7 @@ def _told(statement: Problem, periods, n: int, gain: float, se: float, other: Ma
 # %% ../../nbs/monitors/standing.ipynb #7a087ded
 def _evidence(
     name: str, gain: float, se: float, periods: int, margin: float, errors: float, unit: str
-) -> list[dict[str, Any]]:
+) -> list[EvidenceJson]:
     """The gain, how sure it is, and over how many periods; `margin` and `errors` are what it had to reach."""
     checks = [
         Check(name, False, "", gain, gain - 1.96 * se, gain + 1.96 * se, margin, unit),
@@ -195,7 +196,7 @@ def newer_is_better(
 
 # %% ../../nbs/monitors/standing.ipynb #fe79c8e6
 def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]], name: str) -> StandIn | None:
-    def pair(one: Mapping[str, Any]) -> dict[str, Any] | None:
+    def pair(one: Mapping[str, Any]) -> dict[str, float] | None:
         newer = next((other for other in one.get("others") or [] if other["model"] == name), None)
         if newer is None or not newer.get("worth_se"):
             return None

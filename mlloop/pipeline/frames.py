@@ -110,10 +110,9 @@ def decisions(rows: Iterable[Row]) -> "pd.DataFrame":
     rows = list(rows)
     lines = []
     for row in rows:
-        wanted = row.details.get("deciding")
-        figure = next(
-            (one for one in row.evidence if one.get("name") == wanted), row.evidence[0] if row.evidence else {}
-        )
+        deciding = row.details.get("deciding")
+        first: Mapping[str, Any] = row.evidence[0] if row.evidence else {}
+        figure = next((check for check in row.evidence if check.get("name") == deciding), first)
         lines.append({
             "at": row.at, "problem": row.problem, "kind": row.kind, "subject": row.subject, "verdict": row.verdict,
             "model": row.model, "actor": row.actor, "reasons": "; ".join(row.reasons), "figure": figure.get("name"),

@@ -76,14 +76,13 @@ def replay(settings: Settings, decision: int) -> dict[str, Any]:
 
 
 def _figures(row: Row, now: dict[str, Any]) -> list[str]:
-    then = {one["name"]: one for one in row.evidence}
-    found = {one["name"]: one for one in now["evidence"]}
-    told = []
-    for name in {**then, **found}:
-        was, is_ = then.get(name, {}).get("value"), found.get(name, {}).get("value")
-        if was != is_:
-            told.append(f"{name} was {was}, is {is_}")
-    return told
+    then = {check["name"]: check["value"] for check in row.evidence}
+    today = {check["name"]: check.get("value") for check in now["evidence"]}
+    return [
+        f"{name} was {then.get(name)}, is {today.get(name)}"
+        for name in {**then, **today}
+        if then.get(name) != today.get(name)
+    ]
 
 
 def _circumstances(settings: Settings, plan: plans.Plan, task: plans.Task, row: Row) -> list[str]:

@@ -12,13 +12,14 @@ The test is sequential: it is looked at in every period, and its interval covers
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlloop.core import metrics
 from mlloop.core.errors import DataError
 from mlloop.core.formatting import number
+from mlloop.core.records import EvidenceJson
 from mlloop.core.verdict import Check
 from mlloop.problem import Problem, Recommendation
 from mlloop.release import releases
@@ -80,7 +81,7 @@ class Trial:
 
     outcome: str | None
     reasons: list[str]
-    evidence: list[dict[str, Any]]
+    evidence: list[EvidenceJson]
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ from ..core.errors import ModelError
 from ..problem import Problem, Recommendation
 from .releases import Feature, Field, Scoring
 from ..core.settings import Settings
+from ..core.records import CurveJson, EvaluationJson, FeaturesJson, ModelJson, ReleaseCardJson, RowCleaningJson
 
 # %% ../../nbs/release/preparation.ipynb #bfc48b2e
 def request_form(
-    statement: Problem, names: list[str], rows: pd.DataFrame, cleaning: Sequence[dict[str, Any]] = ()
+    statement: Problem, names: list[str], rows: pd.DataFrame, cleaning: Sequence[RowCleaningJson] = ()
 ) -> tuple[list[Field], list[Feature]]:
     """The fields of a request and how each feature is derived from them.
 
@@ -117,12 +118,12 @@ class Prepared:
 def prepare(
     settings: Settings,
     statement: Problem,
-    model: dict[str, Any],
+    model: ModelJson,
     rows: pd.DataFrame,
     names: list[str] | None = None,
-    calibration: dict[str, list[float]] | None = None,
+    calibration: CurveJson | None = None,
     also: Sequence[str] = (),
-    cleaning: Sequence[dict[str, Any]] = (),
+    cleaning: Sequence[RowCleaningJson] = (),
 ) -> Prepared:
     """Write the release of a trained model.
 
@@ -168,9 +169,7 @@ def prepare(
         return replace(as_trained(settings, card, folder, trained, rows), note=error.what)
 
 # %% ../../nbs/release/preparation.ipynb #5095cac3
-def _first_card(
-    statement: Problem, model: dict[str, Any], calibration: dict[str, list[float]] | None
-) -> dict[str, Any]:
+def _first_card(statement: Problem, model: ModelJson, calibration: CurveJson | None) -> ReleaseCardJson:
     """What a card says of any problem."""
     return {
         "format": releases.FORMAT,
@@ -185,8 +184,8 @@ def _first_card(
 
 # %% ../../nbs/release/preparation.ipynb #cee11582
 def _form_of_rows(
-    statement: Problem, names: list[str], also: Sequence[str], rows: pd.DataFrame, cleaning: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+    statement: Problem, names: list[str], also: Sequence[str], rows: pd.DataFrame, cleaning: Sequence[RowCleaningJson]
+) -> ReleaseCardJson:
     """fields, features, definitions and cleaning of a card."""
     fields, features = request_form(statement, names, rows, cleaning)
     known = {field.name for field in fields}
@@ -204,9 +203,10 @@ def _form_of_rows(
     }
 
 # %% ../../nbs/release/preparation.ipynb #34d742f3
-def cleaning_of(fields: Sequence[Field], cleaning: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def cleaning_of(fields: Sequence[Field], cleaning: Sequence[RowCleaningJson]) -> list[RowCleaningJson]:
     """The cleaning of single rows, each part with the columns that are wanted of it."""
-    left, parts = {field.name for field in fields}, []
+    left: set[str] = {field.name for field in fields}
+    parts: list[RowCleaningJson] = []
     for part in cleaning:
         wanted = [name for name in part["reads"] if name in left]
         left -= set(wanted)
@@ -215,7 +215,7 @@ def cleaning_of(fields: Sequence[Field], cleaning: Sequence[dict[str, Any]]) -> 
     return parts
 
 # %% ../../nbs/release/preparation.ipynb #437ee548
-def _classes(trained, task) -> dict[str, Any]:
+def _classes(trained, task) -> ReleaseCardJson:
     """The classes as the model orders them, and which is the positive one; training calls that one 1 and all others 0."""
     if task.kind != "classification":
         return {"classes": None, "positive_at": None}
@@ -226,7 +226,7 @@ def _classes(trained, task) -> dict[str, Any]:
     return {"classes": [other, task.positive], "positive_at": 1}
 
 # %% ../../nbs/release/preparation.ipynb #851b6950
-def threshold_of(statement: Problem, threshold: baselines.Threshold) -> dict[str, Any]:
+def threshold_of(statement: Problem, threshold: baselines.Threshold) -> ReleaseCardJson:
     """The score from which a release predicts the positive class, and where that comes from; empty where there are no classes."""
     if statement.task.kind != "classification":
         return {}
@@ -279,7 +279,7 @@ def as_trained(settings, card, folder, trained, rows) -> Prepared:
     return Prepared(path, digest, form, parity)
 
 # %% ../../nbs/release/preparation.ipynb #c8f6556e
-def _list_parity(release: Any, trained: Any, users: list[str], card: dict[str, Any]) -> onnx_export.Parity:
+def _list_parity(release: Any, trained: Any, users: list[str], card: ReleaseCardJson) -> onnx_export.Parity:
     """The share of users for whom release and trained model recommend different lists."""
     expected = trained.recommend(users, k=card["k"], exclude_seen=not card["repeats"])
     got = [prediction["items"] for prediction in release.answers([{"user": user} for user in users])]
@@ -324,7 +324,7 @@ def with_shift(settings: Settings, release: Any, shift: float, until: dt.datetim
     return releases.write(settings, release.problem, card, files)[1]
 
 # %% ../../nbs/release/preparation.ipynb #3860d8bd
-def real_rows(statement: Problem, features: dict[str, Any], lake) -> pd.DataFrame:
+def real_rows(statement: Problem, features: FeaturesJson, lake) -> pd.DataFrame:
     """Rows to compare the forms on: of the holdout period, or users; at most `PARITY_ROWS`."""
     if isinstance(statement.task, Recommendation):
         users = lake.read(features["tables"]["events"]).select("user").distinct()
@@ -333,7 +333,7 @@ def real_rows(statement: Problem, features: dict[str, Any], lake) -> pd.DataFram
     return held.order_by(*held.columns).limit(PARITY_ROWS).to_pandas()
 
 # %% ../../nbs/release/preparation.ipynb #713407b8
-def calibration_of(y_true, y_score, knots: int = 50) -> dict[str, list[float]] | None:
+def calibration_of(y_true, y_score, knots: int = 50) -> CurveJson | None:
     """Score -> probability on the holdout (isotonic), at no more than `knots` scores; None for one class."""
     from sklearn.isotonic import IsotonicRegression
 
@@ -345,7 +345,7 @@ def calibration_of(y_true, y_score, knots: int = 50) -> dict[str, list[float]] |
     return {"score": scores.round(9).tolist(), "probability": np.asarray(curve).round(9).tolist()}
 
 # %% ../../nbs/release/preparation.ipynb #136aec14
-def holdout_calibration(evaluation: dict[str, Any], lake) -> dict[str, list[float]] | None:
+def holdout_calibration(evaluation: EvaluationJson, lake) -> CurveJson | None:
     """The calibration curve of the holdout's predictions; None where the task has no probabilities."""
     predictions = lake.read(evaluation["tables"]["predictions"])
     if not {"y_true", "y_score"} <= set(predictions.columns) or "calibration" not in evaluation:

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,7 @@ import numpy as np
 from mlloop.core import storage
 from mlloop.core.errors import ModelError
 from mlloop.core.expressions import quoted
+from mlloop.core.records import DecisionThresholdJson, PredictionJson, ReleaseCardJson, Row, RowCleaningJson
 from mlloop.core.row_sql import moment, parameters, with_rows
 from mlloop.core.settings import Settings
 from mlloop.models import onnx_export
@@ -134,7 +135,7 @@ def load(folder: Path | str, digest: str) -> "Release":
     return made(card, folder, digest)
 
 
-def _cleaners(parts: Sequence[dict[str, Any]]) -> list[Any]:
+def _cleaners(parts: Sequence[RowCleaningJson]) -> list[Any]:
     """What cleans a request; loaded only where a model was trained on cleaned rows."""
     if not parts:
         return []
@@ -157,7 +158,7 @@ class Release:
         What cleans a request as the training table was cleaned.
     """
 
-    def __init__(self, card: dict[str, Any], folder: Path, digest: str):
+    def __init__(self, card: ReleaseCardJson, folder: Path, digest: str):
         self.card, self.folder, self.digest = card, folder, digest
         self.model, self.problem, self.kind, self.form = card["model"], card["problem"], card["kind"], card["form"]
         self.entity: str | None = card.get("entity")
@@ -165,12 +166,12 @@ class Release:
         self.cleaners = _cleaners(card.get("cleaning") or [])
 
     @property
-    def threshold(self) -> dict[str, Any] | None:
+    def threshold(self) -> DecisionThresholdJson | None:
         """The score from which the positive class is predicted (`value`), and where it comes from (`source`): 'money',
         'metric' or 'default'; None where an answer is not one of two classes."""
         return None
 
-    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[PredictionJson]:
         """One answer a row."""
         raise NotImplementedError
 
@@ -178,7 +179,7 @@ class Release:
 class Scoring(Release):
     """A classifier's or regressor's release: score and prediction of each row."""
 
-    def __init__(self, card: dict[str, Any], folder: Path, digest: str, session: Any = None):
+    def __init__(self, card: ReleaseCardJson, folder: Path, digest: str, session: Any = None):
         super().__init__(card, folder, digest)
         self.features = [Feature(**one) for one in card["features"]]
         inputs = {one.name: one.type for one in self.features}
@@ -199,7 +200,7 @@ class Scoring(Release):
             self.session = _Estimator(candidates.load(folder), inputs)
 
     @property
-    def threshold(self) -> dict[str, Any] | None:
+    def threshold(self) -> DecisionThresholdJson | None:
         """See `Release.threshold`; of a release made before it was kept, one half."""
         decides = self.classes is not None and self.positive is not None
         return {"value": self.cut, "source": self.cut_from} if decides else None
@@ -259,7 +260,7 @@ class Scoring(Release):
             return answered
         return shifted(answered[:, self.positive], self.shift)
 
-    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[PredictionJson]:
         """score and prediction of each row.
 
         Raises
@@ -276,13 +277,14 @@ class Scoring(Release):
             )
         return [self._answer(score) for score in scores.tolist()]
 
-    def _answer(self, score: Any) -> dict[str, Any]:
+    def _answer(self, score: Any) -> PredictionJson:
         if self.classes is None:
             return {"score": score, "prediction": score}
         if isinstance(score, list):
             best = max(range(len(score)), key=score.__getitem__)
             return {"score": score[best], "prediction": self.classes[best]}
-        yes, no = self.classes[self.positive], self.classes[1 - self.positive]  # type: ignore[operator]
+        assert self.positive is not None, "of two classes one is the positive one"
+        yes, no = self.classes[self.positive], self.classes[1 - self.positive]
         return {"score": score, "prediction": yes if score >= self.cut else no}
 
 
@@ -373,7 +375,7 @@ def _plain(value: Any, kind: str) -> Any:
 class Ranking(Release):
     """A recommender's release: the best items for each user."""
 
-    def __init__(self, card: dict[str, Any], folder: Path, digest: str):
+    def __init__(self, card: ReleaseCardJson, folder: Path, digest: str):
         super().__init__(card, folder, digest)
         from mlloop.models import candidates
 
@@ -381,7 +383,7 @@ class Ranking(Release):
         self.is_rule = bool(card.get("rule"))
         self.k, self.repeats = card["k"], card["repeats"]
 
-    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[PredictionJson]:
         """The items for each row's user, best first, without those in its `exclude`; a user nobody knows is shown what is popular."""
         return [{"items": items} for items in chosen(self.recommender, rows, self.k, self.repeats)]
 
@@ -436,7 +438,7 @@ def has_bought(recommender: Any, users: Any, items: Any) -> np.ndarray:
     return (row >= 0) & (column >= 0) & np.isin(place(row, column), place(known.row, known.col)[known.data > 0])
 
 
-def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[dict[str, Any]]:
+def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[Row]:
     """A table's rows as requests state them: the known fields, missing values as None.
 
     What is no number or time where one is asked for stays as it is, so that the check of its row can name it.
@@ -500,8 +502,3 @@ def _moment(value: str) -> Any:
 def _text(value: Any) -> str:
     """A value as the text that JSON's number would become: 21.0, as a table with gaps has an integer, is '21'."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def field_dict(field: Field | Feature) -> dict[str, Any]:
-    """A field or feature as release.json has it."""
-    return asdict(field)

@@ -25,6 +25,14 @@ from .preparation import Prepared
 from ..problem import Problem, Recommendation, Rule
 from .releases import Feature, Field
 from ..core.settings import Settings
+from mlloop.core.records import (
+    CurveJson,
+    FeaturesJson,
+    ReadyRuleJson,
+    ReleaseCardJson,
+    RowCleaningJson,
+    RuleDefinitionJson,
+)
 
 # %% ../../nbs/release/rule_release.ipynb #13ccfda1
 def best_rule(statement: Problem, evaluation: Mapping[str, Any]) -> Rule:
@@ -110,7 +118,7 @@ KNOTS = 200
 ORDER = 1e-3  # the weight of a score's rank beside its probability
 
 
-def rising_curve(y_true: np.ndarray, score: np.ndarray) -> dict[str, list[float]]:
+def rising_curve(y_true: np.ndarray, score: np.ndarray) -> CurveJson:
     """Score -> probability, rising wherever the score does, at no more than `KNOTS` scores."""
     from sklearn.isotonic import IsotonicRegression
 
@@ -121,11 +129,13 @@ def rising_curve(y_true: np.ndarray, score: np.ndarray) -> dict[str, list[float]
     return {"score": at.tolist(), "probability": ((1 - ORDER) * share + ORDER * rank).round(9).tolist()}
 
 # %% ../../nbs/release/rule_release.ipynb #c0850c65
-def rule_definition(rule: Rule, rows: pd.DataFrame, y: np.ndarray, is_class: bool) -> tuple[dict[str, Any], np.ndarray]:
+def rule_definition(
+    rule: Rule, rows: pd.DataFrame, y: np.ndarray, is_class: bool
+) -> tuple[RuleDefinitionJson, np.ndarray]:
     """The rule as release.json has it, and its scores of the labelled rows in the pipeline: probabilities for a class."""
     sql, columns = rule_sql(rule, rows)
     scores = baselines.rule_scores(rows, rule)
-    definition: dict[str, Any] = {
+    definition: RuleDefinitionJson = {
         "name": rule.name,
         "meaning": rule.meaning,
         "score": sql,
@@ -143,18 +153,21 @@ def _fields(
     columns: Sequence[str],
     rows: pd.DataFrame,
     beside: Sequence[Field],
-    cleaning: Sequence[dict[str, Any]] = (),
-) -> dict[str, Any]:
+    cleaning: Sequence[RowCleaningJson] = (),
+) -> ReleaseCardJson:
     """fields, features and cleaning of release.json: what requests to the model state, and what the rule reads besides."""
     read, _ = preparation.request_form(statement, list(columns), rows, cleaning)
     known = {field.name for field in beside}
     fields = [*beside, *(replace(field, required=False) for field in read if field.name not in known)]
     features = [Feature(field.name, onnx_export.NUMBER, field.name) for field in read]  # unchanged: SQL types them
-    form = {"fields": [vars(field) for field in fields], "features": [vars(feature) for feature in features]}
-    return {**form, "cleaning": preparation.cleaning_of(fields, cleaning)}
+    return {
+        "fields": [vars(field) for field in fields],
+        "features": [vars(feature) for feature in features],
+        "cleaning": preparation.cleaning_of(fields, cleaning),
+    }
 
 # %% ../../nbs/release/rule_release.ipynb #fd1037ac
-def _classes(task: Any) -> dict[str, Any]:
+def _classes(task: Any) -> ReleaseCardJson:
     if task.kind != "classification":
         return {"classes": None, "positive_at": None}
     other = {"0": 1, "1": 0, "True": False, "False": True}.get(str(task.positive), f"not {task.positive}")
@@ -187,7 +200,7 @@ def _best_sellers(
     rule: Rule,
     events: pd.DataFrame,
     items: pd.DataFrame | None,
-    card: dict[str, Any],
+    card: ReleaseCardJson,
 ) -> Prepared:
     from mlloop.models import candidates
 
@@ -212,7 +225,7 @@ def prepare_rule(
     rows: pd.DataFrame,
     items: pd.DataFrame | None = None,
     beside: Sequence[Field] = (),
-    cleaning: Sequence[dict[str, Any]] = (),
+    cleaning: Sequence[RowCleaningJson] = (),
 ) -> Prepared:
     """Write the release of a rule.
 
@@ -234,7 +247,7 @@ def prepare_rule(
     DataError
         No row has a label.
     """
-    card: dict[str, Any] = {
+    card: ReleaseCardJson = {
         "format": releases.FORMAT, "problem": statement.name, "kind": statement.task.kind, "name": rule.name,
         "model": rule_digest(statement, rule), "fields": [], "entity": None, "calibration": None,
     }  # fmt: skip
@@ -255,11 +268,11 @@ def prepare_rule(
 def ready(
     settings: Settings,
     statement: Problem,
-    features: Mapping[str, Any],
+    features: FeaturesJson,
     evaluation: Mapping[str, Any],
     lake,
     beside: Prepared | None = None,
-) -> dict[str, Any]:
+) -> ReadyRuleJson:
     """name, model, release (digest) of the best rule's release, and a note; `release` is None where it cannot be made.
 
     Parameters
@@ -268,7 +281,7 @@ def ready(
         The model's release, whose requests it must take.
     """
     rule = best_rule(statement, evaluation)
-    entry = {"name": rule.name, "model": rule_digest(statement, rule), "release": None, "note": ""}
+    entry: ReadyRuleJson = {"name": rule.name, "model": rule_digest(statement, rule), "release": None, "note": ""}
     tables = features["tables"]
     try:
         if isinstance(statement.task, Recommendation):

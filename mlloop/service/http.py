@@ -32,6 +32,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from mlloop import serving
 from mlloop.core.errors import ModelError, UsageError
 from mlloop.core.metric_table import THRESHOLDS
+from mlloop.core.records import AnswerJson, JsonObject, PredictionRecordJson, Row
 from mlloop.service import connections, guide, topic
 from mlloop.service.answering import Answering, InProduction
 from mlloop.store import prediction_log
@@ -151,8 +152,8 @@ class Endpoint:
         self.fault: str | None = None
         self.log = prediction_log.Log(models.log_folder(problem), sync)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.waiting: list[tuple[serving.Pair, list[dict[str, Any]], asyncio.Future]] = []
-        self.unwritten: list[tuple[list, list[dict[str, Any]], list[dict[str, Any]]]] = []
+        self.waiting: list[tuple[serving.Pair, list[Row], asyncio.Future]] = []
+        self.unwritten: list[tuple[list, list[AnswerJson], list[PredictionRecordJson]]] = []
         self.writing = False
         self.writer = ThreadPoolExecutor(1, thread_name_prefix=f"log-{problem}")
         self.seconds = figures.seconds.labels(problem)
@@ -184,7 +185,7 @@ class Endpoint:
             if release:
                 self.figures.info.labels(self.problem, role, release.model[:12]).set(1)
 
-    def read(self, body: bytes) -> tuple[list[dict[str, Any]], bool]:
+    def read(self, body: bytes) -> tuple[list[Row], bool]:
         """The checked rows of a request, and whether it was one row."""
         assert self.checker is not None
         if body.lstrip()[:1] != b"[":
@@ -202,7 +203,7 @@ class Endpoint:
             raise Wrong(wrong)
         return rows, False
 
-    def ask(self, pair: serving.Pair, rows: list[dict[str, Any]]) -> asyncio.Future:
+    def ask(self, pair: serving.Pair, rows: list[Row]) -> asyncio.Future:
         """The answers to the rows and whether they are in the log, to be awaited.
 
         Requests that are ready in the same turn of the loop are answered and logged as one: the model is asked once.
@@ -223,7 +224,7 @@ class Endpoint:
             except Exception:
                 self._alone(pair, group)
 
-    def _alone(self, pair: serving.Pair, group: list[tuple[list[dict[str, Any]], asyncio.Future]]) -> None:
+    def _alone(self, pair: serving.Pair, group: list[tuple[list[Row], asyncio.Future]]) -> None:
         """One request's rows have no answer: the others must not suffer."""
         for rows, said in group:
             try:
@@ -232,7 +233,7 @@ class Endpoint:
                 if not said.done():
                     said.set_exception(error)
 
-    def keep(self, group: list, answers: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
+    def keep(self, group: list, answers: list[AnswerJson], records: list[PredictionRecordJson]) -> None:
         """Log what was said to a group of requests; each has its answers when that is durable.
 
         While the disk is busy with one write, what is said meanwhile waits and is written as one.
@@ -418,7 +419,7 @@ class Service:
         said = {"recommend": "The best items for a user.", "predict": "Score and prediction of a row."}[verb]
         row, answer = f"{_title(endpoint.problem)}Row", f"{_title(endpoint.problem)}Answer"
         refused = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Refused"}}}}
-        responses: dict[int | str, dict[str, Any]] = {
+        responses: dict[int | str, JsonObject] = {
             200: {"description": said, "content": {JSON: {"schema": _one_or_many(answer)}}},
             **{code: {"description": text, **refused} for code, text in REFUSALS.items()},
         }
@@ -439,7 +440,7 @@ class Service:
         )
         return ask
 
-    def _openapi(self) -> dict[str, Any]:
+    def _openapi(self) -> JsonObject:
         if self.app.openapi_schema is None:
             made = get_openapi(
                 title=self.app.title, version=self.app.version, description=self.app.description, routes=self.app.routes
@@ -619,7 +620,7 @@ def refuse(status: int, loc: list[Any], message: str, kind: str) -> Response:
     )
 
 
-def _one_or_many(name: str) -> dict[str, Any]:
+def _one_or_many(name: str) -> JsonObject:
     """The schema of one such thing, or a list of them."""
     one = {"$ref": f"#/components/schemas/{name}"}
     return {"oneOf": [one, {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": one}]}

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mlloop.core.errors import SettingsError, SourceError
+from mlloop.core.records import PredictionRecordJson
 from mlloop.core.settings import Settings
 from mlloop.store import kafka_client, prediction_log
 
@@ -56,7 +57,7 @@ class Topic:
                 f"no producer can be made: {error}", where, "Fix the file, then: mlloop serve"
             ) from error
 
-    def send(self, problem: str, records: Iterable[dict[str, Any]]) -> None:
+    def send(self, problem: str, records: Iterable[PredictionRecordJson]) -> None:
         """Hand records to the producer; what it has no room for is counted as unsent."""
         topic = self.topic.replace("{problem}", problem)
         for record in records:

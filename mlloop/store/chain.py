@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlloop.core.records import JsonObject
+
 NOTHING_BEFORE = "0" * 64
 
 
@@ -135,7 +137,7 @@ class Memory:
         if content.pop(self.name, None):
             self._write(content)
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def _write(self, content: JsonObject) -> None:
         """Replace the file; not flushed to the disk, since what is lost is only verified again."""
         assert self.path is not None
         beside = self.path.with_name(f".{self.path.stem}.{os.getpid()}-{threading.get_ident()}.part.json")
@@ -144,7 +146,7 @@ class Memory:
             beside.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
             os.replace(beside, self.path)
 
-    def _file(self) -> dict[str, Any]:
+    def _file(self) -> JsonObject:
         try:
             found = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
         except (OSError, ValueError):

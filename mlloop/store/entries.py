@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from mlloop.core.errors import LedgerError
+from mlloop.core.records import EvidenceJson, JsonObject
 from mlloop.core.storage import plain
-from mlloop.core.verdict import COLUMNS as EVIDENCE
 from mlloop.core.verdict import VERDICTS
 
+EVIDENCE = tuple(EvidenceJson.__annotations__)
 KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "update", "retrain", "revision", "alert")
 SWAPS = ("promotion", "rollback", "fallback")  # the kinds that change who is champion
 
@@ -58,7 +59,7 @@ class Entry:
     key: str | None = None
     expect: str | None = None
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> JsonObject:
         """What is written of it, by column."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "expect"}
 
@@ -107,16 +108,16 @@ class Row:
     subject: str
     verdict: str | None
     reasons: list[str]
-    evidence: list[dict[str, Any]]
-    digests: dict[str, Any]
+    evidence: list[EvidenceJson]
+    digests: dict[str, str]
     actor: str
     model: str | None
-    details: dict[str, Any]
+    details: JsonObject
     key: str | None
     previous: str
     hash: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The row in JSON's own types."""
         return plain(asdict(self))
 
@@ -163,7 +164,7 @@ def checked(entry: Entry, where: str) -> Entry:
     return Entry(**row, expect=entry.expect)
 
 
-def _figure(stated: Any, where: str) -> dict[str, Any]:
+def _figure(stated: Any, where: str) -> EvidenceJson:
     """One figure of the evidence with all keys of `EVIDENCE`."""
     figure = plain(stated)
     if not isinstance(figure, dict) or not isinstance(figure.get("name"), str) or not figure["name"]:
@@ -177,7 +178,15 @@ def _figure(stated: Any, where: str) -> dict[str, Any]:
         figure.get("passed"), (bool, type(None))
     ):
         raise _bad(f"evidence {figure['name']!r}", figure, "unit as text and passed as true or false", where)
-    return {key: figure.get(key) for key in EVIDENCE}
+    return {
+        "name": figure["name"],
+        "value": figure.get("value"),
+        "unit": figure.get("unit"),
+        "low": figure.get("low"),
+        "high": figure.get("high"),
+        "threshold": figure.get("threshold"),
+        "passed": figure.get("passed"),
+    }
 
 
 def _is_text(value: str) -> bool:

@@ -22,6 +22,7 @@ from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.commit import commit_of
 from mlloop.core.errors import LedgerError, MlloopError, Noted
+from mlloop.core.records import JsonObject
 from mlloop.store import chain, champions, clocks
 from mlloop.store.chain import NOTHING_BEFORE, Head
 from mlloop.store.chain import canonical as _canonical
@@ -532,7 +533,7 @@ class Ledger:
         connection.execute(sa.update(head).values(last=written["id"], hash=written["hash"]))
         return self._row(written)
 
-    def _next(self, connection: sa.Connection, entry: Entry) -> dict[str, Any]:
+    def _next(self, connection: sa.Connection, entry: Entry) -> JsonObject:
         """The row of an entry as it comes next, by column."""
         top = self._top(connection)
         last = connection.execute(sa.select(decisions).where(decisions.c.id == top["last"])).mappings().one_or_none()
@@ -544,7 +545,7 @@ class Ledger:
         written |= {"id": top["last"] + 1, "at": max(at, last["at"]) if last else at, "previous": top["hash"]}
         return {**written, "hash": _hash(written)}
 
-    def _digests(self, entry: Entry) -> dict[str, Any]:
+    def _digests(self, entry: Entry) -> dict[str, str]:
         """What the entry was based on, and the commit of the code that hands it in."""
         stated = {name: value for name, value in (entry.digests or {}).items() if name != "commit" or not self._code}
         commit = commit_of(self._code) if self._code else None

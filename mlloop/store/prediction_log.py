@@ -15,12 +15,13 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pydantic_core
 
 from mlloop.core import storage
 from mlloop.core.errors import DataError
+from mlloop.core.records import PredictionRecordJson
 from mlloop.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Log:
         self._next: _Segment | None = None
         self._lock = threading.Lock()
 
-    def append(self, records: Iterable[dict[str, Any]]) -> bool:
+    def append(self, records: Iterable[PredictionRecordJson]) -> bool:
         """Write the records; whether they are durable. What prevents it is a loss that is counted, never an error."""
         lines = [encode(one) for one in records]
         with self._lock:
@@ -161,7 +162,7 @@ def _write(file: int, content: bytes, at: int) -> None:
         done += os.pwrite(file, content[done:], at + done)
 
 
-def encode(record: dict[str, Any]) -> bytes:
+def encode(record: PredictionRecordJson) -> bytes:
     """A record as one line of JSON."""
     return pydantic_core.to_json(record) + b"\n"
 
@@ -169,7 +170,7 @@ def encode(record: dict[str, Any]) -> bytes:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
+def records(path: Path) -> Iterator[PredictionRecordJson]:
     """The whole records of a segment; a line that a power cut tore is left out."""
     with path.open("rb") as file:
         for line in file:
@@ -178,11 +179,11 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
                     return
                 line = line.lstrip(b"\0")
             try:
-                found = json.loads(line)
+                record: Any = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(found, dict):
-                yield found
+            if isinstance(record, dict):
+                yield cast(PredictionRecordJson, record)
 
 
 def sweep(folder: Path | str) -> int:
@@ -249,7 +250,7 @@ def _schema():
     return pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
 
 
-def _table(records: list[dict[str, Any]]):
+def _table(records: list[PredictionRecordJson]):
     import pyarrow as pa
 
     schema = _schema()

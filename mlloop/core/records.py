@@ -1,0 +1,640 @@
+"""What modules hand to each other as plain JSON, with the type of every key.
+
+A stage computes dictionaries, and `mlloop.products` checks them when they are written and read. The types here name their
+keys before that: a key that is misspelt or missing is an error of the type checker. `XJson` has the keys of `products.X`,
+which a test compares. Figures are numbers here; where one could not be measured the product holds None.
+"""
+
+import datetime as dt
+from typing import Any, NotRequired, TypeAlias, TypedDict
+
+# a JSON document whose keys are not ours: a notebook, a schema, the configuration or the report of another program
+JsonObject: TypeAlias = dict[str, Any]
+
+# values by name that a person or a candidate chooses: the parameters of a run, hyperparameters, the options of a library
+Parameters: TypeAlias = dict[str, Any]
+
+# a row of a table: column -> value
+Row: TypeAlias = dict[str, Any]
+
+# what the `fit` of an estimator takes: X, y and weight, or events, items and features
+FitData: TypeAlias = dict[str, Any]
+
+
+class NumberRange(TypedDict):
+    """Where to search for a number; `log`: on a logarithmic scale."""
+
+    low: float
+    high: float
+    log: NotRequired[bool]
+
+
+# where to search for hyperparameters: a list of choices, or a range
+SearchSpace: TypeAlias = dict[str, list[Any] | NumberRange]
+
+
+class FoldJson(TypedDict):
+    """A cut of time: what is learned from before, what is tested on after; ISO."""
+
+    train_until: str
+    test_from: str
+    test_until: str
+
+
+WindowsJson = TypedDict(
+    "WindowsJson",
+    {
+        "as_of": str,
+        "from": str,
+        "train_until": str,
+        "holdout_from": str,
+        "holdout_until": str,
+        "folds": list[FoldJson],
+    },
+)
+"""How time is cut; ISO."""
+
+
+class TableJson(TypedDict):
+    """One version of a table of the lake."""
+
+    name: str
+    uri: str
+    version: int
+    rows: int
+    digest: str
+
+
+class EvidenceJson(TypedDict):
+    """A check's figure, and how it went (None: left open)."""
+
+    name: str
+    value: float | None
+    unit: str | None
+    low: float | None
+    high: float | None
+    threshold: float | None
+    passed: bool | None
+
+
+class EstimateJson(TypedDict):
+    """A figure with its interval and the rows, users or folds it is of."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class IntervalJson(TypedDict):
+    """A figure with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class DecisionThresholdJson(TypedDict):
+    """The score from which a row is predicted positive; `source`: 'money', 'metric' or 'default'."""
+
+    value: float
+    source: str
+
+
+class LeftOutJson(TypedDict):
+    """A column that is not used, and why."""
+
+    column: str
+    why: str
+
+
+class UnconfirmedColumnJson(TypedDict):
+    """A column that may be known too late: its sign, and what a cheap model gives with and without it."""
+
+    column: str
+    sign: str
+    value: float
+    without: float
+    rests: bool
+
+
+class CleanedColumnJson(TypedDict):
+    """The type in which a column begins and ends, and what its contract says of its values."""
+
+    begins: str
+    ends: str
+    contract: JsonObject
+
+
+class CleaningGroupJson(TypedDict):
+    """Columns that depend on one another, and the SQL over a table `asked` that cleans them."""
+
+    inputs: list[str]
+    outputs: list[str]
+    touched: bool
+    sql: str
+
+
+class RowCleaningJson(TypedDict):
+    """How a single row of a table is cleaned; `wanted`: the columns that a release needs of it."""
+
+    columns: dict[str, CleanedColumnJson]
+    added: list[str]
+    reads: dict[str, list[str]]
+    groups: list[CleaningGroupJson]
+    wanted: NotRequired[list[str]]
+
+
+# ---------------------------------------------------------------------------------------------- the need gate
+
+
+class FoldedEstimateJson(EstimateJson):
+    """An estimate over folds, with each fold's value."""
+
+    folds: list[float]
+
+
+class FoldedContenderJson(TypedDict):
+    """A contender of the need gate over the folds."""
+
+    name: str
+    kind: str
+    meaning: str
+    metric: EstimateJson
+    worth: EstimateJson
+    folds: list[float]
+
+
+class NeedFiguresJson(TypedDict):
+    """What the need gate decides on."""
+
+    task: str
+    metric: str
+    data: dict[str, int]
+    contenders: list[FoldedContenderJson]
+    model: str
+    best_rule: str
+    best_paying: str
+    gain: FoldedEstimateJson
+    more_worth: EstimateJson
+    left_out: list[LeftOutJson]
+    timeless: bool
+    asked: NotRequired[list[UnconfirmedColumnJson]]
+    in_file_order: NotRequired[bool]
+    repeated: NotRequired[int]
+
+
+# ---------------------------------------------------------------------------------------------- from features to a model
+
+
+class FeatureJson(TypedDict):
+    """A feature as the catalogue lists it."""
+
+    name: str
+    meaning: str
+    unit: str
+    source: str
+
+
+class FeaturesJson(TypedDict):
+    """The tables that models learn from and are judged on, and the definition of their columns."""
+
+    kind: str
+    tables: dict[str, TableJson]
+    windows: WindowsJson | None
+    features: list[str]
+    catalogue: list[FeatureJson]
+    left_out: list[LeftOutJson]
+    definition: str
+    changed_by_the_future: list[str]
+    asked: NotRequired[list[UnconfirmedColumnJson]]
+    row_cleaning: NotRequired[list[RowCleaningJson]]
+    cheap: NotRequired[EstimateJson | None]
+
+
+class LearnableJson(TypedDict):
+    """What a model needs of the product of `features` to learn: its tables, how time is cut, and the columns it sees."""
+
+    tables: dict[str, Any]
+    windows: WindowsJson | None
+    features: list[str]
+
+
+class RecipeJson(TypedDict):
+    """An untrained estimator: a candidate with its hyperparameters; `cut`: the threshold of its folds, if it needed one."""
+
+    name: str
+    params: Parameters
+    seed: int
+    digest: str
+    cut: NotRequired[float | None]
+
+
+class RegisteredJson(TypedDict):
+    """A model's version in MLflow's registry."""
+
+    name: str
+    version: int
+    digest: str
+    form: str
+
+
+class ModelJson(TypedDict):
+    """A trained model: where its files are, and what identifies them."""
+
+    name: str
+    path: str
+    digest: str
+    form: str
+    recipe: RecipeJson
+    registered: NotRequired[RegisteredJson | None]
+
+
+LearntFromJson = TypedDict(
+    "LearntFromJson", {"rows": int, "from": dt.datetime | str | None, "until": dt.datetime | str | None}
+)
+"""What a model has learned from: rows (or events), and the period; ISO."""
+
+
+class JudgedJson(TypedDict):
+    """One of the models that stand for the recipe in a rolling-origin evaluation."""
+
+    path: str
+    digest: str
+    form: str
+    learnt_until: NotRequired[str | None]
+    since: NotRequired[str | None]
+    until: NotRequired[str | None]
+    rows: int
+    lookback: NotRequired[str | None]
+    half: NotRequired[bool | None]
+
+
+class LookbackCandidateJson(TypedDict):
+    """One way to choose how far back to learn, and how it did forward in time."""
+
+    name: str
+    kind: str
+    recipe: NotRequired[str]
+    days: NotRequired[float | None]
+    since: NotRequired[str | None]
+    half_life_days: NotRequired[float | None]
+    rows: int
+    value: float
+    low: float
+    high: float
+    behind: NotRequired[IntervalJson | None]
+    chosen: bool
+
+
+class LookbackJson(TypedDict):
+    """How far back a retraining learns, and what that was chosen from."""
+
+    candidates: list[LookbackCandidateJson]
+    chosen: str
+    halves: list[str]
+    by: str
+    n: int
+    blocks: list[list[str]]
+    changed_at: NotRequired[str | None]
+    detected_at: NotRequired[str | None]
+
+
+class TrainedJson(TypedDict):
+    """What a candidate came to in the folds."""
+
+    name: str
+    kind: str
+    meaning: str
+    complexity: int
+    params: Parameters
+    folds: list[float]
+    mean: float
+    low: float
+    high: float
+    n: int
+    behind: IntervalJson
+
+
+class TrialJson(TypedDict):
+    """One try of a candidate's hyperparameters, with its value in each fold."""
+
+    candidate: str
+    params: Parameters
+    values: list[float]
+    is_pruned: bool
+
+
+class ChosenJson(TypedDict):
+    """The selected candidate; `cut`: the threshold at which its metric was best in the folds."""
+
+    name: str
+    params: Parameters
+    cut: NotRequired[float | None]
+
+
+class ExplorationJson(TypedDict):
+    """Every candidate and trial, and the chosen one."""
+
+    metric: str
+    candidates: list[TrainedJson]
+    trials: list[TrialJson]
+    stopped: list[str]
+    chosen: ChosenJson
+
+
+# ---------------------------------------------------------------------------------------------- the evaluation
+
+
+class NamedEstimateJson(EstimateJson):
+    """A metric of the holdout, in its unit."""
+
+    name: str
+    label: str
+    unit: str
+
+
+class ContenderJson(TypedDict):
+    """The model, or what it is compared with, on the holdout; `gain`: how much better the model is."""
+
+    name: str
+    kind: str
+    meaning: str
+    metric: EstimateJson
+    worth: EstimateJson
+    gain: NotRequired[EstimateJson]
+    more_worth: NotRequired[EstimateJson]
+
+
+class SliceJson(TypedDict):
+    """The metric in one group; `gap`: how much worse than overall; None where it cannot be measured."""
+
+    slice: str
+    group: str
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+    gap: float | None
+
+
+class MeasuredSliceJson(TypedDict):
+    """A group in which the metric could be measured."""
+
+    slice: str
+    group: str
+    n: int
+    value: float
+    low: float
+    high: float
+    gap: float
+
+
+class CalibrationBinJson(TypedDict):
+    """A tenth of the scores: what was predicted and what happened."""
+
+    predicted: float
+    observed: float
+    low: float
+    high: float
+    n: int
+
+
+class LatencyJson(TypedDict):
+    """Bounds below which the median and the 99th percentile of one prediction's time stay."""
+
+    p50_below_ms: float
+    p99_below_ms: float
+    calls: int
+
+
+class ExamplesJson(TypedDict):
+    """Questions and the model's answers, for a fresh process to repeat: rows of columns, or users."""
+
+    answers: list[Any]
+    rows: NotRequired[dict[str, list[Any]]]
+    numbers: NotRequired[list[str]]
+    users: NotRequired[list[str]]
+
+
+class AgainstChampionJson(TypedDict):
+    """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared."""
+
+    said: str
+    digest: str | None
+    gain: EstimateJson | None
+    since: NotRequired[str | None]
+    n: NotRequired[int]
+    metric: NotRequired[EstimateJson]
+    more_worth: NotRequired[EstimateJson]
+    over_rule: NotRequired[EstimateJson]
+    accepted: NotRequired[list[str]]
+    follow_up: NotRequired[bool]
+
+
+class JudgedPeriodJson(TypedDict):
+    """The metric in one period of a rolling-origin evaluation; ISO."""
+
+    since: str | None
+    until: str | None
+    learnt_until: str | None
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class GroupFallJson(TypedDict):
+    """How much worse the refit is than the judged models in a group."""
+
+    slice: str
+    group: str
+    n: int
+    fall: float
+
+
+class RefitJson(TypedDict):
+    """How far the released refit differs from the models that were judged."""
+
+    model: str
+    judged: list[str]
+    rows: int
+    differs: float
+    unit: str
+    bound: float
+    gain: NotRequired[IntervalJson | None]
+    slices: NotRequired[list[GroupFallJson] | None]
+
+
+class EvaluationJson(TypedDict, total=False):
+    """Everything that the holdout showed, as the evaluation gathers it; a gate counts what is missing as a No."""
+
+    model: str
+    main: EstimateJson
+    metrics: list[NamedEstimateJson]
+    contenders: list[ContenderJson]
+    best_rule: int
+    threshold: DecisionThresholdJson | None
+    champion: AgainstChampionJson
+    slices: list[SliceJson]
+    slices_missing: list[str]
+    calibration: list[CalibrationBinJson] | None
+    latency: LatencyJson
+    tables: dict[str, TableJson]
+    reference: JsonObject
+    examples: ExamplesJson
+    periods: list[JudgedPeriodJson] | None
+    refit: RefitJson | None
+    asked: list[UnconfirmedColumnJson]
+    inspection: JsonObject | None
+
+
+# ---------------------------------------------------------------------------------------------- the validation gate
+
+
+class ReproductionJson(TypedDict):
+    """How many predictions a fresh process repeats: `same` of `asked`; None: it gave none."""
+
+    asked: int
+    same: int | None
+    said: str
+
+
+class AttainableModelJson(IntervalJson):
+    """A model that could answer, and its figure."""
+
+    model: str
+
+
+class AttainableRuleJson(IntervalJson):
+    """A rule that could answer, and its figure."""
+
+    name: str
+
+
+class GainsJson(TypedDict):
+    """How much better each of three is than the next, on the same rows."""
+
+    challenger_over_rule: EstimateJson | None
+    challenger_over_champion: EstimateJson | None
+    champion_over_rule: EstimateJson | None
+
+
+class AttainableJson(TypedDict):
+    """What is attainable now, and who of challenger, champion and rule gives it."""
+
+    metric: str
+    label: str
+    n: int
+    best: str
+    usable: bool
+    challenger: AttainableModelJson
+    champion: AttainableModelJson | None
+    rule: AttainableRuleJson | None
+    gains: GainsJson
+    said: str
+
+
+# ---------------------------------------------------------------------------------------------- releases and predictions
+
+
+class CurveJson(TypedDict):
+    """A rising curve from score to probability, by its knots."""
+
+    score: list[float]
+    probability: list[float]
+
+
+class RuleDefinitionJson(TypedDict, total=False):
+    """A rule as release.json has it: SQL of its score, the columns it reads with their types, and what stands for a gap."""
+
+    name: str
+    meaning: str
+    score: str
+    columns: dict[str, str]
+    fill: float
+    curve: CurveJson
+
+
+class ReleaseCardJson(TypedDict, total=False):
+    """release.json: what a release predicts, from which fields, by which model or rule."""
+
+    format: int
+    problem: str
+    kind: str
+    name: str
+    model: str
+    form: str
+    fields: list[JsonObject]
+    features: list[JsonObject]
+    definitions: dict[str, str]
+    cleaning: list[RowCleaningJson]
+    entity: str | None
+    calibration: CurveJson | None
+    classes: list[Any] | None
+    positive_at: int | None
+    cut: float
+    cut_from: str
+    shift: float
+    recalibrated_until: str
+    counted_until: str
+    k: int
+    repeats: bool
+    rule: RuleDefinitionJson
+
+
+class ReadyRuleJson(TypedDict):
+    """The best rule's release; `release` is None where it cannot be made, and `note` says why."""
+
+    name: str
+    model: str
+    release: str | None
+    note: str
+
+
+class PredictionJson(TypedDict, total=False):
+    """What a release predicts for a row: score and prediction, or items."""
+
+    score: float
+    prediction: Any
+    items: list[str]
+
+
+class AnswerJson(PredictionJson, total=False):
+    """A prediction as the service returns it."""
+
+    prediction_id: str
+    threshold: float
+    threshold_from: str
+    model: str
+    role: str
+
+
+class PredictionRecordJson(PredictionJson, total=False):
+    """A prediction as its log keeps it, with the request that asked for it; `error`: why a canary failed."""
+
+    id: str
+    at: str
+    problem: str
+    model: str
+    release: str
+    role: str
+    entity: str | None
+    row: Row
+    ms: float | None
+    error: str
+
+
+class RefusedRowJson(TypedDict):
+    """A row of a table that breaks the contract: its position, and what is wrong with it."""
+
+    row: int
+    reason: str
+
+
+class RequestErrorJson(TypedDict):
+    """What is wrong with a request: where, and why."""
+
+    loc: list[Any]
+    msg: str
+    type: str
