@@ -1,23 +1,27 @@
 """Commands killed at random moments, and what must hold after each kill.
 
-    python benchmarks/kills.py --kills 100 --seed 0 --ledger sqlite --json kills.jsonl
+    python benchmarks/kills.py --kills 200 --folder ~/kills      # half of them with the ledger in SQLite, half in Postgres
 
-A small project with the real stages is made once. For each kill it is copied, a command is started in the copy and
-gets SIGKILL after a random part of the time that it takes when left alone. Then it must hold, before anything is mended:
+A small project with the real stages is made once, and turned a few periods. For each kill its state is put back as the
+command needs it, the command is started and gets SIGKILL after a random part of the time that it takes when left alone.
+Then it must hold, before anything is repaired:
 
     chain      the ledger's chain is whole
     once       no decision is in the ledger twice: no swap repeats the one before it, no key, no gate of one run
     products   each recorded product is there, whole, with the digest that its record has
     releases   what is in production loads
+    log        each prediction that was acknowledged is in the prediction log
 
 and after the same command was run again, to its end:
 
-    converges  it ends as a command that was never killed may end, and its products and the champion are the same bytes
+    converges  it ends as a command that was never killed may end: the same bytes in each product (but for the latency
+               that it measures), the same champion and canary, the same swaps and decisions in the same order, the
+               same rows in the prediction log
     chain, once, products, releases   as before
-    left over  no temporary file, no hidden log segment, and nobody holds the project
+    left over  no file and no process that a command without a kill would not leave, and nobody holds the project
 
-With `--ledger postgres` the ledger lies in a Postgres that is started for it, a schema a copy. What breaks is kept with
-its folder and named; the exit code is then 1.
+With `--folder` the prepared projects and a line for each kill are kept there: the same command goes on where it was
+stopped. What breaks is kept beside them and named; the exit code is then 1.
 """
 
 import argparse
@@ -26,20 +30,26 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import conftest
+import httpx
 import loop_project
+import psutil
 import sqlalchemy as sa
 
 from mlloop import deployment
@@ -47,159 +57,310 @@ from mlloop.core import settings as _settings
 from mlloop.core import storage
 from mlloop.core.errors import MlloopError
 from mlloop.pipeline import runner
-from mlloop.store.entries import SWAPS
+from mlloop.store import prediction_log
+from mlloop.store.entries import SWAPS, Entry
 from mlloop.store.ledger import Ledger
 
-# the command's words, the project it begins with, the exit codes of its repetition
-COMMANDS: dict[str, tuple[list[str], str, tuple[int, ...]]] = {
-    "run": (["run", "--from", "features"], "run", (0,)),
-    "tick": (["tick", "--at", "2025-03-10"], "run", (0, 4)),
-    "retrain": (["retrain", "--at", "2025-03-10", "--reason", "killed"], "run", (0, 3)),
-    "loop": (["loop", "--until", "2025-03-17", "--no-always", "--no-pages"], "run", (0, 4)),
-    "backtest": (["backtest", "--until", "2025-03-17", "--policy", "statement", "--jobs", "1"], "run", (0,)),
-    "promote": (["promote", "{second}"], "two", (0, 1)),  # 1: it is champion already, by the run that was killed
-    "rollback": (["rollback", "--to", "{first}"], "swapped", (0,)),
-    "serve": (["serve", "--port", "0"], "swapped", (0,)),
+SERVED_S = 1.5  # how long a service is asked before its time alone ends
+SETTLE_S = 60
+COLD = 0.25  # share of the kills that begin without a running kernel pool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A command, the state that it begins with, and the exit codes that it may end with."""
+
+    words: str
+    base: str
+    codes: tuple[int, ...] = (0,)
+
+    @property
+    def command(self) -> str:
+        return self.words.split()[0]
+
+
+# bases: `run` has a first model, `turned` two periods more, `tried` a canary, `two` a second model, `swapped` it in production
+TRIALS = {
+    "run": (Trial("run --from features", "run"),),
+    "tick": (
+        Trial("tick --at 2025-03-24", "turned", (0, 4)),  # retrains, and starts a canary
+        Trial("tick --at 2025-03-31", "tried", (0, 4)),  # ends the canary with a promotion
+        Trial("tick --at 2025-03-10", "run", (0, 4)),
+    ),
+    "retrain": (
+        Trial("retrain --at 2025-03-24 --reason killed", "turned", (0, 3)),
+        Trial("retrain --at 2025-03-10 --reason killed", "run", (0, 3)),
+    ),
+    "loop": (
+        Trial("loop --until 2025-03-31 --no-always --no-pages", "tried", (0, 4)),
+        Trial("loop --until 2025-03-17 --no-always --no-pages", "run", (0, 4)),
+    ),
+    "backtest": (Trial("backtest --until 2025-03-10 --policy statement --jobs 1", "run"),),
+    "promote": (Trial("promote {second}", "two", (0, 1)),),  # 1: the command that was killed has promoted it
+    "rollback": (Trial("rollback --to {first}", "swapped"),),
+    "serve": (Trial("serve --port 0", "swapped"),),
 }
+LONG = ("run", "tick", "retrain", "tick", "loop", "tick", "backtest", "run", "tick", "retrain", "loop")
+ORDER = tuple(name for long in LONG for name in (long, "promote", "rollback", "serve"))
 
 
-def mlloop(root: Path, words: list[str], more: dict[str, str], wait: bool = True):
-    """The command line in a project: its end, or the running process."""
-    given = dict(cwd=root, env={**os.environ, **more, "COLUMNS": "200"}, text=True, start_new_session=True)
-    started = subprocess.Popen([sys.executable, "-m", "mlloop", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **given)  # fmt: skip
-    if not wait:
-        return started
-    out, err = started.communicate(timeout=3600)
-    return subprocess.CompletedProcess(words, started.returncode, out, err)
+@dataclass
+class Kill:
+    """One kill and what was wrong after it."""
+
+    number: int
+    command: str
+    words: str
+    ledger: str
+    after_s: float = 0.0
+    of_s: float = 0.0
+    was_running: bool = False
+    whole_s: float = 0.0  # the kill, the repetition and the checks
+    acknowledged: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def trial_of(number: int, names: list[str]) -> Trial:
+    """The trial of the kill with that number; the variants of a command take turns."""
+    order = [name for name in ORDER if name in names]
+    before, place = divmod(number, len(order))
+    earlier = before * order.count(order[place]) + order[:place].count(order[place])
+    variants = TRIALS[order[place]]
+    return variants[earlier % len(variants)]
+
+
+def start(root: Path, words: list[str], extra: dict[str, str], output: int = subprocess.PIPE) -> subprocess.Popen:
+    """Start the command line in a project, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlloop", *words], cwd=root, env={**os.environ, **extra, "COLUMNS": "200"}, text=True,
+        start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+    )  # fmt: skip
+
+
+def finish(root: Path, words: list[str], extra: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run the command line in a project to its end."""
+    process = start(root, words, extra)
+    out, err = process.communicate(timeout=3600)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 class Bench:
-    """The projects that commands begin with, and where their ledgers lie."""
+    """The states that commands begin with, and the project in which they are killed.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the prepared states, the project, and what broke.
+    server : str or None
+        The URL of a Postgres.
+    seed : int
+    """
 
     def __init__(self, folder: Path, server: str | None, seed: int):
-        self.folder, self.server, self.random = folder, server, random.Random(seed)
-        self.bases: dict[str, Path] = {}
+        self.folder, self.server, self.seed = folder, server, seed
+        self.root = folder / "project"
         self.models: dict[str, str] = {}
-        self.took: dict[str, float] = {}
-        self.ends: dict[str, dict[str, str]] = {}
-        self.made = 0
+        self.alone: dict[Trial, tuple[float, dict[str, str], set[str]]] = {}
 
-    def prepare(self, wanted: set[str]) -> None:
-        """Make the base projects: one that ran, one with a second model that its gate let pass, one that swapped."""
-        root = self.folder / "base-run"
-        loop_project.make(root)
-        (root / "settings.ini").write_text("[kernels]\npool = warm\nkeep_minutes = 0.2\n")
-        done = mlloop(root, ["run"], {})
-        assert done.returncode == 0, done.stderr
-        self.bases["run"] = root
-        if not wanted & {"two", "swapped"}:
-            return
-        two = self.folder / "base-two"
-        self._copied(root, two)
-        settings = _settings.load(two)
-        ledger = Ledger.open(settings)
-        first = ledger.champion("loan")
-        # a second model: the release of the rule that the run keeps ready, let pass by a gate's row
-        rule = first.details["rule"]
-        self.models |= {"first": str(first.model), "second": rule["model"]}
-        from mlloop.store.entries import Entry
+    # ------------------------------------------------------------------------------------------ states
 
-        ledger.append(Entry("gate", "loan", "validation", "yes", ["let pass for this bench"], model=rule["model"]))
-        self.bases["two"] = two
-        swapped = self.folder / "base-swapped"
-        self._copied(two, swapped)
-        settings = _settings.load(swapped)
-        ledger = Ledger.open(settings)
-        deployment.promote(settings, ledger, "loan", rule["model"], first.digests["rule"], then=lambda *_: None)
-        self.bases["swapped"] = swapped
+    def prepare(self, bases: set[str]) -> None:
+        """Make the states that are not in the folder yet; each is the project's folder at another moment."""
+        if not self._has("run"):
+            shutil.rmtree(self.root, ignore_errors=True)
+            loop_project.make(self.root)
+            (self.root / "settings.ini").write_text("[kernels]\npool = warm\nkeep_minutes = 1\n")
+            done = finish(self.root, ["run"], {})
+            assert done.returncode == 0, done.stderr
+            self._keep("run")
+        first = Ledger.open(self._opened("run")).champion("loan")
+        assert first is not None
+        rule = first.details["rule"]  # the second model: the rule's release, which each run keeps ready
+        self.models = {"first": str(first.model), "second": rule["model"]}
+        if bases & {"two", "swapped"} and not self._has("swapped"):
+            settings = self._opened("run")
+            ledger = Ledger.open(settings)
+            ledger.append(Entry("gate", "loan", "validation", "yes", ["let pass for this bench"], model=rule["model"]))
+            self._keep("two")
+            deployment.promote(settings, ledger, "loan", rule["model"], first.digests["rule"], then=lambda *_: None)
+            self._keep("swapped")
+        if bases & {"turned", "tried"} and not self._has("tried"):
+            self._opened("run")
+            for day, name in (("2025-03-10", ""), ("2025-03-17", "turned"), ("2025-03-24", "tried")):
+                done = finish(self.root, ["tick", "--at", day], {})
+                assert done.returncode in (0, 4), done.stderr
+                if name:
+                    self._keep(name)
 
-    def _copied(self, source: Path, to: Path) -> None:
-        shutil.copytree(source, to, symlinks=True, ignore=shutil.ignore_patterns("kernels*", "*.sock", "run.lock"))
+    def _has(self, base: str) -> bool:
+        return (self.folder / base).exists()
+
+    def _keep(self, base: str) -> None:
+        part = self.folder / f"{base}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(self.root, part, symlinks=True, ignore=shutil.ignore_patterns("kernels", "run.lock"))
+        part.rename(self.folder / base)
+
+    def _opened(self, base: str, cold: bool = False) -> _settings.Settings:
+        """Put the project into a state. Its folder stays, and with it the kernel pool, unless it shall begin cold."""
+        pool = self.root / ".mlloop" / "kernels"
+        self.root.mkdir(exist_ok=True)
+        for entry in self.root.iterdir():
+            if entry.name != ".mlloop":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        for entry in (self.root / ".mlloop").iterdir() if (self.root / ".mlloop").exists() else ():
+            if entry != pool:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if cold:
+            shutil.rmtree(pool, ignore_errors=True)
+            for process in pools(self.root):
+                process.kill()
+        shutil.copytree(self.folder / base, self.root, symlinks=True, dirs_exist_ok=True)
+        return _settings.load(self.root)
 
     @contextlib.contextmanager
-    def copy(self, base: str) -> Iterator[tuple[Path, dict[str, str], Ledger]]:
-        """A copy of a base project, the environment its commands need, and its ledger."""
-        self.made += 1
-        root = self.folder / f"copy-{self.made}"
-        self._copied(self.bases[base], root)
-        more: dict[str, str] = {}
-        if self.server:
-            schema = f"kills{os.getpid()}_{self.made}"
-            engine = sa.create_engine(sa.make_url(self.server).set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)  # fmt: skip
-            with engine.begin() as connection:
-                connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
-            url = f"{self.server}?options=-csearch_path%3D{schema}"
-            Ledger.open(_settings.load(root)).copy_to(Ledger(url))
-            more = {"MLLOOP_LEDGER_URL": url}
-        yield root, more, Ledger(more.get("MLLOOP_LEDGER_URL") or _settings.load(root).ledger_url)
+    def opened(self, base: str, with_postgres: bool, cold: bool = False) -> Iterator[tuple[dict[str, str], Ledger]]:
+        """The project in a state, with its ledger where it shall lie: the environment of its commands, and the ledger."""
+        settings = self._opened(base, cold)
+        if not with_postgres:
+            yield {}, Ledger(settings.ledger_url)
+            return
+        assert self.server
+        schema = f"kills{os.getpid()}"
+        engine = sa.create_engine(sa.make_url(self.server).set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)  # fmt: skip
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+            connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+        url = f"{self.server}?options=-csearch_path%3D{schema}"
+        Ledger.open(settings).copy_to(Ledger(url))
+        (settings.state / "ledger.db").unlink()
+        os.environ["MLLOOP_LEDGER_URL"] = url
+        try:
+            yield {"MLLOOP_LEDGER_URL": url}, Ledger(url)
+        finally:
+            del os.environ["MLLOOP_LEDGER_URL"]
 
-    def words(self, name: str) -> list[str]:
-        return [word.format(**self.models) if "{" in word else word for word in COMMANDS[name][0]]
+    # ------------------------------------------------------------------------------------------ kills
 
-    def time_alone(self, name: str) -> float:
-        """Seconds that a command takes when it is left alone; measured once, with what it leaves."""
-        if name not in self.took:
-            with self.copy(COMMANDS[name][1]) as (root, more, ledger):
+    def words(self, trial: Trial) -> list[str]:
+        return trial.words.format(**self.models).split()
+
+    def left_alone(self, trial: Trial) -> tuple[float, dict[str, str], set[str]]:
+        """Seconds that a command takes without a kill, what it leads to, and the kinds of files it leaves."""
+        if trial not in self.alone:
+            with self.opened(trial.base, False) as (extra, ledger):
                 began = time.monotonic()
-                if name == "serve":
-                    process = mlloop(root, self.words(name), more, wait=False)
-                    process.stdout.readline()
-                    _end(process)
+                if trial.command == "serve":
+                    process = start(self.root, self.words(trial), extra)
+                    with Caller(process):
+                        time.sleep(SERVED_S)
+                    end(process)
                 else:
-                    done = mlloop(root, self.words(name), more)
-                    assert done.returncode in COMMANDS[name][2], (name, done.returncode, done.stderr)
-                self.took[name] = time.monotonic() - began
-                self.ends[name] = end_of(root, ledger)
-                shutil.rmtree(root, ignore_errors=True)
-        return self.took[name]
+                    done = finish(self.root, self.words(trial), extra)
+                    assert done.returncode in trial.codes, (trial, done.returncode, done.stderr)
+                took = time.monotonic() - began
+                settled(self.root)
+                self.alone[trial] = took, outcome(self.root, ledger), files(self.root)
+        return self.alone[trial]
 
-    def kill(self, name: str) -> dict:
+    def kill(self, number: int, trial: Trial, with_postgres: bool) -> Kill:
         """Kill a command once; what was wrong, before and after it was run again."""
-        within = self.time_alone(name) * 1.1
-        after_s = self.random.uniform(0, within)
-        with self.copy(COMMANDS[name][1]) as (root, more, ledger):
-            process = mlloop(root, self.words(name), more, wait=False)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(after_s)
-            was_running = process.poll() is None
-            os.kill(process.pid, signal.SIGKILL) if was_running else None
-            process.wait()
-            process.stdout.close(), process.stderr.close()
-            os.environ.update(more)
-            wrong = [f"after the kill: {one}" for one in broken(root, ledger)]
-            wrong += [f"after the next run: {one}" for one in self.again(name, root, more, ledger)]
-            for key in more:
-                os.environ.pop(key)
-            if not wrong:
-                shutil.rmtree(root, ignore_errors=True)
-        return {"command": name, "ledger": "postgres" if self.server else "sqlite", "after_s": round(after_s, 2),
-                "of_s": round(self.took[name], 2), "was_running": was_running, "wrong": wrong, "folder": str(root) if wrong else None}  # fmt: skip
+        took, _, _ = self.left_alone(trial)
+        draw = random.Random(f"{self.seed} {number}")
+        kill = Kill(number, trial.command, trial.words, "postgres" if with_postgres else "sqlite", of_s=round(took, 2))
+        kill.after_s = round(draw.uniform(0, took * 1.05), 3)
+        began = time.monotonic()
+        with self.opened(trial.base, with_postgres, draw.random() < COLD) as (extra, ledger):
+            serves = trial.command == "serve"
+            process = start(self.root, self.words(trial), extra, subprocess.PIPE if serves else subprocess.DEVNULL)
+            with Caller(process) if serves else contextlib.nullcontext() as caller:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(kill.after_s)
+                kill.was_running = process.poll() is None
+                process.kill()
+                process.wait()
+            wrong = [f"after the kill: {fault}" for fault in broken(self.root, ledger)]
+            if caller is not None:
+                kill.acknowledged = len(caller.acknowledged)
+                lost = set(caller.acknowledged) - set(logged(self.root)["id"])
+                wrong += [f"log: {len(lost)} acknowledged predictions are lost"] if lost else []
+            wrong += [f"after the next run: {fault}" for fault in self.again(trial, extra, ledger)]
+            kill.wrong = wrong
+            if wrong:
+                kept = self.folder / f"broken-{number}"
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(self.root, kept, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+        kill.whole_s = round(time.monotonic() - began, 1)
+        return kill
 
-    def again(self, name: str, root: Path, more: dict[str, str], ledger: Ledger) -> list[str]:
+    def again(self, trial: Trial, extra: dict[str, str], ledger: Ledger) -> list[str]:
         """What is wrong once the same command has run to its end."""
         wrong = []
-        if name == "serve":
-            process = mlloop(root, self.words(name), more, wait=False)
-            line = process.stdout.readline()
-            _end(process)
-            if not line.startswith("answering at") or process.returncode:
-                wrong.append(f"converges: exit {process.returncode}, {line!r}")
+        if trial.command == "serve":
+            process = start(self.root, self.words(trial), extra)
+            with Caller(process) as caller:
+                caller.first.wait(60)
+            _, err = end(process)
+            if not caller.acknowledged or process.returncode:
+                wrong.append(f"converges: exit {process.returncode}, {err.strip()[-500:]}")
         else:
             for _ in range(40):  # a killed run is over when its kernels are
-                done = mlloop(root, self.words(name), more)
+                done = finish(self.root, self.words(trial), extra)
                 if done.returncode != 5:
                     break
                 time.sleep(0.5)
-            if done.returncode not in COMMANDS[name][2] or "fault of mlloop itself" in done.stderr:
+            if done.returncode not in trial.codes or "fault of mlloop itself" in done.stderr:
                 wrong.append(f"converges: exit {done.returncode}: {done.stderr.strip()[-500:]}")
-        end, alone = end_of(root, ledger), self.ends[name]
-        wrong += [f"converges: {key} is not as without a kill" for key in sorted(end | alone) if end.get(key) != alone.get(key)]  # fmt: skip
-        return wrong + broken(root, ledger) + left_over(root)
+        _, expected, usual = self.left_alone(trial)
+        ended = outcome(self.root, ledger)
+        wrong += [
+            f"converges: {name} is {ended.get(name)}, without a kill {expected.get(name)}"
+            for name in sorted(ended | expected)
+            if ended.get(name) != expected.get(name)
+        ]
+        return wrong + broken(self.root, ledger) + left_over(self.root, usual)
 
 
-def _end(process: subprocess.Popen) -> None:
+class Caller:
+    """Asks a service for predictions, from the line that says where it answers until it is gone."""
+
+    ROW: ClassVar = {"id": "L1", "day": "2025-03-10T00:00:00", "amount": 250.0, "age": 40, "town": "Ely"}
+
+    def __init__(self, process: subprocess.Popen):
+        self.process = process
+        self.acknowledged: list[str] = []
+        self.first = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self) -> "Caller":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        self._thread.join(60)
+
+    def _ask(self) -> None:
+        line = self.process.stdout.readline()
+        if not line.startswith("answering at "):
+            self.first.set()
+            return
+        client = httpx.Client(base_url=line.split()[2], timeout=10, trust_env=False)
+        with client, contextlib.suppress(httpx.HTTPError):
+            while not self._over.is_set():
+                answer = client.post("/predict", json=self.ROW)
+                answer.raise_for_status()
+                self.acknowledged.append(answer.json()["prediction_id"])
+                self.first.set()
+                time.sleep(0.01)
+        self.first.set()
+
+
+def end(process: subprocess.Popen) -> tuple[str, str]:
+    """Stop a service; what it wrote."""
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    return process.communicate(timeout=60)
 
 
 # ---------------------------------------------------------------------------------------------- what must hold
@@ -249,62 +410,140 @@ def _product(settings: _settings.Settings, record: Path) -> list[str]:
     return wrong
 
 
-def end_of(root: Path, ledger: Ledger) -> dict[str, str]:
-    """What a command leaves that a kill must not change: the digest of each product, and the champion."""
+def logged(root: Path):
+    """The predictions of the project's log."""
+    return prediction_log.read(prediction_log.folder_of(_settings.load(root), "loan"))
+
+
+def outcome(root: Path, ledger: Ledger) -> dict[str, str]:
+    """What a command leads to, which a kill must not change: products, what is in production, decisions, predictions."""
     settings = _settings.load(root)
     products = {
-        f"{record.parent.name}/{record.stem}": json.loads(record.read_text(encoding="utf-8"))["products"]["data"]
+        f"{record.parent.name}/{record.stem}": computed(settings.state / "products" / record.parent.name / record.name)
         for record in settings.state.glob("records/*/*.json")
     }
-    champion = ledger.champion("loan")
-    return products | {"champion": str(champion and champion.model)}
+    champion, canary = ledger.champion("loan"), ledger.canary("loan")
+    rows = ledger.rows()
+    # a gate that is asked again in a second run has a row for each
+    decided = [f"{row.kind} {row.subject} {row.verdict} {str(row.model)[:8]}" for row in rows if row.kind != "gate"]
+    gates = sorted({f"{row.subject} {row.verdict} {str(row.model)[:8]}" for row in rows if row.kind == "gate"})
+    standing = {
+        "champion": str(champion and champion.model),
+        "canary": str(canary and canary.model),
+        "decisions": "; ".join(decided),
+        "gates": "; ".join(gates),
+    }
+    if prediction_log.folder_of(settings, "loan").exists() and not _served(ledger):
+        of_turns = logged(root)
+        content = of_turns[["entity", "model", "score", "at"]].sort_values("entity").to_csv(index=False)
+        standing["predictions"] = f"{len(of_turns)} {storage.digest_bytes(content.encode())[:12]}"
+    return products | standing
 
 
-def left_over(root: Path) -> list[str]:
-    """Files that only a running process may have, and a lock that nobody may hold any more."""
-    settings = _settings.load(root)
-    found = [path for pattern in (".*.part*", ".*.old") for path in settings.state.rglob(pattern)]
-    wrong = [f"left over: {path.relative_to(root)}" for path in found]
-    return [*wrong, *(["left over: the project is held"] if runner.is_held(settings) else [])]
+def computed(product: Path) -> str:
+    """The digest of what a product holds, but for the latency that the run measured: it depends on the machine's load."""
+    content = json.loads(product.read_text(encoding="utf-8"))
+    content.pop("latency", None)
+    for entry in content.get("verdict", {}).get("evidence", []):
+        if entry.get("unit") == "ms":
+            entry["value"] = None
+    return storage.digest_bytes(re.sub(r"at most [\d,.]+ ms", "in time", json.dumps(content)).encode())[:12]
+
+
+def _served(ledger: Ledger) -> bool:
+    """Whether predictions come from callers, whose number is left to chance, and not from turns."""
+    return not any(row.kind == "retrain" for row in ledger.rows())
+
+
+def files(root: Path) -> set[str]:
+    """The kinds of files in the project: names without digests, numbers and moments."""
+    named = {str(path.relative_to(root)) for path in root.rglob("*") if "kernels" not in path.parts}
+    return {re.sub(r"\d+", "0", re.sub(r"[0-9a-f]{8,}(-[0-9a-f]{4,})*", "#", name)) for name in named}
+
+
+def pools(root: Path) -> list[psutil.Process]:
+    """The processes of the project's kernel pool, which stay for the next command."""
+    return [process for process in of_project(root) if "zygote.py" in " ".join(process.cmdline())]
+
+
+def of_project(root: Path) -> list[psutil.Process]:
+    """The processes that name the project, or work in it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and (process.cwd() == str(root) or str(root) in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def settled(root: Path) -> list[psutil.Process]:
+    """The project's processes that do not end, the kernel pool's aside: MLflow's aliases are set after a command's end."""
+    until = time.monotonic() + SETTLE_S
+    while (busy := [p for p in of_project(root) if p not in pools(root)]) and time.monotonic() < until:
+        time.sleep(0.2)
+    return busy
+
+
+def left_over(root: Path, usual: set[str]) -> list[str]:
+    """Files and processes that no command without a kill leaves, and a lock that nobody may hold any more."""
+    busy = settled(root)
+    wrong = [f"left over: {name}" for name in sorted(files(root) - usual)]
+    wrong += [f"left over: process {process}" for process in busy]
+    return [*wrong, *(["left over: the project is held"] if runner.is_held(_settings.load(root)) else [])]
 
 
 # ---------------------------------------------------------------------------------------------- the bench
 
 
+def table(kills: list[Kill]) -> str:
+    """Counts by command and database."""
+    lines = [f"{'command':<10} {'ledger':<9} {'kills':>6} {'while running':>14} {'broken':>7} {'s a kill':>9}"]
+    for command, ledger in itertools.product(TRIALS, ("sqlite", "postgres")):
+        of = [kill for kill in kills if (kill.command, kill.ledger) == (command, ledger)]
+        if of:
+            running, wrong = sum(kill.was_running for kill in of), sum(bool(kill.wrong) for kill in of)
+            each = sum(kill.whole_s for kill in of) / len(of)
+            lines.append(f"{command:<10} {ledger:<9} {len(of):>6} {running:>14} {wrong:>7} {each:>9.1f}")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=len(COMMANDS), help="spread over the commands in turn")
-    parser.add_argument("--commands", default=",".join(COMMANDS), help="a list with commas")
-    parser.add_argument("--ledger", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--kills", type=int, default=len(ORDER), help="spread over the commands")
+    parser.add_argument("--commands", default=",".join(TRIALS), help="a list with commas")
+    parser.add_argument("--ledger", choices=["both", "sqlite", "postgres"], default="both")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the projects lie; default: a temporary folder")
-    parser.add_argument("--json", type=Path, help="a file that gets a line for each kill")
-    given = parser.parse_args()
-    names = given.commands.split(",")
-    folder = Path(tempfile.mkdtemp(prefix="mlloop-kills-", dir=given.folder))
-    with conftest.postgres_server() if given.ledger == "postgres" else contextlib.nullcontext() as server:
-        if given.ledger == "postgres" and server is None:
-            print("no Postgres is installed here")
+    parser.add_argument("--folder", type=Path, help="where states and results are kept; default: a temporary folder")
+    options = parser.parse_args()
+    names = options.commands.split(",")
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="mlloop-kills-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / "kills.jsonl"
+    kills = [Kill(**json.loads(line)) for line in results.read_text().splitlines()] if results.exists() else []
+    known = {(kill.number, kill.words, kill.ledger) for kill in kills}
+    ledgers = ["sqlite", "postgres"] if options.ledger == "both" else [options.ledger]
+    with conftest.postgres_server() if "postgres" in ledgers else contextlib.nullcontext() as server:
+        if "postgres" in ledgers and server is None:
+            print("no Postgres is installed here; without one: --ledger sqlite")
             return 2
-        bench = Bench(folder, server, given.seed)
-        bench.prepare({COMMANDS[name][1] for name in names})
-        told = []
-        for number in range(given.kills):
-            told.append(one := bench.kill(names[number % len(names)]))
-            came_to = "; ".join(one["wrong"]) or "holds"
-            when = f"{one['after_s']:>6.2f} of {one['of_s']:>6.2f} s"
-            print(f"{number + 1:>4} {one['command']:<9} killed after {when}: {came_to}", flush=True)
-            if given.json:
-                with given.json.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(one) + "\n")
-    print(f"\n{'command':<10} {'kills':>6} {'while running':>14} {'broken':>7}")
-    for name in names:
-        of = [one for one in told if one["command"] == name]
-        print(
-            f"{name:<10} {len(of):>6} {sum(one['was_running'] for one in of):>14} {sum(bool(one['wrong']) for one in of):>7}"
-        )
-    is_broken = any(one["wrong"] for one in told)
-    if not is_broken:
+        bench = Bench(folder.resolve(), server, options.seed)
+        bench.prepare({trial.base for name in names for trial in TRIALS[name]})
+        for number in range(options.kills):
+            trial = trial_of(number // len(ledgers), names)
+            ledger = ledgers[number % len(ledgers)]
+            if (number, trial.words, ledger) in known:
+                continue
+            kill = bench.kill(number, trial, ledger == "postgres")
+            kills.append(kill)
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(kill)) + "\n")
+            when = f"{kill.after_s:>6.2f} of {kill.of_s:>6.2f} s, {kill.whole_s:>5.1f} s in all"
+            print(f"{number:>4} {ledger:<8} {trial.words:<58} {when}: {'; '.join(kill.wrong) or 'holds'}", flush=True)
+        for process in pools(bench.root):
+            process.kill()
+    print(f"\n{table(kills)}")
+    is_broken = any(kill.wrong for kill in kills)
+    if not is_broken and options.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if is_broken else 0
 

@@ -978,7 +978,7 @@ class Project:
         file = self.settings.tracking_url.removeprefix("sqlite:///")
         if file != self.settings.tracking_url and not Path(file).exists():  # nothing was ever registered
             return
-        work = "import os; os.nice(10); import mlloop; from mlloop.store import tracking; p = mlloop.open(); tracking.mend_aliases(p.ledger, p.settings)"
+        work = "import os; os.nice(10); import mlloop; from mlloop import deployment; p = mlloop.open(); deployment.follow(p.settings, p.ledger)"
         nowhere = subprocess.DEVNULL
         subprocess.Popen(
             [sys.executable, "-c", work], cwd=self.root, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True

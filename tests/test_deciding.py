@@ -71,8 +71,16 @@ def test_a_rollback_to_a_named_model_can_be_repeated(production):
     assert len(rows(production)) == 3
 
 
-@pytest.mark.parametrize("words, kind", [(["rollback"], "rollback"), (["promote"], "promotion")])
-def test_a_decision_is_told_when_it_stands_and_again_when_the_rest_is_interrupted(production, words, kind):
+@pytest.mark.parametrize(
+    "words, kind, number",
+    [
+        (["rollback"], "rollback", signal.SIGINT),
+        (["promote"], "promotion", signal.SIGINT),
+        (["rollback"], "rollback", signal.SIGTERM),
+        (["rollback"], "rollback", signal.SIGHUP),
+    ],
+)
+def test_a_decision_is_told_when_it_stands_and_again_when_the_rest_is_interrupted(production, words, kind, number):
     if kind == "promotion":
         production.mlloop("rollback")
         words = [*words, production.second["digest"]]
@@ -82,9 +90,9 @@ def test_a_decision_is_told_when_it_stands_and_again_when_the_rest_is_interrupte
     line = process.stdout.readline()
     expected = made_of(production, 1 if kind == "rollback" else 2)
     assert line.startswith(f"loan: in production {expected}")
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Do not decide it again" in told
+    assert process.returncode == 128 + number and "Do not decide it again" in told
     assert f"#{production.ledger.head().id} loan: {kind}" in told
 
 

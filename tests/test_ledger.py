@@ -545,6 +545,15 @@ def test_rollback_goes_back_through_the_champions(ledger):
     assert ledger.champion("shop").model == "m1"
 
 
+def test_a_rollback_to_the_reigning_champion_is_refused(ledger):
+    validated(ledger, "m1", "m2")
+    for model, before in (("m1", None), ("m2", "m1"), ("m1", "m2")):
+        ledger.append(Entry("promotion", "shop", model=model, expect=before))
+    with pytest.raises(PromotionRefused, match="'m1' is champion of 'shop' already"):
+        ledger.append(Entry("rollback", "shop", expect="m1", model="m1"))
+    assert ledger.append(Entry("rollback", "shop", expect="m1")).model == "m2"
+
+
 def test_a_canary_is_on_until_it_ends(ledger):
     validated(ledger, "m1", "m2", "m3")
     with pytest.raises(PromotionRefused, match="no champion to compare"):

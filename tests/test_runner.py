@@ -194,14 +194,15 @@ def test_killed_runs_leave_work_to_redo_and_nothing_to_mend(project, tmp_path):
     assert project.run()["ran"] == []
 
 
-def test_interrupted_run_says_so_and_goes_on_later(project):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_says_so_and_goes_on_later(project, number):
     project.change("toy/fit.py", "return total", "import time; time.sleep(30); return total")
     process = project.start("run")
     wait_until((project.root / ".mlloop/records/loan/need_gate.json").exists)
     time.sleep(1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 130 and "continues from there" in said
+    assert process.returncode == 128 + number and "continues from there" in said and "Traceback" not in said
     project.change("toy/fit.py", "time.sleep(30)", "time.sleep(0)")
     assert set(project.run()["ran"]) == {"training", "evaluation"}
 

@@ -284,7 +284,7 @@ def test_many_idle_callers_do_not_keep_others_from_being_answered(production):
             assert 'mlloop_connections_closed_total{why="no room"}' in running.client.get("/metrics").text
         for one in idle:
             one.close()
-        assert len(running.errors.read_text().splitlines()) < 10
+        assert running.errors.read_text() == ""
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, soft)
 

@@ -5,9 +5,11 @@ Only what every command needs is imported before a command runs, so that `--help
 
 import errno
 import os
+import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -15,6 +17,7 @@ from mlloop.cli import deciding, exporting, files, looping, notebooks, output, p
 from mlloop.core.errors import MlloopError
 
 IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR)
+STOPPED_BY: list[int] = []  # the signals that stopped this process
 
 app = typer.Typer(
     help="From a question to a model that stays right in production: a loop of literate notebooks.",
@@ -30,6 +33,7 @@ for group in (running, deciding, production, looping, files, exporting, notebook
 def main() -> None:
     """Entry point: a user's mistake is told in a line, a fault of ours with its log's path."""
     output.note_warnings()
+    _stop_in_words()
     try:
         code = app(standalone_mode=False)
         if code == 130:  # how typer tells of an interrupt
@@ -40,7 +44,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.secho(_interrupted(), err=True)
-        sys.exit(130)
+        sys.exit(128 + (STOPPED_BY or [signal.SIGINT])[0])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -57,6 +61,18 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         sys.exit(_fault(error) if not _is_no_room(error) else 1)
+
+
+def _stop_in_words() -> None:
+    """Let a scheduler's SIGTERM and a closed terminal stop a command as Ctrl-C does: with words, and nothing left behind."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        STOPPED_BY.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, stop)
 
 
 def _interrupted() -> str:

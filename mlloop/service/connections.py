@@ -17,7 +17,7 @@ from typing import Any
 
 from mlloop.core.errors import UsageError
 
-RESERVED_FILES = 64  # for models, the log, the ledger, and callers who are let in at once
+RESERVED_FILES = 128  # for models, the log, the ledger, and callers who are let in before others are closed
 ACCEPTED = 32  # callers whom the event loop lets in before it looks at any of them
 WAITING = 2048  # callers whom the system keeps waiting to be let in
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

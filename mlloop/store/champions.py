@@ -136,8 +136,10 @@ def _promotable(rows: Rows, entry: Entry) -> None:
 
 
 def _rollback(rows: Rows, entry: Entry) -> list[Entry]:
-    """The champion is still the one expected, and goes back to one that was not itself rolled back."""
-    _expected(rows, entry)
+    """The champion is still the one expected, and goes back to another that was not itself rolled back."""
+    reigning = _expected(rows, entry)
+    if reigning and reigning.model == entry.model:  # it was champion before others too
+        raise _refused(rows, _already(reigning))
     known = earlier(rows, entry.problem)
     if not known or (entry.model is not None and entry.model not in known):
         names = ", ".join(repr(name) for name in known) or "none"
