@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from mlloop.core import forms, reads, storage, verdict
 from mlloop.core.errors import ProductError
 from mlloop.core.forms import older_form, version_of
+from mlloop.core.records import JsonObject
 from mlloop.problem import Problem
 
 Number = float | None  # None: a figure that could not be measured
@@ -1052,7 +1053,7 @@ Kind = TypeVar("Kind", bound=Product)
 # ---------------------------------------------------------------------------------------------- writing and reading
 
 
-def save_product(product: Mapping[str, str] | str, content: Product | None = None, /, **facts: Any) -> dict[str, Any]:
+def save_product(product: Mapping[str, str] | str, content: Product | None = None, /, **facts: Any) -> JsonObject:
     """Write a stage's product: the JSON file that later stages, gates and pages read.
 
     Parameters
@@ -1078,13 +1079,13 @@ def save_product(product: Mapping[str, str] | str, content: Product | None = Non
     path = product["data"] if isinstance(product, Mapping) else product
     made = facts if content is None else content.model_dump(mode="json", by_alias=True, exclude_unset=True)
     stage = str(made.get("stage") if content is None else content.stage)
-    plain: dict[str, Any] = storage.plain({**made, "stage": stage, "version": version_of(stage)})
+    plain: JsonObject = storage.plain({**made, "stage": stage, "version": version_of(stage)})
     parse(plain, str(path))
     storage.write_json(path, plain)
     return plain
 
 
-def load_product(upstream: Mapping[str, str] | str | Path) -> dict[str, Any]:
+def load_product(upstream: Mapping[str, str] | str | Path) -> JsonObject:
     """Read the product of an upstream stage as plain JSON, checked, e.g. ``load_product(upstream['features'])``.
 
     Raises
@@ -1098,7 +1099,7 @@ def load_product(upstream: Mapping[str, str] | str | Path) -> dict[str, Any]:
     return content
 
 
-def load_kept(path: Path | str) -> dict[str, Any]:
+def load_kept(path: Path | str) -> JsonObject:
     """Read a product that cannot be made again, checked, in the present form: one that the ledger cites, or of a past period.
 
     Raises
@@ -1159,12 +1160,12 @@ def verdict_of(product: Product) -> Verdict:
     if isinstance(product, (NeedGate, ValidationGate)):
         return product.verdict
     found = verdict.stated((product.model_extra or {}).get("verdict"))
-    evidence = [
-        Evidence(**{**dict.fromkeys(Evidence.model_fields), "unit": "", **one}) for one in found["evidence"] or []
-    ]
+    checks: list[Any] = [*(found["evidence"] or [])]
+    word: Any = found["verdict"]
     return Verdict(
-        gate=found.get("gate") or product.stage.removesuffix("_gate"), verdict=found["verdict"], deciding=found["deciding"] or "",
-        evidence=evidence, reasons=found["reasons"] or [], must_change=found["must_change"] or [],
+        gate=found.get("gate") or product.stage.removesuffix("_gate"), verdict=word, deciding=found["deciding"] or "",
+        evidence=[Evidence(**{**dict.fromkeys(Evidence.model_fields), "unit": "", **check}) for check in checks],
+        reasons=found["reasons"] or [], must_change=found["must_change"] or [],
     )  # fmt: skip
 
 

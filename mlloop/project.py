@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mlloop.core import clock, revisions
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ModelError, UsageError
+from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from mlloop.loop.streaming import Streamed
     from mlloop.loop.turn import Turned
     from mlloop.pipeline.plan import Plan
-    from mlloop.pipeline.runner import Event, Outcome
+    from mlloop.pipeline.replay import Replay
+    from mlloop.pipeline.runner import Event, Holder, Outcome, StageState
     from mlloop.problem import Problem
     from mlloop.scaffold.project_files import NewProject
     from mlloop.service.batch import Done
     from mlloop.service.champion import Champion
+    from mlloop.service.smoke import SmokeAnswer
     from mlloop.store.chain import Head
     from mlloop.store.entries import Row
     from mlloop.store.lake import Lake
@@ -133,8 +136,8 @@ class Status:
     """
 
     problem: str
-    stages: dict[str, dict[str, Any]]
-    running: dict[str, Any] | None = None
+    stages: "dict[str, StageState]"
+    running: "Holder | None" = None
     lost: str | None = None
     production: str = ""
     revision: int = 1
@@ -175,7 +178,7 @@ class Reasons:
 
     name: str
     problem: str
-    state: dict[str, Any] | None = None
+    state: "StageState | None" = None
     decisions: "list[Row]" = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -236,7 +239,7 @@ class Monitored:
 
     problem: str
     until: dt.datetime
-    product: dict[str, Any]
+    product: JsonObject
     notebook: Path
 
     @property
@@ -530,7 +533,7 @@ class Project:
         folder = self.settings.state / "monitoring" / self.plan(problem).problem
         return frames.monitoring([products.load_kept(path) for path in sorted(folder.glob("[!.]*.json"))])
 
-    def _product(self, problem: str | None, stage: str) -> dict[str, Any]:
+    def _product(self, problem: str | None, stage: str) -> JsonObject:
         from mlloop import products
 
         plan = self.plan(problem)
@@ -783,7 +786,7 @@ class Project:
             found |= clocks.in_the_data([row for row in rows if row.problem == name])
         return {number: at for number, at in found.items() if at is not None}
 
-    def replay(self, decision: int) -> dict[str, Any]:
+    def replay(self, decision: int) -> "Replay":
         """Run a gate's notebook again on the inputs recorded with its decision, and compare.
 
         Returns
@@ -922,7 +925,7 @@ class Project:
         max_requests: int = 256,
         once: bool = False,
         ready: Callable[[str], None] = lambda address: None,
-    ) -> list[dict[str, Any]]:
+    ) -> "list[SmokeAnswer]":
         """Answer over HTTP with the models in production, until it is stopped.
 
         Parameters

@@ -2,11 +2,12 @@
 
 import datetime as dt
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlloop.core.errors import UsageError
+from mlloop.core.records import Parameters
 
 if TYPE_CHECKING:
     from mlloop.project import Project
@@ -37,7 +38,7 @@ def moment(text: str | None, option: str = "--at") -> dt.datetime | None:
     return _project.moment(text, option) if text else None
 
 
-def changes(assignments: list[str] | None) -> dict[str, Any]:
+def changes(assignments: list[str] | None) -> Parameters:
     """Parameters given as KEY=VALUE, the value in YAML."""
     import yaml
 

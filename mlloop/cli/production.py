@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from mlloop.cli import options, output
 from mlloop.core import metric_table
 from mlloop.core.errors import UsageError
 from mlloop.core.formatting import number
+from mlloop.core.records import Parameters
 
 app = typer.Typer()
 LOGS = Path("predictions")
@@ -112,7 +113,7 @@ def serve(
     as_json: options.Json = False,
 ) -> None:
     """Answer over HTTP with the models in production: /predict, /recommend, /docs, /metrics, /health, /ready."""
-    bounds: dict[str, Any] = dict(
+    bounds: Parameters = dict(
         host=host, port=port, token_file=token_file, max_body=max_body, poll_s=poll_s, durable=durable, request_s=request_s,
         max_requests=max_requests,
     )  # fmt: skip
@@ -141,7 +142,7 @@ def serve(
     raise typer.Exit(0 if all(one["status"] == 200 for one in asked) else 1)
 
 
-def _serve_alone(folders: list[Path], logs: Path, bounds: dict[str, Any]) -> None:
+def _serve_alone(folders: list[Path], logs: Path, bounds: Parameters) -> None:
     """Answer with the releases of folders: no project, no ledger, no canary."""
     from mlloop.service import http
     from mlloop.service.answering import InFolders

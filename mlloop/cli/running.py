@@ -1,12 +1,14 @@
 """Commands that run the pipeline and say how it stands: run, gate, status, why."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mlloop.cli import options, output
 from mlloop.core import revisions
 from mlloop.core.formatting import duration, number
+from mlloop.core.records import JsonObject
+from mlloop.core.verdict import StatedVerdict
 
 app = typer.Typer()
 
@@ -47,7 +49,7 @@ def _watching(quiet: bool):
     return silent() if quiet else Progress()
 
 
-def _outcome(run) -> dict[str, Any]:
+def _outcome(run) -> JsonObject:
     return {
         "problem": run.problem,
         "ran": run.ran,
@@ -90,7 +92,7 @@ def _waits(project, one) -> str:
     return f"no model is in production: after a Maybe a person decides: mlloop promote --problem {one.problem}"
 
 
-def _deciding(verdict: dict[str, Any]) -> str:
+def _deciding(verdict: StatedVerdict) -> str:
     named = next((e for e in verdict["evidence"] if e.get("name") == verdict.get("deciding")), None)
     if not named or named.get("value") is None:
         return f" ({verdict['reasons'][0]})" if verdict["reasons"] else ""

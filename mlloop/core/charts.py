@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from mlloop.core.records import JsonObject
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.artist import Artist
@@ -54,7 +56,7 @@ class Drawing:
     narrow: str
     numbers: list[Numbers]
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> JsonObject:
         """What goes beside the drawing into the metadata of a notebook's output."""
         tables = [{"title": one.title, "columns": one.columns, "rows": one.rows} for one in self.numbers]
         return {"narrow": self.narrow, "numbers": tables}

@@ -16,11 +16,11 @@ import inspect
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlloop.core import settings as _settings
 from mlloop.core import storage
@@ -83,7 +83,10 @@ def trust(*types: str) -> None:
     TRUSTED.extend(types)
 
 
-def named(kind: str, known: dict[str, Any], name: str) -> Any:
+Registered = TypeVar("Registered")
+
+
+def named(kind: str, known: Mapping[str, Registered], name: str) -> Registered:
     """The registered rule or check called `name`.
 
     Raises

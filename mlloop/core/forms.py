@@ -8,6 +8,8 @@ monitoring of a past period), is brought to the present form by a step written f
 from collections.abc import Callable
 from typing import Any
 
+from mlloop.core.records import JsonObject
+
 VERSIONS = {
     "problem": 1, "collection": 1, "ingestion": 1, "transformation": 1, "analysis": 1, "visualization": 1, "need_gate": 1,
     "features": 1, "exploration": 1, "building": 1, "training": 1, "evaluation": 1, "validation_gate": 1, "deployment": 1,
@@ -16,7 +18,7 @@ VERSIONS = {
 OWN = 1  # of a stage that a project adds itself
 
 # version -> what brings a product of a stage of that version to the next; no version came before 1 and had the same fields
-STEPS: dict[int | None, Callable[[dict[str, Any]], dict[str, Any]]] = {None: lambda content: {**content, "version": 1}}
+STEPS: dict[int | None, Callable[[JsonObject], JsonObject]] = {None: lambda content: {**content, "version": 1}}
 
 
 def version_of(stage: str) -> int:

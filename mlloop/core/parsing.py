@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mlloop.core.errors import SettingsError
+from mlloop.core.records import JsonObject
 
 _one_at_a_time = threading.Lock()
 
@@ -43,7 +44,7 @@ def is_bounded(content: Any) -> bool:
     return True
 
 
-def tasks(root: Path) -> list[dict[str, Any]]:
+def tasks(root: Path) -> list[JsonObject]:
     """The stages that the pipeline.yaml in `root` declares, in its order, as it writes them.
 
     Raises
@@ -58,7 +59,7 @@ def tasks(root: Path) -> list[dict[str, Any]]:
     return found
 
 
-def mapping(path: Path) -> dict[str, Any]:
+def mapping(path: Path) -> JsonObject:
     """The keys and values of a YAML file; {} where it is empty.
 
     Raises

@@ -8,7 +8,8 @@ which a test compares. Figures are numbers here; where one could not be measured
 import datetime as dt
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
-# a JSON document whose keys are not ours: a notebook, a schema, the configuration or the report of another program
+# a document whose keys are not named here: a notebook, a statement as YAML has it, the facts of an entry of the ledger, a
+# schema, the configuration or the report of another program
 JsonObject: TypeAlias = dict[str, Any]
 
 # values by name that a person or a candidate chooses: the parameters of a run, hyperparameters, the options of a library

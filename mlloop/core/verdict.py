@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from mlloop.core import formatting
 from mlloop.core.formatting import number
-from mlloop.core.records import EvidenceJson, JsonObject
+from mlloop.core.records import EvidenceJson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +36,18 @@ class Conclusion(TypedDict):
     reasons: list[str]
     evidence: list[EvidenceJson]
     must_change: list[str]
+
+
+class StatedVerdict(TypedDict):
+    """What a gate's notebook stated, as far as it was understood; `revision`: the statement's next one, where it was opened."""
+
+    verdict: str
+    reasons: list[str]
+    evidence: list[EvidenceJson]
+    must_change: list[str]
+    deciding: str | None
+    gate: NotRequired[str]
+    revision: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,7 @@ def lines_to_change(evidence: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(line for name in failed if (line := (STATED_UNDER | of_a_group).get(name))))
 
 
-def stated(content: Any) -> JsonObject:
+def stated(content: Any) -> StatedVerdict:
     """The verdict that a gate stated; one that is missing or not understood counts as No, and says so.
 
     Returns
@@ -147,7 +159,8 @@ def stated(content: Any) -> JsonObject:
         verdict ('yes', 'maybe' or 'no'), reasons, evidence, must_change, deciding.
     """
     if isinstance(content, dict) and content.get("verdict") in VERDICTS:
-        return {"reasons": [], "evidence": [], "must_change": [], "deciding": None, **content}
+        defaults: Mapping[str, object] = {"reasons": [], "evidence": [], "must_change": [], "deciding": None}
+        return cast(StatedVerdict, {**defaults, **content})
     said = "nothing" if content is None else repr(content)
     reason = f"the gate's notebook said {said}, expected a verdict of yes, maybe or no; no verdict counts as no"
     return {"verdict": "no", "reasons": [reason], "evidence": [], "must_change": [reason], "deciding": None}

@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from mlloop.core import storage
 from mlloop.core.errors import UsageError
+from mlloop.core.records import JsonObject
 from mlloop.export.exporters import Request
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline.plan import Plan, Task
@@ -43,7 +43,7 @@ def files(request: Request, options: Options) -> dict[str, str]:
     UsageError
         A problem has not run yet: which tables a stage writes is read off its products.
     """
-    stages: dict[str, Any] = {}
+    stages: JsonObject = {}
     ends = []
     for problem in request.problems:
         plan = plans.read(request.settings, plans.parameters(request.settings, problem=problem))
@@ -55,7 +55,7 @@ def files(request: Request, options: Options) -> dict[str, str]:
     return {"dvc.yaml": HEAD + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120, allow_unicode=True)}
 
 
-def _stage(request: Request, options: Options, plan: Plan, task: Task, known: set[str]) -> dict[str, Any]:
+def _stage(request: Request, options: Options, plan: Plan, task: Task, known: set[str]) -> JsonObject:
     """One stage; `known` are the tables that earlier ones wrote, to which its own are added."""
     if not task.products["data"].exists():
         raise UsageError(
@@ -107,7 +107,7 @@ def _tables(request: Request, task: Task, known: set[str]) -> list[Path]:
     return [path for path in (Path(request.settings.lake_uri, name) for name in new) if path.is_dir()]
 
 
-def _shared(request: Request, options: Options, ends: list[str]) -> dict[str, Any]:
+def _shared(request: Request, options: Options, ends: list[str]) -> JsonObject:
     """What all problems share: the ledger, kept products, records of what is up to date, and MLflow's runs."""
     state = request.settings.state
     names = ("objects", "records", "ledger.db", "ledger-verified.json", "mlflow.db", "artifacts")
@@ -115,7 +115,7 @@ def _shared(request: Request, options: Options, ends: list[str]) -> dict[str, An
     return {"cmd": f"{options.command} ledger check", "deps": ends, "outs": _kept(request, outputs)}
 
 
-def _kept(request: Request, outputs: list[Path]) -> list[dict[str, Any]]:
+def _kept(request: Request, outputs: list[Path]) -> list[JsonObject]:
     return [{_place(request, path): {"persist": True}} for path in outputs]
 
 

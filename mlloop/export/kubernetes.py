@@ -6,12 +6,12 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from mlloop.core import extras
 from mlloop.core.errors import UsageError
+from mlloop.core.records import Parameters
 from mlloop.export.exporters import Request
 
 TEMPLATES = Path(__file__).parent / "templates" / "kubernetes"
@@ -118,7 +118,7 @@ def files(request: Request, options: Options) -> dict[str, str]:
     names = Names(request, options)
     service, turns = names.image("service"), names.image("turns")
     gpu_label, gpu_value = options.gpu.split("=", 1)
-    values: dict[str, Any] = {
+    values: Parameters = {
         **vars(options), "name": names.project, "package": names.package, "is_checkout": names.package == "mlloop",
         "python": f"{sys.version_info[0]}.{sys.version_info[1]}", "gpu_label": gpu_label, "gpu_value": gpu_value,
         "service_image": ":".join(service), "service_image_name": service[0], "service_image_tag": service[1],

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mlloop.core.errors import UsageError
+from mlloop.core.records import JsonObject
 from mlloop.export.exporters import Request
 
 SEVERITIES = ("critical", "warning")  # critical goes to the pager and by mail, warning by mail
@@ -43,7 +44,7 @@ class Alert:
     stays: Mapping[str, str]
     labels: Mapping[str, str] = field(default_factory=lambda: {"problem": "shop"})
 
-    def rule(self) -> dict[str, Any]:
+    def rule(self) -> JsonObject:
         """As Prometheus reads it."""
         return {
             "alert": self.name,
@@ -53,7 +54,7 @@ class Alert:
             "annotations": {"summary": self.summary, "runbook": self.page},
         }
 
-    def tests(self) -> Iterator[dict[str, Any]]:
+    def tests(self) -> Iterator[JsonObject]:
         """As `promtool test rules` reads them: it fires, and it stays silent."""
         summary = self.summary
         for label, value in self.labels.items():
@@ -313,7 +314,7 @@ class Panel:
     kind: str = "timeseries"
     width: int = 12
 
-    def json(self, number: int, x: int, y: int) -> dict[str, Any]:
+    def json(self, number: int, x: int, y: int) -> JsonObject:
         """As Grafana reads it."""
         source = {"type": "prometheus", "uid": "${datasource}"}
         targets = [
@@ -372,7 +373,7 @@ PANELS = (
 )  # fmt: skip
 
 
-def board() -> dict[str, Any]:
+def board() -> JsonObject:
     """The board, as Grafana imports it."""
     panels, x, y = [], 0, 0
     for number, panel in enumerate(PANELS, 1):

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from mlloop.core import parsing, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ParameterError, StageFailed
+from mlloop.core.records import Parameters
 from mlloop.core.settings import Settings
+from mlloop.kernels import zygote
 from mlloop.kernels.pool import Address, Pool, pool
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def run_notebook(
     cwd: Path | str,
     env: dict[str, str] | None = None,
     settings: Settings,
-    parameters: dict[str, Any] | None = None,
+    parameters: Parameters | None = None,
     on_cell: Callable[[CellEvent], None] | None = None,
     pool: Pool | None = None,
     timeout_s: float | None = None,
@@ -164,7 +166,7 @@ def run_notebook(
     return Execution(time.monotonic() - began, job.ran, job.is_warm)
 
 
-def _papermill(notebook: "NotebookNode", parameters: dict[str, Any] | None, job: Any, out: Path) -> None:
+def _papermill(notebook: "NotebookNode", parameters: Parameters | None, job: Any, out: Path) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -197,7 +199,7 @@ def _write(notebook: "NotebookNode", out: Path) -> None:
     storage.write_text(out, nbformat.writes(notebook) + "\n")
 
 
-def _check_parameters(notebook: "NotebookNode", parameters: dict[str, Any]) -> None:
+def _check_parameters(notebook: "NotebookNode", parameters: Parameters) -> None:
     cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     known = _assigned(cells[0]) if cells else set()
     unknown = sorted(set(parameters) - known)
@@ -231,7 +233,7 @@ class Engine:
         return language or "python"
 
 
-def running(settings: Settings) -> dict[str, Any]:
+def running(settings: Settings) -> zygote.Message:
     """What the project's zygote says of itself (pid, kernels, imports, threads); {} where none runs."""
     return Address(settings).ask("status")
 

@@ -15,9 +15,10 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mlloop.core.errors import Noted
+from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.kernels import zygote
 
@@ -31,6 +32,14 @@ class Unavailable(Exception):
     """No warm kernel can be had; a fresh one can."""
 
 
+class Record(TypedDict, total=False):
+    """Where a zygote is, and the fingerprint of what it imported."""
+
+    pid: int
+    key: str
+    socket: str
+
+
 class Kernel:
     """A forked kernel, which lives no longer than this object's connection.
 
@@ -41,10 +50,10 @@ class Kernel:
         What jupyter_client needs to reach it.
     """
 
-    def __init__(self, link: socket.socket, message: dict[str, Any], pidfd: int):
+    def __init__(self, link: socket.socket, message: zygote.Message, pidfd: int):
         self._link, self._pidfd = link, pidfd
         self.pid: int = message["pid"]
-        self.connection: dict[str, Any] = message["connection"]
+        self.connection: JsonObject = message["connection"]
         self._exit: int | None = None
         self._mutex = threading.Lock()
 
@@ -104,7 +113,7 @@ def _readable(fd: int, timeout_s: float) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
-def _answer(link: socket.socket, timeout_s: float) -> tuple[dict[str, Any], list[int]]:
+def _answer(link: socket.socket, timeout_s: float) -> tuple[zygote.Message, list[int]]:
     if not _readable(link.fileno(), timeout_s):
         raise TimeoutError(f"no answer within {timeout_s:g} s")
     return zygote.receive(link)
@@ -125,14 +134,14 @@ class Address:
         self.record = self.folder / f"{socket.gethostname()}-{os.getuid()}.json"
         self.log = self.record.with_suffix(".log")
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Record:
         """The record, {} where there is none or it is another user's."""
         with contextlib.suppress(OSError, ValueError):
             if self.record.stat().st_uid == os.getuid():
                 return json.loads(self.record.read_text(encoding="utf-8"))
         return {}
 
-    def connect(self, record: dict[str, Any] | None = None) -> socket.socket:
+    def connect(self, record: Record | None = None) -> socket.socket:
         """A connection to the zygote of the record.
 
         Raises
@@ -150,7 +159,7 @@ class Address:
             link.close()
             raise
 
-    def ask(self, what: str) -> dict[str, Any]:
+    def ask(self, what: str) -> zygote.Message:
         """One question to a running zygote: 'status' or 'leave'; {} where none runs."""
         try:
             with self.connect() as link:
@@ -159,7 +168,7 @@ class Address:
         except (OSError, ValueError):
             return {}
 
-    def find_or_start(self) -> dict[str, Any]:
+    def find_or_start(self) -> Record:
         """The record of a zygote whose imports are current; one with older ones is told to leave.
 
         Raises
@@ -182,19 +191,19 @@ class Address:
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise Unavailable(f"cannot start the kernel pool: {error}") from error
 
-    def _answers(self, record: dict[str, Any]) -> bool:
+    def _answers(self, record: Record) -> bool:
         try:
             self.connect(record).close()
             return True
         except OSError:
             return False
 
-    def _clear(self, record: dict[str, Any]) -> None:
+    def _clear(self, record: Record) -> None:
         if not self.ask("leave") and record.get("socket"):
             zygote.remove_runtime_folder(Path(record["socket"]).parent)
         self.record.unlink(missing_ok=True)
 
-    def _start(self) -> dict[str, Any]:
+    def _start(self) -> Record:
         arguments = [str(self.settings.root), str(self.record), str(self.settings.keep_minutes)]
         with self.log.open("w") as log:
             subprocess.run(
@@ -236,7 +245,7 @@ class Pool:
         self._idle: list[socket.socket] = []
         self._leased: list[Kernel] = []
         self._hold: socket.socket | None = None
-        self._record: dict[str, Any] = {}
+        self._record: Record = {}
         self._closed = False
         self._warm = settings.kernel_pool == "warm" and sys.platform == "linux"
         self._begin = threading.Thread(target=self._try_to_begin, name="mlloop-pool", daemon=True)

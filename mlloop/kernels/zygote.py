@@ -28,7 +28,7 @@ import time
 import warnings
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 # fmt: off
 LIBRARIES = (
@@ -110,7 +110,11 @@ def threads() -> list[str]:
     return [Path(f"/proc/self/task/{t}/comm").read_text().strip() for t in os.listdir("/proc/self/task")]
 
 
-def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+# what a zygote and its clients tell each other, as JSON: a request to fork or to leave, an address, a status, an exit code
+Message: TypeAlias = dict[str, Any]
+
+
+def send(connection: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
     """Send one message, with file descriptors if any."""
     content = json.dumps(message).encode()
     if fds:
@@ -119,7 +123,7 @@ def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...
         connection.send(content)
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def receive(connection: socket.socket) -> tuple[Message, list[int]]:
     """Receive one message and its file descriptors; ({}, []) when the other end is gone."""
     content, fds, _, _ = socket.recv_fds(connection, MESSAGE, 16)
     for fd in fds:
@@ -148,7 +152,7 @@ class Zygote:
         self.poll = select.poll()
         self.clients: dict[int, socket.socket] = {}
         self.kernels: dict[int, tuple[int, int, Path]] = {}
-        self.later: list[tuple[socket.socket, dict[str, Any]]] = []
+        self.later: list[tuple[socket.socket, Message]] = []
         self.waiting = list(LIBRARIES)
         self.generators: list[random.Random] | None = None
         self.forks, self.leaving, self.busy_at = 0, False, time.monotonic()
@@ -254,7 +258,7 @@ class Zygote:
         else:
             self.forget(connection)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Message:
         return {
             "pid": os.getpid(),
             "kernels": [pid for pid, _, _ in self.kernels.values()],
@@ -264,7 +268,7 @@ class Zygote:
             "leaving": self.leaving,
         }
 
-    def tell(self, connection: socket.socket, message: dict[str, Any]) -> None:
+    def tell(self, connection: socket.socket, message: Message) -> None:
         try:
             send(connection, message)
         except OSError:
@@ -281,7 +285,7 @@ class Zygote:
             self.poll.unregister(fd)
             connection.close()
 
-    def fork(self, connection: socket.socket, request: dict[str, Any]) -> None:
+    def fork(self, connection: socket.socket, request: Message) -> None:
         """Fork a kernel that owns the other use of `connection`; here it is only watched for its end."""
         if len(threads()) > 1:
             return self.tell(connection, {"error": f"a library started threads: {', '.join(threads()[1:])}"})
@@ -324,7 +328,7 @@ class Zygote:
 
     # ------------------------------------------------------------------------------------------ in the child
 
-    def become_kernel(self, connection: socket.socket, request: dict[str, Any], base: Path) -> None:
+    def become_kernel(self, connection: socket.socket, request: Message, base: Path) -> None:
         """Never returns: the rest of a kernel's life."""
         code = 1
         try:

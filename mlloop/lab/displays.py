@@ -7,6 +7,7 @@ from mlloop import products
 from mlloop.core import metric_table
 from mlloop.core.errors import ProductError
 from mlloop.core.formatting import number
+from mlloop.core.records import JsonObject
 from mlloop.pages import wording
 from mlloop.pages.html_table import facts, table
 from mlloop.problem import Problem
@@ -113,7 +114,7 @@ def product(content: products.Product) -> str:
     )
 
 
-def dictionary(content: dict[str, Any]) -> str | None:
+def dictionary(content: JsonObject) -> str | None:
     """A product or a verdict as JSON has it; None for any other dictionary."""
     if not isinstance(content.get("stage"), str):
         return verdict(content)
@@ -123,7 +124,7 @@ def dictionary(content: dict[str, Any]) -> str | None:
         return facts(str(error), {key: _brief(value) for key, value in content.items()})
 
 
-def verdict(content: dict[str, Any]) -> str | None:
+def verdict(content: JsonObject) -> str | None:
     """A verdict as `mlloop.core.verdict.conclude` makes it; None for any other dictionary."""
     if not {"gate", "verdict", "evidence", "reasons"} <= set(content):
         return None

@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from mlloop import products
 from mlloop.core import storage
 from mlloop.core.errors import UsageError
+from mlloop.core.records import Parameters
 from mlloop.core.settings import Settings
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan, Task
@@ -49,7 +49,7 @@ def start(settings: Settings, arguments: list[str]) -> int:
     return subprocess.call(command, cwd=settings.root, env={**os.environ, **given})
 
 
-def inputs(settings: Settings, plan: Plan, task: Task) -> dict[str, Any]:
+def inputs(settings: Settings, plan: Plan, task: Task) -> Parameters:
     """What a run would give a stage, with its product led to a place for trying, away from the pipeline's own."""
     folder = settings.state / "debug" / plan.problem
     return {
@@ -58,7 +58,7 @@ def inputs(settings: Settings, plan: Plan, task: Task) -> dict[str, Any]:
     }
 
 
-def turn_inputs(settings: Settings, plan: Plan, stage: str) -> dict[str, Any]:
+def turn_inputs(settings: Settings, plan: Plan, stage: str) -> Parameters:
     """What the last turn of the loop gave serving, monitoring or retraining, which are no tasks of the pipeline.
 
     Raises

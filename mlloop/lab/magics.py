@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlloop.core.errors import MlloopError, UsageError
+from mlloop.core.records import Parameters
 from mlloop.lab import displays
 
 PROCESSES = ("serving", "monitoring", "retraining")
@@ -93,9 +94,9 @@ class Inputs:
 
     def __init__(self, shell: Any):
         self._shell = shell
-        self._given: dict[str, Any] = {}
+        self._inputs: Parameters = {}
 
-    def fill(self, stage: str, problem: str | None = None) -> dict[str, Any]:
+    def fill(self, stage: str, problem: str | None = None) -> Parameters:
         """Put the parameters of `stage` into the namespace and show them.
 
         Raises
@@ -121,11 +122,11 @@ class Inputs:
             )
         return self._put(settings, stage, plan, jupyterlab.inputs(settings, plan, task))
 
-    def _put(self, settings: Any, stage: str, plan: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _put(self, settings: Any, stage: str, plan: Any, inputs: Parameters) -> Parameters:
         from mlloop import problem as problems
         from mlloop.pipeline import runner
 
-        self._given = inputs
+        self._inputs = inputs
         Path(next(iter(inputs["product"].values()))).parent.mkdir(parents=True, exist_ok=True)
         self._shell.user_ns |= inputs
         os.chdir(settings.root)  # where a run works: a product may name a file from there
@@ -137,14 +138,14 @@ class Inputs:
     def again(self, result: Any) -> None:
         """After a parameters cell: put the true values back."""
         said = getattr(getattr(result, "info", None), "raw_cell", "") or ""
-        if self._given and "upstream = None" in said and "product = None" in said:
-            self._shell.user_ns |= self._given
+        if self._inputs and "upstream = None" in said and "product = None" in said:
+            self._shell.user_ns |= self._inputs
             self._show("The true inputs were put back over this cell's defaults.")
 
     def _show(self, heading: str) -> None:
         from IPython.display import HTML, display
 
-        display(HTML(displays.facts(heading, self._given)))
+        display(HTML(displays.facts(heading, self._inputs)))
 
 
 def _command(words: list[str]) -> None:

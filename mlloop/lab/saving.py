@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mlloop.core.records import JsonObject
+
 # pandas draws the id of a styled table by lot, and shows the address of its object
 STYLER_ID = re.compile(r"\bT_[0-9a-f]{5}(?=_|\")")
 SCRATCH = re.compile(r"\s*%(load_ext\s+mlloop|mlloop)\b")
@@ -15,7 +17,7 @@ RUN_CELL = re.compile(r"\s*#\s*\|\s*pipeline\b")
 KEPT_METADATA = ["tags"]
 
 
-def before_saving(model: dict[str, Any], path: str, contents_manager: Any, **_: Any) -> None:
+def before_saving(model: JsonObject, path: str, contents_manager: Any, **_: Any) -> None:
     """Jupyter's pre-save hook; changes what is about to be written, not what is on the screen."""
     from mlloop.core import settings
 

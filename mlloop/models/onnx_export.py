@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlloop.core.errors import ModelError
+from mlloop.core.records import JsonObject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,7 +300,7 @@ def _boosted(scope: Any, operator: Any, container: Any) -> None:
 NODE = ("treeids", "nodeids", "featureids", "modes", "truenodeids", "falsenodeids", "missing_value_tracks_true")
 
 
-def _trees(trees: list[dict[str, Any]], per_round: int) -> dict[str, Any]:
+def _trees(trees: list[JsonObject], per_round: int) -> JsonObject:
     """The attributes of ONNX's TreeEnsembleRegressor."""
     from onnx import numpy_helper
 
@@ -326,7 +327,7 @@ def _trees(trees: list[dict[str, Any]], per_round: int) -> dict[str, Any]:
     }
 
 
-def _numbered(root: dict[str, Any]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def _numbered(root: JsonObject) -> Iterator[tuple[int, int, JsonObject]]:
     """Every node of a tree with its number and that of its left child; the right child's is the next."""
     waiting, count = [(0, root)], 1
     while waiting:
@@ -337,7 +338,7 @@ def _numbered(root: dict[str, Any]) -> Iterator[tuple[int, int, dict[str, Any]]]
             count += 2
 
 
-def _missing_goes_left(node: dict[str, Any]) -> int:
+def _missing_goes_left(node: JsonObject) -> int:
     """Where LightGBM sends NaN: its default side, or as if it were 0 where training saw none."""
     if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
         how = f"{node['decision_type']!r} with {node['missing_type']!r} missing"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlloop.core.records import Parameters
 from mlloop.models import candidates
 
 K = 10
@@ -22,7 +23,7 @@ class Model:
     def __init__(self, model: Any):
         self.model = model
 
-    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None):
+    def predict(self, rows: pd.DataFrame, params: Parameters | None = None):
         """Scores of the positive class, or numbers, (n_rows,); of a recommender the items for each 'user', best first.
 
         Parameters

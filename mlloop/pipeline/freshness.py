@@ -18,6 +18,7 @@ from typing import Any
 from mlloop.core import forms, parsing, reads, storage
 from mlloop.core.errors import DataError
 from mlloop.core.moved import current
+from mlloop.core.records import JsonObject, Parameters
 from mlloop.core.settings import Settings
 from mlloop.pipeline.plan import Task
 from mlloop.store import objects
@@ -29,7 +30,7 @@ class Parts:
 
     cells: str
     modules: dict[str, str]
-    parameters: dict[str, Any]
+    parameters: Parameters
     inputs: dict[str, str]
     dependencies: str
 
@@ -47,7 +48,7 @@ class Record:
 
     stage: str
     key: str
-    parts: dict[str, Any]
+    parts: JsonObject
     products: dict[str, str]
     seconds: float
     finished_at: str

@@ -18,6 +18,7 @@ from typing import Any
 from mlloop.core import parsing, storage, verdict
 from mlloop.core.errors import GateClosed, ParameterError, SettingsError, StageFailed
 from mlloop.core.moved import current
+from mlloop.core.records import Parameters
 from mlloop.core.settings import Settings
 from mlloop.problem import did_you_mean
 
@@ -46,7 +47,7 @@ class Task:
     name: str
     source: Path
     upstream: tuple[str, ...]
-    parameters: dict[str, Any]
+    parameters: Parameters
     products: dict[str, Path]
     is_gate: bool
 
@@ -75,7 +76,7 @@ class Plan:
     """
 
     problem: str
-    parameters: dict[str, Any]
+    parameters: Parameters
     tasks: dict[str, Task]
     edition: str = ""
     taken: frozenset[str] = frozenset()
@@ -118,7 +119,7 @@ class Plan:
         return self.tasks[name]
 
 
-def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
+def parameters(settings: Settings, **changed: Any) -> Parameters:
     """env.yaml with `changed` put over it.
 
     Raises
@@ -150,7 +151,7 @@ def parameters(settings: Settings, **changed: Any) -> dict[str, Any]:
     return known
 
 
-def read(settings: Settings, values: dict[str, Any]) -> Plan:
+def read(settings: Settings, values: Parameters) -> Plan:
     """The plan of the project for the parameters `values`, as Ploomber reads pipeline.yaml.
 
     Parameters
@@ -237,7 +238,7 @@ def _as_text(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _ask_ploomber(path: Path, env: dict[str, Any]) -> list[dict]:
+def _ask_ploomber(path: Path, env: Parameters) -> list[dict]:
     said = io.StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):
@@ -285,7 +286,7 @@ def _products(path: Path, task: dict) -> dict[str, str]:
     return {key: str(place) for key, place in product.items()}
 
 
-def read_verdict(product: Path) -> dict[str, Any]:
+def read_verdict(product: Path) -> verdict.StatedVerdict:
     """The verdict in a gate's product, as `core.verdict.stated` understands it."""
     return verdict.stated(storage.read_json(product).get("verdict") if product.exists() else None)
 

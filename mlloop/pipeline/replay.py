@@ -1,10 +1,11 @@
 """Asks a gate again on exactly what it read when it decided, and says what differs."""
 
-from typing import Any
+from typing import TypedDict
 
 from mlloop.core import storage
 from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
+from mlloop.core.verdict import StatedVerdict
 from mlloop.kernels import execute
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import runner
@@ -13,7 +14,18 @@ from mlloop.store import objects
 from mlloop.store.ledger import Ledger, Row
 
 
-def replay(settings: Settings, decision: int) -> dict[str, Any]:
+class Replay(TypedDict):
+    """A gate's decision and what the same inputs give today."""
+
+    gate: str
+    problem: str
+    then: str | None
+    now: str
+    same: bool
+    differs: list[str]
+
+
+def replay(settings: Settings, decision: int) -> Replay:
     """Run a gate's notebook again on the inputs recorded with its decision.
 
     Parameters
@@ -75,7 +87,7 @@ def replay(settings: Settings, decision: int) -> dict[str, Any]:
     }
 
 
-def _figures(row: Row, now: dict[str, Any]) -> list[str]:
+def _figures(row: Row, now: StatedVerdict) -> list[str]:
     then = {check["name"]: check["value"] for check in row.evidence}
     today = {check["name"]: check.get("value") for check in now["evidence"]}
     return [

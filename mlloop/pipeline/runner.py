@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from mlloop import problem as problems
 from mlloop.core import errors, reads, revisions, storage
@@ -33,8 +33,9 @@ from mlloop.core.errors import (
     StageFailed,
 )
 from mlloop.core.formatting import duration
+from mlloop.core.records import Parameters
 from mlloop.core.settings import Settings
-from mlloop.core.verdict import lines_to_change
+from mlloop.core.verdict import StatedVerdict, lines_to_change
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import revise
 from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
@@ -69,7 +70,7 @@ class Outcome:
     ran: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    verdicts: dict[str, StatedVerdict] = field(default_factory=dict)
     error: MlloopError | None = None
     seconds: float = 0.0
     took: dict[str, float] = field(default_factory=dict)
@@ -143,7 +144,27 @@ def _take(descriptor: int, path: Path, patience_s: float) -> None:
             time.sleep(0.05)
 
 
-def holder(path: Path) -> dict[str, Any]:
+class Holder(TypedDict, total=False):
+    """Who holds a project's lock: a process on a machine, its command, since when, and whether it is still there."""
+
+    pid: int
+    host: str
+    command: str
+    since: str
+    alive: bool
+
+
+class StageState(TypedDict):
+    """How a stage stands: 'fresh', 'stale', 'waiting', 'missing' or 'closed', and why; what it last took and wrote."""
+
+    state: str
+    reasons: list[str]
+    seconds: NotRequired[float]
+    finished_at: NotRequired[str]
+    rows: NotRequired[int | None]
+
+
+def holder(path: Path) -> Holder:
     """Who wrote the lock file last, with `alive`: whether that process is still there; {} where nobody did."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -313,7 +334,7 @@ def _compared_with_another(settings: Settings, plan: Plan, fresh: Freshness, tas
     return [f"the champion is {str(row.model)[:12]} since it was compared with {was}"]
 
 
-def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
+def status(settings: Settings, plan: Plan) -> dict[str, StageState]:
     """The state of each stage: 'fresh', 'stale' (and why), 'waiting' (what it reads is stale), 'missing' or 'closed'.
 
     Returns
@@ -322,24 +343,24 @@ def status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
         stage -> {state, reasons, seconds, finished_at, rows}
     """
     fresh, blocked = freshness(settings, plan), ""
-    found: dict[str, dict[str, Any]] = {}
+    states: dict[str, StageState] = {}
     for task in plan.tasks.values():
         record, state = fresh.record(task.name), "fresh"
         reasons = _stale(plan, fresh, task) if task.source.exists() else ["its notebook is missing"]
         if reasons:
             state = "missing" if record is None else "stale"
-        waits = [name for name in task.upstream if found[name]["state"] != "fresh"]
+        waits = [name for name in task.upstream if states[name]["state"] != "fresh"]
         if waits and not reasons:
-            state, reasons = "waiting", [f"reads {name}, which is {found[name]['state']}" for name in waits]
+            state, reasons = "waiting", [f"reads {name}, which is {states[name]['state']}" for name in waits]
         if blocked and task.name in plan.downstream(blocked):
             state, reasons = "closed", [f"the gate {blocked} said No"]
         if task.is_gate and state == "fresh" and plans.read_verdict(task.products["data"])["verdict"] == "no":
             blocked = blocked or task.name
-        found[task.name] = {"state": state, "reasons": reasons}
+        states[task.name] = {"state": state, "reasons": reasons}
         if record:
-            found[task.name] |= {"seconds": record.seconds, "finished_at": record.finished_at, "rows": record.rows}
+            states[task.name] |= {"seconds": record.seconds, "finished_at": record.finished_at, "rows": record.rows}
     fresh.remember()
-    return found
+    return states
 
 
 def _upstream(plan: Plan, task: Task) -> dict[str, Task]:
@@ -487,7 +508,7 @@ def _opened(plan: Plan, settings: Settings) -> str:
     return os.path.relpath(file, settings.root) if file.is_file() and not plan.edition else ""
 
 
-def closed(plan: Plan, task: Task, verdict: dict[str, Any]) -> GateClosed:
+def closed(plan: Plan, task: Task, verdict: StatedVerdict) -> GateClosed:
     """The error of a gate that said No: why, and what in the problem statement must change."""
     reasons = "; ".join(verdict["reasons"]) or "no reason given"
     change = "\n".join(f"  - {one}" for one in verdict["must_change"])
@@ -586,7 +607,7 @@ class _Work:
                     verdict["revision"] = self._open_revision(task, verdict)
                 raise closed(self.plan, task, verdict)
 
-    def _open_revision(self, task: Task, verdict: dict[str, Any]) -> str:
+    def _open_revision(self, task: Task, verdict: StatedVerdict) -> str:
         """Open the statement's next revision with what must change; its path, relative to the project."""
         from mlloop.store.entries import Entry
         from mlloop.store.ledger import Ledger
@@ -819,7 +840,7 @@ def run_act(task: Task):
     return notebook
 
 
-def injected(plan: Plan, task: Task) -> dict[str, Any]:
+def injected(plan: Plan, task: Task) -> Parameters:
     """What a stage's parameters cell is given: the task's parameters, `upstream` and `product` (absolute paths)."""
     paths = lambda one: {name: str(place) for name, place in one.products.items()}
     return {

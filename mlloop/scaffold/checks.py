@@ -10,6 +10,7 @@ from mlloop import problem as problems
 from mlloop.core import extensions, parsing, revisions
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ProblemError, SettingsError, SourceError, StageFailed
+from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.pipeline import runner
 from mlloop.problem import Problem, Recommendation, Source, Table, did_you_mean
@@ -132,7 +133,7 @@ def _own(settings: Settings, statements: dict[Path, Problem]) -> list[str]:
 
 
 def _names(file: Path, statement: Problem) -> None:
-    wanted: list[tuple[str, dict[str, Any], str, str]] = [
+    wanted: list[tuple[str, JsonObject, str, str]] = [
         ("rule", extensions.RULES, r.function, f"rules: {r.name}") for r in statement.rules if r.function
     ]
     wanted += [

@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mlloop import ingestion
 from mlloop.core.errors import DataError
+from mlloop.core.records import Parameters
 
 HEAD_CHARS = 2_000_000
 SEPARATORS = (",", ";", "\t", "|")
@@ -36,13 +37,13 @@ class Dialect:
     escape: str | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def source(self) -> dict[str, Any]:
+    def source(self) -> Parameters:
         """The keys of a source that differ from their defaults; the encoding always."""
-        given: dict[str, Any] = {"encoding": self.encoding}
-        given |= {"separator": self.separator} if self.separator != "," else {}
-        given |= {"skip": self.skip} if self.skip else {}
-        given |= {"quote": self.quote} if self.quote != '"' else {}
-        return given | ({"escape": self.escape} if self.escape is not None else {})
+        stated: Parameters = {"encoding": self.encoding}
+        stated |= {"separator": self.separator} if self.separator != "," else {}
+        stated |= {"skip": self.skip} if self.skip else {}
+        stated |= {"quote": self.quote} if self.quote != '"' else {}
+        return stated | ({"escape": self.escape} if self.escape is not None else {})
 
 
 def _bytes(path: Path) -> IO[bytes]:
@@ -140,7 +141,7 @@ def _rows(lines: Sequence[str], separator: str, quote: str, escape: str | None) 
     if not quote and escape == "\\":
         yield from ingestion.unescaped([f"{line}\n" for line in lines], separator)
         return
-    how: dict[str, Any] = {"delimiter": separator, "strict": True}
+    how: Parameters = {"delimiter": separator, "strict": True}
     if quote:
         how |= {"quotechar": quote} | ({"escapechar": escape, "doublequote": False} if escape else {})
     reader = csv.reader((f"{line}\n" for line in lines), **(how if quote else how | {"quoting": csv.QUOTE_NONE}))

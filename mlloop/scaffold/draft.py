@@ -13,10 +13,11 @@ import pandas as pd
 from mlloop import problem as problems
 from mlloop.core.errors import DataError, UsageError
 from mlloop.core.formatting import number, percent
+from mlloop.core.records import JsonObject
 from mlloop.data import dependence
 from mlloop.problem import did_you_mean
 from mlloop.scaffold import survey, times
-from mlloop.scaffold.survey import Guess, SourceSample
+from mlloop.scaffold.survey import DraftWindows, Guess, SourceSample
 
 Ask = Callable[[str, Sequence[str], str | None], str]
 
@@ -63,7 +64,7 @@ def _must_be_a_column(option: str, column: str | None, sample: SourceSample) -> 
 
 def statement(
     name: str, options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], ask: Ask | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """What the template of the problem statement is filled with; and `notes`, `leaks`."""
     if options.task not in (None, "classification", "regression", "recommendation"):
         kinds = "classification, regression, recommendation"
@@ -158,7 +159,7 @@ def _windows(
     recommendation: bool = False,
     y: pd.Series | None = None,
     unknown_days: int = 0,
-) -> dict[str, Any] | None:
+) -> DraftWindows | None:
     """The windows of the rows before the history that is left for the loop; None where they are too short.
 
     Raises
@@ -181,7 +182,7 @@ def _windows(
     )  # fmt: skip
 
 
-def _history_notes(windows: dict[str, Any] | None, every: int, later: int) -> list[tuple[str, str]]:
+def _history_notes(windows: DraftWindows | None, every: int, later: int) -> list[tuple[str, str]]:
     """What `new` says of the days that are left for the loop."""
     if not windows or not later:
         return []
@@ -220,7 +221,7 @@ GUESSED = {
 }
 
 
-def _guessed(parts: dict[str, Any]) -> dict[str, Any]:
+def _guessed(parts: JsonObject) -> JsonObject:
     """The values that nobody stated, by their place in the statement."""
     return {f"{at}.{name}": parts[at][name] for at, names in GUESSED.items() for name in names if name in parts[at]}
 
@@ -231,13 +232,13 @@ def _sample_note(sample: SourceSample, options: ProjectOptions) -> str:
     return f"{sample.rows:,} rows of {what}{seen}"
 
 
-def _source(sample: SourceSample) -> dict[str, Any]:
+def _source(sample: SourceSample) -> JsonObject:
     return {k: v for k, v in sample.source.model_dump(exclude_defaults=True).items() if v is not None}
 
 
 def _rows(
     name, options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], time, notes, ask
-) -> dict[str, Any]:
+) -> JsonObject:
     """A classification or a regression."""
     target = options.target
     assert target is not None
@@ -408,7 +409,7 @@ def _group(
 MANY_COLUMNS = 8  # columns from which two rows alike in all of them are hardly so by chance
 
 
-def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]], list[dict[str, Any]]]:
+def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]], list[JsonObject]]:
     """What `new` says of rows that repeat another one, where no column names rows; and the rule that leaves them out."""
     if sample.table is None:
         return [], []
@@ -504,7 +505,7 @@ def _headline(kind, target, positive, column: Guess, y: pd.Series, sample: Sourc
     return [("question", f"{_question(kind, target, positive)} ({spread}; {sample.rows:,} rows{without})")]
 
 
-def _time_note(time: str | None, windows: dict[str, Any] | None) -> list[str]:
+def _time_note(time: str | None, windows: DraftWindows | None) -> list[str]:
     if not time or not windows:
         return [
             "No column says when a row happened. What that costs: folds and the holdout fifth are drawn by chance, so the",
@@ -525,7 +526,7 @@ def _order_note(guess: Guess, sample: SourceSample) -> list[str]:
     ]
 
 
-def _time(time: str | None, windows: dict[str, Any] | None) -> dict[str, Any]:
+def _time(time: str | None, windows: DraftWindows | None) -> JsonObject:
     if not time or not windows:
         return {"as_of": survey.today(), "folds": 4}
     return {
@@ -541,7 +542,7 @@ def _columns(
     leaks: dict[str, str],
     kind: str,
     asked: dict[str, str] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     shown = []
     for name, guess in columns.items():
         spec, why, role = guess.column.model_dump(exclude_defaults=True), guess.why, roles.get(name)
@@ -564,7 +565,7 @@ def _columns(
 
 def _success(
     kind: str, y: pd.Series, figure: float, slices: dict[str, int], sample: SourceSample, windows
-) -> dict[str, Any]:
+) -> JsonObject:
     windows = windows or {}
     rows, days = int(sample.rows * windows.get("share", 1)), windows.get("holdout_days", 28)
     every = max(int(np.clip(days // 4, 1, 28)), windows.get("step_days", 1))
@@ -574,10 +575,10 @@ def _success(
     least = max(50, min(500, in_period // 2))
     retrain = {"every_days": every, "min_labelled_rows": least, "cooldown_days": 2 * every}
     canary = {"share": 0.2, "min_rows": max(20, min(500, in_period // 5)), "deadline_days": 2 * every}
-    need: dict[str, Any] = {"min_rows": int(min(1000, max(200, rows // 2)))}
+    need: dict[str, int] = {"min_rows": int(min(1000, max(200, rows // 2)))}
     rest = {"need": need, "retrain": retrain, "canary": canary}
     least = int(min(200, max(30, 0.6 * min(slices.values(), default=334))))
-    groups: dict[str, Any] = {"slices": list(slices), "min_slice_rows": least}
+    groups: JsonObject = {"slices": list(slices), "min_slice_rows": least}
     if kind == "classification":
         fewer = int(min((y == 1).sum(), (y == 0).sum()) * rows / max(1, y.notna().sum()))
         need["min_positives"] = int(min(100, max(20, fewer // 2)))
@@ -604,7 +605,7 @@ def _success(
 
 def _events(
     name, options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], time, notes, ask
-) -> dict[str, Any]:
+) -> JsonObject:
     """A recommendation: who touched what, and when."""
     parts = survey.parts_of_events(sample, columns)
     user, item = options.user or parts["user"], options.item or parts["item"]
@@ -712,7 +713,7 @@ def _as_name(sample: SourceSample, name: str, guess: Guess) -> Guess:
     return Guess(problems.Column(type=kind), "", sample.text[name])
 
 
-def _suggested(sample: SourceSample, columns: dict[str, Guess], parts: dict[str, Any]) -> list[dict[str, Any]]:
+def _suggested(sample: SourceSample, columns: dict[str, Guess], parts: JsonObject) -> list[JsonObject]:
     """Further cleaning rules that the values speak for, for the person to switch on."""
     import ibis
 

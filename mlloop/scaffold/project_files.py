@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlloop import problem as problems
 from mlloop.core import extras, storage
 from mlloop.core.errors import SettingsError, UsageError
+from mlloop.core.records import JsonObject
 from mlloop.pipeline.freshness import is_run_cell
 from mlloop.scaffold import draft, survey
 from mlloop.scaffold.draft import Ask, ProjectOptions
@@ -159,9 +159,7 @@ def _package(name: str) -> str:
 # ---------------------------------------------------------------------------------------------- the files
 
 
-def _data(
-    beside: Path, root: Path, sample: SourceSample, statement: dict[str, Any], notes: list[tuple[str, str]]
-) -> str:
+def _data(beside: Path, root: Path, sample: SourceSample, statement: JsonObject, notes: list[tuple[str, str]]) -> str:
     """Copy the data into the project where it is not too large; what README says of it."""
     source = statement["source"]
     if source["kind"] == "sql":
@@ -190,7 +188,7 @@ def _common_suffix(files: list[Path]) -> str:
     return suffixes.pop() if len(suffixes) == 1 else ""
 
 
-def _write(root: Path, name: str, statement: dict[str, Any], data_note: str) -> None:
+def _write(root: Path, name: str, statement: JsonObject, data_note: str) -> None:
     package = _package(name)
     requirement, mlloop_note = mlloop_requirement()
     values = {**statement, "package": package, "data_note": data_note, "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
@@ -225,7 +223,7 @@ def _write(root: Path, name: str, statement: dict[str, Any], data_note: str) -> 
     export(root)
 
 
-def _filled(template: str, values: dict[str, Any]) -> str:
+def _filled(template: str, values: JsonObject) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -285,14 +283,14 @@ def stage_notebooks() -> list[Path]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     content = json.loads(path.read_text(encoding="utf-8"))
     for cell in content["cells"]:
         cell["source"] = "".join(cell["source"])
     return content
 
 
-def _run_cells(content: dict[str, Any]) -> list[dict[str, Any]]:
+def _run_cells(content: JsonObject) -> list[JsonObject]:
     """The Run act: from its heading on, its code cells and the prose between them."""
     cells = content["cells"]
     marked = [i for i, cell in enumerate(cells) if is_run_cell(cell)]
@@ -328,9 +326,9 @@ def write_notebook(path: Path, source: Path, name: str, package: str) -> bool:
     return True
 
 
-def _act(cells: list[dict[str, Any]], stage: str, name: str, package: str) -> list[dict[str, Any]]:
+def _act(cells: list[JsonObject], stage: str, name: str, package: str) -> list[JsonObject]:
     """The Run act for a project: asked for its problem, and importing first what of its own the stage depends on."""
-    made: list[dict[str, Any]] = []
+    made: list[JsonObject] = []
     for cell in cells:
         source = re.sub(r'^problem = "\w+"$', f'problem = "{name}"', cell["source"], flags=re.MULTILINE)
         made.append(
@@ -351,7 +349,7 @@ def _act(cells: list[dict[str, Any]], stage: str, name: str, package: str) -> li
     return made
 
 
-def _beginning(content: dict[str, Any], stage: str, package: str) -> list[dict[str, Any]]:
+def _beginning(content: JsonObject, stage: str, package: str) -> list[JsonObject]:
     title = next(cell["source"] for cell in content["cells"] if cell["cell_type"] == "markdown")
     cells = [_prose(title, f"title-{stage}")]
     if stage not in EXAMPLES:
@@ -368,11 +366,11 @@ def _beginning(content: dict[str, Any], stage: str, package: str) -> list[dict[s
     ]
 
 
-def _code(source: str, cell: str) -> dict[str, Any]:
+def _code(source: str, cell: str) -> JsonObject:
     return {"cell_type": "code", "execution_count": None, "id": cell, "metadata": {}, "outputs": [], "source": source}
 
 
-def _prose(source: str, cell: str) -> dict[str, Any]:
+def _prose(source: str, cell: str) -> JsonObject:
     return {"cell_type": "markdown", "id": cell, "metadata": {}, "source": source}
 
 

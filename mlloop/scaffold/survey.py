@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from mlloop.collection import FORMATS
 from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.core.expressions import quoted
 from mlloop.core.formatting import number, percent
+from mlloop.core.records import JsonObject, Parameters
 from mlloop.data import leaks as leak_signs
 from mlloop.data import parsing, profiling
 from mlloop.problem import Column, Source, did_you_mean
@@ -293,7 +294,7 @@ def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list
         raise SourceError(f"{told} ({known})", data, "Save it as CSV or Parquet, then: " + EXAMPLE)
     form = FORMATS[suffix(found[0])]
     glob_or_file = str(found[0].resolve()) if len(found) == 1 else str(Path(pattern).resolve())
-    fields: dict[str, Any] = {"kind": "files", "path": glob_or_file, "format": form}
+    fields: Parameters = {"kind": "files", "path": glob_or_file, "format": form}
     notes: list[tuple[str, str]] = []
     if form == "csv":
         written = dialect.read(found[0], suffix(found[0]))
@@ -369,7 +370,7 @@ class Guess:
     column: Column
     why: str
     values: pd.Series
-    cleaning: list[dict[str, Any]] = field(default_factory=list)
+    cleaning: list[JsonObject] = field(default_factory=list)
     question: str = ""
     numbers: Numbers | None = None
     day_first: bool | None = None
@@ -436,7 +437,7 @@ def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> G
         return None
     if found.is_whole and found.thousands is None:
         return Guess(Column(type="integer"), "", found.values, numbers=found)
-    given: dict[str, Any] = {"decimal": found.decimal} if not found.is_whole or found.thousands else {}
+    given: Parameters = {"decimal": found.decimal} if not found.is_whole or found.thousands else {}
     given |= {"thousands": found.thousands} if found.thousands else {}
     words = {",": "a comma", ".": "a point", " ": "a space", "'": "an apostrophe"}
     why = found.why or (f"thousands are set apart by {words[found.thousands]}" if found.thousands else "")
@@ -589,7 +590,7 @@ def outlying(times: pd.Series) -> tuple[pd.Series, dict[str, dt.datetime]]:
         'min' and 'max', where something lies before or after.
     """
     known = times.dropna().sort_values()
-    bounds: dict[str, Any] = {}
+    bounds: dict[str, dt.datetime] = {}
     far, n = pd.Series(False, index=times.index), len(known)
     if n < 20:
         return far, bounds
@@ -646,7 +647,7 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
     told += (
         [f"{len(words):,} values such as {words.iloc[0]!r} are no numbers: they count as missing"] if len(words) else []
     )
-    options: dict[str, Any] = {"decimal": ","} if found.decimal == "," or found.thousands == "." else {}
+    options: Parameters = {"decimal": ","} if found.decimal == "," or found.thousands == "." else {}
     options |= {"units": found.factors} if found.factors else {}
     rule = {
         "rule": "number",
@@ -804,7 +805,21 @@ def times_of(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
     return sorted(able, key=likely)
 
 
-def windows_of(times: pd.Series, recommendation: bool = False, later: int = 0) -> dict[str, Any] | None:
+class DraftWindows(TypedDict):
+    """How a statement may cut a history: its keys for `time`, and of the history its days, its ends, and the share before as_of."""
+
+    as_of: dt.date | pd.Timestamp
+    holdout_days: int
+    folds: int
+    fold_days: int
+    days: int
+    step_days: int
+    first: pd.Timestamp
+    until: pd.Timestamp
+    share: float
+
+
+def windows_of(times: pd.Series, recommendation: bool = False, later: int = 0) -> DraftWindows | None:
     """as_of, holdout_days, folds and fold_days for a history; None where it is too short to be cut by days.
 
     Parameters
@@ -1010,7 +1025,7 @@ def parts_of_events(sample: SourceSample, columns: dict[str, Guess]) -> dict[str
 
 
 def simple_figure(
-    sample: SourceSample, user: str, item: str, time: str, windows: dict[str, Any], kind: tuple[str, str] | None
+    sample: SourceSample, user: str, item: str, time: str, windows: DraftWindows, kind: tuple[str, str] | None
 ) -> float:
     """The best NDCG@10 that best-sellers, or what a user had before, reach in the holdout days; of whole users, a part of them."""
     from mlloop.comparison.baselines import BoughtBefore, user_metrics

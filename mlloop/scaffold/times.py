@@ -4,7 +4,6 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from mlloop.core.formatting import number
 from mlloop.data import dependence, leaks
 from mlloop.problem import Column
 from mlloop.scaffold import notation
-from mlloop.scaffold.survey import Guess, SourceSample, times_of
+from mlloop.scaffold.survey import DraftWindows, Guess, SourceSample, times_of
 
 FIRST_ROW = pd.Timestamp(2000, 1, 1)
 FILE_DAYS = 100  # days on which the rows of a file without a time are laid out: each holds a hundredth of them
@@ -280,7 +279,7 @@ def not_known_yet(times: pd.Series, y: pd.Series) -> tuple[int, int, pd.Timestam
     return newest, max(0, (at.iloc[-1].normalize() + pd.Timedelta(days=1) - since).days), since
 
 
-def filled(windows: dict[str, Any] | None, times: pd.Series, y: pd.Series | None = None) -> dict[str, Any] | None:
+def filled(windows: DraftWindows | None, times: pd.Series, y: pd.Series | None = None) -> DraftWindows | None:
     """Windows whose folds and holdout days all hold rows: longer or fewer folds where a gap would leave one empty; None where none do.
 
     Parameters
@@ -293,7 +292,7 @@ def filled(windows: dict[str, Any] | None, times: pd.Series, y: pd.Series | None
     return (_filled(windows, times, y) if y is not None else None) or _filled(windows, times, None)
 
 
-def _filled(windows: dict[str, Any], times: pd.Series, y: pd.Series | None) -> dict[str, Any] | None:
+def _filled(windows: DraftWindows, times: pd.Series, y: pd.Series | None) -> DraftWindows | None:
     as_of, first = pd.Timestamp(windows["as_of"]), times.min().normalize()
     known = times[times < as_of].dropna()
     least = max(2, min(20, len(known) // 50))
@@ -307,14 +306,14 @@ def _filled(windows: dict[str, Any], times: pd.Series, y: pd.Series | None) -> d
 
 
 def _filled_of(
-    windows: dict[str, Any],
+    windows: DraftWindows,
     known: pd.Series,
     as_of: pd.Timestamp,
     first: pd.Timestamp,
     least: int,
     rare: pd.Series,
     few: int,
-) -> dict[str, Any] | None:
+) -> DraftWindows | None:
     for stretch in (1.0, 1.25, 1.5, 2.0):
         holdout = max(1, round(windows["holdout_days"] * stretch))
         until = as_of - pd.Timedelta(days=holdout)

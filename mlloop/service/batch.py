@@ -1,7 +1,7 @@
 """Scoring of files and tables: read, answer with the code that answers requests, write whole or not at all."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from mlloop import ingestion, serving
 from mlloop import problem as problems
 from mlloop.core import revisions, storage
 from mlloop.core.errors import ModelError, ProblemError, SourceError
+from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.data import parsing
 from mlloop.problem import Source
@@ -29,7 +30,7 @@ class Done:
     """What was scored: the answers, and counts with the reasons of what was refused."""
 
     answered: "pd.DataFrame"
-    summary: dict[str, Any]
+    summary: JsonObject
 
 
 def score(
@@ -168,7 +169,7 @@ def read(
         from mlloop.store.lake import Lake
 
         return Lake(settings).read(table.removeprefix("lake:")).to_pandas()
-    kinds: dict[str, Any] = {
+    kinds: dict[str, Callable[[str], pd.DataFrame]] = {
         ".csv": lambda path: _csv(Path(path), texts, fields, sources),
         ".tsv": lambda path: _csv(Path(path), texts, fields, sources),
         ".parquet": pd.read_parquet,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlloop import serving
 from mlloop.core import metric_table, storage
 from mlloop.core.errors import DataError, UsageError
+from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.pages import html_table, wording
 from mlloop.release.releases import Release, rows_of
@@ -73,7 +74,7 @@ class Champion:
         return (self._trained.get("registered") or {}).get("version")
 
     @cached_property
-    def _trained(self) -> dict[str, Any]:
+    def _trained(self) -> JsonObject:
         """What the stage `training` said of the model."""
         gate = self._ledger.last(problem=self.problem, kind="gate", subject="validation", model=self.model)
         kept = gate.digests.get("stage training") if gate else None
@@ -220,7 +221,7 @@ class Champion:
             )
 
     @property
-    def _shown(self) -> dict[str, Any]:
+    def _shown(self) -> dict[str, str | int | None]:
         return {
             "model": f"{self.model[:12]}{f' ({self.name})' if self.name else ''}",
             "version": self.version,

@@ -11,6 +11,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
 from markupsafe import Markup
 
+from mlloop.core.records import Parameters
+
 ASSETS = "/docs-assets"
 PLACES = {
     "docs": "what can be asked and answered, with the fields of each model; requests can be tried there",
@@ -23,8 +25,8 @@ PLACES = {
 
 def application(**terms: Any) -> FastAPI:
     """The application, with /docs that opens without a network; `terms` as FastAPI takes them."""
-    told: dict[str, Any] = {"validatorUrl": None}  # else a request's address goes to a validator elsewhere
-    return FastAPIOffline(docs_url="/docs", redoc_url=None, static_url=ASSETS, swagger_ui_parameters=told, **terms)
+    options: Parameters = {"validatorUrl": None}  # else a request's address goes to a validator elsewhere
+    return FastAPIOffline(docs_url="/docs", redoc_url=None, static_url=ASSETS, swagger_ui_parameters=options, **terms)
 
 
 def directions(request: Request, paths: Iterable[str]) -> Response:

@@ -2,16 +2,27 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 from mlloop import products
 from mlloop.core import storage
+from mlloop.core.records import Row
 from mlloop.core.settings import Settings
 from mlloop.service import http
 from mlloop.service.answering import InProduction
 
 
-def ask_once(settings: Settings, problems: list[str] | None, options: http.Options) -> list[dict[str, Any]]:
+class SmokeAnswer(TypedDict):
+    """A real request to a problem's endpoint, and what came back."""
+
+    problem: str
+    path: str
+    asked: Row
+    status: int
+    answer: Any
+
+
+def ask_once(settings: Settings, problems: list[str] | None, options: http.Options) -> list[SmokeAnswer]:
     """The answers to one real request for each problem in production, over HTTP on a free port of loopback.
 
     Returns
@@ -24,7 +35,7 @@ def ask_once(settings: Settings, problems: list[str] | None, options: http.Optio
     return asyncio.run(_ask(server, requests, options.token))
 
 
-def sample_request(settings: Settings, problem: str, endpoint: http.Endpoint) -> tuple[str, dict[str, Any]]:
+def sample_request(settings: Settings, problem: str, endpoint: http.Endpoint) -> tuple[str, Row]:
     """The path to ask, and a real row: the first held out, or the first user."""
     from mlloop.release import releases
     from mlloop.store.lake import Lake
@@ -45,14 +56,15 @@ def sample_request(settings: Settings, problem: str, endpoint: http.Endpoint) ->
     return f"/{problem}/predict", storage.plain(row)
 
 
-async def _ask(server: Any, requests: dict[str, tuple[str, dict[str, Any]]], token: str | None) -> list[dict[str, Any]]:
+async def _ask(server: Any, requests: dict[str, tuple[str, Row]], token: str | None) -> list[SmokeAnswer]:
     import httpx
 
     running = asyncio.create_task(server.serve())
     while not server.started and not running.done():
         await asyncio.sleep(0.01)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    address, responses = f"http://127.0.0.1:{http.port_of(server)}", []
+    responses: list[SmokeAnswer] = []
+    address = f"http://127.0.0.1:{http.port_of(server)}"
     async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=30, headers=headers) as client:
         for problem, (path, row) in requests.items():
             answer = await client.post(path, json=row)

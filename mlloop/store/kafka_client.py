@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlloop.core.errors import SourceError
+from mlloop.core.records import Parameters
 
 AWAY = "Run: pip install 'mlloop[kafka]'"
 
 
-def configuration(brokers: str, options: Mapping[str, str], **ours: Any) -> dict[str, Any]:
+def configuration(brokers: str, options: Mapping[str, str], **ours: Any) -> Parameters:
     """librdkafka's configuration, with `${NAME}` filled in from the environment."""
     fill = lambda text: re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), text)
     return {"bootstrap.servers": fill(brokers), **{key: fill(str(value)) for key, value in options.items()}, **ours}

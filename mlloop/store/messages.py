@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlloop.core.errors import SourceError
+from mlloop.core.records import Row
 from mlloop.store.kafka_client import AWAY
 
 REJECTED, RAW = "mlloop:rejected", "mlloop:raw"
@@ -199,7 +200,7 @@ def _avro(schema: Path) -> Decode:
     return decode
 
 
-def _dumped(row: dict[str, Any], what: str) -> str:
+def _dumped(row: Row, what: str) -> str:
     try:
         return json.dumps(row, default=_plain, ensure_ascii=False, allow_nan=False)
     except ValueError:  # not a finite number: no JSON, and no value

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mlloop.core import extensions, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import ModelError
+from mlloop.core.records import JsonObject
 
 if TYPE_CHECKING:
     import mlflow
@@ -422,7 +423,7 @@ def save_estimator(estimator: Any, path: Path | str) -> str:
     return storage.digest_file(path)
 
 
-def _renumbered(schema: dict[str, Any]) -> dict[str, str]:
+def _renumbered(schema: JsonObject) -> dict[str, str]:
     """Number the schema's objects in the order in which they stand there; returns the new name of each array's file."""
     numbers: dict[int, int] = {}
     files: dict[str, str] = {}
