@@ -745,7 +745,7 @@ def _trend_title(analysis: Analysis, what: str) -> str:
     if t is None:
         return f"{what[:1].upper()}{what[1:]} in the order of the file"
     if t["p"] >= 0.01 or abs(t["change"]) < 0.02:
-        return f"{what[:1].upper()}{what[1:]}: no trend that chance would not make (p = {number(t['p'])})"
+        return f"{what[:1].upper()}{what[1:]}: no trend beyond chance (p = {number(t['p'])})"
     return f"{what[:1].upper()}{what[1:]} {'rose' if t['change'] > 0 else 'fell'} by {percent(abs(t['change']))} over the period"
 
 # %% ../nbs/14_analysis.ipynb #df0b2203

@@ -72,5 +72,5 @@ def headline(statement: Problem, recipe: RecipeJson, exploration: Exploration) -
     )
     return (
         f"**{candidate.name} is built**: {candidate.meaning[0].lower()}{candidate.meaning[1:]} In the folds it reached "
-        f"{metric(exploration.metric).label} {number(compared.mean)} [{number(compared.low)}, {number(compared.high)}]; {tuned}."
+        f"{metric(exploration.metric).label} {number(compared.mean)} [{number(compared.low)} to {number(compared.high)}]; {tuned}."
     )

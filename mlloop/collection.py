@@ -830,14 +830,17 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
 # %% ../nbs/11_collection.ipynb #3e274c59
 def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     """Rows of each file of a feed, in the order they came; returns ax. Its title says whether a day is missing."""
+    import pandas as pd
     from matplotlib.dates import ConciseDateFormatter
 
-    from mlloop.visualization import label_axes
+    from mlloop.core import charts
+    from mlloop.visualization import BLUE, label_axes, name_bars
 
     days = [re.search(r"\d{4}-\d{2}-\d{2}", batch.origin) for batch in batches]
     dated = [dt.date.fromisoformat(day[0]) for day in days if day]
     rows = [batch.rows for batch, day in zip(batches, days, strict=True) if day]
-    ax.bar(dated, rows, width=0.9, color="#0072B2")
+    name_bars(ax.bar(dated, rows, width=0.9, color=BLUE), dated, [f"{n:,} rows" for n in rows])
+    charts.keep_numbers(ax, pd.DataFrame({"day": [str(day) for day in dated], "rows": rows})[::-1])
     span = (max(dated) - min(dated)).days + 1
     missing = span - len(set(dated))
     closed = [day for day in range(7) if span >= 28 and day not in {finding.weekday() for finding in dated}]

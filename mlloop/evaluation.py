@@ -30,7 +30,7 @@ from mlloop.comparison.holdout import (
 )  # fmt: skip
 from .comparison.lookback import halves
 from .core.metrics import Estimate
-from .problem import Problem, column_label, group_label
+from .problem import Problem, column_label, counted, group_label
 from .products import Inspection, Judged, Training
 from .core.formatting import number, percent
 from mlloop.core.records import (
@@ -578,9 +578,9 @@ def headline(statement: Problem, figures: EvaluationJson) -> str:
     rule, refit = figures["contenders"][figures["best_rule"]], figures.get("refit")
     text = (
         f"### {better.label} {number(main['value'])} on the holdout period\n\n"
-        f"Between {number(main['low'])} and {number(main['high'])} ({percent(statement.success.confidence)} interval, n = {main['n']:,}). "
+        f"Between {number(main['low'])} and {number(main['high'])} ({percent(statement.success.confidence)} interval, n = {main['n']:,} {counted(statement)}). "
         f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: a gain of {number(rule['gain']['value'])} "
-        f"[{number(rule['gain']['low'])}, {number(rule['gain']['high'])}]."
+        f"[{number(rule['gain']['low'])} to {number(rule['gain']['high'])}]."
     )
     return f"{text}\n\n{_threshold_sentence(figures)}{figures['champion']['said']}{_refit_sentence(refit)}"
 

@@ -633,7 +633,9 @@ def plot_folds_of(explored: Explored, ax, label: str, caption: str = "", top: in
             points, [f"{contestant.name}, fold {i}: {in_words(v)}" for i, v in zip(at, contestant.folds, strict=True)]
         )
     ax.set_xticks(list(numbers["fold"]))
-    ax.legend(fontsize=7.5, frameon=False)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.11 * len(shown_) * (high - low), high)  # a band of its own for the legend
+    ax.legend(fontsize=7.5, frameon=False, loc="lower left")
     values = shown_[0].folds
     title = f"{shown_[0].name}: from {in_words(min(values))} to {in_words(max(values))} over the folds"
     return label_axes(ax, title, caption, "fold", label)

@@ -892,13 +892,16 @@ def rejection_reasons(lake: Lake, done: Mapping[str, IngestedTable]):
 # %% ../nbs/12_ingestion.ipynb #027f83e0
 def plot_rejected(reasons, ax, n_read: int, top: int = 10):
     """Bars of `rejection_reasons`, the most frequent reasons first; returns ax."""
-    from mlloop.visualization import label_axes
+    from mlloop.core import charts
+    from mlloop.visualization import RED, escape_label, label_axes, name_bars
 
     shown = reasons.head(top)[::-1]
-    ax.barh([f"{t}: {r}"[:60] for t, r in zip(shown.table, shown.reason, strict=True)], shown.rows, color="#D55E00")
+    names = [f"{t}: {r}" for t, r in zip(shown.table, shown.reason, strict=True)]
+    name_bars(ax.barh([escape_label(name) for name in names], shown.rows, color=RED), names, shown.rows)
+    charts.keep_numbers(ax, reasons[["table", "reason", "rows"]])
     for y, rows in enumerate(shown.rows):
-        ax.text(rows, y, f" {rows:,}", va="center")
+        ax.text(rows, y, f" {rows:,}", va="center", fontsize=8)
     total, worst = int(reasons.rows.sum()), reasons.iloc[0]
     ax.xaxis.get_major_locator().set_params(integer=True)
-    title = f"{percent(worst.rows / total)} of the {total:,} rejected rows: {worst.table}, {worst.reason}"[:90]
+    title = f"{percent(worst.rows / total)} of the {total:,} rejected rows: {worst.table}, {worst.reason}"
     return label_axes(ax, title, f"n = {n_read:,} rows read", "rows set aside")

@@ -227,7 +227,7 @@ def _gain(figures: NeedFiguresJson, statement: Problem) -> Check:
     half = (model["metric"]["high"] - model["metric"]["low"]) / 2
     reason = (
         f"A cheap model gives {label} {model_value}, the best rule '{rule['name']}' {rule_value}: "
-        f"a gain of {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}] (target {number(least)})."
+        f"a gain of {number(gain['value'])} [{number(gain['low'])} to {number(gain['high'])}] (target {number(least)})."
     )
     change = (
         f"needs {_wanted(statement)}{number(least)} better than any rule; best candidate {label} "
@@ -252,7 +252,7 @@ def _money(figures: NeedFiguresJson, statement: Problem) -> Check:
     value, low, high = (worth[key] - money.ml_per_period for key in ("value", "low", "high"))
     passed = True if low > 0 else False if value <= 0 or not np.isfinite(value) else None
     brings = f"{number(worth['value'])} {period} more than '{figures['best_paying']}' and costs {cost}"
-    reason = f"A cheap model brings {brings}: {number(value)} [{number(low)}, {number(high)}] are left."
+    reason = f"A cheap model brings {brings}: {number(value)} [{number(low)} to {number(high)}] are left."
     change = f"a model brings {brings}: it has to cost less, or the decision has to be worth more"
     return Check(name, passed, reason, value, low, high, 0.0, period, "" if passed else change)
 

@@ -6,7 +6,7 @@
 __all__ = ['Name', 'Share', 'Positive', 'NEEDED_KEYS', 'TOPIC_KEYS', 'CLEANING_RULES', 'Mistake', 'HEAD', 'Record', 'Source',
            'Column', 'Cleaning', 'Table', 'did_you_mean', 'Join', 'Tabular', 'Interactions', 'Items', 'Recommendation',
            'Time', 'utc', 'Rule', 'Success', 'Money', 'Need', 'Budget', 'Retrain', 'Canary', 'Problem', 'load', 'find',
-           'column_label', 'value_label', 'group_label', 'summary', 'revision_file', 'next_revision']
+           'column_label', 'value_label', 'group_label', 'counted', 'summary', 'revision_file', 'next_revision']
 
 # %% ../nbs/10_problem.ipynb #ca2795cf
 import datetime as dt
@@ -754,6 +754,11 @@ def _as_number(text: str) -> float | None:
     except ValueError:
         return None
 
+# %% ../nbs/10_problem.ipynb #20943c3c
+def counted(problem: Problem) -> str:
+    """What the figures of a problem count: 'users' for recommended lists, else 'rows'."""
+    return "users" if isinstance(problem.task, Recommendation) else "rows"
+
 # %% ../nbs/10_problem.ipynb #e4c11a2e
 def summary(problem: Problem):
     """The statement's figures as a table: what, value, meaning (pandas.DataFrame, one row a figure)."""
@@ -779,7 +784,7 @@ def summary(problem: Problem):
         ("and better than the best rule by", number(s.min_gain), f"with {percent(s.confidence)} confidence"),
         ("a decision is worth", worth, f"{m.decisions_per_period:,} decisions each {m.period_days} days{hit}"),
         ("a model costs", number(m.ml_per_period, m.currency), f"each {m.period_days} days, to build and to run"),
-        ("held out", f"{t.holdout_days} days", "read once, by the evaluation"),
+        ("holdout", f"{t.holdout_days} days", "read once, by the evaluation"),
     ]
     rows += [(f"rule: {r.name}", r.meaning, "what would be done without a model") for r in problem.rules]
     return pd.DataFrame(rows, columns=["what", "value", "meaning"]).set_index("what")

@@ -526,8 +526,10 @@ def plot_history(
     target: float | None = None,
 ):
     """Realised and estimated figures of each period, the references, the target, and `events` (ISO moment, word); returns ax."""
+    from mlloop.core import charts
     from mlloop.visualization import BLUE, GREY, ORANGE, draw_threshold, label_axes
 
+    charts.keep_numbers(ax, data.drop(columns="model"))
     for kind, colour, sign in (("realised", BLUE, "o"), ("estimated", ORANGE, "s")):
         part = data[data["kind"] == kind].sort_values("until")
         if len(part):

@@ -274,14 +274,19 @@ def learning_curve(model) -> pd.DataFrame:
 # %% ../nbs/20_training.ipynb #0d4b4a56
 def plot_learning(curve: pd.DataFrame, ax):
     """Draw the validation loss of each epoch and mark the best."""
-    from mlloop.visualization import label_axes
+    from mlloop.core import charts
+    from mlloop.visualization import BLUE, RED, label_axes
 
-    best = int(np.argmin(curve["loss"]))
-    ax.plot(curve["epoch"], curve["loss"], marker="o")
-    ax.axvline(curve["epoch"][best], ls="--", lw=1)
+    best = curve.loc[curve["loss"].idxmin()]
+    (points,) = ax.plot(curve["epoch"], curve["loss"], marker="o", color=BLUE)
+    charts.name_marks(
+        points, [f"epoch {int(e)}: {number(v)}" for e, v in zip(curve["epoch"], curve["loss"], strict=True)]
+    )
+    charts.keep_numbers(ax, curve)
+    ax.axvline(best["epoch"], color=RED, ls="--", lw=1)
     return label_axes(
         ax,
-        f"The best epoch is {curve['epoch'][best]} of {len(curve)}",
+        f"The best epoch is {int(best['epoch'])} of {len(curve)}",
         "loss on the latest tenth, not trained on",
         "epoch",
         "loss",
@@ -297,7 +302,7 @@ def facts(model, stored: dict[str, str], trained: LearntFromJson, judged: Sequen
     )
     lines = [
         ("learned from", f"{trained['rows']:,}", "rows"),
-        *(("judged before by models of", f"{entry['rows']:,}", "rows") for entry in judged),
+        *(("learned from, by the model of the evaluation", f"{entry['rows']:,}", "rows") for entry in judged),
         ("from", "no time" if trained["from"] is None else str(trained["from"])[:10], ""),
         ("until, not included", "no time" if trained["until"] is None else str(trained["until"])[:10], ""),
         ("size of the files", number(size / 1e6), "MB"),

@@ -563,14 +563,14 @@ def windows_table(saved: Mapping[str, Any]) -> pd.DataFrame:
     """The windows and tables of the product, for the page: from, until, days (one row a window)."""
     windows = saved["windows"]
     if not windows:
-        split = [("learnt from", "four fifths, drawn by chance"), ("held out", "a fifth, drawn by chance")]
+        split = [("training", "four fifths, drawn by chance"), ("holdout", "a fifth, drawn by chance")]
         return pd.DataFrame(split, columns=["window", "rows"]).set_index("window")
     spans = {
-        "learnt from": (windows["from"], windows["train_until"]),
-        "held out": (windows["holdout_from"], windows["holdout_until"]),
+        "training": (windows["from"], windows["train_until"]),
+        "holdout": (windows["holdout_from"], windows["holdout_until"]),
     }
     spans |= {
-        f"fold {i + 1} tested on": (fold["test_from"], fold["test_until"]) for i, fold in enumerate(windows["folds"])
+        f"test of fold {i + 1}": (fold["test_from"], fold["test_until"]) for i, fold in enumerate(windows["folds"])
     }
     rows = [
         (name, start[:10], end[:10], (pd.Timestamp(end) - pd.Timestamp(start)).days)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from .core import metric_table, metrics
-from .problem import Problem, value_label
+from .problem import Problem, column_label, group_label
 from .products import Exploration
 from .core.verdict import Check, Conclusion, conclude, known_before
 from .core.formatting import number, percent
@@ -61,12 +61,12 @@ def threshold_met(figures: EvaluationJson, statement: Problem) -> Check:
     if main is None or not is_figure(main):
         return missing(name, better.label)
     if statement.is_guess("success.threshold"):
-        reason = f"{better.label} is {number(main['value'])} [{number(main['low'])}, {number(main['high'])}]; no target is stated, so the rules are what it is held against."
+        reason = f"{better.label} is {number(main['value'])} [{number(main['low'])} to {number(main['high'])}]; no target is stated, so the rules are what it is held against."
         return Check(name, True, reason, main["value"], main["low"], main["high"], None, better.label)
     is_sure = better.meets(main["low" if better.higher_is_better else "high"], target)
     passed = True if is_sure else None if better.meets(main["value"], target) else False
     half = (main["high"] - main["low"]) / 2
-    reason = f"{better.label} is {number(main['value'])} [{number(main['low'])}, {number(main['high'])}], the target is {number(target)}."
+    reason = f"{better.label} is {number(main['value'])} [{number(main['low'])} to {number(main['high'])}], the target is {number(target)}."
     change = f"needs {better.label} {number(target)}, the model gives {number(main['value'])} +- {number(half)}"
     return Check(
         name, passed, reason, main["value"], main["low"], main["high"], target, better.label, "" if passed else change
@@ -94,12 +94,12 @@ def better_than_rule(figures: EvaluationJson, statement: Problem) -> Check:
     if passed is False and gain["low"] > 0 and statement.is_guess("success.min_gain"):
         passed = None
     reason = (
-        f"The rule '{rule['name']}' gives {number(rule_value)}: a gain of {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}], "
+        f"The rule '{rule['name']}' gives {number(rule_value)}: a gain of {number(gain['value'])} [{number(gain['low'])} to {number(gain['high'])}], "
         f"at least {number(least_gain)} is required."
     )
     change = (
         f"needs {number(least_gain)} more than the rule '{rule['name']}' ({number(rule_value)}) with {percent(statement.success.confidence)} "
-        f"confidence, the model gives {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}] more"
+        f"confidence, the model gives {number(gain['value'])} [{number(gain['low'])} to {number(gain['high'])}] more"
     )
     return Check(
         name, passed, reason, gain["value"], gain["low"], gain["high"], least_gain, label, "" if passed else change
@@ -115,7 +115,7 @@ def _earns_more(champion: AgainstChampionJson, statement: Problem) -> str:
     if worth["low"] <= 0 or gain is None or gain["high"] < 0:
         return ""
     return (
-        f" It earns {number(worth['value'])} [{number(worth['low'])}, {number(worth['high'])}] {money.currency} more each "
+        f" It earns {number(worth['value'])} [{number(worth['low'])} to {number(worth['high'])}] {money.currency} more each "
         f"{money.period_days} days."
     )
 
@@ -151,10 +151,10 @@ def better_than_champion(figures: EvaluationJson, statement: Problem) -> Check:
     rows = " It learnt from clearly more rows than the champion, whose past was cut short: it may not be worse."
     reason = (
         f"{champion['said']} On the {champion['n']:,} rows that neither has learnt the gain is {number(gain['value'])} "
-        f"[{number(gain['low'])}, {number(gain['high'])}].{'' if gain['low'] > 0 else earns or rows * is_follow_up}"
+        f"[{number(gain['low'])} to {number(gain['high'])}].{'' if gain['low'] > 0 else earns or rows * is_follow_up}"
     )
     change = (
-        f"needs a gain over the champion that is not due to chance: {number(gain['value'])} [{number(gain['low'])}, {number(gain['high'])}] "
+        f"needs a gain over the champion that is not due to chance: {number(gain['value'])} [{number(gain['low'])} to {number(gain['high'])}] "
         f"on {champion['n']:,} rows"
     )
     return Check(name, passed, reason, gain["value"], gain["low"], gain["high"], 0.0, label, "" if passed else change)
@@ -168,13 +168,13 @@ def no_group_left_behind(figures: EvaluationJson, statement: Problem) -> list[Ch
         groups = [g for g in figures.get("slices") or [] if g["slice"] == name]
         judged = [g for g in groups if g["n"] >= success.min_slice_rows]
         if figures.get("refit") and groups and not judged:
-            checks.append(_too_few_for_groups(name, groups, success.min_slice_rows))
+            checks.append(_too_few_for_groups(name, groups, statement))
             continue
         if statement.is_guess("success.slices") and not any(is_measured(g) for g in judged):
             continue
         measured = [g for g in judged if is_measured(g)]
         if not judged or len(measured) < len(judged):
-            checks.append(missing(f"no group of {name} left behind", f"the groups of {name}"))
+            checks.append(missing(f"no group of {name} left behind", f"the groups of {column_label(statement, name)}"))
             continue
         worst = max(measured, key=lambda g: g["gap"])
         overall = worst["value"] + worst["gap"] * (1 if better.higher_is_better else -1)
@@ -193,9 +193,9 @@ def no_group_left_behind(figures: EvaluationJson, statement: Problem) -> list[Ch
             if small
             else "."
         )
-        called = value_label(statement, name, worst["group"])
-        reason = f"The worst group of {name}, '{called}' (n = {worst['n']:,}), {standing}{not_judged}"
-        change = f"{name} '{called}' is {number(worst['gap'])} worse than the overall {better.label}; the allowed gap is {number(success.max_slice_gap)}"
+        called = group_label(statement, name, worst["group"])
+        reason = f"The worst group of {column_label(statement, name)}, '{called}' (n = {worst['n']:,}), {standing}{not_judged}"
+        change = f"{called} is {number(worst['gap'])} worse than the overall {better.label}; the allowed gap is {number(success.max_slice_gap)}"
         checks.append(
             Check(
                 f"no group of {name} left behind",
@@ -212,12 +212,11 @@ def no_group_left_behind(figures: EvaluationJson, statement: Problem) -> list[Ch
     return checks
 
 # %% ../nbs/22_validation_gate.ipynb #4a222bc9
-def _too_few_for_groups(name: str, groups: list[SliceJson], least: int) -> Check:
+def _too_few_for_groups(name: str, groups: list[SliceJson], statement: Problem) -> Check:
     """Left open: so soon after a change no group has rows enough to be judged."""
-    most = max(g["n"] for g in groups)
-    reason = (
-        f"No group of {name} has the required {least:,} rows (at most {most:,}): whether one is left behind is open."
-    )
+    least, largest = statement.success.min_slice_rows, max(groups, key=lambda g: g["n"])
+    most = largest["n"]
+    reason = f"No group of {column_label(statement, name)} has the required {least:,} rows (at most {most:,}): whether one is left behind is open."
     return Check(
         f"no group of {name} left behind",
         None,
@@ -227,7 +226,7 @@ def _too_few_for_groups(name: str, groups: list[SliceJson], least: int) -> Check
         None,
         least,
         "rows",
-        f"{least - most:,} more rows of {name} '{max(groups, key=lambda g: g['n'])['group']}'",
+        f"{least - most:,} more rows of '{group_label(statement, name, largest['group'])}'",
     )
 
 # %% ../nbs/22_validation_gate.ipynb #97fae553
@@ -286,7 +285,9 @@ def released_as_judged(figures: EvaluationJson, statement: Problem) -> list[Chec
     if gain is not None and gain["high"] < 0:
         wrong.append(f"on rows it has learnt it is worse than they are by {number(-gain['value'])}")
     if worst and worst["fall"] > statement.success.max_slice_gap:
-        wrong.append(f"in {worst['slice']} '{worst['group']}' it is {number(worst['fall'])} worse than they are")
+        wrong.append(
+            f"in '{group_label(statement, worst['slice'], worst['group'])}' it is {number(worst['fall'])} worse than they are"
+        )
     reason = f"On the newest {refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
     return [
         Check(
@@ -429,7 +430,7 @@ def _best_of(usable: bool, gains: GainsJson, has_champion: bool) -> str:
 
 # %% ../nbs/22_validation_gate.ipynb #d9f86d97
 def _attainable_sentence(best: str, main, rule, champion, label: str, statement: Problem) -> str:
-    interval = lambda e: f"{number(e['value'])} [{number(e['low'])}, {number(e['high'])}]"
+    interval = lambda e: f"{number(e['value'])} [{number(e['low'])} to {number(e['high'])}]"
     parts = [f"the challenger gives {interval(main)}"]
     parts += [f"the champion {interval(champion)}"] if champion else []
     parts += [f"the rule '{rule['name']}' {interval(rule)}"] if rule else []
@@ -518,7 +519,7 @@ def headline(verdict: Conclusion, figures: EvaluationJson, statement: Problem) -
         return text
     money, rule = statement.money, figures["contenders"][figures["best_rule"]]["name"]
     return text + (
-        f"\n\nIt is worth {number(more_worth['value'])} [{number(more_worth['low'])}, {number(more_worth['high'])}] {money.currency} each "
+        f"\n\nIt is worth {number(more_worth['value'])} [{number(more_worth['low'])} to {number(more_worth['high'])}] {money.currency} each "
         f"{money.period_days} days more than '{rule}', and costs {number(money.ml_per_period)} to run.{_threshold_of(figures)}"
     )
 
@@ -557,8 +558,8 @@ def unlike_the_folds(exploration: Exploration, figures: EvaluationJson, statemen
     way = "better" if better.gain(main["value"], before.mean) > 0 else "worse"
     return (
         f"\n\n**The figures of two stages differ.** In the folds the recipe gave {label} {number(before.mean)} "
-        f"[{number(before.low)}, {number(before.high)}], on the holdout period {number(main['value'])} "
-        f"[{number(main['low'])}, {number(main['high'])}], which is {way}: the newest period is unlike the earlier "
+        f"[{number(before.low)} to {number(before.high)}], on the holdout period {number(main['value'])} "
+        f"[{number(main['low'])} to {number(main['high'])}], which is {way}: the newest period is unlike the earlier "
         "ones, or one of the figures is wrong."
     )
 

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', 'PALETTE', 'GREY', 'LIGHT', 'HEALTH', 'panels',
            'escape_label', 'label_axes', 'name_bars', 'plot_intervals', 'draw_threshold', 'plot_money', 'shade_windows',
-           'day_number', 'plot_time_series', 'plot_folds', 'plot_distribution', 'plot_missing', 'plot_association',
-           'plot_heatmap', 'plot_rate', 'plot_concentration', 'plot_counts', 'plot_calibration', 'plot_performance',
-           'plot_drift', 'health', 'counts_table', 'missing_table', 'questions_table', 'example_text', 'changes_table']
+           'day_number', 'plot_time_series', 'folds_table', 'plot_folds', 'plot_distribution', 'plot_missing',
+           'plot_association', 'plot_heatmap', 'plot_rate', 'plot_concentration', 'plot_counts', 'plot_calibration',
+           'plot_performance', 'plot_drift', 'health', 'counts_table', 'missing_table', 'questions_table',
+           'example_text', 'changes_table', 'health_table']
 
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
 from .core import charts
@@ -185,10 +186,11 @@ def plot_money(
     charts.keep_numbers(ax, shown[::-1].rename(columns={"value": f"value ({currency})"}))
     if {"low", "high"} <= set(shown):
         ax.hlines(range(len(shown)), shown["low"], shown["high"], color=BLACK, lw=1.2)
-    _write_amounts(ax, shown["value"])
+    ends = shown[[name for name in ("value", "low", "high") if name in shown]]
+    _write_amounts(ax, shown["value"], ends.min(axis=1), ends.max(axis=1))
     ax.axvline(0, color=BLACK, lw=0.8, zorder=1)
     ax.set_yticks(range(len(shown)), [escape_label(name) for name in shown["name"]])
-    ax.set_ylim(-0.5, len(shown) - 0.2)
+    ax.set_ylim(-0.5, len(shown) - 0.5)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
     best = shown.iloc[-1]
     ahead = best["value"] - (shown.iloc[-2]["value"] if len(shown) > 1 else 0)
@@ -197,11 +199,12 @@ def plot_money(
     return label_axes(ax, heading, caption, f"{currency} {period}".strip())
 
 # %% ../nbs/15_visualization.ipynb #41d271ad
-def _write_amounts(ax: Axes, values: pd.Series) -> None:
-    background = {"fc": "white", "ec": "none", "pad": 0.4}
+def _write_amounts(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
     for i, value in enumerate(values):
-        side = "right" if value > 0 else "left"
-        ax.annotate(number(value), (value, i + 0.33), fontsize=7.5, va="bottom", ha=side, bbox=background)
+        at, side, away = (high[i], "left", 4) if value >= 0 else (low[i], "right", -4)
+        how = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "ha": side}
+        ax.annotate(number(value), (at, i), xytext=(away, 0), **how)
+    ax.margins(x=0.12)
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162
 def shade_windows(ax: Axes, windows: Mapping) -> Axes:
@@ -209,7 +212,7 @@ def shade_windows(ax: Axes, windows: Mapping) -> Axes:
     low, high = ax.get_xlim()
     start, end = (day_number(windows[key]) for key in ("holdout_from", "holdout_until"))
     ax.axvspan(start, end, color=ORANGE, alpha=0.18, lw=0)
-    ax.text(start, 1, " held out", transform=ax.get_xaxis_transform(), fontsize=7.5, va="top", color="#8A5F00")
+    ax.text(start, 1, " holdout", transform=ax.get_xaxis_transform(), fontsize=7.5, va="top", color="#8A5F00")
     for fold in windows.get("folds", []):
         ax.axvline(day_number(fold["test_from"]), color=LIGHT, lw=1, zorder=0)
     ax.set_xlim(min(low, start), max(high, end))
@@ -269,33 +272,37 @@ def _trend_title(data: pd.DataFrame, label: str) -> str:
         else f"{label} stayed level"
     )
 
+# %% ../nbs/15_visualization.ipynb #c22960d6
+def folds_table(windows: Mapping) -> pd.DataFrame:
+    """The periods of each fold and of the holdout: part, train from, train until, test from, test until (one row a part)."""
+    holdout = ("holdout", windows["train_until"], windows["holdout_from"], windows["holdout_until"])
+    folds = windows.get("folds", [])
+    parts = [(f"fold {i}", f["train_until"], f["test_from"], f["test_until"]) for i, f in enumerate(folds, 1)]
+    rows = [(name, windows["from"], *moments) for name, *moments in [*parts, holdout]]
+    return pd.DataFrame(rows, columns=["part", "train from", "train until", "test from", "test until"])
+
 # %% ../nbs/15_visualization.ipynb #b9564773
 def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -> Axes:
     """Draw the training and test period of each fold, and the holdout, along time."""
     if not windows:
         return _draw_random_split(ax, title)
-    folds = list(windows.get("folds", []))
-    holdout = {
-        "train_until": windows["train_until"],
-        "test_from": windows["holdout_from"],
-        "test_until": windows["holdout_until"],
-    }
-    start, now = day_number(windows["from"]), day_number(windows["as_of"])
-    for row, fold in enumerate([*folds, holdout]):
-        train_until, test_from, test_until = (
-            day_number(fold[key]) for key in ("train_until", "test_from", "test_until")
-        )
-        ax.barh(row, train_until - start, left=start, color=LIGHT, height=0.55)
-        colour = ORANGE if fold is holdout else BLUE
-        ax.barh(row, test_until - test_from, left=test_from, color=colour, height=0.55)
+    parts, now = folds_table(windows), day_number(windows["as_of"])
+    days = parts.set_index("part").map(day_number)
+    charts.keep_numbers(ax, parts.apply(lambda column: column.astype(str).str.removesuffix("T00:00:00")))
+    for row, (name, part) in enumerate(days.iterrows()):
+        test_colour = ORANGE if name == "holdout" else BLUE
+        for what, colour in (("train", LIGHT), ("test", test_colour)):
+            low, high = part[f"{what} from"], part[f"{what} until"]
+            bars = ax.barh(row, high - low, left=low, color=colour, height=0.55)
+            name_bars(bars, [f"{name}, {what}"], [f"{number(high - low)} days"])
     ax.axvline(now, color=RED, ls="--", lw=1.2)
     words: dict[str, Any] = {"color": RED, "fontsize": 7.5, "ha": "right", "va": "top"}
     ax.text(now, 1, "now ", transform=ax.get_xaxis_transform(), **words)
-    ax.set_yticks(range(len(folds) + 1), [*(f"fold {i + 1}" for i in range(len(folds))), "held out"])
+    ax.set_yticks(range(len(parts)), parts["part"])
     ax.invert_yaxis()
     ax.xaxis_date()
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    later = f"{len(folds)} folds are tested on later days than they are trained on; the last days are read once"
+    later = f"{len(parts) - 1} folds are tested on later days than they are trained on; the last days are read once"
     legend = "grey: training; blue: test; orange: holdout, read once by the evaluation"
     return label_axes(ax, title or later, legend, "time (UTC)")
 
@@ -303,6 +310,7 @@ def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -
 def _draw_random_split(ax: Axes, title: str | None) -> Axes:
     ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
     ax.set_yticks([0], ["rows"])
+    charts.keep_numbers(ax, pd.DataFrame({"part": ["training", "holdout"], "share of the rows": ["80%", "20%"]}))
     heading = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
     legend = "grey: training; orange: holdout, read once by the evaluation"
     return label_axes(ax, heading, legend, "share of the rows (%)")
@@ -324,7 +332,7 @@ def plot_distribution(
             ax, pd.DataFrame(zip(spans, np.asarray(counted, dtype=int), strict=True), columns=[label, "rows"])
         )
         ax.axvline(middle, color=BLACK, lw=1)
-        heading = title or f"Half of {label} is below {number(middle)}, 98% between {number(low)} and {number(high)}"
+        heading = title or f"The middle {label} is {number(middle)}; 98% lie between {number(low)} and {number(high)}"
         return label_axes(ax, heading, caption + "; outermost bars hold the 1% beyond", label, "rows")
     counts = known.astype(str).value_counts()
     top = counts.head(bars)[::-1]
@@ -504,6 +512,8 @@ def plot_concentration(
     part = np.linspace(0, 1, len(held))
     few = part[int(np.searchsorted(held, 0.8))] if ordered.sum() else 1.0
     ax.plot(part, held, color=BLUE, lw=1.8)
+    rows = [(percent(at), percent(np.interp(at, part, held))) for at in (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)]
+    charts.keep_numbers(ax, pd.DataFrame(rows, columns=[f"most frequent {what}", f"their share of {of}"]))
     ax.plot([0, 1], [0, 1], color=LIGHT, lw=1)
     ax.plot([few, few, 0], [0, 0.8, 0.8], color=RED, ls="--", lw=1)
     for axis in (ax.xaxis, ax.yaxis):
@@ -726,3 +736,15 @@ def changes_table(transformation: Mapping) -> pd.DataFrame:
         shown = example_text(example) if "before" in example or change["columns"] else ""
         rows.append((change["table"], change["rule"], ", ".join(change["columns"]), int(change["rows"]), shown))
     return pd.DataFrame(rows, columns=["table", "rule", "columns", "rows", "example"])
+
+# %% ../nbs/15_visualization.ipynb #89ee6033
+def health_table(health: pd.DataFrame) -> pd.DataFrame:
+    """The figures of `health` as text: value, of what, threshold, verdict (one row a figure)."""
+    shown = health[["value", "unit", "threshold", "verdict"]].astype(object)
+    for name, row in health.iterrows():
+        is_age = row["unit"] == "days"
+        for column in ("value", "threshold"):
+            in_days = number(round(row[column], 2), "days") if pd.notna(row[column]) else number(None)
+            shown.loc[name, column] = in_days if is_age else percent(row[column])
+        shown.loc[name, "unit"] = "before the moment of this run" if is_age else row["unit"]
+    return shown.rename(columns={"unit": "of what"})

@@ -72,4 +72,4 @@ def test_durations_money_and_signs():
     assert formatting.duration(12.34) == "12.3 s" == formatting.duration(np.float64(12.34))
     assert formatting.duration(None) == "–" and formatting.number(10666.7, "EUR") == "10,667 EUR"
     assert formatting.signed(2.5, "EUR") == "+2.50 EUR" and formatting.signed(-2, "EUR") == "−2 EUR"
-    assert formatting.bracketed(0.229, 0.354) == "[0.229, 0.354]"
+    assert formatting.bracketed(0.229, 0.354) == "[0.229 to 0.354]"

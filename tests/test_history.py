@@ -70,7 +70,7 @@ def test_the_best_fixed_schedule_is_named_as_found_afterwards():
     said = history.sentences(with_schedules())
     assert said[-2] == (
         "the loop lost 14,079 EUR against the best fixed schedule, found afterwards (retraining every 2 periods, "
-        "without gate or trial) (loop less schedule: [−16,000, −12,000])"
+        "without gate or trial) (loop less schedule: [−16,000 to −12,000])"
     )
 
 
@@ -79,7 +79,7 @@ def test_the_page_shows_what_the_loop_is_worth_more_with_its_interval(tmp_path):
     page = history.write_page(places, SimpleNamespace(problem="shop"), with_schedules())
     words = " ".join(BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").get_text(" ").split())
     assert (
-        "−14,079 [−16,000, −12,000]" in words
+        "−14,079 [−16,000 to −12,000]" in words
         and "the best fixed schedule, known only in hindsight, is retraining every 2 periods" in words
     )
 

@@ -164,7 +164,7 @@ def test_what_must_change_is_said_in_numbers():
     ]
     assert said[0] == "needs ROC AUC 0.800, the model gives 0.760 +- 0.01"
     assert said[1].startswith(
-        "needs 0.02 more than the rule 'old' (0.780) with 95% confidence, the model gives 0.01 [0.005, 0.015]"
+        "needs 0.02 more than the rule 'old' (0.780) with 95% confidence, the model gives 0.01 [0.005 to 0.015]"
     )
 
 

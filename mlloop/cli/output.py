@@ -142,7 +142,9 @@ def decisions(
     console = Console(highlight=False, markup=False, soft_wrap=True)
     width, indent = min(console.width, 120), " " * (len(str(rows[-1].id)) + 3)
     several, revised, stood = len(set((revised or {}).values())) > 1, revised or {}, in_the_data or {}
-    for part in wording.runs(rows, _is_alike if not unfolded else lambda a, b: False):
+    upkeep = [] if unfolded else [row for row in rows if wording.is_upkeep(row.kind, row.subject)]
+    shown = [row for row in rows if row not in upkeep]
+    for part in wording.runs(shown, _is_alike if not unfolded else lambda a, b: False):
         row = part[-1]
         action, outcome = (str(row.details.get(key) or "") for key in ("action", "outcome"))
         decision = wording.decision(row.kind, row.subject, action or row.subject, outcome)
@@ -167,6 +169,8 @@ def decisions(
             console.print(
                 fill(str(reason), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
             )
+    if upkeep:
+        console.print(f"left out: {len(upkeep)} updates of histories and counts; every row: mlloop log --all")
 
 
 def _is_alike(one, other) -> bool:

@@ -97,7 +97,7 @@ def _deciding(verdict: StatedVerdict) -> str:
     if not named or named.get("value") is None:
         return f" ({verdict['reasons'][0]})" if verdict["reasons"] else ""
     interval = (
-        f" [{number(named['low'])}, {number(named['high'])}]"
+        f" [{number(named['low'])} to {number(named['high'])}]"
         if named.get("low") is not None and named.get("high") is not None
         else ""
     )

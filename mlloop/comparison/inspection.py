@@ -259,12 +259,14 @@ def plot_curves(curve: Curves, roc, precision):
     precision.plot(points["recall"], points["precision"], color=BLUE, lw=1.8)
     if curve.served:
         words = f"served from {number(curve.served.threshold)}"
-        for ax, x, y in ((roc, "false_positive_rate", "recall"), (precision, "recall", "precision")):
+        beside = ((roc, "false_positive_rate", "recall", 7, "left"), (precision, "recall", "precision", -7, "right"))
+        for ax, x, y, away, side in beside:
             at = getattr(curve.served, x), getattr(curve.served, y)
             if None not in at:
                 (mark,) = ax.plot(*at, "o", color=ORANGE, ms=7)
                 charts.name_marks(mark, [f"{words}: {percent(at[0])}, {percent(at[1])}"])
-                ax.annotate(words, at, xytext=(7, -11), textcoords="offset points", fontsize=7.5, color="#8A5F00")
+                how = {"textcoords": "offset points", "fontsize": 7.5, "color": "#8A5F00", "ha": side}
+                ax.annotate(words, at, xytext=(away, -11), **how)
     for ax in (roc, precision):
         ax.set(xlim=(0, 1), ylim=(0, 1.02))
     label_axes(

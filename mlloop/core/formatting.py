@@ -81,8 +81,8 @@ def interval(low: Any, high: Any, unit: str = "") -> str:
 
 
 def bracketed(low: Any, high: Any) -> str:
-    """Where a figure lies, behind it in a sentence: '[0.830, 0.870]'."""
-    return f"[{number(low)}, {number(high)}]"
+    """Where a figure lies, behind it in a sentence: '[0.830 to 0.870]'."""
+    return f"[{number(low)} to {number(high)}]"
 
 
 def percent(share: Any) -> str:

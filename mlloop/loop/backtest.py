@@ -481,7 +481,7 @@ def choice(lines: Mapping[str, Mapping[str, Any]], currency: str) -> tuple[str, 
     gain = best["gain"]
     return str(best["policy"]), (
         f"{best['said'][:1].upper()}{best['said'][1:]} is worth {number(gain['value'])} {currency} more than the statement's policy "
-        f"[{number(gain['low'])}, {number(gain['high'])}], and surely more when all policies tried are counted."
+        f"[{number(gain['low'])} to {number(gain['high'])}], and surely more when all policies tried are counted."
     )
 
 
@@ -494,7 +494,7 @@ def sentences(comparison: Mapping[str, Any]) -> Iterator[str]:
         against = (
             ""
             if one["policy"] == OWN
-            else f"  {gain['value']:>+10,.0f} [{number(gain['low'])}, {number(gain['high'])}]"
+            else f"  {gain['value']:>+10,.0f} [{number(gain['low'])} to {number(gain['high'])}]"
         )
         yield f"{one['policy']:<{width}}  {one['net']:>12,.0f}  {one['retrainings']:>3} retrainings{against}  {one['said']}"
     yield comparison["said"]

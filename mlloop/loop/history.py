@@ -352,7 +352,7 @@ def _through_gates(summary: dict[str, Any]) -> list[str]:
 
 def _interval(summary: dict[str, Any], name: str) -> str:
     one = summary["against"][name]
-    return f" (loop less schedule: [{number(one['low'])}, {number(one['high'])}])"
+    return f" (loop less schedule: [{number(one['low'])} to {number(one['high'])}])"
 
 
 def _gained(totals: dict[str, Any], other: str, called: str, currency: str) -> str:

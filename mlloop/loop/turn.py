@@ -824,7 +824,7 @@ def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: dict[str,
     verdict = plans.read_verdict(plan.tasks["validation_gate"].products["data"])
     main, label = evaluated["main"], metrics.metric(session.statement.success.metric).label
     target = session.statement.success.threshold
-    reach = f"{number(main['value'])} [{number(main['low'])}, {number(main['high'])}]"
+    reach = f"{number(main['value'])} [{number(main['low'])} to {number(main['high'])}]"
     said = f"attainable on {at:%Y-%m-%d}: {label} {reach}, target {number(target)}"
     change = [*verdict["must_change"], said]
     path = runner.statement_file(session.settings, session.plan)

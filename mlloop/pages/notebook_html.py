@@ -65,6 +65,16 @@ class Block:
     shown: Markup
 
 
+def steps(blocks: Iterable[Block]) -> list[list[Block]]:
+    """The blocks in pieces of a page: prose, and the output and code that it announces."""
+    pieces: list[list[Block]] = []
+    for block in blocks:
+        if not pieces or (block.kind == "prose" and pieces[-1][-1].kind != "prose"):
+            pieces.append([])
+        pieces[-1].append(block)
+    return pieces
+
+
 def run_act(notebook: dict[str, Any], source: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """The cells of a notebook's Run act, without the parameters.
 

@@ -1,5 +1,6 @@
 """How each problem of a project stands: its stages, verdicts, model and decisions, as the pages show them."""
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from mlloop.core.errors import DataError, MlloopError, ProductError
 from mlloop.core.settings import Settings
 from mlloop.pages import against_target, diagrams, monitoring_view, notebook_html, versions_view, wording
 from mlloop.problem import Problem
+from mlloop.store import clocks
 
 STATES = {
     "fresh": "up to date",
@@ -317,12 +319,15 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
     unreadable = [wrong for _, wrong in both.values() if wrong]
     looks, _ = monitoring_view.read(settings, monitored_in(settings, problem))
     last = list(looks.values())[-1] if looks else None
+    ready = read.get("problem")
     if live["since"] == live["decided_at"] and last and last.model == live["model"]:
         live["since"] = wording.moment(last.since)
+    elif live["since"] == live["decided_at"] and isinstance(ready, products.Statement) and ready.as_of:
+        live["since"] = wording.moment(ready.as_of)
     is_later = made is not None and made.name != problem
     since = f"{live['since']} UTC"
     if live["since"] != live["decided_at"]:
-        since = f"{live['since']} (time in the data), decided {live['decided_at']} UTC"
+        since = wording.both_clocks(live["since"], live["decided_at"])
     trained = read.get("training")
     name = trained.model.name if isinstance(trained, products.Training) else ""
     return live | {"name": name, "is_later": is_later, "products": read, "unreadable": unreadable, "told": since}
@@ -473,7 +478,8 @@ class Decisions:
         judged = self._ask(
             lambda ledger: ledger.last(problem=problem, kind="gate", subject="validation", model=row.model), None
         )
-        told = _decision(row)
+        rows = self._ask(lambda ledger: ledger.rows(problem=problem), [])
+        told = _decision(row, clocks.in_the_data(rows).get(row.id))
         return {
             "model": row.model,
             "since": told["at"],
@@ -503,20 +509,20 @@ class Decisions:
 
     def timeline(self, problem: str) -> list[dict[str, Any]]:
         """The decisions about `problem`, the latest first."""
-        rows = [row for row in self._ask(lambda ledger: ledger.rows(problem=problem), []) if row.subject != "delivered"]
-        return [_decision(row) for row in sorted(rows, key=lambda row: row.id, reverse=True)]
+        rows = sorted(self._ask(lambda ledger: ledger.rows(problem=problem), []), key=lambda row: row.id)
+        stood = clocks.in_the_data(rows)
+        return [_decision(row, stood[row.id]) for row in reversed(rows) if row.subject != "delivered"]
 
 
-def _decision(row) -> dict[str, Any]:
+def _decision(row, stood: dt.datetime | None = None) -> dict[str, Any]:
+    """A row of the ledger as the pages show it; `stood` is where its data stood."""
     details = row.details if isinstance(row.details, dict) else {}
     found = [wording.evidence(one) for one in row.evidence or []]
     deciding = str(details.get("deciding") or "").replace("_", " ")
     action = str(
         details.get("action") or row.subject or {"yes": "retrain", "no": "nothing"}.get(row.verdict or "", "watch")
     )
-    stands = details.get("as_of") or details.get("since") if row.kind in ("retrain", "canary") else details.get("as_of")
-    if row.kind == "gate" and "@" in str(details.get("products") or ""):  # of a retraining, which stands at a moment
-        stands = (details.get("parameters") or {}).get("as_of")
+    stands = stood or details.get("as_of")
     return {
         "id": row.id,
         "at": wording.moment(stands) if stands else f"{wording.moment(row.at)}",

@@ -157,6 +157,8 @@ def write_versions(settings: Settings, problem: str, versions: "Versions | None"
             "releases": versions.releases,
             "since": versions_view.since(versions.releases[0]) if versions.releases else "",
             "editions": [versions_view.row(one, settings.reports) for one in reversed(versions.editions)],
+            "columns": versions.editions[: -versions_view.MOST_COLUMNS - 1 : -1],
+            "side_by_side": versions_view.side_by_side(versions.editions),
             "comparisons": [versions_view.compared(a, b, versions.metric) for a, b in pairs],
             "label": metric_table.title(versions.metric),
         }
@@ -402,11 +404,12 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
             "model": training.model if training else None,
             "trained": training.trained if training else None,
             "building": building,
-            "judged": wording.judged(evaluation) if evaluation else None,
+            "judged": wording.judged(evaluation, statement) if evaluation else None,
             "features": [one.model_dump() for one in features.catalogue] if features else [],
             "windows": features.windows if features else ready.windows if ready else None,
             "need": decided(by_name.get("need_gate")),
             "validation": validation,
+            "counted": problems.counted(statement) if statement else "rows",
             "tables": _trained_on(wording.tables(features)),
         },
         Decisions(settings).head(),
@@ -608,6 +611,7 @@ def _environment():
         "seconds": wording.seconds,
         "moment": wording.moment,
         "figures": wording.figures,
+        "steps": notebook_html.steps,
     }
     environment.globals |= {"has_lineage": lambda shown: bool(lineage.of_stages(shown))}
     environment.globals |= {"css": notebook_html.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))}

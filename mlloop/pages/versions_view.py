@@ -7,7 +7,7 @@ retraining ('shop@2025-08-04'). A release is a row of the ledger after which ano
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,10 +18,12 @@ from mlloop.core.errors import DataError, ProductError
 from mlloop.core.formatting import number
 from mlloop.core.settings import Settings
 from mlloop.pages import wording
+from mlloop.problem import Problem
 from mlloop.products import Monitoring
 
 EDITION = r"(\.r\d+)?(@.+)?"
 MOST_PAIRS = 40
+MOST_COLUMNS = 12
 NOTHING = {"sentence": "", "now": "", "folder": "", "revision": 0, "current": 0}
 
 
@@ -209,7 +211,9 @@ def row(edition: Edition, reports: Path) -> dict[str, Any]:
 
 
 def pairs(known: Sequence[Edition], live: str | None) -> list[tuple[Edition, Edition]]:
-    """The editions to hold side by side: each with the next, and each with the one in production; older first."""
+    """The editions to hold side by side, older first: any two, or where that were too many, each with the next and with production's."""
+    if len(every := list(combinations(known, 2))) <= MOST_PAIRS:
+        return sorted(every, key=lambda pair: (known.index(pair[1]), known.index(pair[0])), reverse=True)
     found = list(pairwise(known))
     now = next((one for one in known if one.digest == live), None)
     for one in known:
@@ -227,16 +231,18 @@ def compared(a: Edition, b: Edition, metric: str) -> dict[str, Any]:
     dict
         'title', 'anchor', 'paired' (a sentence; '' where the two were never judged on the same rows), and rows for tables.
     """
+    ready = b.of("problem", products.Statement) or a.of("problem", products.Statement)
+    stated = ready.problem if ready else None
     return {
         "a": a,
         "b": b,
         "title": f"{a.called} and {b.called}".capitalize(),
         "anchor": f"{a.anchor}-{b.anchor}",
         "paired": _paired(a, b, metric),
-        "facts": [row for row in _facts(a, b) if row["differs"]],
+        "facts": [row for row in _rows(_facts(a), _facts(b)) if row["differs"]],
         "features": _features(a, b),
-        "metrics": _side_by_side(a, b, lambda one: {m.label: _figure(m) for m in one.metrics}),
-        "slices": _side_by_side(a, b, lambda one: {f"{s.slice} = {s.group}": _figure(s) for s in one.slices}),
+        "metrics": _side_by_side(a, b, _metrics),
+        "slices": _side_by_side(a, b, lambda one: _slices(one, stated)),
         "calibration": _side_by_side(a, b, _calibration),
     }
 
@@ -257,23 +263,49 @@ def _paired(a: Edition, b: Edition, metric: str) -> str:
     return ""
 
 
-def _facts(a: Edition, b: Edition) -> list[dict[str, Any]]:
-    def told(one: Edition) -> dict[str, str]:
-        trained, recipe = one.of("training", products.Training), None
-        if trained is not None:
-            recipe, learnt = trained.model.recipe, trained.trained
-        found = {"model": one.name, "digest": one.digest[:12], "trained at": one.as_of}
-        if trained is not None and recipe is not None:
-            found |= {
-                "rows learned from": number(learnt.rows),
-                "learned from": f"{wording.moment(learnt.since)} to {wording.moment(learnt.until)}" if learnt.until else "",
-                "how far back": trained.lookback.chosen if trained.lookback else "",
-                **{f"parameter {name}": number(value) if isinstance(value, (int, float)) else str(value) for name, value in recipe.params.items()},
-                "seed": str(recipe.seed),
-            }  # fmt: skip
-        return found
+def _facts(one: Edition) -> dict[str, str]:
+    """What is known of a model: kind, digest, what it learned from, parameters."""
+    known = {"model": one.name, "digest": one.digest[:12], "trained at": one.as_of}
+    trained = one.of("training", products.Training)
+    recipe = trained.model.recipe if trained is not None else None
+    if trained is None or recipe is None:
+        return known
+    learnt = trained.trained
+    known |= {
+        "rows learned from": number(learnt.rows),
+        "learned from": f"{wording.moment(learnt.since)} to {wording.moment(learnt.until)}" if learnt.until else "",
+        "how far back": trained.lookback.chosen if trained.lookback else "",
+        "features": number(len(trained.features)),
+    }
+    shown = lambda value: number(value) if isinstance(value, (int, float)) else str(value)
+    params = {f"parameter {name}": shown(value) for name, value in recipe.params.items()}
+    return known | params | {"seed": str(recipe.seed)}
 
-    return _rows(told(a), told(b))
+
+def _metrics(judged: products.Evaluation) -> dict[str, str]:
+    return {one.label: _figure(one) for one in judged.metrics}
+
+
+def _slices(judged: products.Evaluation, stated: Problem | None) -> dict[str, str]:
+    return {wording.group(one, stated): _figure(one) for one in judged.slices}
+
+
+def side_by_side(known: Sequence[Edition]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """The newest models in columns, the newest first: (heading, rows of a name and a text a model); [] of fewer than three."""
+    if len(known) < 3:
+        return []
+    shown = known[: -MOST_COLUMNS - 1 : -1]
+    stated = next((ready.problem for one in shown if (ready := one.of("problem", products.Statement))), None)
+    judged = [one.of("evaluation", products.Evaluation) for one in shown]
+    parts = {
+        "What they are": [_facts(one) for one in shown],
+        "Metrics on the holdout of each": [_metrics(one) if one else {} for one in judged],
+        "Groups": [_slices(one, stated) if one else {} for one in judged],
+    }
+    table = lambda cells: [
+        (name, [of.get(name) or "–" for of in cells]) for name in dict.fromkeys(name for of in cells for name in of)
+    ]
+    return [(heading, table(cells)) for heading, cells in parts.items() if any(cells)]
 
 
 def _features(a: Edition, b: Edition) -> str:

@@ -8,7 +8,7 @@ from mlloop import products
 from mlloop.core import formatting, metric_table
 from mlloop.core.formatting import number
 from mlloop.pages import diagrams
-from mlloop.problem import Problem
+from mlloop.problem import Problem, group_label
 
 Row = TypeVar("Row")
 GAIN = "the model's gain over it"
@@ -171,16 +171,23 @@ def runs(rows: Iterable[Row], is_alike: Callable[[Row, Row], bool]) -> list[list
     return parts
 
 
+def is_upkeep(kind: str, subject: str) -> bool:
+    """Whether a row only says that a model's histories and counts were brought up to date: every turn has some."""
+    return kind == "update" and subject == "counts"
+
+
 def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
-    """The newest decisions with runs of uneventful looks in one piece.
+    """The newest decisions with runs of uneventful looks in one piece, and without upkeep.
 
     Returns
     -------
     dict
         'parts': lists of decisions; one of more than one holds looks that changed nothing. 'older': the same of those
-        before the newest eight. 'left': how many decisions before them are left out. A canary's end is told by the
-        promotion that it led to.
+        before the newest eight. 'left': how many decisions before them are left out. 'upkeep': how many updates of histories
+        and counts. A canary's end is told by the promotion that it led to.
     """
+    upkeep = sum(is_upkeep(one["kind"], one.get("subject", "")) for one in timeline)
+    timeline = [one for one in timeline if not is_upkeep(one["kind"], one.get("subject", ""))]
     parts: list[list[dict[str, Any]]] = []
     quiet = lambda one: is_quiet(one["kind"], one.get("subject", ""), one["verdict"])
     for one in timeline[:most]:
@@ -191,7 +198,7 @@ def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
             parts[-1].append(one)
         else:
             parts.append([one])
-    return {"parts": parts[:SHOWN], "older": parts[SHOWN:], "left": max(0, len(timeline) - most)}
+    return {"parts": parts[:SHOWN], "older": parts[SHOWN:], "left": max(0, len(timeline) - most), "upkeep": upkeep}
 
 
 def would_change(statement: Problem | None, production: Mapping[str, Any], canary: Mapping[str, Any]) -> list[str]:
@@ -330,8 +337,14 @@ def _close(a: Any, b: Any) -> bool:
     return isinstance(a, (int, float)) and isinstance(b, (int, float)) and abs(a - b) <= 1e-9 * max(1.0, abs(a))
 
 
-def judged(evaluation: products.Evaluation) -> dict[str, Any]:
-    """What the holdout period showed, as tables: metrics, slices, contenders and the latency's figure."""
+def judged(evaluation: products.Evaluation, statement: Problem | None = None) -> dict[str, Any]:
+    """What the holdout period showed, as tables: metrics, slices, contenders and the latency's figure.
+
+    Parameters
+    ----------
+    statement : Problem, optional
+        Whose meanings and labels name the groups.
+    """
     main, named, against = evaluation.main, [], []
     for one in evaluation.metrics:
         # the gate's own interval of the main figure, where another method's is slightly off
@@ -343,11 +356,16 @@ def judged(evaluation: products.Evaluation) -> dict[str, Any]:
         against.append({"name": row.name, "kind": row.kind, **row.metric.model_dump(exclude={"n"}), GAIN: told})
     return {
         "metrics": named,
-        "slices": [one.model_dump() for one in evaluation.slices],
+        "slices": [{"group": group(one, statement), **one.model_dump(exclude={"slice", "group"})} for one in evaluation.slices],
         "contenders": against,
         "latency_ms": evaluation.latency.p99_below_ms,
         "threshold": _threshold(evaluation),
     }
+
+
+def group(row: products.Slice, statement: Problem | None) -> str:
+    """A group of rows as the statement calls it: 'cognitive difficulty: yes'."""
+    return group_label(statement, row.slice, row.group) if statement else f"{row.slice}: {row.group}"
 
 
 def _threshold(evaluation: products.Evaluation) -> str:

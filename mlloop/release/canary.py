@@ -293,6 +293,6 @@ def _no_worse(figure: metrics.Estimate | None, kind: str, terms: Terms, over: bo
     words = "no worse than" if good else "worse than" if bad else "not shown to be as good as"
     said = (
         f"The canary is {words} the champion: {kind} gain in {label} {number(figure.value)} "
-        f"[{number(figure.low)}, {number(figure.high)}] on {figure.n:,} rows, a loss of {number(terms.max_loss)} is allowed."
+        f"[{number(figure.low)} to {number(figure.high)}] on {figure.n:,} rows, a loss of {number(terms.max_loss)} is allowed."
     )
     return Check(name, passed, said, figure.value, figure.low, figure.high, -terms.max_loss, label)
