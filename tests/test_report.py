@@ -126,7 +126,7 @@ def test_what_tells_the_finding_stands_at_the_head_of_the_page(whole, tmp_path):
         tmp_path, "## Run\n\nMay the data be trusted?", "### All is well\n\nNothing asks for attention."
     )
     page = soup(places.reports / "shop" / "visualization.html")
-    first = page.select_one("h1 + .first")
+    first = page.select_one("h1 + .opening .first")
     assert first is not None and first.h2.text == "All is well"
     words = page.get_text(" ")
     assert words.index("All is well") < words.index("May the data be trusted?") and words.count("All is well") == 1
@@ -276,7 +276,7 @@ def test_the_model_card_says_what_it_is_how_well_it_does_and_where_it_ends(whole
         "2025-03-03 up to, not including, 2025-06-16",
         "99 % of predictions take at most 20 ms",
         "best_sellers rule 0.02 0.01 to 0.03 0.02 (0.01 to 0.03)",
-        "activity new 0.100 9",
+        "activity: new 0.100 9",
         "It was trained on data before 2025-06-16.",
         "this model since",
         made.MODEL,
@@ -304,7 +304,7 @@ def test_the_index_tells_what_is_in_production_since_when_why_and_what_would_cha
     words = " ".join(panel.get_text(" ").split())
     for said in (
         "Model knn 9f9f9f9f9f9f9",
-        "Since 2025-06-30 (time in the data)",
+        "Since 2025-06-30 in the data (decided 20",
         "by Ada (decision 3)",
         "Reason ndcg 0.134 share (0.120 to 0.150), target 0.100; nobody answered yet",
         "Health being watched since the period that began 2025-07-21, as of 2025-07-28. It does as well as it promised.",
@@ -330,10 +330,10 @@ def test_looks_that_changed_nothing_are_one_line_in_the_timeline(whole):
     first = [" ".join(one.get_text(" ").split()) for one in line.find_all("li", recursive=False)]
     assert (
         len(first) == 5
-        and first[0].startswith("2025-07-28 (time in the data), decided 20")
+        and first[0].startswith("2025-07-28 in the data (decided 20")
         and "Retrain? Being watched" in first[0]
     )
-    assert first[1].startswith("2025-07-07 to 2025-07-21 · Retrain? Nothing to do , 3 times")
+    assert first[1].startswith("2025-07-07 to 2025-07-21 in the data · Retrain? Nothing to do , 3 times")
 
 
 def test_a_look_at_the_model_before_says_nothing_of_the_one_that_answers_now(tmp_path):
@@ -370,7 +370,7 @@ def test_a_model_that_the_loop_made_has_the_card_and_the_verdict(tmp_path):
     assert "ndcg 0.234" in words and "Trained by the loop; the run below trained the first model." in words
     assert page.find("a", href="shop/model.html#asked") is not None
     card = " ".join(soup(places.reports / "shop" / "model.html").get_text(" ").split())
-    assert f"Digest {later}" in card and "this model since 2025-08-04 (time in the data)" in card
+    assert f"Digest {later}" in card and "this model since 2025-08-04 in the data" in card
 
 
 def test_a_verdict_that_rests_on_no_figure_gives_its_reason(tmp_path):

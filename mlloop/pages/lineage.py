@@ -8,7 +8,7 @@ from mlloop.core.formatting import number
 from mlloop.pages.problem_view import Stage, statement_of
 from mlloop.problem import Problem, Recommendation
 
-WIDTH, BOX, HEIGHT, GAP, BETWEEN, PER_ROW = 960.0, 176.0, 50.0, 19.0, 40.0, 5
+WIDTH, BOX, HEIGHT, GAP, BETWEEN, PER_ROW = 960.0, 176.0, 66.0, 19.0, 40.0, 5
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def of_stages(stages: Iterable[Stage]) -> list[Piece]:
                 ]
                 made.judged = [made.key_of(one.tables["holdout"])] if "holdout" in one.tables else made.learnt
             case products.Training() as one:
-                made.add("model", one.model.name, one.model.form, one.model.digest, stage.name, made.learnt)
+                version = f"version {one.model.registered.version}, " if one.model.registered else ""
+                made.add("model", one.model.name, version + one.model.form, one.model.digest, stage.name, made.learnt)
             case products.Evaluation() as one:
                 for table in (*one.tables.values(), *filter(None, [one.reference.holdout])):
                     made.table(table, stage.name, ["model", *made.judged])
@@ -149,7 +150,7 @@ def children(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
 
 
 def graph(pieces: Iterable[Piece]) -> Graph:
-    """Place the pieces in layers from top to bottom: each below all that it was made from."""
+    """Place the pieces in layers from top to bottom; a line that a way over other pieces repeats is left out."""
     layers: list[list[Piece]] = []
     depth: dict[str, int] = {}
     for one in pieces:
@@ -166,8 +167,18 @@ def graph(pieces: Iterable[Piece]) -> Graph:
             for i, one in enumerate(row):
                 boxes[one.key] = Box(left + i * (BOX + GAP), y, one)
             y += HEIGHT + (10 if start + PER_ROW < len(layer) else BETWEEN)
-    paths = [_path(boxes[parent], box) for box in boxes.values() for parent in box.piece.parents]
+    above = {key: _above(key, {one.key: one for layer in layers for one in layer}) for key in boxes}
+    direct = lambda box: [
+        one for one in box.piece.parents if not any(one in above[other] for other in box.piece.parents)
+    ]
+    paths = [_path(boxes[parent], box) for box in boxes.values() for parent in direct(box)]
     return Graph(height=y - BETWEEN + 8, boxes=list(boxes.values()), paths=paths)
+
+
+def _above(key: str, pieces: dict[str, Piece]) -> set[str]:
+    """The keys of all that a piece was made from, however many steps before."""
+    parents = pieces[key].parents
+    return {*parents}.union(*(_above(parent, pieces) for parent in parents))
 
 
 def _path(above: Box, below: Box) -> str:
