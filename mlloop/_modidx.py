@@ -1297,6 +1297,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.monitoring.headline': ('monitoring.html#headline', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring.health': ('monitoring.html#health', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring.history': ('monitoring.html#history', 'mlloop/monitoring.py'),
+                                   'mlloop.monitoring.is_not_known': ('monitoring.html#is_not_known', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring.judged': ('monitoring.html#judged', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring.level_errors': ('monitoring.html#level_errors', 'mlloop/monitoring.py'),
                                    'mlloop.monitoring.methods_table': ('monitoring.html#methods_table', 'mlloop/monitoring.py'),

@@ -307,7 +307,7 @@ def test_the_index_tells_what_is_in_production_since_when_why_and_what_would_cha
         "Since 2025-06-30 in the data (decided 20",
         "by Ada (decision 3)",
         "Reason ndcg 0.134 share (0.120 to 0.150), target 0.100; nobody answered yet",
-        "Health being watched since the period that began 2025-07-21, as of 2025-07-28. It does as well as it promised.",
+        "Health being watched since the period that began 2025-07-21, as of 2025-07-28 in the data. It does as well as it promised.",
         "serves 20% of the requests, for 21 days at most. It is promoted after 200 predictions if it is no worse by more than 0.01 in NDCG.",
         "3 of the last 5 periods (one every 7 days), the newest included, are worse than its reference by 2 standard errors",
         "at most 12 times a year, and 21 days after the last at the earliest.",
@@ -342,11 +342,11 @@ def test_a_look_at_the_model_before_says_nothing_of_the_one_that_answers_now(tmp
     storage.write_json(look, storage.read_json(look) | {"model": "1a" * 32, "health": "worse", "said": "It fell."})
     page = soup(report.write(places))
     panel = " ".join(page.select_one(".now").get_text(" ").split())
-    assert "Health not known yet . No period of its own has been looked at" in panel
-    assert "was at the model before it (1a1a1a1a1a1a): worse than reference. It fell." in panel
+    assert "Health not known yet . No period of its own has been monitored" in panel
+    assert "is of the model before it (1a1a1a1a1a1a): worse than reference. It fell." in panel
     assert page.select_one("svg.loop.wide [aria-label^=Monitoring]")["aria-label"] == "Monitoring: not known yet"
     words = " ".join(soup(places.reports / "shop" / "monitoring.html").get_text(" ").split())
-    assert "This look is at the model that answered then. knn 9f9f9f9f9f9f answers since" in words
+    assert "The figures below are of the model that predicted then. knn 9f9f9f9f9f9f predicts since" in words
 
 
 def test_a_model_that_the_loop_made_has_the_card_and_the_verdict(tmp_path):

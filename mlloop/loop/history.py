@@ -398,13 +398,13 @@ def plot_policies(summary: dict[str, Any], ax):
         words.setdefault(one["as_of"], []).append(one["word"])
     for moment, said in words.items():
         ax.axvline(pd.Timestamp(moment), color=GREY, lw=0.8, ls=":")
-        where = (pd.Timestamp(moment), 0.02)
+        where = (pd.Timestamp(moment), 0.98)
         ax.annotate(
             ", ".join(said),
             where,
             xycoords=("data", "axes fraction"),
             rotation=90,
-            va="bottom",
+            va="top",
             ha="right",
             fontsize=7,
             color=GREY,
@@ -412,12 +412,16 @@ def plot_policies(summary: dict[str, Any], ax):
     if periods:
         ax.legend(fontsize=8, frameon=False, loc="best")
         ax.tick_params(axis="x", labelrotation=30)
-    title = sentences(summary)[-1]
     label = metrics.metric(summary["metric"]).label
+    means = [
+        f"{summary['policies'][name]} {number(one['metric'])}"
+        for name, one in summary["totals"].items()
+        if name in styles
+    ]
     return label_axes(
         ax,
-        title[0].upper() + title[1:],
-        f"n = {sum(one['n'] for one in periods):,} answers whose truth came, in {len(periods)} periods",
+        f"{label} on average: {', '.join(means)}",
+        f"n = {sum(one['n'] for one in periods):,} predictions with labels, in {len(periods)} periods",
         "end of the period (UTC)",
         label,
     )

@@ -3,6 +3,7 @@
 Only positions are worked out here; the templates draw them and escape every word.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -165,6 +166,15 @@ class Chart:
     periods_in_all: int = 0
 
 
+def round_values(least: float, most: float, about: int = 4) -> list[float]:
+    """Round numbers between two bounds, as an axis names them."""
+    raw = (most - least) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(n * power for n in (1, 2, 5, 10) if n * power >= raw)
+    first = math.ceil(least / step)
+    return [n * step for n in range(first, math.floor(most / step) + 1)]
+
+
 def periods(
     rows: Sequence[dict], reference: float | None, target: float | None, width: float = 720, height: float = 220
 ) -> Chart | None:
@@ -208,7 +218,7 @@ def periods(
         reference=up(reference),
         target=up(target),
         target_label=f"target {formatting.number(target)}" if target is not None else "",
-        ticks=[(at(v), formatting.number(v)) for v in (least + room, (least + most) / 2, most - room)],
+        ticks=[(at(v), formatting.number(v)) for v in round_values(least, most)],
         periods=[(across(i), row["period"]) for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0],
         lines=lines,
         periods_in_all=len(rows),

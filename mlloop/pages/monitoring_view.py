@@ -42,7 +42,9 @@ def read(settings: Settings, folder: Path) -> tuple[dict[str, Monitoring], list[
 
 def health(product: Monitoring) -> dict[str, str]:
     """Whether the model is healthy: a word, the shape drawn beside it, and the sentence for a product owner."""
-    word, mark = HEALTH[product.health]
+    realised = [one.value for one in product.realised if one.model == product.model]
+    is_known = product.estimated.value is not None or any(value is not None for value in realised)
+    word, mark = HEALTH[product.health] if is_known or product.health != "ok" else ("not known yet", "missing")
     return {"word": word, "mark": mark, "said": product.summary, "as_of": wording.moment(product.as_of)}
 
 

@@ -352,8 +352,8 @@ def health(live: Mapping[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]
     """
     if not latest or not live or not latest.get("model") or latest["model"] == live["model"]:
         return {key: latest[key] for key in ("word", "mark", "said", "as_of", "not_since")} if latest else {}
-    before = f"The newest look, as of {latest['as_of']}, was at the model before it ({latest['model'][:12]}): {latest['word']}."
-    sentence = f"No period of its own has been looked at since {live['since']}. {before} {latest['said']}"
+    before = f"The newest period, as of {latest['as_of']}, is of the model before it ({latest['model'][:12]}): {latest['word']}."
+    sentence = f"No period of its own has been monitored since {live['since']}. {before} {latest['said']}"
     return {"word": "not known yet", "mark": "missing", "said": sentence, "as_of": "", "not_since": ""}
 
 

@@ -447,7 +447,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
     seen = looks[stems[-1]]
     if live and seen.model and seen.model != live["model"]:
         who = f"{live['name'] or 'another model'} {live['model'][:12]}"
-        elsewhere = f"This look is at the model that answered then. {who} answers since {live['told']}; no period of its own has been looked at."
+        elsewhere = f"The figures below are of the model that predicted then. {who} predicts since {live['told']}; no period of its own has been monitored."
     standing = against_target.standing(statement, looks, live)
     around: dict[str, Any] = {
         "heading": "Monitoring",

@@ -283,7 +283,7 @@ def _facts(one: Edition) -> dict[str, str]:
 
 
 def _metrics(judged: products.Evaluation) -> dict[str, str]:
-    return {one.label: _figure(one) for one in judged.metrics}
+    return {one.label: _figure(one) for one in wording.metrics_of(judged)}
 
 
 def _slices(judged: products.Evaluation, stated: Problem | None) -> dict[str, str]:

@@ -337,6 +337,15 @@ def _close(a: Any, b: Any) -> bool:
     return isinstance(a, (int, float)) and isinstance(b, (int, float)) and abs(a - b) <= 1e-9 * max(1.0, abs(a))
 
 
+def metrics_of(evaluation: products.Evaluation) -> list[products.NamedEstimate]:
+    """The metrics of the holdout; that of the gate with its own interval, from which another method's is slightly off."""
+    main = evaluation.main
+    return [
+        one.model_copy(update={"low": main.low, "high": main.high}) if _close(one.value, main.value) else one
+        for one in evaluation.metrics
+    ]
+
+
 def judged(evaluation: products.Evaluation, statement: Problem | None = None) -> dict[str, Any]:
     """What the holdout period showed, as tables: metrics, slices, contenders and the latency's figure.
 
@@ -345,18 +354,19 @@ def judged(evaluation: products.Evaluation, statement: Problem | None = None) ->
     statement : Problem, optional
         Whose meanings and labels name the groups.
     """
-    main, named, against = evaluation.main, [], []
-    for one in evaluation.metrics:
-        # the gate's own interval of the main figure, where another method's is slightly off
-        inside = main if _close(one.value, main.value) else one
-        figure = {"value": one.value, "low": inside.low, "high": inside.high}
-        named.append({"name": one.label, **figure, "unit": one.unit, "n": one.n})
+    named = [
+        {"name": one.label, "value": one.value, "low": one.low, "high": one.high, "unit": one.unit, "n": one.n}
+        for one in metrics_of(evaluation)
+    ]
+    against = []
     for row in evaluation.contenders:
         told = f"{number(row.gain.value)} ({span(row.gain.low, row.gain.high)})" if row.gain else ""
         against.append({"name": row.name, "kind": row.kind, **row.metric.model_dump(exclude={"n"}), GAIN: told})
     return {
         "metrics": named,
-        "slices": [{"group": group(one, statement), **one.model_dump(exclude={"slice", "group"})} for one in evaluation.slices],
+        "slices": [
+            {"group": group(one, statement), **one.model_dump(exclude={"slice", "group"})} for one in evaluation.slices
+        ],
         "contenders": against,
         "latency_ms": evaluation.latency.p99_below_ms,
         "threshold": _threshold(evaluation),
