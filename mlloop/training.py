@@ -276,16 +276,16 @@ def plot_learning(curve: pd.DataFrame, ax):
     from mlloop.core import charts
     from mlloop.visualization import BLUE, RED, label_axes
 
-    best = curve.loc[curve["loss"].idxmin()]
+    best = int(curve["epoch"].iloc[int(curve["loss"].argmin())])
     (points,) = ax.plot(curve["epoch"], curve["loss"], marker="o", color=BLUE)
     charts.name_marks(
         points, [f"epoch {int(e)}: {number(v)}" for e, v in zip(curve["epoch"], curve["loss"], strict=True)]
     )
     charts.keep_numbers(ax, curve)
-    ax.axvline(best["epoch"], color=RED, ls="--", lw=1)
+    ax.axvline(best, color=RED, ls="--", lw=1)
     return label_axes(
         ax,
-        f"The best epoch is {int(best['epoch'])} of {len(curve)}",
+        f"The best epoch is {best} of {len(curve)}",
         "loss on the latest tenth, not trained on",
         "epoch",
         "loss",

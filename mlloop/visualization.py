@@ -202,7 +202,7 @@ def plot_money(
 def _write_amounts(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
     for i, value in enumerate(values):
         at, side, away = (high[i], "left", 4) if value >= 0 else (low[i], "right", -4)
-        how = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "ha": side}
+        how: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "ha": side}
         ax.annotate(number(value), (at, i), xytext=(away, 0), **how)
     ax.margins(x=0.12)
 
