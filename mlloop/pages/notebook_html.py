@@ -282,7 +282,7 @@ def picture(form: str, data: Any, metadata: dict[str, Any], about: str) -> Marku
             width, height = _size(form, content)
     size = Markup(' width="{}" height="{}"').format(width, height) if width and height else Markup()
     described = str(metadata.get("alt") or about or "Figure")
-    return Markup('<figure><img src="data:{};base64,{}" alt="{}"{}></figure>').format(
+    return Markup('<figure tabindex="0"><img src="data:{};base64,{}" alt="{}"{}></figure>').format(
         form, base64.b64encode(content).decode(), described, size
     )
 
@@ -329,11 +329,8 @@ def _with_tables(cleaned: str, about: str) -> Markup:
         _one_header_row(table)
         _cut(soup, table)
         _align(table)
-        columns = max((len(row.find_all(["td", "th"])) for row in table.find_all("tr")), default=0)
-        around = soup.new_tag("div", attrs={"class": "scroll"})
-        if columns > 3:
-            around.attrs |= {"tabindex": "0", "role": "region", "aria-label": about or "Table"}
-        table.wrap(around)
+        named = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": about or "Table"}
+        table.wrap(soup.new_tag("div", attrs=named))
     return Markup(str(soup))
 
 
