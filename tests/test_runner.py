@@ -12,7 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 from conftest import Project, write_notebook, write_project
+from wire import Wire
 
 from mlloop.core import settings
 from mlloop.pipeline import runner
@@ -263,6 +265,32 @@ def test_a_project_that_moves_to_another_database_asks_its_gates_there_or_takes_
     assert done.returncode == 0 and "1 decisions, the chain holds" in done.stdout, done.stderr
     project.write("settings.ini", "[kernels]\npool = fresh\n[ledger]\nurl = sqlite:///new.db\n")
     assert "stale" not in project.mlloop("status").stdout and project.run()["ran"] == []
+
+
+def test_a_database_that_goes_away_in_the_middle_of_a_run_is_named_and_the_next_run_goes_on(project, postgres):
+    server = sa.make_url(postgres).set(drivername="postgresql+psycopg")
+    schema = f"away{os.getpid()}"
+    with sa.create_engine(server, poolclass=sa.pool.NullPool).begin() as admin:
+        admin.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    wire = Wire(server.port or 5432)
+    through = server.set(drivername="postgresql", host="127.0.0.1", port=wire.port, password="s3cret")
+    url = f"{through.render_as_string(hide_password=False)}?options=-csearch_path%3D{schema}"
+    project.write("settings.ini", f"{(project.root / 'settings.ini').read_text()}[ledger]\nurl = {url}\n")
+    project.change("toy/ask.py", "def verdict(amounts):\n", "def verdict(amounts):\n    import time; time.sleep(4)\n")
+    process = project.start("run")
+    wait_until((project.root / ".mlloop/records/loan/collection.json").exists)
+    time.sleep(1)
+    wire.cut()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "s3cret" not in said and "Traceback" not in said, said
+    assert "cannot be used" in said and "Check it: mlloop check" in said
+    wire.lay()
+    project.change("toy/ask.py", "time.sleep(4)", "time.sleep(0)")
+    outcome = project.run()
+    assert outcome["exit_code"] == 0 and "problem" not in outcome["ran"] and "training" in outcome["ran"]
+    ledger = ledger_of(project)
+    assert [row.subject for row in ledger.rows()] == ["need"]
+    ledger.verify()
 
 
 def test_a_statement_is_read_once_for_as_long_as_its_file_stays_as_it_is(project, monkeypatch):

@@ -487,6 +487,25 @@ def test_a_service_killed_under_load_loses_no_acknowledged_prediction(production
     pd.testing.assert_frame_equal(logged(production), before)
 
 
+def test_two_services_on_one_project_answer_alike_and_lose_nothing(production):
+    with production.serve() as first, production.serve() as second:
+        both = (first, second)
+        answers = [running.ask(production.ask(n)).json() for n in range(20) for running in both]
+        assert [one["score"] for one in answers[::2]] == [one["score"] for one in answers[1::2]]
+        production.deploy(production.b)
+        deployment.promote(
+            production.settings, production.ledger, "loan", production.b["digest"], production.b["release"]
+        )
+        for running in both:
+            running.until(lambda found: found["problems"]["loan"]["champion"] == production.b["digest"][:12])
+        answers += [running.ask(production.ask(n)).json() for n in range(20) for running in both]
+        first.kill()
+        answers += [second.ask(production.ask(n)).json() for n in range(20)]
+        assert prediction_log.seal(prediction_log.folder_of(production.settings, "loan")) == 1  # the living one's stays
+        answers += [second.ask(production.ask(n)).json() for n in range(20)]
+    assert sorted(one["prediction_id"] for one in answers) == sorted(logged(production)["id"])
+
+
 def test_requests_under_way_are_answered_before_the_service_stops(production):
     with production.serve() as running, ThreadPoolExecutor(8) as clients:
         rows = [production.ask(n) for n in range(900)]
