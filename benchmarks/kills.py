@@ -1,6 +1,8 @@
 """Commands killed at random moments, and what must hold after each kill.
 
     python benchmarks/kills.py --kills 200 --folder ~/kills      # half of them with the ledger in SQLite, half in Postgres
+    python benchmarks/kills.py --kills 40 --fault term           # SIGTERM in place of SIGKILL; interrupt: Ctrl-C
+    python benchmarks/kills.py --kills 900 --fault disk --commands run --ledger sqlite   # each write of a run fails once
 
 A small project with the real stages is made once, and turned a few periods. For each kill its state is put back as the
 command needs it, the command is started and gets SIGKILL after a random part of the time that it takes when left alone.
@@ -20,6 +22,10 @@ and after the same command was run again, to its end:
     chain, once, products, releases   as before
     left over  no file and no process that a command without a kill would not leave, and nobody holds the project
 
+A command that is asked to stop, or whose disk refuses a write, must also end by itself, in words and without a traceback.
+Which write fails is spread over all that the command makes: with as many kills as writes each fails once. It is refused
+by a small library in C, loaded before the others, so it is true of SQLite's and Delta's writes too.
+
 With `--folder` the prepared projects and a line for each kill are kept there: the same command goes on where it was
 stopped. What breaks is kept beside them and named; the exit code is then 1.
 """
@@ -33,6 +39,7 @@ import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -61,6 +68,7 @@ from mlloop.store import prediction_log
 from mlloop.store.entries import SWAPS, Entry
 from mlloop.store.ledger import Ledger
 
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}
 SERVED_S = 1.5  # how long a service is asked before its time alone ends
 SETTLE_S = 60
 COLD = 0.25  # share of the kills that begin without a running kernel pool
@@ -100,13 +108,13 @@ TRIALS = {
     "rollback": (Trial("rollback --to {first}", "swapped"),),
     "serve": (Trial("serve --port 0", "swapped"),),
 }
-LONG = ("run", "tick", "retrain", "tick", "loop", "tick", "backtest", "run", "tick", "retrain", "loop")
-ORDER = tuple(name for long in LONG for name in (long, "promote", "rollback", "serve"))
+LONG = ("run", "tick", "retrain", "tick", "loop", "backtest", "tick", "run", "retrain", "loop")
+ORDER = tuple(name for long in LONG for name in (long, *("promote", "rollback", "serve") * 3))
 
 
 @dataclass
 class Kill:
-    """One kill and what was wrong after it."""
+    """One kill, or another fault, and what was wrong after it."""
 
     number: int
     command: str
@@ -117,6 +125,8 @@ class Kill:
     was_running: bool = False
     whole_s: float = 0.0  # the kill, the repetition and the checks
     acknowledged: int = 0
+    fault: str = "kill"
+    ended: str = ""  # what the command said last, where it was not killed
     wrong: list[str] = field(default_factory=list)
 
 
@@ -129,11 +139,13 @@ def trial_of(number: int, names: list[str]) -> Trial:
     return variants[earlier % len(variants)]
 
 
-def start(root: Path, words: list[str], extra: dict[str, str], output: int = subprocess.PIPE) -> subprocess.Popen:
+def start(
+    root: Path, words: list[str], extra: dict[str, str], output: int = subprocess.PIPE, errors=subprocess.PIPE
+) -> subprocess.Popen:
     """Start the command line in a project, in a session of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "mlloop", *words], cwd=root, env={**os.environ, **extra, "COLUMNS": "200"}, text=True,
-        start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        start_new_session=True, stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
     )  # fmt: skip
 
 
@@ -142,6 +154,50 @@ def finish(root: Path, words: list[str], extra: dict[str, str]) -> subprocess.Co
     process = start(root, words, extra)
     out, err = process.communicate(timeout=3600)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A command that nobody disturbed: how long it took, what it led to, the kinds of files it left, its writes."""
+
+    took_s: float
+    outcome: dict[str, str]
+    files: list[str]
+    writes: int
+
+
+class Disk:
+    """A disk on which a write may fail, for the programs that have its environment.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the library and what its processes share.
+    under : Path
+        The folder whose writes count.
+    """
+
+    def __init__(self, folder: Path, under: Path):
+        library, self.state, self.log = folder / "failing_disk.so", folder / "disk.state", folder / "disk.log"
+        source = Path(__file__).resolve().parents[1] / "tests" / "failing_disk.c"
+        subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+        self.state.write_bytes(struct.pack("qqq", 0, 0, 0))
+        self.environment = {"LD_PRELOAD": str(library), "DISK_UNDER": f"{under}/", "DISK_STATE": str(self.state),
+                            "DISK_LOG": str(self.log)}  # fmt: skip
+
+    def fail(self, number: int = 0) -> None:
+        """Count from here on, and let the write of that number fail (0: none)."""
+        with self.state.open("r+b") as file:  # in place: processes have it mapped
+            file.write(struct.pack("qqq", 0, number, 1))
+
+    @property
+    def writes(self) -> int:
+        return struct.unpack("qqq", self.state.read_bytes())[0]
+
+    def failed(self) -> str:
+        """The write that failed last."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return lines[-1] if lines else ""
 
 
 class Bench:
@@ -154,13 +210,16 @@ class Bench:
     server : str or None
         The URL of a Postgres.
     seed : int
+    fault : str
+        What happens to a command: 'kill', 'term', 'interrupt' or 'disk'.
     """
 
-    def __init__(self, folder: Path, server: str | None, seed: int):
-        self.folder, self.server, self.seed = folder, server, seed
+    def __init__(self, folder: Path, server: str | None, seed: int, fault: str):
+        self.folder, self.server, self.seed, self.fault = folder, server, seed, fault
         self.root = folder / "project"
         self.models: dict[str, str] = {}
-        self.alone: dict[Trial, tuple[float, dict[str, str], set[str]]] = {}
+        self.alone: dict[Trial, Alone] = {}
+        self.disk = Disk(folder, self.root) if fault == "disk" else None
 
     # ------------------------------------------------------------------------------------------ states
 
@@ -227,8 +286,9 @@ class Bench:
     def opened(self, base: str, with_postgres: bool, cold: bool = False) -> Iterator[tuple[dict[str, str], Ledger]]:
         """The project in a state, with its ledger where it shall lie: the environment of its commands, and the ledger."""
         settings = self._opened(base, cold)
+        extra = self.disk.environment if self.disk else {}
         if not with_postgres:
-            yield {}, Ledger(settings.ledger_url)
+            yield extra, Ledger(settings.ledger_url)
             return
         assert self.server
         schema = f"kills{os.getpid()}"
@@ -241,7 +301,7 @@ class Bench:
         (settings.state / "ledger.db").unlink()
         os.environ["MLLOOP_LEDGER_URL"] = url
         try:
-            yield {"MLLOOP_LEDGER_URL": url}, Ledger(url)
+            yield {**extra, "MLLOOP_LEDGER_URL": url}, Ledger(url)
         finally:
             del os.environ["MLLOOP_LEDGER_URL"]
 
@@ -250,11 +310,16 @@ class Bench:
     def words(self, trial: Trial) -> list[str]:
         return trial.words.format(**self.models).split()
 
-    def left_alone(self, trial: Trial) -> tuple[float, dict[str, str], set[str]]:
-        """Seconds that a command takes without a kill, what it leads to, and the kinds of files it leaves."""
+    def left_alone(self, trial: Trial) -> Alone:
+        """What the command does when nothing happens to it; tried once."""
+        kept = self.folder / f"alone-{trial.command}-{trial.base}.json"
+        if trial not in self.alone and kept.exists() and (not self.disk or json.loads(kept.read_text())["writes"]):
+            self.alone[trial] = Alone(**json.loads(kept.read_text()))
         if trial not in self.alone:
             with self.opened(trial.base, False, cold=True) as (extra, ledger):
                 began = time.monotonic()
+                if self.disk:
+                    self.disk.fail(0)
                 if trial.command == "serve":
                     process = start(self.root, self.words(trial), extra)
                     with Caller(process) as caller:
@@ -264,41 +329,78 @@ class Bench:
                 else:
                     done = finish(self.root, self.words(trial), extra)
                     assert done.returncode in trial.codes, (trial, done.returncode, done.stderr)
-                took = time.monotonic() - began
+                took, writes = time.monotonic() - began, self.disk.writes if self.disk else 0
                 settled(self.root)
                 self._keep(f"alone-{trial.command}-{trial.base}")  # to look at where a kill leads elsewhere
-                self.alone[trial] = took, outcome(self.root, ledger), files(self.root)
+                self.alone[trial] = Alone(took, outcome(self.root, ledger), sorted(files(self.root)), writes)
+                kept.write_text(json.dumps(asdict(self.alone[trial])))
         return self.alone[trial]
 
-    def kill(self, number: int, trial: Trial, with_postgres: bool) -> Kill:
-        """Kill a command once; what was wrong, before and after it was run again."""
-        took, _, _ = self.left_alone(trial)
+    def try_once(self, number: int, share: float, trial: Trial, with_postgres: bool) -> Kill:
+        """Disturb a command once; what was wrong, before and after it was run again.
+
+        Parameters
+        ----------
+        share : float
+            Where of a command's writes the one is that fails, in [0, 1).
+        """
+        alone = self.left_alone(trial)
         draw = random.Random(f"{self.seed} {number}")
-        kill = Kill(number, trial.command, trial.words, "postgres" if with_postgres else "sqlite", of_s=round(took, 2))
-        kill.after_s = round(draw.uniform(0, took * 1.05), 3)
+        kill = Kill(number, trial.command, trial.words, "postgres" if with_postgres else "sqlite", fault=self.fault)
+        kill.of_s, kill.after_s = round(alone.took_s, 2), round(draw.uniform(0, alone.took_s * 1.05), 3)
         began = time.monotonic()
         with self.opened(trial.base, with_postgres, draw.random() < COLD) as (extra, ledger):
-            serves = trial.command == "serve"
-            process = start(self.root, self.words(trial), extra, subprocess.PIPE if serves else subprocess.DEVNULL)
-            with Caller(process) if serves else contextlib.nullcontext() as caller:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(kill.after_s)
-                kill.was_running = process.poll() is None
-                process.kill()
-                process.wait()
-            wrong = [f"after the kill: {fault}" for fault in broken(self.root, ledger)]
-            if caller is not None:
-                kill.acknowledged = len(caller.acknowledged)
-                lost = set(caller.acknowledged) - set(logged(self.root)["id"])
-                wrong += [f"log: {len(lost)} acknowledged predictions are lost"] if lost else []
+            if self.disk:
+                self.disk.fail(1 + int(share * alone.writes))
+            wrong = [f"after the {self.fault}: {fault}" for fault in self.disturb(trial, kill, extra)]
+            wrong += [f"after the {self.fault}: {fault}" for fault in broken(self.root, ledger)]
+            if self.disk:
+                self.disk.fail(0)
             wrong += [f"after the next run: {fault}" for fault in self.again(trial, extra, ledger)]
             kill.wrong = wrong
             if wrong:
-                kept = self.folder / f"broken-{number}"
+                kept = self.folder / f"broken-{self.fault}-{number}"
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.copytree(self.root, kept, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
         kill.whole_s = round(time.monotonic() - began, 1)
         return kill
+
+    def disturb(self, trial: Trial, kill: Kill, extra: dict[str, str]) -> list[str]:
+        """Let the fault happen to the command; what is wrong about its end."""
+        serves = trial.command == "serve"
+        with tempfile.TemporaryFile("w+") as errors:
+            process = start(
+                self.root, self.words(trial), extra, subprocess.PIPE if serves else subprocess.DEVNULL, errors
+            )
+            with Caller(process) if serves else contextlib.nullcontext() as caller:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(None if self.disk and not serves else kill.after_s)
+                kill.was_running = process.poll() is None or bool(self.disk)
+                if process.poll() is None:
+                    process.send_signal(SIGNALS.get(self.fault, signal.SIGTERM))
+                try:
+                    process.wait(120)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    return ["it did not end within 120 s"]
+            errors.seek(0)
+            said = errors.read()
+        wrong = []
+        if self.fault != "kill":
+            kill.ended = f"exit {process.returncode}: {' '.join(said.split())[-300:]}"
+            if self.disk:
+                kill.ended += f" | {self.disk.failed().replace(str(self.root), '')}"
+            usual = (
+                (*trial.codes, 1, 2) if self.disk else (*trial.codes, 128 + SIGNALS[self.fault], -SIGNALS[self.fault])
+            )
+            if process.returncode not in usual or "Traceback" in said or "fault of mlloop itself" in said:
+                wrong.append(f"in words: {kill.ended}")
+        if caller is not None:
+            kill.acknowledged = len(caller.acknowledged)
+            lost = set(caller.acknowledged) - set(logged(self.root)["id"])
+            wrong += [f"log: {len(lost)} acknowledged predictions are lost"] if lost else []
+        return wrong
 
     def again(self, trial: Trial, extra: dict[str, str], ledger: Ledger) -> list[str]:
         """What is wrong once the same command has run to its end."""
@@ -318,14 +420,14 @@ class Bench:
                 time.sleep(0.5)
             if done.returncode not in trial.codes or "fault of mlloop itself" in done.stderr:
                 wrong.append(f"converges: exit {done.returncode}: {done.stderr.strip()[-500:]}")
-        _, expected, usual = self.left_alone(trial)
-        ended = outcome(self.root, ledger)
+        alone = self.left_alone(trial)
+        expected, ended = alone.outcome, outcome(self.root, ledger)
         wrong += [
             f"converges: {name} is {ended.get(name)}, without a kill {expected.get(name)}"
             for name in sorted(ended | expected)
             if ended.get(name) != expected.get(name)
         ]
-        return wrong + broken(self.root, ledger) + left_over(self.root, usual)
+        return wrong + broken(self.root, ledger) + left_over(self.root, alone.files)
 
 
 class Caller:
@@ -498,10 +600,10 @@ def settled(root: Path) -> list[psutil.Process]:
     return busy
 
 
-def left_over(root: Path, usual: set[str]) -> list[str]:
+def left_over(root: Path, usual: list[str]) -> list[str]:
     """Files and processes that no command without a kill leaves, and a lock that nobody may hold any more."""
     busy = settled(root)
-    wrong = [f"left over: {name}" for name in sorted(files(root) - usual)]
+    wrong = [f"left over: {name}" for name in sorted(files(root) - set(usual))]
     wrong += [f"left over: process {process}" for process in busy]
     return [*wrong, *(["left over: the project is held"] if runner.is_held(_settings.load(root)) else [])]
 
@@ -526,13 +628,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=len(ORDER), help="spread over the commands")
     parser.add_argument("--commands", default=",".join(TRIALS), help="a list with commas")
     parser.add_argument("--ledger", choices=["both", "sqlite", "postgres"], default="both")
+    parser.add_argument("--fault", choices=[*SIGNALS, "disk"], default="kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where states and results are kept; default: a temporary folder")
     options = parser.parse_args()
     names = options.commands.split(",")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="mlloop-kills-"))
     folder.mkdir(parents=True, exist_ok=True)
-    results = folder / "kills.jsonl"
+    results = folder / f"{options.fault}s.jsonl"
     kills = [Kill(**json.loads(line)) for line in results.read_text().splitlines()] if results.exists() else []
     known = {(kill.number, kill.words, kill.ledger) for kill in kills}
     ledgers = ["sqlite", "postgres"] if options.ledger == "both" else [options.ledger]
@@ -540,19 +643,22 @@ def main() -> int:
         if "postgres" in ledgers and server is None:
             print("no Postgres is installed here; without one: --ledger sqlite")
             return 2
-        bench = Bench(folder.resolve(), server, options.seed)
+        bench = Bench(folder.resolve(), server, options.seed, options.fault)
         bench.prepare({trial.base for name in names for trial in TRIALS[name]})
         for number in range(options.kills):
             trial = trial_of(number // len(ledgers), names)
             ledger = ledgers[number % len(ledgers)]
             if (number, trial.words, ledger) in known:
                 continue
-            kill = bench.kill(number, trial, ledger == "postgres")
+            kill = bench.try_once(number, number / options.kills, trial, ledger == "postgres")
             kills.append(kill)
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(kill)) + "\n")
             when = f"{kill.after_s:>6.2f} of {kill.of_s:>6.2f} s, {kill.whole_s:>5.1f} s in all"
-            print(f"{number:>4} {ledger:<8} {trial.words:<58} {when}: {'; '.join(kill.wrong) or 'holds'}", flush=True)
+            print(
+                f"{number:>4} {ledger:<8} {trial.words:<58} {when}: {'; '.join(kill.wrong) or 'holds'} {kill.ended}",
+                flush=True,
+            )
         for process in pools(bench.root):
             process.kill()
     print(f"\n{table(kills)}")

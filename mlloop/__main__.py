@@ -1,5 +1,6 @@
 """`python -m mlloop`: the command line."""
 
-from mlloop.cli.app import main
+from mlloop.cli.__main__ import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -300,9 +300,10 @@ class Project:
         self._keep_private()
 
     def _keep_private(self) -> None:
-        """Take others' rights from a state folder that an earlier version, or a copy, left open to them."""
+        """Take others' rights from a state folder that an earlier version, or a copy, left open; remove what a kill left."""
         from mlloop.core import storage
 
+        storage.clear_dead(self.settings.state)
         for folder in self.settings.private:
             if folder.is_dir() and folder.stat().st_mode & 0o077:
                 storage.tighten(folder)

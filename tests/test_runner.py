@@ -196,6 +196,20 @@ def test_killed_runs_leave_work_to_redo_and_nothing_to_mend(project, tmp_path):
     assert project.run()["ran"] == []
 
 
+def test_what_dead_writers_left_is_removed_and_what_a_living_one_writes_stays(project):
+    state, dead = project.root / ".mlloop", subprocess.Popen(["true"])
+    dead.wait()
+    (state / "plans").mkdir(parents=True)
+    above, below = state / f".ledger-verified.{dead.pid}.7.part.json", state / "plans" / f".a.b.{dead.pid}.0fe1.part"
+    living = state / "plans" / f".a.b.{os.getpid()}.0fe1.part"
+    for path in (above, below, living):
+        path.touch()
+    project.mlloop("status")
+    assert [path.exists() for path in (above, below, living)] == [False, True, True]
+    with runner.hold(settings.load(project.root), "a test"):
+        assert [path.exists() for path in (below, living)] == [False, True]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_says_so_and_goes_on_later(project, number):
     project.change("toy/fit.py", "return total", "import time; time.sleep(30); return total")

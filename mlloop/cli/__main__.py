@@ -1,5 +1,16 @@
-"""`python -m mlloop.cli`: the command line."""
+"""`python -m mlloop.cli`, and the command `mlloop`: the command line, and an end without a traceback while it is loaded."""
 
-from mlloop.cli.app import main
+import sys
 
-main()
+
+def main() -> None:
+    """Load the command line and run it."""
+    try:
+        from mlloop.cli.app import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -146,6 +146,45 @@ def sweep(folder: Path | str) -> int:
     return len(left)
 
 
+def clear_dead(folder: Path | str, deep: bool = False, leave: tuple[str, ...] = ("lake", "kernels", "backtest")) -> int:
+    """Remove the parts (see `atomic_path`) whose writer is gone; returns how many. Safe beside living writers.
+
+    Parameters
+    ----------
+    folder : Path or str
+    deep : bool
+        Also in the folders in it, but for those named in `leave`.
+    leave : tuple of str
+    """
+    count, waiting = 0, [os.fspath(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if _is_dead_part(entry.name):
+                    remove(entry.path)
+                    count += 1
+                elif deep and entry.is_dir(follow_symlinks=False) and entry.name not in leave:
+                    waiting.append(entry.path)
+    return count
+
+
+def _is_dead_part(name: str) -> bool:
+    """Whether a name is that of a part, `.STEM.PID.ANY.part...`, whose process is gone. Segments of a log are locked instead."""
+    words = name.split(".")
+    if not name.startswith(".") or "part" not in words[3:] or name.endswith(".part.jsonl"):
+        return False
+    pid = words[words.index("part", 3) - 2]
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
 def write_text(path: Path | str, text: str) -> Path:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as beside:

@@ -121,6 +121,7 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         storage.tighten(*settings.private)
+        storage.clear_dead(settings.state, deep=True)
         try:
             yield descriptor
         finally:

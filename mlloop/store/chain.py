@@ -140,11 +140,14 @@ class Memory:
     def _write(self, content: JsonObject) -> None:
         """Replace the file; not flushed to the disk, since what is lost is only verified again."""
         assert self.path is not None
-        beside = self.path.with_name(f".{self.path.stem}.{os.getpid()}-{threading.get_ident()}.part.json")
-        with contextlib.suppress(OSError):
+        beside = self.path.with_name(f".{self.path.stem}.{os.getpid()}.{threading.get_ident()}.part.json")
+        try:
             beside.touch(0o600)
             beside.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
             os.replace(beside, self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
     def _file(self) -> JsonObject:
         try:
