@@ -151,6 +151,24 @@ def save(model, folder: Path | str) -> dict[str, str]:
         )
     return {"path": str(path), "digest": digest_file(path), "form": "safetensors"}
 
+# %% ../../nbs/models/serialization.ipynb #edada5d5
+def _decode_files(path, classes):
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as tensors
+
+    try:
+        meta, content = read_json(path / "model.json"), (path / "model.safetensors").read_bytes()
+        if digest_bytes(content) != meta["content"]:
+            raise ModelError("its two files do not belong together", str(path), NEXT)
+        model = decode_value(meta["state"], tensors(content), classes)
+    except ModelError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ModelError(f"is not a whole model: {error}", str(path), NEXT) from error
+    if type(model) not in classes.values():
+        raise ModelError(f"holds a {type(model).__name__}, and no model", str(path), NEXT)
+    return model
+
 # %% ../../nbs/models/serialization.ipynb #e3265f2d
 def load(path: Path | str, classes: dict[str, type], digest: str | None = None):
     """The model that `save` wrote, by its path or by the folder passed to `save`.
@@ -179,10 +197,4 @@ def load(path: Path | str, classes: dict[str, type], digest: str | None = None):
             str(path),
             NEXT,
         )
-    from safetensors.numpy import load as tensors
-
-    meta = read_json(path / "model.json")
-    content = (path / "model.safetensors").read_bytes()
-    if digest_bytes(content) != meta.get("content"):
-        raise ModelError("its two files do not belong together", str(path), NEXT)
-    return decode_value(meta["state"], tensors(content), classes)
+    return _decode_files(path, classes)
