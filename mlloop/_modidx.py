@@ -1332,7 +1332,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlloop.monitors.drift': { 'mlloop.monitors.drift._bin_categories': ( 'monitors/drift.html#_bin_categories',
                                                                                   'mlloop/monitors/drift.py'),
                                        'mlloop.monitors.drift._bin_tables': ('monitors/drift.html#_bin_tables', 'mlloop/monitors/drift.py'),
-                                       'mlloop.monitors.drift._distances': ('monitors/drift.html#_distances', 'mlloop/monitors/drift.py'),
+                                       'mlloop.monitors.drift._distance': ('monitors/drift.html#_distance', 'mlloop/monitors/drift.py'),
                                        'mlloop.monitors.drift._ranges': ('monitors/drift.html#_ranges', 'mlloop/monitors/drift.py'),
                                        'mlloop.monitors.drift._summary': ('monitors/drift.html#_summary', 'mlloop/monitors/drift.py'),
                                        'mlloop.monitors.drift._values': ('monitors/drift.html#_values', 'mlloop/monitors/drift.py'),

@@ -614,15 +614,20 @@ def newest_rows(
     names += [task.entity] if task.entity and task.entity not in names else []
     frames: list[pd.DataFrame] = []
     for address in reversed(addresses):  # what arrived in production, and before that what the first model learnt from
+        if known <= oldest:
+            break
         table = lake.read(address)
         moment = table[time].cast("timestamp")
-        rows = table.filter(table[task.target].notnull() & (moment >= oldest) & (moment < known))
-        parts = int(rows.count().to_pyarrow().as_py()) // NEWER_ROWS
+        inside = table[task.target].notnull() & (moment >= oldest) & (moment < known)
+        totals = table.aggregate(rows=inside.sum(), first=moment.min()).to_pyarrow().to_pylist()[0]
+        rows, parts = table.filter(inside), (totals["rows"] or 0) // NEWER_ROWS
         if parts > 1 and task.entity:
             rows = rows.filter(rows[task.entity].cast("string").hash() % parts == 0)
-        frames.append(rows.select(*(each for each in names if each in table.columns)).to_pandas())
-        first = moment.min().to_pyarrow().as_py()
-        known = min(known, first) if first is not None else known
+        if totals["rows"]:
+            frames.append(rows.select(*(each for each in names if each in table.columns)).to_pandas())
+        known = min(known, totals["first"]) if totals["first"] is not None else known
+    if not frames:
+        return None
     frame = pd.concat(frames[::-1], ignore_index=True)
     return frame.sort_values(time, kind="stable", ignore_index=True).tail(NEWER_ROWS).reset_index(drop=True)
 
