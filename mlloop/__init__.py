@@ -29,6 +29,7 @@ Modules:
 - `mlloop.loop.backtest`: Chooses the retraining policy of a problem by turning its history under several, each in a copy of the project.
 - `mlloop.loop.counterfactual`: What other policies would have come to on the same rows: the first model for ever, and fixed schedules without gate or trial.
 - `mlloop.loop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
+- `mlloop.loop.maintenance`: Keeps a project from growing for ever: compaction, removal of what nothing cites, and backups of its databases.
 - `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
 - `mlloop.models.onnx_export`: A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
 - `mlloop.monitors.periods`: The grid of periods, and since when a champion answers: one rule for the turn, for monitoring and for pages.

@@ -509,7 +509,8 @@ def state_chain(recipe: Any, batches: Sequence[str]) -> list[str]:
 def latest_matching_version(lake: Lake, name: str, chain: Sequence[str], as_of: dt.datetime) -> tuple[int, int, dict]:
     """(batches of the chain that a version of the table holds, that version, its notes); (0, -1, {}) for none.
 
-    A version counts if none of its rows lies at or after `as_of`, and if it was not cut short at another moment.
+    A version counts if none of its rows lies at or after `as_of`, if it was not cut short at another moment, and if its
+    files are still there.
     """
     full = len(chain) - 1
     may_be_full = any(lake.has_batch(name, digest_json([chain[-1], at])) for at in (None, as_of.isoformat()))
@@ -523,7 +524,8 @@ def latest_matching_version(lake: Lake, name: str, chain: Sequence[str], as_of: 
                 or (notes["latest"] or "") >= moment
             ):
                 continue
-            if chain.index(notes["state"]) > best[0] or best[1] < 0:
+            further = chain.index(notes["state"]) > best[0] or best[1] < 0
+            if further and (limit == 1 or lake.is_whole(name, entry["version"])):
                 best = (chain.index(notes["state"]), entry["version"], notes)
         if best[1] >= 0 and (best[0] == full or not may_be_full):
             break

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mlloop.loop.backtest import Policy, Replayed
     from mlloop.loop.history import History, TurnProgress
+    from mlloop.loop.maintenance import Maintained
     from mlloop.loop.session import Session
     from mlloop.loop.streaming import Streamed
     from mlloop.loop.turn import Turned
@@ -339,7 +340,7 @@ class Project:
             return None
         return (
             f"{self.ledger.where}: the ledger is empty, and its last row that this project knows was row {known.id} "
-            f"(hash {known.hash[:12]}...)\nPut back a copy of it. Or begin it again, gates and deployment included: mlloop run"
+            f"(hash {known.hash[:12]}...)\nPut back a copy of it (mlloop maintain restore FOLDER). Or begin it again, gates and deployment included: mlloop run"
         )
 
     def check_ledger(self, accept: bool = False) -> "Head":
@@ -1339,6 +1340,77 @@ class Project:
             watch,
             lambda at: watch(f"figures: {at}"),
         )
+
+    def maintain(
+        self, problem: str | None = None, *, dry_run: bool = False, watch: Watch = lambda line: None
+    ) -> "list[Maintained]":
+        """Compact tables of many files, and remove what nothing cites and what is past its retention.
+
+        Versions of tables that a product, a release or a row of the ledger names stay, whatever their age. See [maintain]
+        in settings.ini.
+
+        Parameters
+        ----------
+        problem : str, optional
+            Default: every problem.
+        dry_run : bool
+            Change nothing; say what would be done.
+        watch : callable
+            Is told of each table.
+
+        Raises
+        ------
+        ProjectBusy
+            A run or a turn holds the project.
+        LakeError
+            A table cannot be read or written.
+
+        Examples
+        --------
+        >>> [done.problem for done in project.maintain(dry_run=True)]
+        ['loan']
+        """
+        from mlloop.loop import maintenance
+        from mlloop.pipeline import runner
+
+        statements = [self.statement(name) for name in ([problem] if problem else self.problems)]
+        with runner.hold(self.settings, self.command):
+            return [
+                maintenance.maintain(self.settings, self.ledger, statement, dry_run=dry_run, watch=watch)
+                for statement in statements
+            ]
+
+    def back_up(self, folder: Path | str) -> "Head":
+        """Copy the ledger, and MLflow's database where it is a file, into a folder; returns the ledger's verified head.
+
+        A folder with an earlier backup is brought up to date. It may run beside everything else.
+
+        Raises
+        ------
+        LedgerError
+            A chain does not hold, or the folder holds the backup of another ledger.
+        """
+        from mlloop.loop import maintenance
+
+        return maintenance.back_up(self.settings, self.ledger, Path(folder).resolve())
+
+    def restore(self, folder: Path | str) -> "Head":
+        """Bring the decisions of a backup back, where the project's ledger is empty or an earlier state of it.
+
+        Raises
+        ------
+        UsageError
+            There is no backup in the folder.
+        ProjectBusy
+            A run or a turn holds the project.
+        LedgerError
+            A chain does not hold, or the project's ledger says something else.
+        """
+        from mlloop.loop import maintenance
+        from mlloop.pipeline import runner
+
+        with runner.hold(self.settings, self.command):
+            return maintenance.restore(self.settings, self.ledger, Path(folder).resolve())
 
     def metrics(self, *, textfile: Path | str | None = None) -> str:
         """Model health, performance, drift, feed and decisions of all problems in Prometheus' text format.

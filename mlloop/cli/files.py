@@ -97,3 +97,47 @@ def check() -> None:
     """Find what would fail before anything runs: settings, pipeline, statements, notebooks and their exports."""
     for line in options.project().check():
         typer.echo(f"ok: {line}")
+
+
+@app.command(epilog="Example: mlloop maintain --dry-run; mlloop maintain backup /mnt/backup/churn")
+def maintain(
+    action: Annotated[
+        str,
+        typer.Argument(
+            metavar="[clean|backup|restore]",
+            help="clean: compact tables, remove what nothing cites; backup, restore: the ledger and MLflow's database.",
+        ),
+    ] = "clean",
+    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Of the backup.")] = None,
+    problem: options.Problem = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="clean: change nothing, say what would be done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without progress.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Keep the project small: compact tables, remove versions and predictions past their retention; back up, restore."""
+    if action not in ("clean", "backup", "restore") or (action == "clean") != (folder is None):
+        what = f"{action!r} is none of clean, backup, restore"
+        if action in ("backup", "restore"):
+            what = f"{action} needs a folder"
+        elif action == "clean":
+            what = "clean takes no folder"
+        raise UsageError(what, next_step="Example: mlloop maintain; mlloop maintain backup FOLDER")
+    project = options.project()
+    if folder is not None:
+        head = project.back_up(folder) if action == "backup" else project.restore(folder)
+        if as_json:
+            return output.as_json(head)
+        typer.echo(f"{head.id} decisions, the chain holds: its head is {head.hash}")
+        return typer.echo(
+            f"backup: {output.relative(folder)}"
+            if action == "backup"
+            else "What was trained since is not in it; see: mlloop status"
+        )
+    from mlloop.loop import maintenance
+
+    with output.words(quiet or as_json) as watch:
+        done = project.maintain(problem, dry_run=dry_run, watch=watch)
+    if as_json:
+        return output.as_json(done)
+    for line in maintenance.described(done, dry_run):
+        typer.echo(line)

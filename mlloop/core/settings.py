@@ -31,6 +31,7 @@ DEFAULTS = {
     "kernels": {"pool": "warm", "ahead": "1", "keep_minutes": "10"},
     "metrics": {"textfile": ""},
     "alerts": {"to": ""},
+    "maintain": {"files": "50", "versions_days": "30", "predictions_days": ""},
     "validation": {"engine": "pandera"},
     "paths": {"problems": "problems", "notebooks": "nbs", "state": ".mlloop", "reports": "reports"},
 }
@@ -78,6 +79,12 @@ class Settings:
         The file for Prometheus' textfile collector that each turn writes.
     alerts_to : tuple of str
         Addresses that alerts go to, as Apprise has them.
+    maintain_files : int
+        A table of more files than this is compacted by `mlloop maintain`.
+    maintain_versions_days : float
+        How long a version of a table stays after it ceased to be the latest, where nothing cites it.
+    maintain_predictions_days : float or None
+        How long predictions are kept; None: for ever.
     """
 
     root: Path
@@ -102,6 +109,9 @@ class Settings:
     metrics_textfile: Path | None = None
     alerts_to: tuple[str, ...] = ()
     validation_engine: str = "pandera"
+    maintain_files: int = 50
+    maintain_versions_days: float = 30.0
+    maintain_predictions_days: float | None = None
 
     @property
     def private(self) -> list[Path]:
@@ -171,6 +181,9 @@ def load(root: Path | str | None = None) -> Settings:
         validation_engine=values["validation"]["engine"],
         metrics_textfile=place(values["metrics"]["textfile"]) if values["metrics"]["textfile"] else None,
         alerts_to=tuple(values["alerts"]["to"].split()),
+        maintain_files=_number(values, "maintain", "files", int) or 0,
+        maintain_versions_days=_number(values, "maintain", "versions_days", float) or 0.0,
+        maintain_predictions_days=_number(values, "maintain", "predictions_days", float),
     )
 
 

@@ -349,6 +349,90 @@ class Lake:
             table.restore(version, commit_properties=CommitProperties(custom_metadata={NOTE: json.dumps(note)}))
         return self.ref(name)
 
+    def files(self, name: str) -> int:
+        """How many files the latest version of a table lies in."""
+        return len(self._open(name).file_uris())
+
+    def is_whole(self, name: str, version: int) -> bool:
+        """Whether every file of a version is still there: `vacuum` removes those that nothing needs."""
+        files = self._open(name, version).file_uris()
+        if "://" not in self.uri:
+            return all(Path(file).exists() for file in files)
+        with _reached(self.where(name)):
+            store = pa.fs.PyFileSystem(DeltaStorageHandler(self.where(name), storage_options(self.uri)))
+            below = store.get_file_info(pa.fs.FileSelector("", recursive=True))
+        names = {one.base_name for one in below}
+        return all(file.rsplit("/", 1)[-1] in names for file in files)
+
+    def compact(self, name: str) -> int:
+        """Write the rows of a table's many small files into few; returns how many files it has less.
+
+        The new version has the digest, notes and batches of the one before it. No file is removed: see `vacuum`.
+
+        Raises
+        ------
+        LakeError
+            Another writer changed the table meanwhile, no space, or no permission.
+        """
+        table = self._open(name)
+        before = len(table.file_uris())
+        with self._changed(name):
+            table.optimize.compact(commit_properties=self._as_before(name, table))
+        return before - self.files(name)
+
+    def vacuum(self, name: str, keep: Iterable[int], days: float, dry_run: bool = False) -> list[str]:
+        """Remove the files that no version needs but those that ceased to be the latest `days` ago or earlier.
+
+        Parameters
+        ----------
+        keep : iterable of int
+            Versions that stay readable whatever their age; the latest always does.
+        days : float
+            >= 0.
+        dry_run : bool
+            Remove nothing.
+
+        Returns
+        -------
+        list of str
+            The files, relative to the table.
+
+        Raises
+        ------
+        LakeError
+            See `compact`.
+        """
+        table = self._open(name)
+        kept = sorted({*keep, table.version()} & set(range(table.version() + 1)))
+        with self._changed(name):
+            removed = table.vacuum(
+                retention_hours=int(days * 24),
+                dry_run=dry_run,
+                enforce_retention_duration=False,
+                commit_properties=self._as_before(name, table),
+                full=days >= 1,  # with what killed writers left; a writer of today may not be done yet
+                keep_versions=kept,
+            )
+        return sorted(removed)
+
+    def _as_before(self, name: str, table: DeltaTable) -> CommitProperties:
+        """What is kept with a commit that leaves the rows as they are: the sums and the notes of the version before it."""
+        newest = next((entry for entry in self.history(name) if entry["notes"]), None)
+        note = {"whole": True, **asdict(self._sums(table)), "notes": newest["notes"] if newest else {}}
+        return CommitProperties(custom_metadata={NOTE: json.dumps(note)})
+
+    @contextlib.contextmanager
+    def _changed(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except CommitFailedError as error:
+            raise LakeError(
+                f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop maintain"
+            ) from error
+        except (DeltaError, DeltaProtocolError, OSError) as error:
+            step = _ASK_STORE if _is_unreachable(self.where(name), error) else "Run it again: mlloop maintain"
+            raise LakeError(f"cannot be maintained: {_said(error)}", self.where(name), step) from error
+
     def _is_there(self, present: DeltaTable, mode: str, schema: pa.Schema, sums: "Sums", batches) -> bool:
         if mode == "append":
             return sums.rows == 0 and not batches

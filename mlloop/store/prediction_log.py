@@ -328,6 +328,20 @@ def _span(path: str) -> tuple[Any, Any]:
     return min(one.statistics.min for one in groups), max(one.statistics.max for one in groups)
 
 
+def newest(folder: Path | str) -> dt.datetime | None:
+    """The moment of the newest prediction; None where there is none."""
+    sealed = sorted(Path(folder).glob("[!.]*.parquet"))
+    moments = [last for path in sealed if (last := _span(str(path))[1]) is not None]
+    open_ = [record["at"] for path in Path(folder).glob("[!.]*.jsonl") for record in records(path)]
+    return max([*moments, *(dt.datetime.fromisoformat(at) for at in open_)], default=None)
+
+
+def before(folder: Path | str, moment: dt.datetime) -> list[Path]:
+    """The sealed segments all of whose predictions lie before a moment."""
+    spans = ((path, _span(str(path))[1]) for path in sorted(Path(folder).glob("[!.]*.parquet")))
+    return [path for path, last in spans if last is not None and last < moment]
+
+
 def requests(frame: "pd.DataFrame") -> "pd.DataFrame":
     """The requested rows of a log as columns, in the order of `frame`."""
     import pandas as pd
