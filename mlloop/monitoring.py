@@ -202,7 +202,7 @@ def guessed(
     assert answers.score is not None
     if len(answers.score) < LEAST_ROWS:
         return empty | {
-            "why": f"There are {len(answers.score):,} answers, {LEAST_ROWS} are the least of which something can be said."
+            "why": f"There are {len(answers.score):,} predictions; of fewer than {LEAST_ROWS} nothing can be said."
         }, None
     current = Period(answers.X, answers.score)
     try:
@@ -363,7 +363,7 @@ def health(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Ma
     if observed["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
         return (
             "not enough rows",
-            f"The model answered {observed['rows']:,} times; with fewer than {LEAST_ROWS} answers nothing can be said.",
+            f"The model made {observed['rows']:,} predictions; of fewer than {LEAST_ROWS} nothing can be said.",
         )
     watched += _slow(statement, observed)
     if watched:
@@ -492,10 +492,10 @@ NEXT = {
     "watch": "Nothing yet. The model is retrained when {k} of the last {n} periods, the latest among them, are worse.",
     "worse": "The policy of the statement decides whether it is retrained; a new model has to pass the gate and a canary beside this one.",
     "feed broken": "The feed has to be fixed; the model is not retrained on broken data. Report what is named above to whoever delivers the data.",
-    "not enough rows": "Nothing. With more answers in a period something can be said.",
+    "not enough rows": "Nothing. Of more predictions in a period something can be said.",
 }
 WORDS = {"ok": "The model is all right", "watch": "To be watched", "worse": "The model is worse than it was", "feed broken": "The feed is broken",
-         "not enough rows": "Too few answers to say"}  # fmt: skip
+         "not enough rows": "Too few predictions"}  # fmt: skip
 
 
 def headline(statement: Problem, observed: Mapping[str, Any]) -> str:

@@ -578,7 +578,8 @@ def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) 
     (points,) = ax.plot(data["predicted"], data["observed"], "o-", color=BLUE, ms=4, lw=1)
     pairs = zip(data["predicted"], data["observed"], strict=True)
     charts.name_marks(points, [f"predicted {percent(p)}, observed {percent(o)}" for p, o in pairs])
-    charts.keep_numbers(ax, data)
+    kept = [name for name in ("predicted", "observed", "low", "high", "n") if name in data]
+    charts.keep_numbers(ax, data[kept].rename(columns={"n": "rows"}))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1))
@@ -744,7 +745,8 @@ def health_table(health: pd.DataFrame) -> pd.DataFrame:
     for name, row in health.iterrows():
         is_age = row["unit"] == "days"
         for column in ("value", "threshold"):
-            in_days = number(round(row[column], 2), "days") if pd.notna(row[column]) else number(None)
+            days = round(row[column], 2)
+            in_days = number(days, "day" if days == 1 else "days") if pd.notna(days) else number(None)
             shown.loc[name, column] = in_days if is_age else percent(row[column])
         shown.loc[name, "unit"] = "before the moment of this run" if is_age else row["unit"]
     return shown.rename(columns={"unit": "of what"})

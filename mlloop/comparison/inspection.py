@@ -231,21 +231,27 @@ def plot_shapley(importances: list[Importance], ax, label=str):
 def plot_dependence(shape: Dependence, ax, what: str, label=str, value_label=str):
     """Draw the mean prediction with the column set to each value."""
     seen = pd.DataFrame([{"at": point.at, "predicted": point.predicted} for point in shape.points])
-    charts.keep_numbers(ax, seen.rename(columns={"at": label(shape.feature), "predicted": what}))
-    words = [f"{number(p.at) if shape.is_number else value_label(p.at)}: {number(p.predicted)}" for p in shape.points]
+    names = [number(p.at) if shape.is_number else value_label(_whole(p.at)) for p in shape.points]
+    charts.keep_numbers(ax, pd.DataFrame({label(shape.feature): names, what: seen["predicted"]}))
+    words = [f"{name}: {number(p.predicted)}" for name, p in zip(names, shape.points, strict=True)]
     if shape.is_number:
         (line,) = ax.plot(seen["at"], seen["predicted"], "o-", color=BLUE, ms=4, lw=1.4)
         charts.name_marks(line, words)
     else:
-        names = [escape_label(value_label(at)) for at in seen["at"]]
         (line,) = ax.plot(seen["predicted"], range(len(seen)), "o", color=BLUE, ms=5)
         charts.name_marks(line, words)
-        ax.set_yticks(range(len(seen)), names)
+        ax.set_yticks(range(len(seen)), [escape_label(name) for name in names])
         ax.set_ylim(-0.6, len(seen) - 0.4)
     low, high = seen["predicted"].min(), seen["predicted"].max()
     title = f"{label(shape.feature)}: from {number(low)} to {number(high)} on average"
     axes = (label(shape.feature), what) if shape.is_number else (what, "")
     return label_axes(ax, title, "all other columns as they are", *axes)
+
+# %% ../../nbs/comparison/inspection.ipynb #b348690a
+def _whole(value: object) -> object:
+    """3 for '3.0', anything else as it is."""
+    text = str(value)
+    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else value
 
 # %% ../../nbs/comparison/inspection.ipynb #43ec2365
 def plot_curves(curve: Curves, roc, precision):

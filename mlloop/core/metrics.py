@@ -62,7 +62,7 @@ class Estimate:
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
-        return f"{self.value:{spec}} [{self.low:{spec}} to {self.high:{spec}}]"
+        return f"{self.value:{spec}} [{self.low:{spec}} to {self.high:{spec}}]".replace("-", "−")
 
 
 def anytime(estimate: Estimate, tuned_to: int) -> Estimate:

@@ -201,18 +201,21 @@ def _table(numbers: charts.Numbers) -> Markup:
         Markup("<tr>{}</tr>").format(_cells("td", zip(map(_text, row), is_number, strict=True))) for row in numbers.rows
     )
     return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="Numbers: {}"><table><caption>{}</caption>'
+        '<p class="soft small">{}</p><div class="scroll" tabindex="0" role="region" aria-label="Numbers: {}"><table>'
         "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
     ).format(numbers.title, numbers.title, head, body)
 
 
 def _cells(tag: str, texts: Iterable[tuple[str, bool]], more: str = "") -> Markup:
     return Markup("").join(
-        Markup("<{}{}{}>{}</{}>").format(
-            Markup(tag), Markup(more), Markup(' class="n"') if is_number else Markup(), text, Markup(tag)
-        )
+        Markup("<{}{}{}>{}</{}>").format(Markup(tag), Markup(more), _looks(text, is_number), text, Markup(tag))
         for text, is_number in texts
     )
+
+
+def _looks(text: str, is_number: bool) -> Markup:
+    """The class of a cell: numbers stand right, a short word or a date is not broken."""
+    return Markup(' class="n"') if is_number else Markup(' class="keep"') if len(text) < 12 else Markup()
 
 
 def _text(value: Any) -> str:

@@ -409,6 +409,7 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
             "windows": features.windows if features else ready.windows if ready else None,
             "need": decided(by_name.get("need_gate")),
             "validation": validation,
+            "refitted": bool(training and training.judged),
             "counted": problems.counted(statement) if statement else "rows",
             "tables": _trained_on(wording.tables(features)),
         },
