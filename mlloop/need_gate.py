@@ -142,12 +142,12 @@ def decide(figures: NeedFiguresJson, statement: Problem) -> Conclusion:
     dict
         See `verdict.conclude`.
     """
+    enough = [*_data(figures["data"], statement), *_held_out(figures["data"])]
     if not figures["contenders"]:
-        checks = [*_data(figures["data"], statement), _cannot_be_compared(figures), *_caveats(figures)]
-        return conclude("need", checks)
+        return conclude("need", [*enough, _cannot_be_compared(figures), *_caveats(figures)])
     gain, worth = _gain(figures, statement), _money(figures, statement)
     checks = [
-        *_data(figures["data"], statement),
+        *enough,
         gain,
         worth,
         _rule_suffices(figures, statement, pays=gain.passed is True and worth.passed is True),
@@ -185,8 +185,11 @@ def _data(data: dict[str, int], statement: Problem) -> list[Check]:
 HELD = 2  # rows of the rarer class that a holdout needs for any figure
 
 
-def _held_out(minority: int) -> Check:
-    passed = minority >= HELD
+def _held_out(data: dict[str, int]) -> list[Check]:
+    """One check that fails, where the holdout of a classification has too few rows of a class."""
+    minority = data.get("held_minority", HELD)
+    if minority >= HELD:
+        return []
     reason = (
         f"The holdout has {minority} rows of the rarer class, {HELD} are needed for any figure, and some ten for one that means "
         "something."
@@ -195,17 +198,7 @@ def _held_out(minority: int) -> Check:
         "the holdout needs rows of both classes: more time.holdout_days, or an earlier time.as_of where the newest outcomes "
         "are not known yet"
     )
-    return Check(
-        "both classes in the holdout",
-        passed,
-        "" if passed else reason,
-        minority,
-        None,
-        None,
-        HELD,
-        "rows",
-        "" if passed else change,
-    )
+    return [Check("both classes in the holdout", False, reason, minority, None, None, HELD, "rows", change)]
 
 # %% ../nbs/16_need_gate.ipynb #d3548fe5
 def _contender(figures: NeedFiguresJson, name: str) -> FoldedContenderJson:

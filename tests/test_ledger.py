@@ -271,7 +271,6 @@ READERS = {
     "previous champion": lambda ledger: ledger.previous_champion("shop"),
     "at": lambda ledger: ledger.at(),
     "head": lambda ledger: ledger.head(),
-    "has model": lambda ledger: ledger.has_model("m1"),
     "recorded": lambda ledger: ledger.recorded("shop", "k1"),
     "append": lambda ledger: ledger.append(Entry("gate", "shop", "need", "yes")),
 }
@@ -522,8 +521,6 @@ def test_a_model_is_not_promoted_twice_nor_as_another_file(ledger):
     assert ledger.append(Entry("promotion", "shop", model="m1", expect=None, key="run 1")) == first
     with pytest.raises(PromotionRefused, match="'m1' is champion of 'shop' already"):
         ledger.append(Entry("promotion", "shop", model="m1", expect="m1"))
-    assert ledger.has_model("a" * 64) and ledger.has_model("c" * 64) and ledger.has_model("m1")
-    assert not ledger.has_model("b" * 64)
 
 
 def test_rollback_goes_back_through_the_champions(ledger):

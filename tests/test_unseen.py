@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop.data import leaks
-from mlloop.need_gate import _held_out
+from mlloop import need_gate
+from mlloop.data import leaks, loan_example
 from mlloop.scaffold import draft, survey, times
 
 
@@ -83,13 +83,15 @@ def test_folds_hold_both_classes_where_longer_ones_can():
 
 
 def test_a_holdout_without_a_positive_is_a_no_that_says_what_is_needed():
-    check = _held_out(0)
-    assert (
-        check.passed is False
-        and "0 rows of the rarer class, 2 are needed" in check.reason
-        and "holdout_days" in check.must_change
-    )
-    assert _held_out(9).passed is True
+    loans = loan_example.statement()
+    data = {"rows": 4000, "minority": 900, "held_minority": 0}
+    said_no = need_gate.decide(need_gate.nothing_measured(loans, data), loans)
+    (check,) = [one for one in said_no["evidence"] if one["name"] == "both classes in the holdout"]
+    assert said_no["verdict"] == "no" and check["passed"] is False and check["threshold"] == 2
+    assert "0 rows of the rarer class, 2 are needed" in " ".join(said_no["reasons"])
+    assert "holdout_days" in " ".join(said_no["must_change"])
+    enough = need_gate.decide(need_gate.nothing_measured(loans, data | {"held_minority": 9}), loans)
+    assert "both classes in the holdout" not in [one["name"] for one in enough["evidence"]]
 
 
 def test_columns_that_come_and_go_between_files_are_named(tmp_path):

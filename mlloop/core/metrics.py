@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mlloop.core.errors import DataError, UsageError
-from mlloop.core.metric_table import LEVELS, metric, of_task
+from mlloop.core.metric_table import LEVELS, metric
 from mlloop.core.metric_table import METRICS as METRICS
 from mlloop.core.metric_table import Metric as Metric
 
@@ -183,17 +183,6 @@ def standard_error(
         y, s = y[some], s[some]
     found = estimate(name, y, s, threshold=threshold, groups=who, draws=300, seed=seed)
     return float((found.high - found.low) / (2 * norm.ppf(0.5 + found.confidence / 2)) * np.sqrt(len(y) / n))
-
-
-def measure_all(task: str, y_true: ArrayLike, y_score: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
-    """Every metric of `task` ('classification' or 'regression') that these predictions allow, by name."""
-    found = {}
-    for name in [m.name for m in of_task(task)]:
-        try:
-            found[name] = measure(name, y_true, y_score, threshold)
-        except DataError:
-            continue
-    return found
 
 
 def _checked(name: str, y_true: ArrayLike, y_score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ and answers carry names of their own, and what is there is not written twice.
 
 import datetime as dt
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -288,15 +287,6 @@ def labelled_rows(lake: "Lake", statement: Problem, since: dt.datetime | None, a
     wanted = (rows[column] < pd.Timestamp(until)) & (rows[column] >= pd.Timestamp(since or dt.datetime(1900, 1, 1)))
     wanted &= (rows.kind == statement.task.target_kind) if recommends else rows[statement.task.target].notnull()  # type: ignore[union-attr]
     return int(rows.filter(wanted).count().execute())
-
-
-def truth_known(statement: Problem, period: Mapping[str, Any] | Period, at: dt.datetime) -> bool:
-    """Whether all labels of a period can have come at `at`."""
-    until = period.until if isinstance(period, Period) else dt.datetime.fromisoformat(period["until"])
-    since = period.since if isinstance(period, Period) else dt.datetime.fromisoformat(period["from"])
-    if isinstance(statement.task, Recommendation):
-        return since + dt.timedelta(days=statement.time.holdout_days) <= at
-    return until + dt.timedelta(days=statement.time.label_delay_days) <= at
 
 
 def rows_of(frame: "pd.DataFrame", release: releases.Release) -> list[dict[str, Any]]:

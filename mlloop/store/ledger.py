@@ -298,19 +298,6 @@ class Ledger:
                 )
         return found
 
-    def has_model(self, digest: str) -> bool:
-        """Whether a validation gate said yes to the model of that digest, or a file of it was promoted: only those load.
-
-        The digest is the row's model, or stands in a promotion's `digests` (the artefact made of the model).
-        """
-        for row in self.rows(kind=("gate", "promotion")):
-            judged = row.kind == "gate" and row.subject == "validation" and row.verdict == "yes"
-            if judged and digest in (row.model, row.digests.get("model")):
-                return True
-            if row.kind == "promotion" and digest in (row.model, *row.digests.values()):
-                return True
-        return False
-
     def head(self) -> Head:
         """How far the ledger goes; noted elsewhere, it is what `verify` can be held against."""
         with self._reading() as connection:
