@@ -95,7 +95,7 @@ FAR, LEAST_REPEATS = 20.0, 5
 
 def range_questions(rows: pd.DataFrame, names: Mapping[str, str] | None = None) -> list[RangeQuestion]:
     """At most one question a numeric column, the one about most rows first; `names`: what to call a column."""
-    found = []
+    questions = []
     for name in rows:
         kind = rows[name]
         if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
@@ -106,9 +106,11 @@ def range_questions(rows: pd.DataFrame, names: Mapping[str, str] | None = None) 
             counted, question = ask(values) if len(values) >= 50 else (0, "")
             if counted:
                 called = (names or {}).get(str(name), str(name))
-                found.append(RangeQuestion(column=called, rows=counted, share=counted / len(rows), question=question))
+                questions.append(
+                    RangeQuestion(column=called, rows=counted, share=counted / len(rows), question=question)
+                )
                 break
-    return sorted(found, key=lambda one: -one.rows)
+    return sorted(questions, key=lambda asked_of: -asked_of.rows)
 
 # %% ../nbs/14_analysis.ipynb #34730612
 def _repeated_extreme(values: np.ndarray) -> tuple[int, str]:
@@ -207,9 +209,9 @@ def association(
         counts = pd.crosstab(codes, classes).to_numpy()
         low, high = cramers_v_interval(counts, seed=seed)
         sign = signs.get(name, Sign(name, False, ""))
-        suspect, asked = sign.sure, bool(sign.reason) and not sign.sure
+        suspect, unsure = sign.sure, bool(sign.reason) and not sign.sure
         alone = forward_score(codes, y, later, kind)
-        measured.append((name, cramers_v(counts), low, high, alone, suspect, asked, sign.reason))
+        measured.append((name, cramers_v(counts), low, high, alone, suspect, unsure, sign.reason))
     names = ["column", "value", "low", "high", "alone", "suspect", "asked", "sign"]
     data = pd.DataFrame(measured, columns=names)
     return data.sort_values(["value", "column"], ascending=[False, True], ignore_index=True)
@@ -347,7 +349,7 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     facts |= {name: windows[key] if windows else None for name, key in (("from", "from"), ("until", "train_until"))}
     facts |= _target_facts(task, y, measured, groups)
     called = {str(name): column_label(problem, str(name)) for name in others}
-    facts["questions"] = [one.model_dump() for one in range_questions(others, called)]
+    facts["questions"] = [question.model_dump() for question in range_questions(others, called)]
     if time and over_time is not None and _is_calendar(problem, time):
         moments = data[time].dt
         facts["trend"] = trend(over_time["value"])
@@ -518,7 +520,7 @@ def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Ma
     facts = {
         "columns": _columns_of_events(learnt, tables["items"], task.target_kind),
         "newest": _newest(tables["events"], "time"),
-        "questions": [one.model_dump() for one in range_questions(bought.filter(["quantity", "price_eur"]))],
+        "questions": [question.model_dump() for question in range_questions(bought.filter(["quantity", "price_eur"]))],
         "rows": learnt.count().to_pyarrow().as_py(),
         "sampled": len(data),
         "from": windows["from"],

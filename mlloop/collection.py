@@ -403,10 +403,10 @@ def _with_secrets(problem: Problem, settings: Settings) -> Problem:
         own = load(find(problem.name, settings.problems)).sources
     except ProblemError:
         own = {}
-    given = {
+    stated = {
         name: own[name] if plain(own.get(name)) == plain(source) else source for name, source in problem.sources.items()
     }
-    return problem.model_copy(update={"sources": given})
+    return problem.model_copy(update={"sources": stated})
 
 # %% ../nbs/11_collection.ipynb #2b16a173
 def _like(sample: Any, edge: str) -> Any:
@@ -497,16 +497,16 @@ def _pages(url: str, source: Source) -> Iterator[dict]:
     headers = {
         key: re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1], ""), value) for key, value in source.headers.items()
     }
-    seen: set[str] = set()
+    visited: set[str] = set()
     with httpx.Client(timeout=30, follow_redirects=True, headers=headers) as client:
         while url:
-            if url in seen:
+            if url in visited:
                 raise SourceError(
                     "the pages go in a circle: this address came twice",
                     secrets.masked_url(url),
                     "Fix next_page in the statement, then: mlloop run",
                 )
-            seen.add(url)
+            visited.add(url)
             page = _page(client, url)
             rows = _under(page, source.records, url)
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -675,8 +675,8 @@ def landed_messages(lake: Any, topic: messages.Topic, late_hours: float | None =
 # %% ../nbs/11_collection.ipynb #668aec2d
 def offsets_at(rows: Any, as_of: dt.datetime) -> dict[int, int]:
     """The next offset of each partition, behind what `as_of` sees of `landed_messages`."""
-    seen = rows.filter((rows.newest < as_of) | rows.newest.isnull())
-    reached = seen.group_by("partition").agg(until=seen.offset.max() + 1).to_pyarrow().to_pylist()
+    known = rows.filter((rows.newest < as_of) | rows.newest.isnull())
+    reached = known.group_by("partition").agg(until=known.offset.max() + 1).to_pyarrow().to_pylist()
     return {row["partition"]: row["until"] for row in sorted(reached, key=lambda row: row["partition"])}
 
 # %% ../nbs/11_collection.ipynb #f673c73b
@@ -744,7 +744,7 @@ def _between(rows: Any, since: Mapping[int, int], until: Mapping[int, int]):
         (rows.partition == partition) & (rows.offset >= since.get(partition, 0)) & (rows.offset < at)
         for partition, at in until.items()
     ]
-    return rows.filter(reduce(lambda one, other: one | other, windows)).order_by("partition", "offset")
+    return rows.filter(reduce(lambda part_row, other: part_row | other, windows)).order_by("partition", "offset")
 
 # %% ../nbs/11_collection.ipynb #6121f52f
 def _write_messages(rows: Any, decode: Any, late_hours: float | None, path: Path) -> int:

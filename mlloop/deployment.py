@@ -301,7 +301,7 @@ def _cite_rule(ledger: Ledger, problem: str, fields: Mapping[str, Any]) -> None:
 # %% ../nbs/23_deployment.ipynb #6199e9ec
 def _may_tie(evidence: Any) -> bool:
     """Whether the gate let a challenger pass without a sure gain over the champion in the metric."""
-    compared = next((one for one in evidence or () if one["name"] == "better than the champion"), None)
+    compared = next((check for check in evidence or () if check["name"] == "better than the champion"), None)
     return bool(compared and compared["passed"] and compared["low"] is not None and compared["low"] <= 0)
 
 # %% ../nbs/23_deployment.ipynb #630e9cef
@@ -635,6 +635,6 @@ def closing_table(prepared: "Prepared", decision: Decision) -> "pd.DataFrame":
         ("model in production", WHO[decision.action], "", "", decision.reason),
     ]
     if decided:
-        said = metric_table.threshold_in_words(**decided)
-        rows.insert(-1, ("predicted positive from", number(decided["value"]), "score", "", said))
+        sentence = metric_table.threshold_in_words(**decided)
+        rows.insert(-1, ("predicted positive from", number(decided["value"]), "score", "", sentence))
     return pd.DataFrame(rows, columns=["question", "figure", "unit", "threshold", "verdict"]).set_index("question")

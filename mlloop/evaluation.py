@@ -279,7 +279,8 @@ def judges_of(judged: Sequence[Judged]) -> list[Judge]:
     from mlloop.models import candidates
 
     return [
-        Judge(candidates.load(one.path, one.digest), one.learnt_until, one.since, one.until, one.half) for one in judged
+        Judge(candidates.load(kept.path, kept.digest), kept.learnt_until, kept.since, kept.until, kept.half)
+        for kept in judged
     ]
 
 # %% ../nbs/21_evaluation.ipynb #a83e0e56
@@ -339,13 +340,13 @@ def parts_of(
     rows = pd.concat([train, holdout], ignore_index=True) if time else holdout
     parts = []
     for judge in judges:
-        asked, known = (rows, train)
+        predicted, known = (rows, train)
         if time and judge.since and judge.until and judge.learnt_until:
-            asked = rows[(rows[time] >= pd.Timestamp(judge.since)) & (rows[time] < pd.Timestamp(judge.until))]
+            predicted = rows[(rows[time] >= pd.Timestamp(judge.since)) & (rows[time] < pd.Timestamp(judge.until))]
             known = rows[rows[time] < pd.Timestamp(judge.learnt_until)]
         if judge.half is not None:
-            asked = asked[halves(asked[[entity] if entity else names]) == judge.half]
-        parts.append(Part(judge.model, known, asked.reset_index(drop=True), blocks.index(judge.since)))
+            predicted = predicted[halves(predicted[[entity] if entity else names]) == judge.half]
+        parts.append(Part(judge.model, known, predicted.reset_index(drop=True), blocks.index(judge.since)))
     return parts
 
 # %% ../nbs/21_evaluation.ipynb #fc9de6c5
@@ -353,8 +354,8 @@ def on_equal_terms(judges: Sequence[Judge], until: str | None) -> Sequence[Judge
     """The judges that learnt no less of the newest rows than a champion that learnt until `until` (ISO); else those of the newest block."""
     if not judges or until is None:
         return judges
-    as_late = [one for one in judges if one.learnt_until and pd.Timestamp(one.learnt_until) >= pd.Timestamp(until)]
-    return as_late or [one for one in judges if one.since == judges[-1].since]
+    as_late = [kept for kept in judges if kept.learnt_until and pd.Timestamp(kept.learnt_until) >= pd.Timestamp(until)]
+    return as_late or [kept for kept in judges if kept.since == judges[-1].since]
 
 # %% ../nbs/21_evaluation.ipynb #87848fb5
 def detected_at(training: Training) -> str | None:
@@ -545,11 +546,11 @@ def inspect(
     X, prediction = held.X.iloc[at], held.fold.predictions[MODEL.name]
     weights = inspection.permutation(fitted, X, held.fold.y[at], statement.success.metric, prediction.cut, seed)
     sizes = inspection.shapley(fitted, X)
-    first = [one.feature for one in weights[:DEPENDED_ON] if (one.low or 0) > 0]
+    first = [weight.feature for weight in weights[:DEPENDED_ON] if (weight.low or 0) > 0]
     is_class = statement.task.kind == "classification"
     return Inspection(
         rows=min(len(at), inspection.SHUFFLED_ROWS),
-        importance=[one.model_copy(update={"shap": sizes.get(one.feature)}) for one in weights],
+        importance=[weight.model_copy(update={"shap": sizes.get(weight.feature)}) for weight in weights],
         dependence=[inspection.dependence(fitted, X, name, seed) for name in first],
         curves=inspection.curves(held.fold.y, prediction.scores, prediction.cut) if is_class else None,
         residuals=[] if is_class else inspection.residuals(held.fold.y, prediction.scores),

@@ -593,18 +593,18 @@ def plot_trials(explored: Explored, ax, label: str):
 
     tried = [c for c in explored.contestants if c.trials][::-1]
     rows = []
-    for place, contestant in enumerate(tried):
+    for height, contestant in enumerate(tried):
         for is_pruned, sign, colour in ((False, "o", BLUE), (True, "x", GREY)):
             trials = [trial for trial in contestant.trials if trial.is_pruned is is_pruned]
             values = [float(np.mean(trial.values)) for trial in trials]
-            (points,) = ax.plot(values, [place] * len(values), sign, color=colour, ms=5, alpha=0.8)
-            told = [
+            (points,) = ax.plot(values, [height] * len(values), sign, color=colour, ms=5, alpha=0.8)
+            texts = [
                 ", ".join(f"{k}={_brief(v)}" for k, v in trial.params.items()) or "its defaults" for trial in trials
             ]
-            charts.name_marks(points, [f"{in_words(value)}: {text}" for value, text in zip(values, told, strict=True)])
+            charts.name_marks(points, [f"{in_words(value)}: {text}" for value, text in zip(values, texts, strict=True)])
             rows += [
                 (contestant.name, value, "yes" if is_pruned else "", text)
-                for value, text in zip(values, told, strict=True)
+                for value, text in zip(values, texts, strict=True)
             ]
     charts.keep_numbers(ax, pd.DataFrame(rows, columns=["candidate", label, "pruned", "parameters"]))
     ax.set_yticks(range(len(tried)), [escape_label(c.name) for c in tried])

@@ -396,13 +396,19 @@ def leak_suspects(need_gate: NeedGate) -> list[str]:
 # %% ../nbs/17_features.ipynb #c372baf6
 def cheap_figure(need_gate: NeedGate) -> Any:
     """The figure of the need gate's cheap model over the folds; None where the gate of a project kept none."""
-    return next((one.metric for one in need_gate.figures.contenders if one.name == need_gate.figures.model), None)
+    return next(
+        (contender.metric for contender in need_gate.figures.contenders if contender.name == need_gate.figures.model),
+        None,
+    )
 
 # %% ../nbs/17_features.ipynb #75c98c63
 def is_seasonal(statement: Problem, figures: Any) -> bool:
     """Whether the need gate found last week's value a better rule than the last one."""
-    found, better = {one.name: one.metric.value for one in figures.contenders}, metric(statement.success.metric)
-    week, last = found.get("last_week"), found.get("last_value")
+    value_of, better = (
+        {contender.name: contender.metric.value for contender in figures.contenders},
+        metric(statement.success.metric),
+    )
+    week, last = value_of.get("last_week"), value_of.get("last_value")
     return week is not None and last is not None and better.gain(week, last) > 0
 
 # %% ../nbs/17_features.ipynb #8af54630

@@ -182,14 +182,14 @@ def _first_line(raw: RawFile) -> list[str]:
 # %% ../nbs/12_ingestion.ipynb #7623ed7f
 def distinct_names(names: Sequence[str]) -> list[str]:
     """The names with a place for an empty one and a number behind one that came before, whatever its case."""
-    seen, distinct = {"_n", "_row", "_line", "_file", "_reason", "_raw", "_place"}, []
-    for place, name in enumerate(names, 1):
-        base = name if name.strip() else f"(column {place})"
+    taken, distinct = {"_n", "_row", "_line", "_file", "_reason", "_raw", "_place"}, []
+    for position, name in enumerate(names, 1):
+        base = name if name.strip() else f"(column {position})"
         tried, again = base, 1
-        while tried.lower() in seen:
+        while tried.lower() in taken:
             again += 1
             tried = f"{base} ({again})"
-        seen.add(tried.lower())
+        taken.add(tried.lower())
         distinct.append(tried)
     return distinct
 
@@ -221,8 +221,8 @@ def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
     for name, called in zip(names, distinct, strict=True):
         is_ambiguous = declared is not None and name != called and name in declared and called not in declared
         if is_ambiguous and names.count(name) > 1:
-            told = f"Rename one in the file, or declare {called!r} too, then: mlloop run"
-            raise SourceError(f"has the column {name!r} twice", raw.origin, told)
+            step = f"Rename one in the file, or declare {called!r} too, then: mlloop run"
+            raise SourceError(f"has the column {name!r} twice", raw.origin, step)
     return distinct
 
 # %% ../nbs/12_ingestion.ipynb #4e493e95
@@ -256,11 +256,11 @@ def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis
         `_n`, `_row`, `_line`, `_reason`.
     """
     groups: dict[tuple, list[tuple[int, RawFile]]] = {}
-    for place, raw in enumerate(raws):
+    for position, raw in enumerate(raws):
         names = tuple(header(raw, columns)) if raw.format != "jsonl" else ("",) * bool(raw.path.stat().st_size)
         if names:
             written = (separator(raw), raw.source.quote, raw.source.escape)
-            groups.setdefault((raw.format, names, written), []).append((place, raw))
+            groups.setdefault((raw.format, names, written), []).append((position, raw))
     texts = "".join(f", NULL::VARCHAR AS {quoted(column)}" for column in columns)
     rows = [f"SELECT 0::BIGINT AS _n, 0::BIGINT AS _row, NULL::VARCHAR AS _line{texts} WHERE false"]
     unread = ["SELECT 0::BIGINT AS _n, 0::BIGINT AS _row, NULL::VARCHAR AS _line, NULL::VARCHAR AS _reason WHERE false"]
@@ -280,15 +280,17 @@ FIRST_ROW = dt.datetime(2000, 1, 1)
 
 def derived_columns(rows: ibis.Table, table: Table, before: int = 0) -> ibis.Table:
     """`raw_rows` with the columns that are made of others, or of the row's place after `before` earlier rows."""
-    made: dict[str, ibis.Value] = {}
+    columns: dict[str, ibis.Value] = {}
     for name, column in table.columns.items():
         if column.made_of:
-            made[name] = ibis.literal(" ").join([rows[part].strip() for part in column.made_of])
+            columns[name] = ibis.literal(" ").join([rows[part].strip() for part in column.made_of])
         if column.row_seconds:
-            place = ibis.row_number().over(order_by=[rows["_n"], rows["_row"]]).cast("int64") + before
-            moment = (place * column.row_seconds + int(FIRST_ROW.replace(tzinfo=dt.UTC).timestamp())).as_timestamp("s")
-            made[name] = moment.strftime("%Y-%m-%dT%H:%M:%S")
-    return rows.mutate(**made) if made else rows
+            position = ibis.row_number().over(order_by=[rows["_n"], rows["_row"]]).cast("int64") + before
+            moment = (position * column.row_seconds + int(FIRST_ROW.replace(tzinfo=dt.UTC).timestamp())).as_timestamp(
+                "s"
+            )
+            columns[name] = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    return rows.mutate(**columns) if columns else rows
 
 # %% ../nbs/12_ingestion.ipynb #3f072f1d
 def _temporary_name() -> str:
@@ -325,7 +327,7 @@ def _view(con, select: str) -> str:
 
 # %% ../nbs/12_ingestion.ipynb #a1e83ad0
 def _places(names: Sequence[str]) -> list[str]:
-    return [f"c{place}" for place in range(1, len(names) + 1)]
+    return [f"c{position}" for position in range(1, len(names) + 1)]
 
 # %% ../nbs/12_ingestion.ipynb #229f16e1
 def _picked(names: Sequence[str], columns: Sequence[str], form: str) -> str:
@@ -484,9 +486,9 @@ def assign_outcome(rows: ibis.Table, table: Table, before: ibis.Table | None = N
     clash = again & (rows._same != rows._winner)
     clash_reason = f"{', '.join(table.key)} is already used by a row with other values"
     reason = clash.ifelse(clash_reason, rows._reason)
-    place = ibis.cases((rows._reason.notnull() | clash, "rejected"), (again, "duplicates"), else_="kept")
+    outcome = ibis.cases((rows._reason.notnull() | clash, "rejected"), (again, "duplicates"), else_="kept")
     raw = clash.ifelse(_as_json({name: rows[name] for name in names}), rows._raw)
-    return rows.mutate(_reason=reason, _place=place, _raw=raw)
+    return rows.mutate(_reason=reason, _place=outcome, _raw=raw)
 
 # %% ../nbs/12_ingestion.ipynb #f0fec3c0
 @dataclass(frozen=True)
@@ -617,11 +619,11 @@ def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) ->
     rows = check_rows(rows.filter(~later) if cut else rows, table)
     classified = assign_outcome(rows, table, lake.read(before) if before else None).cache()
     outcome_counts = {
-        place: (classified._place == place).sum().fill_null(0) for place in ("kept", "rejected", "duplicates")
+        outcome: (classified._place == outcome).sum().fill_null(0) for outcome in ("kept", "rejected", "duplicates")
     }
     latest = classified[table.time].max().cast("timestamp(6)") if table.time else ibis.null("timestamp(6)")
     totals = classified.aggregate(**outcome_counts, latest=latest).to_pyarrow().to_pylist()[0]
-    counts = {place: totals[place] + notes.get("counts", {}).get(place, 0) for place in outcome_counts}
+    counts = {outcome: totals[outcome] + notes.get("counts", {}).get(outcome, 0) for outcome in outcome_counts}
     counts["rejected"] += int(unread.count().execute())
     last = max([t for t in (notes.get("latest"), totals["latest"] and totals["latest"].isoformat()) if t], default=None)
     cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None

@@ -310,13 +310,13 @@ def _wanted(statement: Problem) -> str:
 def _owners_word(figures: NeedFiguresJson) -> list[Check]:
     """One check for each column on which the model rests and of which nobody has said when it is known."""
     checks = []
-    for one in figures.get("asked", []):
-        if one["rests"]:
+    for asked_column in figures.get("asked", []):
+        if asked_column["rests"]:
             reason = (
-                f"{one['column']} {one['sign'].rstrip('.?')}. Without it the cheap model gives {number(one['without'])} in place of {number(one['value'])}: "
-                f"only the owner of the data knows whether {one['column']} is known before the prediction."
+                f"{asked_column['column']} {asked_column['sign'].rstrip('.?')}. Without it the cheap model gives {number(asked_column['without'])} in place of {number(asked_column['value'])}: "
+                f"only the owner of the data knows whether {asked_column['column']} is known before the prediction."
             )
-            checks.append(known_before(one["column"], reason, one["without"]))
+            checks.append(known_before(asked_column["column"], reason, asked_column["without"]))
     return checks
 
 # %% ../nbs/16_need_gate.ipynb #7722514a

@@ -145,10 +145,10 @@ class Column(Record):
 
     @model_validator(mode="after")
     def _range_is_possible(self):
-        wanted = dt.datetime if self.type in ("time", "date") else float
+        expected = dt.datetime if self.type in ("time", "date") else float
         for what, bound in (("min", self.min), ("max", self.max)):
-            if bound is not None and not isinstance(bound, wanted):
-                kind = "date" if wanted is dt.datetime else "number"
+            if bound is not None and not isinstance(bound, expected):
+                kind = "date" if expected is dt.datetime else "number"
                 raise ValueError(f"{what} of a column of type {self.type!r} is a {kind}, got {bound}")
         if self.min is not None and self.max is not None and self.min > self.max:  # type: ignore[operator]
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value could pass")
@@ -212,8 +212,8 @@ class Table(Record):
 
     @model_validator(mode="after")
     def _names_its_columns(self, info: ValidationInfo):
-        made = {f"columns.{name}.made_of": one.made_of for name, one in self.columns.items() if one.made_of}
-        for what, names in {"key": self.key, "time": [self.time] if self.time else [], **made}.items():
+        parts = {f"columns.{name}.made_of": column.made_of for name, column in self.columns.items() if column.made_of}
+        for what, names in {"key": self.key, "time": [self.time] if self.time else [], **parts}.items():
             for name in names:
                 if name not in self.columns:
                     raise ValueError(f"{what} {name!r} is not among its columns" + did_you_mean(name, self.columns))
@@ -266,8 +266,8 @@ class Tabular(Record):
 
     @model_validator(mode="after")
     def _is_about_a_row(self):
-        for place, sql in {"where": self.where, **{f"derive {name}": sql for name, sql in self.derive.items()}}.items():
-            _must_be_about_a_row(place, sql)
+        for at, sql in {"where": self.where, **{f"derive {name}": sql for name, sql in self.derive.items()}}.items():
+            _must_be_about_a_row(at, sql)
         return self
 
 # %% ../nbs/10_problem.ipynb #72b372f8
@@ -499,7 +499,7 @@ class Problem(Record):
         mistakes = [*_naming_mistakes(self), *_task_mistakes(self), *_success_mistakes(self)]
         if mistakes:
             raise PydanticCustomError(
-                "inconsistent", "{told}", {"told": "; ".join(told for _, told in mistakes), "wrong": mistakes}
+                "inconsistent", "{told}", {"told": "; ".join(mistake for _, mistake in mistakes), "wrong": mistakes}
             )
         return self
 
@@ -609,8 +609,8 @@ def load(path: Path | str) -> Problem:
     except RecursionError as error:
         raise ProblemError("is nested too deep", str(path), "Fix the file, then: mlloop check") from error
     if not parsing.is_bounded(content):
-        told = f"holds more than {parsing.MOST_VALUES:,} values once its aliases (*) are filled in, or nests too deep"
-        raise ProblemError(told, str(path), "Write out what the aliases stand for, then: mlloop check")
+        what = f"holds more than {parsing.MOST_VALUES:,} values once its aliases (*) are filled in, or nests too deep"
+        raise ProblemError(what, str(path), "Write out what the aliases stand for, then: mlloop check")
     if not isinstance(content, dict):
         raise ProblemError(
             "holds no problem statement (expected keys: name, question, ...)",

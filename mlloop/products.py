@@ -1077,9 +1077,9 @@ def save_product(product: Mapping[str, str] | str, content: Product | None = Non
         A field is missing, is not declared, or is of another type.
     """
     path = product["data"] if isinstance(product, Mapping) else product
-    made = facts if content is None else content.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    stage = str(made.get("stage") if content is None else content.stage)
-    plain: JsonObject = storage.plain({**made, "stage": stage, "version": version_of(stage)})
+    content_of = facts if content is None else content.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    stage = str(content_of.get("stage") if content is None else content.stage)
+    plain: JsonObject = storage.plain({**content_of, "stage": stage, "version": version_of(stage)})
     parse(plain, str(path))
     storage.write_json(path, plain)
     return plain
@@ -1124,13 +1124,13 @@ def load(upstream: Mapping[str, str] | str | Path, kind: type[Kind]) -> Kind:
     """
     path = _path(upstream)
     with reads.loading():
-        found = parse(storage.read_json(path), str(path))
-    reads.follow(found, path)
-    if not isinstance(found, kind):
+        product = parse(storage.read_json(path), str(path))
+    reads.follow(product, path)
+    if not isinstance(product, kind):
         raise ProductError(
-            f"is the product of {found.stage!r}, expected {kind.__name__}", str(path), _again(found.stage)
+            f"is the product of {product.stage!r}, expected {kind.__name__}", str(path), _again(product.stage)
         )
-    return found
+    return product
 
 
 def read(path: Path | str) -> Product:
@@ -1159,13 +1159,13 @@ def verdict_of(product: Product) -> Verdict:
     """The verdict of a gate; a gate of a project's own states it as a dict."""
     if isinstance(product, (NeedGate, ValidationGate)):
         return product.verdict
-    found = verdict.stated((product.model_extra or {}).get("verdict"))
-    checks: list[Any] = [*(found["evidence"] or [])]
-    word: Any = found["verdict"]
+    stated = verdict.stated((product.model_extra or {}).get("verdict"))
+    checks: list[Any] = [*(stated["evidence"] or [])]
+    word: Any = stated["verdict"]
     return Verdict(
-        gate=found.get("gate") or product.stage.removesuffix("_gate"), verdict=word, deciding=found["deciding"] or "",
+        gate=stated.get("gate") or product.stage.removesuffix("_gate"), verdict=word, deciding=stated["deciding"] or "",
         evidence=[Evidence(**{**dict.fromkeys(Evidence.model_fields), "unit": "", **check}) for check in checks],
-        reasons=found["reasons"] or [], must_change=found["must_change"] or [],
+        reasons=stated["reasons"] or [], must_change=stated["must_change"] or [],
     )  # fmt: skip
 
 
@@ -1183,9 +1183,9 @@ def parse(content: Any, where: str = "") -> Product:
     try:
         return model.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        told = "; ".join(_sentence(one) for one in error.errors()[:3])
+        sentences = "; ".join(_sentence(mistake) for mistake in error.errors()[:3])
         more = f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else ""
-        raise ProductError(f"{told}{more}", where, _again(content["stage"])) from error
+        raise ProductError(f"{sentences}{more}", where, _again(content["stage"])) from error
 
 
 def _path(upstream: Mapping[str, str] | str | Path) -> str | Path:
@@ -1198,5 +1198,5 @@ def _again(stage: Any) -> str:
 
 def _sentence(error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
-    told = {"missing": "is missing", "extra_forbidden": "is not a field of this product"}.get(error["type"])
-    return f"{field!r} {told or 'holds ' + repr(error['input'])[:60] + ': ' + error['msg'].lower()}"
+    what = {"missing": "is missing", "extra_forbidden": "is not a field of this product"}.get(error["type"])
+    return f"{field!r} {what or 'holds ' + repr(error['input'])[:60] + ': ' + error['msg'].lower()}"

@@ -147,17 +147,20 @@ class Status:
         """One row a stage: state, reasons (joined), seconds, finished_at (UTC) and rows."""
         import pandas as pd
 
-        lines = [{**one, "reasons": "; ".join(one["reasons"])} for one in self.stages.values()]
+        lines = [{**state, "reasons": "; ".join(state["reasons"])} for state in self.stages.values()]
         columns = ["state", "reasons", "seconds", "finished_at", "rows"]
-        made = pd.DataFrame(lines, columns=columns, index=pd.Index(list(self.stages), name="stage"))
-        return made.astype({"seconds": "float64", "rows": "Int64"}).assign(
-            finished_at=pd.to_datetime(made["finished_at"])
+        frame = pd.DataFrame(lines, columns=columns, index=pd.Index(list(self.stages), name="stage"))
+        return frame.astype({"seconds": "float64", "rows": "Int64"}).assign(
+            finished_at=pd.to_datetime(frame["finished_at"])
         )
 
     def _repr_html_(self) -> str:
         from mlloop.pages import html_table
 
-        cells = [(name, one["state"], one.get("seconds"), one.get("rows"), "; ".join(one["reasons"])) for name, one in self.stages.items()]  # fmt: skip
+        cells = [
+            (name, state["state"], state.get("seconds"), state.get("rows"), "; ".join(state["reasons"]))
+            for name, state in self.stages.items()
+        ]
         heading = f"{revisions.problem_of(self.problem)}, revision {self.revision}"
         return html_table.table(heading, ["stage", "state", "took (s)", "rows", "why"], cells, self.production)
 
@@ -187,7 +190,9 @@ class Reasons:
             return "\n".join(f"#{row.id} {row.kind} {row.subject}: {'; '.join(row.reasons)}" for row in self.decisions)
         if not self.state["reasons"]:
             return f"{self.name} is fresh: its code, inputs, parameters and dependencies are those of its product"
-        return "\n".join([f"{self.name} is {self.state['state']}:", *(f"  - {one}" for one in self.state["reasons"])])
+        return "\n".join(
+            [f"{self.name} is {self.state['state']}:", *(f"  - {reason}" for reason in self.state["reasons"])]
+        )
 
     def _repr_html_(self) -> str:
         from mlloop.pages import html_table
@@ -219,8 +224,13 @@ class InProduction:
     def _repr_html_(self) -> str:
         from mlloop.pages import html_table
 
-        said = {"champion": self.champion, "canary": self.canary, "canary until": self.until, "previous": self.previous}
-        return html_table.table(f"In production: {self.problem}", ["", ""], [p for p in said.items() if p[1]])
+        shown = {
+            "champion": self.champion,
+            "canary": self.canary,
+            "canary until": self.until,
+            "previous": self.previous,
+        }
+        return html_table.table(f"In production: {self.problem}", ["", ""], [p for p in shown.items() if p[1]])
 
 
 @dataclass(frozen=True)
@@ -423,9 +433,9 @@ class Project:
         """
         from mlloop.pipeline import runner
 
-        given = dict(changes or {})
-        named = given.pop("problem", None)
-        return runner.project(problem or named, self.root, **given)[1]
+        changed = dict(changes or {})
+        named = changed.pop("problem", None)
+        return runner.project(problem or named, self.root, **changed)[1]
 
     def table(self, name: str, version: int | None = None) -> "ibis.Table":
         """A table of the lake, as an Ibis table on the project's engine.
@@ -453,7 +463,9 @@ class Project:
 
         if not self.lake.exists(name):
             problem = name.partition("/")[0]
-            known = self.lake.names(problem) or [table for one in self.problems for table in self.lake.names(one)]
+            known = self.lake.names(problem) or [
+                table for other_problem in self.problems for table in self.lake.names(other_problem)
+            ]
             step = "Make it: mlloop run --until ingestion" if not known else "Example: project.table('shop/purchases')"
             raise UsageError(
                 f"no table {name!r}{did_you_mean(name, known) if known else ''}", self.settings.lake_uri, step
@@ -676,8 +688,8 @@ class Project:
             statement = problems.load(runner.statement_file(self.settings, plan))
         except MlloopError:  # the stage `problem` tells it
             return "", revisions.number_of(plan.problem)
-        found = problem_view.standing_now(self.settings, plan.problem, statement)
-        return " ".join(filter(None, (found.get("sentence"), found.get("rule")))), statement.revision
+        standing = problem_view.standing_now(self.settings, plan.problem, statement)
+        return " ".join(filter(None, (standing.get("sentence"), standing.get("rule")))), statement.revision
 
     def why(self, name: str, problem: str | None = None, *, changes: Mapping[str, Any] | None = None) -> Reasons:
         """Why a stage would run again, or what was decided about a model.
@@ -783,10 +795,10 @@ class Project:
 
         rows = self.ledger.rows()
         problems = sorted({row.problem for row in rows})
-        found: dict[int, dt.datetime | None] = {}
+        moments: dict[int, dt.datetime | None] = {}
         for name in problems:
-            found |= clocks.in_the_data([row for row in rows if row.problem == name])
-        return {number: at for number, at in found.items() if at is not None}
+            moments |= clocks.in_the_data([row for row in rows if row.problem == name])
+        return {number: at for number, at in moments.items() if at is not None}
 
     def replay(self, decision: int) -> "Replay":
         """Run a gate's notebook again on the inputs recorded with its decision, and compare.
@@ -1225,7 +1237,7 @@ class Project:
         policy: str | Sequence[str] = (),
         jobs: int = 2,
         keep: bool = False,
-        on_replay: "Callable[[Replayed], None]" = lambda one: None,
+        on_replay: "Callable[[Replayed], None]" = lambda replayed: None,
         watch: Watch = lambda word: None,
     ) -> dict[str, Any]:
         """Replay the history under several retraining policies, gates and trials included, and compare their worth.
@@ -1585,8 +1597,8 @@ class Project:
         created = project_files.new(Path(folder), options, ask)
         project = cls(created.root)
         project.created = created
-        for target, place in (("gitlab", ".gitlab-ci.yml"), ("github", ".github/workflows/loop.yml")):
-            project.export(target, created.name, out=created.root / place)
+        for target, path in (("gitlab", ".gitlab-ci.yml"), ("github", ".github/workflows/loop.yml")):
+            project.export(target, created.name, out=created.root / path)
         return project
 
     def __repr__(self) -> str:

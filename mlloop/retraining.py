@@ -163,12 +163,12 @@ class Case:
     @property
     def firing(self) -> Streak | None:
         """The figures that ask for a retraining; those from labels first."""
-        return next((one for one in (self.realised, self.estimated) if one.fires), None)
+        return next((series for series in (self.realised, self.estimated) if series.fires), None)
 
     @property
     def is_urgent(self) -> bool:
         """Whether the model fell so far that no second period and no cooldown is awaited."""
-        return self.facts.fallen is not None or any(one.severe for one in (self.realised, self.estimated))
+        return self.facts.fallen is not None or any(series.severe for series in (self.realised, self.estimated))
 
     @property
     def has_grown(self) -> bool:
@@ -179,8 +179,8 @@ class Case:
     @property
     def is_old(self) -> bool:
         """Whether the scheduled backstop is due: since the champion was trained, or another one was tried."""
-        made = self.facts.trained or self.facts.since
-        last = max([*self.facts.begun, *([made] if made else [])], default=None)
+        begun = self.facts.trained or self.facts.since
+        last = max([*self.facts.begun, *([begun] if begun else [])], default=None)
         days = self.policy.backstop_days
         return bool(days and last and self.facts.now - last >= dt.timedelta(days=days))
 
@@ -192,13 +192,13 @@ def _feed(case: Case) -> Outcome | None:
     feed = case.newest.get("feed") or {}
     if feed.get("status") != "broken":
         return None
-    told = "; ".join(
-        str(one.get("said") or f"{one.get('table')}.{one.get('column')}: {one.get('kind')}")
-        for one in feed.get("findings", [])[:3]
+    faults = "; ".join(
+        str(finding.get("said") or f"{finding.get('table')}.{finding.get('column')}: {finding.get('kind')}")
+        for finding in feed.get("findings", [])[:3]
     )
     return (
         "feed broken",
-        f"The feed is broken ({told}): the data must be fixed, and nothing is retrained on it.",
+        f"The feed is broken ({faults}): the data must be fixed, and nothing is retrained on it.",
         "A period whose feed is whole.",
     )
 
@@ -208,8 +208,8 @@ def _production(case: Case) -> Outcome | None:
         return "no champion", "No model is in production yet.", "A model that its gate lets pass: mlloop run."
     if case.facts.canary is None:
         return None
-    said = f"The model {case.facts.canary[:12]} is in canary until {case.facts.canary_until[:10]}; its figures are awaited."
-    return "waiting for canary", said, "The canary's end: promoted, or rolled back."
+    reason = f"The model {case.facts.canary[:12]} is in canary until {case.facts.canary_until[:10]}; its figures are awaited."
+    return "waiting for canary", reason, "The canary's end: promoted, or rolled back."
 
 # %% ../nbs/26_retraining.ipynb #21b51210
 def _calibration(case: Case) -> Outcome | None:
@@ -220,21 +220,21 @@ def _calibration(case: Case) -> Outcome | None:
         return "recalibrate", f"{newer.summary} Its probabilities are shifted; the model stays.", change
     if case.level is None or (newer and not newer.in_money):
         return None
-    said = (
+    reason = (
         f"In the newest labelled period the outcome was {'more' if case.level > 0 else 'less'} frequent than predicted by {abs(case.level):.1f} "
         f"standard errors ({number(case.policy.severe_standard_errors)} count at once). The probabilities are shifted; the model stays."
     )
-    return "recalibrate", said, change
+    return "recalibrate", reason, change
 
 # %% ../nbs/26_retraining.ipynb #42c19b65
 def _evidence(case: Case) -> Outcome | None:
     if case.firing or case.newer or case.has_grown or case.is_old or case.facts.fallen:
         return None
     k, n, streaks = case.policy.k, case.policy.n, (case.realised, case.estimated)
-    worst = max(streaks, key=lambda one: (one.latest, one.worse))
+    worst = max(streaks, key=lambda series: (series.latest, series.worse))
     change = f"{k} of the last {n} periods worse than the reference, the latest among them."
     if worst.worse:
-        said = (
+        standing = (
             f"{worst.worse} of the last {n} periods is"
             if worst.worse == 1
             else f"{worst.worse} of the last {n} periods are"
@@ -242,18 +242,18 @@ def _evidence(case: Case) -> Outcome | None:
         passed = "" if worst.latest else ", but not the latest"
         return (
             "watch",
-            f"{said} worse than the reference by {worst.kind} {case.label}{passed}; {k} with the latest among them would retrain.",
+            f"{standing} worse than the reference by {worst.kind} {case.label}{passed}; {k} with the latest among them would retrain.",
             change,
         )
-    if not any(one.marks for one in streaks):
+    if not any(series.marks for series in streaks):
         return (
             "no figure yet",
             "No labels of this model's answers have come yet, and nothing could be estimated of them.",
             "The labels of its first period.",
         )
-    if not any(one.trusted for one in streaks):
+    if not any(series.trusted for series in streaks):
         why = (
-            next((one.marks[-1].why for one in streaks if one.marks and one.marks[-1].why), "")
+            next((series.marks[-1].why for series in streaks if series.marks and series.marks[-1].why), "")
             or "none of its periods has a figure"
         )
         return (
@@ -261,7 +261,7 @@ def _evidence(case: Case) -> Outcome | None:
             f"No figure of this period may be trusted: {why}.",
             "Periods with enough rows, or labels.",
         )
-    lower = any(one.trusted and one.marks[-1].worse_by > case.policy.margin for one in streaks)
+    lower = any(series.trusted and series.marks[-1].worse_by > case.policy.margin for series in streaks)
     how = (
         "is worse than on its holdout period, but by no more than chance allows"
         if lower
@@ -271,38 +271,38 @@ def _evidence(case: Case) -> Outcome | None:
 
 # %% ../nbs/26_retraining.ipynb #154835dd
 def _latest(case: Case) -> str:
-    said = [
-        f"{one.kind} {case.label} {number(one.marks[-1].value)} (reference {number(one.marks[-1].reference)})"
-        for one in (case.realised, case.estimated)
-        if one.trusted and one.marks[-1].value is not None
+    figures = [
+        f"{series.kind} {case.label} {number(series.marks[-1].value)} (reference {number(series.marks[-1].reference)})"
+        for series in (case.realised, case.estimated)
+        if series.trusted and series.marks[-1].value is not None
     ]
-    return ", ".join(said) or "no figure is worse"
+    return ", ".join(figures) or "no figure is worse"
 
 # %% ../nbs/26_retraining.ipynb #4ed0a58c
 def _attempt(case: Case) -> Outcome | None:
     last = case.facts.attempt
     if last is None:
         return None
-    asked = rows_for_another_try(last, max(1, case.policy.min_labelled_rows // 2))
+    required = rows_for_another_try(last, max(1, case.policy.min_labelled_rows // 2))
     if case.newer and not case.newer.in_money:  # the labels show already that another model would be better
-        asked = min(asked, case.policy.min_labelled_rows)
-    if last["new"] >= asked:
+        required = min(required, case.policy.min_labelled_rows)
+    if last["new"] >= required:
         return None
-    said = (
+    reason = (
         f"{_why(case)} But the attempt of {last['at'][:10]} was refused, and {last['new']:,} labels since cannot change that; "
-        f"with {asked:,} it is tried again."
+        f"with {required:,} it is tried again."
     )
-    return "not yet", said, f"{asked - last['new']:,} more labels."
+    return "not yet", reason, f"{required - last['new']:,} more labels."
 
 # %% ../nbs/26_retraining.ipynb #77e3982c
 def _labels(case: Case) -> Outcome | None:
-    have, asked = case.facts.new_labelled_rows, case.policy.min_labelled_rows
-    if have >= asked:
+    have, required = case.facts.new_labelled_rows, case.policy.min_labelled_rows
+    if have >= required:
         return None
     return (
         "not enough labels",
-        f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {asked:,} are required.",
-        f"{asked - have:,} more labels.",
+        f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {required:,} are required.",
+        f"{required - have:,} more labels.",
     )
 
 # %% ../nbs/26_retraining.ipynb #26e55ba4
@@ -310,7 +310,7 @@ def _cooldown(case: Case) -> Outcome | None:
     last = (
         None
         if case.is_urgent
-        else max((one for one in case.facts.begun if one not in case.facts.refused), default=None)
+        else max((moment for moment in case.facts.begun if moment not in case.facts.refused), default=None)
     )
     until = last + dt.timedelta(days=case.policy.cooldown_days) if last else None
     if until is None or case.facts.now >= until:
@@ -323,19 +323,19 @@ def _cooldown(case: Case) -> Outcome | None:
 
 # %% ../nbs/26_retraining.ipynb #adb6d8d4
 def _budget(case: Case) -> Outcome | None:
-    year = [one for one in case.facts.begun if case.facts.now - one < dt.timedelta(days=365)]
+    year = [moment for moment in case.facts.begun if case.facts.now - moment < dt.timedelta(days=365)]
     if len(year) < case.policy.budget_per_year:
         return None
-    said = f"{_why(case)} But {len(year)} of {case.policy.budget_per_year} retrainings of a year are spent."
-    return "budget", said, "A larger retrain.budget_per_year in the statement, or time."
+    reason = f"{_why(case)} But {len(year)} of {case.policy.budget_per_year} retrainings of a year are spent."
+    return "budget", reason, "A larger retrain.budget_per_year in the statement, or time."
 
 # %% ../nbs/26_retraining.ipynb #8b268de1
 def _worth(case: Case) -> Outcome | None:
     loss, cost = _loss(case), case.statement.money.per_retraining
     if loss is None or loss > cost:
         return None
-    said = f"{_why(case)} But that costs {number(loss)} {case.statement.money.currency} until the next retraining could come, and one costs {number(cost)}."
-    return "not worth it", said, "A larger loss, or a cheaper retraining."
+    reason = f"{_why(case)} But that costs {number(loss)} {case.statement.money.currency} until the next retraining could come, and one costs {number(cost)}."
+    return "not worth it", reason, "A larger loss, or a cheaper retraining."
 
 # %% ../nbs/26_retraining.ipynb #1fe457c8
 def _loss(case: Case) -> float | None:
@@ -345,7 +345,7 @@ def _loss(case: Case) -> float | None:
     if case.facts.rate is None:
         return None
     if case.firing:
-        worse_by = float(np.mean([one.worse_by for one in case.firing.marks if is_worse(one, policy)]))
+        worse_by = float(np.mean([mark.worse_by for mark in case.firing.marks if is_worse(mark, policy)]))
     elif newer:
         worse_by = newer.gain
     else:
@@ -401,21 +401,23 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     """
     policy, newest = statement.retrain, history[-1] if history else {}
     reign = facts.since.isoformat() if facts.since else ""
-    own = lambda marks: [one for one in marks if one.since >= reign]  # an earlier reign of the same model is no reason
+    own = lambda marks: [
+        mark for mark in marks if mark.since >= reign
+    ]  # an earlier reign of the same model is no reason
     estimated = streak("estimated", own(estimated_results(history, facts.champion)), policy)
     realised = streak("realised", own(realised_results(history, facts.champion, policy.max_labels_missing)), policy)
     level = max(reign, facts.recalibrated.isoformat() if facts.recalibrated else "")
     newer = newer_is_better(statement, history, facts.champion, level)
     off = level_is_off(statement, history, facts.champion, level)
     case = Case(statement, facts, newest, estimated, realised, newer, off)
-    found = next((answer for rule in RULES if (answer := rule(case))), None)
-    action, said, change = found or ("retrain", f"{_why(case)} A challenger is trained.", "")
-    return Decision(action, VERDICTS.get(action, "no"), said, change, _figures(case))
+    decided = next((answer for rule in RULES if (answer := rule(case))), None)
+    action, summary, change = decided or ("retrain", f"{_why(case)} A challenger is trained.", "")
+    return Decision(action, VERDICTS.get(action, "no"), summary, change, _figures(case))
 
 # %% ../nbs/26_retraining.ipynb #580b4dbe
 def _figures(case: Case) -> list[EvidenceJson]:
     """The evidence, with the thresholds as they stood."""
-    policy, found = case.policy, []
+    policy, checks = case.policy, []
     for one in (case.realised, case.estimated):
         if not one.marks:
             continue
@@ -425,7 +427,7 @@ def _figures(case: Case) -> list[EvidenceJson]:
             if last.reference is None
             else last.reference - metric(case.statement.success.metric).gain(1, 0) * policy.margin
         )
-        found += [
+        checks += [
             Check(f"{one.kind} {case.label}", not one.latest, "", last.value, last.low, last.high, bound, case.label),
             Check(
                 f"standard errors worse by {one.kind} figures",
@@ -450,7 +452,7 @@ def _figures(case: Case) -> list[EvidenceJson]:
         ]
     if case.firing or case.newer:
         loss = _loss(case)
-        found += [
+        checks += [
             Check(
                 "new labelled rows",
                 case.facts.new_labelled_rows >= policy.min_labelled_rows,
@@ -474,19 +476,19 @@ def _figures(case: Case) -> list[EvidenceJson]:
         ]
     if case.level is not None:
         name, most = "standard errors of the outcome's frequency", policy.severe_standard_errors
-        found.append(Check(name, False, "", abs(case.level), None, None, most, "standard errors"))
-    return [one.evidence() for one in found] + (case.newer.evidence if case.newer else [])
+        checks.append(Check(name, False, "", abs(case.level), None, None, most, "standard errors"))
+    return [one.evidence() for one in checks] + (case.newer.evidence if case.newer else [])
 
 # %% ../nbs/26_retraining.ipynb #dc301d94
 def worse_since(statement: Problem, history: Sequence[Mapping[str, Any]], model: str | None) -> str | None:
     """The beginning (ISO) of the run of worse periods in which the model's newest realised figures are; None where its newest is not worse."""
     marks = realised_results(history, model, statement.retrain.max_labels_missing)
-    found = None
-    for one in reversed(marks):
-        if not is_worse(one, statement.retrain):
+    first_worse = None
+    for mark in reversed(marks):
+        if not is_worse(mark, statement.retrain):
             break
-        found = one.since
-    return found
+        first_worse = mark.since
+    return first_worse
 
 # %% ../nbs/26_retraining.ipynb #31c22489
 def table_of(decision: Decision) -> pd.DataFrame:
@@ -497,7 +499,7 @@ def table_of(decision: Decision) -> pd.DataFrame:
 def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """until, kind ('estimated', 'realised'), value, low, high, reference and model of each period."""
     rows = []
-    models = {one["period"]["from"]: one.get("model") for one in history}
+    models = {product["period"]["from"]: product.get("model") for product in history}
     for model in dict.fromkeys(models.values()):
         marks = {"estimated": estimated_results(history, model), "realised": realised_results(history, model, 1.0)}
         rows += [
@@ -510,8 +512,8 @@ def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 "reference": m.reference,
                 "model": model,
             }
-            for kind, found in marks.items()
-            for m in found
+            for kind, marked in marks.items()
+            for m in marked
             if m.value is not None
         ]
     return pd.DataFrame(rows, columns=["until", "kind", "value", "low", "high", "reference", "model"])

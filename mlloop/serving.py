@@ -227,7 +227,7 @@ class Pair:
         merged = Release(self.champion.card, self.champion.folder, self.champion.digest)
         merged.fields = [*self.champion.fields, *more]
         cleaned = {name for cleaner in merged.cleaners for name in cleaner.columns}
-        merged.cleaners += [one for one in self.canary.cleaners if not cleaned & set(one.columns)]
+        merged.cleaners += [part for part in self.canary.cleaners if not cleaned & set(part.columns)]
         return merged
 
 # %% ../nbs/24_serving.ipynb #effb075c
@@ -450,16 +450,16 @@ def _valid(
     stated: list[Any] = []
     for row in rows:
         added = {name: row[name] for name in checks.derived & row.keys()}
-        asked = {name: value for name, value in row.items() if name not in added}
+        request = {name: value for name, value in row.items() if name not in added}
         try:
-            stated.append(checks.adapter.validate_python(asked) | ({} if clean else added))
+            stated.append(checks.adapter.validate_python(request) | ({} if clean else added))
         except ValidationError as error:
             stated.append(error)
     kept = [row for row in stated if not isinstance(row, ValidationError)]
     cleaned = iter(checks.cleaned(kept) if clean else kept)
     good, positions = [], []
-    for at, one in enumerate(stated, start):
-        checked: Any = one if isinstance(one, ValidationError) else next(cleaned)
+    for at, row_or_error in enumerate(stated, start):
+        checked: Any = row_or_error if isinstance(row_or_error, ValidationError) else next(cleaned)
         if not isinstance(checked, ValidationError):
             good.append(checked)
             positions.append(at)

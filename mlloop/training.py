@@ -245,7 +245,7 @@ def registered(
 # %% ../nbs/20_training.ipynb #401928b1
 def short_past_rows(choice: LookbackChoice | None) -> int | None:
     """How many rows the release learns from where its past was cut short or fades; None where it learns from everything."""
-    chosen = next((one for one in choice.tried if one.lookback == choice.chosen), None) if choice else None
+    chosen = next((tried for tried in choice.tried if tried.lookback == choice.chosen), None) if choice else None
     return round(chosen.rows) if chosen and chosen.lookback.kind != "all" else None
 
 # %% ../nbs/20_training.ipynb #d233c8e6

@@ -113,14 +113,14 @@ def join_table(
     """
     _require_columns(rows, right, join)
     moving = time is not None and right_time is not None
-    wanted = [c for c in (join.columns or right.columns) if c not in join.on and not (moving and c == right_time)]
+    joined = [c for c in (join.columns or right.columns) if c not in join.on and not (moving and c == right_time)]
     unique_over = [*join.on, *([right_time] if moving and right_time else [])]
     _require_unique_keys(right, unique_over, join.table)
-    names = {c: f"{c}_{join.table}" if c in rows.columns else c for c in wanted}
+    names = {c: f"{c}_{join.table}" if c in rows.columns else c for c in joined}
     side = right.filter(ibis.and_(*(right[k].notnull() for k in join.on)))
     side = side.select(
         **{f"__k{i}": side[k].cast(rows[k].type()) for i, k in enumerate(join.on)},
-        **{names[c]: side[c] for c in wanted},
+        **{names[c]: side[c] for c in joined},
         **({"__at": side[right_time]} if moving else {}),
         __found=ibis.literal(True),
     )

@@ -307,13 +307,13 @@ def released_as_judged(figures: EvaluationJson, statement: Problem) -> list[Chec
 def owners_word(figures: EvaluationJson) -> list[Check]:
     """One check for each column on which the model rests and of which the owner has not said when it is known."""
     checks = []
-    for one in figures.get("asked") or []:
-        if one["rests"]:
+    for asked_column in figures.get("asked") or []:
+        if asked_column["rests"]:
             reason = (
-                f"The model rests on {one['column']}, which {one['sign'].rstrip('?.')}. Without it a cheap model gives {number(one['without'])} in "
-                f"place of {number(one['value'])}."
+                f"The model rests on {asked_column['column']}, which {asked_column['sign'].rstrip('?.')}. Without it a cheap model gives {number(asked_column['without'])} in "
+                f"place of {number(asked_column['value'])}."
             )
-            checks.append(known_before(one["column"], reason, one["without"]))
+            checks.append(known_before(asked_column["column"], reason, asked_column["without"]))
     return checks
 
 # %% ../nbs/22_validation_gate.ipynb #85d33913
@@ -489,10 +489,12 @@ def answer(task: JsonObject) -> list:
     from mlloop.models import candidates
     from mlloop.comparison.holdout import scores_of
 
-    model, asked = candidates.load(task["path"], task["digest"]), task["examples"]
-    if "users" in asked:
-        return [[str(i) for i in row] for row in model.recommend(asked["users"], k=len(asked["answers"][0]))]
-    columns = {n: pd.Series(v, dtype=float if n in asked["numbers"] else object) for n, v in asked["rows"].items()}
+    model, examples = candidates.load(task["path"], task["digest"]), task["examples"]
+    if "users" in examples:
+        return [[str(i) for i in row] for row in model.recommend(examples["users"], k=len(examples["answers"][0]))]
+    columns = {
+        n: pd.Series(v, dtype=float if n in examples["numbers"] else object) for n, v in examples["rows"].items()
+    }
     return scores_of(model, pd.DataFrame(columns), 1).tolist()
 
 # %% ../nbs/22_validation_gate.ipynb #fdae7b94
@@ -548,7 +550,7 @@ def contest_title(figures: EvaluationJson, statement: Problem) -> str:
 # %% ../nbs/22_validation_gate.ipynb #76fb0ece
 def unlike_the_folds(exploration: Exploration, figures: EvaluationJson, statement: Problem) -> str:
     """A sentence where the figures of holdout and folds lie outside each other's interval; '' where they do not."""
-    before = next(one for one in exploration.candidates if one.name == exploration.chosen.name)
+    before = next(candidate for candidate in exploration.candidates if candidate.name == exploration.chosen.name)
     main = figures.get("main")
     if main is None or not is_figure(main) or before.mean is None or before.low is None or before.high is None:
         return ""

@@ -471,9 +471,9 @@ def plot_rate(
     at = range(len(data))
     gap = np.clip([data["value"] - data["low"], data["high"] - data["value"]], 0, None)
     points = ax.errorbar(at, data["value"], yerr=gap, fmt="o", color=BLUE, ms=5, capsize=2, lw=1.4)[0]
-    told = percent if share else number
+    written = percent if share else number
     charts.name_marks(
-        points, [f"{group}: {told(value)}" for group, value in zip(data["group"], data["value"], strict=True)]
+        points, [f"{group}: {written(value)}" for group, value in zip(data["group"], data["value"], strict=True)]
     )
     charts.keep_numbers(ax, data[["group", "value", "low", "high", "n"]].rename(columns={"value": label, "n": "rows"}))
     ax.set_xticks(
@@ -496,7 +496,7 @@ def plot_rate(
         )
     if share:
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ordered, form = data.sort_values("value"), told
+    ordered, form = data.sort_values("value"), written
     low, high = ordered.iloc[0], ordered.iloc[-1]
     ends = f"from {form(low['value'])} ({low['group']}) to {form(high['value'])} ({high['group']})"
     rows = f"n = {int(data['n'].sum()):,} rows; bars are intervals"
@@ -620,8 +620,8 @@ def plot_performance(
         )
     alerts = shown[shown["alert"].astype(bool)] if "alert" in shown else shown.iloc[:0]
     if len(alerts):
-        seen = alerts["realised"].fillna(alerts["estimated"]) if "realised" in alerts else alerts["estimated"]
-        ax.plot(alerts["time"], seen, "D", mfc="none", color=RED, ms=9, label="alert")
+        to_draw = alerts["realised"].fillna(alerts["estimated"]) if "realised" in alerts else alerts["estimated"]
+        ax.plot(alerts["time"], to_draw, "D", mfc="none", color=RED, ms=9, label="alert")
     if threshold is not None:
         draw_threshold(ax, threshold, "target", horizontal=True)
     ax.legend(fontsize=7.5, frameon=False)
@@ -716,8 +716,11 @@ def missing_table(analysis: Mapping) -> pd.DataFrame:
 # %% ../nbs/15_visualization.ipynb #444fd25b
 def questions_table(analysis: Mapping) -> pd.DataFrame:
     """Values that deserve a question: rows, share, question (one row a column)."""
-    asked = analysis.get("facts", {}).get("questions") or []
-    rows = [(one["column"], one["rows"], percent(one["share"]), one["question"]) for one in asked]
+    questions = analysis.get("facts", {}).get("questions") or []
+    rows = [
+        (question["column"], question["rows"], percent(question["share"]), question["question"])
+        for question in questions
+    ]
     return pd.DataFrame(rows, columns=["column", "rows", "share", "question"]).set_index("column")
 
 # %% ../nbs/15_visualization.ipynb #430f1135

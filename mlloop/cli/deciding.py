@@ -63,12 +63,14 @@ def at(
     if not state:
         return typer.echo(f"nothing had been decided by {moment}")
     in_the_data = project.in_the_data()
-    for problem, one in state.items():
+    for problem, problem_state in state.items():
         champion = (
-            f"{str(one.champion.model)[:12]} since {_both(one.champion, in_the_data)}" if one.champion else "no model"
+            f"{str(problem_state.champion.model)[:12]} since {_both(problem_state.champion, in_the_data)}"
+            if problem_state.champion
+            else "no model"
         )
-        canary = f"; canary {str(one.canary.model)[:12]}" if one.canary else ""
-        gates = ", ".join(f"{name} gate {gate.verdict}" for name, gate in one.gates.items())
+        canary = f"; canary {str(problem_state.canary.model)[:12]}" if problem_state.canary else ""
+        gates = ", ".join(f"{name} gate {gate.verdict}" for name, gate in problem_state.gates.items())
         typer.echo(f"{problem}: in production {champion}{canary}; {gates or 'no gate was asked'}")
 
 
@@ -93,8 +95,8 @@ def replay(
         typer.echo(
             f"decision {decision}: the {result['gate']} gate said {result['then']}, and says {result['now']} on the same inputs"
         )
-        for one in result["differs"]:
-            typer.echo(f"  - {one}")
+        for difference in result["differs"]:
+            typer.echo(f"  - {difference}")
     raise typer.Exit(0 if result["same"] else 1)
 
 

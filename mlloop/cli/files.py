@@ -55,8 +55,8 @@ def new(
     for column, sign in created.leaks.items():
         typer.secho(f"{'leak':<{width}}  {column} {sign}: kept away from the model", fg=typer.colors.YELLOW)
     for column, sign in created.unconfirmed.items():
-        told = f"{column} {sign.rstrip('.')}; is it known before the prediction? Say it in the statement, known: before or known: after"
-        typer.secho(f"{'asked':<{width}}  {told}", fg=typer.colors.YELLOW)
+        question = f"{column} {sign.rstrip('.')}; is it known before the prediction? Say it in the statement, known: before or known: after"
+        typer.secho(f"{'asked':<{width}}  {question}", fg=typer.colors.YELLOW)
     shown = os.path.relpath(created.root)
     typer.echo(f"\nRead {shown}/problems/{created.name}.yaml and fix the guesses, then:\n  cd {shown} && mlloop run")
     if created.until:
@@ -68,7 +68,7 @@ def _ask(question: str, choices, default: str | None) -> str:
         typer.echo(f"{question}\n  {', '.join(map(str, choices))}")
     while True:
         answer = str(typer.prompt(">" if choices else question, default=default))
-        if not choices or answer in [str(one) for one in choices]:
+        if not choices or answer in [str(choice) for choice in choices]:
             return answer
         from mlloop.problem import did_you_mean
 

@@ -98,13 +98,15 @@ def _print_turn(turn, as_json: bool, dry: bool = False) -> None:
 def monitor(problem: options.Problem = None, at: options.At = None, as_json: options.Json = False) -> None:
     """Look at the model in production over the last whole period, deciding nothing; exit 4 on an alert."""
     with output.words(as_json) as watch:
-        found = options.project().monitor(problem, at=options.moment(at), watch=watch)
+        monitored = options.project().monitor(problem, at=options.moment(at), watch=watch)
     if as_json:
-        output.as_json(found.product)
+        output.as_json(monitored.product)
     else:
-        typer.echo(f"{found.problem}, period until {found.until:%Y-%m-%d}: {found.health}. {found.product['said']}")
-        typer.echo(f"  notebook: {output.relative(found.notebook)}")
-    raise typer.Exit(4 if found.alert else 0)
+        typer.echo(
+            f"{monitored.problem}, period until {monitored.until:%Y-%m-%d}: {monitored.health}. {monitored.product['said']}"
+        )
+        typer.echo(f"  notebook: {output.relative(monitored.notebook)}")
+    raise typer.Exit(4 if monitored.alert else 0)
 
 
 @app.command(epilog="Example: mlloop retrain --problem employment --reason 'new form since May'")
@@ -126,10 +128,10 @@ def retrain(
     if as_json:
         output.as_json({"problem": production.problem, "at": now.isoformat(), "ended": ended})
     else:
-        for one in ended or [{"outcome": "was done already", "reasons": [], "model": None}]:
-            typer.echo(f"{production.problem} {now:%Y-%m-%d}: {one['outcome']}. {'; '.join(one['reasons'])}")
+        for attempt in ended or [{"outcome": "was done already", "reasons": [], "model": None}]:
+            typer.echo(f"{production.problem} {now:%Y-%m-%d}: {attempt['outcome']}. {'; '.join(attempt['reasons'])}")
         output.in_production(production, False)
-    refused = any(one["outcome"] in ("gate said no", "gate said maybe", "failed") for one in ended)
+    refused = any(attempt["outcome"] in ("gate said no", "gate said maybe", "failed") for attempt in ended)
     raise typer.Exit(3 if refused else 0)
 
 
@@ -155,9 +157,14 @@ def loop(
     def show_turn(line) -> None:
         if as_json:
             return
-        one, ends = line.turned, "".join(f"; {e['what']} {e['outcome'].replace('_', ' ')}" for e in line.turned.ended)
-        took = "" if one.fresh else f" {duration(sum(one.seconds.values())):>7}"
-        typer.echo(f"{one.problem:<12} {one.at[:10]} {line.number:>3}/{line.of}{took}  {one.action}{ends}")
+        shown_line, ends = (
+            line.turned,
+            "".join(f"; {e['what']} {e['outcome'].replace('_', ' ')}" for e in line.turned.ended),
+        )
+        took = "" if shown_line.fresh else f" {duration(sum(shown_line.seconds.values())):>7}"
+        typer.echo(
+            f"{shown_line.problem:<12} {shown_line.at[:10]} {line.number:>3}/{line.of}{took}  {shown_line.action}{ends}"
+        )
 
     last, first = options.moment(until, "--until"), options.moment(since, "--from")
     assert last is not None
@@ -221,13 +228,13 @@ def backtest(
 
     end = options.moment(until, "--until")
     with output.words(as_json) as watch:
-        found = project.backtest(
+        summary = project.backtest(
             problem, until=end, policy=policy or (), jobs=jobs, on_replay=show_replay, watch=watch, keep=keep
         )
     if as_json:
-        return output.as_json(found)
+        return output.as_json(summary)
     from mlloop.loop import backtest as replays
 
     typer.echo("")
-    for line in replays.sentences(found):
+    for line in replays.sentences(summary):
         typer.echo(line)

@@ -96,14 +96,14 @@ def as_it_is_decided(quiet: bool) -> Iterator[None]:
     """Print each decision on standard error in the moment in which it stands: what follows may take minutes."""
     from mlloop.store import chain
 
-    told = lambda row: typer.echo(f"recorded{recorded([row]).removeprefix(' ')}", err=True)
+    report = lambda row: typer.echo(f"recorded{recorded([row]).removeprefix(' ')}", err=True)
     if not quiet:
-        chain.TOLD.append(told)
+        chain.TOLD.append(report)
     try:
         yield
     finally:
         if not quiet:
-            chain.TOLD.remove(told)
+            chain.TOLD.remove(report)
 
 
 def recorded(rows) -> str:
@@ -173,13 +173,13 @@ def decisions(
         console.print(f"left out: {len(upkeep)} updates of histories and counts; every row: mlloop log --all")
 
 
-def _is_alike(one, other) -> bool:
+def _is_alike(other_row, other) -> bool:
     """Whether two decisions about a problem are the same one again, which changed nothing."""
     from mlloop.pages import wording
 
     key = lambda row: (row.problem, row.subject, row.model)
     quiet = lambda row: wording.is_quiet(row.kind, row.subject, row.verdict)
-    return quiet(one) and quiet(other) and key(one) == key(other)
+    return quiet(other_row) and quiet(other) and key(other_row) == key(other)
 
 
 def relative(path) -> str:

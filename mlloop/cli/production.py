@@ -125,21 +125,21 @@ def serve(
     _without_release(log_folder, "serve")
     project = options.project()
     output.lost(project)
-    asked = project.serve(problem, once=once, ready=partial(_ready, project, problem), **bounds)
+    answers = project.serve(problem, once=once, ready=partial(_ready, project, problem), **bounds)
     if not once:
         return
     if as_json:
-        output.as_json(asked)
-    for one in asked if not as_json else []:
-        answer = one["answer"]
-        if one["status"] != 200:
-            said = f"refused with {one['status']}: {answer}"
+        output.as_json(answers)
+    for response in answers if not as_json else []:
+        answer = response["answer"]
+        if response["status"] != 200:
+            line = f"refused with {response['status']}: {answer}"
         elif "items" in answer:
-            said = f"for {one['asked']['user']}: {', '.join(answer['items'])}"
+            line = f"for {response['asked']['user']}: {', '.join(answer['items'])}"
         else:
-            said = f"{answer['prediction']} (score {number(answer['score'])})"
-        typer.echo(f"{one['problem']}: POST {one['path']} -> {said}, model {answer.get('model', '?')}")
-    raise typer.Exit(0 if all(one["status"] == 200 for one in asked) else 1)
+            line = f"{answer['prediction']} (score {number(answer['score'])})"
+        typer.echo(f"{response['problem']}: POST {response['path']} -> {line}, model {answer.get('model', '?')}")
+    raise typer.Exit(0 if all(response["status"] == 200 for response in answers) else 1)
 
 
 def _serve_alone(folders: list[Path], logs: Path, bounds: Parameters) -> None:
@@ -151,8 +151,8 @@ def _serve_alone(folders: list[Path], logs: Path, bounds: Parameters) -> None:
 
     def ready(address: str) -> None:
         typer.echo(f"answering at {address} (/docs), predictions are logged in {logs}")
-        for name, one in models.releases.items():
-            typer.echo(f"  {name}: model {one.model[:12]}, release {one.digest[:12]}")
+        for name, served in models.releases.items():
+            typer.echo(f"  {name}: model {served.model[:12]}, release {served.digest[:12]}")
 
     http.serve(models, http.Options.stated(**bounds), ready=ready)
 

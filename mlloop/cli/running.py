@@ -35,12 +35,12 @@ def run(
         outcomes.append(outcome)
         if outcome.error and not as_json:
             output.complain(outcome.error)
-    pages = output.pages(project, again=any(one.ran or one.error for one in outcomes))
+    pages = output.pages(project, again=any(finished.ran or finished.error for finished in outcomes))
     if as_json:
-        output.as_json([_outcome(one) for one in outcomes])
+        output.as_json([_outcome(finished) for finished in outcomes])
     else:
         _sum_up(project, outcomes, pages)
-    raise typer.Exit(max((one.exit_code for one in outcomes), default=0))
+    raise typer.Exit(max((finished.exit_code for finished in outcomes), default=0))
 
 
 def _watching(quiet: bool):
@@ -66,30 +66,30 @@ def _sum_up(project, outcomes, pages) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    for one in outcomes:
+    for outcome in outcomes:
         console.print(
-            f"[bold]{one.problem}[/bold]: {len(one.ran)} stages run, {len(one.fresh)} up to date, {duration(one.seconds)}"
+            f"[bold]{outcome.problem}[/bold]: {len(outcome.ran)} stages run, {len(outcome.fresh)} up to date, {duration(outcome.seconds)}"
         )
-        for gate, verdict in one.verdicts.items():
+        for gate, verdict in outcome.verdicts.items():
             console.print(f"  {gate} gate: [bold]{verdict['verdict']}[/bold]{_deciding(verdict)}")
-        model = _model(project.settings, one.problem)
+        model = _model(project.settings, outcome.problem)
         if model:
             console.print(f"  model: {model}")
-        if waits := _waits(project, one):
+        if waits := _waits(project, outcome):
             console.print(f"  {waits}")
-        if one.took:
-            slowest = sorted(one.took.items(), key=lambda pair: -pair[1])[:4]
+        if outcome.took:
+            slowest = sorted(outcome.took.items(), key=lambda pair: -pair[1])[:4]
             console.print("  time: " + ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in slowest))
     for page in pages:
         console.print(f"page: {output.relative(page)}")
 
 
-def _waits(project, one) -> str:
+def _waits(project, state) -> str:
     """What is left to do after a Maybe that no policy promotes: '' where a model is in production."""
-    gate = one.verdicts.get("validation", {})
-    if gate.get("verdict") != "maybe" or one.error or project.in_production(one.problem).champion:
+    gate = state.verdicts.get("validation", {})
+    if gate.get("verdict") != "maybe" or state.error or project.in_production(state.problem).champion:
         return ""
-    return f"no model is in production: after a Maybe a person decides: mlloop promote --problem {one.problem}"
+    return f"no model is in production: after a Maybe a person decides: mlloop promote --problem {state.problem}"
 
 
 def _deciding(verdict: StatedVerdict) -> str:
@@ -129,9 +129,9 @@ def gate(
     as_json: options.Json = False,
 ) -> None:
     """Ask one gate, running first what it reads; exit 3 when it says No."""
-    given = options.changes(changes)
+    changed = options.changes(changes)
     with _watching(as_json) as watch:
-        outcome = options.project().gate(name, problem, changes=given, force=force, watch=watch)
+        outcome = options.project().gate(name, problem, changes=changed, force=force, watch=watch)
     called = name.removesuffix("_gate")
     verdict = outcome.verdicts.get(called)
     if as_json:
@@ -150,18 +150,18 @@ def gate(
 def status(problem: options.Problem = None, changes: options.Changes = None, as_json: options.Json = False) -> None:
     """Show each stage's state: fresh, stale, waiting, missing, or behind a closed gate."""
     project = options.project()
-    found = project.status(problem, changes=options.changes(changes))
-    if found.lost:
+    standing = project.status(problem, changes=options.changes(changes))
+    if standing.lost:
         output.lost(project)
     if as_json:
-        return output.as_json(found)
+        return output.as_json(standing)
     from rich.console import Console
     from rich.table import Table
 
     table = Table(
         box=None,
         pad_edge=False,
-        title=f"{revisions.problem_of(found.problem)}, revision {found.revision}",
+        title=f"{revisions.problem_of(standing.problem)}, revision {standing.revision}",
         title_justify="left",
     )
     for heading, side in {
@@ -173,16 +173,18 @@ def status(problem: options.Problem = None, changes: options.Changes = None, as_
         "why": "left",
     }.items():
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for name, one in found.stages.items():
-        rows = f"{one['rows']:,}" if one.get("rows") is not None else ""
-        took = duration(one["seconds"]).removesuffix(" s") if one.get("seconds") is not None else ""
-        why = (one["reasons"] or [""])[0] + (f" (+{len(one['reasons']) - 1} more)" if len(one["reasons"]) > 1 else "")
-        table.add_row(name, one["state"], took, rows, one.get("finished_at", "").replace("T", " ")[:16], why)
+    for name, state in standing.stages.items():
+        rows = f"{state['rows']:,}" if state.get("rows") is not None else ""
+        took = duration(state["seconds"]).removesuffix(" s") if state.get("seconds") is not None else ""
+        why = (state["reasons"] or [""])[0] + (
+            f" (+{len(state['reasons']) - 1} more)" if len(state["reasons"]) > 1 else ""
+        )
+        table.add_row(name, state["state"], took, rows, state.get("finished_at", "").replace("T", " ")[:16], why)
     console = Console(highlight=False)
-    if found.production:
-        console.print(f"{found.production}\n", markup=False)
+    if standing.production:
+        console.print(f"{standing.production}\n", markup=False)
     console.print(table)
-    busy = f"; running: process {found.running.get('pid')}" if found.running is not None else ""
+    busy = f"; running: process {standing.running.get('pid')}" if standing.running is not None else ""
     console.print(f"problems: {', '.join(project.problems) or 'none'}{busy}")
 
 
@@ -197,10 +199,10 @@ def why(
     as_json: options.Json = False,
 ) -> None:
     """Say why a stage would run again, or what was decided about a model."""
-    found = options.project().why(name, problem, changes=options.changes(changes))
-    if found.state is None:
-        output.as_json(found.decisions) if as_json else output.decisions(found.decisions, whole=True)
+    reasons = options.project().why(name, problem, changes=options.changes(changes))
+    if reasons.state is None:
+        output.as_json(reasons.decisions) if as_json else output.decisions(reasons.decisions, whole=True)
     elif as_json:
-        output.as_json({"stage": name, "problem": found.problem, **found.state})
+        output.as_json({"stage": name, "problem": reasons.problem, **reasons.state})
     else:
-        typer.echo(str(found))
+        typer.echo(str(reasons))

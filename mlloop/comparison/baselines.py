@@ -396,19 +396,19 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 # %% ../../nbs/comparison/baselines.ipynb #cc5e5e57
 def statistics_of(rows: Rows) -> dict[str, tuple[str, Any]]:
     """The simple rules that can be computed on these rows: name -> meaning, and a function (rows, train, test, seed) -> scores."""
-    found: dict[str, tuple[str, Any]] = {}
+    statistics: dict[str, tuple[str, Any]] = {}
     if rows.last is not None:
-        found["last_value"] = ("the last known value", _of_history("last"))
+        statistics["last_value"] = ("the last known value", _of_history("last"))
     if rows.seasonal is not None and np.isfinite(rows.seasonal).mean() > 0.5:
-        found["last_week"] = ("the value of the same hour a week ago", _of_history("seasonal"))
+        statistics["last_week"] = ("the value of the same hour a week ago", _of_history("seasonal"))
     if rows.time is not None and rows.calendar:
-        found["hour_of_week"] = ("the average of the same hour of the week", _of_hours)
+        statistics["hour_of_week"] = ("the average of the same hour of the week", _of_hours)
     if any(_is_grouping(rows.X[name]) for name in rows.X):
-        found["best_category"] = ("the average of rows alike in the best one or two columns", _of_category)
-    found["one_number"] = ("a straight line through the best number", _of_line)
-    found["one_split"] = ("the best single question, learned from the data", _of_tree(one_split))
-    found["two_splits"] = ("the best two questions, learned from the data", _of_tree(two_splits))
-    return found
+        statistics["best_category"] = ("the average of rows alike in the best one or two columns", _of_category)
+    statistics["one_number"] = ("a straight line through the best number", _of_line)
+    statistics["one_split"] = ("the best single question, learned from the data", _of_tree(one_split))
+    statistics["two_splits"] = ("the best two questions, learned from the data", _of_tree(two_splits))
+    return statistics
 
 
 def _average(rows: Rows):

@@ -199,8 +199,8 @@ def _shared(
     """The same of several parts, without a rule that one of them could not compute."""
     everywhere = set.intersection(*(set(scores) for _, scores in parts))
     return [
-        ([who for who in found if who.name in everywhere], {n: p for n, p in scores.items() if n in everywhere})
-        for found, scores in parts
+        ([who for who in fold if who.name in everywhere], {n: p for n, p in scores.items() if n in everywhere})
+        for fold, scores in parts
     ]
 
 # %% ../../nbs/comparison/holdout.ipynb #222032a3

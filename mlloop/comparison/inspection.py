@@ -55,11 +55,11 @@ def permutation(model: Any, X: pd.DataFrame, y: np.ndarray, metric: str, cut: fl
     except DataError:
         return []
     reach = t.ppf(0.975, SHUFFLES - 1) * losses.std(axis=1, ddof=1) / SHUFFLES**0.5
-    found = [
+    importances = [
         Importance(feature=str(name), value=float(mean), low=float(mean - wide), high=float(mean + wide))
         for name, mean, wide in zip(X, losses.mean(axis=1), reach, strict=True)
     ]
-    return sorted(found, key=lambda one: -(one.value or 0.0))
+    return sorted(importances, key=lambda importance: -(importance.value or 0.0))
 
 # %% ../../nbs/comparison/inspection.ipynb #5ff9692e
 def shapley(model: Any, X: pd.DataFrame, rows: int = 1000) -> dict[str, float]:
@@ -104,10 +104,10 @@ def dependence(model: Any, X: pd.DataFrame, name: str, seed: int = 0) -> Depende
         np.unique(np.quantile(known, np.linspace(0.02, 0.98, GRID))) if is_number else known.value_counts().index[:GRID]
     )
     some = X.iloc[np.random.default_rng(seed).permutation(len(X))[:DEPENDENCE_ROWS]]
-    asked = pd.concat([some.assign(**{name: value}) for value in values], ignore_index=True)
-    for column in asked:
-        asked[column] = asked[column].astype(float if is_number and column == name else X[column].dtype)
-    means = scores_of(model, asked).reshape(len(values), -1).mean(axis=1)
+    varied = pd.concat([some.assign(**{name: value}) for value in values], ignore_index=True)
+    for column in varied:
+        varied[column] = varied[column].astype(float if is_number and column == name else X[column].dtype)
+    means = scores_of(model, varied).reshape(len(values), -1).mean(axis=1)
     points = [
         DependencePoint(at=float(value) if is_number else str(value), predicted=float(mean))
         for value, mean in zip(values, means, strict=True)
@@ -152,10 +152,10 @@ def curves(y: np.ndarray, scores: np.ndarray, served: float) -> Curves | None:
 # %% ../../nbs/comparison/inspection.ipynb #da4051db
 def residuals(y: np.ndarray, predicted: np.ndarray, groups: int = 10) -> list[ResidualGroup]:
     """Residuals by tenths of the prediction, the smallest first."""
-    off, found = y - predicted, []
+    off, tenths = y - predicted, []
     for part in np.array_split(np.argsort(predicted, kind="stable"), min(groups, len(y))):
         low, high = np.quantile(off[part], [0.1, 0.9])
-        found.append(
+        tenths.append(
             ResidualGroup(
                 predicted=float(predicted[part].mean()),
                 value=float(off[part].mean()),
@@ -164,7 +164,7 @@ def residuals(y: np.ndarray, predicted: np.ndarray, groups: int = 10) -> list[Re
                 n=len(part),
             )
         )
-    return found
+    return tenths
 
 # %% ../../nbs/comparison/inspection.ipynb #413a6bca
 def lists(
@@ -207,8 +207,13 @@ def plot_importance(importances: list[Importance], ax, metric: str, label=str, t
     """Draw what the metric loses when a column is shuffled; `label` names a column."""
     data = pd.DataFrame(
         [
-            {"name": label(one.feature), "value": one.value, "low": one.low, "high": one.high}
-            for one in importances[:top]
+            {
+                "name": label(importance.feature),
+                "value": importance.value,
+                "low": importance.low,
+                "high": importance.high,
+            }
+            for importance in importances[:top]
         ]
     )
     first = data.iloc[0]
@@ -221,7 +226,11 @@ def plot_importance(importances: list[Importance], ax, metric: str, label=str, t
 def plot_shapley(importances: list[Importance], ax, label=str):
     """Draw the mean size of each column's Shapley value."""
     data = pd.DataFrame(
-        [{"column": label(one.feature), "value": one.shap} for one in importances if one.shap is not None]
+        [
+            {"column": label(importance.feature), "value": importance.shap}
+            for importance in importances
+            if importance.shap is not None
+        ]
     )
     first = data.sort_values("value").iloc[-1]
     title = f"{first['column']} moves single predictions most"
@@ -230,19 +239,19 @@ def plot_shapley(importances: list[Importance], ax, label=str):
 # %% ../../nbs/comparison/inspection.ipynb #91c77459
 def plot_dependence(shape: Dependence, ax, what: str, label=str, value_label=str):
     """Draw the mean prediction with the column set to each value."""
-    seen = pd.DataFrame([{"at": point.at, "predicted": point.predicted} for point in shape.points])
+    curve = pd.DataFrame([{"at": point.at, "predicted": point.predicted} for point in shape.points])
     names = [number(p.at) if shape.is_number else value_label(_whole(p.at)) for p in shape.points]
-    charts.keep_numbers(ax, pd.DataFrame({label(shape.feature): names, what: seen["predicted"]}))
+    charts.keep_numbers(ax, pd.DataFrame({label(shape.feature): names, what: curve["predicted"]}))
     words = [f"{name}: {number(p.predicted)}" for name, p in zip(names, shape.points, strict=True)]
     if shape.is_number:
-        (line,) = ax.plot(seen["at"], seen["predicted"], "o-", color=BLUE, ms=4, lw=1.4)
+        (line,) = ax.plot(curve["at"], curve["predicted"], "o-", color=BLUE, ms=4, lw=1.4)
         charts.name_marks(line, words)
     else:
-        (line,) = ax.plot(seen["predicted"], range(len(seen)), "o", color=BLUE, ms=5)
+        (line,) = ax.plot(curve["predicted"], range(len(curve)), "o", color=BLUE, ms=5)
         charts.name_marks(line, words)
-        ax.set_yticks(range(len(seen)), [escape_label(name) for name in names])
-        ax.set_ylim(-0.6, len(seen) - 0.4)
-    low, high = seen["predicted"].min(), seen["predicted"].max()
+        ax.set_yticks(range(len(curve)), [escape_label(name) for name in names])
+        ax.set_ylim(-0.6, len(curve) - 0.4)
+    low, high = curve["predicted"].min(), curve["predicted"].max()
     title = f"{label(shape.feature)}: from {number(low)} to {number(high)} on average"
     axes = (label(shape.feature), what) if shape.is_number else (what, "")
     return label_axes(ax, title, "all other columns as they are", *axes)
@@ -289,7 +298,7 @@ def plot_curves(curve: Curves, roc, precision):
 # %% ../../nbs/comparison/inspection.ipynb #3d35956b
 def plot_residuals(groups: list[ResidualGroup], ax, unit: str = ""):
     """Draw the residuals by tenths of the prediction."""
-    data = pd.DataFrame([one.model_dump() for one in groups])
+    data = pd.DataFrame([group.model_dump() for group in groups])
     charts.keep_numbers(
         ax,
         data.rename(columns={"value": "mean residual", "low": "a tenth below", "high": "a tenth above", "n": "rows"}),
@@ -298,7 +307,7 @@ def plot_residuals(groups: list[ResidualGroup], ax, unit: str = ""):
     ax.vlines(data["predicted"], data["low"], data["high"], color=BLUE, lw=1.6)
     (points,) = ax.plot(data["predicted"], data["value"], "o", color=BLUE, ms=5)
     charts.name_marks(
-        points, [f"predicted {number(one.predicted)}: off by {number(one.value)} on average" for one in groups]
+        points, [f"predicted {number(group.predicted)}: off by {number(group.value)} on average" for group in groups]
     )
     worst = data.iloc[int(np.argmax(data["value"].abs()))]
     title = f"Furthest off, around {number(worst['predicted'])}: by {number(worst['value'])} on average"

@@ -484,18 +484,29 @@ def choose(
     """
     fold = past.fold(predictions, blocks)
     better = metrics.metric(fold.metric)
-    figures = {one.name: fold.figure(one.name) for one in considered}
-    best = max(considered, key=lambda one: better.gain(figures[one.name].value, 0.0))
-    tried = [Tried(one, figures[one.name], fold.gain(best.name, one.name), rows[one.name]) for one in considered]
-    near = [one for one in tried if one.lookback is best or one.behind.value <= standard_error(one.behind)]
+    figures = {lookback.name: fold.figure(lookback.name) for lookback in considered}
+    best = max(considered, key=lambda lookback: better.gain(figures[lookback.name].value, 0.0))
+    tried = [
+        Tried(lookback, figures[lookback.name], fold.gain(best.name, lookback.name), rows[lookback.name])
+        for lookback in considered
+    ]
+    near = [
+        lookback
+        for lookback in tried
+        if lookback.lookback is best or lookback.behind.value <= standard_error(lookback.behind)
+    ]
     if isinstance(fold, RowsFold) and in_money(past.statement):
-        richest = max(considered, key=lambda one: fold.worth(one.name).value)
-        behind = {one.name: fold.worth(richest.name, one.name) for one in considered}
+        richest = max(considered, key=lambda lookback: fold.worth(lookback.name).value)
+        behind = {lookback.name: fold.worth(richest.name, lookback.name) for lookback in considered}
         rich = [
-            one for one in considered if one is richest or behind[one.name].value <= standard_error(behind[one.name])
+            lookback
+            for lookback in considered
+            if lookback is richest or behind[lookback.name].value <= standard_error(behind[lookback.name])
         ]
-        near = [one for one in near if one.lookback in rich] or [one for one in tried if one.lookback in rich]
-    return max(near, key=lambda one: one.rows).lookback, tried
+        near = [lookback for lookback in near if lookback.lookback in rich] or [
+            lookback for lookback in tried if lookback.lookback in rich
+        ]
+    return max(near, key=lambda lookback: lookback.rows).lookback, tried
 
 # %% ../../nbs/comparison/lookback.ipynb #b403018e
 @dataclass(frozen=True)
@@ -573,7 +584,11 @@ def with_other_recipe(statement: Problem, name: str, considered: list[Lookback])
     allowed = statement.budget.candidates
     if isinstance(statement.task, Recommendation) or name == OTHER or (allowed and OTHER not in allowed):
         return []
-    return [replace(one, name=f"{one.name}, by {OTHER}", recipe=OTHER) for one in considered if one.kind != "decay"]
+    return [
+        replace(lookback, name=f"{lookback.name}, by {OTHER}", recipe=OTHER)
+        for lookback in considered
+        if lookback.kind != "decay"
+    ]
 
 # %% ../../nbs/comparison/lookback.ipynb #9ccc9247
 def look_back(past: RowsPast | UsersPast, recipe: RecipeJson, windows: WindowsJson, seed: int = 0) -> LookbackChoice:
@@ -593,14 +608,16 @@ def look_back(past: RowsPast | UsersPast, recipe: RecipeJson, windows: WindowsJs
     cut: Any = blocks[0].learnt_until
     considered = candidates_of(time, cut, statement.retrain.every_days, changed, statement.retrain.window_days)
     if isinstance(past, UsersPast) and "half_life_days" not in make().get_params():
-        considered = [one for one in considered if one.kind != "decay"]
+        considered = [lookback for lookback in considered if lookback.kind != "decay"]
     considered += with_other_recipe(statement, name, considered)
-    predictions: dict[str, list[Any]] = {one.name: [] for one in considered}
-    for one in considered:
+    predictions: dict[str, list[Any]] = {lookback.name: [] for lookback in considered}
+    for lookback in considered:
         for block in blocks:
-            model = fitted(make(one.recipe), past.fit_data(one, block.learnt_until, LEARNT_ROWS, seed), one, seed)
-            predictions[one.name].append(past.predict(model, block))
-    rows = {one.name: effective(past.before(None, one)[1]) for one in considered}
+            model = fitted(
+                make(lookback.recipe), past.fit_data(lookback, block.learnt_until, LEARNT_ROWS, seed), lookback, seed
+            )
+            predictions[lookback.name].append(past.predict(model, block))
+    rows = {lookback.name: effective(past.before(None, lookback)[1]) for lookback in considered}
     whole = {key: [values for values, _ in parts] for key, parts in predictions.items()}
     chosen, tried = choose(past, whole, blocks, considered, rows)
     return LookbackChoice(
@@ -661,9 +678,9 @@ def _words(lookback: Lookback) -> str:
 def headline(statement: Problem, choice: LookbackChoice) -> str:
     """What is learnt from, and why (Markdown)."""
     label = metrics.metric(statement.success.metric).label
-    by_name = {one.lookback.name: one for one in choice.tried}
+    by_name = {tried.lookback.name: tried for tried in choice.tried}
     chosen, first = by_name[choice.chosen.name], choice.tried[0]
-    best = min(choice.tried, key=lambda one: one.behind.value)
+    best = min(choice.tried, key=lambda tried: tried.behind.value)
     text = f"**Learnt from: {_words(choice.chosen)}.** On the {first.figure.n:,} newest labelled rows, each predicted by what was known before it, that gives {label} {number(chosen.figure.value)}"
     if chosen is not first:
         text += (
@@ -688,19 +705,19 @@ def headline(statement: Problem, choice: LookbackChoice) -> str:
 def shown(choice: LookbackChoice) -> pd.DataFrame:
     """name, value, low, high and group of each candidate, for `plot_intervals`."""
     return pd.DataFrame([
-        {"name": one.lookback.name, "value": one.figure.value, "low": one.figure.low, "high": one.figure.high,
-         "group": "chosen" if one.lookback == choice.chosen else "not chosen"}
-        for one in choice.tried
+        {"name": tried.lookback.name, "value": tried.figure.value, "low": tried.figure.low, "high": tried.figure.high,
+         "group": "chosen" if tried.lookback == choice.chosen else "not chosen"}
+        for tried in choice.tried
     ])  # fmt: skip
 
 # %% ../../nbs/comparison/lookback.ipynb #b88fefce
 def table_of(choice: LookbackChoice) -> pd.DataFrame:
     """Each candidate: figure, interval, how far behind the best, rows it learns from, verdict."""
     lines = [
-        (one.lookback.name, number(one.figure.value), f"{number(one.figure.low)} to {number(one.figure.high)}",
-         f"{number(one.behind.value)} ({number(one.behind.low)} to {number(one.behind.high)})" if one.behind.value else "",
-         f"{one.rows:,.0f}", "chosen" if one.lookback == choice.chosen else "")
-        for one in choice.tried
+        (tried.lookback.name, number(tried.figure.value), f"{number(tried.figure.low)} to {number(tried.figure.high)}",
+         f"{number(tried.behind.value)} ({number(tried.behind.low)} to {number(tried.behind.high)})" if tried.behind.value else "",
+         f"{tried.rows:,.0f}", "chosen" if tried.lookback == choice.chosen else "")
+        for tried in choice.tried
     ]  # fmt: skip
     return pd.DataFrame(
         lines, columns=["learns from", "figure", "interval", "behind the best", "rows", "verdict"]

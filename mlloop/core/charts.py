@@ -58,7 +58,7 @@ class Drawing:
 
     def metadata(self) -> JsonObject:
         """What goes beside the drawing into the metadata of a notebook's output."""
-        tables = [{"title": one.title, "columns": one.columns, "rows": one.rows} for one in self.numbers]
+        tables = [{"title": table.title, "columns": table.columns, "rows": table.rows} for table in self.numbers]
         return {"narrow": self.narrow, "numbers": tables}
 
 
@@ -85,8 +85,8 @@ def show_as_svg() -> None:
     def bundle(figure: Figure, include=None, exclude=None):
         for kind in ("image/png", FORM):  # this drawing replaces those that the inline backend makes
             formatter.formatters[kind].pop(Figure, None)
-        made = drawing(figure)
-        return {FORM: made.wide}, {FORM: made.metadata()}
+        drawn = drawing(figure)
+        return {FORM: drawn.wide}, {FORM: drawn.metadata()}
 
     formatter.mimebundle_formatter.for_type(Figure, bundle)
 

@@ -36,7 +36,7 @@ def quoted(name: str) -> str:
 
 def impurity(sql: str) -> str | None:
     """Why an expression is no statement about a row alone, in words; None where it is one."""
-    parts = [(found.lastgroup or "", found[found.lastgroup or 0]) for found in _PARTS.finditer(sql)]
+    parts = [(match.lastgroup or "", match[match.lastgroup or 0]) for match in _PARTS.finditer(sql)]
     parts = [
         (kind, value.lower() if kind in ("word", "quoted") else value) for kind, value in parts if kind != "comment"
     ]

@@ -95,9 +95,9 @@ def named(kind: str, known: Mapping[str, Registered], name: str) -> Registered:
         Nobody registered it.
     """
     if name not in known:
-        told = ", ".join(sorted(known)) or "none"
+        registered = ", ".join(sorted(known)) or "none"
         raise SettingsError(
-            f"no {kind} of one's own is called {name!r} (registered: {told})",
+            f"no {kind} of one's own is called {name!r} (registered: {registered})",
             "the problem statement",
             f"Write it as an exported function with the decorator own.{kind}, export it (nbdev-export), then: mlloop check",
         )
@@ -164,25 +164,25 @@ def bring_in(root: Path | str | None = None) -> list[str]:
         folder = Path(root).resolve() if root else _settings.find_root()
     except ProjectNotFound:
         return []
-    found = modules(folder)
-    seen = _done.setdefault(folder, set())
-    if found and str(folder) not in sys.path:
+    listed = modules(folder)
+    imported = _done.setdefault(folder, set())
+    if listed and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    for name, file in found.items():
-        if name in seen:
+    for name, file in listed.items():
+        if name in imported:
             continue
         try:
             importlib.import_module(name)
         except Exception as error:
             shown = os.path.relpath(file, folder)
-            said = " ".join(str(error).split())
+            message = " ".join(str(error).split())
             raise StageFailed(
-                f"cannot be imported: {said if isinstance(error, MlloopError) else f'{type(error).__name__}: {said}'}",
+                f"cannot be imported: {message if isinstance(error, MlloopError) else f'{type(error).__name__}: {message}'}",
                 shown,
                 "Fix its notebook, export it (nbdev-export), then: mlloop check",
             ) from error
-        seen.add(name)
-    return list(found)
+        imported.add(name)
+    return list(listed)
 
 
 # ---------------------------------------------------------------------------------------------- what it declares
@@ -202,7 +202,7 @@ class Declared:
 
 def declared(root: Path) -> list[Declared]:
     """What the project's modules register, read off their text without importing anything."""
-    found = []
+    declarations = []
     for name, file in modules(root).items():
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -211,8 +211,12 @@ def declared(root: Path) -> list[Declared]:
         origin = _origins(tree)
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                found += [_declared(node, one, origin, name) for one in node.decorator_list if _kind(one, origin)]
-    return found
+                declarations += [
+                    _declared(node, decorator, origin, name)
+                    for decorator in node.decorator_list
+                    if _kind(decorator, origin)
+                ]
+    return declarations
 
 
 def _origins(tree: ast.Module) -> dict[str, str]:
@@ -256,4 +260,4 @@ def _declared(node: ast.FunctionDef | ast.AsyncFunctionDef, decorator: ast.expr,
 
 def names(root: Path, kind: str) -> list[str]:
     """The names of what the project declares of one kind."""
-    return [one.name for one in declared(root) if one.kind == kind]
+    return [declaration.name for declaration in declared(root) if declaration.kind == kind]

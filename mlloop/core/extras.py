@@ -31,7 +31,11 @@ def extra_of(module: str) -> str | None:
         required = [Requirement(line) for line in metadata.requires("mlloop") or []]
     except metadata.PackageNotFoundError:
         return None
-    markers = [one.marker for one in required if canonicalize_name(one.name) == name and one.marker]
+    markers = [
+        requirement.marker
+        for requirement in required
+        if canonicalize_name(requirement.name) == name and requirement.marker
+    ]
     return next((extra for extra in EXTRAS if any(marker.evaluate({"extra": extra}) for marker in markers)), None)
 
 
@@ -56,22 +60,22 @@ def closure(requirements: Iterable[str]) -> Closure:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    found = Closure({}, {})
-    waiting, seen = [Requirement(text) for text in requirements], set[tuple[str, str]]()
+    result = Closure({}, {})
+    waiting, visited = [Requirement(text) for text in requirements], set[tuple[str, str]]()
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         try:
             installed = metadata.distribution(requirement.name)
         except metadata.PackageNotFoundError:
-            found.missing.setdefault(name, str(requirement).partition(";")[0].strip())
+            result.missing.setdefault(name, str(requirement).partition(";")[0].strip())
             continue
-        found.versions[name] = installed.version.partition("+")[0]
-        for extra in {"", *requirement.extras} - {known for other, known in seen if other == name}:
-            seen.add((name, extra))
+        result.versions[name] = installed.version.partition("+")[0]
+        for extra in {"", *requirement.extras} - {known for other, known in visited if other == name}:
+            visited.add((name, extra))
             stated = map(Requirement, installed.requires or [])
             waiting += [one for one in stated if one.marker is None or one.marker.evaluate({"extra": extra})]
-    return found
+    return result
 
 
 def lacking(error: ModuleNotFoundError, command: str) -> UsageError | None:

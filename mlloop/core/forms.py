@@ -30,10 +30,10 @@ def older_form(content: Any) -> str:
     """Why a product is not of the present form; '' where it is."""
     if not isinstance(content, dict) or not isinstance(content.get("stage"), str):
         return "the product names no stage"
-    now, found = version_of(content["stage"]), content.get("version")
-    if found == now and not isinstance(found, bool):
+    now, stated = version_of(content["stage"]), content.get("version")
+    if stated == now and not isinstance(stated, bool):
         return ""
-    return f"the product is of an older form: version {found!r}, mlloop now writes {now}"
+    return f"the product is of an older form: version {stated!r}, mlloop now writes {now}"
 
 
 def brought_up(content: Any) -> Any:

@@ -181,8 +181,8 @@ def standard_error(
     if n > SPREAD_ROWS and who is None:
         some = np.random.default_rng(seed).choice(n, SPREAD_ROWS, replace=False)
         y, s = y[some], s[some]
-    found = estimate(name, y, s, threshold=threshold, groups=who, draws=300, seed=seed)
-    return float((found.high - found.low) / (2 * norm.ppf(0.5 + found.confidence / 2)) * np.sqrt(len(y) / n))
+    interval = estimate(name, y, s, threshold=threshold, groups=who, draws=300, seed=seed)
+    return float((interval.high - interval.low) / (2 * norm.ppf(0.5 + interval.confidence / 2)) * np.sqrt(len(y) / n))
 
 
 def _checked(name: str, y_true: ArrayLike, y_score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -540,19 +540,19 @@ def relevant_ranks(y_score: ArrayLike, relevant) -> tuple[np.ndarray, np.ndarray
         raise DataError(
             f"{np.isnan(s).sum()} scores are not a number", "ranking", "Give minus infinity to what must not be shown"
         )
-    wanted = np.asarray(relevant.todense() if hasattr(relevant, "todense") else relevant).astype(bool)
-    users, items = np.nonzero(wanted)
+    is_relevant = np.asarray(relevant.todense() if hasattr(relevant, "todense") else relevant).astype(bool)
+    users, items = np.nonzero(is_relevant)
     own = s[users, items]
     ranks = np.empty(len(users))
     at_once = max(1, CELLS // max(1, s.shape[1]))
     for i in range(0, len(users), at_once):
         part = slice(i, i + at_once)
         rows, mine = s[users[part]], own[part, None]
-        ranks[part] = (rows > mine).sum(axis=1) + ((rows == mine) & ~wanted[users[part]]).sum(axis=1)
+        ranks[part] = (rows > mine).sum(axis=1) + ((rows == mine) & ~is_relevant[users[part]]).sum(axis=1)
     order = np.lexsort((own, users))  # wanted items of equal score follow one another
     same = np.r_[False, (np.diff(users[order]) == 0) & (np.diff(own[order]) == 0)]
-    place = np.arange(len(order)) - np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
-    ranks[order] += 1 + place
+    rank = np.arange(len(order)) - np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    ranks[order] += 1 + rank
     return users, np.where(np.isneginf(own), np.inf, ranks)
 
 
@@ -586,22 +586,22 @@ def values_of_ranks(users: ArrayLike, ranks: ArrayLike, n_users: int, k: int) ->
         raise UsageError(
             f"k is {k}, expected at least 1 place", "ranking", "Set task.k in the problem statement, then: mlloop check"
         )
-    wanted = np.bincount(users, minlength=n_users).astype(float)
+    relevant_count = np.bincount(users, minlength=n_users).astype(float)
     order = np.lexsort((ranks, users))
     users, ranks = users[order], ranks[order]
     nth = np.arange(len(users)) - np.searchsorted(users, users) + 1  # nth wanted item of its user
     shown = ranks <= k
     total = lambda v: np.bincount(users, weights=v * shown, minlength=n_users)
     ideal = np.r_[0.0, np.cumsum(1 / np.log2(np.arange(2, k + 2)))]
-    best = np.minimum(wanted, k)
+    best = np.minimum(relevant_count, k)
     safe = np.where(np.isinf(ranks), 1.0, ranks)
     hits = total(np.ones(len(users)))
     return {
         "ndcg": _ratio(total(1 / np.log2(safe + 1)), ideal[best.astype(int)]),
-        "hit_rate": np.where(wanted > 0, hits > 0, np.nan).astype(float),
-        "recall": _ratio(hits, wanted),
+        "hit_rate": np.where(relevant_count > 0, hits > 0, np.nan).astype(float),
+        "recall": _ratio(hits, relevant_count),
         "map": _ratio(total(nth / safe), best),
-        "hits": np.where(wanted > 0, hits, np.nan),
+        "hits": np.where(relevant_count > 0, hits, np.nan),
     }
 
 
@@ -691,15 +691,15 @@ def paying_threshold(y_true: ArrayLike, y_score: ArrayLike, money: Worth) -> flo
     from sklearn.linear_model import LogisticRegression
 
     y, s = _checked("brier", y_true, y_score)
-    asked = breakeven(money)
-    if not np.isfinite(asked) or len(np.unique(y)) < 2:
+    target = breakeven(money)
+    if not np.isfinite(target) or len(np.unique(y)) < 2:
         return best_threshold(y, s, money)
     logits = logit(np.clip(s, 1e-6, 1 - 1e-6))
     fitted = LogisticRegression(C=100.0).fit(logits[:, None], y)
     slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope <= 1e-6:
         return best_threshold(y, s, money)
-    return float(expit((logit(asked) - offset) / slope))
+    return float(expit((logit(target) - offset) / slope))
 
 
 def best_cut(name: str, y_true: ArrayLike, y_score: ArrayLike) -> float:

@@ -33,14 +33,14 @@ MOST_VALUES, MOST_DEPTH = 200_000, 100
 
 def is_bounded(content: Any) -> bool:
     """Whether what a YAML file holds stays small and flat when each alias is replaced by what it stands for."""
-    waiting, seen = [(content, 0)], 0
+    waiting, to_visit = [(content, 0)], 0
     while waiting:
         value, depth = waiting.pop()
-        seen += 1
-        if seen > MOST_VALUES or depth > MOST_DEPTH:
+        to_visit += 1
+        if to_visit > MOST_VALUES or depth > MOST_DEPTH:
             return False
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        waiting += [(one, depth + 1) for one in inner]
+        waiting += [(child, depth + 1) for child in inner]
     return True
 
 
@@ -53,10 +53,10 @@ def tasks(root: Path) -> list[JsonObject]:
         It is not there, is no YAML, or holds something else than a list of stages.
     """
     path = root / "pipeline.yaml"
-    found = mapping(path).get("tasks") or []
-    if not isinstance(found, list) or not all(isinstance(task, dict) for task in found):
+    listed = mapping(path).get("tasks") or []
+    if not isinstance(listed, list) or not all(isinstance(task, dict) for task in listed):
         raise SettingsError("its tasks are not a list of stages", str(path), "Fix the file, then: mlloop check")
-    return found
+    return listed
 
 
 def mapping(path: Path) -> JsonObject:

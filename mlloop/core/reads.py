@@ -148,11 +148,14 @@ def watch(path: Path, files: Mapping[Path, str]) -> dict[str, str]:
 
 def noted(path: Path) -> dict[str, set[str]]:
     """The fields that a stage's process has read, by the stage whose product they are of."""
-    found: dict[str, set[str]] = {}
+    fields_read: dict[str, set[str]] = {}
     for line in path.read_text(encoding="utf-8").splitlines()[1:]:
         stage, field = json.loads(line)
-        found.setdefault(stage, set()).add(field)
-    return {stage: fields if len(fields) <= MOST_FIELDS else set(map(_part, fields)) for stage, fields in found.items()}
+        fields_read.setdefault(stage, set()).add(field)
+    return {
+        stage: fields if len(fields) <= MOST_FIELDS else set(map(_part, fields))
+        for stage, fields in fields_read.items()
+    }
 
 
 def _part(field: str) -> str:

@@ -37,14 +37,14 @@ def addresses(settings: Settings) -> list[Address]:
         raise SettingsError(
             "alerts need Apprise, which is not installed", where, "Install it: pip install 'mlloop[alerts]'"
         ) from error
-    found = []
+    listed = []
     for url in settings.alerts_to:
         known = Apprise.instantiate(url, suppress_exceptions=True)
         if known is None:
             kind = url.partition("://")[0] if "://" in url else url[:20]
             raise SettingsError(f"an address of the kind {kind!r} is not one that Apprise knows", where, step)
-        found.append(Address(url, f"{url.partition('://')[0]}://{known.host or '…'}"))
-    return found
+        listed.append(Address(url, f"{url.partition('://')[0]}://{known.host or '…'}"))
+    return listed
 
 
 def send(url: str, title: str, body: str, severity: str) -> str:
@@ -53,11 +53,11 @@ def send(url: str, title: str, body: str, severity: str) -> str:
 
     import apprise
 
-    said: list[str] = []
+    faults: list[str] = []
 
     class Kept(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            faults.append(record.getMessage())
 
     logger, kept = logging.getLogger("apprise"), Kept(logging.WARNING)
     logger.addHandler(kept)
@@ -69,7 +69,7 @@ def send(url: str, title: str, body: str, severity: str) -> str:
         return type(error).__name__
     finally:
         logger.removeHandler(kept)
-    return "" if sent else _without_secrets(said[0] if said else "it was refused", url)
+    return "" if sent else _without_secrets(faults[0] if faults else "it was refused", url)
 
 
 def _without_secrets(text: str, url: str) -> str:

@@ -21,8 +21,8 @@ def problem_of(name: str) -> str:
 
 def number_of(name: str) -> int:
     """Which revision a name means: 2 for 'shop.r2', 1 for 'shop'."""
-    found = REVISION.search(name)
-    return int(found.group(1)) if found else 1
+    match = REVISION.search(name)
+    return int(match.group(1)) if match else 1
 
 
 def known(settings: Settings, problem: str) -> list[str]:
@@ -37,8 +37,8 @@ def current(settings: Settings, problem: str) -> str:
     products = settings.state / "products"
     stated = [name for name in known(settings, problem) if (settings.problems / f"{name}.yaml").is_file()]
     for has in (lambda name: (products / name / "deployment.json").is_file(), lambda name: _has_run(products / name)):
-        if found := [name for name in stated if has(name)]:
-            return found[-1]
+        if there := [name for name in stated if has(name)]:
+            return there[-1]
     return problem
 
 

@@ -15,8 +15,8 @@ _FROM_ENVIRONMENT = re.compile(r"\$\{\w+\}")
 
 def masked_url(url: str) -> str:
     """A URL without its password and without query values that are named like a secret; `${NAME}` stays."""
-    url = re.sub(r"(//[^:/@\s]*):([^/\s]*)@", lambda found: f"{found[1]}:{_stars(found[2])}@", url)
-    return re.sub(rf"(?i)([?&]{_NAMES}=)([^&#\s]+)", lambda found: found[1] + _stars(found[2]), url)
+    url = re.sub(r"(//[^:/@\s]*):([^/\s]*)@", lambda match: f"{match[1]}:{_stars(match[2])}@", url)
+    return re.sub(rf"(?i)([?&]{_NAMES}=)([^&#\s]+)", lambda match: match[1] + _stars(match[2]), url)
 
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -116,8 +116,8 @@ class Settings:
     @property
     def private(self) -> list[Path]:
         """The folders on this disk that hold rows, predictions and decisions: for their owner alone."""
-        outside = [place for place in (self.lake_uri, self.artifacts_uri) if not is_remote(place)]
-        return [self.state, *(Path(place) for place in outside if not Path(place).is_relative_to(self.state))]
+        outside = [location for location in (self.lake_uri, self.artifacts_uri) if not is_remote(location)]
+        return [self.state, *(Path(location) for location in outside if not Path(location).is_relative_to(self.state))]
 
 
 def find_root(start: Path | str | None = None) -> Path:
@@ -151,8 +151,8 @@ def load(root: Path | str | None = None) -> Settings:
     """
     folder = find_root(root)
     values = _values(folder / "settings.ini")
-    place = lambda text: (folder / text).resolve()
-    if (state := place(values["paths"]["state"])).exists() and not state.is_dir():
+    resolved = lambda text: (folder / text).resolve()
+    if (state := resolved(values["paths"]["state"])).exists() and not state.is_dir():
         raise SettingsError(
             "is a file, and the project keeps its state in a folder of that name",
             str(state),
@@ -170,16 +170,16 @@ def load(root: Path | str | None = None) -> Settings:
         kernel_pool=values["kernels"]["pool"],
         kernels_ahead=_number(values, "kernels", "ahead", int) or 0,
         keep_minutes=_number(values, "kernels", "keep_minutes", float) or 0.0,
-        problems=place(values["paths"]["problems"]),
-        notebooks=place(values["paths"]["notebooks"]),
-        state=place(values["paths"]["state"]),
-        reports=place(values["paths"]["reports"]),
-        ledger_anchor=place(values["ledger"]["anchor"]) if values["ledger"]["anchor"] else None,
+        problems=resolved(values["paths"]["problems"]),
+        notebooks=resolved(values["paths"]["notebooks"]),
+        state=resolved(values["paths"]["state"]),
+        reports=resolved(values["paths"]["reports"]),
+        ledger_anchor=resolved(values["ledger"]["anchor"]) if values["ledger"]["anchor"] else None,
         predictions_brokers=values["predictions"]["brokers"],
         predictions_topic=values["predictions"]["topic"],
         predictions_options=values["predictions"]["options"],
         validation_engine=values["validation"]["engine"],
-        metrics_textfile=place(values["metrics"]["textfile"]) if values["metrics"]["textfile"] else None,
+        metrics_textfile=resolved(values["metrics"]["textfile"]) if values["metrics"]["textfile"] else None,
         alerts_to=tuple(values["alerts"]["to"].split()),
         maintain_files=_number(values, "maintain", "files", int) or 0,
         maintain_versions_days=_number(values, "maintain", "versions_days", float) or 0.0,

@@ -62,7 +62,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 def _make_folder(folder: Path) -> bool:
     """Make a folder; whether it is for its owner alone, as what is made in such a folder must be."""
-    above = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     is_private = not above.stat().st_mode & 0o077
     if above != folder:
         with privately() if is_private else contextlib.nullcontext():

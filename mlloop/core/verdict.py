@@ -128,24 +128,24 @@ def conclude(gate: str, checks: Iterable[Check], main: str = "") -> Conclusion:
     Conclusion
         gate, verdict ('yes', 'maybe', 'no'), deciding (name of a check), reasons, evidence, must_change.
     """
-    asked = list(checks)
-    unclear = [c for c in asked if c.passed is None]
-    failed = [c for c in asked if c.passed is not None and not c.passed]
-    verdict = "no" if failed or not asked else "maybe" if unclear else "yes"
-    ordered = failed + unclear + [c for c in asked if c.passed]
+    listed = list(checks)
+    unclear = [c for c in listed if c.passed is None]
+    failed = [c for c in listed if c.passed is not None and not c.passed]
+    verdict = "no" if failed or not listed else "maybe" if unclear else "yes"
+    ordered = failed + unclear + [c for c in listed if c.passed]
     return {
         "gate": gate,
         "verdict": verdict,
-        "deciding": (failed or unclear or [c for c in asked if c.name == main] or asked)[0].name if asked else "",
+        "deciding": (failed or unclear or [c for c in listed if c.name == main] or listed)[0].name if listed else "",
         "reasons": [c.reason for c in ordered if c.reason],
-        "evidence": [c.evidence() for c in asked],
+        "evidence": [c.evidence() for c in listed],
         "must_change": [c.must_change for c in failed + unclear if c.must_change],
     }
 
 
 def lines_to_change(evidence: Iterable[Mapping[str, Any]]) -> list[str]:
     """The lines of a statement that the checks which failed hold against the figures, such as 'success.threshold'."""
-    failed = [str(one.get("name")) for one in evidence if one.get("passed") is False]
+    failed = [str(check.get("name")) for check in evidence if check.get("passed") is False]
     of_a_group = {name: STATED_UNDER["no group of"] for name in failed if name.startswith("no group of")}
     return list(dict.fromkeys(line for name in failed if (line := (STATED_UNDER | of_a_group).get(name))))
 
@@ -161,8 +161,8 @@ def stated(content: Any) -> StatedVerdict:
     if isinstance(content, dict) and content.get("verdict") in VERDICTS:
         defaults: Mapping[str, object] = {"reasons": [], "evidence": [], "must_change": [], "deciding": None}
         return cast(StatedVerdict, {**defaults, **content})
-    said = "nothing" if content is None else repr(content)
-    reason = f"the gate's notebook said {said}, expected a verdict of yes, maybe or no; no verdict counts as no"
+    shown = "nothing" if content is None else repr(content)
+    reason = f"the gate's notebook said {shown}, expected a verdict of yes, maybe or no; no verdict counts as no"
     return {"verdict": "no", "reasons": [reason], "evidence": [], "must_change": [reason], "deciding": None}
 
 

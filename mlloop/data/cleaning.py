@@ -388,16 +388,16 @@ def _by_fingerprint(
     step: Step, columns: Sequence[str], unify: Callable, context: Context, limit: int
 ) -> dict[str, ir.Value]:
     """For each column of few values: the spelling of a value that no row holds, by its like."""
-    found: dict[str, ir.Value] = {}
+    groups: dict[str, ir.Value] = {}
     for column, counts in value_counts(context.known(step.table), columns, limit).items():
         if not 0 < len(counts) <= FEW:
             continue
         chosen, value = unify(counts, column), step.table[column]
-        alike = {_plain_fingerprint(seen): to for seen, to in chosen.items() if _plain_fingerprint(seen)}
+        alike = {_plain_fingerprint(variant): to for variant, to in chosen.items() if _plain_fingerprint(variant)}
         print_ = value.lower().re_replace(r"[^\p{L}\p{N}+%-]", "")
         known = value.isin(sorted(counts))
-        found[column] = ibis.ifelse(known, step.values.get(column, value), _translated(print_, alike, value))
-    return found
+        groups[column] = ibis.ifelse(known, step.values.get(column, value), _translated(print_, alike, value))
+    return groups
 
 # %% ../../nbs/data/cleaning.ipynb #b5ab554e
 def _plain_fingerprint(value: str) -> str:
@@ -405,7 +405,9 @@ def _plain_fingerprint(value: str) -> str:
 
 # %% ../../nbs/data/cleaning.ipynb #2eef8735
 def _translated(print_: ir.StringValue, alike: Mapping[str, str], value: ir.StringValue) -> ir.StringValue:
-    return ibis.cases(*((print_ == seen, to) for seen, to in sorted(alike.items())), else_=value) if alike else value
+    return (
+        ibis.cases(*((print_ == variant, to) for variant, to in sorted(alike.items())), else_=value) if alike else value
+    )
 
 # %% ../../nbs/data/cleaning.ipynb #e39c4cf6
 @rule
@@ -493,7 +495,7 @@ def _mapped(
     maps = {c: _transposed(function(counts[c], c)) for c in columns if counts[c]}
     if any(maps.values()) and context and context.time and context.until is not None:
         known = value_counts(context.known(table), [c for c in maps if maps[c]], limit)
-        maps = {c: _transposed(function({v: seen.get(v, 0) for v in counts[c]}, c)) for c, seen in known.items()}
+        maps = {c: _transposed(function({v: variant.get(v, 0) for v in counts[c]}, c)) for c, variant in known.items()}
     return Step(table, {c: table[c].substitute(mapping) for c, mapping in maps.items() if mapping})
 
 # %% ../../nbs/data/cleaning.ipynb #5eb75d3f
@@ -510,10 +512,10 @@ def value_counts(table: ir.Table, columns: Sequence[str], limit: int) -> dict[st
         known = table.filter(table[column].notnull()).group_by(value=table[column].cast("string"))
         parts.append(known.aggregate(n=lambda t: t.count()).limit(limit + 1).mutate(column=ibis.literal(column)))
     counted = ibis.union(*parts) if len(parts) > 1 else parts[0]
-    found: dict[str, dict[str, int]] = {column: {} for column in columns}
+    counts: dict[str, dict[str, int]] = {column: {} for column in columns}
     for row in sorted(counted.to_pyarrow().to_pylist(), key=lambda row: row["value"]):
-        found[row["column"]][row["value"]] = row["n"]
-    return {column: values if len(values) <= limit else {} for column, values in found.items()}
+        counts[row["column"]][row["value"]] = row["n"]
+    return {column: values if len(values) <= limit else {} for column, values in counts.items()}
 
 # %% ../../nbs/data/cleaning.ipynb #a19c173b
 @rule
@@ -625,10 +627,10 @@ def _iso(form: str) -> tuple[str, str]:
         + "".join(ORDER[t] + re.escape(after) for t, after in zip(tokens, parts[1:], strict=True))
         + "$"
     )
-    place = {t: f"\\{tokens.index(t) + 1}" for t in tokens}
-    year = place.get("Y") or "20" + place["y"]
-    clock = ":".join(place.get(t, "00") for t in "HMS")
-    return pattern, f"{year}-{place['m']}-{place['d']} {clock}"
+    group_of = {t: f"\\{tokens.index(t) + 1}" for t in tokens}
+    year = group_of.get("Y") or "20" + group_of["y"]
+    clock = ":".join(group_of.get(t, "00") for t in "HMS")
+    return pattern, f"{year}-{group_of['m']}-{group_of['d']} {clock}"
 
 # %% ../../nbs/data/cleaning.ipynb #c9f8499d
 @rule
@@ -749,7 +751,7 @@ def dependency(
     fill: bool = True,
 ) -> Step:
     """Repair cells of a column against the majority of their groups by other columns."""
-    groups = [[one] if isinstance(one, str) else list(one) for one in by]
+    groups = [[key] if isinstance(key, str) else list(key) for key in by]
     if len(columns) != 1 or not all(groups) or not groups or any(columns[0] in group for group in groups):
         raise ProblemError(
             "names one column, and under `by` others that determine it", "cleaning rule 'dependency'", FIX_STATEMENT
@@ -847,11 +849,11 @@ def sources(
         return Step(table)
     wide = settled.pivot(index="entity", columns="column", values="value").reset_index()
     sides = {f"__e{i}": entities[f"e{i}"].loc[wide["entity"]].tolist() for i in range(len(keys))}
-    found = [c for c in columns if c in wide]
-    sides |= {f"__a{i}": wide[c].astype(object).where(wide[c].notna(), None).tolist() for i, c in enumerate(found)}
+    stated = [c for c in columns if c in wide]
+    sides |= {f"__a{i}": wide[c].astype(object).where(wide[c].notna(), None).tolist() for i, c in enumerate(stated)}
     answers = ibis.memtable(sides, schema=dict.fromkeys(sides, "string"))
     state = table.left_join(answers, [table[k].cast("string") == answers[f"__e{i}"] for i, k in enumerate(keys)])
-    values = {c: ibis.coalesce(state[f"__a{i}"].try_cast(table[c].type()), state[c]) for i, c in enumerate(found)}
+    values = {c: ibis.coalesce(state[f"__a{i}"].try_cast(table[c].type()), state[c]) for i, c in enumerate(stated)}
     return Step(state, values, costly=True)
 
 # %% ../../nbs/data/cleaning.ipynb #092ab0c6
@@ -861,14 +863,16 @@ def _claims(
     """What each source says of each entity and column, and how often: entity (a number), column, source, value, n; and the entities' keys."""
     parts = []
     for column in columns:
-        said = known.filter(ibis.and_(*(known[c].notnull() for c in [*keys, source, column])))
-        named = {f"e{i}": said[k].cast("string") for i, k in enumerate(keys)}
-        counted = said.group_by(**named, source=said[source].cast("string"), value=said[column].cast("string"))
+        claim = known.filter(ibis.and_(*(known[c].notnull() for c in [*keys, source, column])))
+        named = {f"e{i}": claim[k].cast("string") for i, k in enumerate(keys)}
+        counted = claim.group_by(**named, source=claim[source].cast("string"), value=claim[column].cast("string"))
         parts.append(counted.aggregate(n=lambda t: t.count()).to_pandas().assign(column=column))
-    told = pd.concat(parts, ignore_index=True)
+    claims = pd.concat(parts, ignore_index=True)
     names = [f"e{i}" for i in range(len(keys))]
-    told["entity"] = told.groupby(names).ngroup() if len(told) else 0
-    return told[["entity", "column", "source", "value", "n"]], told.drop_duplicates("entity").set_index("entity")[names]
+    claims["entity"] = claims.groupby(names).ngroup() if len(claims) else 0
+    return claims[["entity", "column", "source", "value", "n"]], claims.drop_duplicates("entity").set_index("entity")[
+        names
+    ]
 
 # %% ../../nbs/data/cleaning.ipynb #16eacc34
 @rule

@@ -56,7 +56,7 @@ class Expectation:
 
 def expectations(table: Table) -> list[Expectation]:
     """The contract of a table, column by column."""
-    return [one for name, column in table.columns.items() for one in _of_column(name, column)]
+    return [expectation for name, column in table.columns.items() for expectation in _of_column(name, column)]
 
 
 def _of_column(name: str, column: Column) -> Iterator[Expectation]:
@@ -78,7 +78,7 @@ def suite(name: str, table: Table) -> dict[str, Any]:
     """A suite in Great Expectations' own JSON."""
     return {
         "name": name,
-        "expectations": [one.json() for one in expectations(table)],
+        "expectations": [expectation.json() for expectation in expectations(table)],
         "meta": {"notes": f"The contract of {name}, from its problem statement."},
     }
 
@@ -123,16 +123,16 @@ def broken(rows: pa.Table, table: Table) -> list[str]:
     source = context.data_sources.add_pandas("rows").add_dataframe_asset("table")
     batch = source.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame(rows)})
     result = batch.validate(great_expectations.ExpectationSuite(**suite("contract", table)))
-    return [_sentence(one.to_json_dict()) for one in result.results if not one.success]
+    return [_sentence(result_of_one.to_json_dict()) for result_of_one in result.results if not result_of_one.success]
 
 
 def _sentence(result: dict[str, Any]) -> str:
     """What one expectation found."""
-    told, found = result["expectation_config"], result.get("result") or {}
+    observed, found = result["expectation_config"], result.get("result") or {}
     count, values = found.get("unexpected_count"), found.get("partial_unexpected_list") or []
     seen = (
         f": {count:,} rows, such as {values[:3]}"
         if count
         else f": {found.get('observed_value', 'it cannot be computed')}"
     )
-    return f"{told['kwargs']['column']} {told['type'].removeprefix('expect_column_values_to_').replace('_', ' ')}{seen}"
+    return f"{observed['kwargs']['column']} {observed['type'].removeprefix('expect_column_values_to_').replace('_', ' ')}{seen}"

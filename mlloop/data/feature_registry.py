@@ -205,12 +205,12 @@ def _features_at_cutoff(kind: str, known: Past) -> ibis.Table:
 def _run_definition(definition: Definition, known: Past) -> ibis.Table:
     computed = definition.compute(known)
     table = ibis.memtable(computed) if isinstance(computed, pd.DataFrame) else computed
-    wanted = [*KEYS[definition.of], *(f.name for f in definition.features)]
-    missing = sorted(set(wanted) - set(table.columns))
+    names = [*KEYS[definition.of], *(f.name for f in definition.features)]
+    missing = sorted(set(names) - set(table.columns))
     if missing:
         message = f"declares {missing}, but made {list(table.columns)}"
         raise DataError(message, f"feature {definition.name!r}", "Fix the definition, then: mlloop run")
-    return table.select(*wanted)
+    return table.select(*names)
 
 # %% ../../nbs/data/feature_registry.ipynb #e32f81cc
 def leaking_features(
@@ -235,7 +235,7 @@ def columns_read(definition: Definition, table: ibis.Table) -> list[str]:
     import ibis.expr.operations as ops
 
     bare = ibis.table(table.schema(), name="rows")
-    read = {node.name for made in definition.compute(bare).values() for node in made.op().find(ops.Field)}
+    read = {node.name for value in definition.compute(bare).values() for node in value.op().find(ops.Field)}
     return [name for name in table.columns if name in read]
 
 # %% ../../nbs/data/feature_registry.ipynb #97cc418f
@@ -255,9 +255,9 @@ class RowFeatures:
         import duckdb
 
         self.schema = ibis.schema({name: self.KINDS[kind] for name, kind in fields.items()})
-        asked = ibis.table(self.schema, name="asked")
-        made = {name: value for one in definitions for name, value in one.compute(asked).items()}
-        self.sql = str(ibis.to_sql(asked.select(**made), dialect="duckdb"))
+        request = ibis.table(self.schema, name="asked")
+        values = {name: value for definition in definitions for name, value in definition.compute(request).items()}
+        self.sql = str(ibis.to_sql(request.select(**values), dialect="duckdb"))
         self.con = duckdb.connect(config={"threads": 1})
 
     def __call__(self, rows) -> dict[str, list[Any]]:

@@ -53,13 +53,13 @@ def profile(
     totals: dict[str, ibis.Value] = {"rows": table.count()}
     totals |= {f"nulls {name}": table[name].isnull().sum() for name in names}
     totals |= {f"{q} {name}": table[name].cast("float64").quantile(q) for name in numbers for q in QUANTILES}
-    found = table.aggregate(**totals).to_pyarrow().to_pylist()[0]
-    rows = int(found["rows"])
+    measured = table.aggregate(**totals).to_pyarrow().to_pylist()[0]
+    rows = int(measured["rows"])
     columns: dict[str, dict[str, Any]] = {}
     for name in names:
-        columns[name] = {"kind": kinds[name], "nulls": (found[f"nulls {name}"] or 0) / rows if rows else 0.0}
+        columns[name] = {"kind": kinds[name], "nulls": (measured[f"nulls {name}"] or 0) / rows if rows else 0.0}
         if kinds[name] == "number":
-            columns[name]["quantiles"] = [_float(found[f"{q} {name}"]) for q in QUANTILES]
+            columns[name]["quantiles"] = [_float(measured[f"{q} {name}"]) for q in QUANTILES]
     categories = [n for n in names if kinds[n] == "category" and rows]
     for name, counts in value_counts(table, categories, MAX_CATEGORIES).items():
         columns[name]["values"] = None if _are_many(counts, columns[name]["nulls"]) else _shares(counts)
@@ -157,18 +157,18 @@ def compare_profiles(
     days : float, optional
         Length of the period; None: the tables are taken whole.
     """
-    found = _volume(table, reference, now, days)
+    findings = _volume(table, reference, now, days)
     if not now["rows"] or not reference["rows"]:
-        return found
-    found += _repeated(table, reference, now)
+        return findings
+    findings += _repeated(table, reference, now)
     for name, was in reference["columns"].items():
         is_ = now["columns"].get(name)
         if is_ is None:
-            found.append(finding(table, name, "schema", 1, 0, f"{table}.{name} is not there any more."))
+            findings.append(finding(table, name, "schema", 1, 0, f"{table}.{name} is not there any more."))
             continue
         gone = _null_findings(table, name, was, is_, now["rows"])
-        found += gone or [*_unseen(table, name, was, is_, now["rows"]), *_unit(table, name, was, is_)]
-    return sorted(found, key=lambda entry: KINDS.index(entry["kind"]))
+        findings += gone or [*_unseen(table, name, was, is_, now["rows"]), *_unit(table, name, was, is_)]
+    return sorted(findings, key=lambda entry: KINDS.index(entry["kind"]))
 
 # %% ../../nbs/data/feed_checks.ipynb #8b5ec34d
 def _volume(table, reference, now, days) -> list[Finding]:
@@ -273,10 +273,10 @@ def _unseen(table, name, was, is_, rows) -> list[Finding]:
     if share <= limit:
         return []
     most = ", ".join(repr(value)[:40] for value in list(new)[:3]) or f"more than {MAX_CATEGORIES} values"
-    said = f"{table}.{name} has values never seen before in {percent(share)} of the rows: {most}."
+    sentence = f"{table}.{name} has values never seen before in {percent(share)} of the rows: {most}."
     if is_addition(was["values"], values, rows):
-        return [finding(table, name, "new", share, limit, f"{said} All values from before are still there.")]
-    return [finding(table, name, "unseen", share, limit, said)]
+        return [finding(table, name, "new", share, limit, f"{sentence} All values from before are still there.")]
+    return [finding(table, name, "unseen", share, limit, sentence)]
 
 # %% ../../nbs/data/feed_checks.ipynb #d31d5d0f
 def _unit(table, name, was, is_) -> list[Finding]:
@@ -366,15 +366,15 @@ def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, 
     came = {key: now.get(key, 0) - before.get(key, 0) for key in ("read", "rejected", "duplicates")}
     if came["read"] <= 0:
         return []
-    found = []
+    findings = []
     for key, more in (("rejected", MAX_SET_ASIDE), ("duplicates", MAX_REPEATS)):
         was, share = before.get(key, 0) / max(before.get("read", 0), 1), came[key] / came["read"]
         limit = was + more
         if share > limit:
             what = "do not fit their contract" if key == "rejected" else "came twice"
             message = f"{percent(share)} of the rows read for {table} {what} ({percent(was)} before)."
-            found.append(finding(table, None, key, share, limit, message))
-    return found
+            findings.append(finding(table, None, key, share, limit, message))
+    return findings
 
 # %% ../../nbs/data/feed_checks.ipynb #55745fa0
 def late_row_findings(table: str, then: int, now: int) -> list[Finding]:

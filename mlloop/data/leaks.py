@@ -104,8 +104,8 @@ def copy_sign(values: pd.Series, y: pd.Series, kind: str) -> str:
     known = values.dropna()
     distinct = known.nunique()
     if kind == "classification" and 2 <= distinct <= 10 and len(known) > max(50, 0.9 * len(y)):
-        told = y[known.index].groupby(known.astype(str).to_numpy()).mean()
-        right = known.astype(str).map(told.clip(lower=1 - told)).mean()
+        mean_of = y[known.index].groupby(known.astype(str).to_numpy()).mean()
+        right = known.astype(str).map(mean_of.clip(lower=1 - mean_of)).mean()
         if right >= 0.994 and 0.02 < y.mean() < 0.98:
             return f"alone tells the target: a copy of the target in other words ({number(100 * right)} % of the rows)"
     if not is_number(values) or len(known) < 3 or distinct < 2 or y[known.index].nunique() < 2:
@@ -149,8 +149,8 @@ def band_sign(values: pd.Series, y: pd.Series) -> str:
     size = np.bincount(codes)
     if (size >= 5).sum() < 3:
         return ""
-    place = np.argsort(np.argsort(np.bincount(codes, t) / size))[codes]
-    wrong = float((place[np.argsort(t, kind="stable")] != np.sort(place)).mean())
+    rank = np.argsort(np.argsort(np.bincount(codes, t) / size))[codes]
+    wrong = float((rank[np.argsort(t, kind="stable")] != np.sort(rank)).mean())
     return f"cuts the target into {len(size)} bands that do not overlap" if wrong <= 0.005 else ""
 
 # %% ../../nbs/data/leaks.ipynb #934478d7
@@ -160,14 +160,14 @@ PURE = 0.995
 
 def filled_sign(values: pd.Series, y: pd.Series) -> tuple[bool, str] | None:
     """Whether a column is filled in, or other than its usual value, for rows of one class only: (sure, words)."""
-    asked = None
+    weaker = None
     for empty, words, otherwise, able in _empties(values):
         for rows, shown, is_sure in ((~empty, words, able), (empty, otherwise, able and "is empty" in otherwise)):
             sign = _of_one_class(rows, y, shown) if shown else None
             if sign and sign[0] and is_sure:
                 return sign
-            asked = asked or (sign and (False, sign[1]))
-    return asked
+            weaker = weaker or (sign and (False, sign[1]))
+    return weaker
 
 # %% ../../nbs/data/leaks.ipynb #d05b6aec
 def _of_one_class(rows: pd.Series, y: pd.Series, words: str) -> tuple[bool, str] | None:
@@ -182,8 +182,8 @@ def _of_one_class(rows: pd.Series, y: pd.Series, words: str) -> tuple[bool, str]
     if covered < 0.05:
         return None
     which = "of the class looked for" if share > 0.5 else "of the other class"
-    told = f"{words} for one class only: {round(of_class * n):,} of {n:,} such rows are {which}"
-    return covered >= (0.5 if base <= 0.9 else 0.9), f"{told}, so probably it is written afterwards"
+    reason = f"{words} for one class only: {round(of_class * n):,} of {n:,} such rows are {which}"
+    return covered >= (0.5 if base <= 0.9 else 0.9), f"{reason}, so probably it is written afterwards"
 
 # %% ../../nbs/data/leaks.ipynb #77ac3b34
 NONE_WORDS = {
@@ -242,18 +242,18 @@ def flag_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     """Columns of two values that are set for rows of the positive class only, and together cover it."""
     if not 0 < y.mean() < 0.8:
         return []
-    found: dict[str, pd.Series] = {}
+    flags: dict[str, pd.Series] = {}
     for name in map(str, rows):
         if rows[name].nunique() == 2:
             rare = rows[name] == rows[name].value_counts().index[-1]
             if rare.sum() >= 5 and y[rare].mean() >= (0.97 if y.mean() < 0.4 else 0.995):
-                found[name] = rare
-    together = pd.concat(found, axis=1).any(axis=1) if found else pd.Series(False, index=y.index)
+                flags[name] = rare
+    together = pd.concat(flags, axis=1).any(axis=1) if flags else pd.Series(False, index=y.index)
     covered = float(together[y == 1].mean())
-    if len(found) < 2 or covered < 0.6:
+    if len(flags) < 2 or covered < 0.6:
         return []
-    told = f"is one of {len(found)} flags ({', '.join(found)}) that together cover {number(100 * covered)} % of the class looked for, and of no other rows"
-    return [Sign(name, True, told) for name in found]
+    reason = f"is one of {len(flags)} flags ({', '.join(flags)}) that together cover {number(100 * covered)} % of the class looked for, and of no other rows"
+    return [Sign(name, True, reason) for name in flags]
 
 # %% ../../nbs/data/leaks.ipynb #4df3787d
 EXACT = 0.99995  # R2 from which an equation holds but for rounding
@@ -286,7 +286,7 @@ def _needed(X: pd.DataFrame, y: pd.Series) -> list[str]:
     # as many rows as columns leave the same rest: least squares of the triangle that the rows are turned into
     rows = np.column_stack([np.ones(len(X)), scaled, y.to_numpy(float)])
     triangle = np.asarray(np.linalg.qr(rows, mode="r"))
-    at = {name: place for place, name in enumerate(kept, 1)}
+    at = {name: position for position, name in enumerate(kept, 1)}
     while len(kept) > 1:
         left = {}
         for name in kept:
@@ -367,18 +367,18 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
         return []
     some = rows.loc[picked, numbers].astype(float)
     moments = pd.DataFrame({n: _seconds(rows.loc[picked, n]) for n in times}, index=picked)
-    found: dict[str, Sign] = {}
+    signs: dict[str, Sign] = {}
     for frame, words in ((moments, ("less",)), (some, ("less", "over", "times"))):
         for first, second in itertools.combinations(map(str, frame), 2):
-            if first in found or second in found:
+            if first in signs or second in signs:
                 continue
             word = _pair_word(frame[first], frame[second], y[picked], kind, words)
             if word:
-                one = _which(frame, first, second, word, y[picked])
-                other = second if one == first else first
-                told = f"{first} {word} {second} tells the target nearly exactly"
-                found[one] = Sign(one, True, f"and {other} together are the target: {told}")
-    return list(found.values())
+                column = _which(frame, first, second, word, y[picked])
+                other = second if column == first else first
+                reason = f"{first} {word} {second} tells the target nearly exactly"
+                signs[column] = Sign(column, True, f"and {other} together are the target: {reason}")
+    return list(signs.values())
 
 # %% ../../nbs/data/leaks.ipynb #a9903cde
 def _seconds(values: pd.Series) -> pd.Series:
@@ -396,8 +396,8 @@ def _pair_word(a: pd.Series, b: pd.Series, y: pd.Series, kind: str, able: Sequen
             u, v = v, u
             if (v == 0).any():
                 continue
-        made = u - v if word == "less" else u / v if word == "over" else u * v
-        if _tells(made, target, kind) and not (_tells(u, target, kind) or _tells(v, target, kind)):
+        combined = u - v if word == "less" else u / v if word == "over" else u * v
+        if _tells(combined, target, kind) and not (_tells(u, target, kind) or _tells(v, target, kind)):
             return word
     return ""
 
@@ -451,24 +451,24 @@ MAX_AGGREGATES = 5_000  # pairs of a number and a group up to which every pair i
 
 def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     """Numbers that are the mean, count or sum of the target over groups of another column, with the row or without it."""
-    n, found = len(y), []
+    n, signs = len(y), []
     distinct = {c: rows[c].nunique() for c in rows}
     numbers = {str(c): rows[c].astype(float) for c in rows if is_number(rows[c]) and distinct[c] > 2}
     grouping = [c for c in rows if 3 <= distinct[c] <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
     every = y.nunique() > 2 and len(numbers) * len(grouping) <= MAX_AGGREGATES  # without it, each row has its own mean
     able: dict[str, list[Any]] = {name: [] for name in numbers}
     for group in grouping:
-        asked = [name for name in numbers if name != group and (every or distinct[name] <= 2 * distinct[group])]
-        for name in _may_be_aggregates({name: numbers[name] for name in asked}, rows[group], y):
+        candidates = [name for name in numbers if name != group and (every or distinct[name] <= 2 * distinct[group])]
+        for name in _may_be_aggregates({name: numbers[name] for name in candidates}, rows[group], y):
             able[name].append(group)
     for name, groups in able.items():
         for group in groups:
             reason = _aggregate(numbers[name], rows[group], y)
             if reason:
                 among = "later ones" if "other" in reason else "the row's own"
-                found.append(Sign(name, True, f"{reason} {group}, {among} among them"))
+                signs.append(Sign(name, True, f"{reason} {group}, {among} among them"))
                 break
-    return found
+    return signs
 
 # %% ../../nbs/data/leaks.ipynb #6b1e9c42
 SIEVED_ROWS, LEFT_WITHIN = 4_000, 0.15
@@ -498,7 +498,7 @@ def _may_be_aggregates(numbers: Mapping[str, pd.Series], group: pd.Series, y: pd
     by_target = np.where(tt > 1e-12, within(V, t) ** 2 / np.where(tt > 1e-12, tt, 1.0), 0.0)
     rest, freedom = (within(V, V) - by_target).sum(axis=0), np.maximum(n - 2, 0).sum(axis=0)
     able = (freedom < 30) | (rest <= LEFT_WITHIN * spread * freedom)
-    return [name for name, one in zip(numbers, able, strict=True) if one]
+    return [name for name, column in zip(numbers, able, strict=True) if column]
 
 # %% ../../nbs/data/leaks.ipynb #a0cd7621
 def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:
@@ -578,8 +578,8 @@ def towering_sign(name: str, alone: float, others: float, kind: str, rows: int =
     if alone >= perfect and 1 - others > 3 * (1 - alone) + 0.05:
         return Sign(name, True, f"alone tells the target of later rows ({shown}; all other columns together {rest})")
     if alone >= TOWERS and alone >= 1.25 * others:
-        told = f"alone tells more than all other columns together ({shown} against {rest})"
-        return Sign(name, False, told)
+        reason = f"alone tells more than all other columns together ({shown} against {rest})"
+        return Sign(name, False, reason)
     return None
 
 # %% ../../nbs/data/leaks.ipynb #63ffe216
@@ -633,13 +633,13 @@ def find(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None = 
         return []
     at = np.random.default_rng(seed).random(len(y)) if order is None else order.reset_index(drop=True)
     later = (pd.Series(at).rank(method="first") > len(y) / 2).to_numpy()
-    found: dict[str, Sign] = {}
+    signs: dict[str, Sign] = {}
     for sign in _equations(rows, y, kind, order, seed):
-        if sign.column not in found or (sign.sure and not found[sign.column].sure):
-            found[sign.column] = sign
-    asked = {name: found.pop(name) for name in list(found) if not found[name].sure}
-    found |= _alone(rows.drop(columns=list(found)), y, later, kind, order, seed)
-    return sorted((asked | found).values(), key=lambda sign: not sign.sure)
+        if sign.column not in signs or (sign.sure and not signs[sign.column].sure):
+            signs[sign.column] = sign
+    unsure = {name: signs.pop(name) for name in list(signs) if not signs[name].sure}
+    signs |= _alone(rows.drop(columns=list(signs)), y, later, kind, order, seed)
+    return sorted((unsure | signs).values(), key=lambda sign: not sign.sure)
 
 # %% ../../nbs/data/leaks.ipynb #fd3893eb
 def _equations(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None, seed: int) -> Iterator[Sign]:
@@ -649,7 +649,7 @@ def _equations(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | N
     if kind == "regression":
         copies += [Sign(name, True, words) for name in left if (words := band_sign(rows[name], y))]
     yield from copies
-    left = [name for name in left if name not in {one.column for one in copies}]
+    left = [name for name in left if name not in {column.column for column in copies}]
     if kind == "classification":
         for name in left:
             filled = filled_sign(rows[name], y)
@@ -683,13 +683,13 @@ def resting_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str
     if full < RESTS_FROM[kind]:
         return {}
     codes = {n: strength(forward_score(group_codes(rows[n]), y, later, kind), kind) for n in able}
-    found = {}
+    signs = {}
     for name in sorted(able, key=lambda n: -codes[n])[:12]:
         without = field_strength(rows.drop(columns=name), y, later, kind, seed)
         if 1 - without > RESTS_ON * (1 - full) + 0.1:
-            told = f"makes a cheap model near perfect: {figure_of(full, kind)} with all columns, {figure_of(without, kind)} without it"
-            found[name] = Sign(name, False, told)
-    return found if len(found) <= 2 else {}
+            reason = f"makes a cheap model near perfect: {figure_of(full, kind)} with all columns, {figure_of(without, kind)} without it"
+            signs[name] = Sign(name, False, reason)
+    return signs if len(signs) <= 2 else {}
 
 # %% ../../nbs/data/leaks.ipynb #0d9305ed
 def _alone(
@@ -701,12 +701,12 @@ def _alone(
     alone = {n: strength(forward_score(group_codes(rows[n]), y, later, kind), kind) for n in names}
     strong = sorted((n for n in alone if alone[n] >= TOWERS), key=lambda n: -alone[n])[:6]
     perfect = [n for n in strong if alone[n] >= strength(NEAR_PERFECT[kind], kind)]
-    found: dict[str, Sign] = {}
+    signs: dict[str, Sign] = {}
     fields: dict[tuple[str, ...], float] = {}
     echoes: dict[str, Sign] = {}
     weight = len(y) if kind == "regression" else min(len(y), 4 * int(min((y == 1).sum(), (y != 1).sum())))
     for name in strong:
-        apart = tuple(sorted({name, *found, *(perfect if name in perfect else []), *_twins(rows, name, strong)}))
+        apart = tuple(sorted({name, *signs, *(perfect if name in perfect else []), *_twins(rows, name, strong)}))
         others = rows.drop(columns=list(apart))
         if apart not in fields:
             fields[apart] = field_strength(others, y, later, kind, seed)
@@ -716,10 +716,10 @@ def _alone(
         is_plain = sign is not None and (sign.sure or alone[name] >= FAR_ABOVE * fields[apart] or after_words(name) > 0)
         if not is_plain and len(y) >= ECHO_ROWS and knowledge_beyond_target(rows[name], y, others, later, seed) >= 1:
             continue
-        told = f"tells much of the target ({figure_of(alone[name], kind)} alone), and of the other columns only what the target tells"
-        (found if sign else echoes)[name] = sign or Sign(name, False, told)
-    resting = resting_signs(rows.drop(columns=list(found)), y, later, kind, seed)
-    return found | resting | (echoes if len(echoes) == 1 else {})
+        reason = f"tells much of the target ({figure_of(alone[name], kind)} alone), and of the other columns only what the target tells"
+        (signs if sign else echoes)[name] = sign or Sign(name, False, reason)
+    resting = resting_signs(rows.drop(columns=list(signs)), y, later, kind, seed)
+    return signs | resting | (echoes if len(echoes) == 1 else {})
 
 # %% ../../nbs/data/leaks.ipynb #16293ab8
 def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:

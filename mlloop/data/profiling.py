@@ -114,8 +114,8 @@ def _suggest_numbers(data: pd.DataFrame) -> Iterator[Cleaning]:
 # %% ../../nbs/data/profiling.ipynb #a422dfb0
 def _unit(dress: str) -> str:
     """The unit in what surrounds a number: 'oz' of 'oz. can'."""
-    found = re.search(r"[^\W\d_]+|[%$€£]", dress)
-    return found[0].lower() if found else ""
+    match = re.search(r"[^\W\d_]+|[%$€£]", dress)
+    return match[0].lower() if match else ""
 
 # %% ../../nbs/data/profiling.ipynb #58975f64
 def _unit_scale(parts: pd.DataFrame, units: dict[str, str], dress: pd.Series) -> dict:
@@ -141,10 +141,10 @@ def _shape(column: str, known: pd.Series, shares: pd.Series) -> Cleaning:
 def _suggest_time_forms(data: pd.DataFrame) -> Iterator[Cleaning]:
     for column in map(str, data.columns):
         known = data[column].dropna()
-        found = time_forms.form_of(known)
-        if found is None:
+        time_form = time_forms.form_of(known)
+        if time_form is None:
             continue
-        form, halves, share = found
+        form, halves, share = time_form
         others = known[~known.str.fullmatch(time_forms.as_pattern(form, halves))].drop_duplicates()
         options: dict = {"form": form}
         options |= {"halves": list(halves)} if "%p" in form and halves != time_forms.HALVES[0] else {}
@@ -191,14 +191,16 @@ def _suggest_spellings(data: pd.DataFrame) -> Iterator[Cleaning]:
 
 # %% ../../nbs/data/profiling.ipynb #7fdbe17a
 def _suggest_sources(table: ir.Table, data: pd.DataFrame, limit: int) -> list[Cleaning]:
-    found = _sources_of_a_sample(table, data, limit) if len(data) >= limit * 0.9 else source_trust.find_sources(data)
-    if found is None:
+    suggested = (
+        _sources_of_a_sample(table, data, limit) if len(data) >= limit * 0.9 else source_trust.find_sources(data)
+    )
+    if suggested is None:
         return []
-    agree = ", ".join(f"{column} {percent(share)}" for column, share in found.agreement.items())
-    entity = found.entity[0] if len(found.entity) == 1 else list(found.entity)
-    reason = f"the sources in {found.source} contradict each other about {', '.join(found.entity)}; two of them agree in {agree}"
-    options = {"entity": entity, "source": found.source}
-    return [Cleaning(rule="sources", columns=list(found.agreement), options=options, reason=reason)]
+    agree = ", ".join(f"{column} {percent(share)}" for column, share in suggested.agreement.items())
+    entity = suggested.entity[0] if len(suggested.entity) == 1 else list(suggested.entity)
+    reason = f"the sources in {suggested.source} contradict each other about {', '.join(suggested.entity)}; two of them agree in {agree}"
+    options = {"entity": entity, "source": suggested.source}
+    return [Cleaning(rule="sources", columns=list(suggested.agreement), options=options, reason=reason)]
 
 # %% ../../nbs/data/profiling.ipynb #eac670b0
 def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> source_trust.SourceTable | None:
@@ -206,9 +208,9 @@ def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> sou
         return None
     full = [c for c in map(str, data) if data[c].nunique() >= 50 and data[c].notna().mean() > 0.95]
     for column in [c for c in full if not source_trust.NAMED.search(c)][:6]:
-        found = source_trust.find_sources(text_columns(table, limit, by=column))
-        if found and column in found.entity:
-            return found
+        sources = source_trust.find_sources(text_columns(table, limit, by=column))
+        if sources and column in sources.entity:
+            return sources
     return None
 
 # %% ../../nbs/data/profiling.ipynb #d0e0a0ed
@@ -246,7 +248,7 @@ def _exceptions_share_a_word(pairs: pd.DataFrame, target: pd.Series) -> bool:
     names = dict(zip(pd.factorize(target)[0], target, strict=True))
     words = [set(re.findall(r"[^\W_]+", str(names[b]))) for b in odd]
     usual = {w for b in set(counts["b"]) - set(odd) for w in re.findall(r"[^\W_]+", str(names[b]))}
-    shared = pd.Series([w for found in words for w in found - usual], dtype=object).value_counts()
+    shared = pd.Series([w for word_set in words for w in word_set - usual], dtype=object).value_counts()
     return len(shared) > 0 and shared.iloc[0] >= max(3, 0.2 * len(odd))
 
 # %% ../../nbs/data/profiling.ipynb #2b6e35b7
@@ -307,15 +309,19 @@ def suggest_cleaning(table: ir.Table, limit: int = MAX_PROFILE_ROWS) -> list[Cle
         Each with its evidence as `reason`.
     """
     data = text_columns(table, limit)
-    told = _suggest_sources(table, data, limit)
-    found = [
+    from_sources = _suggest_sources(table, data, limit)
+    suggestions = [
         *_suggest_missing_words(data),
         *_suggest_numbers(data),
         *_suggest_time_forms(data),
         *_suggest_spills(data),
         *_suggest_spellings(data),
-        *told,
-        *(rule for rule in _suggest_dependencies(data) if not told or rule.columns[0] not in told[0].columns),
+        *from_sources,
+        *(
+            rule
+            for rule in _suggest_dependencies(data)
+            if not from_sources or rule.columns[0] not in from_sources[0].columns
+        ),
     ]
     # dependencies run a second time, since the columns they rely on have been repaired meanwhile
-    return found + [rule for rule in found if rule.rule == "dependency"]
+    return suggestions + [rule for rule in suggestions if rule.rule == "dependency"]

@@ -111,13 +111,13 @@ class RowCleaner:
         unknown = {key: row for key, row in zip(keys, rows, strict=True) if key is not None and key not in known}
         if unknown:
             self._learn(group, known, unknown)
-        for key, made, told in zip(keys, cleaned, wrong, strict=True):
+        for key, clean_row, reasons_of in zip(keys, cleaned, wrong, strict=True):
             if key is None:
-                made |= {name: _plain(made[name]) for name in group["inputs"] if name in made}
+                clean_row |= {name: _plain(clean_row[name]) for name in group["inputs"] if name in clean_row}
                 continue
             values, reasons = known[key]
-            made |= {n: v for n, v in values.items() if n in made or (v is not None and n in self.wanted)}
-            told |= reasons
+            clean_row |= {n: v for n, v in values.items() if n in clean_row or (v is not None and n in self.wanted)}
+            reasons_of |= reasons
 
     def _learn(self, group, known, unknown: Mapping[tuple, Mapping[str, Any]]) -> None:
         """Compute what becomes of values that were not met before, and remember it."""

@@ -64,7 +64,7 @@ def frozen(steps: Sequence[Step], columns: Mapping[str, Column], raw: ir.Table) 
         for name, value in values.items():
             read = {field.name for field in value.op().find(ops.Field)}
             own = reads.get(name, set()) if name in step.values else set()
-            reads[name] = own.union(*(reads.get(one, set()) for one in read))
+            reads[name] = own.union(*(reads.get(column, set()) for column in read))
     kinds = {name: (columns[name], begins[name], ends[name]) for name in names}
     chosen = [(step, values) for step, values in zip(steps, single, strict=True) if values]
     groups = [
@@ -94,22 +94,22 @@ def _group(
     wrong: dict[str, ir.Value] = {}
     for i, name in enumerate(inputs):
         schema |= {f"c{i}": "string"} | ({f"c{i}_typed": kinds[name][2]} if kinds[name][2] != "string" else {})
-    asked = ibis.table(schema, name="asked")
+    request = ibis.table(schema, name="asked")
     for i, name in enumerate(inputs):
         column, begins, ends = kinds[name]
-        text = text_or_null(asked[f"c{i}"], column)
+        text = text_or_null(request[f"c{i}"], column)
         parsed = text if begins == "string" else parse_value(text, column).cast(begins)
         start[name] = (
-            ibis.coalesce(asked[f"c{i}_typed"].cast(begins), parsed)
+            ibis.coalesce(request[f"c{i}_typed"].cast(begins), parsed)
             if begins != "string" and ends != "string"
             else parsed
         )
         wrong |= {f"c{i}_wrong": text.notnull() & parsed.isnull()} if column.type in TYPE_ERRORS else {}
-    parts = [asked.mutate(**start, **wrong)]
+    parts = [request.mutate(**start, **wrong)]
     table, touched = ibis.table(parts[0].schema(), name="s0"), False
     for step, values in steps:
         moved = {}
-        for name in (one for one in values if one in outputs):
+        for name in (column_name for column_name in values if column_name in outputs):
             moved[name] = values[name].op().replace({step.on.op(): table.op()}).to_expr()
             touched = touched or not step.is_standard
             if name in inputs and table[name].type().is_string() and not moved[name].type().is_string():

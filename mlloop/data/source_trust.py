@@ -38,11 +38,11 @@ class Claims:
 
 def encoded(claimed: pd.DataFrame) -> tuple[Claims, pd.DataFrame]:
     """The codes of claims (entity, column, source, value, n), and the entity, column and value of each value code."""
-    entity, column, source, said = (
+    entity, column, source, codes = (
         pd.factorize(claimed[c])[0].astype(np.int64) for c in ("entity", "column", "source", "value")
     )
     _, at_item, item = np.unique(entity * (column.max() + 1) + column, return_index=True, return_inverse=True)
-    _, at_value, value = np.unique(item * (said.max() + 1) + said, return_index=True, return_inverse=True)
+    _, at_value, value = np.unique(item * (codes.max() + 1) + codes, return_index=True, return_inverse=True)
     _, voice = np.unique(item * (source.max() + 1) + source, return_inverse=True)
     n = claimed["n"].to_numpy(float)
     names = claimed.iloc[at_value][["entity", "column", "value"]].reset_index(drop=True)
@@ -67,15 +67,15 @@ def _reliability(claims: Claims, p: np.ndarray, contested: np.ndarray, pooled: b
     item = claims.item[claims.value]
     cell = claims.source * n_columns + claims.column[item]
     weight = claims.weight * contested[item]
-    right, seen = (
+    right, claimed = (
         np.bincount(cell, weight * by, minlength=n_sources * n_columns).reshape(n_sources, n_columns)
         for by in (p[claims.value], 1.0)
     )
-    overall = (right.sum(1) + right.sum() / seen.sum()) / (seen.sum(1) + 1)
+    overall = (right.sum(1) + right.sum() / claimed.sum()) / (claimed.sum(1) + 1)
     if pooled:
         return np.repeat(overall[:, None], n_columns, axis=1).clip(0.02, 0.98)
     pull = PULL * contested.mean()
-    return ((right + pull * overall[:, None]) / (seen + pull)).clip(0.02, 0.98)
+    return ((right + pull * overall[:, None]) / (claimed + pull)).clip(0.02, 0.98)
 
 # %% ../../nbs/data/source_trust.ipynb #f99be44f
 MOST_COMPARED = 2000
@@ -192,13 +192,13 @@ def agreement(entity: np.ndarray, value: np.ndarray) -> tuple[float, float]:
 def _claimed_columns(
     codes: dict[str, np.ndarray], entity: np.ndarray, source: np.ndarray, names: Sequence[str]
 ) -> dict[str, float]:
-    found = {}
+    claimed = {}
     for name in names:
         within, base = agreement(entity, codes[name])
         by_source, _ = agreement(source, codes[name])
         if base <= 0.25 and within - base >= 0.25 and by_source - base <= 0.25:
-            found[name] = within
-    return found
+            claimed[name] = within
+    return claimed
 
 
 def _pair_is_key(entity: np.ndarray, source: np.ndarray) -> bool:
@@ -231,7 +231,9 @@ def find_sources(data: pd.DataFrame) -> SourceTable | None:
                 possible.append((int(joint.max()) + 1, worth, SourceTable(entity, source, claimed)))
         if possible:
             most = max(worth for _, worth, _ in possible)
-            return min((one for one in possible if one[1] >= 0.6 * most), key=lambda one: one[:2])[2]
+            return min(
+                (candidate for candidate in possible if candidate[1] >= 0.6 * most), key=lambda candidate: candidate[:2]
+            )[2]
     return None
 
 # %% ../../nbs/data/source_trust.ipynb #53723f6b
@@ -265,8 +267,8 @@ def _differ(data: pd.DataFrame, entity: Sequence[str], source: str, columns: Seq
     claims, _ = encoded(pd.concat(claims_of(data, entity, source, columns)))
     p = probabilities(claims, pooled=True)
     hit = p[claims.value]
-    seen = np.bincount(claims.source)
-    mean = np.bincount(claims.source, hit) / seen
-    chance = hit.var() / seen
-    often = seen >= 20
+    counts = np.bincount(claims.source)
+    mean = np.bincount(claims.source, hit) / counts
+    chance = hit.var() / counts
+    often = counts >= 20
     return bool(often.sum() >= 4 and (mean[often].var() - chance[often].mean()) > 0.1**2)

@@ -57,7 +57,7 @@ def tokens(form: str) -> list[str]:
 
 def as_pattern(form: str, halves: Sequence[str] = HALVES[0]) -> str:
     """The regular expression of a form."""
-    pieces = PIECES | {"%p": f"(?:{'|'.join(re.escape(one) for one in halves)})"}
+    pieces = PIECES | {"%p": f"(?:{'|'.join(re.escape(half) for half in halves)})"}
     return "^" + "".join(pieces[t] if t in pieces else re.escape(t) for t in tokens(form)) + "$"
 
 # %% ../../nbs/data/time_forms.ipynb #15881f4b
@@ -107,7 +107,7 @@ def _month(name: ir.StringValue) -> ir.Value:
 
 def _date(text: ir.StringValue, order: str | None) -> dict[str, ir.Value]:
     """Year, month and day of a text; null where it has none that is sure."""
-    found: dict[str, list[ir.Value]] = {"Y": [], "m": [], "d": []}
+    by_letter: dict[str, list[ir.Value]] = {"Y": [], "m": [], "d": []}
     for i, (pattern, (year, first, second)) in enumerate(DATES):
         here = text.re_search(pattern).fill_null(False)
         number = lambda at, pattern=pattern: text.re_extract(pattern, at).nullif("").try_cast("int64")
@@ -123,8 +123,8 @@ def _date(text: ir.StringValue, order: str | None) -> dict[str, ir.Value]:
         else:
             month, day = a, b
         for key, part in {"Y": number(year), "m": month, "d": day}.items():
-            found[key].append(ibis.ifelse(here, part, ibis.null("int64")))
-    return {key: ibis.coalesce(*parts) for key, parts in found.items()}
+            by_letter[key].append(ibis.ifelse(here, part, ibis.null("int64")))
+    return {key: ibis.coalesce(*parts) for key, parts in by_letter.items()}
 
 # %% ../../nbs/data/time_forms.ipynb #c89fad42
 def rewritten(
@@ -153,7 +153,7 @@ def rewritten(
         "%Y": padded(date["Y"], 4), "%m": padded(date["m"], 2), "%-m": date["m"].cast("string"), "%b": named(SHORT_MONTHS),
         "%d": padded(date["d"], 2), "%-d": date["d"].cast("string"), "%B": named(MONTHS),
     }  # fmt: skip
-    made = ibis.literal("").concat(*(written.get(t, t) for t in parts))
+    pattern = ibis.literal("").concat(*(written.get(t, t) for t in parts))
     can = clock["H"].notnull() if has_clock else ibis.literal(True)
     if has_date:
         iso = padded(date["Y"], 4).concat("-", padded(date["m"], 2), "-", padded(date["d"], 2))
@@ -161,9 +161,9 @@ def rewritten(
         if not has_clock:
             can = can & (~text.re_search(r"\d:\d\d") | text.re_search(r"\b0?0:00(?::00(?:\.0+)?)?$"))
     in_form = text.re_search(as_pattern(form, halves)).fill_null(False)
-    can = can.fill_null(False) & made.notnull()
+    can = can.fill_null(False) & pattern.notnull()
     return ibis.ifelse(
-        in_form, value, ibis.ifelse(can, made, value)
+        in_form, value, ibis.ifelse(can, pattern, value)
     )  # nested, so that the engine reads the few others only
 
 # %% ../../nbs/data/time_forms.ipynb #07f5a111

@@ -137,12 +137,12 @@ def on_turn(settings: Settings) -> None:
 
 def monitored(settings: Settings, problem: str) -> list[Monitoring]:
     """The products of monitoring of the problem's newest periods, the oldest first; those that cannot be read are left out."""
-    found: list[Monitoring] = []
+    figures: list[Monitoring] = []
     for path in sorted((settings.state / "monitoring" / problem).glob("[!.]*.json"))[-against_target.LAST :]:
         with contextlib.suppress(MlloopError):
             product = products.read_kept(path)
-            found += [product] if isinstance(product, Monitoring) else []
-    return found
+            figures += [product] if isinstance(product, Monitoring) else []
+    return figures
 
 
 def _seconds(moment: dt.datetime | str) -> float:
@@ -176,7 +176,7 @@ def _performance(figures: Figures, statement: Problem, looks: Sequence[Monitorin
     if last.estimated.trusted:
         figures.set("performance_estimated", name, last.estimated.value, metric, last.model[:12])
     figures.set("performance_reference", name, last.estimated.reference.value, metric, last.model[:12])
-    known = [one for one in against_target.realised(looks) if one.value is not None]
+    known = [figure for figure in against_target.realised(looks) if figure.value is not None]
     if known:
         _realised(figures, statement, known[-1])
 

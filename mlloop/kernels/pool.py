@@ -277,7 +277,7 @@ class Pool:
                 kernel = self._ready() or self._fork(env, cwd)
                 kernel.take_over(env, cwd, fds)
                 with self._mutex:
-                    self._leased = [one for one in self._leased if one.is_alive()] + [kernel]
+                    self._leased = [leased for leased in self._leased if leased.is_alive()] + [kernel]
                 if self._closed:
                     kernel.close()
                 with contextlib.suppress(OSError):

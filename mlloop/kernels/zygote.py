@@ -74,7 +74,7 @@ def fingerprint(root: Path | str, env: dict[str, str]) -> str:
         sys.version,
         hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
-        sorted((place, Path(place).stat().st_mtime_ns) for place in places if Path(place).is_dir()),
+        sorted((path, Path(path).stat().st_mtime_ns) for path in places if Path(path).is_dir()),
         sorted((name, value) for name, value in env.items() if name.startswith(READ_AT_IMPORT)),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -277,7 +277,7 @@ class Zygote:
     def forget(self, connection: socket.socket) -> None:
         """A client is gone: kill its kernel."""
         fd = connection.fileno()
-        self.later = [(one, request) for one, request in self.later if one is not connection]
+        self.later = [(asker, request) for asker, request in self.later if asker is not connection]
         for pid, client, _ in self.kernels.values():
             if client == fd:
                 kill(pid)
@@ -394,7 +394,7 @@ def kill(pid: int) -> None:
 
 def generators() -> list[random.Random]:
     """The random generators that libraries keep for themselves."""
-    return [one for one in gc.get_objects() if type(one) is random.Random]
+    return [item for item in gc.get_objects() if type(item) is random.Random]
 
 
 def reseed() -> None:
@@ -411,8 +411,8 @@ def use_all_cores(env: dict[str, str]) -> None:
         return
     from threadpoolctl import ThreadpoolController
 
-    asked = env.get("OPENBLAS_NUM_THREADS") or env.get("OMP_NUM_THREADS") or ""
-    count = int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
+    limit = env.get("OPENBLAS_NUM_THREADS") or env.get("OMP_NUM_THREADS") or ""
+    count = int(limit) if limit.isdecimal() and int(limit) else len(os.sched_getaffinity(0))
     for library in ThreadpoolController().lib_controllers:
         if library.internal_api == "openblas":
             library.set_num_threads(count)

@@ -45,8 +45,8 @@ def start(settings: Settings, arguments: list[str]) -> int:
         *arguments,
     ]
     paths = [str(folder), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    given = {"MLLOOP_PROJECT": str(settings.root), "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
-    return subprocess.call(command, cwd=settings.root, env={**os.environ, **given})
+    environment = {"MLLOOP_PROJECT": str(settings.root), "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+    return subprocess.call(command, cwd=settings.root, env={**os.environ, **environment})
 
 
 def inputs(settings: Settings, plan: Plan, task: Task) -> Parameters:
@@ -54,7 +54,7 @@ def inputs(settings: Settings, plan: Plan, task: Task) -> Parameters:
     folder = settings.state / "debug" / plan.problem
     return {
         **runner.injected(plan, task),
-        "product": {name: str(folder / place.name) for name, place in task.products.items()},
+        "product": {name: str(folder / path.name) for name, path in task.products.items()},
     }
 
 
@@ -68,18 +68,18 @@ def turn_inputs(settings: Settings, plan: Plan, stage: str) -> Parameters:
     """
     folder, state = settings.state / "debug" / plan.problem, settings.state
     product = {"data": str(folder / f"{stage}.json"), "nb": str(folder / f"{stage}.ipynb")}
-    given = {**plan.parameters, "problem": plan.problem, "upstream": None, "product": product}
+    values = {**plan.parameters, "problem": plan.problem, "upstream": None, "product": product}
     if stage == "serving":
-        return given
+        return values
     kind = {"monitoring": "monitoring/{}/[0-9]*.json", "retraining": "turns/{}/*/decision.json"}[stage]
-    found = sorted(state.glob(kind.format(plan.problem)))
-    if not found:
+    kept = sorted(state.glob(kind.format(plan.problem)))
+    if not kept:
         raise UsageError(f"{stage} has not run for {plan.problem}", "", f"Run it: mlloop tick --problem {plan.problem}")
     if stage == "monitoring":
-        seen = products.read_kept(found[-1])
-        return given | {"as_of": seen.as_of if isinstance(seen, products.Monitoring) else None}
-    history = storage.read_json(found[-1])["history"]
-    return given | {"upstream": {"decision": str(found[-1]), "history": history}}
+        monitored = products.read_kept(kept[-1])
+        return values | {"as_of": monitored.as_of if isinstance(monitored, products.Monitoring) else None}
+    history = storage.read_json(kept[-1])["history"]
+    return values | {"upstream": {"decision": str(kept[-1]), "history": history}}
 
 
 def with_inputs(settings: Settings, plan: Plan, task: Task) -> Path:
@@ -88,8 +88,8 @@ def with_inputs(settings: Settings, plan: Plan, task: Task) -> Path:
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    given = inputs(settings, plan, task)
-    notebook = parameterize_notebook(load_notebook_node(str(task.source)), given, report_mode=False)
+    values = inputs(settings, plan, task)
+    notebook = parameterize_notebook(load_notebook_node(str(task.source)), values, report_mode=False)
     notebook.metadata.pop("papermill", None)
     folder = f"import os\n\nos.chdir({str(settings.root)!r})  # where a run works"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(folder, id="where-a-run-works"))

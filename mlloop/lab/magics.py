@@ -112,7 +112,7 @@ class Inputs:
             return self._put(settings, stage, plan, jupyterlab.turn_inputs(settings, plan, stage))
         task = plan.task(stage)
         missing = [
-            name for name in task.upstream if not all(place.exists() for place in plan.tasks[name].products.values())
+            name for name in task.upstream if not all(path.exists() for path in plan.tasks[name].products.values())
         ]
         if missing:
             raise UsageError(
@@ -137,8 +137,8 @@ class Inputs:
 
     def again(self, result: Any) -> None:
         """After a parameters cell: put the true values back."""
-        said = getattr(getattr(result, "info", None), "raw_cell", "") or ""
-        if self._inputs and "upstream = None" in said and "product = None" in said:
+        source = getattr(getattr(result, "info", None), "raw_cell", "") or ""
+        if self._inputs and "upstream = None" in source and "product = None" in source:
             self._shell.user_ns |= self._inputs
             self._show("The true inputs were put back over this cell's defaults.")
 

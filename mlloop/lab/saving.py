@@ -45,9 +45,9 @@ def tidy(notebook: Any) -> None:
             continue
         if RUN_CELL.match(_source(cell)):
             cell["outputs"] = []
-        cell["outputs"] = [one for one in cell["outputs"] if one.get("name") != "stderr"]
-        for one in cell["outputs"]:
-            data = one.get("data", {})
+        cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
+        for output in cell["outputs"]:
+            data = output.get("data", {})
             if html := data.get("text/html"):
                 data["text/html"] = STYLER_ID.sub("T_00000", "".join(html))
             if "Styler at 0x" in "".join(data.get("text/plain", "")):

@@ -88,8 +88,8 @@ def candidate(name: str, kinds: list[str], *, space: SearchSpace | None = None, 
     """
 
     def register(make):
-        told = meaning or (inspect.getdoc(make) or "").split("\n")[0]
-        CANDIDATES[name] = Candidate(name, tuple(kinds), make, space or {}, complexity, told)
+        described = meaning or (inspect.getdoc(make) or "").split("\n")[0]
+        CANDIDATES[name] = Candidate(name, tuple(kinds), make, space or {}, complexity, described)
         return make
 
     return register

@@ -109,8 +109,8 @@ class Snapshot:
 
     def base_scores(self, rows: np.ndarray, proposals: np.ndarray, repeats: bool) -> np.ndarray:
         """The members' mean (n_rows, n_items); earlier purchases much higher, or with `repeats` False last."""
-        seen = self.first.seen_[rows].toarray().astype(np.float32)
-        return proposals.mean(axis=0) + (4 * seen if repeats else -100 * (seen > 0))
+        bought = self.first.seen_[rows].toarray().astype(np.float32)
+        return proposals.mean(axis=0) + (4 * bought if repeats else -100 * (bought > 0))
 
 # %% ../../nbs/models/hybrid.ipynb #2e0c146a
 def pair_inputs(snapshot: Snapshot, rows: np.ndarray, positions: np.ndarray, proposals: np.ndarray) -> np.ndarray:
@@ -125,13 +125,13 @@ def pair_inputs(snapshot: Snapshot, rows: np.ndarray, positions: np.ndarray, pro
     }
     kinds = [kind for kind in snapshot.names if kind in snapshot.values]
     user_vectors, item_vectors = snapshot.vectors
-    seen = snapshot.first.seen_[rows].toarray()
+    bought = snapshot.first.seen_[rows].toarray()
     return np.hstack(
         [
             proposals[:, each, items].T,
             *(lookup_rows(*snapshot.values[kind], keys[kind]) for kind in kinds),
             (user_vectors[users] * item_vectors[items]).sum(axis=1, keepdims=True),
-            seen[each, items][:, None],
+            bought[each, items][:, None],
         ]
     ).astype(np.float32)
 

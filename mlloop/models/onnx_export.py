@@ -79,12 +79,12 @@ def convert(estimator: Any, inputs: Mapping[str, str], double: bool = True) -> b
     types = [(name, kinds[kind]([None, 1])) for name, kind in inputs.items()]
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
     try:
-        made = to_onnx(estimator, initial_types=types, options=options, target_opset=OPSET)
+        converted = to_onnx(estimator, initial_types=types, options=options, target_opset=OPSET)
     except Exception as error:  # the converters raise whatever they meet
-        said = " ".join(str(error).split())[:200]
-        raise ModelError(f"has no form in ONNX: {said}", type(estimator).__name__, OTHERWISE) from error
-    made.graph.name, made.producer_version, made.doc_string = "model", "", ""
-    return made.SerializeToString(deterministic=True)
+        message = " ".join(str(error).split())[:200]
+        raise ModelError(f"has no form in ONNX: {message}", type(estimator).__name__, OTHERWISE) from error
+    converted.graph.name, converted.producer_version, converted.doc_string = "model", "", ""
+    return converted.SerializeToString(deterministic=True)
 
 
 def _register() -> None:
@@ -118,8 +118,8 @@ def _register() -> None:
 
 
 def _filled_shape(operator: Any) -> None:
-    given = operator.inputs[0].type
-    operator.outputs[0].type = type(given)([None, sum(one.type.shape[1] for one in operator.inputs)])
+    input_type = operator.inputs[0].type
+    operator.outputs[0].type = type(input_type)([None, sum(variable.type.shape[1] for variable in operator.inputs)])
 
 
 def _filled(scope: Any, operator: Any, container: Any) -> None:
@@ -134,7 +134,7 @@ def _filled(scope: Any, operator: Any, container: Any) -> None:
     ):
         raise ModelError("fills in other than numbers for NaN, which has no converter here", "SimpleImputer", OTHERWISE)
     is_double = type(operator.inputs[0].type).__name__.startswith("Double")
-    names = [one.full_name for one in operator.inputs]
+    names = [variable.full_name for variable in operator.inputs]
     joined = names[0] if len(names) == 1 else _node(scope, container, "Concat", names, axis=1)
     filler = scope.get_unique_variable_name("filler")
     container.add_initializer(filler, DOUBLE if is_double else FLOAT, [len(values)], values.tolist())
@@ -166,9 +166,9 @@ def _one_hot(scope: Any, operator: Any, container: Any) -> None:
         raise ModelError("drops categories, which has no converter here", "OneHotEncoder", OTHERWISE)
     columns = zip(_columns(scope, operator, container), _places(encoder), _widths(encoder), strict=True)
     for column, (places, unknown), width in columns:
-        place = _node(scope, container, "LabelEncoder", [column], op_domain="ai.onnx.ml",
+        code = _node(scope, container, "LabelEncoder", [column], op_domain="ai.onnx.ml",
                       keys_strings=list(places), values_int64s=list(places.values()), default_int64=unknown)  # fmt: skip
-        ones = _node(scope, container, "OneHotEncoder", [place], op_domain="ai.onnx.ml",
+        ones = _node(scope, container, "OneHotEncoder", [code], op_domain="ai.onnx.ml",
                      cats_int64s=list(range(width)), zeros=1)  # fmt: skip
         shape = _constant(scope, container, np.array([-1, width]))
         blocks.append(_node(scope, container, "Reshape", [ones, shape]))
@@ -198,32 +198,32 @@ def _places(encoder: Any) -> list[tuple[dict[str, int], int]]:
     """For each column: category (as text) -> its place in the encoder's output, and the place of an unknown one."""
     rare = getattr(encoder, "_infrequent_indices", None) or [None] * len(encoder.categories_)
     mappings = getattr(encoder, "_default_to_infrequent_mappings", None) or [None] * len(encoder.categories_)
-    found = []
+    mapped = []
     for at_column, (known, infrequent, mapping) in enumerate(zip(encoder.categories_, rare, mappings, strict=True)):
-        place = list(range(len(known))) if mapping is None else [int(p) for p in mapping]
+        position = list(range(len(known))) if mapping is None else [int(p) for p in mapping]
         unknown = -1
         if encoder.handle_unknown == "infrequent_if_exist" and infrequent is not None:
-            unknown = place[int(infrequent[0])]
+            unknown = position[int(infrequent[0])]
         if encoder.handle_unknown == "use_encoded_value":
             unknown = encoder.unknown_value
-        places = {text(value): at for value, at in zip(known, place, strict=True)}
+        places = {text(value): at for value, at in zip(known, position, strict=True)}
         if at_column in getattr(encoder, "_missing_indices", {}):  # of NaN; scikit-learn ranks None as a category
             places[MISSING] = encoder.encoded_missing_value
-        found.append((places, unknown))
-    return found
+        mapped.append((places, unknown))
+    return mapped
 
 
 def _columns(scope: Any, operator: Any, container: Any) -> list[str]:
     """The names of the single columns that reach an encoder, which may come joined."""
     names = []
-    for given in operator.inputs:
-        width = given.type.shape[1]
+    for inputs in operator.inputs:
+        width = inputs.type.shape[1]
         for at in range(width):
             index = _constant(scope, container, np.array([at]))
             names.append(
-                given.full_name
+                inputs.full_name
                 if width == 1
-                else _node(scope, container, "ArrayFeatureExtractor", [given.full_name, index], op_domain="ai.onnx.ml")
+                else _node(scope, container, "ArrayFeatureExtractor", [inputs.full_name, index], op_domain="ai.onnx.ml")
             )
     return names
 
@@ -282,7 +282,7 @@ def _boosted(scope: Any, operator: Any, container: Any) -> None:
     out = operator.outputs[-1].full_name
     named = lambda kind: scope.get_unique_operator_name(kind)
     if kind == "binary":
-        slope = next((float(one.partition(":")[2]) for one in objective if one.startswith("sigmoid:")), 1.0)
+        slope = next((float(part.partition(":")[2]) for part in objective if part.startswith("sigmoid:")), 1.0)
         steep = _node(scope, container, "Mul", [raw, _constant(scope, container, np.array([slope]))])
         chance = _node(scope, container, "Sigmoid", [steep])
         other = _node(scope, container, "Sub", [_constant(scope, container, np.array([1.0])), chance])
@@ -381,13 +381,13 @@ class Session:
                 "Make it again: mlloop run --from deployment",
             ) from error
         self.inputs = dict(inputs)
-        self._outputs = [one.name for one in self._session.get_outputs()]
+        self._outputs = [node.name for node in self._session.get_outputs()]
         kinds = {"tensor(double)": np.float64, "tensor(float)": np.float32}
-        found = self._session.get_inputs()
-        self._numbers = {one.name: kinds[one.type] for one in found if one.type in kinds}
+        declared = self._session.get_inputs()
+        self._numbers = {node.name: kinds[node.type] for node in declared if node.type in kinds}
         # the converter spells names such as 'weight (kg)' in its own way, and keeps their order
-        self._called = dict(zip(self.inputs, [one.name for one in found], strict=False))
-        self._called |= {one.name: one.name for one in found if one.name in self.inputs}
+        self._called = dict(zip(self.inputs, [node.name for node in declared], strict=False))
+        self._called |= {node.name: node.name for node in declared if node.name in self.inputs}
 
     def scores_of_columns(self, columns: Mapping[str, Sequence[Any]], n: int) -> np.ndarray:
         """Probabilities (n, n_classes), or numbers (n,), of `n` rows as name -> values; missing: None."""

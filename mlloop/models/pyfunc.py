@@ -41,7 +41,7 @@ class Model:
             )
         lists = self.model.recommend(rows["user"], int((params or {}).get("k", K)))
         return pd.DataFrame(
-            lists, columns=[f"item_{place}" for place in range(1, lists.shape[1] + 1)], index=rows.index
+            lists, columns=[f"item_{position}" for position in range(1, lists.shape[1] + 1)], index=rows.index
         )
 
 

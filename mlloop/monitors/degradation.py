@@ -137,7 +137,7 @@ def is_severe(mark: PeriodResult, policy: Retrain) -> bool:
 def streak(kind: str, results: Sequence[PeriodResult], policy: Retrain) -> Streak:
     """The rule on the last n of `results`."""
     last = tuple(results[-policy.n :])
-    bad = [is_worse(one, policy) for one in last]
+    bad = [is_worse(mark, policy) for mark in last]
     latest = bool(bad) and bad[-1]
     severe = latest and is_severe(last[-1], policy)
     return Streak(kind, last, sum(bad), latest, severe or (latest and sum(bad) >= policy.k), severe)

@@ -218,7 +218,7 @@ def _judged_figures(evaluation: Mapping[str, Any], rule: str | None) -> tuple[Me
     """The metric on the holdout period, of the model or of the rule of that name, and in groups (slice, group, value, n)."""
     main = evaluation["main"]
     if rule is not None:
-        main = next((one["metric"] for one in evaluation["contenders"] if one["name"] == rule), main)
+        main = next((contender["metric"] for contender in evaluation["contenders"] if contender["name"] == rule), main)
     figure = MetricValue(main["value"], (main["high"] - main["low"]) / (2 * 1.96), int(main["n"]))
     groups = [
         {key: group[key] for key in ("slice", "group", "value", "n")}
@@ -287,7 +287,9 @@ def _items(lake: Lake, kept: Mapping[str, Any]) -> pd.DataFrame | None:
 # %% ../../nbs/monitors/evidence.ipynb #74c27b82
 def _reference_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> Reference:
     evaluation, lake = _evaluation_of(settings, ledger, statement, model), Lake(settings)
-    rule = next((one["name"] for one in deployment.rules_cited(ledger, statement.name) if one["model"] == model), None)
+    rule = next(
+        (cited["name"] for cited in deployment.rules_cited(ledger, statement.name) if cited["model"] == model), None
+    )
     kept, (figure, groups) = evaluation["reference"], _judged_figures(evaluation, rule)
     if isinstance(statement.task, Recommendation):
         since, until = (dt.datetime.fromisoformat(kept["windows"][key]) for key in ("holdout_from", "holdout_until"))
@@ -495,8 +497,8 @@ FORMER = 2  # earlier champions that predict as well, the newest first
 def stand_ins(ledger: Ledger, problem: str, model: str) -> list[Other]:
     """The rule kept ready and the newest earlier champions, without `model` itself; the rule first."""
     rules = deployment.rules_cited(ledger, problem)
-    others = [Other(one["model"], one["name"], "rule") for one in rules[-1:] if one["model"] != model]
-    known = {one["model"] for one in rules} | {model}
+    others = [Other(cited["model"], cited["name"], "rule") for cited in rules[-1:] if cited["model"] != model]
+    known = {cited["model"] for cited in rules} | {model}
     for row in reversed(ledger.rows(problem=problem, kind=SWAPS)):
         if row.model and row.model not in known and len(others) < FORMER + 1:
             known.add(row.model)
@@ -528,7 +530,9 @@ def _read_once(path: str, written_ns: int, size: int) -> dict[str, Any]:
 def earlier_products(settings: Settings, problem: str, before: dt.datetime) -> list[dict[str, Any]]:
     """The monitoring products of periods that ended before a moment, the oldest first."""
     kept = [kept_product(path) for path in sorted(folder_of(settings, problem).glob("[0-9]*.json"))]
-    return sorted((one for one in kept if one["as_of"] < before.isoformat()), key=lambda one: one["as_of"])
+    return sorted(
+        (product for product in kept if product["as_of"] < before.isoformat()), key=lambda product: product["as_of"]
+    )
 
 # %% ../../nbs/monitors/evidence.ipynb #d8b7f707
 PERIODS = 60
@@ -667,8 +671,8 @@ def log_odds_shift(score: np.ndarray, y: np.ndarray) -> float:
     """The shift of the log odds with which the probabilities `score` (n_rows,) add up to the outcomes `y` (n_rows,)."""
     from scipy.optimize import brentq
 
-    wanted = np.clip(y.mean(), 1e-3, 1 - 1e-3)
-    return float(brentq(lambda shift: releases.shifted(score, shift).mean() - wanted, -20, 20))
+    target = np.clip(y.mean(), 1e-3, 1 - 1e-3)
+    return float(brentq(lambda shift: releases.shifted(score, shift).mean() - target, -20, 20))
 
 # %% ../../nbs/monitors/evidence.ipynb #fbdbcb94
 def shift_known(lake: Lake, statement: Problem, release: Any, at: dt.datetime) -> float | None:
@@ -711,14 +715,14 @@ class _RowReader(_Reader):
         oldest = self.as_of - dt.timedelta(days=policy.every_days * policy.n + self.statement.time.label_delay_days)
         if since < oldest or not np.isfinite(truth).any():
             return []
-        given = self.lake, self.statement, release, since
-        shift = shift_known(*given)
-        made = {
-            "a model trained on the newest rows before them": newer_scores(*given, X),
+        arguments = self.lake, self.statement, release, since
+        shift = shift_known(*arguments)
+        newer = {
+            "a model trained on the newest rows before them": newer_scores(*arguments, X),
             RECALIBRATED: None if shift is None else releases.shifted(score, shift),
         }
         cut = release.card.get("cut", 0.5)
-        return [Other(name, name, "newer", scores, cut=cut) for name, scores in made.items() if scores is not None]
+        return [Other(name, name, "newer", scores, cut=cut) for name, scores in newer.items() if scores is not None]
 
     def _truth(self, log: pd.DataFrame) -> np.ndarray:
         if self._known is None:
@@ -758,7 +762,7 @@ def _with_lists(log: pd.DataFrame, release: Any) -> pd.DataFrame:
         {"user": user, "exclude": out if isinstance(out, list) else None}
         for user, out in zip(log["entity"], left_out, strict=True)
     ]
-    return log.assign(items=pd.Series([one["items"] for one in release.answers(rows)], index=log.index))
+    return log.assign(items=pd.Series([prediction["items"] for prediction in release.answers(rows)], index=log.index))
 
 # %% ../../nbs/monitors/evidence.ipynb #0d2418fe
 def gather(settings: Settings, ledger: Ledger, statement: Problem, as_of: dt.datetime, period: int = 0) -> Inputs:

@@ -83,5 +83,5 @@ def champion_at(ledger: Ledger, statement: Problem, moment: dt.datetime) -> tupl
             "nothing is in production, so there is nothing to watch", statement.name, "Put a model there: mlloop run"
         )
     placed = [(since(statement, ledger, row), row) for row in rows]
-    moment_of, row = next((one for one in reversed(placed) if one[0] < moment), placed[-1])
+    moment_of, row = next((pair for pair in reversed(placed) if pair[0] < moment), placed[-1])
     return str(row.model), moment_of

@@ -61,25 +61,27 @@ def judged_periods(
     if not history:
         return []
     broken, most = broken_feed_periods(history), statement.retrain.max_labels_missing
-    found = [
-        one
-        for one in history[-1].get("realised") or []
-        if one.get("model") == champion and one["period"]["from"] >= since
+    realised = [
+        period
+        for period in history[-1].get("realised") or []
+        if period.get("model") == champion and period["period"]["from"] >= since
     ]
     good = [
-        one
-        for one in found
-        if one.get("trusted", True)
-        and (one.get("labels_missing") or 0.0) <= most
-        and one["period"]["from"] not in broken
+        period
+        for period in realised
+        if period.get("trusted", True)
+        and (period.get("labels_missing") or 0.0) <= most
+        and period["period"]["from"] not in broken
     ]
-    return sorted(good, key=lambda one: one["period"]["from"])
+    return sorted(good, key=lambda period: period["period"]["from"])
 
 # %% ../../nbs/monitors/standing.ipynb #5d39e13a
 def pooled(pairs: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """The mean gain of several periods, each weighing by its precision, and its standard error."""
-    weights = [1 / one["se"] ** 2 for one in pairs]
-    return sum(w * one["gain"] for w, one in zip(weights, pairs, strict=True)) / sum(weights), sum(weights) ** -0.5
+    weights = [1 / figure["se"] ** 2 for figure in pairs]
+    return sum(w * figure["gain"] for w, figure in zip(weights, pairs, strict=True)) / sum(weights), sum(
+        weights
+    ) ** -0.5
 
 # %% ../../nbs/monitors/standing.ipynb #12b3fb78
 def stand_in(
@@ -99,9 +101,9 @@ def stand_in(
     for other in (periods[-1].get("others") or []) if periods else []:
         if other["kind"] == "newer":  # it was never released
             continue
-        found = _surely(statement, periods, other)
-        if found and (best is None or found.gain > best.gain):
-            best = found
+        sure = _surely(statement, periods, other)
+        if sure and (best is None or sure.gain > best.gain):
+            best = sure
     return best
 
 # %% ../../nbs/monitors/standing.ipynb #d6912498
@@ -121,8 +123,8 @@ def _sure_periods(
         Of the number of periods, the gain and its standard error.
     """
     pairs: list[Mapping[str, Any]] = []
-    for one in reversed(periods[-most:]):
-        compared = pair(one)
+    for period in reversed(periods[-most:]):
+        compared = pair(period)
         if compared is None:
             return None
         pairs.append(compared)
@@ -135,10 +137,12 @@ def _sure_periods(
 def _surely(statement: Problem, periods: Sequence[Mapping[str, Any]], other: Mapping[str, Any]) -> StandIn | None:
     if not other["se"] or other["gain"] <= 0:
         return None
-    pair = lambda one: next((p for p in one.get("others") or [] if p["model"] == other["model"] and p["se"]), None)
+    pair = lambda period: next(
+        (p for p in period.get("others") or [] if p["model"] == other["model"] and p["se"]), None
+    )
     is_sure = lambda n, gain, se: gain >= max(statement.retrain.margin, SURE * se)
-    found = _sure_periods(periods, statement.retrain.n, pair, is_sure)
-    return _told(statement, *found, other) if found else None
+    pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
+    return _told(statement, *pooled_gain, other) if pooled_gain else None
 
 # %% ../../nbs/monitors/standing.ipynb #dd8b00fa
 def _told(statement: Problem, periods, n: int, gain: float, se: float, other: Mapping[str, Any]) -> StandIn:
@@ -149,12 +153,12 @@ def _told(statement: Problem, periods, n: int, gain: float, se: float, other: Ma
         "newer": str(other["name"]),
     }[other["kind"]]
     until = periods[-1]["period"]["until"]
-    said = f"On the {n:,} labelled rows until {until[:10]} {who} is better than what answers: {label} {number(other['value'])} against {number(periods[-1]['value'])}, a gain of {number(gain)} ({gain / se:.1f} standard errors)."
+    sentence = f"On the {n:,} labelled rows until {until[:10]} {who} is better than what answers: {label} {number(other['value'])} against {number(periods[-1]['value'])}, a gain of {number(gain)} ({gain / se:.1f} standard errors)."
     evidence = _evidence(
         f"gain of {who} on the same rows", gain, se, len(periods), statement.retrain.margin, SURE, label
     )
     return StandIn(
-        other["model"], other["name"], other["kind"], gain, gain / se, len(periods), n, until, said, evidence
+        other["model"], other["name"], other["kind"], gain, gain / se, len(periods), n, until, sentence, evidence
     )
 
 # %% ../../nbs/monitors/standing.ipynb #7a087ded
@@ -167,7 +171,7 @@ def _evidence(
         Check("standard errors of that gain", False, "", gain / se, None, None, errors, "standard errors"),
         Check("periods pooled", None, "", periods, None, None, None, "periods"),
     ]
-    return [one.evidence() for one in checks]
+    return [check.evidence() for check in checks]
 
 # %% ../../nbs/monitors/standing.ipynb #4f7ac1e4
 SURE_IN_MONEY, PERIODS_IN_MONEY = 4.0, 2
@@ -189,32 +193,34 @@ def newer_is_better(
         Who answers now, `since` when (ISO).
     """
     periods = judged_periods(statement, history, champion, since)
-    newest = [one for one in periods[-1].get("others") or [] if one["kind"] == "newer"] if periods else []
-    found = [_surely(statement, periods, one) or _surely_in_money(statement, periods, one["model"]) for one in newest]
-    sure = [one for one in found if one]
-    return min(sure, key=lambda one: (one.in_money, one.name != RECALIBRATED), default=None)
+    newest = [other for other in periods[-1].get("others") or [] if other["kind"] == "newer"] if periods else []
+    surely_better = [
+        _surely(statement, periods, other) or _surely_in_money(statement, periods, other["model"]) for other in newest
+    ]
+    sure = [other for other in surely_better if other]
+    return min(sure, key=lambda other: (other.in_money, other.name != RECALIBRATED), default=None)
 
 # %% ../../nbs/monitors/standing.ipynb #fe79c8e6
 def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]], name: str) -> StandIn | None:
-    def pair(one: Mapping[str, Any]) -> dict[str, float] | None:
-        newer = next((other for other in one.get("others") or [] if other["model"] == name), None)
+    def pair(period: Mapping[str, Any]) -> dict[str, float] | None:
+        newer = next((other for other in period.get("others") or [] if other["model"] == name), None)
         if newer is None or not newer.get("worth_se"):
             return None
         return {"gain": newer["worth_gain"], "se": newer["worth_se"], "n": newer["n"]}
 
     is_sure = lambda n, gain, se: n >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se
-    found = _sure_periods(periods, statement.retrain.n, pair, is_sure)
-    return _told_in_money(statement, *found, name) if found else None
+    pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
+    return _told_in_money(statement, *pooled_gain, name) if pooled_gain else None
 
 # %% ../../nbs/monitors/standing.ipynb #5535c94b
 def _told_in_money(statement: Problem, periods, n: int, gain: float, se: float, name: str) -> StandIn:
     currency, until = statement.money.currency, periods[-1]["period"]["until"]
-    said = (
+    sentence = (
         f"On the {n:,} labelled rows until {until[:10]} {name} would have earned {number(gain)} {currency} more a row than what answers "
         f"({gain / se:.1f} standard errors)."
     )
     evidence = _evidence(f"gain of {name} a row", gain, se, len(periods), 0.0, SURE_IN_MONEY, currency)
-    return StandIn(name, name, "newer", gain, gain / se, len(periods), n, until, said, evidence, in_money=True)
+    return StandIn(name, name, "newer", gain, gain / se, len(periods), n, until, sentence, evidence, in_money=True)
 
 # %% ../../nbs/monitors/standing.ipynb #b549bf17
 def level_is_off(
@@ -222,7 +228,7 @@ def level_is_off(
 ) -> float | None:
     """Standard errors by which the outcome of the newest labelled period was more frequent than predicted, where that is far too much; else None."""
     periods = judged_periods(statement, history, champion, since)
-    can_shift = bool(periods) and any(one["name"] == RECALIBRATED for one in periods[-1].get("others") or [])
+    can_shift = bool(periods) and any(other["name"] == RECALIBRATED for other in periods[-1].get("others") or [])
     errors = periods[-1].get("level_errors") if can_shift and statement.money.is_priced(statement.task.kind) else None
     return errors if errors is not None and abs(errors) >= statement.retrain.severe_standard_errors else None
 
@@ -249,16 +255,16 @@ def best_after_no(figures: Mapping[str, Any], evidence: Sequence[Mapping[str, An
     """
     now = "rule" if rule_answers else "champion"
     may_stay_open = lambda name: name in AMOUNT or name.startswith(GROUPS)
-    if any(one["passed"] is False and one["name"] not in AMOUNT for one in evidence):
+    if any(check["passed"] is False and check["name"] not in AMOUNT for check in evidence):
         return now
-    if any(one["passed"] is None and not may_stay_open(one["name"]) for one in evidence):
+    if any(check["passed"] is None and not may_stay_open(check["name"]) for check in evidence):
         return now
     rules = [c["gain"] for c in figures.get("contenders") or [] if c["kind"] in ("rule", "statistic") and c.get("gain")]
     champion = (figures.get("champion") or {}).get("gain")
     against = [*rules, *([champion] if champion else [])]
     if not rules or not (rule_answers or champion):
         return now
-    return "challenger" if all(one["low"] is not None and one["low"] > 0 for one in against) else now
+    return "challenger" if all(check["low"] is not None and check["low"] > 0 for check in against) else now
 
 # %% ../../nbs/monitors/standing.ipynb #proven
 def has_met_target(statement: Problem, history: Sequence[Mapping[str, Any]], model: str) -> bool:

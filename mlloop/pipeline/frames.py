@@ -36,11 +36,11 @@ def evaluation(product: Mapping[str, Any], metric: str, unit: str) -> "pd.DataFr
     """
     import pandas as pd
 
-    lines = [{**one, "part": "metric"} for one in product.get("metrics") or []]
-    for one in product.get("slices") or []:
-        lines.append({**one, "part": "slice", "name": f"{one['slice']} = {one['group']}", "unit": unit})
-    for one in product.get("contenders") or []:
-        lines.append({**(one.get("metric") or {}), "part": "contender", "name": one["name"], "unit": unit})
+    lines = [{**line, "part": "metric"} for line in product.get("metrics") or []]
+    for line in product.get("slices") or []:
+        lines.append({**line, "part": "slice", "name": f"{line['slice']} = {line['group']}", "unit": unit})
+    for line in product.get("contenders") or []:
+        lines.append({**(line.get("metric") or {}), "part": "contender", "name": line["name"], "unit": unit})
     latency = product.get("latency") or {}
     if latency.get("p99_below_ms") is not None:
         lines.append(
@@ -52,9 +52,9 @@ def evaluation(product: Mapping[str, Any], metric: str, unit: str) -> "pd.DataFr
                 "n": latency.get("calls"),
             }
         )
-    made = pd.DataFrame(lines, columns=FIGURES)
-    made.attrs["metric"] = metric
-    return made.astype({"value": "float64", "low": "float64", "high": "float64", "n": "Int64"})
+    frame = pd.DataFrame(lines, columns=FIGURES)
+    frame.attrs["metric"] = metric
+    return frame.astype({"value": "float64", "low": "float64", "high": "float64", "n": "Int64"})
 
 
 def monitoring(products: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
@@ -90,10 +90,10 @@ def monitoring(products: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
             "p99_ms": (product.get("latency") or {}).get("p99_ms"),
         })  # fmt: skip
     until = pd.DatetimeIndex([product["period"]["until"] for product in products], name="until")
-    made = pd.DataFrame(lines, columns=PERIODS, index=until)
-    made["from"] = pd.to_datetime(made["from"])
+    frame = pd.DataFrame(lines, columns=PERIODS, index=until)
+    frame["from"] = pd.to_datetime(frame["from"])
     figures = [name for name in PERIODS if name.startswith(("estimated", "realised", "reference", "p99"))]
-    return made.astype(dict.fromkeys(figures, "float64"))
+    return frame.astype(dict.fromkeys(figures, "float64"))
 
 
 def decisions(rows: Iterable[Row]) -> "pd.DataFrame":
@@ -118,5 +118,5 @@ def decisions(rows: Iterable[Row]) -> "pd.DataFrame":
             "model": row.model, "actor": row.actor, "reasons": "; ".join(row.reasons), "figure": figure.get("name"),
             **{name: figure.get(name) for name in ("value", "low", "high", "unit", "threshold")},
         })  # fmt: skip
-    made = pd.DataFrame(lines, columns=DECISIONS, index=pd.Index([row.id for row in rows], name="id"))
-    return made.astype({"at": "datetime64[us]"})
+    frame = pd.DataFrame(lines, columns=DECISIONS, index=pd.Index([row.id for row in rows], name="id"))
+    return frame.astype({"at": "datetime64[us]"})

@@ -78,13 +78,13 @@ class Digests:
             state = path.stat()
         except OSError:
             return None
-        seen = [state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
+        stamp = [state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
         before = self.known.get(str(path))
-        if before and before[:-1] == seen:
+        if before and before[:-1] == stamp:
             return before[-1]
         digest = storage.digest_file(path)
         if path.stat().st_mtime_ns == state.st_mtime_ns:
-            self.known[str(path)] = [*seen, digest]
+            self.known[str(path)] = [*stamp, digest]
             self._changed = True
         return digest
 
@@ -163,26 +163,26 @@ class Modules:
                 return None
             spec = find_spec("mlloop")
             base = Path(spec.origin).parent if spec and spec.origin else base
-        place = base.joinpath(*rest)
-        for candidate in (place / "__init__.py", place.with_name(place.name + ".py")):
+        path = base.joinpath(*rest)
+        for candidate in (path / "__init__.py", path.with_name(path.name + ".py")):
             if candidate.is_file():
                 return candidate
         return None
 
     def closure(self, source: str) -> dict[str, str]:
         """Digest of each local module reached from `source`, by name."""
-        found: dict[str, str] = {}
+        modules: dict[str, str] = {}
         waiting = list(imported(source))
         while waiting:
             name = waiting.pop()
             waiting += [name.rsplit(".", 1)[0]] if "." in name else []
             path = self.file(name)
-            if path is None or name in found:
+            if path is None or name in modules:
                 continue
             digest, names = self._read(path, name)
-            found[name] = digest
+            modules[name] = digest
             waiting += names
-        return dict(sorted(found.items()))
+        return dict(sorted(modules.items()))
 
     def _read(self, path: Path, name: str) -> tuple[str, set[str]]:
         key = str(path)
@@ -199,16 +199,16 @@ class Modules:
     def keep(self) -> None:
         """Write what was learned for the next process; what is no longer used goes when there is much of it."""
         if self.memory and self._used.keys() - self._kept:
-            found = {**self._known, **self._used} if len(self._known) < MOST_REMEMBERED else self._used
-            storage.write_json(self.memory, found)
-            self._kept = set(found)
+            kept = {**self._known, **self._used} if len(self._known) < MOST_REMEMBERED else self._used
+            storage.write_json(self.memory, kept)
+            self._kept = set(kept)
 
 
 def dependencies_digest(root: Path) -> str:
     """Digest of the lock file and of the versions installed of what it names."""
     lock = root / "requirements.lock"
     text = lock.read_text(encoding="utf-8") if lock.exists() else ""
-    wanted = {
+    names = {
         line.split("==")[0].strip().lower().replace("-", "_").replace(".", "_")
         for line in text.splitlines()
         if "==" in line
@@ -218,7 +218,7 @@ def dependencies_digest(root: Path) -> str:
     for name in os.listdir(site) if site else []:
         if name.endswith(".dist-info"):
             package, _, version = name.removesuffix(".dist-info").partition("-")
-            if not wanted or package.lower().replace(".", "_") in wanted:
+            if not names or package.lower().replace(".", "_") in names:
                 installed.append([package.lower(), version.partition("+")[0]])
     locked = sorted(line.strip() for line in text.splitlines() if "==" in line)
     return storage.digest_json([locked, sorted(installed), list(sys.version_info[:2])])
@@ -295,7 +295,7 @@ class Freshness:
         record = self.record(task.name)
         if record is None:
             return ["never ran to its end"]
-        gone = [name for name, place in task.products.items() if self.digests.of(place) != record.products.get(name)]
+        gone = [name for name, path in task.products.items() if self.digests.of(path) != record.products.get(name)]
         damaged = [f"product {name} is missing or was changed since it was made" for name in gone]
         if not gone:
             damaged = self._unusable(task) or self.outdated(task)
@@ -304,7 +304,7 @@ class Freshness:
 
     def _changed_fields(self, record: Record, now: dict, upstream: dict[str, Task]) -> dict[str, list[str]]:
         """Of each input that changed and was read field by field: which of the fields that were used have changed."""
-        found = {}
+        changed = {}
         for stage, used in record.reads.items():
             name = f"stage {stage}"
             if stage not in upstream or now["inputs"].get(name) == record.parts.get("inputs", {}).get(name):
@@ -312,8 +312,8 @@ class Freshness:
             with contextlib.suppress(DataError):  # a product that is gone or damaged has changed as a whole
                 content = storage.read_json(upstream[stage].products["data"])
                 is_now = reads.digests(content, used)
-                found[name] = [field for field, digest in used.items() if is_now[field] != digest]
-        return found
+                changed[name] = [field for field, digest in used.items() if is_now[field] != digest]
+        return changed
 
     def _unusable(self, task: Task) -> list[str]:
         """Why the product cannot be read any more: its form is older, or what it cites is gone or damaged."""
@@ -329,7 +329,7 @@ class Freshness:
             if "version" in cited and "://" not in self.settings.lake_uri + str(cited["uri"]):
                 places = [Path(self.settings.lake_uri, str(cited.get(key, ""))) for key in ("name", "uri")]
                 commit = f"_delta_log/{int(cited['version']):020d}.json"
-                if not any((place / commit).exists() for place in places):
+                if not any((product_path / commit).exists() for product_path in places):
                     wrong.append(f"table {cited.get('name', cited['uri'])} version {cited['version']}")
             elif "path" in cited:
                 path = objects.locate(self.settings, task.products["data"], cited["path"])
@@ -354,23 +354,23 @@ def differences(before: dict, now: dict, fields: Mapping[str, list[str]]) -> lis
     fields : mapping of str to list of str
         Of inputs that were read field by field: the fields that changed; the input is as it was where none did.
     """
-    told = []
+    lines = []
     if before.get("cells") != now["cells"]:
-        told.append("the notebook's Run cells changed")
+        lines.append("the notebook's Run cells changed")
     for what, word in {"modules": "module", "inputs": "input", "parameters": "parameter"}.items():
         was, is_ = before.get(what, {}), now[what]
-        found = []
+        listed = []
         for name in sorted({*was, *is_}):
             if (was.get(name) == is_.get(name) and (name in was) == (name in is_)) or fields.get(name) == []:
                 continue
             change = f" from {was.get(name)!r} to {is_.get(name)!r}" if what == "parameters" else ""
             change = f": {_named(fields[name])}" if name in fields else change
             verb = "changed" if name in was and name in is_ else "is new" if name in is_ else "is no longer read"
-            found.append(f"{word} {name} {verb}{change if verb == 'changed' else ''}")
-        told += found if len(found) <= 6 else [*found[:5], f"and {len(found) - 5} more of the {what}"]
+            listed.append(f"{word} {name} {verb}{change if verb == 'changed' else ''}")
+        lines += listed if len(listed) <= 6 else [*listed[:5], f"and {len(listed) - 5} more of the {what}"]
     if before.get("dependencies") != now["dependencies"]:
-        told.append("the dependencies changed (requirements.lock or what is installed of it)")
-    return told
+        lines.append("the dependencies changed (requirements.lock or what is installed of it)")
+    return lines
 
 
 def _named(fields: list[str]) -> str:

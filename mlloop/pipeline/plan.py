@@ -98,11 +98,11 @@ class Plan:
 
     def downstream(self, name: str) -> set[str]:
         """The stages that read `name`'s product, directly or not."""
-        found: set[str] = set()
+        below: set[str] = set()
         for task in self.tasks.values():
-            if task.name != name and found.union([name]) & set(task.upstream):
-                found.add(task.name)
-        return found
+            if task.name != name and below.union([name]) & set(task.upstream):
+                below.add(task.name)
+        return below
 
     def task(self, name: str) -> Task:
         """The stage called `name`.
@@ -175,15 +175,15 @@ def read(settings: Settings, values: Parameters) -> Plan:
                 parameters_cells(settings.root / task["source"])  # Ploomber would not say which notebook is broken
         storage.write_json(kept, _ask_ploomber(path, {k: _as_text(v) for k, v in env.items()}))
     tasks = {}
-    for one in storage.read_json(kept):
-        given = {**one["params"], **({"problem": statement} if "problem" in one["params"] else {})}
-        tasks[one["name"]] = Task(
-            name=one["name"],
-            source=settings.root / one["source"],
-            upstream=tuple(one["upstream"]),
-            parameters=given,
-            products={key: settings.root / place for key, place in one["product"].items()},
-            is_gate=one["is_gate"],
+    for entry in storage.read_json(kept):
+        stated = {**entry["params"], **({"problem": statement} if "problem" in entry["params"] else {})}
+        tasks[entry["name"]] = Task(
+            name=entry["name"],
+            source=settings.root / entry["source"],
+            upstream=tuple(entry["upstream"]),
+            parameters=stated,
+            products={key: settings.root / product_path for key, product_path in entry["product"].items()},
+            is_gate=entry["is_gate"],
         )
     return Plan(problem=env["problem"], parameters=values, tasks=tasks)
 
@@ -205,32 +205,32 @@ def edition(base: Plan, name: str, entered: Iterable[str], **changed: Any) -> Pl
     SettingsError
         A product that would overwrite the base's, since its place does not name the problem.
     """
-    wanted = set(entered)
+    stages = set(entered)
     tasks = {
         task.name: replace(
             task,
             parameters={**task.parameters, **{key: value for key, value in changed.items() if key in task.parameters}},
-            products={key: _beside(base, place, name) for key, place in task.products.items()},
+            products={key: _beside(base, path, name) for key, path in task.products.items()},
         )
-        if task.name in wanted
+        if task.name in stages
         else task
         for task in base.tasks.values()
     }
-    given = {**base.parameters, **changed}
-    return Plan(f"{base.problem}@{name}", given, tasks, name, frozenset(base.tasks) - frozenset(wanted))
+    values = {**base.parameters, **changed}
+    return Plan(f"{base.problem}@{name}", values, tasks, name, frozenset(base.tasks) - frozenset(stages))
 
 
 def _beside(base: Plan, path: Path, name: str) -> Path:
     """The same product in the edition's folder: the innermost folder called after the problem is the one that changes."""
     parts = list(path.parts)
-    found = [at for at, part in enumerate(parts[:-1]) if part == base.problem]
-    if not found:
+    positions = [at for at, part in enumerate(parts[:-1]) if part == base.problem]
+    if not positions:
         raise SettingsError(
             f"the product {path.name!r} lies in no folder called {base.problem!r}, so a retraining would overwrite it",
             str(path.parent),
             "Let its path in pipeline.yaml hold {{problem}}, then: mlloop check",
         )
-    parts[found[-1]] = f"{base.problem}@{name}"
+    parts[positions[-1]] = f"{base.problem}@{name}"
     return Path(*parts)
 
 
@@ -239,9 +239,9 @@ def _as_text(value: Any) -> Any:
 
 
 def _ask_ploomber(path: Path, env: Parameters) -> list[dict]:
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(printed), redirect_stderr(printed):
             from ploomber.spec import DAGSpec
 
             spec = DAGSpec(str(path), env=env)
@@ -283,7 +283,7 @@ def _products(path: Path, task: dict) -> dict[str, str]:
             str(path),
             "Fix the file, then: mlloop check",
         )
-    return {key: str(place) for key, place in product.items()}
+    return {key: str(product_path) for key, product_path in product.items()}
 
 
 def read_verdict(product: Path) -> verdict.StatedVerdict:
@@ -299,12 +299,12 @@ def stop_at_closed_gate(product, params) -> None:
     GateClosed
         The verdict is no; what Ploomber noted of the product is removed, so that the gate is asked again next time.
     """
-    said = read_verdict(Path(str(product["data"])))
-    if said["verdict"] != "no":
+    stated = read_verdict(Path(str(product["data"])))
+    if stated["verdict"] != "no":
         return
     product.metadata.delete()
     raise GateClosed(
-        "the gate said No: " + "; ".join(said["reasons"]),
+        "the gate said No: " + "; ".join(stated["reasons"]),
         str(product["data"]),
         "Change the problem statement, then build again",
     )

@@ -58,20 +58,20 @@ def replay(settings: Settings, decision: int) -> Replay:
     task = plan.task(row.details["stage"])
     folder = settings.state / "replays" / str(decision)
     storage.remove(folder)
-    given = {
+    injected = {
         **row.details["parameters"],
         "upstream": {},
         "product": {n: str(folder / p.name) for n, p in task.products.items()},
     }
     for name in task.upstream:
         kept = objects.restore(settings, row.digests[f"stage {name}"], folder / f"{name}.json")
-        given["upstream"][name] = {"nb": str(kept.with_suffix(".ipynb")), "data": str(kept)}
+        injected["upstream"][name] = {"nb": str(kept.with_suffix(".ipynb")), "data": str(kept)}
     execute.run_notebook(
         runner.run_act(task),
         folder / f"{task.name}.ipynb",
         cwd=settings.root,
         env={},
-        parameters=given,
+        parameters=injected,
         settings=settings,
     )
     now = plans.read_verdict(folder / task.products["data"].name)
@@ -99,9 +99,9 @@ def _figures(row: Row, now: StatedVerdict) -> list[str]:
 
 def _circumstances(settings: Settings, plan: plans.Plan, task: plans.Task, row: Row) -> list[str]:
     parts = Freshness(settings, plan.problem, lambda task: []).parts(task, {})
-    told = []
+    changes = []
     if storage.digest_json([parts.cells, parts.modules]) != row.digests.get("code"):
-        told.append("the gate's code changed since")
+        changes.append("the gate's code changed since")
     if parts.dependencies != row.digests.get("environment"):
-        told.append("the dependencies changed since")
-    return told
+        changes.append("the dependencies changed since")
+    return changes

@@ -23,8 +23,8 @@ def base_of(file: Path) -> Path | None:
     if base == file or not base.is_file():
         return None
     if not file.is_file():
-        told = f"there is no such revision; {base.name} is revision {problems.load(base).revision}"
-        raise ProblemError(told, str(file), f"Run it: mlloop run --problem {base.stem}")
+        what = f"there is no such revision; {base.name} is revision {problems.load(base).revision}"
+        raise ProblemError(what, str(file), f"Run it: mlloop run --problem {base.stem}")
     return base
 
 
@@ -55,8 +55,8 @@ def put_in_force(file: Path) -> str:
     now, before, run = problems.load(file), problems.load(base), f"mlloop run --problem {base.stem}"
     kept = base.with_name(f"{base.stem}.r{before.revision}{base.suffix}")
     if now.name != before.name:
-        told = f"is named {now.name!r}, and {base.name} {before.name!r}: it is no revision of the same problem"
-        raise UsageError(told, str(file), f"Name its file {now.name}.yaml, then: mlloop run --problem {now.name}")
+        what = f"is named {now.name!r}, and {base.name} {before.name!r}: it is no revision of the same problem"
+        raise UsageError(what, str(file), f"Name its file {now.name}.yaml, then: mlloop run --problem {now.name}")
     if now.model_dump(exclude={"revision"}) == before.model_dump(exclude={"revision"}):
         raise UsageError(
             f"asks what {base.name} asks: nothing was changed",
@@ -70,8 +70,8 @@ def put_in_force(file: Path) -> str:
             f"Copy it to {base.stem}.r{following}.yaml with revision: {following}, and run that; or: {run}",
         )  # fmt: skip
     if kept.exists() and kept.read_bytes() != base.read_bytes():
-        told = f"takes the place of {base.name}, to be kept as {kept.name}; but that is another statement"
-        raise UsageError(told, str(file), f"Move {kept.name} away, then run it again")
+        what = f"takes the place of {base.name}, to be kept as {kept.name}; but that is another statement"
+        raise UsageError(what, str(file), f"Move {kept.name} away, then run it again")
     storage.write_text(kept, base.read_text(encoding="utf-8"))
     file.replace(base)
     return f"revision {now.revision} is now {base.name}; revision {before.revision} is kept as {kept.name}"

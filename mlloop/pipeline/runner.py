@@ -208,8 +208,8 @@ def _now() -> str:
 def project(problem: str | None = None, root: Path | str | None = None, **changed: Any) -> tuple[Settings, Plan]:
     """The settings and the plan of the project around `root` for one problem."""
     settings = _settings.load(root)
-    given = {**changed, **({"problem": problem} if problem else {})}
-    values = plans.parameters(settings, **given)
+    changes = {**changed, **({"problem": problem} if problem else {})}
+    values = plans.parameters(settings, **changes)
     file = problems.find(revisions.meant(settings, str(values["problem"])), settings.problems)
     base = None if (settings.state / "products" / file.stem).is_dir() else revise.base_of(file)
     revision, file = (file, base) if base else (None, file)
@@ -250,8 +250,8 @@ def freshness(settings: Settings, plan: Plan) -> Freshness:
             return external_files(_statement(settings, plan), settings)
         return []
 
-    made = Freshness(settings, plan.problem, external, lambda task: _outdated(settings, plan, made, task))
-    return made
+    fresh = Freshness(settings, plan.problem, external, lambda task: _outdated(settings, plan, fresh, task))
+    return fresh
 
 
 def gate_key(plan: Plan, stage: str, key: str, products: dict[str, str]) -> str:
@@ -281,14 +281,14 @@ def _more_has_landed(settings: Settings, plan: Plan, task: Task) -> list[str]:
     from mlloop import collection
     from mlloop.store.lake import Lake
 
-    made, lake, stale = _products().load(task.products["data"], _products().Collection), Lake(settings), []
+    collected, lake, stale = _products().load(task.products["data"], _products().Collection), Lake(settings), []
     for name, source in sources.items():
         topic = collection.landing_topic(statement.name, name, source)
         if not lake.exists(topic.table):
             continue
         rows = collection.landed_messages(lake.on_duckdb(), topic, source.late_hours)
         reached = collection.offsets_text(collection.offsets_at(rows, problems.utc(moment)))
-        if reached != (made.batches[name][-1].watermark if made.batches.get(name) else ""):
+        if reached != (collected.batches[name][-1].watermark if collected.batches.get(name) else ""):
             stale.append(f"source {name}: messages have landed since")
     return stale
 
@@ -308,9 +308,9 @@ def _not_deployed_here(settings: Settings, plan: Plan, task: Task) -> list[str]:
     """Why a model must be deployed again: the ledger does not know that it was."""
     from mlloop.store.ledger import Ledger
 
-    made, ledger = _products().load(task.products["data"], _products().Deployment), Ledger.open(settings)
+    deployed, ledger = _products().load(task.products["data"], _products().Deployment), Ledger.open(settings)
     name = _statement(settings, plan).name
-    if made.action == "refused" or ledger.last(name, (*SWAPS, "canary"), model=made.model.digest):
+    if deployed.action == "refused" or ledger.last(name, (*SWAPS, "canary"), model=deployed.model.digest):
         return []
     return [f"its decision is not in the ledger {ledger.where}"]
 
@@ -321,7 +321,9 @@ def _compared_with_another(settings: Settings, plan: Plan, fresh: Freshness, tas
     An evaluation that a gate has judged is history. The gate's record shows that without a look into the ledger.
     """
     ours = fresh.digests.of(task.products["data"])
-    for gate in (one for one in plan.tasks.values() if one.is_gate and task.name in one.upstream):
+    for gate in (
+        other_task for other_task in plan.tasks.values() if other_task.is_gate and task.name in other_task.upstream
+    ):
         record = fresh.record(gate.name)
         if record and record.parts.get("inputs", {}).get(f"stage {task.name}") == ours:
             return []
@@ -457,13 +459,13 @@ def _must_be_there(settings: Settings, plan: Plan) -> None:
 def _chosen(plan: Plan, until: str | None) -> list[str]:
     if until is None:
         return list(plan.tasks)
-    wanted, waiting = set(), [plan.task(until).name]
+    chosen, waiting = set(), [plan.task(until).name]
     while waiting:
         name = waiting.pop()
-        wanted.add(name)
+        chosen.add(name)
         waiting += plan.tasks[name].upstream
     order = list(plan.tasks)
-    return [name for name in order if name in wanted or order.index(name) <= order.index(until)]
+    return [name for name in order if name in chosen or order.index(name) <= order.index(until)]
 
 
 def check_notebooks(tasks: list[Task]) -> None:
@@ -512,7 +514,7 @@ def _opened(plan: Plan, settings: Settings) -> str:
 def closed(plan: Plan, task: Task, verdict: StatedVerdict) -> GateClosed:
     """The error of a gate that said No: why, and what in the problem statement must change."""
     reasons = "; ".join(verdict["reasons"]) or "no reason given"
-    change = "\n".join(f"  - {one}" for one in verdict["must_change"])
+    change = "\n".join(f"  - {line}" for line in verdict["must_change"])
     step = f"What must change in the problem statement:\n{change}\n" if change else ""
     file = verdict.get("revision")
     lines = " and ".join(lines_to_change(verdict["evidence"])) or "the statement"
@@ -655,7 +657,7 @@ class _Work:
                 f"Run again: {self.plan.again}",
             )
         seconds = round(time.monotonic() - began, 3)
-        products = {name: self.fresh.digests.of(place) or "" for name, place in task.products.items()}
+        products = {name: self.fresh.digests.of(path) or "" for name, path in task.products.items()}
         if not all(products.values()):
             missing = ", ".join(n for n, digest in products.items() if not digest)
             raise StageFailed(
@@ -663,9 +665,9 @@ class _Work:
                 str(task.source),
                 f"Its last cell must call save_product, then: mlloop run --from {task.name}",
             )
-        made = _products().read(task.products["data"])
+        written = _products().read(task.products["data"])
         if task.is_gate:
-            self._into_ledger(task, before, products, made)
+            self._into_ledger(task, before, products, written)
         self.fresh.keep(
             Record(
                 task.name,
@@ -674,13 +676,13 @@ class _Work:
                 products,
                 seconds,
                 _now(),
-                _rows(made),
+                _rows(written),
                 cells,
                 self.run_id,
                 used,
             )
         )
-        self.watch(Event("done", self.plan.problem, task.name, seconds=seconds, rows=_rows(made)))
+        self.watch(Event("done", self.plan.problem, task.name, seconds=seconds, rows=_rows(written)))
         return seconds
 
     def _watched(self, task: Task) -> dict[Path, str]:
@@ -731,10 +733,10 @@ class _Work:
         kind = getattr(errors, getattr(error, "ename", ""), None)
         if isinstance(kind, type) and issubclass(kind, MlloopError):
             # it is complete already: what and where, and in its last line the next step
-            *said, step = [line for line in str(getattr(error, "evalue", "")).splitlines() if line.strip()]
-            told = StageFailed("\n".join(said) or step, where, f"{step}\n{shown}" if said else shown)
-            told.exit_code = kind.exit_code
-            return told
+            *lines, step = [line for line in str(getattr(error, "evalue", "")).splitlines() if line.strip()]
+            failure = StageFailed("\n".join(lines) or step, where, f"{step}\n{shown}" if lines else shown)
+            failure.exit_code = kind.exit_code
+            return failure
         run = self.plan.again
         look = "" if self.plan.edition else f"Look into it: mlloop debug {task.name} --problem {self.plan.problem}; "
         again = f"{look}then: {run}"
@@ -806,7 +808,7 @@ def _at_once() -> int:
 
 def _rows(product: "Product") -> int | None:
     tables = getattr(product, "tables", {}).values()
-    counts = [one.get("rows") if isinstance(one, dict) else one.rows for one in tables]
+    counts = [ref.get("rows") if isinstance(ref, dict) else ref.rows for ref in tables]
     known: list[int] = [count for count in counts if count is not None]
     return sum(known) if known else None
 
@@ -843,7 +845,7 @@ def run_act(task: Task):
 
 def injected(plan: Plan, task: Task) -> Parameters:
     """What a stage's parameters cell is given: the task's parameters, `upstream` and `product` (absolute paths)."""
-    paths = lambda one: {name: str(place) for name, place in one.products.items()}
+    paths = lambda of_task: {name: str(path) for name, path in of_task.products.items()}
     return {
         **task.parameters,
         "upstream": {name: paths(plan.tasks[name]) for name in task.upstream} or None,

@@ -127,10 +127,10 @@ def gain(
     known = prediction_log.with_labels(log, labels, str(on), task.target, by).dropna(subset=["label"]).head(MAX_ROWS)
     if known.empty:
         return None
-    asked = releases.rows_of(prediction_log.requests(known), canary.fields)
+    requests = releases.rows_of(prediction_log.requests(known), canary.fields)
     is_class = task.kind == "classification"
     truth = known["label"].astype(str).eq(str(task.positive)) if is_class else known["label"]
-    ours, theirs = canary.scores(asked), champion.scores(asked)  # type: ignore[attr-defined]
+    ours, theirs = canary.scores(requests), champion.scores(requests)  # type: ignore[attr-defined]
     cut, their_cut = getattr(canary, "cut", 0.5), getattr(champion, "cut", 0.5)
     try:
         return metrics.compare(
@@ -148,25 +148,31 @@ def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Esti
     window = pd.Timedelta(days=statement.time.holdout_days)
     shown = log.dropna(subset=["entity"]).sort_values("at", kind="stable").drop_duplicates("entity")
     shown = shown[shown["at"] + window <= now].reset_index(drop=True)
-    wanted = bought.astype({"user": str, "item": str}).merge(shown[["entity", "at"]], left_on="user", right_on="entity")
-    wanted = wanted.loc[(wanted["time"] >= wanted["at"]) & (wanted["time"] < wanted["at"] + window), ["user", "item"]]
-    asked = prediction_log.requests(shown)
-    left_out = asked["exclude"] if "exclude" in asked else pd.Series([None] * len(shown), dtype=object)
+    relevant = bought.astype({"user": str, "item": str}).merge(
+        shown[["entity", "at"]], left_on="user", right_on="entity"
+    )
+    relevant = relevant.loc[
+        (relevant["time"] >= relevant["at"]) & (relevant["time"] < relevant["at"] + window), ["user", "item"]
+    ]
+    requests = prediction_log.requests(shown)
+    left_out = requests["exclude"] if "exclude" in requests else pd.Series([None] * len(shown), dtype=object)
     rows = [
         {"user": user, "k": statement.task.k, "exclude": out if isinstance(out, list) else None}
         for user, out in zip(shown["entity"], left_out, strict=True)
     ]
-    wanted = wanted.drop_duplicates()
+    relevant = relevant.drop_duplicates()
     if not statement.task.repeats:
-        wanted = wanted[~_bought_before(wanted, rows, (champion, canary))]
-    who = sorted(wanted["user"].unique())[:MAX_ROWS]
+        relevant = relevant[~_bought_before(relevant, rows, (champion, canary))]
+    who = sorted(relevant["user"].unique())[:MAX_ROWS]
     if not who:
         return None
     some = set(who)
-    rows, wanted = [row for row in rows if row["user"] in some], wanted[wanted["user"].isin(some)]
+    rows, relevant = [row for row in rows if row["user"] in some], relevant[relevant["user"].isin(some)]
     users = [row["user"] for row in rows]
     lists = [[one["items"] for one in release.answers(rows)] for release in (canary, champion)]
-    figures = [metrics.values_of_lists(users, one, wanted["user"], wanted["item"], statement.task.k) for one in lists]
+    figures = [
+        metrics.values_of_lists(users, one, relevant["user"], relevant["item"], statement.task.k) for one in lists
+    ]
     values = [one[statement.success.metric] for one in figures]
     return metrics.estimate_mean(values[0] - values[1], confidence=statement.success.confidence)
 
@@ -192,25 +198,25 @@ def estimated_gain(
     if statement.task.kind != "classification" or log.empty:
         return None
     rows = releases.rows_of(prediction_log.requests(log.head(MAX_ROWS)), canary.fields)
-    scores = [np.asarray(one.scores(rows)) for one in (canary, champion)]  # type: ignore[attr-defined]
-    belief = np.mean([calibrated(one, s) for one, s in zip((canary, champion), scores, strict=True)], axis=0)
-    rng, better, found = np.random.default_rng(0), metrics.metric(statement.success.metric), []
+    scores = [np.asarray(release.scores(rows)) for release in (canary, champion)]  # type: ignore[attr-defined]
+    belief = np.mean([calibrated(release, s) for release, s in zip((canary, champion), scores, strict=True)], axis=0)
+    rng, better, gains = np.random.default_rng(0), metrics.metric(statement.success.metric), []
     for _ in range(draws):
         some = rng.integers(0, len(belief), len(belief))
         truth = (rng.random(len(belief)) < belief[some]).astype(float)
         try:
             figures = [
-                metrics.measure(better.name, truth, s[some], getattr(one, "cut", 0.5))
-                for one, s in zip((canary, champion), scores, strict=True)
+                metrics.measure(better.name, truth, s[some], getattr(release, "cut", 0.5))
+                for release, s in zip((canary, champion), scores, strict=True)
             ]
         except DataError:
             continue
-        found.append(better.gain(*figures))
-    if len(found) < draws // 2:
+        gains.append(better.gain(*figures))
+    if len(gains) < draws // 2:
         return None
     tail = (1 - statement.success.confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return metrics.Estimate(float(np.mean(found)), float(low), float(high), len(belief), 1 - 2 * tail, "expected")
+    low, high = np.quantile(gains, [tail, 1 - tail])
+    return metrics.Estimate(float(np.mean(gains)), float(low), float(high), len(belief), 1 - 2 * tail, "expected")
 
 
 def calibrated(release: releases.Release, scores: np.ndarray) -> np.ndarray:
@@ -250,49 +256,49 @@ def decide(
         checks += [_latency(own, terms)]
     if enough or figure is not None:
         checks += [_no_worse(figure, kind, terms, over, label)]
-    evidence = [one.evidence() for one in checks]
-    failed = [one for one in checks if one.passed is False]
+    evidence = [check.evidence() for check in checks]
+    failed = [check for check in checks if check.passed is False]
     if failed:
-        return Trial("rolled_back", [one.reason for one in failed], evidence)
-    if all(one.passed for one in checks) and enough:
-        return Trial("promoted", [one.reason for one in checks if one.reason], evidence)
-    return Trial(None, [one.reason for one in checks if one.passed is None], evidence)
+        return Trial("rolled_back", [check.reason for check in failed], evidence)
+    if all(check.passed for check in checks) and enough:
+        return Trial("promoted", [check.reason for check in checks if check.reason], evidence)
+    return Trial(None, [check.reason for check in checks if check.passed is None], evidence)
 
 
 def _errors(own: CanaryUsage) -> Check:
-    asked = own.answered + own.errors
-    share = own.errors / asked if asked else 0.0
+    requests = own.answered + own.errors
+    share = own.errors / requests if requests else 0.0
     bad = own.errors > MAX_ERRORS and share > ERROR_SHARE
-    said = f"{own.errors} of {asked} requests to the canary ended in an error." if bad else ""
-    return Check("canary's errors", not bad, said, share, None, None, ERROR_SHARE, "share of requests")
+    reason = f"{own.errors} of {requests} requests to the canary ended in an error." if bad else ""
+    return Check("canary's errors", not bad, reason, share, None, None, ERROR_SHARE, "share of requests")
 
 
 def _rows(own: CanaryUsage, terms: Terms, over: bool) -> Check:
     passed = True if own.answered >= terms.own_rows else False if over else None
     until = f"{terms.deadline:%Y-%m-%d %H:%M}"
-    said = f"The canary answered {own.answered:,} requests by {until}, {terms.own_rows:,} are required."
-    return Check("canary's rows", passed, "" if passed else said, own.answered, None, None, terms.own_rows, "rows")
+    reason = f"The canary answered {own.answered:,} requests by {until}, {terms.own_rows:,} are required."
+    return Check("canary's rows", passed, "" if passed else reason, own.answered, None, None, terms.own_rows, "rows")
 
 
 def _latency(own: CanaryUsage, terms: Terms) -> Check:
     slow = own.slow_ms is not None and own.slow_ms > terms.max_latency_ms
-    said = f"One in a hundred answers of the canary took {number(own.slow_ms)} ms or longer, {number(terms.max_latency_ms)} are allowed."
+    reason = f"One in a hundred answers of the canary took {number(own.slow_ms)} ms or longer, {number(terms.max_latency_ms)} are allowed."
     return Check(
-        "canary's latency (p99)", not slow, said if slow else "", own.slow_ms, None, None, terms.max_latency_ms, "ms"
+        "canary's latency (p99)", not slow, reason if slow else "", own.slow_ms, None, None, terms.max_latency_ms, "ms"
     )
 
 
 def _no_worse(figure: metrics.Estimate | None, kind: str, terms: Terms, over: bool, label: str) -> Check:
     name = f"{kind or 'realised'} gain over the champion"
     if figure is None or not np.isfinite([figure.low, figure.high]).all():
-        said = "There is no figure for the canary's gain: too few labels have come, and it cannot be estimated."
-        return Check(name, False if over else None, said, None, None, None, -terms.max_loss, label)
+        reason = "There is no figure for the canary's gain: too few labels have come, and it cannot be estimated."
+        return Check(name, False if over else None, reason, None, None, None, -terms.max_loss, label)
     least = figure.value if over and terms.may_tie else figure.low
     good, bad = least >= -terms.max_loss, figure.high < -terms.max_loss
     passed = True if good else False if bad or over else None
     words = "no worse than" if good else "worse than" if bad else "not shown to be as good as"
-    said = (
+    reason = (
         f"The canary is {words} the champion: {kind} gain in {label} {number(figure.value)} "
         f"[{number(figure.low)} to {number(figure.high)}] on {figure.n:,} rows, a loss of {number(terms.max_loss)} is allowed."
     )
-    return Check(name, passed, said, figure.value, figure.low, figure.high, -terms.max_loss, label)
+    return Check(name, passed, reason, figure.value, figure.low, figure.high, -terms.max_loss, label)

@@ -208,10 +208,10 @@ def cleaning_of(fields: Sequence[Field], cleaning: Sequence[RowCleaningJson]) ->
     left: set[str] = {field.name for field in fields}
     parts: list[RowCleaningJson] = []
     for part in cleaning:
-        wanted = [name for name in part["reads"] if name in left]
-        left -= set(wanted)
-        if wanted:
-            parts.append({**part, "wanted": wanted})
+        needed = [name for name in part["reads"] if name in left]
+        left -= set(needed)
+        if needed:
+            parts.append({**part, "wanted": needed})
     return parts
 
 # %% ../../nbs/release/preparation.ipynb #437ee548

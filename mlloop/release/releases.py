@@ -125,14 +125,16 @@ def load(folder: Path | str, digest: str) -> "Release":
     folder = Path(folder)
     if not (folder / "release.json").is_file():
         raise ModelError("there is no release here", str(folder), NEXT)
-    found = storage.digest_file(folder)
-    if found != digest:
-        raise ModelError(f"was altered: its digest is {found[:12]}, the ledger says {digest[:12]}", str(folder), NEXT)
+    digest_now = storage.digest_file(folder)
+    if digest_now != digest:
+        raise ModelError(
+            f"was altered: its digest is {digest_now[:12]}, the ledger says {digest[:12]}", str(folder), NEXT
+        )
     card = storage.read_json(folder / "release.json")
     if card.get("format") != FORMAT:
         raise ModelError(f"has format {card.get('format')!r}, expected {FORMAT}", str(folder), NEXT)
-    made = Ranking if card["kind"] == "recommendation" else Scoring
-    return made(card, folder, digest)
+    kind = Ranking if card["kind"] == "recommendation" else Scoring
+    return kind(card, folder, digest)
 
 
 def _cleaners(parts: Sequence[RowCleaningJson]) -> list[Any]:
@@ -162,7 +164,7 @@ class Release:
         self.card, self.folder, self.digest = card, folder, digest
         self.model, self.problem, self.kind, self.form = card["model"], card["problem"], card["kind"], card["form"]
         self.entity: str | None = card.get("entity")
-        self.fields = [Field(**one) for one in card["fields"]]
+        self.fields = [Field(**field) for field in card["fields"]]
         self.cleaners = _cleaners(card.get("cleaning") or [])
 
     @property
@@ -218,15 +220,15 @@ class Scoring(Release):
         ModelError
             One is no longer there, or another than the model was trained with.
         """
-        wanted = self.card.get("definitions") or {}
-        if not wanted:
+        definitions = self.card.get("definitions") or {}
+        if not definitions:
             return None
         from mlloop.core import extensions
         from mlloop.data import feature_registry
 
         extensions.bring_in()
-        known = {one.name: one for one in feature_registry.definitions("row")}
-        for name, digest in wanted.items():
+        known = {part.name: part for part in feature_registry.definitions("row")}
+        for name, digest in definitions.items():
             if name not in known or feature_registry.formula_digest(known[name]) != digest:
                 what = "is no longer there" if name not in known else "was changed since the model was trained"
                 raise ModelError(
@@ -235,23 +237,23 @@ class Scoring(Release):
                     "Restore it, or retrain: mlloop run --from features",
                 )
         return feature_registry.RowFeatures(
-            [known[name] for name in wanted], {one.name: one.type for one in self.fields}
+            [known[name] for name in definitions], {part.name: part.type for part in self.fields}
         )
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """The features of the rows as columns: numbers or None, and text."""
-        made: dict[str, list[Any]] = {}
+        by_feature: dict[str, list[Any]] = {}
         computed = self.extra(rows) if self.extra else {}
-        for one in self.features:
-            if one.name in computed:
-                made[one.name] = computed[one.name]
-            elif one.part:
-                made[one.name] = [part_of(row.get(one.source), one.part) for row in rows]
-            elif one.type == onnx_export.TEXT:
-                made[one.name] = [NO_TEXT if (v := row.get(one.source)) is None else v for row in rows]
+        for feature in self.features:
+            if feature.name in computed:
+                by_feature[feature.name] = computed[feature.name]
+            elif feature.part:
+                by_feature[feature.name] = [part_of(row.get(feature.source), feature.part) for row in rows]
+            elif feature.type == onnx_export.TEXT:
+                by_feature[feature.name] = [NO_TEXT if (v := row.get(feature.source)) is None else v for row in rows]
             else:
-                made[one.name] = [row.get(one.source) for row in rows]
-        return made
+                by_feature[feature.name] = [row.get(feature.source) for row in rows]
+        return by_feature
 
     def scores(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Probability of the positive class, of each class (n, n_classes) where there are more than two, or the number."""
@@ -357,8 +359,8 @@ class Rule:
             try:
                 got = self.con.execute(self.sql, parameters([list(range(n)), *values])).fetchnumpy()["score"]
             except duckdb.Error as error:
-                said = " ".join(str(error).split())
-                raise ModelError(f"its rule cannot be computed: {said}", self.definition["name"], NEXT) from error
+                message = " ".join(str(error).split())
+                raise ModelError(f"its rule cannot be computed: {message}", self.definition["name"], NEXT) from error
         raw: np.ndarray = np.ma.filled(np.ma.asarray(got, dtype=float), np.nan)
         raw = np.where(np.isfinite(raw), raw, self.definition["fill"])
         curve = self.definition.get("curve")
@@ -406,14 +408,14 @@ def chosen(recommender: Any, rows: Sequence[Mapping[str, Any]], k: int, repeats:
 
 
 def _chosen(recommender: Any, rows: Sequence[Mapping[str, Any]], k: int, repeats: bool) -> list[list[str]]:
-    wanted = [row.get("k") or k for row in rows]
+    lengths = [row.get("k") or k for row in rows]
     left_out = [set(row.get("exclude") or ()) for row in rows]
     users = [row["user"] for row in rows]
-    most = max((n + len(out) for n, out in zip(wanted, left_out, strict=True)), default=k)
-    found = recommender.recommend(users, k=most, exclude_seen=not repeats)
+    most = max((n + len(out) for n, out in zip(lengths, left_out, strict=True)), default=k)
+    ranked = recommender.recommend(users, k=most, exclude_seen=not repeats)
     to_show = _to_show(recommender, users, repeats)
-    lists = ([str(item) for item in items[:n]] for items, n in zip(found, to_show, strict=True))
-    return [[i for i in items if i not in out][:n] for items, out, n in zip(lists, left_out, wanted, strict=True)]
+    lists = ([str(item) for item in items[:n]] for items, n in zip(ranked, to_show, strict=True))
+    return [[i for i in items if i not in out][:n] for items, out, n in zip(lists, left_out, lengths, strict=True)]
 
 
 def _to_show(recommender: Any, users: Sequence[str], repeats: bool) -> list[int]:
@@ -434,8 +436,8 @@ def has_bought(recommender: Any, users: Any, items: Any) -> np.ndarray:
         recommender.users_.get_indexer(users),
         recommender.items_.astype(str).get_indexer(pd.Index(items).astype(str)),
     )
-    place = lambda row, column: np.asarray(row, dtype=np.int64) * len(recommender.items_) + column
-    return (row >= 0) & (column >= 0) & np.isin(place(row, column), place(known.row, known.col)[known.data > 0])
+    cell = lambda row, column: np.asarray(row, dtype=np.int64) * len(recommender.items_) + column
+    return (row >= 0) & (column >= 0) & np.isin(cell(row, column), cell(known.row, known.col)[known.data > 0])
 
 
 def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[Row]:
@@ -445,16 +447,16 @@ def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[Row]:
     """
 
     columns = {}
-    for one in fields:
-        if one.name not in frame:
+    for field in fields:
+        if field.name not in frame:
             continue
-        values = frame[one.name]
+        values = frame[field.name]
         missing = values.isna().to_numpy()
         try:
-            listed = _listed(values, one.type)
+            listed = _listed(values, field.type)
         except (ValueError, TypeError):
             listed = values.tolist()
-        columns[one.name] = [None if gone else value for value, gone in zip(listed, missing, strict=True)]
+        columns[field.name] = [None if gone else value for value, gone in zip(listed, missing, strict=True)]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -470,8 +472,8 @@ def _listed(values: "pd.Series", kind: str) -> list[Any]:
         return values.astype("float64").tolist()
     if kind == "list":
         return [
-            list(one) if np.iterable(one) and not isinstance(one, str) else [*map(str.strip, _text(one).split(";"))]
-            for one in values.tolist()
+            list(item) if np.iterable(item) and not isinstance(item, str) else [*map(str.strip, _text(item).split(";"))]
+            for item in values.tolist()
         ]
     if pd.api.types.infer_dtype(values, skipna=True) == "string":
         return values.tolist()

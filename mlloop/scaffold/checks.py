@@ -25,7 +25,7 @@ def everything(root: Path | str | None = None) -> list[str]:
         The first thing that would fail.
     """
     settings = _settings.load(root)
-    said = [f"settings.ini: state in {settings.state}, engine {settings.engine}, kernels {settings.kernel_pool}"]
+    lines = [f"settings.ini: state in {settings.state}, engine {settings.engine}, kernels {settings.kernel_pool}"]
     files = [file for file in sorted(settings.problems.glob("*.yaml")) if not revisions.REVISION.search(file.stem)]
     if not files:
         raise SettingsError(
@@ -33,20 +33,20 @@ def everything(root: Path | str | None = None) -> list[str]:
         )
     statements = {file: problems.load(file) for file in files}
     for file, one in statements.items():
-        said.append(f"{file.name}: {one.task.kind}, {len(one.tables)} tables, {len(one.rules)} rules")
+        lines.append(f"{file.name}: {one.task.kind}, {len(one.tables)} tables, {len(one.rules)} rules")
     _, plan = runner.project(files[0].stem, settings.root)
     runner.check_notebooks(list(plan.tasks.values()))
     gates = ", ".join(task.name for task in plan.tasks.values() if task.is_gate) or "none"
-    said.append(f"pipeline.yaml: {len(plan.tasks)} stages, gates: {gates}")
+    lines.append(f"pipeline.yaml: {len(plan.tasks)} stages, gates: {gates}")
     wrong = [one for one in (out_of_step(path, settings) for path in _notebooks(settings, plan)) if one]
     if wrong:
         raise StageFailed("; ".join(wrong), str(settings.notebooks), "Export them: nbdev-export")
-    said.append("notebooks: their modules are what they export")
-    said += _own(settings, statements)
+    lines.append("notebooks: their modules are what they export")
+    lines += _own(settings, statements)
     for file, one in statements.items():
-        said += _sources(file, one, settings)
+        lines += _sources(file, one, settings)
         expressions(file, one)
-    return [*said, *_alerts(settings), *_ledger(settings)]
+    return [*lines, *_alerts(settings), *_ledger(settings)]
 
 
 def _alerts(settings: Settings) -> list[str]:
@@ -93,14 +93,14 @@ def out_of_step(notebook: Path, settings: Settings) -> str | None:
     inside = f"{package}.{names[0]}".rpartition(".")[0]
     if not module.exists():
         return None if not folder.exists() else f"{notebook.name} exports {names[0]}, which is not there"
-    wanted = [_body(cell, inside) for cell in cells if cell.startswith("#| export")]
+    stated = [_body(cell, inside) for cell in cells if cell.startswith("#| export")]
     held = module.read_text(encoding="utf-8")
     parts = [
         _body("\n".join(part.split("\n")[1:]), inside)
         for part in held.split("\n# %% ")[1:]
         if not part.startswith("auto")
     ]
-    return None if wanted == parts else f"{notebook.name} differs from {module.relative_to(settings.root)}"
+    return None if stated == parts else f"{notebook.name} differs from {module.relative_to(settings.root)}"
 
 
 def _body(source: str, package: str) -> str:
@@ -125,27 +125,30 @@ def _own(settings: Settings, statements: dict[Path, Problem]) -> list[str]:
     brought = extensions.bring_in(settings.root)
     for file, statement in statements.items():
         _names(file, statement)
-    found = extensions.declared(settings.root)
-    counts = {kind: sum(one.kind == kind for one in found) for kind in dict.fromkeys(one.kind for one in found)}
+    declared = extensions.declared(settings.root)
+    counts = {
+        kind: sum(declaration.kind == kind for declaration in declared)
+        for kind in dict.fromkeys(declaration.kind for declaration in declared)
+    }
     words = {"cleaning": "cleaning rule", "rule": "business rule"}
-    told = ", ".join(f"{n} {words.get(kind, kind)}{'s' if n > 1 else ''}" for kind, n in counts.items())
-    return [f"of its own: {told or 'nothing yet'}"] if brought else []
+    registered = ", ".join(f"{n} {words.get(kind, kind)}{'s' if n > 1 else ''}" for kind, n in counts.items())
+    return [f"of its own: {registered or 'nothing yet'}"] if brought else []
 
 
 def _names(file: Path, statement: Problem) -> None:
-    wanted: list[tuple[str, JsonObject, str, str]] = [
+    references: list[tuple[str, JsonObject, str, str]] = [
         ("rule", extensions.RULES, r.function, f"rules: {r.name}") for r in statement.rules if r.function
     ]
-    wanted += [
+    references += [
         ("check", extensions.CHECKS, name, f"tables.{table}.checks")
-        for table, one in statement.tables.items()
-        for name in one.checks
+        for table, other_table in statement.tables.items()
+        for name in other_table.checks
     ]
-    for kind, known, name, place in wanted:
+    for kind, known, name, at in references:
         if name not in known:
-            told = f"{kind} {name!r} is not registered" + did_you_mean(name, known)
+            what = f"{kind} {name!r} is not registered" + did_you_mean(name, known)
             raise ProblemError(
-                told, f"{file}: {place}", f"Write it with the decorator own.{kind} and export it, then: mlloop check"
+                what, f"{file}: {at}", f"Write it with the decorator own.{kind} and export it, then: mlloop check"
             )
     if statement.budget.candidates:
         from mlloop.models import candidates
@@ -153,8 +156,8 @@ def _names(file: Path, statement: Problem) -> None:
         able = [c.name for c in candidates.candidates_for(statement.task.kind)]
         for name in statement.budget.candidates:
             if name not in able:
-                told = f"candidate {name!r} is not there for {statement.task.kind}" + did_you_mean(name, able)
-                raise ProblemError(told, f"{file}: budget.candidates", "Fix the statement, then: mlloop check")
+                what = f"candidate {name!r} is not there for {statement.task.kind}" + did_you_mean(name, able)
+                raise ProblemError(what, f"{file}: budget.candidates", "Fix the statement, then: mlloop check")
 
 
 # ---------------------------------------------------------------------------------------------- sources
@@ -162,21 +165,21 @@ def _names(file: Path, statement: Problem) -> None:
 
 def _sources(file: Path, statement: Problem, settings: Settings) -> list[str]:
     """Each source is there, and holds the columns that its tables declare; what is only reached over a network is left out."""
-    told = []
+    lines = []
     for name, source in statement.sources.items():
         tables = {t: table for t, table in statement.tables.items() if table.source == name}
         if statement.simulator is not None or source.kind in ("http", "nannyml"):
             continue
         if source.kind == "kafka":
-            told.append(f"source {name}: {_topic(source, settings)}")
+            lines.append(f"source {name}: {_topic(source, settings)}")
             continue
         columns, where = _files(source, settings, statement) if source.kind == "files" else _database(source, settings)
         if columns is None:
             continue
         for table, spec in tables.items():
             _has_columns(file, statement, table, spec, columns, where)
-        told.append(f"source {name}: {where}, {len(columns)} columns")
-    return told
+        lines.append(f"source {name}: {where}, {len(columns)} columns")
+    return lines
 
 
 def _topic(source: Source, settings: Settings) -> str:
@@ -194,17 +197,17 @@ def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list
     from mlloop import collection, ingestion
 
     where = collection.resolve_location(source.path or "", settings, statement.name)
-    found = collection.matching_files(source, settings, statement.name)
-    if not found:
+    files = collection.matching_files(source, settings, statement.name)
+    if not files:
         folder = Path(where).parent
-        near = sorted(one.name for one in folder.glob("*"))[:8] if folder.is_dir() else []
+        near = sorted(beside.name for beside in folder.glob("*"))[:8] if folder.is_dir() else []
         there = f"the folder holds {', '.join(near)}" if near else "the folder is empty or not there"
         raise SourceError(
             f"no file matches ({there})",
             where,
             "Put the file there or fix sources in the statement, then: mlloop check",
         )
-    newest = found[-1]
+    newest = files[-1]
     form = collection.file_format(newest, source)
     if form == "jsonl":
         return None, ""
@@ -213,7 +216,7 @@ def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list
         return None, ""
     return ingestion.header(
         raw
-    ), f"{len(found)} file{'s' if len(found) > 1 else ''} ({os.path.relpath(newest, settings.root)})"
+    ), f"{len(files)} file{'s' if len(files) > 1 else ''} ({os.path.relpath(newest, settings.root)})"
 
 
 def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str]:
@@ -223,10 +226,10 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
     url = collection.resolve_location(source.url or "", settings)
     if not url.startswith("sqlite:///"):
         return None, ""
-    place = Path(url.removeprefix("sqlite:///").split("?")[0])
-    if not place.is_file():
+    path = Path(url.removeprefix("sqlite:///").split("?")[0])
+    if not path.is_file():
         raise SourceError(
-            "there is no such database", str(place), "Put it there or fix sources in the statement, then: mlloop check"
+            "there is no such database", str(path), "Put it there or fix sources in the statement, then: mlloop check"
         )
     if source.table is None:
         return None, ""
@@ -238,22 +241,31 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
     if source.table not in known:
         raise SourceError(
             f"there is no table {source.table!r}" + did_you_mean(source.table, known),
-            str(place),
+            str(path),
             "Fix sources in the statement, then: mlloop check",
         )
     return [
         str(column["name"]) for column in inspector.get_columns(source.table)
-    ], f"table {source.table} of {place.name}"
+    ], f"table {source.table} of {path.name}"
 
 
 def _has_columns(file: Path, statement: Problem, table: str, spec: Table, columns: list[str], where: str) -> None:
-    lost = [name for name, one in spec.columns.items() if name not in columns and not (one.made_of or one.row_seconds)]
-    needed = {*spec.key, spec.time, *(n for n, one in spec.columns.items() if one.required), *_needed(statement, table)}
+    lost = [
+        name
+        for name, column in spec.columns.items()
+        if name not in columns and not (column.made_of or column.row_seconds)
+    ]
+    needed = {
+        *spec.key,
+        spec.time,
+        *(n for n, column in spec.columns.items() if column.required),
+        *_needed(statement, table),
+    }
     for name in lost:
         if name in needed:
-            told = f"column {name!r} is not in {where}" + did_you_mean(name, columns)
+            what = f"column {name!r} is not in {where}" + did_you_mean(name, columns)
             raise ProblemError(
-                told, f"{file}: tables.{table}.columns", "Fix the statement or the file, then: mlloop check"
+                what, f"{file}: tables.{table}.columns", "Fix the statement or the file, then: mlloop check"
             )
 
 
@@ -289,11 +301,11 @@ def expressions(file: Path, statement: Problem) -> None:
     columns = {n: _type(c.type) for join in task.joins for n, c in statement.tables[join.table].columns.items()}
     columns |= {n: _type(c.type) for n, c in statement.tables[task.table].columns.items()}
     for rule in statement.tables[task.table].cleaning:
-        made = {"number": "DOUBLE", "date": "TIMESTAMP"}.get(rule.rule)
-        columns |= {n: made for n in rule.columns if made and n in columns}
+        kind_of = {"number": "DOUBLE", "date": "TIMESTAMP"}.get(rule.rule)
+        columns |= {n: kind_of for n in rule.columns if kind_of and n in columns}
         suffix = {"fill": "_missing", "outliers": "_outlier"}.get(rule.rule)
         columns |= {f"{n}{suffix}": "BOOLEAN" for n in rule.columns if suffix}
-    unknown = any(one.rule not in problems.CLEANING_RULES for one in statement.tables[task.table].cleaning)
+    unknown = any(step.rule not in problems.CLEANING_RULES for step in statement.tables[task.table].cleaning)
     with duckdb.connect(config={"enable_external_access": "false"}) as con:
         listed = ", ".join(f'"{_quoted(name)}" {kind}' for name, kind in columns.items())
         con.execute(f"CREATE TABLE rows ({listed})")
@@ -302,13 +314,13 @@ def expressions(file: Path, statement: Problem) -> None:
             kind = str(con.sql(f"SELECT ({sql}) AS made FROM rows").types[0])
             con.execute(f'ALTER TABLE rows ADD COLUMN "{_quoted(name)}" {kind}')
             columns[name] = kind
-        wanted = {"task.where": task.where, **{f"rules: {r.name}": r.score for r in statement.rules}}
-        for place, expression in wanted.items():
+        stated = {"task.where": task.where, **{f"rules: {r.name}": r.score for r in statement.rules}}
+        for at, expression in stated.items():
             if expression:
                 _try(
                     con,
-                    place,
-                    f"CAST(({expression}) AS DOUBLE)" if place.startswith("rules") else expression,
+                    at,
+                    f"CAST(({expression}) AS DOUBLE)" if at.startswith("rules") else expression,
                     file,
                     columns,
                     unknown,
@@ -323,9 +335,9 @@ def _try(con: Any, where: str, sql: str, file: Path, columns: dict[str, str], le
     except duckdb.Error as error:
         if lenient and isinstance(error, duckdb.BinderException):
             return  # a cleaning rule of the project's own may have added the column
-        said = " ".join(str(error).split("\n\nLINE")[0].split())[:300]
+        message = " ".join(str(error).split("\n\nLINE")[0].split())[:300]
         raise ProblemError(
-            f"{said} (columns: {', '.join(columns)})", f"{file}: {where}", "Fix the statement, then: mlloop check"
+            f"{message} (columns: {', '.join(columns)})", f"{file}: {where}", "Fix the statement, then: mlloop check"
         ) from error
 
 

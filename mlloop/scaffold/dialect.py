@@ -77,34 +77,40 @@ def read(path: Path, suffix: str = ".csv") -> Dialect:
     DataError
         Its first line holds values rather than names.
     """
-    found = Dialect(encoding(path))
-    coded = "utf-8-sig" if found.encoding == "utf-8" else found.encoding
+    dialect = Dialect(encoding(path))
+    coded = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     with _bytes(path) as handle:
         text = io.TextIOWrapper(handle, encoding=coded, errors="replace", newline="").read(HEAD_CHARS)
     lines = re.sub(r"\r\n?", "\n", text).split("\n")
     lines = (lines[:-1] if len(text) == HEAD_CHARS else lines) or [""]
     declared = re.fullmatch(r'"?sep=(.)"?', lines[0].strip("\ufeff"), re.I)
     if declared:
-        found.separator, found.skip, lines = declared[1], 1, lines[1:]
+        dialect.separator, dialect.skip, lines = declared[1], 1, lines[1:]
     else:
-        found.separator = _separator(lines, "\t" if suffix == ".tsv" else None)
-    found.quote, found.escape = _quoting(lines, found.separator)
-    bare = rf'(^|{re.escape(found.separator)})[^"{re.escape(found.separator)}]+\\"'
-    if found.quote and found.escape == "\\" and (odd := next((one for one in lines if re.search(bare, one)), None)):
-        told = f"a backslash outside quotes stays in the value, as in {odd[:60]!r}: write such values in quotes"
-        found.notes.append(("escape", told))
-    above = _above(lines, found)
-    found.skip += above
+        dialect.separator = _separator(lines, "\t" if suffix == ".tsv" else None)
+    dialect.quote, dialect.escape = _quoting(lines, dialect.separator)
+    bare = rf'(^|{re.escape(dialect.separator)})[^"{re.escape(dialect.separator)}]+\\"'
+    if (
+        dialect.quote
+        and dialect.escape == "\\"
+        and (odd := next((text_line for text_line in lines if re.search(bare, text_line)), None))
+    ):
+        warning = f"a backslash outside quotes stays in the value, as in {odd[:60]!r}: write such values in quotes"
+        dialect.notes.append(("escape", warning))
+    above = _above(lines, dialect)
+    dialect.skip += above
     if above:
         title = next(
-            (line.strip(found.separator + ' "') for line in lines[:above] if line.strip(found.separator + ' "')), ""
+            (line.strip(dialect.separator + ' "') for line in lines[:above] if line.strip(dialect.separator + ' "')), ""
         )
         more = f"{above} line{'s' if above > 1 else ''} above it {'are' if above > 1 else 'is'} passed over"
-        found.notes.append(("header", f"in line {found.skip + 1}; {more}{f' ({title[:60]!r})' if title else ''}"))
-    if found.encoding in ("cp1252", "latin-1"):
-        found.notes.append(("encoding", f"read as {found.encoding}, since it is not UTF-8: check letters with accents"))
-    _must_have_names(path, lines[above:], found)
-    return found
+        dialect.notes.append(("header", f"in line {dialect.skip + 1}; {more}{f' ({title[:60]!r})' if title else ''}"))
+    if dialect.encoding in ("cp1252", "latin-1"):
+        dialect.notes.append(
+            ("encoding", f"read as {dialect.encoding}, since it is not UTF-8: check letters with accents")
+        )
+    _must_have_names(path, lines[above:], dialect)
+    return dialect
 
 
 def _separator(lines: Sequence[str], usual: str | None) -> str:
@@ -199,11 +205,11 @@ def _all_quoted(lines: Sequence[str], separator: str) -> bool:
     )
 
 
-def _above(lines: Sequence[str], found: Dialect) -> int:
+def _above(lines: Sequence[str], dialect: Dialect) -> int:
     """How many lines stand above the header: those that fill few of the columns, as a title does."""
     rows, at = [], 0
-    reader = csv.reader((f"{line}\n" for line in lines[:200]), delimiter=found.separator, quotechar=found.quote or None,
-                        quoting=csv.QUOTE_MINIMAL if found.quote else csv.QUOTE_NONE)  # fmt: skip
+    reader = csv.reader((f"{line}\n" for line in lines[:200]), delimiter=dialect.separator, quotechar=dialect.quote or None,
+                        quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE)  # fmt: skip
     try:
         for row in itertools.islice(reader, 100):
             rows.append((at, row))
@@ -223,12 +229,12 @@ def _above(lines: Sequence[str], found: Dialect) -> int:
     return 0
 
 
-def _must_have_names(path: Path, lines: Sequence[str], found: Dialect) -> None:
-    names = next((row for row in _rows(lines[:50], found.separator, found.quote, found.escape) if row), [])
+def _must_have_names(path: Path, lines: Sequence[str], dialect: Dialect) -> None:
+    names = next((row for row in _rows(lines[:50], dialect.separator, dialect.quote, dialect.escape) if row), [])
     filled = [name.strip() for name in names if name.strip()]
     if len(filled) > 1 and sum(bool(NO_NAME.fullmatch(name)) for name in filled) > len(filled) / 2:
         raise DataError(
-            f"has no header: its first line reads {found.separator.join(names)[:80]!r}",
+            f"has no header: its first line reads {dialect.separator.join(names)[:80]!r}",
             str(path),
             "Write the columns' names into a line above it",
         )

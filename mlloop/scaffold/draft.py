@@ -55,8 +55,8 @@ class ProjectOptions:
 
 def _must_be_a_column(option: str, column: str | None, sample: SourceSample) -> None:
     if column is not None and column not in sample.text.columns:
-        told = f"--{option} {column!r} is not a column" + did_you_mean(column, list(sample.text.columns))
-        raise UsageError(told, sample.source.path or sample.source.url, "Name one of them")
+        what = f"--{option} {column!r} is not a column" + did_you_mean(column, list(sample.text.columns))
+        raise UsageError(what, sample.source.path or sample.source.url, "Name one of them")
 
 
 # ---------------------------------------------------------------------------------------------- the statement
@@ -90,9 +90,12 @@ def statement(
     elif time and not options.time:
         notes.append(_chosen_time(time, "it says when a row happened", able[1:]))
     if not sample.is_whole:
-        told = f"{sample.rows:,}; types, leaks and figures come from {len(sample.text):,} of them, drawn evenly"
-        notes.append(("rows", told))
-    notes += [*sample.notes, *(("reading", f"{n}: {one.question}") for n, one in columns.items() if one.question)]
+        note = f"{sample.rows:,}; types, leaks and figures come from {len(sample.text):,} of them, drawn evenly"
+        notes.append(("rows", note))
+    notes += [
+        *sample.notes,
+        *(("reading", f"{n}: {column.question}") for n, column in columns.items() if column.question),
+    ]
     if time:
         notes += survey.set_aside_outlying(columns, time, sample.is_whole)
     make = _events if events else _rows
@@ -143,11 +146,11 @@ def _time_of_rows(
         ordered = times.file_order(sample, columns, y)
         if ordered:
             time, columns[ordered[0]], alike = ordered
-            told = (
+            note = (
                 f"no column says when a row happened, but neighbours in the file share the target (correlation {number(alike)}): rows are not "
                 "shuffled, later ones are predicted from earlier ones. If a column holds the time, name it: --time"
             )
-            notes.append(("order of the file", told))
+            notes.append(("order of the file", note))
     return time, choice.after
 
 
@@ -186,11 +189,11 @@ def _history_notes(windows: DraftWindows | None, every: int, later: int) -> list
     """What `new` says of the days that are left for the loop."""
     if not windows or not later:
         return []
-    told = (
+    note = (
         f"the model learns from what was before {windows['as_of']:%Y-%m-%d}; the {later} days after it are left for the loop: "
         f"{later // every} turns of {every} days"
     )
-    return [("history", told)]
+    return [("history", note)]
 
 
 def _is_about_events(options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], ask: Ask | None) -> bool:
@@ -228,8 +231,8 @@ def _guessed(parts: JsonObject) -> JsonObject:
 
 def _sample_note(sample: SourceSample, options: ProjectOptions) -> str:
     what = Path(sample.source.path).name if sample.source.path else (sample.source.table or "a query")
-    seen = f" ({len(sample.text):,} of them closely)" if len(sample.text) < sample.rows else ""
-    return f"{sample.rows:,} rows of {what}{seen}"
+    read_closely = f" ({len(sample.text):,} of them closely)" if len(sample.text) < sample.rows else ""
+    return f"{sample.rows:,} rows of {what}{read_closely}"
 
 
 def _source(sample: SourceSample) -> JsonObject:
@@ -259,11 +262,11 @@ def _rows(
     if time and windows is None:
         span = columns[time].values
         days = (span.max() - span.min()).days
-        told = "spans less than 8 days" if days < 8 else "leaves no folds that hold rows"
+        what = "spans less than 8 days" if days < 8 else "leaves no folds that hold rows"
         notes.append(
             (
                 "time",
-                f"{time} {told} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time",
+                f"{time} {what} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time",
             )
         )
         time = None
@@ -283,8 +286,8 @@ def _rows(
         )
     order = columns[time].values if time else None
     made_time = {n for n, guess in columns.items() if guess.column.made_of} - {time}
-    for made in made_time:
-        del columns[made]
+    for derived_time in made_time:
+        del columns[derived_time]
     skip = [target, *([key] if key else []), *([entity] if entity else []), *([time] if time else []), *late]
     for counter in times.counters(columns, order, skip) if order is not None else []:
         columns[counter] = survey._changed(
@@ -292,12 +295,12 @@ def _rows(
         )
     asked_of = {n: g for n, g in columns.items() if g.column.feature}
     signs = survey.leaks(asked_of, y, kind, skip, order)
-    found = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
-    asked = {n: sign.reason for n, sign in signs.items() if not sign.sure}
+    leaks = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
+    unsure = {n: sign.reason for n, sign in signs.items() if not sign.sure}
     usable = [
         n
         for n, guess in columns.items()
-        if n not in (target, key, entity, time, *found, *asked) and guess.column.feature
+        if n not in (target, key, entity, time, *leaks, *unsure) and guess.column.feature
     ]
     before = (
         columns[time].values < pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
@@ -337,14 +340,14 @@ def _rows(
             | ({key: "key"} if key else {})
             | ({entity: "entity"} if entity and entity != key else {})
             | ({time: "time"} if time else {}),
-            found,
+            leaks,
             kind,
-            asked,
+            unsure,
         ),
         "cleaning": [*(rule for n, guess in columns.items() if guess.column.feature for rule in guess.cleaning), *once],
         "rules": [rule],
-        "leaks": found,
-        "asked": asked,
+        "leaks": leaks,
+        "asked": unsure,
         **_success(kind, y, figure, survey.slices_of(columns, usable, sample.rows), sample, windows),
     }
 
@@ -355,11 +358,11 @@ def _not_known_yet(columns: dict[str, Guess], time: str | None, y: pd.Series | N
     if unknown is None or columns[time or ""].column.row_seconds:
         return 0
     rows, days, since = unknown
-    told = (
+    note = (
         f"none of the {rows:,} rows since {since:%Y-%m-%d} is of the rarer class, where many were due: their outcome is probably not "
         f"known yet. Everything is computed as of {since:%Y-%m-%d}; if they are right, set time.as_of later"
     )
-    notes.append(("outcome not known yet", told))
+    notes.append(("outcome not known yet", note))
     return days
 
 
@@ -383,8 +386,8 @@ def _entity_beside(
 
 
 def _of_panel(panel: str, sample: SourceSample, time: str) -> tuple[str, str]:
-    told = f"{panel}: {sample.distinct[panel]:,} values, each once at nearly every {time}; its own past is a feature, and the last value of each is a rule"
-    return "rows that belong together", told
+    note = f"{panel}: {sample.distinct[panel]:,} values, each once at nearly every {time}; its own past is a feature, and the last value of each is a rule"
+    return "rows that belong together", note
 
 
 def _group(
@@ -400,8 +403,8 @@ def _group(
         if name in (target, time) or guess.is_time or not named or sample.missing.get(name, 1):
             continue
         if dependence.is_group(guess.values, y):
-            told = f"{name}: {sample.distinct[name]:,} values in {sample.rows:,} rows, alike in the target; rows of one stay on one side of a fold"
-            notes.append(("rows that belong together", told))
+            note = f"{name}: {sample.distinct[name]:,} values in {sample.rows:,} rows, alike in the target; rows of one stay on one side of a fold"
+            notes.append(("rows that belong together", note))
             return name
     return None
 
@@ -416,7 +419,7 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
     repeats = sample.rows - survey.different_rows(sample)
     if not repeats:
         return [], []
-    told = f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows"
+    note = f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows"
     drop = not ordered and sample.text.shape[1] >= MANY_COLUMNS and dependence.repeated_rows(sample.text)[1] is not None
     if drop:
         rule = {
@@ -427,11 +430,11 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
         return [
             (
                 "repeated rows",
-                f"{told}: each counts once. If they are all real, take the rule duplicates out of the statement",
+                f"{note}: each counts once. If they are all real, take the rule duplicates out of the statement",
             )
         ], [rule]
     more = "They are kept, and never learnt and asked in one fold; if they were written twice, drop them in the statement: cleaning: [{rule: duplicates}]"
-    return [("repeated rows", f"{told}. {more}")], []
+    return [("repeated rows", f"{note}. {more}")], []
 
 
 def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, str | None]:
@@ -471,8 +474,8 @@ def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, s
             )
         elif len(counts) > 2:
             listed = ", ".join(counts.index[:6]) + (", ..." if len(counts) > 6 else "")
-            told = f"{name} has {len(counts)} ({listed}); {positive} is looked for, against the rest: --positive"
-            notes.append(("classes", told))
+            note = f"{name} has {len(counts)} ({listed}); {positive} is looked for, against the rest: --positive"
+            notes.append(("classes", note))
     return kind, positive
 
 
@@ -582,8 +585,8 @@ def _success(
     if kind == "classification":
         fewer = int(min((y == 1).sum(), (y == 0).sum()) * rows / max(1, y.notna().sum()))
         need["min_positives"] = int(min(100, max(20, fewer // 2)))
-        asked = min(0.99, max(0.6, round(figure + 0.02, 2)))
-        success = {"metric": "roc_auc", "threshold": asked, "min_gain": 0.02, **groups, "max_slice_gap": 0.15}
+        target = min(0.99, max(0.6, round(figure + 0.02, 2)))
+        success = {"metric": "roc_auc", "threshold": target, "min_gain": 0.02, **groups, "max_slice_gap": 0.15}
         outcomes = ("true_positive", "false_positive", "false_negative", "true_negative")
         return rest | {
             "success": success,
@@ -616,13 +619,13 @@ def _events(
     lacking = [word for word, guess in {"--user": user, "--item": item, "--time": time}.items() if not guess]
     windows = _windows(options, sample, columns, time, recommendation=True)
     if lacking or windows is None:
-        told = (
+        note = (
             f"recommendations need to know who, what and when; say {', '.join(lacking)}"
             if lacking
             else f"{time} spans less than 8 days: too short to hold days out"
         )
         raise UsageError(
-            told,
+            note,
             sample.source.path or sample.source.url,
             "Example: mlloop new shop --data sales.csv --user customer --item product --time sold_at",
         )
@@ -644,8 +647,8 @@ def _events(
     ]
     unknown = sample.missing[user]
     users, items_known = f"{sample.distinct[user]:,} {user}", f"{sample.distinct[item]:,} values of {item}"
-    told = f"{sample.rows:,} rows" + (f"; {unknown:,} without {user} cannot be learnt from" if unknown else "")
-    notes[:0] = [("question", f"Which 10 of {items_known} should each of {users} be shown? ({told})")]
+    note = f"{sample.rows:,} rows" + (f"; {unknown:,} without {user} cannot be learnt from" if unknown else "")
+    notes[:0] = [("question", f"Which 10 of {items_known} should each of {users} be shown? ({note})")]
     roles = {user: "id", item: "id"}
     shown = _columns(
         {n: _as_name(sample, n, guess) if n in roles else guess for n, guess in columns.items()},

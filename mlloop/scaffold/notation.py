@@ -187,7 +187,7 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
         return None
     core = parts["core"][fits].str.strip()
     core = core.where(~core.str.match(r".*\d[.,]$"), core.str[:-1])
-    readings = [one for one in READINGS if _reads(core, *one)]
+    readings = [reading for reading in READINGS if _reads(core, *reading)]
     if not readings:
         return None
     chosen, unsure = _chosen(core, readings, hint or Hint(), separator)
@@ -200,7 +200,7 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
     around = parts["before"][fits].fillna("").str.strip() + "|" + parts["after"][fits].fillna("").str.strip()
     bare = (around == "|") & parts["open"][fits].isna() & parts["s3"][fits].isna()
     spaced = text[fits].str.fullmatch(r"[+-]?[\d.,' ]*(?:[eE][+-]?\d+)?")
-    found = Numbers(
+    numbers = Numbers(
         values.reindex(known.index),
         decimal,
         thousands,
@@ -208,12 +208,14 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
         is_bare=bool(bare.all() and spaced.all() and fits.all()),
         open=unsure,
     )
-    found.units, found.factors = _units(around, values)
-    if found.factors and not set(found.factors) <= {"%"}:
-        for unit, factor in found.factors.items():
-            found.values = found.values.where(~text.str.lower().str.contains(unit, regex=False), found.values * factor)
-    found.why = _why(found, core, hint or Hint(), separator) if unsure else ""
-    return found
+    numbers.units, numbers.factors = _units(around, values)
+    if numbers.factors and not set(numbers.factors) <= {"%"}:
+        for unit, factor in numbers.factors.items():
+            numbers.values = numbers.values.where(
+                ~text.str.lower().str.contains(unit, regex=False), numbers.values * factor
+            )
+    numbers.why = _why(numbers, core, hint or Hint(), separator) if unsure else ""
+    return numbers
 
 
 def _reads(core: pd.Series, decimal: str, thousands: str | None) -> bool:
@@ -229,8 +231,8 @@ def _chosen(core: pd.Series, readings: list, hint: Hint, separator: str) -> tupl
     used = [sign for sign in ".,' " if core.str.contains(sign, regex=False).any()]
     if not used or len(readings) == 1 or used[0] in " '":
         return readings[0], ""
-    plain = [one for one in readings if one[1] is None and one[0] in used]
-    grouped = [one for one in readings if one[1] in used and one[1] is not None]
+    plain = [reading for reading in readings if reading[1] is None and reading[0] in used]
+    grouped = [reading for reading in readings if reading[1] in used and reading[1] is not None]
     if not plain or not grouped:
         return (plain or grouped or readings)[0], ""
     sign = used[0]
@@ -243,9 +245,9 @@ def _chosen(core: pd.Series, readings: list, hint: Hint, separator: str) -> tupl
     return (plain[0] if sign == "." else grouped[0]), sign
 
 
-def _why(found: Numbers, core: pd.Series, hint: Hint, separator: str) -> str:
-    example = core[core.str.contains(found.open, regex=False)].iloc[0]
-    as_decimal = found.decimal == found.open and found.thousands is None
+def _why(numbers: Numbers, core: pd.Series, hint: Hint, separator: str) -> str:
+    example = core[core.str.contains(numbers.open, regex=False)].iloc[0]
+    as_decimal = numbers.decimal == numbers.open and numbers.thousands is None
     other = "thousands" if as_decimal else "decimals"
     reason = (
         f", as in {hint.decimal_shown_by}"
@@ -260,9 +262,9 @@ def _why(found: Numbers, core: pd.Series, hint: Hint, separator: str) -> str:
 def _units(around: pd.Series, values: pd.Series) -> tuple[list[str], dict[str, float]]:
     """What stands around the numbers, the commonest first, and what of it multiplies them."""
     counts = around[around != "|"].str.lower().value_counts()
-    units = list(dict.fromkeys(one for pair in counts.index for one in pair.split("|") if one))
-    short = {one: SHORT[one] for one in units if one in SHORT}
-    if short and all(one in SHORT or one in "$€£¥" for one in units) and (len(short) > 1 or (around == "|").any()):
+    units = list(dict.fromkeys(unit for pair in counts.index for unit in pair.split("|") if unit))
+    short = {unit: SHORT[unit] for unit in units if unit in SHORT}
+    if short and all(unit in SHORT or unit in "$€£¥" for unit in units) and (len(short) > 1 or (around == "|").any()):
         return units, short
     signed = around.str.contains("%", regex=False)
     if signed.any() and not signed.all():
@@ -274,6 +276,6 @@ def _units(around: pd.Series, values: pd.Series) -> tuple[list[str], dict[str, f
 
 def is_code(notation: Numbers, known: pd.Series) -> bool:
     """Whether letters before the digits make them codes: A12, but not EUR 12."""
-    before = {one for one in notation.units if re.search(r"[^\W\d_]", one)}
+    before = {unit for unit in notation.units if re.search(r"[^\W\d_]", unit)}
     starts = known.str.lower().str.extract(r"^[\s(+-]*([^\W\d_]+)([$€£¥]?)").dropna(subset=[0])
     return bool(before) and bool((~starts[0].isin(CURRENCIES) & (starts[1] == "")).any())

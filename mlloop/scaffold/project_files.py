@@ -255,13 +255,13 @@ def mlloop_requirement() -> tuple[str, str]:
     if commit:
         return f"mlloop @ git+{url}@{commit}", ""
     if url.startswith("file://"):
-        place = url.removeprefix("file://")
-        line = f"-e {place}" if direct.get("dir_info", {}).get("editable") else f"mlloop @ {url}"
-        told = (
-            f"`requirements.txt` names mlloop by its place on this machine ({place}), which a build elsewhere does not "
+        path = url.removeprefix("file://")
+        line = f"-e {path}" if direct.get("dir_info", {}).get("editable") else f"mlloop @ {url}"
+        note = (
+            f"`requirements.txt` names mlloop by its place on this machine ({path}), which a build elsewhere does not "
             f"have: write `mlloop=={version()}` there once it is to be had by name."
         )
-        return line, told
+        return line, note
     return f"mlloop=={version()}", ""
 
 
@@ -277,10 +277,10 @@ def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
 
 def stage_notebooks() -> list[Path]:
     """The notebooks of the stages that this mlloop has: those with a Run act."""
-    found = [path for path in sorted(STAGES.glob("[12]*.ipynb")) if len(_run_cells(_read(path))) > 1]
-    if not found:
+    notebooks = [path for path in sorted(STAGES.glob("[12]*.ipynb")) if len(_run_cells(_read(path))) > 1]
+    if not notebooks:
         raise SettingsError("the stages' notebooks are not there", str(STAGES), "Install mlloop again")
-    return found
+    return notebooks
 
 
 def _read(path: Path) -> JsonObject:
@@ -311,7 +311,7 @@ def write_notebook(path: Path, source: Path, name: str, package: str) -> bool:
         ours = _beginning(_read(source), stage, package)
     else:
         run = _run_cells({"cells": before})
-        ours = [cell for cell in before if not any(cell is one for one in run)]
+        ours = [cell for cell in before if not any(cell is run_cell for run_cell in run)]
     cells = [{**cell, "source": cell["source"].splitlines(keepends=True)} for cell in [*ours, *act]]
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     text = (
@@ -328,10 +328,10 @@ def write_notebook(path: Path, source: Path, name: str, package: str) -> bool:
 
 def _act(cells: list[JsonObject], stage: str, name: str, package: str) -> list[JsonObject]:
     """The Run act for a project: asked for its problem, and importing first what of its own the stage depends on."""
-    made: list[JsonObject] = []
+    act: list[JsonObject] = []
     for cell in cells:
         source = re.sub(r'^problem = "\w+"$', f'problem = "{name}"', cell["source"], flags=re.MULTILINE)
-        made.append(
+        act.append(
             {
                 **cell,
                 "source": source,
@@ -340,13 +340,13 @@ def _act(cells: list[JsonObject], stage: str, name: str, package: str) -> list[J
         )
         if "parameters" in cell["metadata"].get("tags", []) and stage in USES:
             lines = "\n".join(f"import {package}.{module}" for module in USES[stage])
-            made.append(
+            act.append(
                 _code(
                     f"#| pipeline\n# what this project adds of its own; a change there makes this stage stale\n{lines}",
                     f"own-{stage}",
                 )
             )
-    return made
+    return act
 
 
 def _beginning(content: JsonObject, stage: str, package: str) -> list[JsonObject]:
@@ -354,11 +354,11 @@ def _beginning(content: JsonObject, stage: str, package: str) -> list[JsonObject
     cells = [_prose(title, f"title-{stage}")]
     if stage not in EXAMPLES:
         return cells
-    told = f"{PLACES[stage]} Write it in a cell that begins with `#| export`, then `make export`; importing `{package}.{stage}` registers it."
+    text = f"{PLACES[stage]} Write it in a cell that begins with `#| export`, then `make export`; importing `{package}.{stage}` registers it."
     return [
         *cells,
         _code(f"#| default_exp {stage}", f"module-{stage}"),
-        _prose(f"## Your own\n\n{told}", f"place-{stage}"),
+        _prose(f"## Your own\n\n{text}", f"place-{stage}"),
         _code(
             f"#| export\n# An example; take the marks off and make it yours.\n#\n{EXAMPLES[stage]}",
             f"own-{stage}-example",

@@ -202,13 +202,13 @@ def _changes(raws: Sequence[ingestion.RawFile]) -> tuple[list[tuple[str, str]], 
         if all(there):
             continue
         first, last = there.index(True), len(there) - 1 - there[::-1].index(True)
-        told = f"{name!r} is in {sum(there)} of {len(there)} files"
+        change = f"{name!r} is in {sum(there)} of {len(there)} files"
         if first and all(there[first:]):
-            told += f", from {raws[first].origin} on"
+            change += f", from {raws[first].origin} on"
         if last + 1 < len(there) and len(raws) <= MAX_HEADERS:
-            told += f", the last of them {raws[last].origin}: the newest do not have it, so it is no feature"
+            change += f", the last of them {raws[last].origin}: the newest do not have it, so it is no feature"
             gone[name] = f"not in the newest files: the last that has it is {raws[last].origin}"
-        notes.append(("columns differ", told))
+        notes.append(("columns differ", change))
     return notes, gone
 
 
@@ -255,15 +255,15 @@ def _counts(
     for start in range(0, len(names), at_once):
         part = names[start : start + at_once]
         # numbers that stand for the texts take less room than the texts, and two hardly ever share one
-        asked = {
+        totals = {
             f"d{i}": values[name].isnull().ifelse(ibis.null("int64"), values[name].hash()).nunique()
             for i, name in enumerate(part)
         }
-        asked |= {
+        totals |= {
             f"m{i}": (values[name].strip().lower().isin(parsing.MISSING) | values[name].isnull()).sum()
             for i, name in enumerate(part)
         }
-        counted = values.aggregate(**asked).to_pyarrow().to_pylist()[0]
+        counted = values.aggregate(**totals).to_pyarrow().to_pylist()[0]
         distinct |= {name: counted[f"d{i}"] or 0 for i, name in enumerate(part)}
         missing |= {name: int(counted[f"m{i}"] or 0) for i, name in enumerate(part)}
     return distinct, missing
@@ -278,29 +278,29 @@ def different_rows(sample: SourceSample) -> int:
 def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list[tuple[str, str]]]:
     path = Path(data).expanduser()
     pattern = str(path / "*") if path.is_dir() else str(path)
-    found = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
-    if not found:
+    files = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
+    if not files:
         near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:8] if path.parent.is_dir() else []
         raise SourceError(
             "there is no such file" + (did_you_mean(path.name, near) if near else ""), data, "Name it: --data FILE"
         )
     suffix = lambda guess: Path(guess.name.removesuffix(".gz")).suffix.lower()
     if path.is_dir():
-        found = [guess for guess in found if suffix(guess) in FORMATS]
-    strange = sorted({suffix(guess) for guess in found} - set(FORMATS))
-    if strange or not found:
+        files = [guess for guess in files if suffix(guess) in FORMATS]
+    strange = sorted({suffix(guess) for guess in files} - set(FORMATS))
+    if strange or not files:
         known = "CSV, TSV, Parquet and JSON lines, each also .gz, and SQL by URL"
-        told = f"{strange[0]!r} is not a format that is read" if strange else "holds no file of a format that is read"
-        raise SourceError(f"{told} ({known})", data, "Save it as CSV or Parquet, then: " + EXAMPLE)
-    form = FORMATS[suffix(found[0])]
-    glob_or_file = str(found[0].resolve()) if len(found) == 1 else str(Path(pattern).resolve())
+        what = f"{strange[0]!r} is not a format that is read" if strange else "holds no file of a format that is read"
+        raise SourceError(f"{what} ({known})", data, "Save it as CSV or Parquet, then: " + EXAMPLE)
+    form = FORMATS[suffix(files[0])]
+    glob_or_file = str(files[0].resolve()) if len(files) == 1 else str(Path(pattern).resolve())
     fields: Parameters = {"kind": "files", "path": glob_or_file, "format": form}
     notes: list[tuple[str, str]] = []
     if form == "csv":
-        written = dialect.read(found[0], suffix(found[0]))
+        written = dialect.read(files[0], suffix(files[0]))
         fields, notes = fields | written.source(), written.notes
     source = Source(**fields)
-    return source, found, [ingestion.RawFile(one, form, one.name, source) for one in found], notes
+    return source, files, [ingestion.RawFile(file, form, file.name, source) for file in files], notes
 
 
 def _database(url: str, table: str | None, query: str | None, folder: Path) -> tuple[Source, list[Path]]:
@@ -397,23 +397,23 @@ def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str =
     known = _known(text)
     if known.empty:
         return Guess(Column(type="text", feature=False), "no value at all", text)
-    found = (
+    guessed = (
         _boolean(known)
         or _number(name, known, hint, separator)
         or _moment(known, hint)
         or _dressed(name, known, hint, separator)
         or _text(name, known)
     )
-    found.values = found.values.reindex(text.index)
-    return found
+    guessed.values = guessed.values.reindex(text.index)
+    return guessed
 
 
 def _known(text: pd.Series) -> pd.Series:
     """The texts without spaces around them, and without those that stand for a missing value."""
-    told = [value.strip() if isinstance(value, str) else value for value in text]
+    stripped = [value.strip() if isinstance(value, str) else value for value in text]
     gone = frozenset(parsing.MISSING)
-    there = [value.lower() not in gone if isinstance(value, str) else not pd.isna(value) for value in told]
-    return pd.Series(told, index=text.index, dtype=object)[there]
+    there = [value.lower() not in gone if isinstance(value, str) else not pd.isna(value) for value in stripped]
+    return pd.Series(stripped, index=text.index, dtype=object)[there]
 
 
 def _boolean(known: pd.Series) -> Guess | None:
@@ -432,25 +432,27 @@ def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> G
     named = notation.names_things(name, known)
     if named:
         return _text(name, known, named)
-    found = notation.read(known, hint, separator)
-    if found is None or not found.is_bare:
+    numbers = notation.read(known, hint, separator)
+    if numbers is None or not numbers.is_bare:
         return None
-    if found.is_whole and found.thousands is None:
-        return Guess(Column(type="integer"), "", found.values, numbers=found)
-    given: Parameters = {"decimal": found.decimal} if not found.is_whole or found.thousands else {}
-    given |= {"thousands": found.thousands} if found.thousands else {}
+    if numbers.is_whole and numbers.thousands is None:
+        return Guess(Column(type="integer"), "", numbers.values, numbers=numbers)
+    options_of: Parameters = {"decimal": numbers.decimal} if not numbers.is_whole or numbers.thousands else {}
+    options_of |= {"thousands": numbers.thousands} if numbers.thousands else {}
     words = {",": "a comma", ".": "a point", " ": "a space", "'": "an apostrophe"}
-    why = found.why or (f"thousands are set apart by {words[found.thousands]}" if found.thousands else "")
-    why = why or ("the decimal sign is a comma" if found.decimal == "," else "")
-    if found.open:
+    why = numbers.why or (f"thousands are set apart by {words[numbers.thousands]}" if numbers.thousands else "")
+    why = why or ("the decimal sign is a comma" if numbers.decimal == "," else "")
+    if numbers.open:
         other = (
             {"decimal": ",", "thousands": "."}
-            if (found.decimal == ",") == bool(found.thousands)
+            if (numbers.decimal == ",") == bool(numbers.thousands)
             else {"thousands": ","}
         )
-        other = {"decimal": found.open} if found.thousands else other
+        other = {"decimal": numbers.open} if numbers.thousands else other
         why = f"{why}: {other}".replace("'", "").replace("{", "").replace("}", "")
-    return Guess(Column(type="number", **given), why, found.values, question=why if found.open else "", numbers=found)
+    return Guess(
+        Column(type="number", **options_of), why, numbers.values, question=why if numbers.open else "", numbers=numbers
+    )
 
 
 PLACEHOLDER_DAYS = {"9999-12-31", "9999-01-01", "9998-12-31", "2999-12-31", "2999-01-01", "3000-01-01", "2199-12-31", "2100-12-31",
@@ -465,10 +467,10 @@ def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
     if known.empty:
         return None
     some = known if len(known) <= 3000 else known.sample(3000, random_state=0)
-    found = _iso(known) if some.str.match(parsing.ISO).mean() > 0.98 else _formatted(known, some, hint)
-    if found is not None:
-        _without_placeholders(found, known, sorted(set(written)))
-    return found
+    moments = _iso(known) if some.str.match(parsing.ISO).mean() > 0.98 else _formatted(known, some, hint)
+    if moments is not None:
+        _without_placeholders(moments, known, sorted(set(written)))
+    return moments
 
 
 def _iso(known: pd.Series) -> Guess | None:
@@ -502,7 +504,7 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     best = max(fits.values(), default=0.0)
     if best < 0.9:
         return None
-    tied = _narrowest([form for form, one in fits.items() if one == best], some)
+    tied = _narrowest([form for form, fit in fits.items() if fit == best], some)
     day_first = hint.day_first if hint else None
     if day_first is not None:
         tied.sort(key=lambda form: _day_first(form) is (not day_first))
@@ -510,7 +512,7 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     rest = some[pd.to_datetime(some, format=forms[0], errors="coerce").isna()]
     if best < 0.995 and len(rest):
         more = {form: share(rest, form) for form in FORMS if form not in forms}
-        forms += [form for form, one in sorted(more.items(), key=lambda pair: -pair[1])[:1] if one > 0.3]
+        forms += [form for form, fit in sorted(more.items(), key=lambda pair: -pair[1])[:1] if fit > 0.3]
     values = (
         pd.concat([pd.to_datetime(known, format=form, errors="coerce") for form in forms], axis=1)
         .bfill(axis=1)
@@ -527,9 +529,9 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
         )
     whole = not any("%H" in form or "%I" in form for form in forms)
     stated = forms[0] if len(forms) == 1 else forms
-    made = Guess(Column(type="date" if whole else "time", format=stated), question or why, values, question=question)
-    made.day_first = _day_first(forms[0]) if len(order) == 1 else None
-    return made
+    guessed = Guess(Column(type="date" if whole else "time", format=stated), question or why, values, question=question)
+    guessed.day_first = _day_first(forms[0]) if len(order) == 1 else None
+    return guessed
 
 
 def _narrowest(forms: list[str], some: pd.Series) -> list[str]:
@@ -549,13 +551,13 @@ def _day_first(form: str) -> bool | None:
     return form.index("%d") < form.index("%m")
 
 
-def _without_placeholders(found: Guess, known: pd.Series, written: list[str]) -> None:
+def _without_placeholders(guessed: Guess, known: pd.Series, written: list[str]) -> None:
     """Take out days that stand for none: 9999-12-31 for what is still open, 1900-01-01 for what nobody knows."""
-    days = found.values.dropna().astype("datetime64[s]").dt.strftime("%Y-%m-%d")
+    days = guessed.values.dropna().astype("datetime64[s]").dt.strftime("%Y-%m-%d")
     counts = days.value_counts()
     often = {day for day, n in counts.items() if n >= max(3, 0.002 * len(known))}
     able = {day for day in counts.index if day in PLACEHOLDER_DAYS or (day in often and not "1800" <= day < "2200")}
-    usual = found.values[days.index[~days.isin(able)]]
+    usual = guessed.values[days.index[~days.isin(able)]]
     gap, far = np.timedelta64(5 * 365, "D"), set()
     for day in able if len(usual) else ():
         at, surely = np.datetime64(day), day > "2200" or day < "1800"
@@ -567,12 +569,12 @@ def _without_placeholders(found: Guess, known: pd.Series, written: list[str]) ->
     texts = [*written, *sorted(set(known[gone]))]
     if texts:
         n = len(gone)
-        found.values[gone] = pd.NaT
-        found.column = found.column.model_copy(update={"missing": texts})
+        guessed.values[gone] = pd.NaT
+        guessed.column = guessed.column.model_copy(update={"missing": texts})
         share = f" ({percent(n / len(known))} of the values)" if n else ""
         means = "means still open" if any(day > "2090" for day in far) else "means none"
-        told = f"{', '.join(texts[:3])}{share} {means}: it counts as missing"
-        found.why, found.question = told, "; ".join(part for part in (found.question, told) if part)
+        question = f"{', '.join(texts[:3])}{share} {means}: it counts as missing"
+        guessed.why, guessed.question = question, "; ".join(part for part in (guessed.question, question) if part)
 
 
 def _unfit(values: pd.Series) -> str:
@@ -612,17 +614,17 @@ def outlying(times: pd.Series) -> tuple[pd.Series, dict[str, dt.datetime]]:
 
 def set_aside_outlying(columns: dict[str, Guess], time: str, is_whole: bool = True) -> list[tuple[str, str]]:
     """Bound the time column where a few rows lie far outside all others; what there is to say of it."""
-    one = columns[time]
-    far, bounds = outlying(one.values)
+    of_time = columns[time]
+    far, bounds = outlying(of_time.values)
     if not bounds:
         return []
-    shown = ", ".join(f"{at:%Y-%m-%d}" for at in one.values[far].drop_duplicates().sort_values()[:3])
+    shown = ", ".join(f"{at:%Y-%m-%d}" for at in of_time.values[far].drop_duplicates().sort_values()[:3])
     rows = f"{len(far):,} rows" if is_whole else f"{len(far):,} rows looked at"
-    told = f"{int(far.sum())} of {rows} lie far outside the others ({shown}): they are set aside"
-    columns[time] = _changed(one, why=told, **bounds)
-    columns[time].values = one.values.mask(far)
+    question = f"{int(far.sum())} of {rows} lie far outside the others ({shown}): they are set aside"
+    columns[time] = _changed(of_time, why=question, **bounds)
+    columns[time].values = of_time.values.mask(far)
     limits = " and ".join(f"{name} {at:%Y-%m-%d}" for name, at in bounds.items())
-    return [("time", f"{time}: {told} by {limits}")]
+    return [("time", f"{time}: {question} by {limits}")]
 
 
 def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
@@ -634,40 +636,40 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
     enough = fits.sum() >= 20 or (fits.all() and len(known) >= 3)
     if not enough or len(strange) > 0.1 * len(known) or strange.nunique() > max(5, 0.02 * len(known)):
         return None
-    found = notation.read(known[fits], hint, separator)
-    if found is None or NAMING.search(name) or notation.is_code(found, known[fits]):
+    numbers = notation.read(known[fits], hint, separator)
+    if numbers is None or NAMING.search(name) or notation.is_code(numbers, known[fits]):
         return None
-    letters = {one for one in found.units if re.search(r"[^\W\d_]", one)}
-    if len(letters) > 6 or (found.is_bare and not len(words)):
+    letters = {dress for dress in numbers.units if re.search(r"[^\W\d_]", dress)}
+    if len(letters) > 6 or (numbers.is_bare and not len(words)):
         return None
-    told = [f"some are written with {', '.join(found.units[:6])}"] if found.units else []
-    if found.decimal == "," and not found.is_whole:
-        told.append("the decimal sign is a comma")
-    told += [f"{unit} multiplies by {number(factor)}" for unit, factor in found.factors.items()]
-    told += (
+    remarks = [f"some are written with {', '.join(numbers.units[:6])}"] if numbers.units else []
+    if numbers.decimal == "," and not numbers.is_whole:
+        remarks.append("the decimal sign is a comma")
+    remarks += [f"{unit} multiplies by {number(factor)}" for unit, factor in numbers.factors.items()]
+    remarks += (
         [f"{len(words):,} values such as {words.iloc[0]!r} are no numbers: they count as missing"] if len(words) else []
     )
-    options: Parameters = {"decimal": ","} if found.decimal == "," or found.thousands == "." else {}
-    options |= {"units": found.factors} if found.factors else {}
+    options: Parameters = {"decimal": ","} if numbers.decimal == "," or numbers.thousands == "." else {}
+    options |= {"units": numbers.factors} if numbers.factors else {}
     rule = {
         "rule": "number",
         "columns": [name],
         **({"options": options} if options else {}),
-        "reason": "; ".join(told) or "numbers written as text",
+        "reason": "; ".join(remarks) or "numbers written as text",
     }
     question = (
-        f"{found.why}: {'no option decimal' if options.get('decimal') else 'option decimal is a comma'}"
-        if found.open
+        f"{numbers.why}: {'no option decimal' if options.get('decimal') else 'option decimal is a comma'}"
+        if numbers.open
         else ""
     )
     kinds = {next((i for i, group in enumerate(profiling.UNITS) if unit in group), -1) for unit in letters}
-    if len(kinds - {-1}) > 1 and not found.factors:
+    if len(kinds - {-1}) > 1 and not numbers.factors:
         question = (
             question or f"{', '.join(sorted(letters))} are not the same: state their factors under options: units"
         )
     why = f"a number once it is cleaned: {rule['reason']}" + (f"; {question}" if question else "")
-    values = found.values.reindex(known.index).astype(float)
-    return Guess(Column(type="text"), why, values, [rule], question=question, numbers=found)
+    values = numbers.values.reindex(known.index).astype(float)
+    return Guess(Column(type="text"), why, values, [rule], question=question, numbers=numbers)
 
 
 def _text(name: str, known: pd.Series, why: str = "") -> Guess:
@@ -675,8 +677,8 @@ def _text(name: str, known: pd.Series, why: str = "") -> Guess:
     if distinct <= 50 or (distinct <= 500 and distinct <= 0.2 * len(known)):
         return Guess(Column(type="category"), why, known.astype(object))
     if len(known) > 50 and distinct > 0.9 * len(known):
-        told = "names rows: nearly every value is different"
-        return Guess(Column(type="text", feature=False), f"{why}; {told}" if why else told, known.astype(object))
+        remark = "names rows: nearly every value is different"
+        return Guess(Column(type="text", feature=False), f"{why}; {remark}" if why else remark, known.astype(object))
     return Guess(Column(type="text"), why or f"{distinct:,} different values", known.astype(object))
 
 
@@ -684,15 +686,15 @@ def hint_of(columns: dict[str, Guess]) -> Hint:
     """What the columns that can be read in one way only say of the others."""
     decimals: dict[str, str] = {}
     orders: dict[bool, str] = {}
-    for name, one in columns.items():
+    for name, column in columns.items():
         if (
-            one.numbers is not None
-            and not one.numbers.open
-            and (not one.numbers.is_whole or one.numbers.thousands in (",", "."))
+            column.numbers is not None
+            and not column.numbers.open
+            and (not column.numbers.is_whole or column.numbers.thousands in (",", "."))
         ):
-            decimals.setdefault(one.numbers.decimal, name)
-        if one.day_first is not None:
-            orders.setdefault(one.day_first, name)
+            decimals.setdefault(column.numbers.decimal, name)
+        if column.day_first is not None:
+            orders.setdefault(column.day_first, name)
     decimal = next(iter(decimals)) if len(decimals) == 1 else None
     day_first = next(iter(orders)) if len(orders) == 1 else None
     return Hint(
@@ -707,7 +709,11 @@ def guesses_of(sample: SourceSample) -> dict[str, Guess]:
     """A guess for each column by its values; where they allow two readings, by what the other columns say."""
     mark = sample.source.separator or ("," if sample.source.format == "csv" else "")
     guesses = {name: guess(name, sample.text[name], None, mark) for name in map(str, sample.text.columns)}
-    unsure = [name for name, one in guesses.items() if one.question and (one.column.format or one.numbers is not None)]
+    unsure = [
+        name
+        for name, guessed in guesses.items()
+        if guessed.question and (guessed.column.format or guessed.numbers is not None)
+    ]
     if unsure:
         hint = hint_of(guesses)
         guesses |= {name: guess(name, sample.text[name], hint, mark) for name in unsure}
@@ -759,9 +765,9 @@ def _told_of_whole(sample: SourceSample, name: str, guess: Guess) -> Guess:
         return guess
     if guess.why.endswith("different values"):
         return _changed(guess, f"{sample.distinct[name]:,} different values")
-    looked = f"of {len(sample.text):,} rows looked at, "
-    guess.cleaning = [{**rule, "reason": looked + rule["reason"]} for rule in guess.cleaning]
-    return _changed(guess, looked + guess.why)
+    of_sample = f"of {len(sample.text):,} rows looked at, "
+    guess.cleaning = [{**rule, "reason": of_sample + rule["reason"]} for rule in guess.cleaning]
+    return _changed(guess, of_sample + guess.why)
 
 
 def _counts_up(guess: Guess) -> bool:
@@ -876,8 +882,8 @@ def kind_of(target: Guess) -> str:
 
 def positive_of(counts: pd.Series) -> str:
     """The class that is looked for: the one called yes, else the rarer of two, else the commonest."""
-    said = [guess for word in YES for guess in counts.index if guess.lower() == word]
-    return said[0] if said and len(counts) == 2 else str(counts.index[-1] if len(counts) == 2 else counts.index[0])
+    likely = [guess for word in YES for guess in counts.index if guess.lower() == word]
+    return likely[0] if likely and len(counts) == 2 else str(counts.index[-1] if len(counts) == 2 else counts.index[0])
 
 
 def as_number(target: Guess, kind: str, positive: str | None = None) -> pd.Series:
@@ -909,7 +915,10 @@ def target_counts(sample: SourceSample, name: str, y: pd.Series, positive: str |
         return lost, 0.0
     value_of = dict(zip(sample.text[name], y, strict=True))
     counts = sample.counts_of(name)
-    values = [value_of.get(one, float(str(one).strip().casefold() == positive.casefold())) for one in counts.index]
+    values = [
+        value_of.get(spelling, float(str(spelling).strip().casefold() == positive.casefold()))
+        for spelling in counts.index
+    ]
     yes = sum(n for n, value in zip(counts, values, strict=True) if value == 1)
     return lost, float(yes / max(1, sample.rows - lost))
 
@@ -929,9 +938,9 @@ def leaks(
     order : Series, optional
         When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
     """
-    asked = {n: guess.values for n, guess in columns.items() if n not in skip and guess.values.notna().any()}
+    columns_asked = {n: guess.values for n, guess in columns.items() if n not in skip and guess.values.notna().any()}
     rows = pd.DataFrame(
-        {n: v if v.dtype.kind in "ifbM" else v.astype("string") for n, v in asked.items()}, index=y.index
+        {n: v if v.dtype.kind in "ifbM" else v.astype("string") for n, v in columns_asked.items()}, index=y.index
     )
     return {sign.column: sign for sign in leak_signs.find(rows, y, kind, order)}
 
@@ -986,23 +995,23 @@ def _questions(name: str, guess: Guess, values: pd.Series):
             yield f"{name} is at least {cut:.6g}", f"{column} >= {cut:.6g}", numbers >= float(f"{cut:.6g}")
     elif guess.values.nunique() <= 500:
         for value in guess.values.value_counts().index[:10]:
-            told = str(value).replace("'", "''")
-            yield f"{name} is {value}", f"{column} = '{told}'", values.eq(value).to_numpy(bool)
+            quoted_value = str(value).replace("'", "''")
+            yield f"{name} is {value}", f"{column} = '{quoted_value}'", values.eq(value).to_numpy(bool)
 
 
 def slices_of(columns: dict[str, Guess], usable: Sequence[str], rows: int) -> dict[str, int]:
     """At most two columns whose groups are few and large, each with how many holdout rows its smallest group may have."""
-    found: dict[str, int] = {}
+    slices: dict[str, int] = {}
     for name in usable:
         guess = columns[name]
-        if len(found) == 2:
+        if len(slices) == 2:
             break
         if guess.column.type not in ("category", "boolean") or guess.cleaning:
             continue
         shares = guess.values.value_counts(normalize=True)
         if 2 <= len(shares) <= 6 and shares.min() >= 0.08 and shares.min() * rows * 0.2 >= 50:
-            found[name] = int(shares.min() * rows * 0.2)
-    return found
+            slices[name] = int(shares.min() * rows * 0.2)
+    return slices
 
 
 # ---------------------------------------------------------------------------------------------- who bought what
@@ -1049,7 +1058,7 @@ def simple_figure(
         return 0.0
     simple = [recommenders.Popularity(days=30, target_kind=target_kind), BoughtBefore(target_kind=target_kind)]
     with np.errstate(invalid="ignore"):  # nobody paid a price here
-        values = [user_metrics(one.fit(before, None), after, 10)["ndcg"].mean() for one in simple]
+        values = [user_metrics(rule.fit(before, None), after, 10)["ndcg"].mean() for rule in simple]
     return float(max(values))
 
 
@@ -1070,10 +1079,10 @@ def kind_column_of(columns: dict[str, Guess]) -> tuple[str, str] | None:
     """The column that says of which kind an event is, and the kind that is wanted; None where there is none."""
     for name, guess in columns.items():
         if KINDS.search(name) and guess.column.type == "category":
-            seen = [str(v) for v in guess.values.dropna().unique()]
-            wanted = [v for word in WANTED for v in seen if v.lower() == word]
-            if wanted:
-                return name, wanted[0]
+            kinds = [str(v) for v in guess.values.dropna().unique()]
+            targets = [v for word in WANTED for v in kinds if v.lower() == word]
+            if targets:
+                return name, targets[0]
     return None
 
 

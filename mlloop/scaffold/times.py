@@ -30,7 +30,7 @@ NAMED = re.compile(r"^(date|time|timestamp|created|ordered|observed)|(time|date|
 
 def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
     """Add to `columns` the moments that several columns make up together; returns their names."""
-    found: list[str] = []
+    moments: list[str] = []
     for name, parts, form, kind in [*_calendars(sample), *_clocks(sample, columns), *_years(sample, columns)]:
         text = sample.text[list(parts)].astype("string")
         joined = text[parts[0]].str.strip()
@@ -43,8 +43,8 @@ def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
         columns[name] = Guess(column, f"made of {', '.join(parts)}", values.astype("datetime64[us]"))
         sample.distinct[name] = int(values.nunique())
         sample.missing[name] = int(values.isna().mean() * sample.rows)
-        found.append(name)
-    return found
+        moments.append(name)
+    return moments
 
 
 def _free(name: str, sample: SourceSample) -> str:
@@ -72,12 +72,12 @@ def _calendars(sample: SourceSample):
         if known.empty:
             continue
         spelt = "%m" if known.str.fullmatch(r"\d{1,2}").all() else "%B" if (known.str.len() > 3).any() else "%b"
-        made = prefix.rstrip("_ .-") or "date"
+        base = prefix.rstrip("_ .-") or "date"
         if day is not None:
-            yield _free(made, sample), (year, month, day), f"%Y {spelt} %d", "date"
+            yield _free(base, sample), (year, month, day), f"%Y {spelt} %d", "date"
         elif not (spelt == "%m" and pd.to_numeric(known, errors="coerce").max() > 12):
             yield (
-                _free(f"{made}_month" if made != "date" else "month_begin", sample),
+                _free(f"{base}_month" if base != "date" else "month_begin", sample),
                 (year, month),
                 f"%Y {spelt}",
                 "date",
@@ -186,13 +186,13 @@ def late_times(columns: dict[str, Guess], times: Sequence[str], y: pd.Series, ki
         return {}
     rows = pd.DataFrame({n: columns[n].values[known] for n in times}).reset_index(drop=True)
     target = y[known].reset_index(drop=True)
-    found = {sign.column: sign.reason for sign in leaks.pair_signs(rows, target, kind)}
+    late = {sign.column: sign.reason for sign in leaks.pair_signs(rows, target, kind)}
     if kind == "classification":
         for name in times:
             filled = leaks.filled_sign(rows[name], target)
             if filled and filled[0]:
-                found.setdefault(name, filled[1])
-    return found
+                late.setdefault(name, filled[1])
+    return late
 
 
 def _points(name: str, guess: Guess) -> tuple[float, list[str]]:
@@ -224,8 +224,10 @@ def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) ->
     if alike < dependence.DEPENDENT:
         return None
     seconds = max(1, round(FILE_DAYS * 86_400 / sample.rows))
-    place = np.linspace(1, sample.rows, len(sample.text)).round() * seconds
-    values = pd.Series(FIRST_ROW + pd.to_timedelta(place, unit="s"), index=sample.text.index).astype("datetime64[us]")
+    position = np.linspace(1, sample.rows, len(sample.text)).round() * seconds
+    values = pd.Series(FIRST_ROW + pd.to_timedelta(position, unit="s"), index=sample.text.index).astype(
+        "datetime64[us]"
+    )
     name = _free("row_time", sample)
     sample.distinct[name], sample.missing[name] = sample.rows, 0
     why = f"not in the file: each row's place in it; a day holds {sample.rows // FILE_DAYS:,} rows"
@@ -234,7 +236,7 @@ def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) ->
 
 def counters(columns: dict[str, Guess], order: pd.Series, skip: Sequence[str]) -> list[str]:
     """Numbers that only grow with the order of the rows: they say which row it is, and are always new in later rows."""
-    found = []
+    names = []
     for name, guess in columns.items():
         values = guess.values
         if name in skip or not guess.is_number or not guess.column.feature or values.nunique() < 50:
@@ -242,8 +244,8 @@ def counters(columns: dict[str, Guess], order: pd.Series, skip: Sequence[str]) -
         known = values.notna() & order.notna()
         alike = values[known].rank().corr(order[known].rank())
         if known.mean() > 0.9 and abs(np.nan_to_num(alike)) > 0.995:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def numbers_a_series(values: pd.Series, order: pd.Series | None, y: pd.Series) -> bool:
@@ -361,8 +363,8 @@ def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, li
 
 def take_out_sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, list[str]]:
     """Make sentinels missing in `columns` and in the sample; returns those found."""
-    found = sentinels(sample, columns)
-    for value, names in found.items():
+    standing = sentinels(sample, columns)
+    for value, names in standing.items():
         for name in names:
             guess = columns[name]
             there = guess.values == value
@@ -374,4 +376,4 @@ def take_out_sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[
                 column, "; ".join(w for w in (guess.why, why) if w), guess.values.where(~there), guess.cleaning
             )
             sample.missing[name] += int(there.mean() * sample.rows)
-    return found
+    return standing

@@ -71,8 +71,8 @@ def _names_in(root: Path) -> list[str]:
     """Rewrite former names in the project's notebooks and plain modules; a line for each file that changed."""
     changed = []
     for path in sorted(root.rglob("*.ipynb")) + sorted(root.rglob("*.py")):
-        place = path.relative_to(root)
-        if SKIPPED & set(place.parts) or ".ipynb_checkpoints" in place.parts:
+        shown = path.relative_to(root)
+        if SKIPPED & set(shown.parts) or ".ipynb_checkpoints" in shown.parts:
             continue
         before = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":
@@ -83,7 +83,7 @@ def _names_in(root: Path) -> list[str]:
             after = with_current_names(before)
         if after != before:
             storage.write_text(path, after)
-            changed.append(f"{place.as_posix()}: names of modules as they are in mlloop {version()}")
+            changed.append(f"{shown.as_posix()}: names of modules as they are in mlloop {version()}")
     return changed
 
 
@@ -104,7 +104,7 @@ def with_current_names(source: str) -> str:
 
     `from mlloop import own` becomes `from mlloop.core import extensions as own`.
     """
-    return DOTTED.sub(lambda found: MOVED[found.group(1)], _imports_from_package(source))
+    return DOTTED.sub(lambda match: MOVED[match.group(1)], _imports_from_package(source))
 
 
 def _imports_from_package(source: str) -> str:
@@ -120,9 +120,9 @@ def _imports_from_package(source: str) -> str:
 
 
 def _import_lines(node: ast.ImportFrom) -> list[str]:
-    found = []
+    lines = []
     for alias in node.names:
         module, _, name = MOVED.get(f"mlloop.{alias.name}", f"mlloop.{alias.name}").rpartition(".")
         bound = alias.asname or alias.name
-        found.append(f"from {module} import {name}" + (f" as {bound}" if bound != name else ""))
-    return found
+        lines.append(f"from {module} import {name}" + (f" as {bound}" if bound != name else ""))
+    return lines

@@ -67,7 +67,7 @@ def checked(
     Exception
         Made by `damaged`: the first row that is wrong.
     """
-    before, seen = EMPTY, {EMPTY.id: EMPTY.hash}
+    before, state = EMPTY, {EMPTY.id: EMPTY.hash}
     for row in rows:
         if row["id"] != before.id + 1:
             raise damaged(f"row {before.id + 1} is missing (row {row['id']} comes next)")
@@ -76,15 +76,15 @@ def checked(
         if row["previous"] != before.hash:
             raise damaged(f"row {row['id']} does not follow row {before.id}: one of them was replaced")
         before = Head(row["id"], row["hash"])
-        seen[before.id] = before.hash
+        state[before.id] = before.hash
     if top is None or (top["last"], top["hash"]) != (before.id, before.hash):
-        told = "nothing" if top is None else f"row {top['last']}"
-        raise damaged(f"it ends with row {before.id} and its head says {told}: the end was cut or added to")
+        what = "nothing" if top is None else f"row {top['last']}"
+        raise damaged(f"it ends with row {before.id} and its head says {what}: the end was cut or added to")
     for head, where in noted:
         if head.id > before.id:
-            told = f"it ends with row {before.id}, and {where} row {head.id} was its last"
-            raise damaged(f"{told}: its end was removed, or an older copy took its place")
-        if head.id and seen.get(head.id) != head.hash:
+            what = f"it ends with row {before.id}, and {where} row {head.id} was its last"
+            raise damaged(f"{what}: its end was removed, or an older copy took its place")
+        if head.id and state.get(head.id) != head.hash:
             raise damaged(f"row {head.id} is not the one noted {where} (hash {head.hash[:12]}...)")
     return before
 
@@ -116,16 +116,16 @@ class Memory:
     def known(self) -> Verified | None:
         """What was verified last, by this process or one before it."""
         if self._known is None and self.path is not None:
-            found = self._file().get(self.name)
+            kept = self._file().get(self.name)
             with contextlib.suppress(TypeError, KeyError, ValueError):
-                self._known = Verified(Head(int(found["row"]), str(found["hash"])), str(found["state"]))  # type: ignore[index]
+                self._known = Verified(Head(int(kept["row"]), str(kept["hash"])), str(kept["state"]))  # type: ignore[index]
         return self._known
 
     def keep(self, head: Head, state: str) -> None:
         """Remember; a folder that cannot be written is no reason to fail, the next process verifies again."""
-        if self._known == (made := Verified(head, state)):
+        if self._known == (verified := Verified(head, state)):
             return
-        self._known = made
+        self._known = verified
         if self.path is None:
             return
         self._write({**self._file(), self.name: {"row": head.id, "hash": head.hash, "state": state}})
@@ -151,18 +151,18 @@ class Memory:
 
     def _file(self) -> JsonObject:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
+            content = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
 
 def recorded(rows: Iterable[Any]) -> None:
     """Note rows that were written, and tell whoever wants to be told."""
     for row in rows:
         RECORDED.append(row)
-        for told in TOLD:
-            told(row)
+        for receiver in TOLD:
+            receiver(row)
 
 
 def last_anchored(path: Path) -> Head | None:

@@ -161,8 +161,8 @@ def _fallback(rows: Rows, entry: Entry) -> list[Entry]:
     known = rows.last(problem=entry.problem, kind=("gate", *SWAPS), model=entry.model)
     cited = rows.select(problem=entry.problem, kind=("promotion", "canary", "revision"))
     if known is None and not any((row.details.get("rule") or {}).get("model") == entry.model for row in cited):
-        told = f"{entry.model!r} is no rule kept ready for {entry.problem!r}, never was its champion, and no gate judged it"
-        raise _refused(rows, told)
+        what = f"{entry.model!r} is no rule kept ready for {entry.problem!r}, never was its champion, and no gate judged it"
+        raise _refused(rows, what)
     return [entry.with_details(was=entry.expect)]
 
 

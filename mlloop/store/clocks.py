@@ -14,11 +14,11 @@ def in_the_data(rows: Sequence[Row]) -> dict[int, dt.datetime | None]:
     stand where the first monitored period begins; None where no row names a moment.
     """
     now = next((_stated(row.details.get("from")) or _of(row) for row in rows if _of(row)), None)
-    found = {}
+    moments = {}
     for row in rows:
         now = _of(row) or now
-        found[row.id] = now
-    return found
+        moments[row.id] = now
+    return moments
 
 
 def _of(row: Row) -> dt.datetime | None:

@@ -43,9 +43,9 @@ def with_sql(rows: ir.Table, name: str, query: str) -> ir.Table:
     empty = rows.schema().to_pyarrow().empty_table()
     with duckdb.connect() as trial:
         trial.register(name, empty)
-        made = trial.sql(query).to_arrow_table().schema
+        schema = trial.sql(query).to_arrow_table().schema
     frame = con._session.sql(con.compile(rows)).mapInArrow(
-        _each_part(name, query, made), from_arrow_schema(made, prefer_timestamp_ntz=True)
+        _each_part(name, query, schema), from_arrow_schema(schema, prefer_timestamp_ntz=True)
     )
     label = ibis.util.gen_name("computed")
     frame.createOrReplaceTempView(label)
@@ -91,17 +91,19 @@ def must_agree(table: ir.Table, values: Mapping[str, ir.Value], where: str) -> N
     if con.name != "pyspark" or not single:
         return
     read = sorted({field.name for value in single.values() for field in value.op().find(ops.Field)})
-    made = {f"__made{i}": value for i, value in enumerate(single.values())}
-    found = table.select(*read, **made).limit(SAMPLE).to_pyarrow()
-    asked = ibis.duckdb.connect().create_table("sample", found.select(read))
-    again = asked.select(**{name: value.op().replace({own: asked.op()}).to_expr() for name, value in made.items()})
+    columns = {f"__made{i}": value for i, value in enumerate(single.values())}
+    sample = table.select(*read, **columns).limit(SAMPLE).to_pyarrow()
+    reference = ibis.duckdb.connect().create_table("sample", sample.select(read))
+    again = reference.select(
+        **{name: value.op().replace({own: reference.op()}).to_expr() for name, value in columns.items()}
+    )
     theirs = again.to_pyarrow().to_pylist()
-    for row, other in zip(found.to_pylist(), theirs, strict=True):
-        for name, label in zip(single, made, strict=True):
+    for row, other in zip(sample.to_pylist(), theirs, strict=True):
+        for name, label in zip(single, columns, strict=True):
             if not alike(row[label], other[label]):
                 came = {column: row[column] for column in read}
-                told = f"Spark makes {row[label]!r} of {name!r}, and DuckDB {other[label]!r} (of {came!r})"
-                raise LakeError(told, where, ON_DUCKDB)
+                what = f"Spark makes {row[label]!r} of {name!r}, and DuckDB {other[label]!r} (of {came!r})"
+                raise LakeError(what, where, ON_DUCKDB)
 
 
 def alike(value: Any, other: Any) -> bool:

@@ -138,13 +138,13 @@ def checked(entry: Entry, where: str) -> Entry:
     LedgerError
         A value that cannot be meant.
     """
-    given = entry.columns()
-    row = plain({**given, "digests": given["digests"] or {}, "details": given["details"] or {}})
-    if isinstance(given["reasons"], str):
-        raise _bad("reasons", given["reasons"], "a list of sentences", where)
+    stated = entry.columns()
+    row = plain({**stated, "digests": stated["digests"] or {}, "details": stated["details"] or {}})
+    if isinstance(stated["reasons"], str):
+        raise _bad("reasons", stated["reasons"], "a list of sentences", where)
     row |= {
-        "reasons": plain(list(given["reasons"])),
-        "evidence": [_figure(figure, where) for figure in given["evidence"]],
+        "reasons": plain(list(stated["reasons"])),
+        "evidence": [_figure(figure, where) for figure in stated["evidence"]],
     }
     _one_of("kind", row["kind"], KINDS, where)
     if row["verdict"] is not None or row["kind"] == "gate":
@@ -153,7 +153,7 @@ def checked(entry: Entry, where: str) -> Entry:
         if not row[name]:
             raise _bad(name, row[name], "a name", where)
     for name in ("problem", "subject", "actor", "model", "key"):
-        value = given[name]
+        value = stated[name]
         if value is not None and not (isinstance(value, str) and _is_text(value)):
             raise _bad(name, value, "text", where)
     for name, kind in (("digests", dict), ("details", dict)):

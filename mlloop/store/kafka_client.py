@@ -13,7 +13,7 @@ AWAY = "Run: pip install 'mlloop[kafka]'"
 
 def configuration(brokers: str, options: Mapping[str, str], **ours: Any) -> Parameters:
     """librdkafka's configuration, with `${NAME}` filled in from the environment."""
-    fill = lambda text: re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), text)
+    fill = lambda text: re.sub(r"\$\{(\w+)\}", lambda match: os.environ.get(match[1], match[0]), text)
     return {"bootstrap.servers": fill(brokers), **{key: fill(str(value)) for key, value in options.items()}, **ours}
 
 

@@ -193,9 +193,9 @@ class Ledger:
 
     def dry(self) -> "Ledger":
         """The same ledger for a preview: an entry is held against the rules, and not written."""
-        made = copy.copy(self)
-        made.append = made._preview  # type: ignore[method-assign]
-        return made
+        copied = copy.copy(self)
+        copied.append = copied._preview  # type: ignore[method-assign]
+        return copied
 
     def _preview(self, entry: Entry) -> Row:
         entry = champions.completed(checked(entry, self.where), self.where)
@@ -234,10 +234,10 @@ class Ledger:
             There is none.
         """
         with self._reading() as connection:
-            found = connection.execute(sa.select(decisions).where(decisions.c.id == number)).mappings().one_or_none()
-        if found is None:
+            stored = connection.execute(sa.select(decisions).where(decisions.c.id == number)).mappings().one_or_none()
+        if stored is None:
             raise LedgerError(f"has no row {number!r}", self.where, "See its rows: mlloop log")
-        return self._row(found)
+        return self._row(stored)
 
     def last(
         self,
@@ -288,21 +288,21 @@ class Ledger:
 
     def at_in_the_data(self, moment: dt.datetime) -> dict[str, Standing]:
         """How each problem stood when its data stood at `moment`, see `clocks.in_the_data`."""
-        found, rows = {}, self.rows()
+        standings, rows = {}, self.rows()
         for problem in sorted({row.problem for row in rows}):
             until = clocks.Until([row for row in rows if row.problem == problem], moment, self.where)
             gates = {row.subject: row for row in until.rows if row.kind == "gate"}
             if until.rows:
-                found[problem] = Standing(
+                standings[problem] = Standing(
                     problem, champions.champion(until, problem), champions.canary(until, problem), gates
                 )
-        return found
+        return standings
 
     def head(self) -> Head:
         """How far the ledger goes; noted elsewhere, it is what `verify` can be held against."""
         with self._reading() as connection:
-            found = self._top(connection)
-        return Head(found["last"], found["hash"])
+            top = self._top(connection)
+        return Head(top["last"], top["hash"])
 
     def lost(self) -> Head | None:
         """The last row that this project knows of a ledger that is empty now; None where nothing is missing."""
@@ -314,12 +314,12 @@ class Ledger:
         self._memory.forget()
         self._seen, anchor, self._anchor = None, self._anchor, None
         try:
-            found = self.verify()
+            verified = self.verify()
         finally:
             self._anchor = anchor
         if anchor is not None:
-            chain.anchor(anchor, found, self._clock().isoformat(timespec="seconds"))
-        return found
+            chain.anchor(anchor, verified, self._clock().isoformat(timespec="seconds"))
+        return verified
 
     def verify(self, noted: Head | None = None) -> Head:
         """Check every row against its hash and its predecessor; returns the head.
@@ -357,10 +357,10 @@ class Ledger:
                 connection.execute(sa.insert(decisions).values(**row))
             if rows:
                 connection.execute(sa.update(head).values(last=rows[-1]["id"], hash=rows[-1]["hash"]))
-        found = other.verify()
-        if self.verify() != found:
+        verified = other.verify()
+        if self.verify() != verified:
             raise LedgerError("was added to while it was copied", self.where, "Run the copy again: mlloop ledger copy --to URL")  # fmt: skip
-        return found
+        return verified
 
     # inside a transaction
 
@@ -426,17 +426,17 @@ class Ledger:
             noted.append((known.head, "when this project read it last"))
         if self._anchor and (anchored := self._last_anchored()):
             noted.append((anchored, f"in the anchor {self._anchor}"))
-        found = chain.checked(rows, top, self._damaged, noted)
+        verified = chain.checked(rows, top, self._damaged, noted)
         if not (empty and known and known.head.id):
-            self._memory.keep(found, state)
+            self._memory.keep(verified, state)
         self._seen = state
-        return found
+        return verified
 
     def _state(self, connection: sa.Connection) -> str:
         """What shows that the database has changed: a file's size, times and inode, else its rows' own marks."""
         if self._sqlite:  # never opened here: closing it would free the locks that SQLite holds for this process
-            found = Path(self.where).stat()
-            return json.dumps([found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+            stat = Path(self.where).stat()
+            return json.dumps([stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino])
         marks = "md5(coalesce(string_agg(id || ':' || xmin || ':' || ctid, ',' ORDER BY id), ''))"
         marked = connection.exec_driver_sql(f"SELECT (SELECT {marks} FROM decisions), (SELECT min(last || hash) FROM decisions_head)")  # fmt: skip
         return json.dumps(list(marked.one()))
@@ -488,10 +488,10 @@ class Ledger:
             raise
         except sa.exc.SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
-            said = " ".join(str(cause).split())
-            if "locked" in said:
+            message = " ".join(str(cause).split())
+            if "locked" in message:
                 raise LedgerError(f"was held by another writer for {WAIT_S} s", self.where, "Try again") from error
-            raise LedgerError(f"cannot be used: {said}", self.where, "Check it: mlloop check") from error
+            raise LedgerError(f"cannot be used: {message}", self.where, "Check it: mlloop check") from error
 
     def _prepare(self) -> None:
         """Make the tables and their guards once, whoever comes first."""
@@ -543,21 +543,21 @@ class Ledger:
         if entry.key is None:
             return None
         same = sa.select(decisions).where(decisions.c.problem == entry.problem, decisions.c.key == entry.key)
-        found = connection.execute(same).mappings().one_or_none()
-        if found is None:
+        stored = connection.execute(same).mappings().one_or_none()
+        if stored is None:
             return None
         handed_in = entry.columns()
         if entry.kind == "rollback":  # the model it went back to may have been left to the rule
-            handed_in["model"] = found["model"]
+            handed_in["model"] = stored["model"]
         for name in ("kind", "subject", "verdict", "model"):
-            if found[name] != handed_in[name]:
+            if stored[name] != handed_in[name]:
                 raise LedgerError(
-                    f"key {entry.key!r} stands for row {found['id']} with {name} {found[name]!r}, "
+                    f"key {entry.key!r} stands for row {stored['id']} with {name} {stored[name]!r}, "
                     f"got {handed_in[name]!r}",
                     self.where,
                     champions.SEE_LOG,
                 )
-        return self._row(found)
+        return self._row(stored)
 
     def _row(self, record: Mapping[Any, Any]) -> Row:
         try:
@@ -599,24 +599,26 @@ class _Rows:
 
 def _engine(url: str) -> sa.Engine:
     try:
-        made = sa.make_url(url)
+        parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise LedgerError(
             f"cannot be read as a URL: {error}", "settings.ini [ledger] url", "Fix it, then: mlloop check"
         ) from error
-    kind = made.get_backend_name()
-    if kind not in _GUARDS or (kind == "sqlite" and made.database in (None, "", ":memory:")):
+    kind = parsed.get_backend_name()
+    if kind not in _GUARDS or (kind == "sqlite" and parsed.database in (None, "", ":memory:")):
         raise LedgerError(
-            f"is {str(made)!r}, expected sqlite:///FILE or postgresql://...",
+            f"is {str(parsed)!r}, expected sqlite:///FILE or postgresql://...",
             "settings.ini [ledger] url",
             "Fix it, then: mlloop check",
         )
     if kind == "postgresql":
         try:
-            return sa.create_engine(made.set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
+            return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
         except ModuleNotFoundError as error:
-            raise LedgerError(f"needs {error.name}", str(made), "Install it: pip install 'mlloop[postgres]'") from error
-    engine = sa.create_engine(made, poolclass=sa.pool.NullPool, connect_args={"timeout": WAIT_S})
+            raise LedgerError(
+                f"needs {error.name}", str(parsed), "Install it: pip install 'mlloop[postgres]'"
+            ) from error
+    engine = sa.create_engine(parsed, poolclass=sa.pool.NullPool, connect_args={"timeout": WAIT_S})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine

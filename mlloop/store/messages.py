@@ -235,18 +235,22 @@ def _protobuf(schema: Path, name: str | None) -> Decode:
             str(schema),
             "Write it: protoc --include_imports --descriptor_set_out=FILE.binpb FILE.proto",
         ) from error
-    known = [".".join(filter(None, (file.package, one.name))) for file in files.file for one in file.message_type]
+    known = [
+        ".".join(filter(None, (file.package, message_type.name)))
+        for file in files.file
+        for message_type in file.message_type
+    ]
     if name not in known:
         raise SourceError(
             f"has no message {name!r} (messages: {', '.join(known)})",
             str(schema),
             "Fix message in the statement, then: mlloop check",
         )
-    made = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+    message_class = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
     def decode(value: bytes) -> str:
         try:
-            row = made.FromString(value)
+            row = message_class.FromString(value)
         except message.DecodeError as error:
             raise Undecodable(f"message is not a Protobuf {name}") from error
         text = json_format.MessageToDict(

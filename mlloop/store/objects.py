@@ -55,14 +55,14 @@ def restore(settings: Settings, digest: str, target: Path) -> Path:
     DataError
         It was not kept, or has been removed since.
     """
-    found = settings.state / "objects" / f"{digest}.json"
-    if not found.exists():
+    stored = settings.state / "objects" / f"{digest}.json"
+    if not stored.exists():
         raise DataError(
             f"the product {digest[:12]} is no longer kept",
-            str(found.parent),
+            str(stored.parent),
             "It cannot be replayed; ask the gate again: mlloop gate need",
         )
-    content = forms.brought_up(storage.read_json(found))
+    content = forms.brought_up(storage.read_json(stored))
     for entry in cited(content):
         kept = settings.state / "objects" / str(entry["digest"])
         if "path" in entry and kept.exists():

@@ -69,7 +69,7 @@ class Log:
 
     def append(self, records: Iterable[PredictionRecordJson]) -> bool:
         """Write the records; whether they are durable. What prevents it is a loss that is counted, never an error."""
-        lines = [encode(one) for one in records]
+        lines = [encode(record) for record in records]
         with self._lock:
             durable = self._is_put(b"".join(lines))
             self.written, self.lost = self.written + len(lines) * durable, self.lost + len(lines) * (not durable)
@@ -85,9 +85,9 @@ class Log:
     def close(self) -> None:
         """Leave the segment to be sealed."""
         with self._lock:
-            for one in (self._now, self._next):
-                if one is not None:
-                    one.close()
+            for segment in (self._now, self._next):
+                if segment is not None:
+                    segment.close()
             self._now = self._next = None
 
     def _is_put(self, content: bytes) -> bool:
@@ -321,11 +321,12 @@ def _span(path: str) -> tuple[Any, Any]:
     column = meta.schema.names.index("at") if "at" in meta.schema.names else 0
     groups = [meta.row_group(n).column(column) for n in range(meta.num_row_groups)]
     named = all(
-        one.path_in_schema == "at" and one.statistics is not None and one.statistics.has_min_max for one in groups
+        group.path_in_schema == "at" and group.statistics is not None and group.statistics.has_min_max
+        for group in groups
     )
     if not groups or not named:
         return None, None
-    return min(one.statistics.min for one in groups), max(one.statistics.max for one in groups)
+    return min(group.statistics.min for group in groups), max(group.statistics.max for group in groups)
 
 
 def newest(folder: Path | str) -> dt.datetime | None:
@@ -378,5 +379,5 @@ def with_labels(
         raise DataError(
             f"{int(known[on].duplicated().sum())} ids have more than one label", "labels", "Keep one row an id"
         )
-    found = known.assign(**{on: known[on].astype(str)}).set_index(on)[label]
-    return frame.assign(label=frame[by].map(found.astype(object)))  # a gap must not turn 1 into 1.0
+    label_of = known.assign(**{on: known[on].astype(str)}).set_index(on)[label]
+    return frame.assign(label=frame[by].map(label_of.astype(object)))  # a gap must not turn 1 into 1.0

@@ -55,13 +55,13 @@ def as_java(pattern: str) -> str:
 def replacement_as_java(replacement: str) -> str:
     """What is put in the place of a match: groups are ``\\1`` in RE2 and ``$1`` in Java."""
     parts: list[str] = []
-    for found in re.finditer(r"\\(?P<group>\d)|\\(?P<escaped>.?)|(?P<plain>[^\\])", replacement, re.DOTALL):
-        if found["group"]:
-            parts.append("$" + found["group"])
+    for matches in re.finditer(r"\\(?P<group>\d)|\\(?P<escaped>.?)|(?P<plain>[^\\])", replacement, re.DOTALL):
+        if matches["group"]:
+            parts.append("$" + matches["group"])
             continue
-        if found["escaped"] not in (None, "\\"):
-            raise Untranslatable(f"{found[0]!r} in the replacement is neither a group nor a backslash")
-        sign = found["plain"] or "\\"
+        if matches["escaped"] not in (None, "\\"):
+            raise Untranslatable(f"{matches[0]!r} in the replacement is neither a group nor a backslash")
+        sign = matches["plain"] or "\\"
         after_group = parts and re.fullmatch(r"\$\d", parts[-1]) and sign.isdigit()
         parts.append("\\" + sign if sign in "\\$" or after_group else sign)
     return "".join(parts)
@@ -89,10 +89,10 @@ def _escape(pattern: str, at: int, within: bool) -> tuple[str, int]:
     if at >= len(pattern):
         raise Untranslatable("it ends with a backslash")
     sign = pattern[at]
-    if found := _CODE.match(pattern, at):
-        return f"\\x{{{found['long'] or found['short']}}}", found.end()
-    if found := _PROPERTY.match(pattern, at):
-        return _property(found), found.end()
+    if match := _CODE.match(pattern, at):
+        return f"\\x{{{match['long'] or match['short']}}}", match.end()
+    if match := _PROPERTY.match(pattern, at):
+        return _property(match), match.end()
     plain = {"s": SPACE if within else f"[{SPACE}]", "S": f"[^{SPACE}]", "v": r"\x0B"}
     edges = {} if within else {"b": EDGE, "B": NO_EDGE, "A": r"\A", "z": r"\z"}
     if sign in plain or sign in edges:
@@ -102,31 +102,31 @@ def _escape(pattern: str, at: int, within: bool) -> tuple[str, int]:
     raise Untranslatable(f"\\{sign} is not known to both engines")
 
 
-def _property(found: re.Match) -> str:
-    name = found["long"] or found["short"]
-    is_not = (found["kind"] == "P") != bool(found["not"])
+def _property(match: re.Match) -> str:
+    name = match["long"] or match["short"]
+    is_not = (match["kind"] == "P") != bool(match["not"])
     script = "" if len(name) <= 2 else "Is"
     return f"\\{'P' if is_not else 'p'}{{{script}{name}}}"
 
 
 def _group(pattern: str, at: int) -> tuple[str, int]:
-    found = _GROUP.match(pattern, at)
-    if found is None or found["other"]:
+    match = _GROUP.match(pattern, at)
+    if match is None or match["other"]:
         raise Untranslatable(f"{pattern[at : at + 4]!r}: RE2 has no look-ahead, look-behind or atomic group")
-    if found["name"]:
-        return f"(?<{found['name']}>", found.end()
-    if found["flags"] is None:
-        return "(", found.end()
-    if found["flags"] not in ("", "i"):
-        raise Untranslatable(f"the flags {found['flags']!r} are not translated (only i is)")
-    return f"(?{'iu' if found['flags'] else ''}{found['end']}", found.end()
+    if match["name"]:
+        return f"(?<{match['name']}>", match.end()
+    if match["flags"] is None:
+        return "(", match.end()
+    if match["flags"] not in ("", "i"):
+        raise Untranslatable(f"the flags {match['flags']!r} are not translated (only i is)")
+    return f"(?{'iu' if match['flags'] else ''}{match['end']}", match.end()
 
 
-def _posix(found: re.Match) -> str:
-    text = POSIX.get(found[2], "")
-    if not text or (found[1] and not text.startswith(("\\p", "\\w"))):
-        raise Untranslatable(f"{found[0]!r} is not translated")
-    return {"\\p": "\\P", "\\w": "\\W"}[text[:2]] + text[2:] if found[1] else text
+def _posix(match: re.Match) -> str:
+    text = POSIX.get(match[2], "")
+    if not text or (match[1] and not text.startswith(("\\p", "\\w"))):
+        raise Untranslatable(f"{match[0]!r} is not translated")
+    return {"\\p": "\\P", "\\w": "\\W"}[text[:2]] + text[2:] if match[1] else text
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:

@@ -321,13 +321,13 @@ def connect(session):
             self._run_pre_execute_hooks(expr)
             table = expr.as_table()
             with self._safe_raw_sql(self.compile(table, params=params, limit=limit, **kwargs)) as query:
-                found = query.toArrow()
-            return expr.__pyarrow_result__(PyArrowData.convert_table(found, table.schema()))
+                arrow = query.toArrow()
+            return expr.__pyarrow_result__(PyArrowData.convert_table(arrow, table.schema()))
 
         def execute(self, expr, /, *, params=None, limit=None, **kwargs: Any):
             table = expr.as_table()
-            found = self.to_pyarrow(table, params=params, limit=limit, **kwargs)
-            return expr.__pandas_result__(PandasData.convert_table(_frame(found), table.schema()))
+            arrow = self.to_pyarrow(table, params=params, limit=limit, **kwargs)
+            return expr.__pandas_result__(PandasData.convert_table(_frame(arrow), table.schema()))
 
     return SparkBackend().connect(session)
 

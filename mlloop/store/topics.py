@@ -101,7 +101,7 @@ class Reader:
 
     def _assigned(self, consumer: Any, partitions: Sequence[Any]) -> None:
         self.waiting, self.is_member = [], True
-        self.held = {one.partition for one in partitions}
+        self.held = {partition.partition for partition in partitions}
         consumer.assign(self._from_lake(self.held))
         self.heard = time.monotonic()
 
@@ -110,7 +110,10 @@ class Reader:
         names = {self.topic.stream(partition): partition for partition in held}
         self.since = {names[stream]: at for stream, at in self.lake.positions(self.topic.table, names).items()}
         first = self.kafka.OFFSET_BEGINNING if self.topic.begin == "earliest" else self.kafka.OFFSET_END
-        return [self.kafka.TopicPartition(self.topic.name, one, self.since.get(one, first)) for one in sorted(held)]
+        return [
+            self.kafka.TopicPartition(self.topic.name, held_partition, self.since.get(held_partition, first))
+            for held_partition in sorted(held)
+        ]
 
     def _revoked(self, consumer: Any, partitions: Sequence[Any]) -> None:
         try:
@@ -134,12 +137,12 @@ class Reader:
         SourceError
             The topic is not there, messages that were not read yet are gone, or the broker refuses the group.
         """
-        one = self.consumer.poll(wait_s)
-        while one is not None:
-            self._take(one) if one.error() is None else self._judge(one)
+        message = self.consumer.poll(wait_s)
+        while message is not None:
+            self._take(message) if message.error() is None else self._judge(message)
             if self._is_due():
                 break
-            one = self.consumer.poll(0)  # one by one: what is read ahead is dropped when partitions move
+            message = self.consumer.poll(0)  # one by one: what is read ahead is dropped when partitions move
         if self._is_due():
             self.land()
 
@@ -147,19 +150,19 @@ class Reader:
         is_old = bool(self.waiting) and time.monotonic() - self.begun >= self.every_s
         return is_old or len(self.waiting) >= self.batch_rows
 
-    def _take(self, one: Any) -> None:
+    def _take(self, message: Any) -> None:
         if not self.waiting:
             self.begun = time.monotonic()
-        self.waiting.append(one)
+        self.waiting.append(message)
         self.heard, self.fault = time.monotonic(), None
 
-    def _judge(self, one: Any) -> None:
+    def _judge(self, message: Any) -> None:
         """Go on after a fault that passes, stop at one that does not."""
-        error, codes = one.error(), self.kafka.KafkaError
+        error, codes = message.error(), self.kafka.KafkaError
         if error.code() in (codes.OFFSET_OUT_OF_RANGE, codes._AUTO_OFFSET_RESET):
-            at = self.since.get(one.partition())
+            at = self.since.get(message.partition())
             raise SourceError(
-                f"partition {one.partition()} no longer has offset {at}, up to which the lake has it: messages were deleted "
+                f"partition {message.partition()} no longer has offset {at}, up to which the lake has it: messages were deleted "
                 "before they were read, or the topic was made again",
                 self.topic.name,
                 "Let its messages live longer (retention.ms). To go on with what is there, give the source another name",
@@ -183,15 +186,15 @@ class Reader:
         if not self.waiting:
             return
         taken, self.waiting = self.waiting, []
-        until = {one.partition(): one.offset() + 1 for one in taken}
+        until = {item.partition(): item.offset() + 1 for item in taken}
         names = self.topic.stream
-        since = {names(one): self.since[one] for one in until if one in self.since}
-        if not self.lake.extend(self.topic.table, _rows(taken), since, {names(one): at for one, at in until.items()}):
+        since = {names(item): self.since[item] for item in until if item in self.since}
+        if not self.lake.extend(self.topic.table, _rows(taken), since, {names(item): at for item, at in until.items()}):
             self.consumer.assign(self._from_lake(self.held))
             return
         self.since |= until
         try:
-            offsets = [self.kafka.TopicPartition(self.topic.name, one, at) for one, at in until.items()]
+            offsets = [self.kafka.TopicPartition(self.topic.name, item, at) for item, at in until.items()]
             self.consumer.commit(offsets=offsets, asynchronous=True)
         except self.kafka.KafkaException as error:
             self.fault = str(error)  # the lake has them
@@ -243,14 +246,14 @@ def _rows(taken: Sequence[Any]) -> pa.Table:
     return pa.Table.from_pylist(
         [
             {
-                "topic": one.topic(),
-                "partition": one.partition(),
-                "offset": one.offset(),
-                "at": _moment(one.timestamp()),
-                "key": None if one.key() is None else one.key().decode("utf-8", "backslashreplace"),
-                "value": one.value(),
+                "topic": message.topic(),
+                "partition": message.partition(),
+                "offset": message.offset(),
+                "at": _moment(message.timestamp()),
+                "key": None if message.key() is None else message.key().decode("utf-8", "backslashreplace"),
+                "value": message.value(),
             }
-            for one in taken
+            for message in taken
         ],
         schema=SCHEMA,
     )
@@ -288,13 +291,13 @@ def follow(
     SourceError
         See `Reader.turn`; where `idle_s` is given, also a broker that is away.
     """
-    told = -REPORT_S
+    reported_at = -REPORT_S
     try:
         while not is_over() and not (idle_s is not None and all(reader.is_idle(idle_s) for reader in readers)):
             for reader in readers:
                 reader.turn(POLL_S / len(readers))
-                if reader.fault and time.monotonic() - told >= REPORT_S:
-                    told = time.monotonic()
+                if reader.fault and time.monotonic() - reported_at >= REPORT_S:
+                    reported_at = time.monotonic()
                     on_fault(f"{reader.topic.name}: {reader.fault}")
             on_turn(readers)
         for reader in readers:

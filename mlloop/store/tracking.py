@@ -87,12 +87,12 @@ class Tracked:
         figures = [
             Metric(name, float(value), now, step) for name, value in (metrics or {}).items() if value is not None
         ]
-        given = [Param(name, value) for name, value in _flat(parameters or {}).items()]
+        params = [Param(name, value) for name, value in _flat(parameters or {}).items()]
         marks = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
         client = mlflow.MlflowClient()
-        while figures or given or marks:
-            client.log_batch(self.id, figures[:800], given[:100], marks[:100], synchronous=True)
-            figures, given, marks = figures[800:], given[100:], marks[100:]
+        while figures or params or marks:
+            client.log_batch(self.id, figures[:800], params[:100], marks[:100], synchronous=True)
+            figures, params, marks = figures[800:], params[100:], marks[100:]
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,8 @@ def _bring_home(settings: _settings.Settings) -> None:
     home = settings.artifacts_uri.rstrip("/")
     with contextlib.closing(sqlite3.connect(file, timeout=LOCK_S)) as database, database:
         kept = database.execute("SELECT name, artifact_location FROM experiments WHERE name <> 'Default'").fetchall()
-        away = {place.removesuffix(f"/{name}") for name, place in kept if place and place.endswith(f"/{name}")} - {home}
-        for before in (one for one in away if "://" not in one and Path(home).is_dir()):
+        away = {path.removesuffix(f"/{name}") for name, path in kept if path and path.endswith(f"/{name}")} - {home}
+        for before in (artifact for artifact in away if "://" not in artifact and Path(home).is_dir()):
             for table, column in ADDRESSES:
                 has = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
                 if column in has:
@@ -218,13 +218,13 @@ def _speaking(settings: _settings.Settings) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         where = settings.tracking_url.rsplit("@", 1)[-1]
-        said = " ".join(str(error).split())[:300]
-        raise ModelError(f"MLflow cannot use its database: {said}", where, "Check it: mlloop check") from error
+        message = " ".join(str(error).split())[:300]
+        raise ModelError(f"MLflow cannot use its database: {message}", where, "Check it: mlloop check") from error
 
 
 def _close_dead_runs(client: "mlflow.MlflowClient") -> list[str]:
     """End as KILLED the runs that are RUNNING for a process that is no more; returns their ids."""
-    experiments = [one.experiment_id for one in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=1000)
     dead = [run.info.run_id for run in running if PROCESS in run.data.tags and not _is_alive(run)]
     for run_id in dead:
@@ -356,13 +356,13 @@ def _run(
 
 def _experiment(client: "mlflow.MlflowClient", settings: _settings.Settings, problem: str) -> str:
     """The problem's experiment; made on first use."""
-    found = client.get_experiment_by_name(problem)
-    if found is None:
+    experiment = client.get_experiment_by_name(problem)
+    if experiment is None:
         with _lock(settings, "tracking"):
-            found = client.get_experiment_by_name(problem)
-            if found is None:
+            experiment = client.get_experiment_by_name(problem)
+            if experiment is None:
                 return client.create_experiment(problem, f"{settings.artifacts_uri.rstrip('/')}/{problem}")
-    return found.experiment_id
+    return experiment.experiment_id
 
 
 def _pipeline_run(client, settings: _settings.Settings, experiment: str, problem: str) -> str | None:
@@ -372,24 +372,24 @@ def _pipeline_run(client, settings: _settings.Settings, experiment: str, problem
         return None
     mine = f"tags.`{RUN}` = '{name}' AND tags.`{LEVEL}` = 'pipeline'"
     with _lock(settings, "tracking"):
-        found = client.search_runs([experiment], mine, max_results=1)
-        if not found:
+        runs = client.search_runs([experiment], mine, max_results=1)
+        if not runs:
             tags = {RUN: name, LEVEL: "pipeline", PROCESS: _process(), "mlloop.problem": problem}
             return client.create_run(experiment, tags=tags, run_name=f"{problem} {name}").info.run_id
-        run_id = found[0].info.run_id
+        run_id = runs[0].info.run_id
         client.set_tag(run_id, PROCESS, _process())
         client.update_run(run_id, status="RUNNING")
         return run_id
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{above}{name}.")
+            flat |= _flat(value, f"{above}{name}.")
         else:
-            found[f"{above}{name}"] = str(value)[:6000]
-    return found
+            flat[f"{above}{name}"] = str(value)[:6000]
+    return flat
 
 
 # ------------------------------------------------------------------------------------------------ model files
@@ -412,13 +412,13 @@ def save_estimator(estimator: Any, path: Path | str) -> str:
 
     content = skops.io.dumps(estimator)
     _only_trusted(skops.io.get_untrusted_types(data=content), str(path))
-    with storage.atomic_path(path) as beside, zipfile.ZipFile(io.BytesIO(content)) as made:
-        schema = json.loads(made.read("schema.json"))
+    with storage.atomic_path(path) as beside, zipfile.ZipFile(io.BytesIO(content)) as archive:
+        schema = json.loads(archive.read("schema.json"))
         names = _renumbered(schema)
         with zipfile.ZipFile(beside, "w") as file:
             for old, new in names.items():
-                if old in made.namelist():
-                    file.writestr(zipfile.ZipInfo(new), _without_padding(made.read(old)))
+                if old in archive.namelist():
+                    file.writestr(zipfile.ZipInfo(new), _without_padding(archive.read(old)))
             file.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema))
     return storage.digest_file(path)
 
@@ -489,9 +489,9 @@ def load_estimator(path: Path | str, digest: str | None = None) -> Any:
             f"was altered: its digest is not {digest[:12]}...", str(path), "Train it: mlloop run --from training"
         )
     try:
-        found = skops.io.get_untrusted_types(file=path)
-        _only_trusted(found, str(path))
-        return skops.io.load(path, trusted=found)
+        types = skops.io.get_untrusted_types(file=path)
+        _only_trusted(types, str(path))
+        return skops.io.load(path, trusted=types)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
@@ -578,10 +578,10 @@ def _register(client, settings, name, path, form, digest, signature, input_examp
         )  # fmt: skip
         with contextlib.suppress(MlflowException):
             client.create_registered_model(name)
-        made = client.create_model_version(
+        version = client.create_model_version(
             name, info.model_uri, info.run_id, {k: str(v) for k, v in marks.items()}, model_id=info.model_id
         )
-    return int(made.version)
+    return int(version.version)
 
 
 class _Flavor:
@@ -621,8 +621,8 @@ def _load_pyfunc(path: str) -> Any:
 
 def find_version(client: "mlflow.MlflowClient", name: str, digest: str) -> int | None:
     """The version of `name` whose files have that digest."""
-    found = client.search_model_versions(f"name = '{name}' AND tags.`{DIGEST}` = '{digest}'")
-    return min((int(one.version) for one in found), default=None)
+    versions = client.search_model_versions(f"name = '{name}' AND tags.`{DIGEST}` = '{digest}'")
+    return min((int(version.version) for version in versions), default=None)
 
 
 def fetch(name: str, version: int | str, settings: _settings.Settings | None = None) -> tuple[Path, Registered]:
@@ -644,25 +644,27 @@ def fetch(name: str, version: int | str, settings: _settings.Settings | None = N
     client = connect(settings or _settings.load())
     try:
         by_number = str(version).isdigit()
-        found = (
+        version_of = (
             client.get_model_version(name, str(version))
             if by_number
             else client.get_model_version_by_alias(name, str(version))
         )
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{found.version}"))
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version_of.version}"))
     except (MlflowException, OSError) as error:
         raise ModelError(
             f"has no version {version!r} that can be read", f"model {name}", "See its versions: mlloop log"
         ) from error
-    made = Registered(name, int(found.version), found.tags.get(DIGEST, ""), found.tags.get(FORM, ""))
+    registered = Registered(
+        name, int(version_of.version), version_of.tags.get(DIGEST, ""), version_of.tags.get(FORM, "")
+    )
     files = list((folder / "model").iterdir()) if (folder / "model").is_dir() else []
-    if len(files) != 1 or storage.digest_file(files[0]) != made.digest:
+    if len(files) != 1 or storage.digest_file(files[0]) != registered.digest:
         raise ModelError(
-            f"version {made.version} was altered: its digest is not {made.digest[:12]}...",
+            f"version {registered.version} was altered: its digest is not {registered.digest[:12]}...",
             f"model {name}",
             "Train it: mlloop run --from training",
         )
-    return files[0], made
+    return files[0], registered
 
 
 def set_alias(name: str, alias: str, version: int | str | None, settings: _settings.Settings | None = None) -> None:
