@@ -343,7 +343,7 @@ def past_of(statement: Problem, product: LearnableJson, read: Callable[[Any], An
     tables, windows = product["tables"], product.get("windows")
     if isinstance(statement.task, Recommendation):
         events = read(tables["events"]).to_pandas()
-        until = windows["holdout_until"] if windows else None
+        until = windows.get("holdout_until") if windows else None
         events = events[events["time"] < pd.Timestamp(until)] if until else events
         features = {name: read(tables[name]).to_pandas() for name in tables if name.endswith("_features")}
         return UsersPast(statement, events, read(tables["items"]).to_pandas() if "items" in tables else None, features)
