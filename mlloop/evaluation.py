@@ -89,7 +89,7 @@ def _of_metric(fold: RowsFold | UsersFold, name: str) -> Estimate:
 def _unit(statement: Problem) -> str:
     task: Any = statement.task
     column = statement.tables[task.table].columns.get(task.target)
-    return column.unit if column else ""
+    return column.unit if column and column.unit else f"of {task.target}"
 
 # %% ../nbs/21_evaluation.ipynb #2f246923
 def contenders(held: Held) -> list[ContenderJson]:

@@ -737,7 +737,7 @@ def value_label(problem: Problem, column: str, value: object) -> str:
         )
         if label:
             return label
-    return text
+    return _range_in_words(text)
 
 
 def group_label(problem: Problem, column: str, value: object) -> str:
@@ -753,6 +753,15 @@ def _as_number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+# %% ../nbs/10_problem.ipynb #2ab00c66
+def _range_in_words(text: str) -> str:
+    """'28 to 55' for a range as pandas writes it, anything else as it is."""
+    found = re.fullmatch(r"\(([-\d.e+]+), ([-\d.e+]+)\]", text)
+    low, high = (_as_number(found[1]), _as_number(found[2])) if found else (None, None)
+    if low is None or high is None:
+        return text
+    return f"{number(round(low, 2) + 0.0)} to {number(high)}"
 
 # %% ../nbs/10_problem.ipynb #20943c3c
 def counted(problem: Problem) -> str:

@@ -27,7 +27,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter, ScalarFormatter
 
 # %% ../nbs/15_visualization.ipynb #1cf1018f
 BLUE, ORANGE, GREEN, RED, SKY, YELLOW, PINK, BLACK = (
@@ -64,6 +64,18 @@ def escape_label(text: object) -> str:
 def _literal(text: str) -> str:
     return re.sub(r"(?<!\\)\$", r"\$", text)
 
+# %% ../nbs/15_visualization.ipynb #036088b3
+class _Thousands(ScalarFormatter):
+    """Numbers of an axis with thousands apart, from 10,000 on."""
+
+    def __init__(self) -> None:
+        super().__init__(useOffset=False)
+        self.set_scientific(False)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        text = super().__call__(x, pos)
+        return f"{x:,.0f}".replace("-", "−") if abs(x) >= 10_000 and text else text
+
 # %% ../nbs/15_visualization.ipynb #23e00e97
 def label_axes(ax: Axes, title: str, caption: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
     """Put the finding above, the axes' names and units beside, and what was counted below."""
@@ -74,6 +86,9 @@ def label_axes(ax: Axes, title: str, caption: str = "", xlabel: str = "", ylabel
     ax.set_xlabel(xlabel or " ", fontsize=9, color=GREY)
     ax.set_ylabel(ylabel, fontsize=9, color=GREY)
     ax.tick_params(labelsize=8)
+    for axis in (ax.xaxis, ax.yaxis):
+        if type(axis.get_major_formatter()) is ScalarFormatter:
+            axis.set_major_formatter(_Thousands())
     ax.xaxis.get_offset_text().set_fontsize(7.5)
     sns.despine(ax=ax)
     if caption:

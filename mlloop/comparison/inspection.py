@@ -217,9 +217,9 @@ def plot_importance(importances: list[Importance], ax, metric: str, label=str, t
         ]
     )
     first = data.iloc[0]
-    title = f"{first['name']} matters most: without it {number(first['value'])} of {metric} would be lost"
+    title = f"{first['name']} matters most: shuffled, {metric} is worse by {number(first['value'])}"
     return plot_intervals(
-        data, ax, unit=f"loss of {metric}", title=title, caption=f"intervals over {SHUFFLES} shuffles"
+        data, ax, unit=f"how much worse {metric} gets", title=title, caption=f"intervals over {SHUFFLES} shuffles"
     )
 
 # %% ../../nbs/comparison/inspection.ipynb #11e4e67e

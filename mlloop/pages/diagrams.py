@@ -166,7 +166,7 @@ class Chart:
     periods_in_all: int = 0
 
 
-def round_values(least: float, most: float, about: int = 4) -> list[float]:
+def round_values(least: float, most: float, about: int = 5) -> list[float]:
     """Round numbers between two bounds, as an axis names them."""
     raw = (most - least) / about
     power = 10.0 ** math.floor(math.log10(raw))
