@@ -121,7 +121,8 @@ class Column(Record):
 
     `known` says when its value is there: 'before' the prediction (the owner's word), 'after' it (kept away from the
     model), or 'unsure' (a model that rests on it waits for the owner's word); without it the column counts as known
-    before, as long as nothing in the data speaks against it. `made_of` names the columns whose texts, joined by a
+    before, as long as nothing in the data speaks against it. `format` says how a time is written, as strptime has it (one form, or several), or what it counts: unix_s, unix_ms or
+    excel. `made_of` names the columns whose texts, joined by a
     blank, are read as this one. `labels` says what a value means (1: yes, 2: no), for pages and charts. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row.
     """
 

@@ -10,7 +10,7 @@ import pytest
 
 from mlloop import need_gate, problem, transformation
 from mlloop.core.errors import DataError
-from mlloop.scaffold import dialect, notation, project_files, survey
+from mlloop.scaffold import dialect, notation, project_files, survey, times
 from mlloop.scaffold.notation import Hint
 
 
@@ -48,6 +48,8 @@ def columns_of(tmp_path, frame, text=None, **how):
         ("contact", lambda r, i: f"{r.integers(10**10, 10**11)}", "all of 11 digits"),
         ("iban", lambda r, i: f"{2**53 + int(r.integers(1, 10**6))}", "longer than a number holds exactly"),
         ("site", lambda r, i: f"{[10417, 10423, 20931, 30122][i % 4]}", "few values"),
+        ("sku", lambda r, i: f"{i % 9 + 1}E{i % 12}", "codes"),
+        ("version", lambda r, i: ["1.1", "1.10", "1.9", "2.0"][i % 4], "versions"),
         ("batch", lambda r, i: f"{i % 9 + 1}E{i % 5}" if i % 2 else f"{100 + i % 800}"[:3], "codes"),
     ],
 )  # fmt: skip
@@ -64,13 +66,89 @@ def test_digits_that_name_things_stay_as_they_are_written(tmp_path, name, value,
         ("year", lambda r, i: 2015 + i % 9),
         ("income", lambda r, i: int(r.integers(10_000, 99_999))),
         ("clicks", lambda r, i: int(r.integers(0, 9))),
-        ("epoch", lambda r, i: 1_700_000_000 + i * 977),
+        ("bytes_sent", lambda r, i: 1_700_000_000 + i * 977),
+        ("lifetime", lambda r, i: 40_000 + i * 7),
     ],
 )
 def test_digits_that_count_stay_numbers(tmp_path, name, value):
     frame = people(**{name: value})
     _, columns = columns_of(tmp_path, frame)
     assert columns[name].column.type == "integer" and columns[name].values.tolist() == frame[name].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "written"),
+    [
+        ("ts", "unix_s", lambda at: str(int(at.timestamp()))),
+        ("created_at", "unix_ms", lambda at: str(int(at.timestamp()) * 1000)),
+        ("order_date", "excel", lambda at: f"{(at - pd.Timestamp(1899, 12, 30)) / pd.Timedelta(days=1):.6f}"),
+        ("sent", "%Y-%m-%d %H:%M:%S UTC", lambda at: f"{at} UTC"),
+        ("sent", "%d%b%Y:%H:%M:%S", lambda at: f"{at:%d%b%Y:%H:%M:%S}".upper()),
+        ("month", "%Y%m", lambda at: f"{at:%Y%m}"),
+        ("paid_in", "%m/%Y", lambda at: f"{at:%m/%Y}"),
+    ],
+)
+def test_moments_are_read_as_programs_count_and_write_them(tmp_path, name, form, written):
+    frame = people()
+    at = pd.to_datetime(frame.signed_up_at)
+    _, columns = columns_of(tmp_path, frame.assign(**{name: at.map(written)}).drop(columns="signed_up_at"))
+    month = form in ("%Y%m", "%m/%Y")
+    wanted = at.dt.to_period("M").dt.to_timestamp() if month else at
+    assert columns[name].column.format == form
+    assert (columns[name].values - wanted).abs().max() < pd.Timedelta(seconds=1)
+
+
+def test_a_last_row_that_sums_up_the_others_is_told_and_set_aside(tmp_path):
+    frame = people()
+    text = frame.to_csv(index=False) + f"Total:,,{frame.amount.sum():.2f},{frame.churned.sum()}\n"
+    sample, columns = columns_of(tmp_path, None, text.encode())
+    assert sample.rows == len(sample.text) == 200 and survey.kind_of(columns["churned"]) == "classification"
+    assert columns["account"].column.missing == ["Total:"] and columns["account"].column.required
+    assert any("sums up the others" in told for _, told in sample.notes)
+
+
+def test_a_damaged_line_does_not_make_a_file_of_another_encoding(tmp_path):
+    frame = people(city=lambda r, i: ["Köln", "Málaga"][i % 2])
+    text = frame.to_csv(index=False).encode().replace("Köln".encode(), "Köln".encode("cp1252"), 1)
+    sample, columns = columns_of(tmp_path, None, text)
+    assert (sample.source.encoding, sample.unread) == ("utf-8", 1)
+    assert set(columns["city"].values) == {"Köln", "Málaga"} and any("1 line has" in told for _, told in sample.notes)
+    assert dialect.encoding(_written(tmp_path, frame.to_csv(index=False).encode("cp1252"))) == "cp1252"
+
+
+def _written(tmp_path, content):
+    file = tmp_path / "other.csv"
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("words", [("Ja", "Nein"), ("OUI", "NON"), ("Sí", "No"), ("да", "нет"), ("はい", "いいえ")])
+def test_the_class_that_is_looked_for_is_yes_in_any_language(words):
+    yes, no = words
+    assert survey.positive_of(pd.Series({yes: 600, no: 400}).sort_values(ascending=False)) == yes
+
+
+@pytest.mark.parametrize(
+    ("clock", "form"),
+    [("{:02d}.00.00", "%H.%M.%S"), ("{:02d}h30", "%Hh%M"), ("{:d}:05", "%H:%M"), ("{:02d}:00:00", "%H:%M:%S")],
+)
+def test_a_day_and_a_clock_beside_it_are_one_time_and_the_clock_is_nobody(tmp_path, clock, form):
+    r = np.random.default_rng(0)
+    hours = pd.date_range("2024-03-01", periods=24 * 40, freq="h")
+    frame = pd.DataFrame(
+        {"Day": hours.strftime("%d/%m/%Y"), "Clock": [clock.format(h) for h in hours.hour], "x": r.normal(size=960)}
+    )
+    sample, columns = columns_of(tmp_path, frame)
+    assert times.panel_of(sample, columns, "Day") is None
+    assert times.add_moments(sample, columns) == ["day_clock"]
+    assert columns["day_clock"].column.format == f"%d/%m/%Y {form}"
+
+
+@pytest.mark.parametrize("mark", [-999.9, 99.99, -99.0])
+def test_a_number_of_nines_far_from_all_others_counts_as_missing(tmp_path, mark):
+    frame = people(temperature=lambda r, i: mark if i % 20 == 0 else round(15 + r.normal(), 1))
+    sample, columns = columns_of(tmp_path, frame)
+    assert times.take_out_sentinels(sample, columns) == {mark: ["temperature"]}
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,25 @@ def encoding(path: Path) -> str:
                     decoder.decode(block)
                 decoder.decode(b"", final=True)
                 return name
+            if name == "utf-8" and _is_damaged_utf8(handle):
+                return name
         return "latin-1"
+
+
+FEW_DAMAGED = 0.1
+"""Bytes that are not UTF-8, of each character that is: below that a file is UTF-8 in which single lines were damaged."""
+
+
+def _is_damaged_utf8(handle: IO[bytes]) -> bool:
+    """Whether nearly all letters with accents are UTF-8: other encodings would misread them to save a few."""
+    handle.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    letters = damaged = 0
+    while block := handle.read(1 << 20):
+        text = decoder.decode(block)
+        damaged += len(re.findall("[\udc80-\udcff]", text))
+        letters += len(re.findall("[^\x00-\x7f\udc80-\udcff]", text))
+    return damaged < FEW_DAMAGED * letters
 
 
 def read(path: Path, suffix: str = ".csv") -> Dialect:

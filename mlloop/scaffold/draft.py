@@ -124,7 +124,7 @@ def _look_closely(sample: SourceSample, columns: dict[str, Guess], notes: list[t
     for value, names in times.take_out_sentinels(sample, columns).items():
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         notes.append(
-            ("missing values", f"{number(value)} stands far from all other values of {shown}: it counts as missing")
+            ("missing values", f"{value:.10g} stands far from all other values of {shown}: it counts as missing")
         )
 
 

@@ -132,13 +132,21 @@ def unified(known: pd.Series) -> pd.Series:
     return known.str.translate(table).str.strip()
 
 
+VERSIONS = re.compile(r"(^|[_ .-])(version|release|build|firmware|revision|section|chapter|clause)$|Version$", re.I)
+
+
 def names_things(name: str, known: pd.Series) -> str:
     """Why digits are a name and no number; '' where they are a number."""
+    if VERSIONS.search(name) and every(r"\d+\.\d+", known) and known.nunique() > known.astype(float).nunique():
+        return "versions: 1.1 and 1.10 are two of them, and one number"
     if not every(r"\+?\d+([eE]\d+)?", known):
         return ""
     if some("[eE]", known):
         alike = known.str.len().nunique() == 1 and not known.str.contains("[eE]").all()
-        return "some look like 12E3, all of one length: codes, which are no numbers" if alike else ""
+        if alike:
+            return "some look like 12E3, all of one length: codes, which are no numbers"
+        # a program writes 1e+05 or 1.0E5: a capital E between whole digits is a code's
+        return "look like 12E3: codes, which are no numbers" if every(r"\d+E\d+", known) else ""
     if some(r"\A0\d", known):
         return "leading zeros, which a number would lose"
     digits = known.str.len() - known.str.startswith("+")

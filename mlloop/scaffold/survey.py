@@ -51,10 +51,16 @@ FORMS = (
         "%b %d %Y",
         "%B %d %Y",
     ),
+    *("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"),
+    *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%d/%b/%Y:%H:%M:%S", "%Y-%m-%d-%H.%M.%S.%f", "%Y%m%d %H%M%S"),
+    *("%d%b%Y", "%d%b%Y:%H:%M:%S", "%Y-%m-%d %H.%M.%S", "%d/%m/%Y %H.%M.%S", "%d.%m.%Y %H.%M.%S"),
+    *("%Y%m", "%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%b %y"),
     *("%d-%m-%y %H:%M", "%y-%m-%d %H:%M", "%y/%m/%d %H:%M", "%d %b %Y %H:%M", "%b %d, %Y %H:%M", "%d-%b-%Y %H:%M:%S"),
 )
 WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}
-YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churned", "fraud", "dead", "won")
+YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churned", "fraud", "dead", "won",
+       "ja", "oui", "si", "sí", "sì", "sim", "da", "tak", "ano", "áno", "igen", "evet", "kyllä", "jah", "jā", "taip", "да", "так",
+       "ναι", "نعم", "כן", "はい", "是", "예", "네", "wahr", "vrai", "vero", "verdadero", "verdadeiro", "waar", "prawda")  # fmt: skip
 USER = re.compile(
     r"(^|_)(user|customer|client|member|household|visitor|account|shopper|buyer|reviewer)(_?(id|no|key|number))?$", re.I
 )
@@ -63,6 +69,9 @@ ITEM = re.compile(
     re.I,
 )
 WHEN = re.compile(r"(date|time|timestamp|_at$|^at$|day$|dt$|when|since)", re.I)
+COUNTS_TIME = re.compile(r"(date|time|_at$|^at$|_on$|(^|_)ts$|epoch|unix|when|since|_(s|ms|utc)$)", re.I)
+COUNTS_DAYS = re.compile(r"(date|datum|fecha|_at$|^at$|_on$|(^|_)day$)", re.I)
+BY_MONTH = re.compile(r"(month|period|yyyymm|(^|_)ym$|mois|monat)", re.I)
 NAMING = re.compile(
     r"(^|[_ ])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no)$|^unnamed|(?<=[a-z])(ID|Id|No)$", re.I
 )
@@ -96,6 +105,8 @@ class SourceSample:
         What a person should know of how the file is read.
     gone : dict of str to str
         Columns that the newest files no longer have, each with the words.
+    totals : dict of str to str
+        The column and the word that mark a last row which sums up the others.
     """
 
     source: Source
@@ -108,6 +119,7 @@ class SourceSample:
     table: Any = None
     notes: list[tuple[str, str]] = field(default_factory=list)
     gone: dict[str, str] = field(default_factory=dict)
+    totals: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -169,7 +181,7 @@ def _read_sample(data: str, table: str | None, query: str | None, folder: Path) 
     rows, unread = ingestion.raw_rows(con, raws, names)
     sample = _counted(rows, unread, names, source, files, data)
     changes, sample.gone = _changes(raws)
-    sample.notes = [*notes, *_renamed(names), *changes]
+    sample.notes = [*notes, *_renamed(names), *changes, *_unread(sample), *_take_out_totals(sample)]
     return sample
 
 
@@ -180,13 +192,50 @@ def _renamed(names: Sequence[str]) -> list[tuple[str, str]]:
     """What to say of columns that have the name of another, whatever its case."""
     bases = {name: match[1] for name in names if (match := re.fullmatch(r"(.*) \(\d+\)", name, re.S))}
     first = {name.lower(): name for name in reversed(names)}
+    alike = "{!r} and {!r} are one name to a database: the second is called {!r} here"
+    own = "{!r} is a name that ingestion uses itself: it is called {!r} here"
+    return [
+        ("columns", alike.format(first[base.lower()], base, name) if base.lower() in first else own.format(base, name))
+        for name, base in bases.items()
+        if base.lower() in first or base.startswith("_")
+    ]
+
+
+TOTALS = re.compile(
+    r"((grand|sub)[ -]?)?totals?|total (général|general|generale)|(gesamt)?summe|gesamt|insgesamt|somme|suma( total)?|totale|totaal|итого|合計",
+    re.I,
+)
+
+
+def _take_out_totals(sample: SourceSample) -> list[tuple[str, str]]:
+    """Leave out a last row that sums up the others, as a spreadsheet's does; what to say of it."""
+    if not sample.is_whole or len(sample.text) < 3:
+        return []
+    last = sample.text.iloc[-1]
+    for name, value in last.items():
+        word = str(value or "").strip()
+        if TOTALS.fullmatch(word.rstrip(": ")) and int((sample.text[name] == value).sum()) == 1:
+            rest = sample.text.iloc[:-1]
+            sample.text, sample.rows, sample.totals = rest, sample.rows - 1, {str(name): word}
+            sample.distinct, sample.missing = _counts(sample.table, rest, list(rest.columns))
+            sample.table = sample.table.filter(sample.table[name].isnull() | (sample.table[name] != value))
+            return [
+                ("totals", f"the last row sums up the others ({name} is {word!r}): it is no row of them, and set aside")
+            ]
+    return []
+
+
+def _unread(sample: SourceSample) -> list[tuple[str, str]]:
+    """What to say of lines that could not be read at all."""
+    if not sample.unread:
+        return []
+    told = "lines have" if sample.unread > 1 else "line has"
     return [
         (
-            "columns",
-            f"{first[base.lower()]!r} and {base!r} are one name to a database: the second is called {name!r} here",
+            "not read",
+            f"{sample.unread:,} {told} more or fewer values than the header, or bytes that cannot be read: "
+            "set aside, and counted with its reason by `mlloop run`",
         )
-        for name, base in bases.items()
-        if base.lower() in first
     ]
 
 
@@ -399,6 +448,7 @@ def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str =
         return Guess(Column(type="text", feature=False), "no value at all", text)
     guessed = (
         _boolean(known)
+        or _counting(name, known)
         or _number(name, known, hint, separator)
         or _moment(known, hint)
         or _dressed(name, known, hint, separator)
@@ -425,9 +475,38 @@ def _boolean(known: pd.Series) -> Guess | None:
     return Guess(Column(type="boolean"), "", low.isin(parsing.TRUE))
 
 
+COUNTED = (  # a format of the statement, the names it is asked of, its lowest and highest count, and what it counts
+    ("unix_s", COUNTS_TIME, 6e8, 2.3e9, "s", "seconds since 1970"),
+    ("unix_ms", COUNTS_TIME, 6e11, 2.3e12, "ms", "milliseconds since 1970"),
+    ("excel", COUNTS_DAYS, 32_874, 54_789, "D", "days as a spreadsheet does"),
+)
+
+
+def _counting(name: str, known: pd.Series) -> Guess | None:
+    """A moment that a program counts instead of writing it: by the column's name, and where every count is of our time."""
+    if not (COUNTS_TIME.search(name) or COUNTS_DAYS.search(name)) or not notation.every(r"\d{5,13}(\.\d*)?|0", known):
+        return None
+    counts = pd.to_numeric(known).astype(float)
+    zero = counts == 0
+    there = counts[~zero]
+    for form, names, low, high, unit, meaning in COUNTED:
+        if names.search(name) and there.nunique() > 3 and there.between(low, high).all():
+            base = pd.Timestamp(1899, 12, 30) if form == "excel" else pd.Timestamp(0)
+            micros = (counts * {"s": 1e6, "ms": 1e3, "D": 86_400e6}[unit]).round().astype("int64")
+            values = (base + pd.to_timedelta(micros, "us")).astype("datetime64[us]").mask(zero)
+            whole = form == "excel" and bool((there % 1 == 0).all())
+            missing = ["0"] if zero.any() else []
+            column = Column(type="date" if whole else "time", format=form, missing=missing)
+            why = f"counts {meaning}: {known[there.index[0]]} is {values[there.index[0]]:%Y-%m-%d}"
+            return Guess(column, why, values, question=why)
+    return None
+
+
 def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
     """A number that ingestion reads as it is written; or digits that name things."""
     if WHEN.search(name) and notation.every(r"(19|20)\d\d[01]\d[0-3]\d", known):
+        return None
+    if (WHEN.search(name) or BY_MONTH.search(name)) and notation.every(r"(19|20)\d\d(0[1-9]|1[0-2])", known):
         return None
     named = notation.names_things(name, known)
     if named:
@@ -467,7 +546,8 @@ def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
     if known.empty:
         return None
     some = known if len(known) <= 3000 else known.sample(3000, random_state=0)
-    moments = _iso(known) if some.str.match(parsing.ISO).mean() > 0.98 else _formatted(known, some, hint)
+    moments = _iso(known) if some.str.match(parsing.ISO).mean() > 0.98 else None
+    moments = moments or _formatted(known, some, hint)
     if moments is not None:
         _without_placeholders(moments, known, sorted(set(written)))
     return moments
@@ -723,6 +803,14 @@ def guesses_of(sample: SourceSample) -> dict[str, Guess]:
 def columns_of(sample: SourceSample) -> dict[str, Guess]:
     """A guess for each column, by name; what only numbers the rows is no feature."""
     guesses = guesses_of(sample)
+    for name, word in sample.totals.items():
+        column, whole = guesses[name].column, sample.missing[name] == 0
+        guesses[name] = _changed(
+            guesses[name],
+            f"{word!r} marks the row that sums up the others: it is set aside",
+            missing=[*column.missing, word],
+            required=column.required or whole,
+        )
     for name, current in guesses.items():
         current = guesses[name] = _told_of_whole(sample, name, current)
         unique = sample.distinct[name] >= 0.999 * (sample.rows - sample.missing[name])

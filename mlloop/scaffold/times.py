@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from mlloop.core.formatting import number
 from mlloop.data import dependence, leaks
 from mlloop.problem import Column
 from mlloop.scaffold import notation
@@ -21,7 +20,15 @@ YEAR = re.compile(r"(^|[_ .-])(year|yr|yyyy)$|(?<=[a-z])Year$", re.I)
 MONTH = r"(month|mon|mnth|mm)"
 DAY = r"(day_of_month|day of month|dayofmonth|day|dom|dd)"
 HOUR = re.compile(r"(^|[_ .-])(hour|hr|hh)$|(?<=[a-z])Hour$", re.I)
-CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2})?(\.\d+)?")
+CLOCKS = {  # how the time of a day is written, and its format
+    r"\d{1,2}:\d{2}:\d{2}": "%H:%M:%S",
+    r"\d{1,2}:\d{2}": "%H:%M",
+    r"\d{1,2}:\d{2}:\d{2}\.\d+": "%H:%M:%S.%f",
+    r"\d{1,2}\.\d{2}\.\d{2}": "%H.%M.%S",
+    r"\d{1,2}:\d{2} [AaPp][Mm]": "%I:%M %p",
+    r"\d{1,2}:\d{2}:\d{2} [AaPp][Mm]": "%I:%M:%S %p",
+    r"\d{1,2}h\d{2}": "%Hh%M",
+}
 NAMED = re.compile(r"^(date|time|timestamp|created|ordered|observed)|(time|date|timestamp|created_at|dt)$", re.I)
 
 
@@ -112,6 +119,8 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
     for name, guess in columns.items():
         if name in (time, *skip) or guess.is_time or guess.column.type == "number" or name not in sample.text:
             continue
+        if clock_of(sample.text[name].dropna().head(200).astype(str).str.strip()):
+            continue  # the time of a day is nobody
         who = pd.factorize(sample.text[name])[0]
         entities = int(who.max()) + 1
         if entities < 2 or (who < 0).any() or rows < max(FEW_TIMES * entities, 0.5 * entities * times):
@@ -119,6 +128,11 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
         if len(np.unique(who.astype(np.int64) * times + at)) >= 0.98 * rows:
             return name
     return None
+
+
+def clock_of(texts: pd.Series) -> str | None:
+    """The format in which every text writes the time of a day; None where they do not."""
+    return next((form for pattern, form in CLOCKS.items() if notation.every(pattern, texts)), None)
 
 
 def _clocks(sample: SourceSample, columns: dict[str, Guess]):
@@ -134,9 +148,9 @@ def _clocks(sample: SourceSample, columns: dict[str, Guess]):
             if name == date or not len(some) or not some.iloc[0][:1].isdigit():
                 continue
             known = sample.text[name]
-            if notation.every(CLOCK.pattern, some) and known.nunique() > 1:
-                seconds = "%H:%M:%S" if (some.str.count(":") == 2).all() else "%H:%M"
-                yield _free(f"{date}_{name}", sample), (date, name), f"{form} {seconds}", "time"
+            clock = clock_of(some)
+            if clock and known.nunique() > 1:
+                yield _free(f"{date}_{name}", sample), (date, name), f"{form} {clock}", "time"
             elif (
                 HOUR.search(name)
                 and some.str.fullmatch(r"\d{1,2}").all()
@@ -335,7 +349,7 @@ def _filled_of(
 
 # ---------------------------------------------------------------------------------------------- numbers that stand for nothing
 
-KNOWN_SENTINELS = (-200.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0)
+KNOWN_SENTINELS = re.compile(r"-200|-?99+(\.9+)?")
 
 
 def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, list[str]]:
@@ -346,7 +360,7 @@ def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, li
         values = columns[name].values.dropna().to_numpy(float)
         for value in (values.min(), values.max()):
             often = np.count_nonzero(values == value) >= max(5, 0.001 * len(values))
-            if not often or not float(value).is_integer():
+            if not often or not (float(value).is_integer() or KNOWN_SENTINELS.fullmatch(repr(float(value)))):
                 continue
             rest = values[values != value]
             gap = float(np.abs(rest - value).min())
@@ -354,7 +368,7 @@ def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, li
             if gap > 0.5 * width:
                 standing.setdefault(float(value), []).append(name)
     several = {v: names for v, names in standing.items() if len(names) >= 2 and len(names) >= 0.25 * len(numbers)}
-    alone = {v: names for v, names in standing.items() if v in KNOWN_SENTINELS and v not in several}
+    alone = {v: names for v, names in standing.items() if KNOWN_SENTINELS.fullmatch(f"{v:.10g}") and v not in several}
     chosen = several | alone
     for value in several:
         chosen[value] = [n for n in numbers if value in (columns[n].values.min(), columns[n].values.max())]
@@ -371,7 +385,7 @@ def take_out_sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[
             spelt = sorted({str(v).strip() for v in sample.text[name][there]})
             column = guess.column.model_copy(update={"missing": [*guess.column.missing, *spelt]})
             rows = f"{int(there.sum()):,} rows" if sample.is_whole else f"{int(there.sum()):,} rows looked at"
-            why = f"{number(value)} in {rows} stands for a missing value"
+            why = f"{value:.10g} in {rows} stands for a missing value"
             columns[name] = Guess(
                 column, "; ".join(w for w in (guess.why, why) if w), guess.values.where(~there), guess.cleaning
             )
