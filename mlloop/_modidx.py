@@ -1738,6 +1738,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.retraining._latest': ('retraining.html#_latest', 'mlloop/retraining.py'),
                                    'mlloop.retraining._loss': ('retraining.html#_loss', 'mlloop/retraining.py'),
                                    'mlloop.retraining._production': ('retraining.html#_production', 'mlloop/retraining.py'),
+                                   'mlloop.retraining._retraining_checks': ('retraining.html#_retraining_checks', 'mlloop/retraining.py'),
+                                   'mlloop.retraining._streak_checks': ('retraining.html#_streak_checks', 'mlloop/retraining.py'),
                                    'mlloop.retraining._why': ('retraining.html#_why', 'mlloop/retraining.py'),
                                    'mlloop.retraining._worth': ('retraining.html#_worth', 'mlloop/retraining.py'),
                                    'mlloop.retraining.decide': ('retraining.html#decide', 'mlloop/retraining.py'),

@@ -415,69 +415,43 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     return Decision(action, VERDICTS.get(action, "no"), summary, change, _figures(case))
 
 # %% ../nbs/26_retraining.ipynb #580b4dbe
+def _streak_checks(case: Case, series: Streak) -> list[Check]:
+    """How the newest periods stand, by realised or by estimated figures."""
+    if not series.marks:
+        return []
+    policy, last = case.policy, series.marks[-1]
+    better = metric(case.statement.success.metric)
+    bound = None if last.reference is None else last.reference - better.gain(1, 0) * policy.margin
+    errors, periods = (f"{what} worse by {series.kind} figures" for what in ("standard errors", "periods"))
+    interval, required = (last.value, last.low, last.high), policy.standard_errors
+    return [
+        Check(f"{series.kind} {case.label}", not series.latest, "", *interval, bound, case.label),
+        Check(errors, not series.latest, "", last.standard_errors, None, None, required, "standard errors"),
+        Check(periods, not series.fires, "", series.worse, None, None, policy.k, f"of the last {policy.n}"),
+    ]
+
+# %% ../nbs/26_retraining.ipynb #d6ead720
+def _retraining_checks(case: Case) -> list[Check]:
+    """Whether enough labels came, and whether the expected loss exceeds the cost of a retraining."""
+    if not (case.firing or case.newer):
+        return []
+    loss, money, rows = _loss(case), case.statement.money, case.facts.new_labelled_rows
+    least, cost = case.policy.min_labelled_rows, money.per_retraining
+    is_small = None if loss is None else loss <= cost
+    return [
+        Check("new labelled rows", rows >= least, "", rows, None, None, least, "rows"),
+        Check("expected loss", is_small, "", loss, None, None, cost, money.currency),
+    ]
+
+# %% ../nbs/26_retraining.ipynb #96e90b17
 def _figures(case: Case) -> list[EvidenceJson]:
     """The evidence, with the thresholds as they stood."""
-    policy, checks = case.policy, []
-    for one in (case.realised, case.estimated):
-        if not one.marks:
-            continue
-        last = one.marks[-1]
-        bound = (
-            None
-            if last.reference is None
-            else last.reference - metric(case.statement.success.metric).gain(1, 0) * policy.margin
-        )
-        checks += [
-            Check(f"{one.kind} {case.label}", not one.latest, "", last.value, last.low, last.high, bound, case.label),
-            Check(
-                f"standard errors worse by {one.kind} figures",
-                not one.latest,
-                "",
-                last.standard_errors,
-                None,
-                None,
-                policy.standard_errors,
-                "standard errors",
-            ),
-            Check(
-                f"periods worse by {one.kind} figures",
-                not one.fires,
-                "",
-                one.worse,
-                None,
-                None,
-                policy.k,
-                f"of the last {policy.n}",
-            ),
-        ]
-    if case.firing or case.newer:
-        loss = _loss(case)
-        checks += [
-            Check(
-                "new labelled rows",
-                case.facts.new_labelled_rows >= policy.min_labelled_rows,
-                "",
-                case.facts.new_labelled_rows,
-                None,
-                None,
-                policy.min_labelled_rows,
-                "rows",
-            ),
-            Check(
-                "expected loss",
-                None if loss is None else loss <= case.statement.money.per_retraining,
-                "",
-                loss,
-                None,
-                None,
-                case.statement.money.per_retraining,
-                case.statement.money.currency,
-            ),
-        ]
+    checks = [check for series in (case.realised, case.estimated) for check in _streak_checks(case, series)]
+    checks += _retraining_checks(case)
     if case.level is not None:
-        name, most = "standard errors of the outcome's frequency", policy.severe_standard_errors
+        name, most = "standard errors of the outcome's frequency", case.policy.severe_standard_errors
         checks.append(Check(name, False, "", abs(case.level), None, None, most, "standard errors"))
-    return [one.evidence() for one in checks] + (case.newer.evidence if case.newer else [])
+    return [check.evidence() for check in checks] + (case.newer.evidence if case.newer else [])
 
 # %% ../nbs/26_retraining.ipynb #dc301d94
 def worse_since(statement: Problem, history: Sequence[Mapping[str, Any]], model: str | None) -> str | None:

@@ -325,8 +325,7 @@ class Hybrid(HybridParams):
     def _keep(self, snapshot: Snapshot) -> None:
         self.members_ = snapshot.members
         self.names_, self.categories_, self.of_ = snapshot.names, snapshot.categories, snapshot.of
-        self.values_ = {kind: list(pair) for kind, pair in snapshot.values.items()}
-        self.vectors_ = list(snapshot.vectors)
+        self.values_, self.vectors_ = {k: list(pair) for k, pair in snapshot.values.items()}, list(snapshot.vectors)
 
     def _snapshot(self) -> Snapshot:
         snapshot = Snapshot.__new__(Snapshot)

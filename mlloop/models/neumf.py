@@ -51,11 +51,9 @@ class Network(nn.Module):
 
     Parameters
     ----------
-    users, items : int
-        How many there are.
+    users, items, factors : int
+        How many there are; length of the vectors of GMF.
     form : {'neumf', 'gmf', 'mlp'}
-    factors : int
-        Length of the vectors of GMF.
     hidden : sequence of int
         Units of the perceptron's layers; its vectors have half the first.
 
@@ -282,9 +280,8 @@ class NeuMF(NeuMFParams):
         return Network(len(self.users_), len(self.items_), self.form, self.factors, list(self.hidden), self.seed)
 
     def _fit(self, events, items):
-        rows, columns = self.history_.nonzero()
-        weights, share = self.history_.data, self.validation_share
-        late = latest_entries(events, rows, columns, self.users_, self.items_, share, self.seed)
+        (rows, columns), weights = self.history_.nonzero(), self.history_.data
+        late = latest_entries(events, rows, columns, self.users_, self.items_, self.validation_share, self.seed)
         network = self._network().to(device_of(self.device))
         self.validation_, epochs_on_all = [], self.epochs
         if late.any():

@@ -386,10 +386,10 @@ def compare_with_reference(
     error = float(np.sqrt(current.se**2 + periods * reference.se**2 + spread**2))
     return {"worse_by": worse, "standard_errors": worse / error if error > 0 else 0.0}
 
-# %% ../../nbs/monitors/estimation.ipynb #4d7902e0
+# %% ../../nbs/monitors/estimation.ipynb #c75be2fb
 CURRENT_ROWS = 100_000
 
-
+# %% ../../nbs/monitors/estimation.ipynb #4d7902e0
 def estimate_performance(
     metric: str,
     reference: Period,
