@@ -25,7 +25,7 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
-from .core import secrets
+from .core import clock, secrets
 from .core.errors import MlloopError, ProblemError, SourceError
 from .core.formatting import number
 from .problem import Problem, Source, find, load, utc
@@ -137,7 +137,7 @@ class RawStore:
     def remember(self, as_of: dt.datetime, batches: list[Batch]) -> list[Batch]:
         """Note what `as_of` saw, and save the manifest."""
         self.batches |= {batch.name(): batch for batch in batches}
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        now = clock.in_utc().isoformat(timespec="seconds")
         self.fetched = {name: now for name in self.batches} | self.fetched
         self.seen[as_of.isoformat()] = [batch.name() for batch in batches]
         content = {"declared": self.declared, "batches": {n: asdict(b) for n, b in self.batches.items()}}

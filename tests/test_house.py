@@ -1,6 +1,7 @@
 """The structure of the package: the drawing, the layers and the notebooks agree with the code."""
 
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -75,3 +76,18 @@ def test_the_version_is_the_same_wherever_it_stands():
         line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line.startswith("## ")
     ]
     assert mlloop.__version__ == stated and sections[0] == f"## {stated}"
+
+
+def test_the_clock_is_read_in_one_place():
+    readers = [path for path in modules() if re.search(r"datetime\.(now|utcnow)\(", path.read_text(encoding="utf-8"))]
+    assert [path.relative_to(ROOT).as_posix() for path in readers] == ["mlloop/core/clock.py"]
+
+
+def test_what_passes_between_modules_has_named_keys():
+    # a record is a model, a dataclass or a type of `core.records`; a bare dictionary says nothing to the type checker
+    bare = sum(len(re.findall(r"dict\[str, Any\]", path.read_text(encoding="utf-8"))) for path in modules())
+    assert bare < 250, f"{bare} annotations are dict[str, Any]: name their keys in mlloop/core/records.py"
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted((ROOT / "mlloop").rglob("*.py")) if "template" not in path.parts]

@@ -5,4 +5,9 @@ import datetime as dt
 
 def now() -> dt.datetime:
     """The machine's time in UTC, without a zone."""
-    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    return in_utc().replace(tzinfo=None)
+
+
+def in_utc() -> dt.datetime:
+    """The same with its zone, for times that leave the project."""
+    return dt.datetime.now(dt.UTC)

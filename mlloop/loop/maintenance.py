@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlloop.core import storage
+from mlloop.core import clock, storage
 from mlloop.core.errors import UsageError
 from mlloop.core.settings import Settings
 from mlloop.problem import Problem
@@ -153,7 +153,7 @@ def back_up(settings: Settings, ledger: Ledger, folder: Path) -> Head:
     source = _file_of(settings.tracking_url)
     if source is not None and source.exists():
         _copy_database(source, folder / TRACKING)
-    about = {"made_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "row": head.id, "hash": head.hash}
+    about = {"made_at": clock.in_utc().isoformat(timespec="seconds"), "row": head.id, "hash": head.hash}
     storage.write_json(folder / ABOUT, about)
     return head
 

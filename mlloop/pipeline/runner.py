@@ -5,7 +5,6 @@ into the ledger before that. So a kill at any point leaves work to redo and noth
 """
 
 import contextlib
-import datetime as dt
 import fcntl
 import json
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from mlloop import problem as problems
-from mlloop.core import errors, reads, revisions, storage
+from mlloop.core import clock, errors, reads, revisions, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import (
     GateClosed,
@@ -199,7 +198,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0).isoformat()
+    return clock.now().replace(microsecond=0).isoformat()
 
 
 # ---------------------------------------------------------------------------------------------- the project's state
@@ -544,7 +543,7 @@ class _Work:
             lock,
             actor,
         )
-        self.run_id = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.run_id = f"{clock.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         self._pool: Any = None
         self._stack = contextlib.ExitStack()
         self._mutex = threading.Lock()

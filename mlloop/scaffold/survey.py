@@ -19,6 +19,7 @@ import pandas as pd
 
 from mlloop import ingestion
 from mlloop.collection import FORMATS
+from mlloop.core import clock
 from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.core.expressions import quoted
 from mlloop.core.formatting import number, percent
@@ -1182,4 +1183,4 @@ def looks_like_events(sample: SourceSample, columns: dict[str, Guess]) -> bool:
 
 def today() -> dt.date:
     """The day on which a table without times is looked at."""
-    return dt.datetime.now(dt.UTC).date()
+    return clock.now().date()

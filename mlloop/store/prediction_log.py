@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pydantic_core
 
-from mlloop.core import storage
+from mlloop.core import clock, storage
 from mlloop.core.errors import DataError
 from mlloop.core.records import PredictionRecordJson
 from mlloop.core.settings import Settings
@@ -137,7 +137,7 @@ class _Segment:
 
     def begin(self) -> None:
         """Give it its name, which says when it began."""
-        name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}.jsonl"
+        name = f"{clock.now():%Y%m%dT%H%M%S%f}-{os.getpid()}.jsonl"
         self.part = self.part.rename(self.folder / name)
         folder = os.open(self.folder, os.O_RDONLY)
         os.fsync(folder)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlloop.core import extensions, storage
+from mlloop.core import clock, extensions, storage
 from mlloop.core import settings as _settings
 from mlloop.core.errors import ModelError
 from mlloop.core.records import JsonObject
@@ -245,7 +245,7 @@ def _is_alive(run: "MlflowRun") -> bool:
     host, pid, began = run.data.tags[PROCESS].rsplit(" ", 2)
     if host != socket.gethostname():
         since = dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC)
-        return dt.datetime.now(dt.UTC) - since < ABANDONED_AFTER
+        return clock.in_utc() - since < ABANDONED_AFTER
     try:
         process = psutil.Process(int(pid))
         return f"{process.create_time():.2f}" == began and process.status() != psutil.STATUS_ZOMBIE
