@@ -1,8 +1,10 @@
 """The pages as people meet them: at three widths, in light and dark, on paper, by keyboard and by screen reader."""
 
 import base64
+import os
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import report_project as made
@@ -12,6 +14,7 @@ from mlloop.pages import report
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine to open the pages in")
 WIDTHS = [360, 768, 1280]
+AXE = Path(os.environ.get("MLLOOP_AXE", "node_modules/axe-core/axe.min.js"))
 LONG = " " + "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft_" * 3
 
 CONTRAST = """
@@ -220,3 +223,15 @@ def test_larger_text_still_fits(whole, browser):
         browser.open(page, width=640)
         browser.run("document.documentElement.style.fontSize = '200%'")
         assert browser.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, page
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="no axe-core here: npm install axe-core, or MLLOOP_AXE=path/to/axe.min.js")
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1440, True)], ids=["phone", "wide and dark"])
+def test_axe_finds_nothing_serious(whole, browser, width, dark):
+    kinds = ("analysis", "need_gate", "model", "versions", "lineage", "monitoring", "period-2025-07-28")
+    for page in [whole.reports / "index.html", *(whole.reports / "shop" / f"{kind}.html" for kind in kinds)]:
+        browser.open(page, width=width, dark=dark)
+        browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        browser.run(AXE.read_text(encoding="utf-8") + ";0")
+        said = "axe.run().then(r => r.violations.filter(v => ['serious', 'critical'].includes(v.impact)).map(v => v.id))"
+        assert browser.run(said) == [], page

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from mlloop import visualization as v
+from mlloop.core import charts
 
 WINDOWS = {
     "from": "2025-01-01",
@@ -64,6 +65,13 @@ DRAWN = {
     ),
     "drift": lambda ax: v.plot_drift(pd.DataFrame({"column": ["a"], "value": [0.2]}), ax, threshold=0.1),
 }
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_has_its_numbers_for_the_table_below_it(name):
+    _, (ax,) = v.panels()
+    drawn = charts.drawing(DRAWN[name](ax).figure)
+    assert drawn.numbers and all(one.rows for one in drawn.numbers)
 
 
 @pytest.mark.parametrize("name", DRAWN)
