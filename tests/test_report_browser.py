@@ -233,5 +233,7 @@ def test_axe_finds_nothing_serious(whole, browser, width, dark):
         browser.open(page, width=width, dark=dark)
         browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
         browser.run(AXE.read_text(encoding="utf-8") + ";0")
-        said = "axe.run().then(r => r.violations.filter(v => ['serious', 'critical'].includes(v.impact)).map(v => v.id))"
+        said = (
+            "axe.run().then(r => r.violations.filter(v => ['serious', 'critical'].includes(v.impact)).map(v => v.id))"
+        )
         assert browser.run(said) == [], page

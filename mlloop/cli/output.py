@@ -170,7 +170,9 @@ def decisions(
                 fill(str(reason), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
             )
     if upkeep:
-        console.print(f"left out: {len(upkeep)} updates of histories and counts; every row: mlloop log --all")
+        console.print(
+            f"left out: {len(upkeep)} update{'s'[: len(upkeep) > 1]} of histories and counts; every row: mlloop log --all"
+        )
 
 
 def _is_alike(other_row, other) -> bool:
