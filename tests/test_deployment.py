@@ -75,6 +75,23 @@ def test_onnx_answers_as_the_trained_model_on_rows_with_unknown_and_missing_valu
     assert onnx_export.parity(expected, got, 1e-5, kind == "classification").holds
 
 
+@pytest.mark.parametrize("name", ["linear", "lightgbm"])
+def test_the_mean_of_a_category_of_many_values_is_saved_and_exported_as_it_was_learnt(name, tmp_path):
+    rows, task = loans(900), Tabular(kind="classification", table="t", target="y", positive=1)
+    merchant = pd.Series(np.arange(900) % 90).map("m{:02d}".format)
+    rows, y = rows[["amount"]].assign(merchant=merchant), (merchant < "m45").to_numpy(int)
+    rows.loc[::50, "merchant"] = None
+    fitted = candidates.build(name, task, 0, {}).fit(rows, y)
+    asked = rows.head(200).assign(merchant=lambda r: r.merchant.where(r.index % 9 > 0, "never seen"))
+    expected = fitted.predict_proba(asked)
+    candidates.save(fitted, tmp_path / "model")
+    loaded = candidates.load(tmp_path / "model")
+    assert np.abs(loaded.predict_proba(asked) - expected).max() == 0
+    inputs = {"amount": "number", "merchant": "text"}
+    got = onnx_export.Session(onnx_export.convert(fitted, inputs), inputs).scores_of_frame(asked)
+    assert onnx_export.parity(expected, got, 1e-5, True).holds and np.ptp(expected[:, 1]) > 0.5
+
+
 def test_lightgbm_keeps_its_side_of_a_threshold_that_32_bits_cannot_tell_apart():
     X = pd.DataFrame({"x": np.repeat([1e8, 1e8 + 1], 200)})
     y = (X["x"] > 1e8).astype(int)

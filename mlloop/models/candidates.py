@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CANDIDATES', 'NUMBERS', 'TEXTS', 'BOTH', 'RANKING', 'HISTORY', 'MANY_ROWS', 'FEW', 'Candidate', 'candidate',
            'candidates_for', 'build', 'recipe', 'from_recipe', 'suggest', 'objective_of', 'suited', 'encode_params',
-           'safe_name', 'spread', 'ranked', 'linear', 'lightgbm', 'perceptron', 'allowed_repeat_weight', 'random',
-           'popularity', 'item_knn', 'ease', 'content', 'ials', 'hybrid', 'neumf', 'rule_recommender', 'fit_threads',
-           'recommender_types', 'save', 'load', 'fit_weighted']
+           'safe_name', 'means', 'spread', 'ranked', 'linear', 'lightgbm', 'perceptron', 'allowed_repeat_weight',
+           'random', 'popularity', 'item_knn', 'ease', 'content', 'ials', 'hybrid', 'neumf', 'rule_recommender',
+           'fit_threads', 'recommender_types', 'save', 'load', 'fit_weighted']
 
 # %% ../../nbs/models/candidates.ipynb #7ce28215
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
 from ..core import extensions
 from . import serialization
@@ -210,21 +210,29 @@ def safe_name(feature: str, category: Any) -> str:
     plain = re.sub(r"\W", "_", text)
     return f"{feature}_{plain}" if plain == text else f"{feature}_{plain}_{zlib.crc32(text.encode()):08x}"
 
+# %% ../../nbs/models/candidates.ipynb #91f30629
+def means() -> TargetEncoder:
+    """The mean target of each value, of the other parts of the training rows; of an unknown one the overall mean."""
+    return TargetEncoder(target_type="continuous", random_state=0)
+
 # %% ../../nbs/models/candidates.ipynb #1a0bbc06
 def spread() -> ColumnTransformer:
-    """Numbers imputed by their median and scaled; categories one column each, rare ones together."""
+    """Numbers imputed by their median and scaled; categories one column each, rare ones together, and the mean of many."""
     each = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, max_categories=50, sparse_output=False)
     number = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
-    return ColumnTransformer([("number", number, NUMBERS), ("category", each, TEXTS)])
+    mean = make_pipeline(means(), StandardScaler())
+    return ColumnTransformer(
+        [("number", number, NUMBERS), ("category", each, TEXTS), ("mean", mean, serialization.many_valued)]
+    )
 
 # %% ../../nbs/models/candidates.ipynb #67866d04
 def ranked() -> ColumnTransformer:
-    """Numbers as they are; categories as ranks, -1 for one never seen. A data frame, as LightGBM wants it."""
+    """Numbers as they are; categories as ranks, -1 for one never seen, and the mean of many. A data frame, as LightGBM wants it."""
     rank = OrdinalEncoder(
         handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1, min_frequency=20
     )
     both = ColumnTransformer(
-        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS)],
+        [("number", "passthrough", NUMBERS), ("category", rank, TEXTS), ("mean", means(), serialization.many_valued)],
         verbose_feature_names_out=serialization.plain_name,
     )
     return both.set_output(transform="pandas")

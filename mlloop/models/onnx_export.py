@@ -94,7 +94,7 @@ def _register() -> None:
     from skl2onnx.common import shape_calculator as shapes
     from skl2onnx.operator_converters import multilayer_perceptron as layers
     from sklearn.impute import SimpleImputer
-    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
     from mlloop.models.perceptron import PerceptronClassifier, PerceptronRegressor
 
@@ -115,6 +115,7 @@ def _register() -> None:
     add(SimpleImputer, "FilledIn", _filled_shape, _filled)
     add(OneHotEncoder, "RareOneHot", _one_hot_shape, _one_hot)
     add(OrdinalEncoder, "RareOrdinal", _ordinal_shape, _ordinal)
+    add(TargetEncoder, "TargetMeans", _ordinal_shape, _target_means)
 
 
 def _filled_shape(operator: Any) -> None:
@@ -192,6 +193,19 @@ def _ordinal(scope: Any, operator: Any, container: Any) -> None:
             )
         )
     _join(scope, container, ranks, operator.outputs[0].full_name)
+
+
+def _target_means(scope: Any, operator: Any, container: Any) -> None:
+    """Each column: the mean target of its category, in 64 bits, which a LabelEncoder's own values are not."""
+    encoder, means = operator.raw_operator, []
+    columns = zip(_columns(scope, operator, container), encoder.categories_, encoder.encodings_, strict=True)
+    for column, known, values in columns:
+        code = _node(scope, container, "LabelEncoder", [column], op_domain="ai.onnx.ml",
+                     keys_strings=[text(value) for value in known], values_int64s=list(range(len(known))),
+                     default_int64=len(known))  # fmt: skip
+        table = _constant(scope, container, np.append(np.asarray(values, dtype=float), float(encoder.target_mean_)))
+        means.append(_node(scope, container, "Gather", [table, code]))
+    _join(scope, container, means, operator.outputs[0].full_name)
 
 
 def _places(encoder: Any) -> list[tuple[dict[str, int], int]]:

@@ -50,6 +50,7 @@ TRUSTED_TYPES = (
     "lightgbm.sklearn.LGBMRanker",
     "mlloop.models.perceptron.PerceptronClassifier",  # ours: restored as plain attributes, arrays of weights among them
     "mlloop.models.perceptron.PerceptronRegressor",
+    "mlloop.models.serialization.many_valued",  # picks columns by their number of values
     "mlloop.models.serialization.plain_name",  # names columns of a column transformer
     "mlloop.perceptron.PerceptronClassifier",  # as models name it that were saved before the modules moved
     "mlloop.perceptron.PerceptronRegressor",
