@@ -158,6 +158,16 @@ def test_groups_with_few_rows_are_named_and_not_judged():
     assert any("1 group with fewer than 100 rows is not judged" in reason for reason in reasons)
 
 
+def test_a_group_of_one_class_is_no_reason_for_a_no_where_the_groups_were_guessed():
+    groups = [
+        *figures()["slices"],
+        {"slice": "branch", "group": "east", "n": 400, "value": None, "low": None, "high": None, "gap": None},
+    ]
+    guessed = STATEMENT.model_copy(update={"guessed": {"success.slices": ["branch"]}})
+    assert decide(figures(slices=groups), STATEMENT, ASKED)["verdict"] == "no"
+    assert decide(figures(slices=groups), guessed, ASKED)["verdict"] == "yes"
+
+
 def test_what_must_change_is_said_in_numbers():
     said = decide(figures(main=around(0.76, 0.01), contenders=rule(around(0.01, 0.005))), STATEMENT, ASKED)[
         "must_change"
