@@ -64,8 +64,17 @@ def resolve_location(text: str, settings: Settings, problem: str = "") -> str:
 
 # %% ../nbs/11_collection.ipynb #9ea05224
 def matching_files(source: Source, settings: Settings, problem: str = "") -> list[Path]:
-    """The files that the glob of a source of kind 'files' names, sorted by name."""
+    """The files that the glob of a source of kind 'files' names, sorted by name.
+
+    Raises
+    ------
+    SourceError
+        A name that is not text.
+    """
     names = glob.glob(resolve_location(source.path or "", settings, problem), recursive=True)  # noqa: PTH207 (an absolute pattern)
+    for name in names:
+        if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise SourceError("has a name that is not UTF-8 text", ascii(name)[1:-1], "Rename the file, then: mlloop check")
     return sorted(Path(p) for p in names if Path(p).is_file())
 
 # %% ../nbs/11_collection.ipynb #47e1e6cd

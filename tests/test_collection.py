@@ -63,6 +63,19 @@ def test_bytes_are_copied_as_they_are_whatever_they_are(place, tmp_path):
         assert batch.rows == {"a.csv": 1, "b.csv.gz": 2, "c.jsonl": 2, "d.tsv": 1}[name]
 
 
+def test_a_files_name_may_hold_anything_that_is_text(place, tmp_path):
+    names = ["a\nb.csv", "<script>alert(1)<script>.csv", "quote' and \".csv", "ümläut 日.csv"]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_text(f"x\n{number}\n")
+    source = Source(kind="files", path="*.csv")
+    batches = fetch_files(source, store(place, source), NOW, place)
+    assert sum(batch.rows for batch in batches) == 4 and all("\n" not in str(batch.path) for batch in batches)
+    (tmp_path / os.fsdecode(b"\xff\xfe.csv")).write_text("x\n4\n")
+    with pytest.raises(SourceError, match="has a name that is not UTF-8 text") as error:
+        fetch_files(source, store(place, source), NOW, place)
+    assert "\\udcff\\udcfe.csv" in str(error.value) and str(error.value).isascii()
+
+
 def test_only_new_files_are_read_and_a_changed_one_replaces_the_old(place, tmp_path, monkeypatch):
     source = Source(kind="files", path="feed/*.csv")
     (tmp_path / "feed").mkdir()

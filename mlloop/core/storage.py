@@ -186,9 +186,9 @@ def _is_dead_part(name: str) -> bool:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write `text` as UTF-8, atomically."""
+    """Write `text` as UTF-8, atomically. Bytes of a file's name that are no text are written as JSON escapes them."""
     with atomic_path(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 
@@ -239,7 +239,8 @@ def digest_bytes(content: bytes) -> str:
 
 def digest_json(value: Any) -> str:
     """SHA-256 of `value` written as canonical JSON."""
-    return digest_bytes(json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+    content = json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return digest_bytes(content.encode("utf-8", "surrogatepass"))  # a file's name need not be text
 
 
 def digest_file(path: Path | str) -> str:

@@ -329,6 +329,11 @@ def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list
     path = Path(data).expanduser()
     pattern = str(path / "*") if path.is_dir() else str(path)
     files = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
+    for file in files:
+        if any("\ud800" <= letter <= "\udfff" for letter in file.name):
+            raise SourceError(
+                "has a name that is not UTF-8 text", ascii(str(file))[1:-1], "Rename the file, then: " + EXAMPLE
+            )
     if not files:
         near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:8] if path.parent.is_dir() else []
         raise SourceError(
