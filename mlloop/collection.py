@@ -74,7 +74,9 @@ def matching_files(source: Source, settings: Settings, problem: str = "") -> lis
     names = glob.glob(resolve_location(source.path or "", settings, problem), recursive=True)  # noqa: PTH207 (an absolute pattern)
     for name in names:
         if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise SourceError("has a name that is not UTF-8 text", ascii(name)[1:-1], "Rename the file, then: mlloop check")
+            raise SourceError(
+                "has a name that is not UTF-8 text", ascii(name)[1:-1], "Rename the file, then: mlloop check"
+            )
     return sorted(Path(p) for p in names if Path(p).is_file())
 
 # %% ../nbs/11_collection.ipynb #47e1e6cd

@@ -1,7 +1,9 @@
 """Input that was made to hurt, or to be read by nobody: it ends in an error of a few words, soon, and says nothing secret."""
 
+import gzip
 import json
 import subprocess
+import sys
 
 import pytest
 from conftest import Project
@@ -157,14 +159,50 @@ def a_file_in_place_of_the_products(project: Project) -> str:
     return "records"
 
 
+def a_link_to_itself_in_place_of_the_state(project: Project) -> str:
+    (project.root / ".mlloop").symlink_to(".mlloop")
+    return "is a symbolic link that leads back to itself"
+
+
+def a_link_to_itself_in_place_of_the_records(project: Project) -> str:
+    (project.root / ".mlloop").mkdir()
+    (project.root / ".mlloop/records").symlink_to("records")
+    return "Too many levels of symbolic links"
+
+
 @pytest.mark.parametrize(
     "harm",
-    [a_file_in_place_of_the_state, a_folder_in_place_of_the_lock, a_tracking_port_that_is_no_number,
+    [a_link_to_itself_in_place_of_the_state, a_link_to_itself_in_place_of_the_records, a_file_in_place_of_the_state,
+        a_folder_in_place_of_the_lock, a_tracking_port_that_is_no_number,
         a_ledger_port_that_is_no_number, a_folder_in_place_of_the_ledger, a_file_in_place_of_the_products],
 )  # fmt: skip
 def test_what_stands_in_the_way_is_told_in_words(project, harm):
     expected = harm(project)
     assert expected in told(project.mlloop("run"))
+
+
+def test_a_state_folder_that_is_a_link_is_followed_and_private(project, tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (project.root / ".mlloop").symlink_to(tmp_path / "elsewhere")
+    assert project.run("--until", "collection")["exit_code"] == 0
+    assert (tmp_path / "elsewhere/records/loan/collection.json").exists()
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o077 == 0
+
+
+def test_a_compressed_file_that_unfolds_to_much_more_is_read_in_parts(tmp_path):
+    """A line of 300 MB out of 300 KB: its row is set aside, and the process stays small."""
+    place = tmp_path / "bomb.csv.gz"
+    with gzip.open(place, "wb", 1) as file:
+        file.write(b"id,n\n" + b"".join(b"%d,%d\n" % (n, n % 7) for n in range(500)))
+        for _ in range(300):
+            file.write(b"9" * 2**20)
+        file.write(b"\n" + b"".join(b"%d,%d\n" % (n, n % 7) for n in range(500, 700)))
+    assert place.stat().st_size < 3_000_000
+    code = "import resource, sys; from mlloop.scaffold import survey\n"
+    code += "rows = survey.read_sample(sys.argv[1]).rows; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, rows)"
+    done = subprocess.run([sys.executable, "-c", code, str(place)], capture_output=True, text=True, timeout=300)
+    megabytes, rows = map(int, done.stdout.split()[-2:])  # after DuckDB's progress bar
+    assert megabytes < 1200 and rows in (700, 701), done.stderr
 
 
 @pytest.mark.parametrize("url", ["postgresql://ann:s3cret@localhost:port/db", "no url at all"])

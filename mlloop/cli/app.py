@@ -16,7 +16,7 @@ import typer
 from mlloop.cli import deciding, exporting, files, looping, notebooks, output, production, running
 from mlloop.core.errors import MlloopError
 
-IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR)
+IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 STOPPED_BY: list[int] = []  # the signals that stopped this process
 
 app = typer.Typer(

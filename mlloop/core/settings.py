@@ -151,7 +151,7 @@ def load(root: Path | str | None = None) -> Settings:
     """
     folder = find_root(root)
     values = _values(folder / "settings.ini")
-    resolved = lambda text: (folder / text).resolve()
+    resolved = lambda text: _location(folder, text)
     if (state := resolved(values["paths"]["state"])).exists() and not state.is_dir():
         raise SettingsError(
             "is a file, and the project keeps its state in a folder of that name",
@@ -239,8 +239,18 @@ def is_remote(text: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]+:/", text) is not None
 
 
+def _location(folder: Path, text: str) -> Path:
+    """A path of settings.ini, absolute and without links."""
+    try:
+        return (folder / text).resolve()
+    except RuntimeError as error:  # how pathlib tells of a loop
+        raise SettingsError(
+            "is a symbolic link that leads back to itself", str(folder / text), "Remove the link, then: mlloop check"
+        ) from error
+
+
 def _uri(folder: Path, text: str) -> str:
-    return text if is_remote(text) else str((folder / text).resolve())
+    return text if is_remote(text) else str(_location(folder, text))
 
 
 def _database_of(folder: Path, values: dict[str, dict[str, str]], section: str) -> str:
@@ -258,5 +268,5 @@ def database(folder: Path, url: str) -> str:
     """A database's URL with the path of an SQLite file made absolute, as from `folder`."""
     prefix = "sqlite:///"
     if url.startswith(prefix) and not url.startswith(prefix + "/"):
-        return prefix + str((folder / url.removeprefix(prefix)).resolve())
+        return prefix + str(_location(folder, url.removeprefix(prefix)))
     return url
