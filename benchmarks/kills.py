@@ -394,7 +394,9 @@ class Bench:
             usual = (
                 (*trial.codes, 1, 2) if self.disk else (*trial.codes, 128 + SIGNALS[self.fault], -SIGNALS[self.fault])
             )
-            if process.returncode not in usual or "Traceback" in said or "fault of mlloop itself" in said:
+            starting = said.rstrip().endswith("KeyboardInterrupt") and "mlloop/cli" not in said  # Python itself
+            loud = "Traceback" in said or "fault of mlloop itself" in said or process.returncode not in usual
+            if loud and not starting:
                 wrong.append(f"in words: {kill.ended}")
         if caller is not None:
             kill.acknowledged = len(caller.acknowledged)
@@ -567,7 +569,7 @@ def _served(ledger: Ledger) -> bool:
 def files(root: Path) -> set[str]:
     """The kinds of files in the project: names without digests, numbers and moments."""
     named = {str(path.relative_to(root)) for path in root.rglob("*") if "kernels" not in path.parts}
-    return {re.sub(r"\d+", "0", re.sub(r"[0-9a-f]{8,}(-[0-9a-f]{4,})*", "#", name)) for name in named}
+    return {re.sub(r"\d+", "0", re.sub(r"[0-9a-f]{8,}(-[0-9a-f]+)*", "#", name)) for name in named}
 
 
 def pools(root: Path) -> list[psutil.Process]:

@@ -106,6 +106,16 @@ def test_a_command_interrupted_before_its_decision_says_that_nothing_was_decided
     assert process.returncode == 130 and "interrupted; nothing was decided" in told and len(rows(production)) == 2
 
 
+def test_a_library_that_is_stopped_while_it_loads_is_no_fault_of_ours(production):
+    code = "import os, signal, sys; from mlloop.cli.app import main; from mlloop.project import Project\n"
+    code += "def load(*_):\n    try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+    code += "    except KeyboardInterrupt:\n        raise ImportError('initialization failed') from None\n"
+    code += "Project.in_production = load; sys.argv[1:] = ['rollback']; main()"
+    process = production.python(code)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "nothing was decided" in told and "fault of mlloop" not in told
+
+
 def test_who_only_decides_does_not_wait_for_what_training_needs():
     code = "import sys, mlloop.deployment; print(sorted({'sklearn', 'scipy', 'ibis', 'lightgbm'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

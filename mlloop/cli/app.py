@@ -39,39 +39,46 @@ def main() -> None:
         if code == 130:  # how typer tells of an interrupt
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
-    except MlloopError as error:
-        output.complain(error)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        typer.secho(_interrupted(), err=True)
-        sys.exit(128 + (STOPPED_BY or [signal.SIGINT])[0])
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except ModuleNotFoundError as error:
+        _end_interrupted()
+    except Exception as error:
+        if STOPPED_BY:  # a library that is stopped while it loads may answer by an error of its own
+            _end_interrupted()
+        sys.exit(_told(error))
+
+
+def _end_interrupted() -> None:
+    typer.secho(_interrupted(), err=True)
+    sys.exit(128 + (STOPPED_BY or [signal.SIGINT])[0])
+
+
+def _told(error: Exception) -> int:
+    """Print what an error says; the exit code."""
+    if isinstance(error, ModuleNotFoundError):
         from mlloop.core import extras
 
-        lacking = extras.lacking(error, sys.argv[1] if sys.argv[1:] else "")
-        if lacking is None:
-            sys.exit(_fault(error))
-        output.complain(lacking)
-        sys.exit(lacking.exit_code)
-    except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            sys.exit(error.exit_code)
-        sys.exit(_fault(error) if not _is_no_room(error) else 1)
+        error = extras.lacking(error, sys.argv[1] if sys.argv[1:] else "") or error
+    if isinstance(error, MlloopError):
+        output.complain(error)
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if hasattr(error, "show") and hasattr(error, "exit_code"):
+        error.show()
+        return error.exit_code
+    return 1 if _is_no_room(error) else _fault(error)
 
 
 def _stop_in_words() -> None:
-    """Let a scheduler's SIGTERM and a closed terminal stop a command as Ctrl-C does: with words, and nothing left behind."""
+    """Let Ctrl-C, a scheduler's SIGTERM and a closed terminal stop a command alike: with words, and nothing left behind."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         STOPPED_BY.append(number)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup has it ignored
             signal.signal(number, stop)
 
 
