@@ -103,7 +103,7 @@ TRIALS = {
         Trial("loop --until 2025-03-31 --no-always --no-pages", "tried", (0, 4)),
         Trial("loop --until 2025-03-17 --no-always --no-pages", "run", (0, 4)),
     ),
-    "backtest": (Trial("backtest --until 2025-03-10 --policy statement --jobs 1", "run"),),
+    "backtest": (Trial("backtest --until 2025-03-17 --policy statement --jobs 1", "run"),),
     "promote": (Trial("promote {second}", "two", (0, 1)),),  # 1: the command that was killed has promoted it
     "rollback": (Trial("rollback --to {first}", "swapped"),),
     "serve": (Trial("serve --port 0", "swapped"),),
