@@ -98,6 +98,12 @@ def test_moments_are_read_as_programs_count_and_write_them(tmp_path, name, form,
     assert (columns[name].values - wanted).abs().max() < pd.Timedelta(seconds=1)
 
 
+def test_a_message_names_no_row_though_each_is_different(tmp_path):
+    frame = people(message=lambda r, i: f"please send order {i} again").drop(columns="account")
+    sample, columns = columns_of(tmp_path, frame)
+    assert columns["message"].column.type == "text" and survey.key_of(sample, columns) != "message"
+
+
 def test_a_last_row_that_sums_up_the_others_is_told_and_set_aside(tmp_path):
     frame = people()
     text = frame.to_csv(index=False) + f"Total:,,{frame.amount.sum():.2f},{frame.churned.sum()}\n"

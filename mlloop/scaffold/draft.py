@@ -121,6 +121,10 @@ def _chosen_time(time: str, why: str, others: Sequence[str]) -> tuple[str, str]:
 def _look_closely(sample: SourceSample, columns: dict[str, Guess], notes: list[tuple[str, str]]) -> None:
     """What several columns say together: moments spread over them, and numbers that stand for a missing value."""
     times.add_moments(sample, columns)
+    prose = [n for n, guess in columns.items() if guess.column.type == "text" and survey.is_prose(guess.values)]
+    if prose:
+        told = "holds text of several words: its words are no features, so a model learns nothing of what they say"
+        notes.append(("text", f"{', '.join(prose[:6])} {told}"))
     for value, names in times.take_out_sentinels(sample, columns).items():
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         notes.append(

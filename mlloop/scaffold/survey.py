@@ -875,13 +875,25 @@ def _changed(guess: Guess, why: str, **fields: Any) -> Guess:
 # ---------------------------------------------------------------------------------------------- keys and time
 
 
+WORDS_OF_PROSE = 4
+
+
+def is_prose(texts: pd.Series) -> bool:
+    """Whether most values are several words, as messages are: they name nothing, though each is different."""
+    some = texts.dropna().head(500).astype(str)
+    return len(some) > 0 and bool(some.str.split().str.len().median() >= WORDS_OF_PROSE)
+
+
 def key_of(sample: SourceSample, columns: dict[str, Guess]) -> str | None:
     """The column that names each row, if one does."""
     kinds = ("integer", "text", "category")
     whole = [
         n
         for n, guess in columns.items()
-        if sample.missing[n] == 0 and guess.column.type in kinds and not guess.cleaning
+        if sample.missing[n] == 0
+        and guess.column.type in kinds
+        and not guess.cleaning
+        and not (guess.column.type == "text" and is_prose(guess.values))
     ]
     named = [n for n in whole if NAMING.search(n) and sample.distinct[n] >= 0.98 * sample.rows]
     plain = [n for n in whole if sample.distinct[n] == sample.rows and not columns[n].column.feature]
