@@ -881,7 +881,7 @@ WORDS_OF_PROSE = 4
 def is_prose(texts: pd.Series) -> bool:
     """Whether most values are several words, as messages are: they name nothing, though each is different."""
     some = texts.dropna().head(500).astype(str)
-    return len(some) > 0 and bool(some.str.split().str.len().median() >= WORDS_OF_PROSE)
+    return len(some) > 0 and bool(some.str.strip().str.count(r"\s+").median() >= WORDS_OF_PROSE - 1)
 
 
 def key_of(sample: SourceSample, columns: dict[str, Guess]) -> str | None:
