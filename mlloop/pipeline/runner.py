@@ -101,7 +101,7 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
     """Hold the project for one run; yields the lock's file descriptor, which the run's kernels inherit.
 
     The operating system frees the lock when the last process that has the descriptor is gone, so a killed run is
-    over when its kernels are.
+    over when its kernels are. A ledger in Postgres holds the project on other machines as well.
 
     Raises
     ------
@@ -122,11 +122,21 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
         storage.tighten(*settings.private)
         storage.clear_dead(settings.state, deep=True)
         try:
-            yield descriptor
+            with _held_elsewhere(settings, command, patience_s):
+                yield descriptor
         finally:
             storage.tighten(*settings.private)
     finally:
         os.close(descriptor)
+
+
+def _held_elsewhere(settings: Settings, command: str, patience_s: float) -> contextlib.AbstractContextManager[None]:
+    """The lock that other machines see, where the ledger is on a server; a file needs no database for it."""
+    if settings.ledger_url.startswith("sqlite:"):
+        return contextlib.nullcontext()
+    from mlloop.store import shared_lock
+
+    return shared_lock.hold(settings, command, patience_s)
 
 
 def _take(descriptor: int, path: Path, patience_s: float) -> None:

@@ -370,13 +370,24 @@ class Ledger:
         return self._engine.url.database or "" if self._sqlite else self._engine.url.render_as_string()
 
     @property
+    def is_file(self) -> bool:
+        """Whether it lies in a file of this machine."""
+        return self._sqlite
+
+    def connection(self, name: str) -> sa.Connection:
+        """A connection of its own outside any transaction, under a name that the database shows."""
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(sa.select(sa.func.set_config("application_name", name, False)))
+        return connection
+
+    @property
     def _sqlite(self) -> bool:
         return self._engine.dialect.name == "sqlite"
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         """A transaction that no other writer shares: it sees the last row and adds the next."""
-        with self._speaking():
+        with self.speaking():
             self._prepare()
             with self._engine.connect().execution_options(mlloop_write=True) as connection:
                 with connection.begin():
@@ -392,7 +403,7 @@ class Ledger:
     @contextlib.contextmanager
     def _reading(self, verified: bool = True) -> Iterator[sa.Connection]:
         """A transaction that sees one state of all rows, verified unless it is that very thing that is asked for."""
-        with self._speaking():
+        with self.speaking():
             self._prepare()
             options = {} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
             with self._engine.connect().execution_options(**options) as connection, connection.begin():
@@ -481,7 +492,8 @@ class Ledger:
         return top
 
     @contextlib.contextmanager
-    def _speaking(self) -> Iterator[None]:
+    def speaking(self) -> Iterator[None]:
+        """What the database says goes wrong, as an error of the ledger."""
         try:
             yield
         except MlloopError:
