@@ -354,6 +354,15 @@ def test_a_ledger_whose_head_is_gone_is_told_in_words(ledger):
             read(ledger)
 
 
+def test_a_memory_that_cannot_be_replaced_leaves_no_part(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(chain.os, "replace", refuse)
+    chain.Memory(tmp_path / "verified.json", "ledger").keep(chain.Head(1, "0" * 64), "a state")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_anchor_finds_a_ledger_that_was_written_anew(tmp_path):
     anchor = tmp_path / "elsewhere" / "anchor.txt"
     four_rows(Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=anchor))
