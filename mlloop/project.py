@@ -1379,7 +1379,7 @@ class Project:
 
         Examples
         --------
-        >>> [done.problem for done in project.maintain(dry_run=True)]
+        >>> [done.problem for done in project.maintain("loan", dry_run=True)]
         ['loan']
         """
         from mlloop.loop import maintenance

@@ -89,7 +89,11 @@ def test_open_finds_the_project_above(made, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_its_counterpart_in_python_with_every_option(command):
-    methods = {"ledger": (Project.check_ledger, Project.copy_ledger)}.get(command) or (getattr(Project, command),)
+    several = {
+        "ledger": (Project.check_ledger, Project.copy_ledger),
+        "maintain": (Project.maintain, Project.back_up, Project.restore),
+    }
+    methods = several.get(command) or (getattr(Project, command),)
     method = {name for one in methods for name in inspect.signature(one).parameters}
     renamed = {
         ("run", "from"): "start",
@@ -99,7 +103,7 @@ def test_every_command_has_its_counterpart_in_python_with_every_option(command):
         ("ingest", "metrics_host"): "metrics",
         ("ingest", "metrics_port"): "metrics",
     } | {(name, "set"): "changes" for name in ("run", "gate", "status", "why")}
-    only_printed, elsewhere = {"json", "action", "yes", "all"}, {("backtest", "list"): Project.policies}
+    only_printed, elsewhere = {"json", "action", "yes", "all", "quiet"}, {("backtest", "list"): Project.policies}
     # a release by itself has no project
     elsewhere |= {("predict", name): batch.score_alone for name in ("release", "log_folder")}
     elsewhere |= {("serve", name): answering.InFolders for name in ("release", "log_folder")}
