@@ -84,7 +84,9 @@ def test_a_decision_is_told_when_it_stands_and_again_when_the_rest_is_interrupte
     if kind == "promotion":
         production.mlloop("rollback")
         words = [*words, production.second["digest"]]
-    code = "import sys, time; from mlloop.cli.app import main; from mlloop.project import Project\n"
+    # whoever runs the tests may have signals ignored, which a child inherits
+    code = f"import signal; signal.signal({int(number)}, {'signal.default_int_handler' if number == signal.SIGINT else 'signal.SIG_DFL'})\n"
+    code += "import sys, time; from mlloop.cli.app import main; from mlloop.project import Project\n"
     code += f"Project._follow_aliases = lambda self: time.sleep(60); sys.argv[1:] = {words!r}; main()"
     process = production.python(code)
     line = process.stdout.readline()

@@ -282,9 +282,9 @@ def picture(form: str, data: Any, metadata: dict[str, Any], about: str) -> Marku
             width, height = _size(form, content)
     size = Markup(' width="{}" height="{}"').format(width, height) if width and height else Markup()
     described = str(metadata.get("alt") or about or "Figure")
-    return Markup('<figure tabindex="0"><img src="data:{};base64,{}" alt="{}"{}></figure>').format(
-        form, base64.b64encode(content).decode(), described, size
-    )
+    return Markup(
+        '<figure tabindex="0" role="group" aria-label="{}"><img src="data:{};base64,{}" alt="{}"{}></figure>'
+    ).format(described, form, base64.b64encode(content).decode(), described, size)
 
 
 def _size(form: str, content: bytes) -> tuple[int | None, int | None]:
