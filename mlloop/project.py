@@ -1387,8 +1387,9 @@ class Project:
 
         statements = [self.statement(name) for name in ([problem] if problem else self.problems)]
         with runner.hold(self.settings, self.command):
+            cited = maintenance.cited_versions(self.settings, self.ledger)
             return [
-                maintenance.maintain(self.settings, self.ledger, statement, dry_run=dry_run, watch=watch)
+                maintenance.maintain(self.settings, statement, cited, dry_run=dry_run, watch=watch)
                 for statement in statements
             ]
 

@@ -175,13 +175,13 @@ def decisions(
         )
 
 
-def _is_alike(other_row, other) -> bool:
+def _is_alike(row, other) -> bool:
     """Whether two decisions about a problem are the same one again, which changed nothing."""
     from mlloop.pages import wording
 
     key = lambda row: (row.problem, row.subject, row.model)
     quiet = lambda row: wording.is_quiet(row.kind, row.subject, row.verdict)
-    return quiet(other_row) and quiet(other) and key(other_row) == key(other)
+    return quiet(row) and quiet(other) and key(row) == key(other)
 
 
 def relative(path) -> str:

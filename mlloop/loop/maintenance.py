@@ -7,7 +7,7 @@ names it, however old it is.
 import contextlib
 import datetime as dt
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +72,8 @@ def cited_versions(settings: Settings, ledger: Ledger) -> dict[str, set[int]]:
 
 def maintain(
     settings: Settings,
-    ledger: Ledger,
     statement: Problem,
+    cited: Mapping[str, set[int]],
     *,
     dry_run: bool = False,
     watch: Callable[[str], None] = lambda word: None,
@@ -82,6 +82,8 @@ def maintain(
 
     Parameters
     ----------
+    cited : mapping of str to set of int
+        See `cited_versions`.
     dry_run : bool
         Change nothing; say what would be done. Files of a compaction that did not take place are not counted.
 
@@ -90,19 +92,19 @@ def maintain(
     LakeError
         A table cannot be read or written.
     """
-    lake, cited = Lake(settings), cited_versions(settings, ledger)
+    lake = Lake(settings)
     compacted, removed, freed = {}, {}, 0
     for name in lake.names(statement.name):
         watch(name)
-        if lake.files(name) > settings.maintain_files:
-            compacted[name] = lake.files(name) - 1 if dry_run else lake.compact(name)
+        if (files := lake.files(name)) > settings.maintain_files:
+            compacted[name] = files - 1 if dry_run else lake.compact(name)
         keep, days = cited.get(name, set()), settings.maintain_versions_days
-        files = lake.vacuum(name, keep, days, dry_run=True)
-        freed += sum(_size(lake, name, file) for file in files)
-        if files and not dry_run:
+        unneeded = lake.vacuum(name, keep, days, dry_run=True)
+        freed += sum(_size(lake, name, file) for file in unneeded)
+        if unneeded and not dry_run:
             lake.vacuum(name, keep, days)
-        if files:
-            removed[name] = len(files)
+        if unneeded:
+            removed[name] = len(unneeded)
     watch("predictions")
     since = predictions_since(settings, statement)
     old = prediction_log.before(prediction_log.folder_of(settings, statement.name), since) if since else []

@@ -369,11 +369,6 @@ class Ledger:
         """The database, without its password."""
         return self._engine.url.database or "" if self._sqlite else self._engine.url.render_as_string()
 
-    @property
-    def is_file(self) -> bool:
-        """Whether it lies in a file of this machine."""
-        return self._sqlite
-
     def connection(self, name: str) -> sa.Connection:
         """A connection of its own outside any transaction, under a name that the database shows."""
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")

@@ -25,7 +25,7 @@ NAME_CHARS = 63  # that Postgres keeps of an application's name
 
 @contextlib.contextmanager
 def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[None]:
-    """Hold the project on all machines; nothing to do where the ledger is a file of this one.
+    """Hold the project on all machines that share its ledger in Postgres.
 
     Raises
     ------
@@ -35,9 +35,6 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
         The database cannot be reached.
     """
     ledger = Ledger(settings.ledger_url)
-    if ledger.is_file:
-        yield
-        return
     name = f"{socket.gethostname()[:20]} process {os.getpid()}: {command}"[:NAME_CHARS]
     with contextlib.ExitStack() as stack:
         with ledger.speaking():
