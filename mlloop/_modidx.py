@@ -875,6 +875,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'mlloop.exploration._optuna': ('exploration.html#_optuna', 'mlloop/exploration.py'),
                                     'mlloop.exploration._searched': ('exploration.html#_searched', 'mlloop/exploration.py'),
                                     'mlloop.exploration._tried': ('exploration.html#_tried', 'mlloop/exploration.py'),
+                                    'mlloop.exploration._without_history': ('exploration.html#_without_history', 'mlloop/exploration.py'),
                                     'mlloop.exploration._write': ('exploration.html#_write', 'mlloop/exploration.py'),
                                     'mlloop.exploration.best_of': ('exploration.html#best_of', 'mlloop/exploration.py'),
                                     'mlloop.exploration.best_threshold': ('exploration.html#best_threshold', 'mlloop/exploration.py'),

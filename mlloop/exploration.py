@@ -9,6 +9,7 @@ __all__ = ['MOST_BEHIND', 'RowsJudge', 'UsersJudge', 'features_until', 'Trial', 
 
 # %% ../nbs/18_exploration.ipynb #39ed4037
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -221,7 +222,15 @@ def search(
         trials.append(_tried(candidate, params, proposal, judge, budget, seed))
         state = optuna.trial.TrialState.PRUNED if trials[-1].is_pruned else optuna.trial.TrialState.COMPLETE
         study.tell(proposal, None if trials[-1].is_pruned else float(np.mean(trials[-1].values)), state=state)
-    return trials, False
+    return trials + _without_history(candidate, trials, study, judge, budget, seed), False
+
+# %% ../nbs/18_exploration.ipynb #b6734b63
+def _without_history(candidate, trials, study, judge, budget, seed) -> list[Trial]:
+    past = isinstance(judge, RowsJudge) and any(re.fullmatch(candidates.PAST, str(name)) for name in judge.X)
+    if not past or "history" not in candidate.defaults or time.monotonic() > budget.until:
+        return []
+    params = {**best_of(trials, judge.statement.success.metric).params, "history": False}
+    return [_tried(candidate, params, study.ask(), judge, budget, seed)]
 
 # %% ../nbs/18_exploration.ipynb #d6ffb6f9
 def _optuna():

@@ -1,5 +1,7 @@
 """Exploration: the same trials for the same seed, nobody forgotten, and a candidate of one's own."""
 
+from dataclasses import replace
+
 import ibis
 import numpy as np
 import pandas as pd
@@ -132,3 +134,35 @@ def test_a_candidate_that_cannot_be_fitted_is_named():
             exploration.search(candidates.CANDIDATES["broken"], judge(statement()), Budget(trials=1))
     finally:
         candidates.CANDIDATES.pop("broken")
+
+
+def regression() -> Problem:
+    task = {"kind": "regression", "target": "amount", "positive": None}
+    return statement(task=task, success={"metric": "mae", "threshold": 2.0}, money={"true_positive": None, "false_positive": None, "per_unit_error": 1.0})
+
+
+def hourly(memory: float) -> exploration.RowsJudge:
+    """A count by the hour of the day, with or without a memory, and with the features of the rows before."""
+    rng, n = np.random.default_rng(1), 1500
+    hour, surprise = np.arange(n) % 24, rng.normal(0, 1, n)
+    past = np.concatenate([[0.0], surprise[:-1]])
+    y = 5 * np.sin(hour / 4) + memory * past + surprise
+    noise = {name: rng.normal(0, 1, n) for name in ("before_target_mean_28d", "before_days_since")}
+    X = pd.DataFrame({"hour": hour.astype(float), "before_target_last": past, **noise})
+    folds = [(np.arange(at), np.arange(at, at + 400)) for at in (300, 700, 1100)]
+    return exploration.RowsJudge(regression(), X, y, folds, None, {})
+
+
+@pytest.mark.parametrize("memory", [0.0, 2.0])
+def test_the_rows_before_are_left_out_where_the_target_has_no_memory(memory):
+    counts = hourly(memory)
+    trials, _ = exploration.search(candidates.CANDIDATES["lightgbm"], counts, Budget(2))
+    assert [trial.params["history"] for trial in trials] == [True, True, False]
+    best = exploration.best_of(trials, counts.statement.success.metric)
+    assert best.params["history"] is bool(memory)
+
+
+def test_without_features_of_the_rows_before_there_is_no_further_trial():
+    counts = replace(hourly(0.0), X=hourly(0.0).X[["hour"]])
+    trials, _ = exploration.search(candidates.CANDIDATES["lightgbm"], counts, Budget(2))
+    assert len(trials) == 2
