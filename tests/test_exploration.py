@@ -138,7 +138,11 @@ def test_a_candidate_that_cannot_be_fitted_is_named():
 
 def regression() -> Problem:
     task = {"kind": "regression", "target": "amount", "positive": None}
-    return statement(task=task, success={"metric": "mae", "threshold": 2.0}, money={"true_positive": None, "false_positive": None, "per_unit_error": 1.0})
+    return statement(
+        task=task,
+        success={"metric": "mae", "threshold": 2.0},
+        money={"true_positive": None, "false_positive": None, "per_unit_error": 1.0},
+    )
 
 
 def hourly(memory: float) -> exploration.RowsJudge:
