@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from .comparison import baselines
-from .core import charts, metric_table, metrics
+from .core import charts, metric_table, metrics, prose
 from .comparison.baselines import Prediction
 from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError
@@ -546,7 +546,8 @@ def inspect(
     X, prediction = held.X.iloc[at], held.fold.predictions[MODEL.name]
     weights = inspection.permutation(fitted, X, held.fold.y[at], statement.success.metric, prediction.cut, seed)
     sizes = inspection.shapley(fitted, X)
-    first = [weight.feature for weight in weights[:DEPENDED_ON] if (weight.low or 0) > 0]
+    drawable = [weight for weight in weights if not prose.has_words(X[weight.feature])]
+    first = [weight.feature for weight in drawable[:DEPENDED_ON] if (weight.low or 0) > 0]
     is_class = statement.task.kind == "classification"
     return Inspection(
         rows=min(len(at), inspection.SHUFFLED_ROWS),

@@ -19,7 +19,7 @@ import ibis.expr.datatypes as types
 import pandas as pd
 
 from .core.formatting import number, percent
-from .core import extensions
+from .core import extensions, prose
 from .data import event_features as behaviour, feature_registry  # noqa: F401  (importing it declares its features)
 from .comparison.baselines import is_calendar, split_by_digest, usable_columns
 from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
@@ -369,13 +369,20 @@ def _same(a, b) -> bool:
 def describe_features(table: pd.DataFrame, catalogue: list[dict[str, str]]) -> pd.DataFrame:
     """The catalogue with missing_share, low, middle and high of each feature of `table`.
 
-    These are the 5 %, 50 % and 95 % quantiles; of a category, middle is the most frequent value.
+    These are the 5 %, 50 % and 95 % quantiles, of prose those of its length; of a category, middle is the most frequent value.
     """
     lines = []
     for line in catalogue:
         if line["name"] not in table:
             continue
         values = table[line["name"]]
+        if prose.has_words(values):
+            line = {
+                **line,
+                "meaning": f"{line['meaning'] or 'text'}: its words, length and presence",
+                "unit": "characters",
+            }
+            values = prose.lengths(values)
         low: float | str
         middle: Any
         high: float | str

@@ -82,7 +82,7 @@ def _key(field: Field) -> Any:
     elif field.type == "text":
         pattern = "|".join(_escaped(v) for v in field.values) if field.values else None
         kind = Annotated[
-            kind, Limits(max_length=10_000, pattern=f"^({pattern})$" if pattern else None, description=description)
+            kind, Limits(max_length=100_000, pattern=f"^({pattern})$" if pattern else None, description=description)
         ]
     return Required[kind] if field.required else NotRequired[kind | None]
 

@@ -11,7 +11,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', '
            'example_text', 'changes_table', 'health_table']
 
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
-from .core import charts
+from .core import charts, prose
 from .core.formatting import interval, number, percent
 import itertools
 import re
@@ -335,7 +335,10 @@ def plot_distribution(
     values: pd.Series, ax: Axes, *, label: str = "", title: str | None = None, bars: int = 12
 ) -> Axes:
     """Draw how the values of one column are spread: a histogram of numbers, counts of anything else."""
-    label, known = label or str(values.name), values.dropna()
+    label = label or str(values.name)
+    if prose.has_words(values):
+        label, values = f"length of {label}", prose.lengths(values)
+    known = values.dropna()
     caption = f"n = {len(known):,} values, {len(values) - len(known):,} missing"
     if pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known) and known.nunique() > bars:
         finite = known.astype(float)[np.isfinite(known.astype(float))]

@@ -21,9 +21,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..core import extensions, metric_table, metrics
+from ..core import extensions, metric_table, metrics, prose
 from ..data import dependence
 from ..models import candidates, recommenders
+from ..models.words import Words
 from ..core.errors import DataError, ProblemError
 from ..problem import Problem, Rule
 from ..core.records import Parameters
@@ -84,7 +85,7 @@ MAX_CATEGORIES = 200
 
 
 def encode_columns(rows: pd.DataFrame, columns) -> pd.DataFrame:
-    """`columns` of `rows` as numbers and categories, (n_rows, n_features); columns of a single value are left out."""
+    """`columns` of `rows` as numbers, categories and prose, (n_rows, n_features); columns of a single value are left out."""
     encoded: dict[str, pd.Series] = {}
     for name in columns:
         values = rows[name]
@@ -93,6 +94,8 @@ def encode_columns(rows: pd.DataFrame, columns) -> pd.DataFrame:
             encoded |= {f"{name}_{part}": values.astype(float) for part, values in parts.items()}
         elif pd.api.types.is_numeric_dtype(values):
             encoded[name] = values.astype(float).replace([np.inf, -np.inf], np.nan)
+        elif prose.has_words(values):
+            encoded[name] = values.astype(object)
         else:
             encoded[name] = _categories(values)
     return pd.DataFrame({name: values for name, values in encoded.items() if values.nunique() > 1}, index=rows.index)
@@ -360,7 +363,7 @@ def best_category(X: pd.DataFrame, y: np.ndarray) -> list[str]:
 def _is_grouping(values: pd.Series) -> bool:
     """Whether a column has few enough values to group rows by."""
     distinct = values.nunique()
-    return distinct <= MAX_CATEGORIES and (values.dtype.kind not in "f" or distinct <= 31)
+    return values.dtype != object and distinct <= MAX_CATEGORIES and (values.dtype.kind not in "f" or distinct <= 31)
 
 
 def _keys(X: pd.DataFrame, names: list[str]) -> pd.Series:
@@ -444,7 +447,8 @@ def _of_line(rows: Rows, train, test, seed):
 
 def _of_tree(build):
     def scores(rows: Rows, train, test, seed):
-        X, y = rows.X.set_axis([f"f{i}" for i in range(rows.X.shape[1])], axis=1), rows.y[train[-MAX_TRAINING_ROWS:]]
+        X, y = rows.X.select_dtypes(exclude="object"), rows.y[train[-MAX_TRAINING_ROWS:]]
+        X = X.set_axis([f"f{i}" for i in range(X.shape[1])], axis=1)
         if len(np.unique(y)) < 2 or not X.shape[1]:
             return np.full(len(test), y.mean())
         return predict_scores(
@@ -528,9 +532,23 @@ def _fitted_scores(build, rows, train, tuning, test, seed):
         if len(np.unique(y)) < 2 or not X.shape[1]:
             scores.append(np.full(len(scored_on), y.mean()))
             continue
-        model = build(rows.kind, rows.metric, seed).fit(X.iloc[fitted_on], y)
-        scores.append(predict_scores(model, X.iloc[scored_on]))
+        inputs, asked = _with_words(X.iloc[fitted_on], y, X.iloc[scored_on])
+        scores.append(predict_scores(build(rows.kind, rows.metric, seed).fit(inputs, y), asked))
     return scores[0], scores[-1]
+
+
+def _with_words(X: pd.DataFrame, y: np.ndarray, asked: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows and others, with the features of their words in place of prose."""
+    texts = list(X.select_dtypes("object"))
+    if not texts:
+        return X, asked
+    words = Words(candidates.TOPICS)
+    read = [(X, words.fit_transform(X[texts], y)), (asked, words.transform(asked[texts]))]
+    inputs = [
+        pd.concat([rows.drop(columns=texts), pd.DataFrame(values, rows.index).add_prefix("w")], axis=1)
+        for rows, values in read
+    ]
+    return inputs[0], inputs[1]
 
 # %% ../../nbs/comparison/baselines.ipynb #1f06f476
 def calibrated_scores(y_true, y_score, scores) -> np.ndarray:

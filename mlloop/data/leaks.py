@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..core import prose
 from ..core.formatting import number
 
 # %% ../../nbs/data/leaks.ipynb #8e055bee
@@ -50,6 +51,8 @@ def group_codes(values: pd.Series, groups: int = MAX_GROUPS) -> pd.Series:
         return pd.Series(np.where(np.isnan(rows), -1, codes), index=values.index)
     if isinstance(values.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_any_dtype(values):
         return group_codes((values - values.min()).dt.total_seconds(), groups)
+    if prose.has_words(values):
+        return group_codes(prose.lengths(values), groups)
     text = values.astype("string")
     most = max(groups, min(MAX_WORDS, 5 * groups, len(values) // 50))
     frequent = {v: i for i, v in enumerate(sorted(text.value_counts().index[: most - 1]))}

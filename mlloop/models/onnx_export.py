@@ -1,15 +1,18 @@
 """A fitted scikit-learn estimator as ONNX: how it is converted, run, and held against the estimator on real rows.
 
 An ONNX file is a graph of arithmetic: nothing in it runs code of its own. Converters that the libraries lack are here:
-encoders that put rare categories together, LightGBM's wrapper, the perceptron.
+encoders that put rare categories together, the words of text, LightGBM's wrapper, the perceptron. A text is cut into words
+before the graph, by the function that training uses, since no graph knows the letters of every script.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlloop.core import prose
 from mlloop.core.errors import ModelError
 from mlloop.core.records import JsonObject
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = "\x01missing"
+NO_WORD = "\x02"  # ends a text, and fills short ones up
+AT_ONCE = 256  # rows with text: each is as wide as the longest of them
+PROSE = "mlloop.prose"  # the key of a graph's metadata that names the inputs whose words are read
 OPSET = {"": 17, "ai.onnx.ml": 3}
 VERSIONS = {"LabelEncoder": 2, "TreeEnsembleRegressor": 3}  # else 13, and 1 in ai.onnx.ml
 NUMBER, TEXT = "number", "text"
@@ -84,7 +90,25 @@ def convert(estimator: Any, inputs: Mapping[str, str], double: bool = True) -> b
         message = " ".join(str(error).split())[:200]
         raise ModelError(f"has no form in ONNX: {message}", type(estimator).__name__, OTHERWISE) from error
     converted.graph.name, converted.producer_version, converted.doc_string = "model", "", ""
+    if NUMBER not in inputs.values():
+        _scores_in_64_bits(converted.graph)
+    columns = _columns_of_prose(estimator)
+    if columns:
+        converted.metadata_props.add(key=PROSE, value=json.dumps(columns))
     return converted.SerializeToString(deterministic=True)
+
+
+def _scores_in_64_bits(graph: Any) -> None:
+    """Cast the scores at the end: skl2onnx declares them as 32 bits where no column is a number, and computes them in 64."""
+    from onnx import helper
+
+    scores = graph.output[-1]
+    inside = f"{scores.name}_computed"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [inside if name == scores.name else name for name in names]
+    graph.node.append(helper.make_node("Cast", [inside], [scores.name], name="ScoresCast", to=DOUBLE))
+    scores.type.tensor_type.elem_type = DOUBLE
 
 
 def _register() -> None:
@@ -97,6 +121,7 @@ def _register() -> None:
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
     from mlloop.models.perceptron import PerceptronClassifier, PerceptronRegressor
+    from mlloop.models.words import Words
 
     of_class, of_number = (
         shapes.calculate_linear_classifier_output_shapes,
@@ -116,6 +141,7 @@ def _register() -> None:
     add(OneHotEncoder, "RareOneHot", _one_hot_shape, _one_hot)
     add(OrdinalEncoder, "RareOrdinal", _ordinal_shape, _ordinal)
     add(TargetEncoder, "TargetMeans", _ordinal_shape, _target_means)
+    add(Words, "Words", _words_shape, _words)
 
 
 def _filled_shape(operator: Any) -> None:
@@ -206,6 +232,67 @@ def _target_means(scope: Any, operator: Any, container: Any) -> None:
         table = _constant(scope, container, np.append(np.asarray(values, dtype=float), float(encoder.target_mean_)))
         means.append(_node(scope, container, "Gather", [table, code]))
     _join(scope, container, means, operator.outputs[0].full_name)
+
+
+def _columns_of_prose(estimator: Any) -> list[str]:
+    """The columns whose words a fitted pipeline reads."""
+    from mlloop.models.words import Words
+
+    columns: list[str] = []
+    for _, step in getattr(estimator, "steps", []):
+        for _, part, names in getattr(step, "transformers_", []):
+            first = part.steps[0][1] if hasattr(part, "steps") else part
+            columns += map(str, names) if isinstance(first, Words) else []
+    return columns
+
+
+def _words_shape(operator: Any) -> None:
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    operator.outputs[0].type = DoubleTensorType([None, len(operator.raw_operator.get_feature_names_out())])
+
+
+def _words(scope: Any, operator: Any, container: Any) -> None:
+    """Each column, stated as `words_of_input` states it: the weights of its terms, or topics and score; then its counts."""
+    node = lambda kind, *inputs, **named: _node(scope, container, kind, list(inputs), **named)
+    number = lambda values: _constant(scope, container, np.asarray(values, dtype=float))
+    places = lambda *values: _constant(scope, container, np.array(values))
+    blocks = []
+    for name, column in zip(_columns(scope, operator, container), operator.raw_operator.columns_, strict=True):
+        cut = node("Tokenizer", name, op_domain="com.microsoft", mark=0, mincharnum=1, pad_value=NO_WORD,
+                   separators=[" "])  # fmt: skip
+        tokens = node("Squeeze", cut, places(1))  # (N, 1 + words)
+        words = node("Slice", tokens, places(1), places(2**31 - 1), places(1))
+        length = node("Cast", node("Slice", tokens, places(0), places(1), places(1)), to=DOUBLE)
+        is_word = node("LabelEncoder", words, op_domain="ai.onnx.ml", keys_strings=[NO_WORD], values_floats=[0.0],
+                       default_float=1.0)  # fmt: skip
+        number_of = node("Cast", node("ReduceSum", is_word, places(1), keepdims=1), to=DOUBLE)
+        logs = node("Log", node("Add", node("Concat", length, number_of, axis=1), number(1.0)))
+        counts = node("Concat", logs, node("Min", length, number(1.0)), axis=1)
+        if column.vectorizer_ is not None:
+            weights = _weights(node, number, places, words, column.vectorizer_)
+            if column.dims:
+                weights = node("Add", node("MatMul", weights, number(column.directions_)), number(column.offsets_))
+            blocks.append(weights)
+        blocks.append(node("Div", node("Sub", counts, number(column.means_)), number(column.scales_)))
+    _join(scope, container, blocks, operator.outputs[0].full_name)
+
+
+def _weights(node: Any, number: Any, places: Any, words: str, vectorizer: Any) -> str:
+    """TF-IDF in 64 bits, which onnxruntime's own operator is not: it counts, and the rest is arithmetic."""
+    terms = vectorizer.get_feature_names_out().tolist()
+    singles, pairs = ([term for term in terms if (" " in term) == both] for both in (False, True))
+    at = {term: i for i, term in enumerate(terms)}
+    n = 2 if pairs else 1
+    counted = node("TfIdfVectorizer", words, mode="TF", min_gram_length=1, max_gram_length=n, max_skip_count=0,
+                   ngram_counts=[0, len(singles)][:n], ngram_indexes=[at[term] for term in (*singles, *pairs)],
+                   pool_strings=[*singles, *(word for term in pairs for word in term.split(" "))])  # fmt: skip
+    often = node("Cast", counted, to=DOUBLE)
+    one = number(1.0)
+    damped = node("Add", node("Log", node("Max", often, one)), node("Min", often, one))
+    weighed = node("Mul", damped, number(vectorizer.idf_))
+    size = node("ReduceSum", node("Mul", weighed, weighed), places(1), keepdims=1)
+    return node("Div", weighed, node("Max", node("Sqrt", size), number(1e-300)))
 
 
 def _places(encoder: Any) -> list[tuple[dict[str, int], int]]:
@@ -370,6 +457,12 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def words_of_input(value: Any) -> str:
+    """A text as the graph takes it: the number of its characters, its words, and a mark for its end."""
+    content = prose.as_text(value)
+    return f"{len(content)} {prose.words_of(content)} {NO_WORD}"
+
+
 class Session:
     """An ONNX model ready to answer.
 
@@ -402,6 +495,7 @@ class Session:
         # the converter spells names such as 'weight (kg)' in its own way, and keeps their order
         self._called = dict(zip(self.inputs, [node.name for node in declared], strict=False))
         self._called |= {node.name: node.name for node in declared if node.name in self.inputs}
+        self._prose = set(json.loads(self._session.get_modelmeta().custom_metadata_map.get(PROSE, "[]")))
 
     def scores_of_columns(self, columns: Mapping[str, Sequence[Any]], n: int) -> np.ndarray:
         """Probabilities (n, n_classes), or numbers (n,), of `n` rows as name -> values; missing: None."""
@@ -410,9 +504,15 @@ class Session:
             values, called = columns[name], self._called.get(name, name)
             if kind == NUMBER:  # NumPy reads None as NaN
                 feed[called] = np.array(values, dtype=self._numbers[called]).reshape(n, 1)
+            elif name in self._prose:
+                feed[called] = np.array([words_of_input(v) for v in values], dtype=object).reshape(n, 1)
             else:
                 feed[called] = np.array([v if type(v) is str else text(v) for v in values], dtype=object).reshape(n, 1)
-        return self._run(feed)
+        if not self._prose or n <= AT_ONCE:
+            return self._run(feed)
+        starts = range(0, n, AT_ONCE)
+        parts = [self._run({key: values[at : at + AT_ONCE] for key, values in feed.items()}) for at in starts]
+        return np.concatenate(parts)
 
     def scores_of_frame(self, frame: "pd.DataFrame") -> np.ndarray:
         """The same of a data frame."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core import prose
 from ..core.formatting import number
 
 # %% ../../nbs/monitors/drift.ipynb #d4973a8e
@@ -29,7 +30,7 @@ def bin_columns(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, n
     TypeError, ValueError
         Values that are neither numbers, times, truth values nor text.
     """
-    columns: tuple[pd.Series, ...] = (reference, current)
+    columns: tuple[pd.Series, ...] = prose.comparable(reference, current)
     if pd.api.types.is_datetime64_any_dtype(reference.dtype):
         columns = tuple(pd.to_datetime(c).astype("int64").astype(float).where(c.notna()) for c in columns)
     dtype = columns[0].dtype
@@ -155,6 +156,7 @@ def distribution(reference: pd.Series, current: pd.Series) -> dict[str, Any]:
         name, bins (label, reference, period: shares of the rows), missing_reference, missing_period, unseen (share of the period's rows
         with a value that the reference does not have; None for numbers).
     """
+    reference, current = prose.comparable(reference, current)
     is_number = pd.api.types.is_numeric_dtype(reference) and not pd.api.types.is_bool_dtype(reference)
     cut = _ranges if is_number and reference.nunique() > SHOWN_BINS else _values
     then, now, labels, unseen = cut(reference, current)

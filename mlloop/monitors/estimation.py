@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import metrics
+from ..core import metrics, prose
 from ..core.errors import DataError
 
 # %% ../../nbs/monitors/estimation.ipynb #bf08e310
@@ -74,6 +74,8 @@ def _column_encoder(reference: pd.Series) -> Callable[[pd.Series], np.ndarray]:
         known = known[np.isfinite(known)]
         low, high = np.quantile(known, [0.001, 0.999]) if len(known) else (0.0, 0.0)
         return lambda values: np.clip(_to_floats(values), low, high)
+    if prose.has_words(reference):
+        return lambda values: prose.lengths(values).to_numpy(dtype=float)
     _, categories = _category_codes(reference)
     code = {name: float(rank) for rank, name in enumerate(sorted(categories))}
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlloop import problem as problems
+from mlloop.core import prose
 from mlloop.core.errors import DataError, UsageError
 from mlloop.core.formatting import number, percent
 from mlloop.core.records import JsonObject
@@ -121,10 +122,10 @@ def _chosen_time(time: str, why: str, others: Sequence[str]) -> tuple[str, str]:
 def _look_closely(sample: SourceSample, columns: dict[str, Guess], notes: list[tuple[str, str]]) -> None:
     """What several columns say together: moments spread over them, and numbers that stand for a missing value."""
     times.add_moments(sample, columns)
-    prose = [n for n, guess in columns.items() if guess.column.type == "text" and survey.is_prose(guess.values)]
-    if prose:
-        told = "holds text of several words: its words are no features, so a model learns nothing of what they say"
-        notes.append(("text", f"{', '.join(prose[:6])} {told}"))
+    written = [n for n, guess in columns.items() if guess.column.type == "text" and prose.has_words(guess.values)]
+    if written:
+        shown = ", ".join(written[:6]) + (", ..." if len(written) > 6 else "")
+        notes.append(("text", f"{shown} holds text: its words, its length and whether it is there are features"))
     for value, names in times.take_out_sentinels(sample, columns).items():
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         notes.append(

@@ -19,7 +19,7 @@ import pandas as pd
 
 from mlloop import ingestion
 from mlloop.collection import FORMATS
-from mlloop.core import clock
+from mlloop.core import clock, prose
 from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.core.expressions import quoted
 from mlloop.core.formatting import number, percent
@@ -762,7 +762,7 @@ def _text(name: str, known: pd.Series, why: str = "") -> Guess:
     distinct = known.nunique()
     if distinct <= 50 or (distinct <= 500 and distinct <= 0.2 * len(known)):
         return Guess(Column(type="category"), why, known.astype(object))
-    if len(known) > 50 and distinct > 0.9 * len(known):
+    if len(known) > 50 and distinct > 0.9 * len(known) and (NAMING.search(name) or not prose.has_words(known)):
         remark = "names rows: nearly every value is different"
         return Guess(Column(type="text", feature=False), f"{why}; {remark}" if why else remark, known.astype(object))
     return Guess(Column(type="text"), why or f"{distinct:,} different values", known.astype(object))
@@ -827,7 +827,7 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
             whole
             and unique
             and sample.rows > 50
-            and (NAMING.search(name) or current.column.type == "text" or _counts_up(current))
+            and (NAMING.search(name) or _names_by_text(current) or _counts_up(current))
         ):
             guesses[name] = _changed(
                 current,
@@ -864,6 +864,10 @@ def _told_of_whole(sample: SourceSample, name: str, guess: Guess) -> Guess:
     return _changed(guess, of_sample + guess.why)
 
 
+def _names_by_text(guess: Guess) -> bool:
+    return guess.column.type == "text" and not prose.has_words(guess.values)
+
+
 def _counts_up(guess: Guess) -> bool:
     return guess.is_number and bool((guess.values.dropna().diff().dropna() > 0).all())
 
@@ -875,15 +879,6 @@ def _changed(guess: Guess, why: str, **fields: Any) -> Guess:
 # ---------------------------------------------------------------------------------------------- keys and time
 
 
-WORDS_OF_PROSE = 4
-
-
-def is_prose(texts: pd.Series) -> bool:
-    """Whether most values are several words, as messages are: they name nothing, though each is different."""
-    some = texts.dropna().head(500).astype(str)
-    return len(some) > 0 and bool(some.str.strip().str.count(r"\s+").median() >= WORDS_OF_PROSE - 1)
-
-
 def key_of(sample: SourceSample, columns: dict[str, Guess]) -> str | None:
     """The column that names each row, if one does."""
     kinds = ("integer", "text", "category")
@@ -893,7 +888,7 @@ def key_of(sample: SourceSample, columns: dict[str, Guess]) -> str | None:
         if sample.missing[n] == 0
         and guess.column.type in kinds
         and not guess.cleaning
-        and not (guess.column.type == "text" and is_prose(guess.values))
+        and not (guess.column.type == "text" and prose.is_prose(guess.values))
     ]
     named = [n for n in whole if NAMING.search(n) and sample.distinct[n] >= 0.98 * sample.rows]
     plain = [n for n in whole if sample.distinct[n] == sample.rows and not columns[n].column.feature]

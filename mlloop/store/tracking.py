@@ -51,7 +51,11 @@ TRUSTED_TYPES = (
     "mlloop.models.perceptron.PerceptronClassifier",  # ours: restored as plain attributes, arrays of weights among them
     "mlloop.models.perceptron.PerceptronRegressor",
     "mlloop.models.serialization.many_valued",  # picks columns by their number of values
+    "mlloop.models.serialization.categories",
+    "mlloop.models.serialization.written",  # the columns of prose
     "mlloop.models.serialization.plain_name",  # names columns of a column transformer
+    "mlloop.models.words.Words",  # a list of the next
+    "mlloop.models.words.TextColumn",  # a vocabulary and arrays, restored as plain attributes
     "mlloop.perceptron.PerceptronClassifier",  # as models name it that were saved before the modules moved
     "mlloop.perceptron.PerceptronRegressor",
     "mlloop.artefacts.plain_name",
