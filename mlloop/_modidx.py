@@ -1323,7 +1323,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'mlloop.models.words.remembered': ('models/words.html#remembered', 'mlloop/models/words.py'),
                                      'mlloop.models.words.score_words': ('models/words.html#score_words', 'mlloop/models/words.py'),
                                      'mlloop.models.words.scored': ('models/words.html#scored', 'mlloop/models/words.py'),
-                                     'mlloop.models.words.told_by_words': ('models/words.html#told_by_words', 'mlloop/models/words.py'),
+                                     'mlloop.models.words.signal_of_words': ('models/words.html#signal_of_words', 'mlloop/models/words.py'),
                                      'mlloop.models.words.topics_of': ('models/words.html#topics_of', 'mlloop/models/words.py'),
                                      'mlloop.models.words.weigh_words': ('models/words.html#weigh_words', 'mlloop/models/words.py')},
             'mlloop.monitoring': { 'mlloop.monitoring._activities': ('monitoring.html#_activities', 'mlloop/monitoring.py'),

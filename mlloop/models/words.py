@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COUNTS', 'MOST_BYTES', 'MOST_TERMS', 'PARTS', 'SURELY', 'counts_of', 'digest_of', 'remembered', 'weigh_words',
            'Texts', 'score_words', 'has_signal', 'topics_of', 'Scored', 'scored', 'TextColumn', 'features_of',
-           'names_of', 'told_by_words', 'Words', 'as_number']
+           'names_of', 'signal_of_words', 'Words', 'as_number']
 
 # %% ../../nbs/models/words.ipynb #a307fef6
 import hashlib
@@ -258,7 +258,7 @@ def names_of(column: TextColumn, name: str) -> list[str]:
     return [f"{name}_({part})" for part in (*terms, *COUNTS)]
 
 # %% ../../nbs/models/words.ipynb #eeac7f32
-def told_by_words(values: pd.Series, y: np.ndarray) -> pd.Series:
+def signal_of_words(values: pd.Series, y: np.ndarray) -> pd.Series:
     """The score of each text by other rows, or its length where the words say nothing; NaN where it is missing."""
     lengths, texts = prose.lengths(values), Texts(values)
     _, weights = texts.weighed()
