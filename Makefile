@@ -7,6 +7,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PLOOMBER_STATS_ENABLED := false
 export DO_NOT_TRACK := 1
 export NO_MKDOCS_2_WARNING := 1
+# compiled modules are kept whatever the shell says: each of the many processes of a run would compile them again
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup run test check format lab docs bench clean
 

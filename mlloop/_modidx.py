@@ -448,6 +448,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._comparison_key': ( 'data/cleaning.html#_comparison_key',
                                                                                 'mlloop/data/cleaning.py'),
+                                      'mlloop.data.cleaning._counted': ('data/cleaning.html#_counted', 'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._edit_distance': ( 'data/cleaning.html#_edit_distance',
                                                                                'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._examples': ('data/cleaning.html#_examples', 'mlloop/data/cleaning.py'),

@@ -10,8 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import forked
 import nbformat
 import pytest
+
+forked.start_kernels()
 
 SETTINGS = """\
 [kernels]
@@ -106,7 +109,7 @@ class Project:
 
     def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """Run the command line in the project."""
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root,
             capture_output=True,
@@ -118,7 +121,7 @@ class Project:
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start the command line in the project, in a session of its own."""
-        return subprocess.Popen(
+        return forked.Popen(
             [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment, start_new_session=True,
         )  # fmt: skip

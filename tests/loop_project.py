@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 from conftest import write_notebook
@@ -134,8 +134,8 @@ class Loop:
         shutil.copytree(self.root, root, ignore=shutil.ignore_patterns("kernels*", "*.sock", "run.lock"))
         return Loop(root)
 
-    def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
-        return subprocess.run(
+    def mlloop(self, *arguments: str, **options) -> "subprocess.CompletedProcess":
+        return forked.run(
             [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "200"}, **options,
         )  # fmt: skip
@@ -159,7 +159,7 @@ class Loop:
     def killed_turn(self, day: str, word: str, steps: int) -> int:
         """A turn in a process of its own that is killed `steps` writes after it says `word`; its exit status."""
         code = f"import loop_project; loop_project.die({str(self.root)!r}, {day!r}, {word!r}, {steps})"
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-c", code], cwd=REPOSITORY / "tests", capture_output=True, text=True, timeout=600
         )
         assert done.returncode in (0, -9), done.stderr

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import httpx
 import numpy as np
 import pandas as pd
@@ -165,14 +166,14 @@ class Production:
 
     def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """Run the command line in the project."""
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root, capture_output=True, text=True, timeout=120, **{"env": environment(), **options},
         )  # fmt: skip
 
     def python(self, code: str, **more: str) -> subprocess.Popen:
         """Start Python in the project, in a session of its own."""
-        return subprocess.Popen(
+        return forked.Popen(
             [sys.executable, "-c", code], cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**environment(), **more}, start_new_session=True,
         )  # fmt: skip
@@ -193,7 +194,8 @@ class Served:
 
     def __init__(self, production: Production, arguments, more, prefix=()):
         self.errors = production.root / f"serve-{time.monotonic_ns()}.err"
-        self.process = subprocess.Popen(
+        start = subprocess.Popen if prefix else forked.Popen
+        self.process = start(
             [*prefix, sys.executable, "-m", "mlloop", "serve", "--port", "0", "--poll-s", "0.05", *arguments],
             cwd=production.root, stdout=subprocess.PIPE, stderr=self.errors.open("w"), text=True,
             env={**environment(), **more}, start_new_session=True,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import typer.main
 from typer.testing import CliRunner
@@ -64,7 +65,7 @@ def test_completion_completes_commands_and_options():
 
 def test_unknown_command_and_option_are_usage_errors():
     for words in (["rnu"], ["run", "--untill", "features"]):
-        done = subprocess.run([sys.executable, "-m", "mlloop", *words], capture_output=True, text=True)
+        done = forked.run([sys.executable, "-m", "mlloop", *words], capture_output=True, text=True)
         assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
@@ -107,7 +108,7 @@ def test_log_is_readable_in_80_columns(project):
     project.mlloop("run", "--until", "training")
     words = [sys.executable, "-m", "mlloop", "log"]
     narrow = project.environment | {"COLUMNS": "80"}
-    said = subprocess.run(words, cwd=project.root, capture_output=True, text=True, env=narrow).stdout.splitlines()
+    said = forked.run(words, cwd=project.root, capture_output=True, text=True, env=narrow).stdout.splitlines()
     assert said[0].startswith("#1  ") and said[0].endswith("loan  Need gate: yes, by policy")
     assert said[1] == "    3 rows" and max(map(len, said)) <= 80
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import typer.main
 from bs4 import BeautifulSoup
@@ -90,7 +91,7 @@ def test_the_cheap_commands_of_the_readme_and_of_the_help_run(fresh):
     assert {words[0] for words in lines} == CHEAP
     for words in sorted(lines):
         asked = [word for word in words if word != "--open"]
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "mlloop", *asked], cwd=fresh, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == RAN.get(words[:2], DECIDED.get(words[0], 0)), (words, done.stdout, done.stderr)

@@ -186,7 +186,7 @@ def test_killed_runs_leave_work_to_redo_and_nothing_to_mend(project, tmp_path):
     for _ in range(12):
         process = project.start("run", "--force")
         time.sleep(source.uniform(0.1, whole))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     outcome = project.run()
     assert outcome["exit_code"] == 0

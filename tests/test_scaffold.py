@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,10 +79,10 @@ def mlloop(root: Path, *arguments: str, code: int | tuple[int, ...] = 0) -> subp
         **os.environ,
         "COLUMNS": "200",
         "PYTHONPATH": str(ROOT),
-        "MLLOOP_KERNELS_KEEP_MINUTES": "0.2",
+        "MLLOOP_KERNELS_POOL": "fresh",
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "mlloop", *arguments],
         cwd=root,
         env=environment,

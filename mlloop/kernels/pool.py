@@ -244,6 +244,7 @@ class Pool:
         self._mutex, self._lifetime = threading.Lock(), threading.Lock()
         self._idle: list[socket.socket] = []
         self._leased: list[Kernel] = []
+        self._fresh: list[subprocess.Popen] = []
         self._hold: socket.socket | None = None
         self._record: Record = {}
         self._closed = False
@@ -296,6 +297,12 @@ class Pool:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    def note_fresh(self, process: subprocess.Popen) -> None:
+        """Let a kernel that was started for this pool end with it, in the middle of a cell too."""
+        self._fresh.append(process)
+        if self._closed:
+            process.kill()
+
     def close(self) -> None:
         """Kill this pool's kernels; the zygote stays for the next run."""
         self._closed = True
@@ -306,6 +313,8 @@ class Pool:
             leased = list(self._leased)
         for kernel in leased:
             kernel.close()
+        for process in self._fresh:
+            process.kill()
         if self._hold:
             self._hold.close()
         if "folder" in self.__dict__:

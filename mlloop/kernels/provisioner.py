@@ -242,6 +242,8 @@ class LoopClient(PapermillNotebookClient):
             self.km = LoopKernelManager(job.pool.folder / os.urandom(5).hex())
         self.km.log = self.log
         self.start_new_kernel(cwd=job.cwd, env=job.env, pass_fds=job.fds)
+        if (process := getattr(self.km.provisioner, "process", None)) is not None and not job.is_warm:
+            job.pool.note_fresh(process)
 
     async def _connect(self) -> None:
         assert self.km is not None
