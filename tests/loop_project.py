@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,7 +135,7 @@ class Loop:
         shutil.copytree(self.root, root, ignore=shutil.ignore_patterns("kernels*", "*.sock", "run.lock"))
         return Loop(root)
 
-    def mlloop(self, *arguments: str, **options) -> "subprocess.CompletedProcess":
+    def mlloop(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         return forked.run(
             [sys.executable, "-m", "mlloop", *arguments],
             cwd=self.root, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "200"}, **options,

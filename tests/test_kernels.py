@@ -30,6 +30,12 @@ def project(folder: Path) -> settings.Settings:
     return settings.load(folder)
 
 
+@pytest.fixture(autouse=True)
+def new_interpreters(monkeypatch):
+    """Here a fresh kernel is one, and not a fork as in the other tests."""
+    monkeypatch.setattr("jupyter_client.launcher.Popen", subprocess.Popen)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """A project whose zygote has everything imported."""
