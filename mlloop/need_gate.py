@@ -44,6 +44,7 @@ def figures(
     unconfirmed=(),
     in_file_order: bool = False,
     repeated: int = 0,
+    without_unconfirmed: NeedFiguresJson | None = None,
 ) -> NeedFiguresJson:
     """All figures that the decision rests on, in JSON's types.
 
@@ -63,6 +64,8 @@ def figures(
         Whether the rows' place in their file stands for the time.
     repeated : int
         Rows that repeat another one.
+    without_unconfirmed : dict, optional
+        The same figures where neither rules nor model read the columns that a person is asked about.
     """
     metric = metrics.metric(statement.success.metric)
     table = {contender.name: _summary(contender, folds, metric) for contender in contenders}
@@ -86,6 +89,7 @@ def figures(
         "asked": list(unconfirmed),
         "in_file_order": in_file_order,
         "repeated": repeated,
+        **({"without_asked": without_unconfirmed} if without_unconfirmed else {}),
     }
 
 # %% ../nbs/16_need_gate.ipynb #bfa82b6e
@@ -145,18 +149,36 @@ def decide(figures: NeedFiguresJson, statement: Problem) -> Conclusion:
     enough = [*_data(figures["data"], statement), *_held_out(figures["data"])]
     if not figures["contenders"]:
         return conclude("need", [*enough, _cannot_be_compared(figures), *_caveats(figures)])
-    gain, worth = _gain(figures, statement), _money(figures, statement)
-    checks = [
-        *enough,
-        gain,
-        worth,
-        _rule_suffices(figures, statement, pays=gain.passed is True and worth.passed is True),
-        _reach(figures, statement),
-        _stable(figures),
-        *_owners_word(figures),
-        *_caveats(figures),
-    ]
+    compared, without = _comparison(figures, statement), figures.get("without_asked")
+    if without:
+        compared = _left_open(compared, _comparison(without, statement), figures, without)
+    checks = [*enough, *compared, *_owners_word(figures), *_caveats(figures)]
     return conclude("need", checks, main="gain over the best rule")
+
+# %% ../nbs/16_need_gate.ipynb #837c6d94
+def _comparison(figures: NeedFiguresJson, statement: Problem) -> list[Check]:
+    gain, worth = _gain(figures, statement), _money(figures, statement)
+    suffices = _rule_suffices(figures, statement, pays=gain.passed is True and worth.passed is True)
+    return [gain, worth, suffices, _reach(figures, statement), _stable(figures)]
+
+# %% ../nbs/16_need_gate.ipynb #a228c3ad
+def _left_open(
+    checks: list[Check], without: list[Check], figures: NeedFiguresJson, figures_without: NeedFiguresJson
+) -> list[Check]:
+    failed = [check for check in checks if check.passed is False]
+    if not failed or any(check.passed is False for check in without):
+        return checks
+    names = " and ".join(column["column"] for column in figures.get("asked", []))
+    word = "say in the statement whether it is known: before, or known: after the target"
+    reason = (
+        f"This rests on {names}: only the owner of the data knows whether that is known before the prediction. Without it: "
+        f"{without[0].reason}"
+    )
+    change = f"{names}: {word}"
+    return [
+        replace(check, passed=None, reason=f"{check.reason} {reason}", must_change=change) if check in failed else check
+        for check in checks
+    ]
 
 # %% ../nbs/16_need_gate.ipynb #ffa9061d
 MINIMUM = {"rows": "rows", "minority": "positives", "users": "users"}
@@ -448,10 +470,11 @@ def contest(
         for c, s in (unconfirmed or {}).items()
         if c in known and c not in {line["column"] for line in rows.left_out}
     }
+    without = _without(statement, rows, cuts, list(unsure), data, seed) if unsure else None
     return figures(
         statement, contenders, folds, data, left_out=rows.left_out, timeless=timeless,
-        unconfirmed=weigh_unconfirmed(statement, rows, folds, cuts, unsure, seed), in_file_order=not timeless and not rows.calendar,
-        repeated=_repeated(statement, known),
+        unconfirmed=weigh_unconfirmed(statement, folds, unsure, without), in_file_order=not timeless and not rows.calendar,
+        repeated=_repeated(statement, known), without_unconfirmed=without,
     )  # fmt: skip
 
 # %% ../nbs/16_need_gate.ipynb #fad51b95
@@ -459,34 +482,29 @@ RESTS = 0.2  # the share of what the model gains over the constant prediction th
 
 
 def weigh_unconfirmed(
-    statement: Problem, rows, folds, cuts, unconfirmed: dict[str, str], seed: int = 0
+    statement: Problem, folds, unconfirmed: dict[str, str], figures_without: NeedFiguresJson | None
 ) -> list[UnconfirmedColumnJson]:
     """Of each column that is asked about: column, sign, value, without (the cheap model's metric) and rests.
 
     A model rests on a column where a cheap model that does without all asked columns is notably worse.
     """
-    if not unconfirmed:
+    if not figures_without:
         return []
     metric = metrics.metric(statement.success.metric)
     mean = lambda name: float(np.mean([fold.figure(name).value for fold in folds]))
     full, constant = mean(baselines.MODEL.name), mean("constant")
-    without = _figure_without(statement, rows, cuts, list(unconfirmed), metric, seed)
+    without = _contender(figures_without, figures_without["model"])["metric"]["value"]
     lost, gained = metric.gain(full, without), metric.gain(full, constant)
     rests = bool(lost > max(RESTS * gained, 0.0) and lost > statement.success.min_gain / 2)
     return [{"column": c, "sign": s, "value": full, "without": without, "rests": rests} for c, s in unconfirmed.items()]
 
 # %% ../nbs/16_need_gate.ipynb #fef520d9
-def _figure_without(statement: Problem, rows, cuts, columns: list[str], metric, seed: int) -> float:
-    """The metric of the cheap model without the columns, over the folds."""
-    kept = [name for name in rows.X if not any(name == c or name.startswith(f"{c}_") for c in columns)]
-    fewer, values = replace(rows, X=rows.X[kept]), []
-    for train, test in baselines.fold_positions(rows, cuts, seed):
-        tuning, scores = baselines._fitted_scores(
-            baselines.cheap_model, fewer, train, baselines.tuning_rows(train), test, seed
-        )
-        cut = baselines.decision_threshold(statement, rows.y[baselines.tuning_rows(train)], tuning).value
-        values.append(metrics.estimate(metric.name, rows.y[test], scores, threshold=cut, draws=20, seed=seed).value)
-    return float(np.mean(values))
+def _without(statement: Problem, rows, cuts, columns: list[str], data: dict[str, int], seed: int) -> NeedFiguresJson:
+    """The figures of the same contest where nothing is learnt from the columns."""
+    gone = {name for c in columns for name in (c, *(f"{c}_{part}" for part in ("month", "weekday", "hour")))}
+    fewer = replace(rows, X=rows.X[[name for name in rows.X if name not in gone]])
+    contenders, folds = rows_contest(statement, fewer, cuts, seed)
+    return figures(statement, contenders, folds, data)
 
 # %% ../nbs/16_need_gate.ipynb #be3a1b12
 def _repeated(statement: Problem, rows: pd.DataFrame) -> int:

@@ -385,6 +385,7 @@ class NeedFigures(Part):
     unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
     in_file_order: bool = False
     repeated: int = 0
+    without_unconfirmed: "NeedFigures | None" = Field(default=None, alias="without_asked")
 
 
 class NeedGate(Product):

@@ -277,3 +277,33 @@ def test_a_class_that_comes_in_one_fold_only_is_a_no_even_where_few_positives_ar
     found, verdict = asked_with(rows, windows, need={"min_rows": 10, "min_positives": 1})
     assert found["data"]["folds"] < 2 and verdict["verdict"] == "no"
     assert verdict["deciding"] == "folds to compare in"
+
+
+def with_a_late_column(noise: bool) -> pd.DataFrame:
+    """Loans with a column written afterwards that one question answers; `noise`: nothing else says anything."""
+    rng = np.random.default_rng(3)
+    rows = loan_example.rows(1200).assign(amount=rng.random(1200), income=rng.random(1200))
+    same = (rows["income"] > 0.5) == (rows["amount"] > 0.5)
+    rows["repaid"] = (rng.random(1200) < (0.5 if noise else np.where(same, 0.9, 0.2))).astype(int)
+    return rows.assign(reminders=np.where(rows["repaid"] == 1, 0, 1 + rng.integers(0, 3, 1200)))
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(False, "maybe"), (True, "no")])
+def test_a_rule_on_a_column_that_is_asked_about_decides_nothing_where_a_model_without_it_is_worth_it(noise, expected):
+    stated = loan_example.statement(
+        success={"min_gain": 0.02},
+        need={"min_rows": 500, "min_positives": 50},
+        money={"ml_per_period": 1000},
+        tables={"loans": {"columns": {"reminders": {"type": "integer"}}}},
+    )
+    days = [str(day.date()) for day in pd.date_range("2025-01-30", periods=5, freq="5D")]
+    folds = [{"train_until": a, "test_from": a, "test_until": b} for a, b in zip(days, days[1:], strict=False)]
+    tables = {"rows": ibis.memtable(with_a_late_column(noise))}
+    windows = {"train_until": "2025-02-20", "folds": folds}
+    figures = contest(stated, tables, windows, unconfirmed={"reminders": "towers over the rest"})
+    verdict = decide(figures, stated)
+    assert verdict["verdict"] == expected
+    assert ("reminders" in verdict["reasons"][0]) is (not noise)
+    assert not any("reminders: say in the statement" in line for line in verdict["must_change"]) is noise
+    assert products.NeedFigures.model_validate(figures).without_unconfirmed is not None
+    assert decide(contest(stated, tables, windows), stated)["verdict"] == "no"  # nobody was asked

@@ -183,6 +183,7 @@ class NeedFiguresJson(TypedDict):
     asked: NotRequired[list[UnconfirmedColumnJson]]
     in_file_order: NotRequired[bool]
     repeated: NotRequired[int]
+    without_asked: NotRequired["NeedFiguresJson"]
 
 
 # ---------------------------------------------------------------------------------------------- from features to a model
