@@ -688,6 +688,11 @@ def analyse(
         )
     return analyse_events(problem, tables, windows)
 
+# %% ../nbs/14_analysis.ipynb #3974a597
+def _draw_nothing(ax: Axes) -> None:
+    ax.axis("off")
+    ax.text(0.5, 0.5, "no column beside the time and the target", ha="center", va="center", transform=ax.transAxes)
+
 # %% ../nbs/14_analysis.ipynb #c82b6b0f
 def draw_associations(analysis: Analysis, left: Axes, right: Axes) -> None:
     """What goes with the target and how its strongest column is spread; or who holds the sales and when people return."""
@@ -706,6 +711,10 @@ def draw_associations(analysis: Analysis, left: Axes, right: Axes) -> None:
         )
         return
     problem, named = frames["problem"], frames["association"]
+    if named.empty:
+        _draw_nothing(left)
+        _draw_target(analysis, right)
+        return
     plot_association(
         named.assign(column=[column_label(problem, column) for column in named["column"]]),
         left,
@@ -797,6 +806,10 @@ def draw_patterns(analysis: Analysis, left: Axes, right: Axes) -> None:
         plot_distribution(frames["bought"].groupby("user").size().rename("purchases of a customer"), right)
         return
     chosen = [c for c in frames["association"]["column"][:7]]
+    if not chosen:
+        _draw_nothing(left)
+        _draw_nothing(right)
+        return
     codes = {c: group_codes(frames["rows"][c], 8) for c in chosen}
     matrix = pd.DataFrame(
         [[1.0 if a == b else cramers_v(pd.crosstab(codes[a], codes[b]).to_numpy()) for b in chosen] for a in chosen],

@@ -241,10 +241,20 @@ def _above(lines: Sequence[str], dialect: Dialect) -> int:
     least = max(2, min(usual, body[len(body) // 2] if body else 0) / 2)
     if usual < 2 or (len(rows) > 1 and filled[0] >= least and len(rows[0][1]) == usual - 1 == len(rows[1][1]) - 1):
         return 0
+    if len(rows) > 1 and _has_unnamed_index(rows[0][1], rows[1][1], usual):
+        return 0
     for (start, row), n in zip(rows, filled, strict=True):
         if n >= least and len(row) >= usual:
             return start
     return 0
+
+
+def _has_unnamed_index(header: Sequence[str], first: Sequence[str], usual: int) -> bool:
+    """Whether a line names all columns but the first, which is filled below it: a data frame written with its index."""
+    names = [cell.strip() for cell in header]
+    if len(header) != usual or names[0] or not all(names[1:]) or not first or not first[0].strip():
+        return False
+    return not any(NO_NAME.fullmatch(name) for name in names[1:])
 
 
 def _must_have_names(path: Path, lines: Sequence[str], dialect: Dialect) -> None:

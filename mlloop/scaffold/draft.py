@@ -126,6 +126,14 @@ def _look_closely(sample: SourceSample, columns: dict[str, Guess], notes: list[t
     if written:
         shown = ", ".join(written[:6]) + (", ..." if len(written) > 6 else "")
         notes.append(("text", f"{shown} holds text: its words, its length and whether it is there are features"))
+    for name in times.lone_zeros(columns):
+        zeros = int((columns[name].values == 0).sum())
+        notes.append(
+            (
+                "zeros",
+                f"{name} is 0 in {zeros:,} rows and far above it in all others: if that means missing, say missing: ['0']",
+            )
+        )
     for value, names in times.take_out_sentinels(sample, columns).items():
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         notes.append(
@@ -266,14 +274,10 @@ def _rows(
     windows = _windows(options, sample, columns, time, y=classes, unknown_days=unknown)
     if time and windows is None:
         span = columns[time].values
-        days = (span.max() - span.min()).days
+        days = (span.max().date() - span.min().date()).days
         what = "spans less than 8 days" if days < 8 else "leaves no folds that hold rows"
-        notes.append(
-            (
-                "time",
-                f"{time} {what} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time",
-            )
-        )
+        why = f"{time} {what} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time"
+        notes.append(("time", why))
         time = None
     key = options.id or survey.key_of(sample, columns)
     unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
@@ -298,7 +302,8 @@ def _rows(
         columns[counter] = survey._changed(
             columns[counter], "only grows with the rows: it is always new in later ones", feature=False
         )
-    asked_of = {n: g for n, g in columns.items() if g.column.feature}
+    parts = set(columns[time].column.made_of) if time else set()  # of the row's own time: known when it happens
+    asked_of = {n: g for n, g in columns.items() if g.column.feature and n not in parts}
     signs = survey.leaks(asked_of, y, kind, skip, order)
     leaks = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
     unsure = {n: sign.reason for n, sign in signs.items() if not sign.sure}
@@ -415,6 +420,7 @@ def _group(
 
 
 MANY_COLUMNS = 8  # columns from which two rows alike in all of them are hardly so by chance
+BY_CHANCE = 10  # times the repeats of independent columns: what columns of few values that go together may have
 
 
 def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]], list[JsonObject]]:
@@ -425,7 +431,9 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
     if not repeats:
         return [], []
     note = f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows"
-    drop = not ordered and sample.text.shape[1] >= MANY_COLUMNS and dependence.repeated_rows(sample.text)[1] is not None
+    by_chance = repeats <= BY_CHANCE * dependence.expected_repeats(sample.text) * sample.rows / max(1, len(sample.text))
+    many = sample.text.shape[1] >= MANY_COLUMNS and not by_chance
+    drop = not ordered and many and dependence.repeated_rows(sample.text)[1] is not None
     if drop:
         rule = {
             "rule": "duplicates",
@@ -442,6 +450,9 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
     return [("repeated rows", f"{note}. {more}")], []
 
 
+MANY_CLASSES = 10  # whole numbers up to which a target may be classes that are numbered
+
+
 def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, str | None]:
     kind = options.task or survey.kind_of(target)
     if target.is_time:
@@ -455,6 +466,10 @@ def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, s
             next_step="Leave --task out, or name another --target",
         )
     if kind == "regression":
+        distinct = target.values.dropna().unique()
+        if not options.task and len(distinct) <= MANY_CLASSES and (distinct == distinct.round()).all():
+            note = f"{name} holds {len(distinct)} whole numbers and is read as a quantity; if they name classes: --task classification"
+            notes.append(("a quantity", note))
         return kind, None
     counts = survey.classes_of(target)
     if len(counts) > 50:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+import ibis
 import numpy as np
 import pandas as pd
 
@@ -553,10 +554,32 @@ def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
         return None
     some = known if len(known) <= 3000 else known.sample(3000, random_state=0)
     moments = _iso(known) if some.str.match(parsing.ISO).mean() > 0.98 else None
-    moments = moments or _formatted(known, some, hint)
+    moments = moments or _span(known) or _formatted(known, some, hint)
     if moments is not None:
         _without_placeholders(moments, known, sorted(set(written)))
     return moments
+
+
+def moments_of(texts: pd.Series, form: str) -> pd.Series:
+    """The moments that texts stand for in a format of the statement; missing where they do not fit."""
+    if form not in parsing.SPANS:
+        return pd.to_datetime(texts, format=form, errors="coerce")
+    column = Column(type="date", format=form)
+    rows = ibis.memtable({"at": range(len(texts)), "text": texts.astype(object).where(texts.notna(), None)})
+    read = rows.select("at", moment=parsing.parse_value(rows.text, column)).order_by("at").execute()["moment"]
+    return pd.Series(pd.to_datetime(read).to_numpy(), index=texts.index)
+
+
+WRITTEN_SPANS = {"year_quarter": r"\d{4}[- ]?[Qq][1-4]", "year_week": r"\d{4}[- ]?[Ww]\d{1,2}"}
+
+
+def _span(known: pd.Series) -> Guess | None:
+    """A quarter or a week of a year, such as 2025-Q1 or 2025-W05, as its first day."""
+    form = next((form for form, pattern in WRITTEN_SPANS.items() if notation.every(pattern, known)), None)
+    if form is None:
+        return None
+    span = form.removeprefix("year_")
+    return Guess(Column(type="date", format=form), f"the first day of each {span}", moments_of(known, form))
 
 
 def _iso(known: pd.Series) -> Guess | None:
@@ -926,6 +949,9 @@ class DraftWindows(TypedDict):
     share: float
 
 
+LONGEST = 290  # years of a history: a difference in nanoseconds holds no more
+
+
 def windows_of(times: pd.Series, recommendation: bool = False, later: int = 0) -> DraftWindows | None:
     """as_of, holdout_days, folds and fold_days for a history; None where it is too short to be cut by days.
 
@@ -935,6 +961,8 @@ def windows_of(times: pd.Series, recommendation: bool = False, later: int = 0) -
         Days at the end that are left for the loop: as_of lies before them.
     """
     known = times.dropna().sort_values()
+    if known.iloc[-1].year - known.iloc[0].year > LONGEST:
+        return None
     first, end = known.iloc[0], known.iloc[-1].normalize() + pd.Timedelta(days=1)
     begin, as_of = first.normalize(), end - pd.Timedelta(days=later)
     days, everything = (as_of - begin).days, len(known)

@@ -11,13 +11,15 @@ import pandas as pd
 from mlloop.data import dependence, leaks
 from mlloop.problem import Column
 from mlloop.scaffold import notation
-from mlloop.scaffold.survey import DraftWindows, Guess, SourceSample, times_of
+from mlloop.scaffold.survey import DraftWindows, Guess, SourceSample, moments_of, times_of, LONGEST
 
 FIRST_ROW = pd.Timestamp(2000, 1, 1)
 FILE_DAYS = 100  # days on which the rows of a file without a time are laid out: each holds a hundredth of them
 
 YEAR = re.compile(r"(^|[_ .-])(year|yr|yyyy)$|(?<=[a-z])Year$", re.I)
 MONTH = r"(month|mon|mnth|mm)"
+QUARTER = r"(quarter|qtr|qtr_of_year|q)"
+WEEK = r"(week|wk|week_?of_?year|iso_?week|week_?(?:no|nr|num|number)|kw)"
 DAY = r"(day_of_month|day of month|dayofmonth|day|dom|dd)"
 HOUR = re.compile(r"(^|[_ .-])(hour|hr|hh)$|(?<=[a-z])Hour$", re.I)
 CLOCKS = {  # how the time of a day is written, and its format
@@ -43,8 +45,9 @@ def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
         joined = text[parts[0]].str.strip()
         for part in parts[1:]:
             joined = joined + " " + text[part].str.strip()
-        values = pd.to_datetime(joined, format=form, errors="coerce")
-        if len(values) == 0 or values.notna().mean() < 0.98 or values.nunique() < 4:
+        values = moments_of(joined, form)
+        years = values.dt.year.max() - values.dt.year.min()
+        if len(values) == 0 or values.notna().mean() < 0.98 or values.nunique() < 4 or years > LONGEST:
             continue
         column = Column(type=kind, format=form, made_of=list(parts))
         columns[name] = Guess(column, f"made of {', '.join(parts)}", values.astype("datetime64[us]"))
@@ -72,14 +75,23 @@ def _calendars(sample: SourceSample):
         same = lambda pattern, prefix=prefix: next(
             (n for n in names if re.fullmatch(re.escape(prefix) + pattern, n, re.I)), None
         )
-        month, day = same(MONTH), same(DAY)
+        month, day, base = same(MONTH), same(DAY), prefix.rstrip("_ .-") or "date"
         if month is None:
+            for pattern, form, span, most in ((QUARTER, "year_quarter", "quarter", 4), (WEEK, "year_week", "week", 53)):
+                part = same(pattern)
+                if part is not None and _numbers_up_to(sample.text[part], most):
+                    yield (
+                        _free(f"{base}_{span}" if base != "date" else f"{span}_begin", sample),
+                        (year, part),
+                        form,
+                        "date",
+                    )
+                    break
             continue
         known = sample.text[month].dropna().astype(str).str.strip()
         if known.empty:
             continue
         spelt = "%m" if known.str.fullmatch(r"\d{1,2}").all() else "%B" if (known.str.len() > 3).any() else "%b"
-        base = prefix.rstrip("_ .-") or "date"
         if day is not None:
             yield _free(base, sample), (year, month, day), f"%Y {spelt} %d", "date"
         elif not (spelt == "%m" and pd.to_numeric(known, errors="coerce").max() > 12):
@@ -91,6 +103,14 @@ def _calendars(sample: SourceSample):
             )
 
 
+def _numbers_up_to(texts: pd.Series, most: int) -> bool:
+    """Whether a column numbers the quarters or the weeks of a year: nearly all of them, from 1 on."""
+    numbers = pd.to_numeric(
+        texts.dropna().astype(str).str.strip().str.replace(r"^[QqWw]", "", regex=True), errors="coerce"
+    )
+    return len(numbers) > 0 and bool(numbers.between(0, most).all() and numbers.nunique() >= 0.75 * most)
+
+
 MIN_YEARS = 6  # fewer years are no history
 
 
@@ -100,11 +120,11 @@ def _years(sample: SourceSample, columns: dict[str, Guess]):
         return
     for name in map(str, sample.text.columns):
         known = sample.text[name].dropna().astype(str).str.strip()
-        if not YEAR.search(name) or not len(known) or not notation.every(r"(1[89]|20)\d\d", known):
+        if not YEAR.search(name) or not len(known) or not notation.every(r"(1[5-9]|20)\d\d(\.0)?", known):
             continue
-        in_order = bool((known.astype(int).diff().dropna() >= 0).mean() > 0.99)
+        in_order = bool((known.astype(float).diff().dropna() >= 0).mean() > 0.99)
         if known.nunique() >= MIN_YEARS and (in_order or panel_of(sample, columns, name)):
-            yield _free(f"{name}_begin", sample), (name,), "%Y", "date"
+            yield _free(f"{name}_begin", sample), (name,), "%Y.0" if known.str.endswith(".0").all() else "%Y", "date"
 
 
 FEW_TIMES = 5  # rows of each panel entity, at least
@@ -362,17 +382,35 @@ def sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, li
             often = np.count_nonzero(values == value) >= max(5, 0.001 * len(values))
             if not often or not (float(value).is_integer() or KNOWN_SENTINELS.fullmatch(repr(float(value)))):
                 continue
-            rest = values[values != value]
-            gap = float(np.abs(rest - value).min())
-            width = float(np.percentile(rest, 99) - np.percentile(rest, 1)) or 1.0
-            if gap > 0.5 * width:
+            if value != 0 and _apart(values, value) > 0.5:
                 standing.setdefault(float(value), []).append(name)
     several = {v: names for v, names in standing.items() if len(names) >= 2 and len(names) >= 0.25 * len(numbers)}
     alone = {v: names for v, names in standing.items() if KNOWN_SENTINELS.fullmatch(f"{v:.10g}") and v not in several}
     chosen = several | alone
     for value in several:
-        chosen[value] = [n for n in numbers if value in (columns[n].values.min(), columns[n].values.max())]
+        ends = [n for n in numbers if value in (columns[n].values.min(), columns[n].values.max())]
+        chosen[value] = [n for n in ends if _apart(columns[n].values.dropna().to_numpy(float), value) > 0.1]
     return chosen
+
+
+def _apart(values: np.ndarray, value: float) -> float:
+    """How far a value lies from its nearest neighbour, in widths of the others (from their 1st to their 99th percentile)."""
+    rest = values[values != value]
+    return float(np.abs(rest - value).min()) / (float(np.percentile(rest, 99) - np.percentile(rest, 1)) or 1.0)
+
+
+def lone_zeros(columns: dict[str, Guess]) -> list[str]:
+    """Numbers in which some rows hold 0 and all others are far from it: a blood pressure of 0 is missing, a price of 0 may be a gift."""
+    names = []
+    for name, guess in columns.items():
+        values = guess.values.dropna().to_numpy(float) if guess.is_number else np.zeros(0)
+        zeros = int((values == 0).sum())
+        if len(np.unique(values)) <= 10 or not 5 <= zeros < 0.2 * len(values) or (values < 0).any():
+            continue
+        above = values[values > 0]
+        if above.min() > 0.3 * np.median(above) and _apart(values, 0.0) > 0.2:
+            names.append(name)
+    return names
 
 
 def take_out_sentinels(sample: SourceSample, columns: dict[str, Guess]) -> dict[float, list[str]]:
