@@ -129,3 +129,95 @@ def test_a_flight_that_has_no_departure_was_cancelled():
     left = pd.Series(r.normal(900, 200, 4000)).where(y == 0)
     sure, words = leaks.filled_sign(left, y)
     assert sure and "for one class only" in words
+
+
+def series(n, **columns):
+    return pd.DataFrame(columns).assign(level=np.cumsum(np.random.default_rng(4).normal(0, 1, n)).round(3) + 50)
+
+
+YEARS, QUARTERS = np.repeat(np.arange(1960, 1990), 4), np.tile([1, 2, 3, 4], 30)
+
+
+@pytest.mark.parametrize(
+    ("columns", "made_of", "form", "second"),
+    [
+        ({"year": YEARS, "quarter": QUARTERS}, ["year", "quarter"], "year_quarter", "1960-04-01"),
+        ({"year": YEARS.astype(float), "quarter": QUARTERS.astype(float)}, ["year", "quarter"], "year_quarter", "1960-04-01"),
+        ({"fiscal_year": YEARS, "fiscal_qtr": [f"Q{q}" for q in QUARTERS]}, ["fiscal_year", "fiscal_qtr"], "year_quarter", "1960-04-01"),
+        ({"period": [f"{y}-Q{q}" for y, q in zip(YEARS, QUARTERS, strict=True)]}, [], "year_quarter", "1960-04-01"),
+        ({"year": np.repeat([2020, 2021, 2022], 40), "week": np.tile(np.arange(1, 41), 3)}, ["year", "week"], "year_week", "2020-01-06"),
+        ({"wk": [f"{2020 + i // 40}-W{i % 40 + 1:02d}" for i in range(120)]}, [], "year_week", "2020-01-06"),
+        ({"YEAR": np.arange(1890, 2010).astype(float)}, ["YEAR"], "%Y.0", "1891-01-01"),
+        ({"Year": np.arange(1750, 1870)}, ["Year"], "%Y", "1751-01-01"),
+    ],
+)  # fmt: skip
+def test_quarters_weeks_and_years_are_the_time_of_a_series(columns, made_of, form, second, tmp_path):
+    rows = series(120, **columns)
+    parts = parts_of(tmp_path, rows, "level")
+    time = parts["table_time"]
+    spec = next(column["spec"] for column in parts["columns"] if column["name"] == time)
+    assert (spec.get("made_of", []), spec["format"]) == (made_of, form)
+    sample = survey.read_sample(str(tmp_path / "rows.csv"))
+    columns = survey.columns_of(sample)
+    times.add_moments(sample, columns)
+    assert str(columns[time].values.iloc[1])[:10] == second
+
+
+def test_years_that_no_difference_can_hold_leave_the_order_of_the_file(tmp_path):
+    parts = parts_of(tmp_path, series(400, YEAR=np.arange(1600, 2000)), "level")
+    assert "neighbours in the file share the target" in said(parts, "order of the file")
+
+
+def test_a_count_of_zero_is_a_count(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"visits": r.poisson(2, 3000) * 3, "plan": np.where(r.random(3000) < 0.4, 0, r.uniform(500, 700, 3000))}
+    )
+    rows["fee"] = np.where(r.random(3000) < 0.3, 0, r.uniform(90, 100, 3000)).round(2)
+    parts = parts_of(tmp_path, rows.assign(cost=r.poisson(3, 3000)), "visits")
+    assert not said(parts, "missing values") and "are left out" not in said(parts, "question")
+
+
+def test_a_pressure_of_zero_is_asked_about_and_stays(tmp_path):
+    r = np.random.default_rng(0)
+    pressure = r.normal(72, 9, 900).clip(40, 120).round()
+    rows = pd.DataFrame({"pressure": np.where(r.random(900) < 0.04, 0, pressure), "age": r.integers(20, 80, 900)})
+    parts = parts_of(tmp_path, rows.assign(ill=r.integers(0, 2, 900)), "ill")
+    assert "pressure is 0 in" in said(parts, "zeros") and "age" not in said(parts, "zeros")
+    assert not said(parts, "missing values")
+
+
+def test_a_frame_written_with_its_index_has_its_header(tmp_path):
+    rows = series(120, day=pd.date_range("2024-01-01", periods=120)).set_index("day")[["level"]]
+    rows.index.name = None
+    rows.to_csv(tmp_path / "rows.csv")
+    sample = survey.read_sample(str(tmp_path / "rows.csv"))
+    assert sample.rows == 120 and not sample.source.skip and "level" in sample.text
+
+
+def test_answers_of_a_questionnaire_that_agree_by_chance_are_all_kept(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame(r.integers(0, 3, (4000, 8)), columns=[f"q{i}" for i in range(8)]).assign(
+        again=r.integers(0, 2, 4000)
+    )
+    kept = parts_of(tmp_path, rows, "again")
+    assert "They are kept" in said(kept, "repeated rows") and not kept["cleaning"]
+    twice = pd.concat([rows.assign(**{name: r.integers(0, 29, 4000) for name in ("town", "job", "age")})] * 2)
+    dropped = parts_of(tmp_path, twice, "again")
+    assert [rule["rule"] for rule in dropped["cleaning"]] == ["duplicates"]
+
+
+def test_whole_numbers_that_may_be_classes_are_told(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame({"alcohol": r.normal(12, 1, 600), "cultivar": r.integers(0, 3, 600)})
+    assert "--task classification" in said(parts_of(tmp_path, rows, "cultivar"), "a quantity")
+    assert not said(parts_of(tmp_path, rows, "cultivar", task="classification"), "a quantity")
+    assert not said(parts_of(tmp_path, rows.assign(cultivar=r.integers(0, 300, 600)), "cultivar"), "a quantity")
+
+
+def test_the_parts_of_the_rows_own_time_are_known_in_time(tmp_path):
+    n, r = 250, np.random.default_rng(0)
+    at = pd.date_range("2018-01-01", periods=n, freq="W-MON").isocalendar()
+    rows = pd.DataFrame({"year": at.year.to_numpy(), "week": at.week.to_numpy(), "ads": r.normal(5, 1, n).round(2)})
+    rows["sales"] = (100 + 30 * np.sin(rows["week"] / 52 * 6.28) + r.normal(0, 5, n)).round(1)
+    assert not parts_of(tmp_path, rows, "sales")["asked"]
