@@ -74,7 +74,7 @@ def figures(
     best = max(simple, key=lambda name: metric.gain(table[name]["metric"]["value"], 0.0))
     paying = max(simple, key=lambda name: table[name]["worth"]["value"])
     gains = [fold.gain(model, best) for fold in folds]
-    return {
+    figures: NeedFiguresJson = {
         "task": statement.task.kind,
         "metric": statement.success.metric,
         "data": data,
@@ -89,8 +89,10 @@ def figures(
         "asked": list(unconfirmed),
         "in_file_order": in_file_order,
         "repeated": repeated,
-        **({"without_asked": without_unconfirmed} if without_unconfirmed else {}),
     }
+    if without_unconfirmed:
+        figures["without_asked"] = without_unconfirmed
+    return figures
 
 # %% ../nbs/16_need_gate.ipynb #bfa82b6e
 def _summary(contender: Contender, folds, metric) -> FoldedContenderJson:

@@ -6,15 +6,16 @@
 __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MAX_GROUPING', 'FEWEST_PER_GROUP', 'MODEL', 'FEWEST', 'MANY_ITEMS', 'POPULAR',
            'USERS_AT_ONCE', 'usable_columns', 'encode_columns', 'rule_scores', 'last_values', 'hour_keys',
            'seasonal_values', 'is_calendar', 'together_codes', 'drawn_parts', 'Rows', 'target_values', 'prepare_rows',
-           'typical_of', 'cheap_model', 'one_split', 'two_splits', 'predict_scores', 'group_average', 'best_category',
-           'line_in_one', 'statistics_of', 'tuning_rows', 'statistic_scores', 'Contender', 'tabular_contenders',
-           'fold_scores', 'calibrated_scores', 'Threshold', 'decision_threshold', 'Prediction', 'make_prediction',
-           'fold_positions', 'is_too_few', 'comparable_folds', 'split_by_digest', 'BoughtBefore',
+           'typical_of', 'cheap_model', 'one_split', 'two_splits', 'line_in_all', 'predict_scores', 'group_average',
+           'best_category', 'line_in_one', 'statistics_of', 'tuning_rows', 'statistic_scores', 'Contender',
+           'tabular_contenders', 'fold_scores', 'calibrated_scores', 'Threshold', 'decision_threshold', 'Prediction',
+           'make_prediction', 'fold_positions', 'is_too_few', 'comparable_folds', 'split_by_digest', 'BoughtBefore',
            'recommendation_contenders', 'relevant_items', 'user_metrics']
 
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -331,6 +332,11 @@ def two_splits(kind: str, metric: str, seed: int = 0):
     """The best two splits, unfitted: a rule with an exception."""
     return one_split(kind, metric, seed).set_params(num_leaves=3)
 
+# %% ../../nbs/comparison/baselines.ipynb #601c6f9e
+def line_in_all(kind: str, metric: str, seed: int = 0):
+    """A straight line (or a logistic one) through all columns, unfitted."""
+    return candidates.CANDIDATES["linear"].make(SimpleNamespace(kind=kind), seed)
+
 # %% ../../nbs/comparison/baselines.ipynb #461b982b
 def predict_scores(model, X: pd.DataFrame) -> np.ndarray:
     """A fitted model's scores of the positive class, or its numbers, (n_rows,)."""
@@ -484,7 +490,11 @@ class Contender:
     meaning: str
 
 # %% ../../nbs/comparison/baselines.ipynb #240d2833
-MODEL = Contender("cheap_model", "model", "gradient boosting on the columns as they are, untuned")
+MODEL = Contender(
+    "cheap_model",
+    "model",
+    "gradient boosting or a straight line on all columns, untuned: whichever predicts the newest training rows better",
+)
 
 
 def tabular_contenders(statement: Problem, rows: Rows) -> list[Contender]:
@@ -519,20 +529,21 @@ def fold_scores(
     average = _average(rows)
     scores["constant"] = (np.full(len(tuning), average(rows.y[train])), np.full(len(test), average(rows.y[train])))
     scores |= statistic_scores(rows, train, test, seed)
-    scores[MODEL.name] = _fitted_scores(cheap_model, rows, train, tuning, test, seed)
+    scores[MODEL.name] = _cheap_scores(rows, train, tuning, test, seed)
     return scores
 
 # %% ../../nbs/comparison/baselines.ipynb #c12729ce
 def _fitted_scores(build, rows, train, tuning, test, seed):
     X, scores = rows.X.set_axis([f"f{i}" for i in range(rows.X.shape[1])], axis=1), []
-    splits = [(train[: -len(tuning)], tuning), (train, test)]
-    for fitted_on, scored_on in splits if rows.kind == "classification" else splits[1:]:
+    for fitted_on, scored_on in [(train[: -len(tuning)], tuning), (train, test)]:
         fitted_on = fitted_on[-MAX_TRAINING_ROWS:]
         y = rows.y[fitted_on]
         if len(np.unique(y)) < 2 or not X.shape[1]:
             scores.append(np.full(len(scored_on), y.mean()))
             continue
-        inputs, asked = _with_words(X.iloc[fitted_on], y, X.iloc[scored_on])
+        inputs, asked = X.iloc[fitted_on], X.iloc[scored_on]
+        if build is not line_in_all:  # it reads prose itself
+            inputs, asked = _with_words(inputs, y, asked)
         scores.append(predict_scores(build(rows.kind, rows.metric, seed).fit(inputs, y), asked))
     return scores[0], scores[-1]
 
@@ -549,6 +560,15 @@ def _with_words(X: pd.DataFrame, y: np.ndarray, asked: pd.DataFrame) -> tuple[pd
         for rows, values in read
     ]
     return inputs[0], inputs[1]
+
+# %% ../../nbs/comparison/baselines.ipynb #bdb0b7db
+def _cheap_scores(rows: Rows, train, tuning, test, seed) -> tuple[np.ndarray, np.ndarray]:
+    trees, line = (_fitted_scores(build, rows, train, tuning, test, seed) for build in (cheap_model, line_in_all))
+    try:
+        figures = [metrics.measure(rows.metric, rows.y[tuning], on_tuning) for on_tuning, _ in (trees, line)]
+    except DataError:  # one class only among the tuning rows, or a metric that a line's numbers do not have
+        return trees
+    return line if metrics.metric(rows.metric).gain(figures[1], figures[0]) > 0 else trees
 
 # %% ../../nbs/comparison/baselines.ipynb #1f06f476
 def calibrated_scores(y_true, y_score, scores) -> np.ndarray:

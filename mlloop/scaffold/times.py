@@ -11,7 +11,7 @@ import pandas as pd
 from mlloop.data import dependence, leaks
 from mlloop.problem import Column
 from mlloop.scaffold import notation
-from mlloop.scaffold.survey import DraftWindows, Guess, SourceSample, moments_of, times_of, LONGEST
+from mlloop.scaffold.survey import LONGEST, DraftWindows, Guess, SourceSample, moments_of, times_of
 
 FIRST_ROW = pd.Timestamp(2000, 1, 1)
 FILE_DAYS = 100  # days on which the rows of a file without a time are laid out: each holds a hundredth of them
