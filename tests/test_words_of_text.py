@@ -14,7 +14,7 @@ from sklearn.preprocessing import OneHotEncoder
 from mlloop.comparison import baselines
 from mlloop.core import metrics, prose
 from mlloop.models import candidates, onnx_export, serialization
-from mlloop.models.words import Words
+from mlloop.models.words import Words, weigh_words
 from mlloop.monitors import drift
 from mlloop.scaffold import draft, survey
 
@@ -144,6 +144,14 @@ def test_no_text_ends_a_fit(texts, dims):
     for y in (np.arange(len(texts)) % 2.0, None, np.zeros(len(texts))):
         words = Words(dims).fit(X, y)
         assert words.transform(X).shape == (len(texts), len(words.get_feature_names_out()))
+
+
+def test_vocabulary_of_many_texts_is_learned_from_some(table, monkeypatch):
+    words = list(table[0]["message"])
+    every = len(weigh_words(words)[0].vocabulary_)
+    monkeypatch.setattr("mlloop.models.words.MOST_TEXTS", 100)
+    some, weights = weigh_words(words)
+    assert len(some.vocabulary_) < every and weights.shape[0] == len(words)
 
 
 def test_need_gates_cheap_model_reads_words(table):
