@@ -13,6 +13,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from mlloop.comparison import baselines
 from mlloop.core import metrics, prose
+from mlloop.data.leaks import group_codes
 from mlloop.models import candidates, onnx_export, serialization
 from mlloop.models.words import Words, weigh_words
 from mlloop.monitors import drift
@@ -160,6 +161,13 @@ def test_need_gates_cheap_model_reads_words(table):
     rows = baselines.Rows(encoded, y, {}, None, None, None, "classification", "roc_auc", [])
     scores = baselines.fold_scores(rows, np.arange(400), np.arange(400, 600))
     assert metrics.measure("roc_auc", y[400:], scores["cheap_model"][1]) > 0.97
+
+
+@pytest.mark.parametrize("dtype", ["object", "string", "str"])
+def test_missing_text_is_missing_in_any_form_that_pandas_has(dtype):
+    texts = pd.Series([f"order {i} is late" for i in range(200)] + [None, np.nan], dtype=dtype)
+    assert prose.lengths(texts).isna().sum() == 2 and group_codes(texts).iloc[-1] == -1
+    assert Words(4).fit(pd.DataFrame({"m": texts})).transform(pd.DataFrame({"m": texts})).shape[0] == 202
 
 
 def test_new_texts_are_no_drift_and_longer_ones_are():

@@ -12,6 +12,7 @@ MANY = 50  # different values
 REPEATED = 5  # rows a value, from which a text is a category: a template, or the name of a product
 LOOKED_AT = 500
 MISSING = "(missing)"  # what the feature table has in place of a missing text
+NO_VALUE = ("nan", "<NA>", "NaT")  # as pandas writes what is missing
 MOST_WORDS = 2000  # of a text; what comes later is not read
 # scripts written without blanks: kana, the ideographs of Chinese, Japanese and Korean; each of their signs is a word
 SIGN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -22,9 +23,9 @@ WORD = re.compile(rf"[{SIGN}]|(?:(?![{SIGN}_])[\w\u0300-\u036f\u064b-\u0655\u090
 
 def as_text(value: Any) -> str:
     """A value of a text column; '' where it is missing."""
-    if value is None or value != value or value == MISSING or str(value) == "<NA>":
-        return ""
-    return str(value)
+    if not isinstance(value, str):
+        return "" if value is None or str(value) in NO_VALUE else str(value)
+    return "" if value == MISSING else value
 
 
 def words_of(text: str) -> str:
