@@ -29,8 +29,7 @@ run: setup  ## Run both shipped problems from question to model, turn the loop t
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest
 	@$(BIN)/nbdev-test --n-workers 2 --do-print
-	@# what fails beside others is asked once more, alone: some tests kill processes and wait, and a machine may be busy
-	@$(BIN)/python -m pytest -n 2 --dist loadfile || $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## Clean, export, no diff; lint, types, import layers
 	@bash scripts/check.sh $(BIN)

@@ -1,16 +1,25 @@
 """MkDocs: the notebooks become pages of the site, without their export directives and without scripts from elsewhere."""
 
+import functools
 import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
+import jinja2
+import nbconvert.exporters.html
+import nbconvert.exporters.templateexporter
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
 
 prepared = Path(tempfile.mkdtemp(prefix="mlloop-docs-"))
+
+# nbconvert compiles its templates for every notebook: compiled, they are kept
+nbconvert.exporters.templateexporter.Environment = functools.partial(  # type: ignore[attr-defined]
+    jinja2.Environment, bytecode_cache=jinja2.FileSystemBytecodeCache(str(prepared))
+)
 
 
 def _nbs(config):

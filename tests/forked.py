@@ -288,6 +288,10 @@ def main(address: str) -> None:
                 importlib.import_module(name)
             except ImportError as error:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
+    from mlloop.pages import report
+
+    for template in report._environment().list_templates(extensions=["html"]):
+        report._environment().get_template(template)
     running = zygote.still()
     assert len(running) == 1, running
     server = Server(address)

@@ -174,6 +174,11 @@ class Loop:
         return Ledger.open(settings.load(self.root))
 
 
+def actions(loop: Loop) -> list[str]:
+    """What the turns so far decided."""
+    return [row.subject for row in loop.ledger.rows(kind="retrain") if row.subject != "ended"]
+
+
 def die(root: str, day: str, word: str, steps: int) -> None:
     """Turn at `day`, and SIGKILL this process before the write number `steps` after the word was said."""
     import signal

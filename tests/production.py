@@ -203,7 +203,7 @@ class Served:
         line = self.process.stdout.readline()
         assert line.startswith("answering at "), self.errors.read_text()
         self.url = line.split()[2]
-        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 
     def __enter__(self):
         return self
@@ -212,7 +212,7 @@ class Served:
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(120)
 
     def ask(self, row, path: str = "/predict", **more) -> httpx.Response:
         return self.client.post(path, json=row, **more)
@@ -221,7 +221,7 @@ class Served:
         self.process.kill()
         self.process.wait()
 
-    def until(self, what, seconds: float = 15) -> dict:
+    def until(self, what, seconds: float = 120) -> dict:
         """Wait until /ready satisfies `what`; returns it."""
         end = time.monotonic() + seconds
         while not what(found := self.client.get("/ready").json()):

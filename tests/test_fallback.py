@@ -3,10 +3,10 @@
 import datetime as dt
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -157,9 +157,9 @@ def test_the_former_champion_comes_back_and_the_rule_is_no_earlier_champion_then
 def test_a_kill_at_any_step_of_a_fallback_ends_in_one_fallback(production):
     given = {"a": [production.a["digest"], production.a["release"]], "b": [production.b["digest"], production.b["release"]],
              "folder": str(production.a["folder"]), "rule": production.rule}  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("kills.py")), "fallback", str(production.root), json.dumps(given)],
-        capture_output=True, text=True, env=environment(), timeout=400,
+    done = forked.run(
+        [sys.executable, "-c", "import kills, sys; kills.main(*sys.argv[1:])", "fallback", str(production.root), json.dumps(given)],
+        cwd=Path(__file__).parent, capture_output=True, text=True, env=environment(), timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]

@@ -265,7 +265,7 @@ def test_killed_run_takes_its_kernels_and_its_lock_with_it(shared):
 def test_interrupted_run_kills_its_kernel(shared):
     client, pids = begin_client(shared)
     client.send_signal(signal.SIGINT)
-    assert client.wait(timeout=20) != 0
+    assert client.wait(timeout=120) != 0
     wait_for(lambda: all(is_gone(pid) for pid in pids))
 
 

@@ -491,7 +491,7 @@ def test_only_one_of_ten_promoters_wins_and_nine_are_told_who(url):
 
     def promote(model):
         mine = Ledger(url)
-        together.wait(60)
+        together.wait(200)
         try:
             said.put((model, mine.append(Entry("promotion", "shop", model=model, expect="m0")).id))
         except PromotionRefused as error:
@@ -499,7 +499,7 @@ def test_only_one_of_ten_promoters_wins_and_nine_are_told_who(url):
 
     workers = [fork.Process(target=promote, args=(f"m{n}",)) for n in range(1, 11)]
     all_of(workers)
-    outcomes = dict(said.get(timeout=10) for _ in range(10))
+    outcomes = dict(said.get(timeout=120) for _ in range(10))
     (winner,) = [model for model, told in outcomes.items() if isinstance(told, int)]
     since = ledger.champion("shop").at
     told = f"champion of 'shop' is '{winner}' since {since:%Y-%m-%d %H:%M:%S}, the decision was taken against 'm0'"

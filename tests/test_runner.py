@@ -38,6 +38,13 @@ def wait_until(condition, seconds=120):
         time.sleep(0.02)
 
 
+PAUSE = (
+    "import pathlib, time\n    pathlib.Path('begun').touch()\n"
+    "    while not pathlib.Path('go').exists():\n        time.sleep(0.02)\n    "
+)
+"""At the beginning of a function of a stage: it says that it has begun, and goes on when it is told to."""
+
+
 def test_a_run_records_its_gate_in_the_ledger(project):
     outcome = project.run()
     assert outcome["exit_code"] == 0 and outcome["verdicts"]["need"]["verdict"] == "yes"
@@ -168,13 +175,13 @@ def test_input_that_changes_while_it_is_read_is_not_recorded(project):
 
 
 def test_of_two_runs_one_works_and_the_other_names_the_holder(project):
-    project.change("toy/read.py", "return name", "import time; time.sleep(3); return name")
+    project.change("toy/read.py", "return name", f"{PAUSE}return name")
     first = project.start("run")
-    wait_until((project.root / ".mlloop/run.lock").exists)
-    time.sleep(0.5)
+    wait_until((project.root / "begun").exists)
     second = project.mlloop("run")
     assert second.returncode == 5 and f"process {first.pid}" in second.stderr
     assert f"running: process {first.pid}" in project.mlloop("status").stdout
+    project.write("go", "")
     assert first.wait(300) == 0
 
 
@@ -212,14 +219,13 @@ def test_what_dead_writers_left_is_removed_and_what_a_living_one_writes_stays(pr
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_says_so_and_goes_on_later(project, number):
-    project.change("toy/fit.py", "return total", "import time; time.sleep(30); return total")
+    project.change("toy/fit.py", "return total", f"{PAUSE}return total")
     process = project.start("run")
-    wait_until((project.root / ".mlloop/records/loan/need_gate.json").exists)
-    time.sleep(1)
+    wait_until((project.root / "begun").exists)
     os.kill(process.pid, number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number and "continues from there" in said and "Traceback" not in said
-    project.change("toy/fit.py", "time.sleep(30)", "time.sleep(0)")
+    project.write("go", "")
     assert set(project.run()["ran"]) == {"training", "evaluation"}
 
 
@@ -290,16 +296,16 @@ def test_a_database_that_goes_away_in_the_middle_of_a_run_is_named_and_the_next_
     through = server.set(drivername="postgresql", host="127.0.0.1", port=wire.port, password="s3cret")
     url = f"{through.render_as_string(hide_password=False)}?options=-csearch_path%3D{schema}"
     project.write("settings.ini", f"{(project.root / 'settings.ini').read_text()}[ledger]\nurl = {url}\n")
-    project.change("toy/ask.py", "def verdict(amounts):\n", "def verdict(amounts):\n    import time; time.sleep(4)\n")
+    project.change("toy/ask.py", "def verdict(amounts):\n", f"def verdict(amounts):\n    {PAUSE}\n")
     process = project.start("run")
-    wait_until((project.root / ".mlloop/records/loan/collection.json").exists)
-    time.sleep(1)
+    wait_until((project.root / "begun").exists)
     wire.cut()
+    project.write("go", "")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1 and "s3cret" not in said and "Traceback" not in said, said
     assert "cannot be used" in said and "Check it: mlloop check" in said
     wire.lay()
-    project.change("toy/ask.py", "time.sleep(4)", "time.sleep(0)")
+    project.change("toy/ask.py", "time.sleep(0.02)", "time.sleep(0.01)")
     outcome = project.run()
     assert outcome["exit_code"] == 0 and "problem" not in outcome["ran"] and "training" in outcome["ran"]
     ledger = ledger_of(project)

@@ -248,7 +248,7 @@ def test_a_release_that_could_not_be_loaded_takes_over_when_it_can(production):
         )
         running.until(lambda found: found["problems"]["loan"]["fault"])
         away.rename(release)
-        running.until(lambda found: found["problems"]["loan"]["champion"] == production.b["digest"][:12], 30)
+        running.until(lambda found: found["problems"]["loan"]["champion"] == production.b["digest"][:12])
 
 
 # ---------------------------------------------------------------------------------------------- callers who misbehave
@@ -312,7 +312,7 @@ def test_a_caller_who_hangs_up_is_counted_and_leaves_no_traceback(production):
             gone = connected(running, HEAD + b"\r\n{")
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             gone.close()
-        end = time.monotonic() + 15
+        end = time.monotonic() + 120
         while 'mlloop_clients_gone_total{problem="loan"} 10.0' not in (text := running.client.get("/metrics").text):
             assert time.monotonic() < end, text
     assert running.errors.read_text() == ""
@@ -382,7 +382,7 @@ def test_swaps_under_load_fail_no_request(production):
         done, failed, answered = threading.Event(), [], []
 
         def client(number: int) -> None:
-            with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as own:
+            with httpx.Client(base_url=running.url, timeout=120, trust_env=False) as own:
                 while not done.is_set():
                     answer = own.post("/predict", json=production.ask(number))
                     answered.append(answer.json()["model"]) if answer.status_code == 200 else failed.append(answer.text)
@@ -463,7 +463,7 @@ def test_a_service_killed_under_load_loses_no_acknowledged_prediction(production
         acknowledged: list[str] = []
 
         def client(number: int, url=running.url, acknowledged=acknowledged) -> None:
-            with httpx.Client(base_url=url, timeout=10, trust_env=False) as own:
+            with httpx.Client(base_url=url, timeout=120, trust_env=False) as own:
                 try:
                     while True:
                         acknowledged.append(own.post("/predict", json=production.ask(number)).json()["prediction_id"])
@@ -472,7 +472,7 @@ def test_a_service_killed_under_load_loses_no_acknowledged_prediction(production
 
         with ThreadPoolExecutor(8) as clients:
             futures = [clients.submit(client, n) for n in range(8)]
-            end = time.monotonic() + 20
+            end = time.monotonic() + 120
             while len(acknowledged) < 150 and time.monotonic() < end:
                 time.sleep(0.01)
             running.kill()
@@ -512,7 +512,7 @@ def test_requests_under_way_are_answered_before_the_service_stops(production):
         waiting = [clients.submit(running.ask, rows) for _ in range(8)]
         time.sleep(0.15)
         running.process.send_signal(signal.SIGTERM)
-        ended = running.process.wait(30)
+        ended = running.process.wait(120)
         answers = []
         for one in waiting:
             try:
