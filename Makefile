@@ -29,7 +29,7 @@ run: setup  ## Run both shipped problems from question to model, turn the loop t
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest
 	@$(BIN)/nbdev-test --n-workers 2 --do-print
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## Clean, export, no diff; lint, types, import layers
 	@bash scripts/check.sh $(BIN)
