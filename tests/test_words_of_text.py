@@ -74,6 +74,8 @@ def test_prose_is_told_from_names_dates_and_templates():
         }
     )
     assert prose.prose_columns(rows) == ["message", "japanese"]
+    added_late = pd.Series([None] * 2000 + list(rows["message"]))
+    assert prose.has_words(added_late) and prose.has_words(added_late.fillna(prose.MISSING))
 
 
 @pytest.mark.parametrize("name", ["linear", "lightgbm", "perceptron"])

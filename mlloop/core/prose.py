@@ -33,10 +33,15 @@ def words_of(text: str) -> str:
     return " ".join(WORD.findall(text.lower())[:MOST_WORDS])
 
 
+def _spaced(texts: "pd.Series", most: int) -> "pd.Series":
+    """About `most` values from all over a column: a field that was added late is empty for long."""
+    return texts.iloc[:: 1 + len(texts) // most]
+
+
 def is_prose(texts: "pd.Series") -> bool:
     """Whether most values are several words, as messages are: they name nothing, though each is different."""
-    known = texts[texts.notna() & (texts != MISSING)]
-    some = known.head(LOOKED_AT).astype(str).str.strip()
+    some = _spaced(texts, 10 * LOOKED_AT)
+    some = _spaced(some[some.notna() & (some != MISSING)], LOOKED_AT).astype(str)
     # two ideographs are about a word
     words = [len(text.split()) + len(SIGNS.findall(text)) // 2 for text in some]
     return bool(words) and bool(statistics.median(words) >= WORDS_OF_PROSE)
@@ -46,9 +51,10 @@ def has_words(values: "pd.Series") -> bool:
     """Whether a model reads the words of a column: prose whose values seldom repeat. Of other columns it reads the value."""
     from pandas.api.types import infer_dtype
 
-    if infer_dtype(values.head(LOOKED_AT), skipna=True) != "string" or not is_prose(values):
+    if infer_dtype(_spaced(values, 10 * LOOKED_AT), skipna=True) != "string" or not is_prose(values):
         return False
-    return bool(max(MANY, values.count() // REPEATED) < values.nunique())
+    known = values[values.notna() & (values != MISSING)]
+    return bool(max(MANY, len(known) // REPEATED) < known.nunique())
 
 
 def prose_columns(rows: "pd.DataFrame") -> list[str]:
