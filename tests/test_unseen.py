@@ -221,3 +221,48 @@ def test_the_parts_of_the_rows_own_time_are_known_in_time(tmp_path):
     rows = pd.DataFrame({"year": at.year.to_numpy(), "week": at.week.to_numpy(), "ads": r.normal(5, 1, n).round(2)})
     rows["sales"] = (100 + 30 * np.sin(rows["week"] / 52 * 6.28) + r.normal(0, 5, n)).round(1)
     assert not parts_of(tmp_path, rows, "sales")["asked"]
+
+
+def test_rows_of_a_unit_that_a_cycle_counts_stay_together(tmp_path):
+    r = np.random.default_rng(0)
+    lives = r.integers(40, 90, 40)
+    rows = pd.DataFrame(
+        {
+            "unit_number": np.repeat(np.arange(1, 41), lives),
+            "cycle": np.concatenate([np.arange(1, n + 1) for n in lives]),
+        }
+    )
+    rows["left"] = rows["unit_number"].map(dict(enumerate(lives, 1))) - rows["cycle"]
+    rows["heat"] = (500 + 20 / (1 + rows["left"]) + r.normal(0, 1, len(rows))).round(2)
+    rows = rows.assign(fails=(rows.pop("left") < 10).astype(int))
+    parts = parts_of(tmp_path, rows, "fails")
+    assert entity_of(parts) == "unit_number" and "cycle counts" in said(parts, "rows that belong together")
+    shuffled = rows.sample(frac=1, random_state=0)
+    assert "counts" not in said(parts_of(tmp_path, shuffled, "fails"), "rows that belong together")
+
+
+def test_ranges_written_with_signs_are_classes(tmp_path):
+    r = np.random.default_rng(0)
+    hours = r.integers(10, 70, 2000)
+    income = np.where(r.random(2000) < hours / 90, " >50K", " <=50K")
+    age = np.select([hours < 20, hours < 40], ["<25", "25-40"], ">40")
+    parts = parts_of(tmp_path, pd.DataFrame({"hours": hours, "age": age, "income": income}), "income")
+    assert 'positive: "<=50K"' in parts["task"] or 'positive: ">50K"' in parts["task"]
+    assert next(c["spec"]["type"] for c in parts["columns"] if c["name"] == "age") == "category"
+    limits = pd.DataFrame(
+        {"lead": np.where(hours < 20, "<0.5", (hours / 10).astype(str)), "ill": r.integers(0, 2, 2000)}
+    )
+    assert any(rule["columns"] == ["lead"] for rule in parts_of(tmp_path, limits, "ill")["cleaning"])
+
+
+def test_of_two_strong_columns_neither_towers_over_the_other():
+    r, n = np.random.default_rng(1), 30_000
+    fraud = pd.Series((r.random(n) < 0.004).astype(float))
+    rows = pd.DataFrame(r.normal(0, 1, (n, 8)), columns=[f"v{i}" for i in range(8)])
+    rows.loc[fraud == 1, "v0"] -= 2.5
+    rows.loc[fraud == 1, "v3"] += 2.2
+    assert not [
+        sign
+        for sign in leaks.find(rows, fraud, "classification")
+        if "towers" in sign.reason or "alone tells more" in sign.reason
+    ]

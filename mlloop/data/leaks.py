@@ -712,7 +712,8 @@ def _alone(
         apart = tuple(sorted({name, *signs, *(perfect if name in perfect else []), *_twins(rows, name, strong)}))
         others = rows.drop(columns=list(apart))
         if apart not in fields:
-            fields[apart] = field_strength(others, y, later, kind, seed)
+            best = max((alone[n] for n in others if n in alone), default=0.0)
+            fields[apart] = max(best, field_strength(others, y, later, kind, seed))
         sign = towering_sign(name, alone[name], fields[apart], kind, weight)
         if sign is None and (fields[apart] < ECHO_FIELD or len(y) < ECHO_ROWS):
             continue

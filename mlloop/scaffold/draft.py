@@ -408,6 +408,13 @@ def _group(
     if panel is not None:
         notes.append(_of_panel(panel, sample, time or ""))
         return panel
+    series = times.counted_series(sample, columns, [n for n in (target, time) if n])
+    if series is not None:
+        name, counter = series
+        many = f"{sample.distinct[name]:,} values in {sample.rows:,} rows"
+        note = f"{name}: {many}, whose rows {counter} counts from the first; rows of one stay on one side of a fold"
+        notes.append(("rows that belong together", note))
+        return name
     for name, guess in columns.items():
         named = survey.NAMING.search(name) or survey.USER.search(name) or guess.column.type == "text"
         if name in (target, time) or guess.is_time or not named or sample.missing.get(name, 1):

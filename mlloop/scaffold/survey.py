@@ -746,7 +746,12 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
     if not enough or len(strange) > 0.1 * len(known) or strange.nunique() > max(5, 0.02 * len(known)):
         return None
     numbers = notation.read(known[fits], hint, separator)
-    if numbers is None or NAMING.search(name) or notation.is_code(numbers, known[fits]):
+    if (
+        numbers is None
+        or NAMING.search(name)
+        or notation.is_code(numbers, known[fits])
+        or _names_ranges(known[fits], numbers)
+    ):
         return None
     letters = {dress for dress in numbers.units if re.search(r"[^\W\d_]", dress)}
     if len(letters) > 6 or (numbers.is_bare and not len(words)):
@@ -779,6 +784,19 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
     why = f"a number once it is cleaned: {rule['reason']}" + (f"; {question}" if question else "")
     values = numbers.values.reindex(known.index).astype(float)
     return Guess(Column(type="text"), why, values, [rule], question=question, numbers=numbers)
+
+
+BOUND = r"[<>≤≥]"
+
+
+def _names_ranges(known: pd.Series, numbers: Numbers) -> bool:
+    """Whether texts with < or > name ranges, as "<=50K" and ">50K" do: most have such a sign, or the numbers alone are fewer than the texts."""
+    bounded = known.str.contains(BOUND)
+    if not bounded.any():
+        return False
+    texts = known.str.strip().str.casefold()
+    few = texts.nunique() <= 20 and numbers.values.nunique() < texts.nunique()
+    return bool(bounded.mean() > 0.5 or few)
 
 
 def _text(name: str, known: pd.Series, why: str = "") -> Guess:

@@ -150,6 +150,30 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
     return None
 
 
+FEWEST_SERIES = 10
+
+
+def counted_series(sample: SourceSample, columns: dict[str, Guess], skip: Sequence[str] = ()) -> tuple[str, str] | None:
+    """The column that names a series and the one that counts its rows from the first: a unit and its cycle, a visit of a patient.
+
+    The count goes up by one from row to row of the file, and begins again where the other column changes.
+    """
+    if not sample.is_whole:
+        return None
+    names = [n for n in columns if n in sample.text and n not in skip and not columns[n].is_time]
+    changes = {n: (sample.text[n] != sample.text[n].shift()).to_numpy() for n in names}
+    for counter in (n for n in names if columns[n].column.type == "integer" and not sample.missing.get(n, 1)):
+        values = columns[counter].values.to_numpy(float)
+        begins = np.r_[True, np.diff(values) != 1]
+        series = int(begins.sum())
+        if not FEWEST_SERIES <= series <= len(values) / 2 or np.ptp(values[begins]) or values.min() not in (0, 1):
+            continue
+        for name in (n for n in names if n != counter and sample.distinct[n] >= 0.9 * series):
+            if (changes[name] & ~begins).sum() <= 0.02 * series and not sample.missing.get(name, 1):
+                return name, counter
+    return None
+
+
 def clock_of(texts: pd.Series) -> str | None:
     """The format in which every text writes the time of a day; None where they do not."""
     return next((form for pattern, form in CLOCKS.items() if notation.every(pattern, texts)), None)
