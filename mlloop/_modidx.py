@@ -199,6 +199,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'mlloop/comparison/baselines.py'),
                                              'mlloop.comparison.baselines.make_prediction': ( 'comparison/baselines.html#make_prediction',
                                                                                               'mlloop/comparison/baselines.py'),
+                                             'mlloop.comparison.baselines.mean_values': ( 'comparison/baselines.html#mean_values',
+                                                                                          'mlloop/comparison/baselines.py'),
                                              'mlloop.comparison.baselines.one_split': ( 'comparison/baselines.html#one_split',
                                                                                         'mlloop/comparison/baselines.py'),
                                              'mlloop.comparison.baselines.predict_scores': ( 'comparison/baselines.html#predict_scores',

@@ -308,3 +308,25 @@ def test_a_rule_on_a_column_that_is_asked_about_decides_nothing_where_a_model_wi
     assert bool(asks) is not noise
     assert products.NeedFigures.model_validate(figures).without_unconfirmed is not None
     assert decide(contest(stated, tables, windows), stated)["verdict"] == "no"  # nobody was asked
+
+
+def test_stores_that_sell_by_season_and_promotion_need_a_model():
+    rng = np.random.default_rng(21)
+    days = pd.date_range("2024-01-01", periods=300)
+    rows = pd.DataFrame([(f"S{s}", day) for s in range(8) for day in days], columns=["id", "day"])
+    rows["income"] = (rng.random(len(rows)) < 0.2).astype(float)  # a promotion
+    level = rows["id"].map({f"S{s}": value for s, value in enumerate(rng.uniform(50, 300, 8))})
+    week = rows["day"].dt.dayofweek.map({5: 1.3, 6: 0.0}).fillna(1.0)
+    rows["amount"] = rng.poisson(level * week * (1 + 0.3 * rows["income"])).astype(float)
+    money = {"true_positive": None, "false_positive": None, "per_unit_error": 1.0, "ml_per_period": 10}
+    stated = loan_example.statement(
+        task={"kind": "regression", "target": "amount", "positive": None},
+        success={"metric": "mae", "threshold": 20, "min_gain": 1.0},
+        money=money,
+        tables={"loans": {"columns": {"town": None, "repaid": None}}},
+    )
+    cuts = [str(day.date()) for day in pd.date_range("2024-06-01", periods=4, freq="30D")]
+    folds = [{"train_until": a, "test_from": a, "test_until": b} for a, b in pairwise(cuts)]
+    figures = contest(stated, {"rows": ibis.memtable(rows)}, {"train_until": cuts[-1], "folds": folds})
+    of = {row["name"]: row["metric"]["value"] for row in figures["contenders"]}
+    assert of["cheap_model"] < 0.8 * min(value for name, value in of.items() if name != "cheap_model")

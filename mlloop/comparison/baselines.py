@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MAX_GROUPING', 'FEWEST_PER_GROUP', 'MODEL', 'FEWEST', 'MANY_ITEMS', 'POPULAR',
            'USERS_AT_ONCE', 'usable_columns', 'encode_columns', 'rule_scores', 'last_values', 'hour_keys',
-           'seasonal_values', 'is_calendar', 'together_codes', 'drawn_parts', 'Rows', 'target_values', 'prepare_rows',
-           'typical_of', 'cheap_model', 'one_split', 'two_splits', 'line_in_all', 'predict_scores', 'group_average',
-           'best_category', 'line_in_one', 'statistics_of', 'tuning_rows', 'statistic_scores', 'Contender',
-           'tabular_contenders', 'fold_scores', 'calibrated_scores', 'Threshold', 'decision_threshold', 'Prediction',
-           'make_prediction', 'fold_positions', 'is_too_few', 'comparable_folds', 'split_by_digest', 'BoughtBefore',
-           'recommendation_contenders', 'relevant_items', 'user_metrics']
+           'seasonal_values', 'mean_values', 'is_calendar', 'together_codes', 'drawn_parts', 'Rows', 'target_values',
+           'prepare_rows', 'typical_of', 'cheap_model', 'one_split', 'two_splits', 'line_in_all', 'predict_scores',
+           'group_average', 'best_category', 'line_in_one', 'statistics_of', 'tuning_rows', 'statistic_scores',
+           'Contender', 'tabular_contenders', 'fold_scores', 'calibrated_scores', 'Threshold', 'decision_threshold',
+           'Prediction', 'make_prediction', 'fold_positions', 'is_too_few', 'comparable_folds', 'split_by_digest',
+           'BoughtBefore', 'recommendation_contenders', 'relevant_items', 'user_metrics']
 
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
 from dataclasses import dataclass
@@ -185,6 +185,29 @@ def seasonal_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, de
     hours = time.dt.floor("h")
     return last_values(y, hours, who, max(delay_days, 7 - 1 / 24))
 
+# %% ../../nbs/comparison/baselines.ipynb #04892b96
+def mean_values(
+    y: np.ndarray, time: pd.Series, entity: pd.Series | None, delay_days: float = 0, days: int | None = None
+) -> np.ndarray:
+    """The mean of the targets known before each row, of the same entity where there is one, (n_rows,); NaN: none yet.
+
+    Parameters
+    ----------
+    days : int, optional
+        Only those of so many days before the last known one; by default all.
+
+    The other parameters are those of `last_values`.
+    """
+    who = np.zeros(len(y), dtype=int) if entity is None else pd.factorize(entity)[0]
+    order = np.lexsort((np.arange(len(y)), time.to_numpy(), who))
+    rows = pd.DataFrame({"who": who[order], "at": time.to_numpy()[order], "y": y[order]})
+    by = rows.groupby("who", sort=False)
+    so_far = by["y"].cumsum() / (by.cumcount() + 1)  # in the order of the rows: by entity, then by time
+    means = (so_far if days is None else by.rolling(f"{days}D", on="at")["y"].mean()).to_numpy()
+    back = np.empty(len(y))
+    back[order] = means
+    return last_values(back, time, entity, delay_days)
+
 # %% ../../nbs/comparison/baselines.ipynb #41e2da7e
 def is_calendar(statement: Problem) -> bool:
     """Whether the statement has a time of the calendar, rather than none or a row's place in its file."""
@@ -230,6 +253,8 @@ class Rows:
         Columns not used: column, why.
     seasonal : ndarray (n_rows,) or None
         See `seasonal_values`.
+    past : DataFrame (n_rows, n) or None
+        What else the cheap model reads of the targets known before: see `seasonal_values` and `mean_values`.
     together : ndarray (n_rows,) or None
         Rows of one code stay on one side of a fold that is drawn by chance.
     calendar : bool
@@ -246,6 +271,7 @@ class Rows:
     metric: str
     left_out: list[dict[str, str]]
     seasonal: np.ndarray | None = None
+    past: pd.DataFrame | None = None
     together: np.ndarray | None = None
     calendar: bool = True
 
@@ -286,14 +312,27 @@ def prepare_rows(statement: Problem, rows: pd.DataFrame, suspects=()) -> Rows:
     scores = {rule.name: rule_scores(rows, rule) for rule in statement.rules}
     times = rows[time] if time else None
     calendar = is_calendar(statement)
-    seasonal = None
-    if last is not None and times is not None and calendar:
-        seasonal = seasonal_values(
-            y, times, rows[task.entity] if task.entity else None, statement.time.label_delay_days
-        )
+    seasonal = past = None
+    if last is not None and times is not None:
+        known = (y, times, rows[task.entity] if task.entity else None, statement.time.label_delay_days)
+        seasonal = seasonal_values(*known) if calendar else None
+        means = {"mean": mean_values(*known), "mean_28d": mean_values(*known, days=28)}
+        past = pd.DataFrame({**means, **({"last_week": seasonal} if seasonal is not None else {})})
     together = None if time else together_codes(rows, groups)
     return Rows(
-        X, y, scores, last, times, groups, task.kind, statement.success.metric, left_out, seasonal, together, calendar
+        X,
+        y,
+        scores,
+        last,
+        times,
+        groups,
+        task.kind,
+        statement.success.metric,
+        left_out,
+        seasonal,
+        past,
+        together,
+        calendar,
     )
 
 # %% ../../nbs/comparison/baselines.ipynb #7d278248
@@ -534,7 +573,8 @@ def fold_scores(
 
 # %% ../../nbs/comparison/baselines.ipynb #c12729ce
 def _fitted_scores(build, rows, train, tuning, test, seed):
-    X, scores = rows.X.set_axis([f"f{i}" for i in range(rows.X.shape[1])], axis=1), []
+    X = rows.X if rows.past is None else pd.concat([rows.X, rows.past], axis=1)
+    X, scores = X.set_axis([f"f{i}" for i in range(X.shape[1])], axis=1), []
     for fitted_on, scored_on in [(train[: -len(tuning)], tuning), (train, test)]:
         fitted_on = fitted_on[-MAX_TRAINING_ROWS:]
         y = rows.y[fitted_on]
