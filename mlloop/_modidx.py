@@ -1622,6 +1622,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'mlloop.need_gate._data': ('need_gate.html#_data', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate._gain': ('need_gate.html#_gain', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate._held_out': ('need_gate.html#_held_out', 'mlloop/need_gate.py'),
+                                  'mlloop.need_gate._is_hardly_chance': ('need_gate.html#_is_hardly_chance', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate._left_open': ('need_gate.html#_left_open', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate._money': ('need_gate.html#_money', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate._no_target': ('need_gate.html#_no_target', 'mlloop/need_gate.py'),

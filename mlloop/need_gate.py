@@ -27,7 +27,14 @@ from .problem import Money, Problem
 from .products import Facts
 from .core.verdict import Check, Conclusion, conclude, known_before
 from .core.formatting import number
-from .core.records import EstimateJson, FoldedContenderJson, NeedFiguresJson, UnconfirmedColumnJson, WindowsJson
+from mlloop.core.records import (
+    EstimateJson,
+    FoldedContenderJson,
+    FoldedEstimateJson,
+    NeedFiguresJson,
+    UnconfirmedColumnJson,
+    WindowsJson,
+)
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -228,6 +235,15 @@ def _held_out(data: dict[str, int]) -> list[Check]:
 def _contender(figures: NeedFiguresJson, name: str) -> FoldedContenderJson:
     return next(row for row in figures["contenders"] if row["name"] == name)
 
+# %% ../nbs/16_need_gate.ipynb #17ec322a
+def _is_hardly_chance(gain: FoldedEstimateJson, statement: Problem) -> bool:
+    """Whether the gain is above zero with the statement's confidence, asked on one side."""
+    from scipy.stats import norm
+
+    confidence = statement.success.confidence
+    error = (gain["high"] - gain["low"]) / 2 / norm.ppf(0.5 + confidence / 2)
+    return bool(gain["value"] > norm.ppf(confidence) * error)
+
 # %% ../nbs/16_need_gate.ipynb #fb3b74fd
 def _gain(figures: NeedFiguresJson, statement: Problem) -> Check:
     gain, least = figures["gain"], statement.success.min_gain
@@ -237,7 +253,7 @@ def _gain(figures: NeedFiguresJson, statement: Problem) -> Check:
     is_sure = gain["low"] >= least and gain["low"] > 0
     may_be_chance = gain["low"] <= 0 and (gain["value"] < max(least, 1e-12) or least == 0)
     passed = True if is_sure else False if may_be_chance or gain["high"] < least else None
-    if passed is False and gain["low"] > 0 and statement.is_guess("success.min_gain"):
+    if passed is False and statement.is_guess("success.min_gain") and _is_hardly_chance(gain, statement):
         passed = None
     rule, model = _contender(figures, figures["best_rule"]), _contender(figures, figures["model"])
     rule_value, model_value = number(rule["metric"]["value"]), number(model["metric"]["value"])
@@ -365,7 +381,7 @@ def _caveats(figures: NeedFiguresJson) -> list[Check]:
         reason = "The rows have no time: folds were drawn at random, and the figures say nothing about how long a model stays good."
         checks.append(Check("tested on later days", True, reason, 0, unit="folds forward in time"))
     if figures.get("in_file_order"):
-        reason = "Neighbours in the file share the target, so the order of the file stands for the time: test rows are later in the file."
+        reason = "The order of the file stands for the time: test rows are later in the file."
         checks.append(
             Check("tested on later rows", True, reason, len(figures["gain"]["folds"]), unit="folds forward in the file")
         )

@@ -266,3 +266,13 @@ def test_of_two_strong_columns_neither_towers_over_the_other():
         for sign in leaks.find(rows, fraud, "classification")
         if "towers" in sign.reason or "alone tells more" in sign.reason
     ]
+
+
+def test_seconds_that_only_grow_put_the_rows_in_their_order(tmp_path):
+    r, n = np.random.default_rng(0), 3000
+    rows = pd.DataFrame({"Time": np.sort(r.integers(0, 170_000, n)), "v1": r.normal(0, 1, n).round(3)})
+    rows["fraud"] = (r.random(n) < 0.05 + 0.2 * (rows["v1"] > 1)).astype(int)
+    parts = parts_of(tmp_path, rows, "fraud")
+    assert "Time only grows" in said(parts, "order of the file")
+    assert not next(c["spec"] for c in parts["columns"] if c["name"] == "Time").get("feature", True)
+    assert not said(parts_of(tmp_path, rows.sample(frac=1, random_state=0), "fraud"), "order of the file")

@@ -158,10 +158,10 @@ def _time_of_rows(
     if time is None:
         ordered = times.file_order(sample, columns, y)
         if ordered:
-            time, columns[ordered[0]], alike = ordered
+            time, columns[ordered[0]], sign = ordered
             note = (
-                f"no column says when a row happened, but neighbours in the file share the target (correlation {number(alike)}): rows are not "
-                "shuffled, later ones are predicted from earlier ones. If a column holds the time, name it: --time"
+                f"no column says when a row happened, but {sign}: rows are not shuffled, later ones are predicted from earlier ones. "
+                "If a column holds the time, name it: --time"
             )
             notes.append(("order of the file", note))
     return time, choice.after

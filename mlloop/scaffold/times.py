@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from mlloop.core.formatting import number
 from mlloop.data import dependence, leaks
 from mlloop.problem import Column
 from mlloop.scaffold import notation
@@ -276,10 +277,11 @@ def _points(name: str, guess: Guess) -> tuple[float, list[str]]:
 # ---------------------------------------------------------------------------------------------- the order of the file
 
 
-def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) -> tuple[str, Guess, float] | None:
-    """A moment made of each row's place, where neighbours in the file share the target: name, guess and their correlation."""
+def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) -> tuple[str, Guess, str] | None:
+    """A moment made of each row's place, where the file stands in an order: its name, its guess, and the sign of it."""
+    counter = elapsed(sample, columns)
     alike = dependence.neighbour_correlation(y)
-    if alike < dependence.DEPENDENT:
+    if counter is None and alike < dependence.DEPENDENT:
         return None
     seconds = max(1, round(FILE_DAYS * 86_400 / sample.rows))
     position = np.linspace(1, sample.rows, len(sample.text)).round() * seconds
@@ -289,7 +291,24 @@ def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) ->
     name = _free("row_time", sample)
     sample.distinct[name], sample.missing[name] = sample.rows, 0
     why = f"not in the file: each row's place in it; a day holds {sample.rows // FILE_DAYS:,} rows"
-    return name, Guess(Column(type="time", row_seconds=seconds, feature=False), why, values), alike
+    sign = (
+        f"{counter} only grows" if counter else f"neighbours in the file share the target (correlation {number(alike)})"
+    )
+    return name, Guess(Column(type="time", row_seconds=seconds, feature=False), why, values), sign
+
+
+ELAPSED = re.compile(r"(^|[_ .-])(time|elapsed|seconds?|secs?|minutes?|hours?|step|tick|epoch)s?$", re.I)
+
+
+def elapsed(sample: SourceSample, columns: dict[str, Guess]) -> str | None:
+    """The number that counts time from the first row on, as seconds or steps, and never goes back."""
+    for name, guess in columns.items():
+        values = guess.values
+        if not guess.is_number or not ELAPSED.search(name) or sample.missing.get(name, 1) or values.nunique() < 50:
+            continue
+        if (values.diff().dropna() >= 0).all():
+            return name
+    return None
 
 
 def counters(columns: dict[str, Guess], order: pd.Series, skip: Sequence[str]) -> list[str]:
