@@ -51,7 +51,7 @@ def test_every_command_in_the_documentation_exists(page):
     for words in commands(page):
         if words[0] == "make":
             assert words[1] in targets, words
-        elif words[0] == "mlloop" and words[1] not in ("--install-completion", "COMMAND"):
+        elif words[0] == "mlloop" and words[1] not in ("--install-completion", "--help", "COMMAND"):
             command, _ = command_of(words)
             known = {option for parameter in command.params for option in parameter.opts}
             free = words[-1] == "--help" or command.context_settings.get("ignore_unknown_options", False)

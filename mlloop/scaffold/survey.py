@@ -75,7 +75,8 @@ COUNTS_TIME = re.compile(r"(date|time|_at$|^at$|_on$|(^|_)ts$|epoch|unix|when|si
 COUNTS_DAYS = re.compile(r"(date|datum|fecha|_at$|^at$|_on$|(^|_)day$)", re.I)
 BY_MONTH = re.compile(r"(month|period|yyyymm|(^|_)ym$|mois|monat)", re.I)
 NAMING = re.compile(
-    r"(^|[_ ])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no|nbr|number)$|^unnamed|(?<=[a-z])(ID|Id|No|Nr|Nbr|Number)$", re.I
+    r"(^|[_ ])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no|nbr|number)$|^unnamed|(?<=[a-z])(ID|Id|No|Nr|Nbr|Number)$",
+    re.I,
 )
 QUANTITY = re.compile(r"(quantity|qty|pieces|units|count)$", re.I)
 PRICE = re.compile(r"(price|amount|sales_value|cost|revenue)", re.I)
