@@ -22,44 +22,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import httpx
 import production
+import yaml
 
 from mlloop import problem as problems
+from mlloop.data import loan_example
 from mlloop.models import candidates
 from mlloop.store import prediction_log
 
-HOUSE = """\
-name: house
-revision: 1
-question: What does a house cost?
-decision: What to offer.
-task: {kind: regression, table: houses, target: price, entity: id}
-time: {column: day, label_delay_days: 2}
-sources: {houses: {kind: files, path: "{root}/houses.csv"}}
-tables:
-  houses:
-    source: houses
-    key: [id]
-    time: day
-    columns:
-      id: {type: text, required: true, feature: false}
-      day: {type: time, required: true, feature: false}
-      amount: {type: number, required: true, min: 0, max: 1000}
-      age: {type: number, min: 18, max: 120}
-      town: {type: category, values: [Ely, York, Ulm]}
-      job: {type: text}
-      price: {type: number, known: after}
-rules: [{name: size, meaning: the larger the dearer, score: amount}]
-success: {metric: mae, threshold: 100}
-money: {}
-canary: {share: 0.5, min_rows: 100, deadline_days: 14, max_loss: 0.02}
-"""
+HOUSE = loan_example.merged(
+    yaml.safe_load(production.LOAN),
+    {
+        "name": "house",
+        "question": "What does a house cost?",
+        "decision": "What to offer.",
+        "task": {"kind": "regression", "target": "price", "positive": None},
+        "tables": {"loans": {"columns": {"repaid": None, "price": {"type": "number", "known": "after"}}}},
+        "rules": [{"name": "size", "meaning": "the larger the dearer", "score": "amount"}],
+        "success": {"metric": "mae", "threshold": 100},
+        "money": {"true_positive": None, "false_positive": None},
+    },
+)
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
 def project(root: Path) -> production.Production:
     """A project with a model of each kind in production."""
     made = production.Production(root, make=True)
-    (root / "problems/house.yaml").write_text(HOUSE)
+    (root / "problems/house.yaml").write_text(yaml.safe_dump(HOUSE))
     house = problems.load(root / "problems/house.yaml")
     X, y = made.rows[production.FEATURES], made.rows["amount"] * 0.3 + made.rows["repaid"] * 50
     fitted = candidates.build("linear", house.task, 0, {}).fit(X.iloc[:800], y.iloc[:800])

@@ -25,7 +25,7 @@ from .core.errors import DataError
 from .core.metrics import Estimate
 from .problem import Money, Problem
 from .products import Facts
-from .core.verdict import Check, Conclusion, conclude, known_before
+from .core.verdict import Check, Conclusion, conclude, WHETHER_KNOWN, known_before
 from .core.formatting import number
 from mlloop.core.records import (
     EstimateJson,
@@ -160,7 +160,7 @@ def decide(figures: NeedFiguresJson, statement: Problem) -> Conclusion:
         return conclude("need", [*enough, _cannot_be_compared(figures), *_caveats(figures)])
     compared, without = _comparison(figures, statement), figures.get("without_asked")
     if without:
-        compared = _left_open(compared, _comparison(without, statement), figures, without)
+        compared = _left_open(compared, _comparison(without, statement), figures)
     checks = [*enough, *compared, *_owners_word(figures), *_caveats(figures)]
     return conclude("need", checks, main="gain over the best rule")
 
@@ -171,19 +171,16 @@ def _comparison(figures: NeedFiguresJson, statement: Problem) -> list[Check]:
     return [gain, worth, suffices, _reach(figures, statement), _stable(figures)]
 
 # %% ../nbs/16_need_gate.ipynb #a228c3ad
-def _left_open(
-    checks: list[Check], without: list[Check], figures: NeedFiguresJson, figures_without: NeedFiguresJson
-) -> list[Check]:
+def _left_open(checks: list[Check], without: list[Check], figures: NeedFiguresJson) -> list[Check]:
     failed = [check for check in checks if check.passed is False]
     if not failed or any(check.passed is False for check in without):
         return checks
     names = " and ".join(column["column"] for column in figures.get("asked", []))
-    word = "say in the statement whether it is known: before, or known: after the target"
     reason = (
         f"This rests on {names}: only the owner of the data knows whether that is known before the prediction. Without it: "
         f"{without[0].reason}"
     )
-    change = f"{names}: {word}"
+    change = f"{names}: say {WHETHER_KNOWN}"
     return [
         replace(check, passed=None, reason=f"{check.reason} {reason}", must_change=change) if check in failed else check
         for check in checks
@@ -488,7 +485,8 @@ def contest(
         for c, s in (unconfirmed or {}).items()
         if c in known and c not in {line["column"] for line in rows.left_out}
     }
-    without = _without(statement, rows, cuts, list(unsure), data, seed) if unsure else None
+    encoded = baselines.encode_columns(known, list(unsure)).columns
+    without = _without(statement, rows, cuts, encoded, data, seed) if unsure else None
     return figures(
         statement, contenders, folds, data, left_out=rows.left_out, timeless=timeless,
         unconfirmed=weigh_unconfirmed(statement, folds, unsure, without), in_file_order=not timeless and not rows.calendar,
@@ -517,10 +515,9 @@ def weigh_unconfirmed(
     return [{"column": c, "sign": s, "value": full, "without": without, "rests": rests} for c, s in unconfirmed.items()]
 
 # %% ../nbs/16_need_gate.ipynb #fef520d9
-def _without(statement: Problem, rows, cuts, columns: list[str], data: dict[str, int], seed: int) -> NeedFiguresJson:
-    """The figures of the same contest where nothing is learnt from the columns."""
-    gone = {name for c in columns for name in (c, *(f"{c}_{part}" for part in ("month", "weekday", "hour")))}
-    fewer = replace(rows, X=rows.X[[name for name in rows.X if name not in gone]])
+def _without(statement: Problem, rows, cuts, columns, data: dict[str, int], seed: int) -> NeedFiguresJson:
+    """The figures of the same contest where nothing is learnt from the encoded columns."""
+    fewer = replace(rows, X=rows.X.drop(columns=columns, errors="ignore"))
     contenders, folds = rows_contest(statement, fewer, cuts, seed)
     return figures(statement, contenders, folds, data)
 

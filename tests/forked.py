@@ -37,7 +37,7 @@ OURS = (
     "mlloop.pages.problem_view", "mlloop.loop.history", "mlloop.monitoring", "mlloop.deployment", "mlloop.serving",
     "mlloop.evaluation", "mlloop.exploration", "mlloop.training", "mlloop.need_gate", "mlloop.collection",
     "mlloop.ingestion", "mlloop.transformation", "mlloop.features", "mlloop.store.ledger", "mlloop.store.lake",
-    "mlloop.store.tracking", "mlloop.models.candidates", "mlloop.models.onnx", "mlloop.release.preparation",
+    "mlloop.store.tracking", "mlloop.models.candidates", "mlloop.models.onnx_export", "mlloop.release.preparation",
     "mlloop.kernels.execute", "mlloop.kernels.pool", "mlloop.kernels.provisioner", "jupyter_client.manager", "papermill",
     "nbconvert", "bs4", "uvicorn", "fastapi", "prometheus_client", "uvloop", "httptools",
 )  # fmt: skip

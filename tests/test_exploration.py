@@ -1,5 +1,6 @@
 """Exploration: the same trials for the same seed, nobody forgotten, and a candidate of one's own."""
 
+import re
 from dataclasses import replace
 
 import ibis
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from mlloop import exploration
+from mlloop import exploration, features
 from mlloop.core import metrics
 from mlloop.core.errors import ModelError
 from mlloop.core.metrics import Estimate
@@ -170,3 +171,7 @@ def test_without_features_of_the_rows_before_there_is_no_further_trial():
     counts = replace(hourly(0.0), X=hourly(0.0).X[["hour"]])
     trials, _ = exploration.search(candidates.CANDIDATES["lightgbm"], counts, Budget(2))
     assert len(trials) == 2
+
+
+def test_what_is_left_out_is_what_the_stage_of_features_makes_of_the_rows_before():
+    assert all(re.fullmatch(candidates.PAST, name) for name in features.HISTORY | features.SEASON)

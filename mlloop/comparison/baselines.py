@@ -202,10 +202,10 @@ def mean_values(
     order = np.lexsort((np.arange(len(y)), time.to_numpy(), who))
     rows = pd.DataFrame({"who": who[order], "at": time.to_numpy()[order], "y": y[order]})
     by = rows.groupby("who", sort=False)
-    so_far = by["y"].cumsum() / (by.cumcount() + 1)  # in the order of the rows: by entity, then by time
-    means = (so_far if days is None else by.rolling(f"{days}D", on="at")["y"].mean()).to_numpy()
-    back = np.empty(len(y))
-    back[order] = means
+    back = np.empty(len(y))  # both means are in the order of the rows: by entity, then by time
+    back[order] = (
+        by["y"].cumsum() / (by.cumcount() + 1) if days is None else by.rolling(f"{days}D", on="at")["y"].mean()
+    ).to_numpy()
     return last_values(back, time, entity, delay_days)
 
 # %% ../../nbs/comparison/baselines.ipynb #41e2da7e

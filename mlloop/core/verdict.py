@@ -99,6 +99,9 @@ def _finite(figure: float | None) -> float | None:
     return None if figure is None or not math.isfinite(figure) else float(figure)
 
 
+WHETHER_KNOWN = "in the statement whether it is known: before, or known: after the target"
+
+
 def known_before(column: str, reason: str, without: float) -> Check:
     """Left open: a model rests on a column of which the owner of the data has not said when it is known.
 
@@ -107,7 +110,7 @@ def known_before(column: str, reason: str, without: float) -> Check:
     without : float
         The metric of a cheap model that does without the column.
     """
-    change = f"say of {column} in the statement whether it is known: before, or known: after the target"
+    change = f"say of {column} {WHETHER_KNOWN}"
     return Check(f"{column} is known before", None, reason, without, unit="without it", must_change=change)
 
 

@@ -385,11 +385,15 @@ NOISE = (  # patterns that mean the same to Python and to a database, and what i
 )
 
 
+def _without_noise(text: str) -> str:
+    for pattern, kept in NOISE:
+        text = re.sub(pattern, kept, text)
+    return text
+
+
 def fingerprint(value: str) -> str:
     """A value without case, spaces and punctuation; signs that make a difference stay, such as + - < = % # and the point of 1.5."""
-    plain = unicodedata.normalize("NFKC", value).casefold()
-    for pattern, kept in NOISE:
-        plain = re.sub(pattern, kept, plain)
+    plain = _without_noise(unicodedata.normalize("NFKC", value).casefold())
     return re.sub(r"(?<=[^\W\d])-(?=\w)|(?<=\w)-(?=[^\W\d])", "", plain)
 
 # %% ../../nbs/data/cleaning.ipynb #3f1de3d6
@@ -404,20 +408,13 @@ def _by_fingerprint(step: Step, learnt: Counts, unify: Callable) -> dict[str, ir
         if not 0 < len(counts) <= FEW:
             continue
         chosen, value = unify(counts, column), step.table[column]
-        alike = {_plain_fingerprint(variant): to for variant, to in chosen.items() if _plain_fingerprint(variant)}
+        alike = {plain: to for variant, to in chosen.items() if (plain := _without_noise(variant.lower()))}
         print_ = value.lower()
         for pattern, kept in NOISE:
             print_ = print_.re_replace(pattern, kept)
         known = value.isin(sorted(counts))
         groups[column] = ibis.ifelse(known, step.values.get(column, value), _translated(print_, alike, value))
     return groups
-
-# %% ../../nbs/data/cleaning.ipynb #b5ab554e
-def _plain_fingerprint(value: str) -> str:
-    plain = value.lower()
-    for pattern, kept in NOISE:
-        plain = re.sub(pattern, kept, plain)
-    return plain
 
 # %% ../../nbs/data/cleaning.ipynb #2eef8735
 def _translated(print_: ir.StringValue, alike: Mapping[str, str], value: ir.StringValue) -> ir.StringValue:

@@ -430,6 +430,11 @@ MANY_COLUMNS = 8  # columns from which two rows alike in all of them are hardly 
 BY_CHANCE = 10  # times the repeats of independent columns: what columns of few values that go together may have
 
 
+def _are_by_chance(sample: SourceSample, repeats: int) -> bool:
+    expected = dependence.expected_repeats(sample.text) * sample.rows / max(1, len(sample.text))
+    return repeats <= BY_CHANCE * expected
+
+
 def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]], list[JsonObject]]:
     """What `new` says of rows that repeat another one, where no column names rows; and the rule that leaves them out."""
     if sample.table is None:
@@ -438,10 +443,8 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
     if not repeats:
         return [], []
     note = f"{repeats:,} of {sample.rows:,} rows repeat another row exactly, and no column names rows"
-    by_chance = repeats <= BY_CHANCE * dependence.expected_repeats(sample.text) * sample.rows / max(1, len(sample.text))
-    many = sample.text.shape[1] >= MANY_COLUMNS and not by_chance
-    drop = not ordered and many and dependence.repeated_rows(sample.text)[1] is not None
-    if drop:
+    may_drop = not ordered and sample.text.shape[1] >= MANY_COLUMNS
+    if may_drop and not _are_by_chance(sample, repeats) and dependence.repeated_rows(sample.text)[1] is not None:
         rule = {
             "rule": "duplicates",
             "columns": [],

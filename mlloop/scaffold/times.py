@@ -280,7 +280,7 @@ def _points(name: str, guess: Guess) -> tuple[float, list[str]]:
 def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) -> tuple[str, Guess, str] | None:
     """A moment made of each row's place, where the file stands in an order: its name, its guess, and the sign of it."""
     counter = elapsed(sample, columns)
-    alike = dependence.neighbour_correlation(y)
+    alike = 0.0 if counter else dependence.neighbour_correlation(y)
     if counter is None and alike < dependence.DEPENDENT:
         return None
     seconds = max(1, round(FILE_DAYS * 86_400 / sample.rows))
