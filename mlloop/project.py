@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from mlloop.loop.backtest import Policy, Replayed
     from mlloop.loop.history import History, TurnProgress
     from mlloop.loop.maintenance import Maintained
+    from mlloop.loop.schedule import Turned
     from mlloop.loop.session import Session
     from mlloop.loop.streaming import Streamed
-    from mlloop.loop.turn import Turned
     from mlloop.pipeline.plan import Plan
     from mlloop.pipeline.replay import Replay
     from mlloop.pipeline.runner import Event, Holder, Outcome, StageState
@@ -1088,24 +1088,29 @@ class Project:
         Returns
         -------
         Turned
-            action, verdict, health, champion, canary and what ended in this turn.
+            action, verdict, health, champion, canary and what ended in this turn; the last one, as it was decided,
+            where none is due.
 
         Raises
         ------
         UsageError
-            No turn is due, no model is in production, or no such step.
+            The first turn is not due at `at`, no model is in production, or no such step.
         """
-        from mlloop.loop import session, turn
+        from mlloop.loop import schedule
 
-        if until is not None and until not in turn.STEPS:
+        if until is not None and until not in schedule.STEPS:
             from mlloop.problem import did_you_mean
 
             raise UsageError(
-                f"a turn has no step {until!r} (known: {', '.join(turn.STEPS)}){did_you_mean(until, turn.STEPS)}",
+                f"a turn has no step {until!r} (known: {', '.join(schedule.STEPS)}){did_you_mean(until, schedule.STEPS)}",
                 "--until",
                 "Example: mlloop tick --problem shop --until monitor",
             )
         now = moment(at) if at else clock.now()
+        if not at and (standing := schedule.idle(self.settings, self.plan(problem), now)):
+            return standing
+        from mlloop.loop import session, turn
+
         if dry_run:
             self.plan(problem)  # an unknown problem is told before anything is copied
             with session.copied(self.settings) as copy:

@@ -13,7 +13,7 @@ from mlloop.core import settings as _settings
 from mlloop.core.errors import SettingsError
 from mlloop.core.receivers import addresses
 from mlloop.loop import alerts
-from mlloop.loop.turn import Turned
+from mlloop.loop.schedule import Turned
 from mlloop.store.ledger import Ledger
 
 QUIET = Turned(

@@ -76,8 +76,12 @@ def tick(
 
 
 def _print_turn(turn, as_json: bool, dry: bool = False) -> None:
+    from mlloop.loop.schedule import NOT_DUE
+
     if as_json:
         return output.as_json({**turn.to_dict(), "dry_run": dry})
+    if turn.action == NOT_DUE:
+        return typer.echo(f"{turn.problem}: {turn.summary}")
     word = "would be: " if dry else "already decided: " if turn.fresh else ""
     typer.echo(f"{turn.problem} {turn.at[:10]}: {word}{turn.action}. {turn.summary}")
     for end in turn.ended:
@@ -92,6 +96,8 @@ def _print_turn(turn, as_json: bool, dry: bool = False) -> None:
     typer.echo(
         f"  in production: {str(turn.champion)[:12]}{canary}; {turn.answered:,} answers; model {turn.health or 'not looked at'}"
     )
+    if turn.due:
+        typer.echo(f"  nothing is due until {turn.due[:16].replace('T', ' ')} UTC")
 
 
 @app.command(epilog="Example: mlloop monitor --problem employment --at 2016-01-29")

@@ -12,7 +12,7 @@ from mlloop.core.errors import SettingsError
 from mlloop.core.receivers import Address, addresses
 from mlloop.core.receivers import send as by_apprise
 from mlloop.core.settings import Settings
-from mlloop.loop.turn import Turned
+from mlloop.loop.schedule import Turned
 from mlloop.store.entries import Entry, Row
 from mlloop.store.ledger import Ledger
 

@@ -6,7 +6,6 @@ and answers carry names of their own, and what is there is not written twice.
 
 import datetime as dt
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from mlloop import serving
 from mlloop.core import storage
 from mlloop.core.settings import Settings
+from mlloop.loop.schedule import Period as Period
 from mlloop.problem import Problem, Recommendation, Tabular
 from mlloop.release import releases
 from mlloop.store import prediction_log
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from mlloop.store.lake import Lake
 
 ARRIVED = "arrived"
-
-
-@dataclass(frozen=True)
-class Period:
-    """[since, until): the time between two turns."""
-
-    since: dt.datetime
-    until: dt.datetime
-
-    @property
-    def name(self) -> str:
-        """The day (and hour, where it is not midnight) it ends, which names its files."""
-        return f"{self.until:%Y-%m-%d}" if self.until.time() == dt.time() else f"{self.until:%Y-%m-%dT%H%M%S}"
 
 
 def normal(statement: Problem) -> Problem:

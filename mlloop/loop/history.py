@@ -20,8 +20,8 @@ from mlloop.core.settings import Settings
 from mlloop.loop import arrivals, backtest, counterfactual, turn
 from mlloop.loop.arrivals import Period
 from mlloop.loop.counterfactual import Counterfactual
+from mlloop.loop.schedule import Turned
 from mlloop.loop.session import Session, opened
-from mlloop.loop.turn import Turned
 from mlloop.monitors import periods
 from mlloop.pages import wording
 from mlloop.pipeline import runner

@@ -8,7 +8,6 @@ there is found there.
 import datetime as dt
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,92 +18,23 @@ from mlloop.core.errors import GateClosed, MlloopError, ModelError, UsageError
 from mlloop.core.formatting import number
 from mlloop.core.records import ModelJson
 from mlloop.loop import arrivals
-from mlloop.loop.arrivals import Period
+from mlloop.loop.schedule import STEPS as STEPS
+from mlloop.loop.schedule import Period, Turned, begun, decided, due, is_alert, unfinished
 from mlloop.loop.session import Session
 from mlloop.monitors import periods, standing
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import revise, runner
 from mlloop.pipeline.plan import Plan
-from mlloop.problem import Problem, Recommendation, utc
+from mlloop.problem import Recommendation, utc
 from mlloop.store import champions
 from mlloop.store.entries import Entry
-from mlloop.store.ledger import Ledger, Row
+from mlloop.store.ledger import Row
 
 ENTERED = (
     "problem", "collection", "ingestion", "transformation", "features", "training", "evaluation", "validation_gate", "deployment",
 )  # fmt: skip
 EXPLORED = ("exploration", "building")
 MAX_FAILURES = 2
-STEPS = ("collect", "monitor", "canary", "decide", "retrain")  # of a turn, for a scheduler that makes them one by one
-
-
-@dataclass(frozen=True)
-class Turned:
-    """How a turn ended.
-
-    Attributes
-    ----------
-    at : str
-        ISO.
-    action, verdict, summary, change : str
-        Of the decision, see `retraining.Decision`.
-    health : str
-        What monitoring says of the model.
-    alert : bool
-        Whether somebody should look: feed broken, worse, a fallback, or a retraining.
-    champion, canary : str or None
-        After the turn.
-    answered : int
-    ended : list of dict
-        What came of a fallback, a canary and a retraining in this turn.
-    fresh : bool
-        Whether it had been decided before and nothing was left to do.
-    seconds : dict of str to float
-        By step.
-    warnings : list of str
-        What else went wrong and failed nothing: an address that an alert could not be sent to.
-    """
-
-    problem: str
-    at: str
-    action: str
-    verdict: str
-    summary: str
-    change: str
-    health: str
-    alert: bool
-    champion: str | None
-    canary: str | None
-    answered: int
-    ended: list[dict[str, Any]]
-    fresh: bool
-    seconds: dict[str, float]
-    warnings: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The turn in JSON's types; `summary` is called 'said' there, as `--json` has had it."""
-        return {"said" if name == "summary" else name: value for name, value in storage.plain(self).items()}
-
-
-# ------------------------------------------------------------------------------------------------ the grid
-
-
-def decided(ledger: Ledger, problem: str) -> dict[dt.datetime, Row]:
-    """The decision of each turn so far, by its moment."""
-    rows = [
-        row
-        for row in ledger.rows(problem=problem, kind="retrain")
-        if row.subject != "ended" and row.details.get("as_of") and not row.details.get("by_person")
-    ]
-    return {dt.datetime.fromisoformat(row.details["as_of"]): row for row in rows}
-
-
-def due(statement: Problem, ledger: Ledger, now: dt.datetime) -> dt.datetime | None:
-    """The moment of the next turn, if it has come: one step after the last one."""
-    start, step = periods.start(statement, ledger), periods.step(statement)
-    done = decided(ledger, statement.name)
-    following = (max(done) if done else start) + step
-    return following if following <= now else None
 
 
 def chosen(session: Session, now: dt.datetime, exact: bool = False) -> dt.datetime:
@@ -233,8 +163,7 @@ def _turned(
 ) -> Turned:
     champion, canary = session.ledger.champion(session.name), session.ledger.canary(session.name)
     health = str(row.details.get("health", ""))
-    fell = any(one["what"] == "fallback" for one in ended)
-    alert = fell or row.subject in ("retrain", "feed broken") or health in ("worse", "feed broken")
+    alert = is_alert(row, any(one["what"] == "fallback" for one in ended))
     return Turned(
         session.name, at.isoformat(), row.subject, str(row.verdict), row.reasons[0] if row.reasons else "", row.details.get("change", ""),
         health, alert, champion.model if champion else None, canary.model if canary else None, answered, ended, fresh, dict(session.seconds),
@@ -463,11 +392,6 @@ def history(session: Session, until: dt.datetime) -> list[dict[str, Any]]:
 
     found = [kept_product(path) for path in sorted(session.folder("monitoring").glob("[!.]*.json"))]
     return sorted((one for one in found if utc(one["as_of"]) <= until), key=lambda one: one["as_of"])
-
-
-def begun(ledger: Ledger, problem: str) -> list[Row]:
-    """The rows that began a retraining."""
-    return [row for row in ledger.rows(problem=problem, kind="retrain", subject="retrain") if row.verdict == "yes"]
 
 
 def facts(session: Session, at: dt.datetime) -> retraining.Facts:
@@ -848,14 +772,7 @@ def _made(plan: Plan, stage: str) -> str | None:
 
 def resume(session: Session) -> list[dict[str, Any]]:
     """End the retrainings that were begun and have no end; what came of each."""
-    rows = session.ledger.rows(problem=session.name, kind="retrain", subject="ended")
-    over = {row.details["as_of"] for row in rows}
-    return [
-        one
-        for row in begun(session.ledger, session.name)
-        if row.details["as_of"] not in over
-        for one in retrain(session, row)
-    ]
+    return [one for row in unfinished(session.ledger, session.name) for one in retrain(session, row)]
 
 
 def retrain_now(
