@@ -186,7 +186,7 @@ def distinct_names(names: Sequence[str]) -> list[str]:
     for position, name in enumerate(names, 1):
         base = name if name.strip() else f"(column {position})"
         tried, again = base, 1
-        while tried.lower() in taken:
+        while tried.lower() in taken or tried == "self":  # a keyword `self` collides with a method's own
             again += 1
             tried = f"{base} ({again})"
         taken.add(tried.lower())

@@ -122,8 +122,8 @@ class Column(Record):
     `known` says when its value is there: 'before' the prediction (the owner's word), 'after' it (kept away from the
     model), or 'unsure' (a model that rests on it waits for the owner's word); without it the column counts as known
     before, as long as nothing in the data speaks against it. `format` says how a time is written, as strptime has it
-    (one form, or several), what it counts (unix_s, unix_ms or excel), or that it names a quarter or a week (year_quarter,
-    year_week). `made_of` names the columns whose texts, joined by a blank, are read as this one. `labels` says what a value means (1: yes, 2: no), for pages and charts. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row.
+    (one form, or several), what it counts (unix_s, unix_ms or excel), or that it names a quarter, a week or a
+    part of a year (year_quarter, year_week, decimal_year). `made_of` names the columns whose texts, joined by a blank, are read as this one. `labels` says what a value means (1: yes, 2: no), for pages and charts. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row.
     """
 
     type: Literal["integer", "number", "text", "category", "time", "date", "boolean"]

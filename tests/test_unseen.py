@@ -1,11 +1,12 @@
 """What `mlloop new` makes of kinds of tables: panels, row numbers, years, outcomes that are not known yet, files that differ."""
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
 
 from mlloop import need_gate
-from mlloop.data import leaks, loan_example
+from mlloop.data import leaks, loan_example, parsing
 from mlloop.scaffold import draft, survey, times
 
 
@@ -165,7 +166,7 @@ def test_quarters_weeks_and_years_are_the_time_of_a_series(columns, made_of, for
 
 def test_years_that_no_difference_can_hold_leave_the_order_of_the_file(tmp_path):
     parts = parts_of(tmp_path, series(400, YEAR=np.arange(1600, 2000)), "level")
-    assert "neighbours in the file share the target" in said(parts, "order of the file")
+    assert "YEAR only grows" in said(parts, "order of the file")
 
 
 def test_a_count_of_zero_is_a_count(tmp_path):
@@ -276,3 +277,170 @@ def test_seconds_that_only_grow_put_the_rows_in_their_order(tmp_path):
     assert "Time only grows" in said(parts, "order of the file")
     assert not next(c["spec"] for c in parts["columns"] if c["name"] == "Time").get("feature", True)
     assert not said(parts_of(tmp_path, rows.sample(frac=1, random_state=0), "fraud"), "order of the file")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["1_Good", "2_Fair", "3_Poor"], "category"),  # the place of a label in its order
+        (["1st", "2nd", "3rd", "*"], "category"),
+        (["1", "2", "3", "1OT"], "category"),  # the first overtime is not the first quarter
+        (["12 beans", "16 beans.", "1 bean"], "text"),
+        (["12 oz", "16 oz.", "12 ounces", "3 Oz"], "text"),
+    ],
+)
+def test_a_number_that_is_the_place_of_a_label_is_no_quantity(labels, kind):
+    guessed = survey.guess("it", pd.Series(labels * 20))
+    assert (guessed.column.type, bool(guessed.cleaning)) == (kind, kind == "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "moments", "form", "second"),
+    [
+        ("time", [f"{1949 + i / 12:.6g}" for i in range(144)], "decimal_year", "1949-02-01"),
+        ("Year", [str(1959 + i / 4) for i in range(144)], "decimal_year", "1959-04-01"),
+        ("time", [str(1850 + i) for i in range(144)], "%Y", "1851-01-01"),
+    ],
+)
+def test_a_series_that_counts_years_has_its_time(name, moments, form, second, tmp_path):
+    level = np.random.default_rng(0).normal(size=144).cumsum().round(2)
+    parts = parts_of(tmp_path, pd.DataFrame({name: moments, "level": level}), "level")
+    spec = next(line["spec"] for line in parts["columns"] if line["name"] == parts["table_time"])
+    assert (spec["made_of"], spec["format"], entity_of(parts)) == ([name], form, None)
+    assert str(survey.moments_of(pd.Series(moments), form)[1])[:10] == second
+
+
+def test_minutes_called_time_are_no_years(tmp_path):
+    rows = pd.DataFrame({"time": np.arange(1500, 2100, 20), "level": np.random.default_rng(0).normal(size=30)})
+    assert parts_of(tmp_path, pd.concat([rows] * 4).sort_values("time").round(2), "level")["table_time"] != "time_begin"
+
+
+def test_no_time_is_made_of_the_target(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame({"size": r.normal(size=300).round(2), "year": np.sort(r.integers(1990, 2020, 300))})
+    assert parts_of(tmp_path, rows, "year")["table_time"] is None
+
+
+def test_rows_of_a_subject_stay_together_and_counts_of_children_name_nobody(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame({"Subject": np.arange(240) // 20 + 1, "dose": r.normal(size=240).round(2)})
+    rows = rows.assign(child=r.poisson(1.0, 240), level=r.normal(size=240).round(2)).sample(frac=1, random_state=0)
+    assert entity_of(parts_of(tmp_path, rows, "level")) == "Subject"
+    assert entity_of(parts_of(tmp_path, rows.drop(columns="Subject"), "level")) is None
+
+
+def test_numbers_of_a_status_are_classes_and_neither_one_nor_two_is_a_yes(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame({"x": r.normal(size=300).round(3), "status": r.choice([0, 1, 2], 300, p=[0.5, 0.3, 0.2])})
+    parts = parts_of(tmp_path, rows, "status")
+    assert parts["task"][0] == "kind: classification" and "--task regression" in said(parts, "classes")
+    assert parts_of(tmp_path, rows, "status", task="regression")["task"][0] == "kind: regression"
+    coded = rows.assign(died=r.choice([1, 2], 300, p=[0.7, 0.3])).drop(columns="status")
+    parts = parts_of(tmp_path, coded, "died")
+    assert "positive: 2" in parts["task"] and "1 or 2" in said(parts, "classes")
+
+
+def test_a_column_without_a_value_is_called_so_and_names_no_row():
+    text, source = pd.DataFrame({"a": ["1"] * 60, "b": [None] * 60}), survey.Source(kind="files", path="x")
+    sample = survey.SourceSample(source, [], text, 60, 0, {"a": 1, "b": 0}, {"a": 0, "b": 60})
+    assert survey.columns_of(sample)["b"].why == "no value at all"
+
+
+def test_a_column_called_self_is_read(tmp_path):
+    rows = pd.DataFrame({"self": [0, 1] * 60, "x": range(120), "paid": [0, 1, 1] * 40})
+    parts = parts_of(tmp_path, rows, "paid")
+    assert "self (2)" in [line["name"] for line in parts["columns"]] and "'self (2)'" in said(parts, "columns")
+
+
+def test_a_word_that_ends_like_a_name_of_rows_names_none():
+    assert not [n for n in ("bid", "paid", "humid", "casino", "acid", "Paid") if survey.NAMING.search(n)]
+    assert all(survey.NAMING.search(n) for n in ("userid", "customerID", "OrderNo", "case_id", "rownames", "Phone No"))
+
+
+def test_a_postcode_with_four_more_digits_stays_text_and_bands_of_age_stay_bands():
+    codes = pd.Series([f"98{i:03}" for i in range(100)] * 3 + ["98115-4820", "98101-1234"])
+    assert not survey.guess("zip_code", codes).cleaning
+    assert survey.guess("age", pd.Series(["24-", "25+"] * 50)).column.type == "category"
+    assert survey.guess("rooms", pd.Series(["1", "2", "3", "4+"] * 50 + [str(n) for n in range(5, 30)])).cleaning
+
+
+@pytest.mark.parametrize("names", [range(1970, 1990), [*range(1970, 1990), *range(1991, 2000)], range(6)])
+def test_columns_called_by_years_in_a_row_are_a_header(names, tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame(r.normal(size=(100, len(list(names)))).round(3), columns=list(names))
+    rows.to_csv(tmp_path / "wide.csv", index=False)
+    assert survey.read_sample(str(tmp_path / "wide.csv")).rows == 100
+
+
+def test_a_file_sorted_by_its_columns_or_stacked_by_series_is_no_series(tmp_path):
+    r = np.random.default_rng(0)
+    answers = pd.DataFrame(r.integers(0, 2, (400, 4)), columns=list("abcd")).sort_values(list("abcd"))
+    assert parts_of(tmp_path, answers, "d")["table_time"] is None
+    stacked = pd.DataFrame({"airline": np.repeat(np.arange(6), 20), "period": np.tile(np.arange(1, 21), 6)})
+    stacked = stacked.assign(load=r.normal(size=(6, 20)).cumsum(axis=1).ravel().round(3))
+    parts = parts_of(tmp_path, stacked, "load")
+    assert (parts["table_time"], entity_of(parts)) == (None, "airline")
+
+
+def test_patients_stay_together_where_another_column_numbers_the_rows(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame({"rownames": np.arange(1, 201), "patient": r.integers(1, 40, 200)})
+    parts = parts_of(
+        tmp_path, rows.assign(dose=r.normal(size=200).round(2), level=r.normal(size=200).round(2)), "level"
+    )
+    assert (parts["key"], entity_of(parts)) == (["rownames"], "patient")
+
+
+def test_a_number_of_periods_names_nobody(tmp_path):
+    r = np.random.default_rng(0)
+    parts = parts_of(tmp_path, pd.DataFrame({"t": np.arange(1, 301), "change": r.normal(size=300).round(3)}), "change")
+    assert entity_of(parts) is None and "only grows" in said(parts, "order of the file")
+
+
+def test_the_counts_of_a_cross_table_are_told(tmp_path):
+    cells = pd.MultiIndex.from_product([list("ab"), list("xyz"), range(20)], names=["sex", "method", "age"])
+    rows = cells.to_frame(index=False).assign(Freq=np.random.default_rng(0).poisson(9, 120))
+    assert "Freq seems to count" in said(parts_of(tmp_path, rows, "sex"), "counts")
+
+
+GERMAN = (
+    "Januar",
+    "Februar",
+    "März",
+    "April",
+    "Mai",
+    "Juni",
+    "Juli",
+    "August",
+    "September",
+    "Oktober",
+    "November",
+    "Dezember",
+)
+FRENCH = ("janv.", "févr.", "mars", "avr.", "mai", "juin", "juil.", "août", "sept.", "oct.", "nov.", "déc.")
+SPANISH = ("ene", "feb", "mar", "abr", "may", "jun", "jul", "ago", "sep", "oct", "nov", "dic")
+
+
+@pytest.mark.parametrize(
+    ("written", "form", "first"),
+    [
+        (lambda d: f"{d.day}. {GERMAN[d.month - 1]} {d.year}", "%d. %B %Y", "2019-03-08"),
+        (lambda d: f"{FRENCH[d.month - 1]} {d.year}", "%b %Y", "2019-03-01"),
+        (lambda d: f"{d.day} de {SPANISH[d.month - 1]} de {d.year}", "%d %B %Y", "2019-03-08"),
+        (lambda d: d.strftime("%d/%m/63"), "%d/%m/%y", "1963-03-08"),
+    ],
+)
+def test_months_of_other_languages_and_years_of_two_digits_are_read_as_ingestion_reads_them(written, form, first):
+    texts = pd.Series([written(day) for day in pd.date_range("2019-01-01", periods=120, freq="11D")])
+    guessed = survey.guess("day", texts)
+    assert (guessed.column.format, str(guessed.values[6])[:10]) == (form, first)
+    rows = ibis.memtable({"at": range(len(texts)), "text": texts})
+    read = rows.select("at", moment=parsing.parse_value(rows.text, guessed.column)).order_by("at").execute()["moment"]
+    assert (pd.to_datetime(read).to_numpy() == guessed.values.to_numpy("datetime64[s]")).all()
+
+
+def test_of_a_day_and_the_same_day_with_its_hour_the_hour_is_the_time(tmp_path):
+    at = pd.Series(pd.date_range("2024-01-01", periods=400, freq="h"))
+    rows = pd.DataFrame({"year": at.dt.year, "month": at.dt.month, "day": at.dt.day, "time_hour": at})
+    parts = parts_of(tmp_path, rows.assign(wind=np.random.default_rng(0).normal(size=400).round(2)), "wind")
+    assert parts["table_time"] == "time_hour"

@@ -254,13 +254,27 @@ def _has_unnamed_index(header: Sequence[str], first: Sequence[str], usual: int) 
     names = [cell.strip() for cell in header]
     if len(header) != usual or names[0] or not all(names[1:]) or not first or not first[0].strip():
         return False
-    return not any(NO_NAME.fullmatch(name) for name in names[1:])
+    return _count_on(names[1:]) or not any(NO_NAME.fullmatch(name) for name in names[1:])
+
+
+def _count_on(names: Sequence[str]) -> bool:
+    """Whether columns are called by numbers that follow each other: the years of a wide table, or 0, 1, 2 of a data frame without names."""
+    numbers = [int(name) for name in names if name.isascii() and name.isdigit()]
+    steps = [later - earlier for earlier, later in itertools.pairwise(numbers)]
+    return len(numbers) >= MANY_NUMBERED and min(steps) > 0 and steps.count(1) >= 0.9 * len(steps)
+
+
+MANY_NUMBERED = 5
 
 
 def _must_have_names(path: Path, lines: Sequence[str], dialect: Dialect) -> None:
     names = next((row for row in _rows(lines[:50], dialect.separator, dialect.quote, dialect.escape) if row), [])
     filled = [name.strip() for name in names if name.strip()]
-    if len(filled) > 1 and sum(bool(NO_NAME.fullmatch(name)) for name in filled) > len(filled) / 2:
+    if (
+        len(filled) > 1
+        and sum(bool(NO_NAME.fullmatch(name)) for name in filled) > len(filled) / 2
+        and not _count_on(filled)
+    ):
         raise DataError(
             f"has no header: its first line reads {dialect.separator.join(names)[:80]!r}",
             str(path),

@@ -156,7 +156,7 @@ def _time_of_rows(
         notes += survey.set_aside_outlying(columns, time, sample.is_whole)
     notes += [("not the time", f"{name} {sign}: it is written after the target") for name, sign in choice.after.items()]
     if time is None:
-        ordered = times.file_order(sample, columns, y)
+        ordered = times.file_order(sample, columns, y, options.target)
         if ordered:
             time, columns[ordered[0]], sign = ordered
             note = (
@@ -268,6 +268,8 @@ def _rows(
             f"target {target!r}",
             "Name another: --target COLUMN",
         )
+    for of_target in [n for n, guess in columns.items() if target in guess.column.made_of]:
+        del columns[of_target]  # it would tell the target
     time, late = _time_of_rows(options, sample, columns, y, kind, notes, ask)
     classes = y if kind == "classification" else None
     unknown = _not_known_yet(columns, time, classes, notes)
@@ -286,6 +288,13 @@ def _rows(
     )
     if key is None:
         key = entity = _group(sample, columns, y, target, time, notes)
+    counted = _cross_table(sample, columns, target, [n for n in (key, time) if n])
+    if counted:
+        note = (
+            f"{counted} seems to count the cases of a cross table, and each row is read as one case: "
+            "to predict cases, write each of them as a row"
+        )
+        notes.append(("counts", note))
     repeats, once = _repeats(sample, bool(time and columns[time].column.row_seconds)) if key is None else ([], [])
     notes += repeats
     if key and sample.distinct[key] < sample.rows:
@@ -384,6 +393,9 @@ def _entity_beside(
     if panel is not None:
         notes.append(_of_panel(panel, sample, time or ""))
         return panel
+    if time and (key in columns[time].column.made_of or key == times.elapsed(sample, columns, target)):
+        notes.append(("key", f"{key} is when a row happened: it names no person or thing"))
+        return None
     if time and times.numbers_a_series(columns[key].values, columns[time].values, y):
         notes.append(
             (
@@ -392,7 +404,7 @@ def _entity_beside(
             )
         )
         return None
-    return key
+    return _group(sample, columns, y, target, time, notes, key) or key
 
 
 def _of_panel(panel: str, sample: SourceSample, time: str) -> tuple[str, str]:
@@ -401,14 +413,15 @@ def _of_panel(panel: str, sample: SourceSample, time: str) -> tuple[str, str]:
 
 
 def _group(
-    sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str, time: str | None, notes
+    sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str, time: str | None, notes, key: str = ""
 ) -> str | None:
-    """A column whose rows belong together: the store of a panel; a customer, a patient, a machine with several rows each."""
-    panel = times.panel_of(sample, columns, time, (target,)) if time else None
+    """A column whose rows belong together, besides one that names each row: the store of a panel; a customer, a patient, a machine with several rows each."""
+    panel = times.panel_of(sample, columns, time, (target,)) if time and not key else None
     if panel is not None:
         notes.append(_of_panel(panel, sample, time or ""))
         return panel
-    series = times.counted_series(sample, columns, [n for n in (target, time) if n])
+    fewest = times.FEWEST_SERIES if time else times.FEWEST_STACKED
+    series = times.counted_series(sample, columns, [n for n in (target, time, key) if n], fewest)
     if series is not None:
         name, counter = series
         many = f"{sample.distinct[name]:,} values in {sample.rows:,} rows"
@@ -416,14 +429,41 @@ def _group(
         notes.append(("rows that belong together", note))
         return name
     for name, guess in columns.items():
-        named = survey.NAMING.search(name) or survey.USER.search(name) or guess.column.type == "text"
-        if name in (target, time) or guess.is_time or not named or sample.missing.get(name, 1):
+        is_subject = bool(survey.SUBJECT.search(name)) and _are_labels(guess)
+        named = survey.NAMING.search(name) or survey.USER.search(name) or guess.column.type == "text" or is_subject
+        if name in (target, time, key) or guess.is_time or not named or sample.missing.get(name, 1):
             continue
-        if dependence.is_group(guess.values, y):
-            note = f"{name}: {sample.distinct[name]:,} values in {sample.rows:,} rows, alike in the target; rows of one stay on one side of a fold"
+        alike = dependence.is_group(guess.values, y)
+        if alike or (is_subject and 5 <= sample.distinct[name] <= sample.rows / 1.5):
+            why = ", alike in the target" if alike else ""
+            note = f"{name}: {sample.distinct[name]:,} values in {sample.rows:,} rows{why}; rows of one stay on one side of a fold"
             notes.append(("rows that belong together", note))
             return name
     return None
+
+
+FEWEST_NUMBERED = 8  # things that are numbered; fewer numbers may count children
+FREQUENCY = re.compile(r"^(freq(uency)?|counts?|n|num|number|cases|weights?|wt)$", re.I)
+
+
+def _cross_table(sample: SourceSample, columns: dict[str, Guess], target: str, skip: Sequence[str]) -> str | None:
+    """The column that says how often each combination of the others is there, one row a combination."""
+    counts = [
+        n for n, guess in columns.items() if FREQUENCY.search(n) and guess.column.type == "integer" and n != target
+    ]
+    others = [n for n in columns if n in sample.text and n not in (*counts, *skip)]
+    if len(counts) != 1 or len(others) < 2 or not sample.is_whole or (columns[counts[0]].values < 0).any():
+        return None
+    few = all(sample.distinct[n] <= 50 for n in others)
+    return counts[0] if few and not sample.text[others].duplicated().any() else None
+
+
+def _are_labels(guess: Guess) -> bool:
+    """Whether values name things rather than count them: each comes about as often as the others, and numbers begin with one."""
+    sizes = guess.values.value_counts()
+    if guess.is_number and (len(sizes) < FEWEST_NUMBERED or guess.values.min() < 1):
+        return False
+    return guess.column.type != "number" and len(sizes) > 1 and sizes.iloc[0] <= 5 * sizes.median()
 
 
 MANY_COLUMNS = 8  # columns from which two rows alike in all of them are hardly so by chance
@@ -464,7 +504,8 @@ MANY_CLASSES = 10  # whole numbers up to which a target may be classes that are 
 
 
 def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, str | None]:
-    kind = options.task or survey.kind_of(target)
+    numbered = not options.task and _numbers_classes(name, target)
+    kind = options.task or ("classification" if numbered else survey.kind_of(target))
     if target.is_time:
         raise DataError(
             "holds times, which cannot be predicted as they are", f"target {name!r}", "Name another: --target COLUMN"
@@ -481,6 +522,9 @@ def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, s
             note = f"{name} holds {len(distinct)} whole numbers and is read as a quantity; if they name classes: --task classification"
             notes.append(("a quantity", note))
         return kind, None
+    if numbered:
+        note = f"the numbers of {name} name classes, going by its name; if they are a quantity: --task regression"
+        notes.append(("classes", note))
     counts = survey.classes_of(target)
     if len(counts) > 50:
         raise DataError(
@@ -496,6 +540,9 @@ def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, s
         )
     if positive is None:
         positive = survey.positive_of(counts)
+        if set(counts.index) == {"1", "2"}:
+            note = f"{name} is 1 or 2; {positive} is looked for, the rarer one: --positive"
+            notes.append(("classes", note))
         if len(counts) > 2 and ask:
             positive = ask(
                 f"{name} has {len(counts)} classes. Which one is looked for, against the rest?",
@@ -507,6 +554,14 @@ def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, s
             note = f"{name} has {len(counts)} ({listed}); {positive} is looked for, against the rest: --positive"
             notes.append(("classes", note))
     return kind, positive
+
+
+def _numbers_classes(name: str, target: Guess) -> bool:
+    """Whether a target of few whole numbers names classes, going by its name: a status, a species, a group."""
+    if not target.is_number or not survey.CLASSES.search(name):
+        return False
+    distinct = target.values.dropna().unique()
+    return 2 < len(distinct) <= MANY_CLASSES and bool((distinct == distinct.round()).all())
 
 
 def _typed(positive: str | None, target: Guess) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mlloop.data.parsing import INTEGER, NUMBER, SPACES
+from mlloop.data.profiling import UNITS
 
 CODES = re.compile(
     r"(^|[_ .-])(zip|zip_?code|postal|post_?code|plz|phone|tel|telephone|telefon|mobile|handy|fax|iban|bic|blz|konto|account|"
@@ -65,6 +66,53 @@ CURRENCIES = {
     "sar",
 }
 SHORT = {"k": 1e3, "m": 1e6, "mio": 1e6, "mn": 1e6, "b": 1e9, "bn": 1e9}
+KNOWN_UNITS = {
+    *(CURRENCIES | set(SHORT)),
+    *(unit.rstrip("s") for group in UNITS for unit in group),
+    *(
+        "day",
+        "week",
+        "month",
+        "year",
+        "yr",
+        "pc",
+        "piece",
+        "unit",
+        "x",
+        "degree",
+        "c",
+        "f",
+        "kw",
+        "kwh",
+        "mw",
+        "mb",
+        "gb",
+        "tb",
+        "hp",
+    ),
+    *(
+        "mg",
+        "mmol",
+        "mm",
+        "ft",
+        "in",
+        "inch",
+        "km h",
+        "kmh",
+        "mph",
+        "cc",
+        "kg m",
+        "v",
+        "w",
+        "hz",
+        "bpm",
+        "ms",
+        "pct",
+        "point",
+        "pt",
+    ),
+}
+"""Words beside a number that measure it, in the singular; any other may name what the number stands for."""
 READINGS = ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
 PARTS = re.compile(
     r"^(?P<open>\()?\s*(?P<s1>[+-])?\s*(?P<before>[^\d\s.,+()'-]*\.?)\s*(?P<s2>[+-])?\s*"

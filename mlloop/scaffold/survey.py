@@ -57,6 +57,18 @@ FORMS = (
     *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%d/%b/%Y:%H:%M:%S", "%Y-%m-%d-%H.%M.%S.%f", "%Y%m%d %H%M%S"),
     *("%d%b%Y", "%d%b%Y:%H:%M:%S", "%Y-%m-%d %H.%M.%S", "%d/%m/%Y %H.%M.%S", "%d.%m.%Y %H.%M.%S"),
     *("%Y%m", "%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%b %y"),
+    *(
+        "%d. %B %Y",
+        "%d. %b %Y",
+        "%d/%b/%Y",
+        "%d/%b/%y",
+        "%d-%B-%Y",
+        "%Y %B",
+        "%Y %b",
+        "%Y-%b",
+        "%B-%Y",
+        "%d %B %Y %H:%M",
+    ),
     *("%d-%m-%y %H:%M", "%y-%m-%d %H:%M", "%y/%m/%d %H:%M", "%d %b %Y %H:%M", "%b %d, %Y %H:%M", "%d-%b-%Y %H:%M:%S"),
 )
 WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}
@@ -66,6 +78,13 @@ YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churn
 USER = re.compile(
     r"(^|_)(user|customer|client|member|household|visitor|account|shopper|buyer|reviewer)(_?(id|no|key|number))?$", re.I
 )
+SUBJECT = re.compile(
+    r"(^|[_ .-])(subj(ect)?|patient|pat|pers(on)?|participant|respondent|indiv(idual)?|animal|rat|mouse|dog|cow|pig|sheep|monkey|chick|"
+    r"bird|child|infant|baby|twins?|pair|family|household|hh|student|pupil|worker|employee|driver|player|athlete|speaker|listener|"
+    r"mother|mom|cluster|litter|nest|tree|specimen|machine|engine|unit|device|sensor|vehicle|wafer|batch|lot|run|firm|company)"
+    r"([_ .-]?(id|no|nr|num|number|code|name))?$|^(id|idno|pid|ptid|uid|case_?id|person_?id)$",
+    re.I,
+)
 ITEM = re.compile(
     r"(^|_)(item|product|article|sku|stock_?code|movie|book|song|track|isbn|asin|upc|good)(_?(id|no|key|code|number))?$",
     re.I,
@@ -74,13 +93,24 @@ WHEN = re.compile(r"(date|time|timestamp|_at$|^at$|day$|dt$|when|since)", re.I)
 COUNTS_TIME = re.compile(r"(date|time|_at$|^at$|_on$|(^|_)ts$|epoch|unix|when|since|_(s|ms|utc)$)", re.I)
 COUNTS_DAYS = re.compile(r"(date|datum|fecha|_at$|^at$|_on$|(^|_)day$)", re.I)
 BY_MONTH = re.compile(r"(month|period|yyyymm|(^|_)ym$|mois|monat)", re.I)
-NAMING = re.compile(
-    r"(^|[_ ])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no|nbr|number)$|^unnamed|(?<=[a-z])(ID|Id|No|Nr|Nbr|Number)$",
-    re.I,
+NAMED_THINGS = (
+    "user|cust|customer|client|member|order|trans|transaction|prod|product|item|store|acct|account|emp|employee|patient|pat|subj|subject|"
+    "case|person|house|household|family|school|student|session|device|record|invoice|ticket|booking|trip|station|movie|event|loc|location|"
+    "party|group|class|plot|tree|animal|site|row|line|sample|batch|machine|unit|game|team|player|image|file|doc|document|study|center|centre"
+)
+NAMING = re.compile(  # a name that only ends in these letters names nothing: bid, paid, humid, casino
+    r"(?i:(^|[_ .])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no|nbr|number)$|^unnamed|^rownames?$|^row[_ .]names?$)|"
+    rf"(?<=[a-z])(ID|Id|No|Nr|Nbr|Number)$|^(?i:({NAMED_THINGS})(id|nr|no|nbr|number|key))$",
 )
 QUANTITY = re.compile(r"(quantity|qty|pieces|units|count)$", re.I)
 PRICE = re.compile(r"(price|amount|sales_value|cost|revenue)", re.I)
 TITLE = re.compile(r"(description|name|title|product_?name)$", re.I)
+CLASSES = re.compile(
+    r"(^|[_ .-])(class(es)?|klasse|classe|label|status|state|type|typ|kind|group|grp|gruppe|cluster|category|cat|species|outcome|diagnosis|"
+    r"diag|segment|mode|choice|brand|region|zone|sector|industry|occupation|race|ethnicity|religion|party|vote|arm|treat|treatment|trt|"
+    r"cause|event|censor(ed)?|cens|digit|diet|variety|gender|sex|colou?r|variant)(_?(id|no|nr|code|cd))?$|(?<=[a-z])(Class|Type|Status|Group|Code)$",
+    re.I,
+)
 GROUP = re.compile(r"(category|department|genre|group|brand|type|class)$", re.I)
 
 
@@ -200,7 +230,7 @@ def _renamed(names: Sequence[str]) -> list[tuple[str, str]]:
     return [
         ("columns", alike.format(first[base.lower()], base, name) if base.lower() in first else own.format(base, name))
         for name, base in bases.items()
-        if base.lower() in first or base.startswith("_")
+        if base.lower() in first or base.startswith("_") or base == "self"
     ]
 
 
@@ -564,11 +594,26 @@ def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
 def moments_of(texts: pd.Series, form: str) -> pd.Series:
     """The moments that texts stand for in a format of the statement; missing where they do not fit."""
     if form not in parsing.SPANS:
-        return pd.to_datetime(texts, format=form, errors="coerce")
+        return _strptime(texts, form)
     column = Column(type="date", format=form)
     rows = ibis.memtable({"at": range(len(texts)), "text": texts.astype(object).where(texts.notna(), None)})
     read = rows.select("at", moment=parsing.parse_value(rows.text, column)).order_by("at").execute()["moment"]
     return pd.Series(pd.to_datetime(read).to_numpy(), index=texts.index)
+
+
+def _strptime(texts: pd.Series, form: str) -> pd.Series:
+    """The moments of texts in a strptime form, as ingestion reads them: months in any language, two digits of a year until 2049."""
+    values = pd.Series(pd.to_datetime(texts, format=form, errors="coerce"), index=texts.index)
+    if "%b" in form or "%B" in form:
+        lost = texts[values.isna() & texts.notna()]
+        if len(lost):
+            named = dict(zip(lost.unique(), map(parsing.month_in_english, lost.unique()), strict=True))
+            english = pd.to_datetime(lost.map(named), format=form.replace("%B", "%b"), errors="coerce")
+            values = values.fillna(english)
+    if "%y" in form:
+        late = values.dt.year > parsing.LAST_YEAR
+        values = values.mask(late, values - pd.DateOffset(years=100)) if late.any() else values
+    return values
 
 
 WRITTEN_SPANS = {"year_quarter": r"\d{4}[- ]?[Qq][1-4]", "year_week": r"\d{4}[- ]?[Ww]\d{1,2}"}
@@ -608,7 +653,7 @@ def _beyond(values: pd.Series, known: pd.Series, parse: Any) -> pd.Series:
 def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | None:
     if not some.str.contains(r"\d").mean() > 0.9 or some.str.len().median() < 6:
         return None
-    share = lambda text, form: pd.Series(pd.to_datetime(text, format=form, errors="coerce")).notna().mean()
+    share = lambda text, form: _strptime(text, form).notna().mean()
     few = some.head(60)
     fits = {form: share(some, form) for form in FORMS if share(few, form) > 0.3}
     best = max(fits.values(), default=0.0)
@@ -619,15 +664,11 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     if day_first is not None:
         tied.sort(key=lambda form: _day_first(form) is (not day_first))
     forms = tied[:1]
-    rest = some[pd.to_datetime(some, format=forms[0], errors="coerce").isna()]
+    rest = some[_strptime(some, forms[0]).isna()]
     if best < 0.995 and len(rest):
         more = {form: share(rest, form) for form in FORMS if form not in forms}
         forms += [form for form, fit in sorted(more.items(), key=lambda pair: -pair[1])[:1] if fit > 0.3]
-    values = (
-        pd.concat([pd.to_datetime(known, format=form, errors="coerce") for form in forms], axis=1)
-        .bfill(axis=1)
-        .iloc[:, 0]
-    )
+    values = pd.concat([_strptime(known, form) for form in forms], axis=1).bfill(axis=1).iloc[:, 0]
     values = _beyond(values, known, lambda text: dt.datetime.strptime(text, forms[0]))
     order = {_day_first(form) for form in tied}
     why, question = _unfit(values), ""
@@ -648,7 +689,7 @@ def _narrowest(forms: list[str], some: pd.Series) -> list[str]:
     """Of forms that all fit, those whose dates lie closest together: 21-04-03 is a day of 2021 where the first two digits are few."""
     spans = {}
     for form in forms if len(forms) > 1 else ():
-        values = pd.to_datetime(some, format=form, errors="coerce").dropna()
+        values = _strptime(some, form).dropna()
         low, high = np.percentile(values.to_numpy("datetime64[s]").astype(float), [2, 98])
         spans[form] = high - low
     return [form for form in forms if spans[form] <= 2 * min(spans.values())] if spans else forms
@@ -752,8 +793,11 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
         or NAMING.search(name)
         or notation.is_code(numbers, known[fits])
         or _names_ranges(known[fits], numbers)
+        or _names_ranks(known[fits], numbers)
     ):
         return None
+    if notation.CODES.search(name) and numbers.is_whole and not numbers.units:
+        return None  # a postcode beside one with four more digits
     letters = {dress for dress in numbers.units if re.search(r"[^\W\d_]", dress)}
     if len(letters) > 6 or (numbers.is_bare and not len(words)):
         return None
@@ -787,17 +831,33 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
     return Guess(Column(type="text"), why, values, [rule], question=question, numbers=numbers)
 
 
-BOUND = r"[<>≤≥]"
+BOUND = r"[<>≤≥]|\d\s*[+-]$"
 
 
 def _names_ranges(known: pd.Series, numbers: Numbers) -> bool:
-    """Whether texts with < or > name ranges, as "<=50K" and ">50K" do: most have such a sign, or the numbers alone are fewer than the texts."""
+    """Whether texts with < or > or a sign at their end name ranges, as "<=50K" and "25+" do: most have one, or the numbers alone are fewer than the texts."""
     bounded = known.str.contains(BOUND)
     if not bounded.any():
         return False
     texts = known.str.strip().str.casefold()
     few = texts.nunique() <= 20 and numbers.values.nunique() < texts.nunique()
     return bool(bounded.mean() > 0.5 or few)
+
+
+FEW_LABELS = 20
+
+
+def _names_ranks(known: pd.Series, numbers: Numbers) -> bool:
+    """Whether a number before a word is the place of a label, as in 1_Good, 2_Fair or 1st, 2nd: each number has words of its own, none a unit."""
+    texts = known.str.strip().str.casefold()
+    labels = pd.DataFrame({"number": numbers.values, "text": texts}).drop_duplicates("text")
+    labels["words"] = labels["text"].str.findall(r"[^\W\d_]+").map(" ".join).str.rstrip("s")
+    labels = labels.drop_duplicates(["number", "words"])
+    stems = set(labels["words"]) - {""}
+    if not stems or len(labels) > FEW_LABELS or stems & notation.KNOWN_UNITS:
+        return False
+    more_labels_than_numbers = labels["number"].nunique() < len(labels)
+    return more_labels_than_numbers or (len(stems) > 1 and bool((labels["words"] != "").mean() > 0.5))
 
 
 def _text(name: str, known: pd.Series, why: str = "") -> Guess:
@@ -860,6 +920,8 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
             required=column.required or whole,
         )
     for name, current in guesses.items():
+        if sample.missing[name] == sample.rows:
+            continue
         current = guesses[name] = _told_of_whole(sample, name, current)
         unique = sample.distinct[name] >= 0.999 * (sample.rows - sample.missing[name])
         whole = current.column.type in ("integer", "category") or (
@@ -1030,7 +1092,8 @@ def kind_of(target: Guess) -> str:
 
 def positive_of(counts: pd.Series) -> str:
     """The class that is looked for: the one called yes, else the rarer of two, else the commonest."""
-    likely = [guess for word in YES for guess in counts.index if guess.lower() == word]
+    yes = YES[2:] if set(counts.index) == {"1", "2"} else YES  # one and two are numbers of classes: neither is a yes
+    likely = [guess for word in yes for guess in counts.index if guess.lower() == word]
     return likely[0] if likely and len(counts) == 2 else str(counts.index[-1] if len(counts) == 2 else counts.index[0])
 
 

@@ -113,6 +113,8 @@ def _numbers_up_to(texts: pd.Series, most: int) -> bool:
 
 
 MIN_YEARS = 6  # fewer years are no history
+TIMED = re.compile(r"^(time|date|when|at|t|period)$|(^|[_ .-])decimal([_ .-](date|year|time))?$", re.I)
+LONG_STEP = 10  # years between a row and the next from which a number called time counts something else
 
 
 def _years(sample: SourceSample, columns: dict[str, Guess]):
@@ -121,11 +123,16 @@ def _years(sample: SourceSample, columns: dict[str, Guess]):
         return
     for name in map(str, sample.text.columns):
         known = sample.text[name].dropna().astype(str).str.strip()
-        if not YEAR.search(name) or not len(known) or not notation.every(r"(1[5-9]|20)\d\d(\.0)?", known):
+        named = YEAR.search(name) or TIMED.search(name)
+        if not named or not len(known) or not notation.every(r"(1[5-9]|20)\d\d([.,]\d*)?", known):
             continue
-        in_order = bool((known.astype(float).diff().dropna() >= 0).mean() > 0.99)
-        if known.nunique() >= MIN_YEARS and (in_order or panel_of(sample, columns, name)):
-            yield _free(f"{name}_begin", sample), (name,), "%Y.0" if known.str.endswith(".0").all() else "%Y", "date"
+        steps = known.str.replace(",", ".").astype(float).diff().dropna()
+        if known.nunique() < MIN_YEARS or (not YEAR.search(name) and steps.abs().median() > LONG_STEP):
+            continue
+        if (steps >= 0).mean() > 0.99 or panel_of(sample, columns, name):
+            whole = "%Y" if notation.every(r"\d+", known) else "%Y.0" if known.str.endswith(".0").all() else None
+            day = "begin" if whole else "day"
+            yield _free(f"{name}_{day}", sample), (name,), whole or "decimal_year", "date"
 
 
 FEW_TIMES = 5  # rows of each panel entity, at least
@@ -154,7 +161,9 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
 FEWEST_SERIES = 10
 
 
-def counted_series(sample: SourceSample, columns: dict[str, Guess], skip: Sequence[str] = ()) -> tuple[str, str] | None:
+def counted_series(
+    sample: SourceSample, columns: dict[str, Guess], skip: Sequence[str] = (), fewest: int = FEWEST_SERIES
+) -> tuple[str, str] | None:
     """The column that names a series and the one that counts its rows from the first: a unit and its cycle, a visit of a patient.
 
     The count goes up by one from row to row of the file, and begins again where the other column changes.
@@ -167,7 +176,7 @@ def counted_series(sample: SourceSample, columns: dict[str, Guess], skip: Sequen
         values = columns[counter].values.to_numpy(float)
         begins = np.r_[True, np.diff(values) != 1]
         series = int(begins.sum())
-        if not FEWEST_SERIES <= series <= len(values) / 2 or np.ptp(values[begins]) or values.min() not in (0, 1):
+        if not fewest <= series <= len(values) / 2 or np.ptp(values[begins]) or values.min() not in (0, 1):
             continue
         for name in (n for n in names if n != counter and sample.distinct[n] >= 0.9 * series):
             if (changes[name] & ~begins).sum() <= 0.02 * series and not sample.missing.get(name, 1):
@@ -234,8 +243,16 @@ def choose(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, kind: 
 
 
 def _replaced(name: str, able: Sequence[str], columns: dict[str, Guess]) -> bool:
-    """Whether a more exact moment is made of this column."""
-    return any(name in columns[other].column.made_of for other in able)
+    """Whether a more exact moment is made of this column, or holds the same days with their hours."""
+    others = [other for other in able if other != name]
+    if any(name in columns[other].column.made_of for other in others):
+        return True
+    days = columns[name].values
+    if columns[name].column.type != "date":
+        return False
+    return any(
+        (columns[o].values.dt.normalize() == days).mean() > 0.99 for o in others if columns[o].column.type == "time"
+    )
 
 
 def late_times(columns: dict[str, Guess], times: Sequence[str], y: pd.Series, kind: str) -> dict[str, str]:
@@ -277,11 +294,13 @@ def _points(name: str, guess: Guess) -> tuple[float, list[str]]:
 # ---------------------------------------------------------------------------------------------- the order of the file
 
 
-def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) -> tuple[str, Guess, str] | None:
+def file_order(
+    sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str | None = None
+) -> tuple[str, Guess, str] | None:
     """A moment made of each row's place, where the file stands in an order: its name, its guess, and the sign of it."""
-    counter = elapsed(sample, columns)
+    counter = elapsed(sample, columns, target)
     alike = 0.0 if counter else dependence.neighbour_correlation(y)
-    if counter is None and alike < dependence.DEPENDENT:
+    if counter is None and (alike < dependence.DEPENDENT or _is_arranged(sample, columns, y, target)):
         return None
     seconds = max(1, round(FILE_DAYS * 86_400 / sample.rows))
     position = np.linspace(1, sample.rows, len(sample.text)).round() * seconds
@@ -297,14 +316,46 @@ def file_order(sample: SourceSample, columns: dict[str, Guess], y: pd.Series) ->
     return name, Guess(Column(type="time", row_seconds=seconds, feature=False), why, values), sign
 
 
-ELAPSED = re.compile(r"(^|[_ .-])(time|elapsed|seconds?|secs?|minutes?|hours?|step|tick|epoch)s?$", re.I)
+def _is_arranged(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str | None) -> bool:
+    """Whether the file is sorted by columns that are no time, or stacks one series on the other."""
+    if not sample.is_whole:
+        return False
+    if counted_series(sample, columns, [target] if target else [], FEWEST_STACKED):
+        return True
+    able = [
+        n
+        for n, guess in columns.items()
+        if n != target
+        and n in sample.text
+        and not guess.is_time
+        and not TIME_WORD.search(n)
+        and not sample.missing.get(n, 1)
+    ]
+    return dependence.is_arranged(y, pd.DataFrame({n: columns[n].values for n in able}, index=y.index))
 
 
-def elapsed(sample: SourceSample, columns: dict[str, Guess]) -> str | None:
-    """The number that counts time from the first row on, as seconds or steps, and never goes back."""
+FEWEST_STACKED = 4  # series from which rows are cut by series rather than by their place in the file
+TIME_WORD = re.compile(
+    r"date|time|day|week|month|quarter|year|hour|minute|second|period|season|step|tick|cycle|order|trial|seq|wave|visit|(^|_)(t|yr|no|nr|id)$",
+    re.I,
+)
+ELAPSED = re.compile(
+    r"(^|[_ .-])(time|elapsed|seconds?|secs?|minutes?|hours?|days?|weeks?|months?|quarters?|years?|period|trend|step|tick|epoch)s?$|^t$",
+    re.I,
+)
+
+
+def elapsed(sample: SourceSample, columns: dict[str, Guess], target: str | None = None) -> str | None:
+    """The number that counts time from the first row on, as seconds or steps, and never goes back; the target is none."""
     for name, guess in columns.items():
         values = guess.values
-        if not guess.is_number or not ELAPSED.search(name) or sample.missing.get(name, 1) or values.nunique() < 50:
+        if (
+            name == target
+            or not guess.is_number
+            or not ELAPSED.search(name)
+            or sample.missing.get(name, 1)
+            or values.nunique() < 50
+        ):
             continue
         if (values.diff().dropna() >= 0).all():
             return name
