@@ -188,6 +188,7 @@ CLEANING_RULES = (
     "replace",
     "recode",
     "number",
+    "duration",
     "date",
     "fill",
     "drop_missing",

@@ -202,6 +202,7 @@ RULE_OPTIONS = {
     "one_spelling": [({}, ["s"])], "spelling": [({"values": ["Bend", "scarf"]}, ["s"])],
     "replace": [({"pattern": r"(a)\s*(b)$", "by": r"\2 \1"}, ["s"]), ({"pattern": "^.v", "by": None}, ["s"])],
     "recode": [({"to": {"view": "a'b", "\\": None, "\x0bab": "\x0c"}}, ["s"])], "number": [({"units": {"%": 0.01}}, ["s"]), ({"decimal": ","}, ["s"])],
+    "duration": [({}, ["s"]), ({"pairs": "minutes"}, ["s"])],
     "date": [({"formats": ["%d/%m/%Y", "%d/%m/%y", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"]}, ["s"])],
     "fill": [({"value": 3, "flag": True}, ["i"]), ({"by": "median"}, ["z"]), ({"by": "mode"}, ["s"])], "drop_missing": [({}, ["s", "x"])],
     "duplicates": [({}, ["s", "b"])], "near_duplicates": [({}, ["s"]), ({"within_s": 60}, ["s"])],

@@ -444,3 +444,44 @@ def test_of_a_day_and_the_same_day_with_its_hour_the_hour_is_the_time(tmp_path):
     rows = pd.DataFrame({"year": at.dt.year, "month": at.dt.month, "day": at.dt.day, "time_hour": at})
     parts = parts_of(tmp_path, rows.assign(wind=np.random.default_rng(0).normal(size=400).round(2)), "wind")
     assert parts["table_time"] == "time_hour"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (["1h 20m", "45m", "2h", "1h 5m"], [4800, 2700, 7200, 3900]),
+        (["02:55:10", "02:42:00", "03:01:59"], [10_510, 9_720, 10_919]),
+        (["3 days", "1 week", "2 hours", "1 day"], [259_200, 604_800, 7_200, 86_400]),
+        (["47:12", "9:47", "12:00"], [2_832, 587, 720]),  # 47 hours is no time of a day: minutes
+        (["08:15", "23:59", "00:30"], [29_700, 86_340, 1_800]),
+    ],
+)
+def test_how_long_something_took_is_a_number_of_seconds(written, seconds):
+    guessed = survey.guess("took", pd.Series(written * 30))
+    assert guessed.cleaning[0]["rule"] == "duration" and guessed.values[: len(written)].tolist() == seconds
+
+
+@pytest.mark.parametrize("written", [["3:1", "2:0", "0:0"], ["1:10", "1:20", "1:40"], ["5 m", "7 m"], ["3 kg", "2 kg"]])
+def test_scores_ratios_and_other_units_are_no_durations(written):
+    assert not [r for r in survey.guess("it", pd.Series(written * 30)).cleaning if r["rule"] == "duration"]
+
+
+@pytest.mark.parametrize(
+    ("written", "bare"), [(["12,34,567", "1,000", "98,76,543.5"], True), (["₹ 12,34,567", "₹ 500"], False)]
+)
+def test_digits_grouped_as_in_india_are_a_number(written, bare):
+    guessed = survey.guess("amount", pd.Series(written * 30))
+    assert guessed.values[0] == 1_234_567 and bool(guessed.cleaning) is not bare
+    column = guessed.column
+    rows = ibis.memtable({"text": written})
+    if bare:
+        assert rows.select(v=parsing.parse_value(rows.text, column)).execute()["v"].max() == 9_876_543.5
+
+
+def test_a_measure_that_is_written_as_text_names_nobody(tmp_path):
+    r = np.random.default_rng(0)
+    minutes = r.integers(5, 60, 300)
+    rows = pd.DataFrame(
+        {"took": [f"{m} min" if m % 2 else f"{m * 60} s" for m in minutes], "late": minutes + r.normal(size=300)}
+    )
+    assert entity_of(parts_of(tmp_path, rows.round(2), "late")) is None

@@ -58,7 +58,8 @@ def _number(text: ibis.Value, column: Column) -> ibis.Value:
     if column.thousands:
         alike = {" ": SPACES, "'": "\u2019"}.get(column.thousands, "")
         text = text.translate(alike, column.thousands * len(alike)) if alike else text
-        grouped = text.re_search(rf"^[+-]?\d{{1,3}}([{column.thousands}]\d{{3}})+(\D|$)")
+        mark = f"[{column.thousands}]"
+        grouped = text.re_search(rf"^[+-]?(\d{{1,3}}|\d{{1,2}}({mark}\d{{2}})+)({mark}\d{{3}})+(\D|$)")
         text = grouped.ifelse(text.replace(column.thousands, ""), text)
     if column.decimal == ",":
         text = text.contains(".").ifelse(ibis.null("string"), text.replace(",", "."))

@@ -301,7 +301,7 @@ def expressions(file: Path, statement: Problem) -> None:
     columns = {n: _type(c.type) for join in task.joins for n, c in statement.tables[join.table].columns.items()}
     columns |= {n: _type(c.type) for n, c in statement.tables[task.table].columns.items()}
     for rule in statement.tables[task.table].cleaning:
-        kind_of = {"number": "DOUBLE", "date": "TIMESTAMP"}.get(rule.rule)
+        kind_of = {"number": "DOUBLE", "duration": "DOUBLE", "date": "TIMESTAMP"}.get(rule.rule)
         columns |= {n: kind_of for n in rule.columns if kind_of and n in columns}
         suffix = {"fill": "_missing", "outliers": "_outlier"}.get(rule.rule)
         columns |= {f"{n}{suffix}": "BOOLEAN" for n in rule.columns if suffix}

@@ -428,10 +428,12 @@ def _group(
         note = f"{name}: {many}, whose rows {counter} counts from the first; rows of one stay on one side of a fold"
         notes.append(("rows that belong together", note))
         return name
-    for name, guess in columns.items():
-        is_subject = bool(survey.SUBJECT.search(name)) and _are_labels(guess)
+    subjects = [n for n, guess in columns.items() if survey.SUBJECT.search(n) and _are_labels(guess)]
+    for name in dict.fromkeys([*subjects, *columns]):
+        guess, is_subject = columns[name], name in subjects
         named = survey.NAMING.search(name) or survey.USER.search(name) or guess.column.type == "text" or is_subject
-        if name in (target, time, key) or guess.is_time or not named or sample.missing.get(name, 1):
+        measures = guess.is_time or bool(guess.cleaning)  # a number once it is cleaned
+        if name in (target, time, key) or measures or not named or sample.missing.get(name, 1):
             continue
         alike = dependence.is_group(guess.values, y)
         if alike or (is_subject and 5 <= sample.distinct[name] <= sample.rows / 1.5):

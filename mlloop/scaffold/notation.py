@@ -279,7 +279,8 @@ def _reads(core: pd.Series, decimal: str, thousands: str | None) -> bool:
     point = re.escape(decimal)
     plain = rf"\d+({point}\d*)?|{point}\d+"
     grouped = rf"[1-9]\d{{0,2}}({re.escape(thousands)}\d{{3}})+({point}\d*)?" if thousands else ""
-    return bool(core.str.fullmatch(f"{plain}|{grouped}" if grouped else plain).all())
+    indian = rf"|[1-9]\d?(,\d{{2}})+,\d{{3}}({point}\d*)?" if thousands == "," else ""
+    return bool(core.str.fullmatch(f"{plain}|{grouped}{indian}" if grouped else plain).all())
 
 
 def _chosen(core: pd.Series, readings: list, hint: Hint, separator: str) -> tuple[tuple[str, str | None], str]:

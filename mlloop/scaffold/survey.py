@@ -25,8 +25,8 @@ from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.core.expressions import quoted
 from mlloop.core.formatting import number, percent
 from mlloop.core.records import JsonObject, Parameters
+from mlloop.data import cleaning, parsing, profiling
 from mlloop.data import leaks as leak_signs
-from mlloop.data import parsing, profiling
 from mlloop.problem import Column, Source, did_you_mean
 from mlloop.scaffold import dialect, notation
 from mlloop.scaffold.notation import Hint, Numbers
@@ -96,17 +96,17 @@ BY_MONTH = re.compile(r"(month|period|yyyymm|(^|_)ym$|mois|monat)", re.I)
 NAMED_THINGS = (
     "user|cust|customer|client|member|order|trans|transaction|prod|product|item|store|acct|account|emp|employee|patient|pat|subj|subject|"
     "case|person|house|household|family|school|student|session|device|record|invoice|ticket|booking|trip|station|movie|event|loc|location|"
-    "party|group|class|plot|tree|animal|site|row|line|sample|batch|machine|unit|game|team|player|image|file|doc|document|study|center|centre"
+    "party|fam|group|class|plot|tree|animal|site|row|line|sample|batch|machine|unit|game|team|player|image|file|doc|document|study|center|centre"
 )
 NAMING = re.compile(  # a name that only ends in these letters names nothing: bid, paid, humid, casino
     r"(?i:(^|[_ .])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no|nbr|number)$|^unnamed|^rownames?$|^row[_ .]names?$)|"
-    rf"(?<=[a-z])(ID|Id|No|Nr|Nbr|Number)$|^(?i:({NAMED_THINGS})(id|nr|no|nbr|number|key))$",
+    rf"(?<=[a-z])(ID|Id|No|Nr|Nbr|Number)$|^(?i:({NAMED_THINGS})(id|nr|no|nbr|number|key))$|(?<=[a-z][hstwynxzfeiq])id$",
 )
 QUANTITY = re.compile(r"(quantity|qty|pieces|units|count)$", re.I)
 PRICE = re.compile(r"(price|amount|sales_value|cost|revenue)", re.I)
 TITLE = re.compile(r"(description|name|title|product_?name)$", re.I)
 CLASSES = re.compile(
-    r"(^|[_ .-])(class(es)?|klasse|classe|label|status|state|type|typ|kind|group|grp|gruppe|cluster|category|cat|species|outcome|diagnosis|"
+    r"(^|[_ .-])(class(es)?|klasse|classe|label|classification|status|state|type|typ|kind|group|grp|gruppe|cluster|category|cat|species|outcome|diagnosis|"
     r"diag|segment|mode|choice|brand|region|zone|sector|industry|occupation|race|ethnicity|religion|party|vote|arm|treat|treatment|trt|"
     r"cause|event|censor(ed)?|cens|digit|diet|variety|gender|sex|colou?r|variant)(_?(id|no|nr|code|cd))?$|(?<=[a-z])(Class|Type|Status|Group|Code)$",
     re.I,
@@ -489,6 +489,7 @@ def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str =
         or _counting(name, known)
         or _number(name, known, hint, separator)
         or _moment(known, hint)
+        or _duration(name, known)
         or _dressed(name, known, hint, separator)
         or _text(name, known)
     )
@@ -829,6 +830,52 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
     why = f"a number once it is cleaned: {rule['reason']}" + (f"; {question}" if question else "")
     values = numbers.values.reindex(known.index).astype(float)
     return Guess(Column(type="text"), why, values, [rule], question=question, numbers=numbers)
+
+
+def _duration(name: str, known: pd.Series) -> Guess | None:
+    """How long something took, or the time of a day: clocks, or numbers with units of time of which there are several."""
+    if not str(known.iloc[0]).strip("-pPtT ")[:1].isdigit() or not notation.every(
+        cleaning.SPAN[1:-1], known.head(50).str.lower()
+    ):
+        return None
+    low = known.str.lower()
+    different = pd.Series(low.unique())
+    spans = different[different.str.fullmatch(cleaning.SPAN[1:-1]) & different.str.contains(r"\d\s*[a-zà-ÿ]|:")]
+    fits = low.isin(set(spans))
+    units = {
+        names for names in cleaning.DURATION_UNITS if spans.str.contains(rf"\d\s*(?:{names})(?:[^a-zà-ÿ]|$)").any()
+    }
+    clocks = spans.str.extract(rf"{cleaning.CLOCKED}$").dropna(subset=[0])
+    if (
+        fits.mean() < 0.98
+        or len(spans) < 3
+        or (not len(clocks) and len(units) < 2)
+        or (len(clocks) and clocks[0].nunique() < 2)
+    ):
+        return None
+    minutes = clocks[2].isna().any() and pd.to_numeric(clocks[0][clocks[2].isna()]).max() > 23
+    table = ibis.memtable({"at": range(len(low)), "text": low.astype("string")})
+    read = (
+        table.select("at", s=cleaning._seconds(table.text, "minutes" if minutes else "hours"))
+        .order_by("at")
+        .execute()["s"]
+    )
+    example = known.iloc[0]
+    question = ""
+    if clocks[2].isna().any():
+        parts = "minutes and seconds" if minutes else "hours and minutes"
+        other = "hours" if minutes else "minutes"
+        question = f"{example} is read as {parts}; if not, option pairs: {other}"
+    rule = {
+        "rule": "duration",
+        "columns": [name],
+        **({"options": {"pairs": "minutes"}} if minutes else {}),
+        "reason": f"seconds: {example} is {number(read.iloc[0])}",
+    }
+    why = f"seconds once it is cleaned: {example} is {number(read.iloc[0])}" + (f"; {question}" if question else "")
+    return Guess(
+        Column(type="text"), why, pd.Series(read.to_numpy(float), index=known.index), [rule], question=question
+    )
 
 
 BOUND = r"[<>≤≥]|\d\s*[+-]$"

@@ -336,7 +336,7 @@ def _is_arranged(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, 
 
 FEWEST_STACKED = 4  # series from which rows are cut by series rather than by their place in the file
 TIME_WORD = re.compile(
-    r"date|time|day|week|month|quarter|year|hour|minute|second|period|season|step|tick|cycle|order|trial|seq|wave|visit|(^|_)(t|yr|no|nr|id)$",
+    r"date|time|day|week|month|quarter|year|hour|minute|second|period|season|step|tick|cycle|order|trial|seq|wave|visit|(^|_)(t|yr)$",
     re.I,
 )
 ELAPSED = re.compile(
