@@ -418,7 +418,10 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     answers, reference, earlier = inputs.answers, inputs.reference, inputs.earlier
     found: dict[str, Any] = {"problem": statement.name, "as_of": inputs.as_of.isoformat(), "period": answers.span, "model": answers.model,
                              "since": inputs.champion_since.isoformat(), **_served(statement, answers)}  # fmt: skip
-    found["feed"] = feed_checks.feed_status(inputs.feed["findings"]) | {"rows": inputs.feed["rows"]}
+    found["feed"] = feed_checks.feed_status(inputs.feed["findings"]) | {
+        "rows": inputs.feed["rows"],
+        "withheld": inputs.feed.get("withheld", []),
+    }
     moved = drift.detect_drift(reference.X, answers.X)
     found["drift"] = {key: moved[key] for key in ("columns", "rows", "left_out", "said")}
     furthest = [one["name"] for one in moved["columns"][:SHOWN_COLUMNS]]
@@ -432,6 +435,8 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     found["calibration"] = _calibration(statement, inputs)
     found["explains"] = _explained(statement, inputs, moved, probability)
     found["health"], found["said"] = health(statement, found, earlier)
+    if found["feed"]["withheld"]:
+        found["said"] += f" The model read {', '.join(found['feed']['withheld'])} as missing in this period."
     return found | {"alert": found["health"] in ("worse", "feed broken")}
 
 # %% ../nbs/25_monitoring.ipynb #8611cb81

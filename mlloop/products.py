@@ -839,6 +839,7 @@ class Feed(Part):
     status: Literal["ok", "broken"]
     findings: list[FeedFinding]
     rows: dict[str, int]
+    withheld: list[str] = []
 
 
 class DriftedColumn(Part):

@@ -69,6 +69,8 @@ class Facts:
         Rows that the champion learnt from, where its past was cut short; None where it learnt from everything.
     recalibrated : datetime or None
         When the champion's probabilities were last shifted, in the data.
+    withheld : tuple of str
+        Columns that the champion reads as missing from now on, because their feed is broken.
     fallen : str or None
         Who stands in since the last model was worse: 'rule' or 'challenger'.
     attempt : dict or None
@@ -89,6 +91,7 @@ class Facts:
     new_labelled_rows: int = 0
     learnt_rows: int | None = None
     recalibrated: dt.datetime | None = None
+    withheld: tuple[str, ...] = ()
     fallen: str | None = None
     attempt: Mapping[str, Any] | None = None
     refused: tuple[dt.datetime, ...] = ()
@@ -106,6 +109,7 @@ class Facts:
                 "trained": moment(kept.get("trained")),
                 "recalibrated": moment(kept.get("recalibrated")),
                 **{name: tuple(map(moment, kept.get(name, ()))) for name in ("begun", "refused")},
+                "withheld": tuple(kept.get("withheld", ())),
             }
         )
 
@@ -196,9 +200,11 @@ def _feed(case: Case) -> Outcome | None:
         str(finding.get("said") or f"{finding.get('table')}.{finding.get('column')}: {finding.get('kind')}")
         for finding in feed.get("findings", [])[:3]
     )
+    columns = ", ".join(case.facts.withheld)
+    without = f" Until then {columns} is read as missing." if columns else ""
     return (
         "feed broken",
-        f"The feed is broken ({faults}): the data must be fixed, and nothing is retrained on it.",
+        f"The feed is broken ({faults}): the data must be fixed, and nothing is retrained on it.{without}",
         "A period whose feed is whole.",
     )
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVENT_TYPES', 'rows_before', 'time_windows', 'join_table', 'add_derived_columns', 'filter_by_condition',
-           'Transformed', 'standardise', 'prepare_rows', 'prepare_events', 'prepare_items', 'transform', 'headline',
-           'cleaning_summary', 'windows_table']
+           'Transformed', 'standardise', 'set_to_missing', 'prepare_rows', 'prepare_events', 'prepare_items',
+           'transform', 'headline', 'cleaning_summary', 'windows_table']
 
 # %% ../nbs/13_transformation.ipynb #423b9705
 import datetime as dt
@@ -246,11 +246,34 @@ def standardise(
             more.append(Change(name, "requests", [], 0, "noted", why))
     return cleaned, [c for c in changes if c.rows] + more
 
+# %% ../nbs/13_transformation.ipynb #aea3feec
+def set_to_missing(
+    rows: ir.Table, time: str | None, withheld: Sequence[tuple[str, dt.datetime, dt.datetime]]
+) -> tuple[ir.Table, list[Change]]:
+    """`rows` without the values of columns in the times in which their feed was broken: (column, since, until) each."""
+    changes = []
+    for column, since, until in withheld:
+        if time is None or not {column, time} <= set(rows.columns):
+            continue
+        moment = rows[time].cast("timestamp")
+        broken = (moment >= ibis.literal(since)) & (moment < ibis.literal(until)) & rows[column].notnull()
+        count = rows.filter(broken).count().to_pyarrow().as_py()
+        if count:
+            reason = f"its feed was broken from {since:%Y-%m-%d} to {until:%Y-%m-%d}"
+            changes.append(Change("rows", "feed broken", [column], count, "changed", reason))
+            rows = rows.mutate(**{column: broken.ifelse(ibis.null(rows[column].type()), rows[column])})
+    return rows, changes
+
 # %% ../nbs/13_transformation.ipynb #1084da84
 def prepare_rows(
-    problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime, labelled: bool = True, counted: bool = True
+    problem: Problem,
+    tables: Mapping[str, ir.Table],
+    as_of: dt.datetime,
+    labelled: bool = True,
+    counted: bool = True,
+    withheld: Sequence[tuple[str, dt.datetime, dt.datetime]] = (),
 ) -> Transformed:
-    """The rows of a tabular question: standardised, joined, derived, filtered; and their windows.
+    """The rows of a tabular question: standardised, joined, derived, filtered; and their windows. For the parameters see `transform`.
 
     Raises
     ------
@@ -271,6 +294,8 @@ def prepare_rows(
         alone = rows.filter(rows["__found"].isnull()).count().to_pyarrow().as_py()
         rows = rows.drop("__found")
         changes += [*more, _with_count(change, alone, "rows without a partner keep missing values")]
+    rows, more = set_to_missing(rows, own_time, withheld)
+    changes += more
     rows = add_derived_columns(rows, task.derive)
     rows, more = _filtered(rows, problem, labelled)
     rows = rows.drop(*[c for c in task.drop if c in rows.columns])
@@ -470,7 +495,12 @@ def _most_frequent_values(table: ir.Table) -> ir.Table:
 
 # %% ../nbs/13_transformation.ipynb #415aacc0
 def transform(
-    problem: Problem, tables: Mapping[str, ir.Table], as_of: dt.datetime, labelled: bool = True, counted: bool = True
+    problem: Problem,
+    tables: Mapping[str, ir.Table],
+    as_of: dt.datetime,
+    labelled: bool = True,
+    counted: bool = True,
+    withheld: Sequence[tuple[str, dt.datetime, dt.datetime]] = (),
 ) -> Transformed:
     """Rows, or events and items, of a problem; their time windows and every change.
 
@@ -485,6 +515,8 @@ def transform(
         False: rows without a target stay, since these are the ones to predict in production.
     counted : bool
         False: the same rows in half the time, without the list of what cleaning changed and without the cleaning of single rows.
+    withheld : sequence of (column, since, until)
+        Columns whose feed was broken, and when: there they are set to missing.
 
     Raises
     ------
@@ -493,7 +525,7 @@ def transform(
     """
     task = problem.task
     if isinstance(task, Tabular):
-        return prepare_rows(problem, tables, as_of, labelled, counted)
+        return prepare_rows(problem, tables, as_of, labelled, counted, withheld)
     learn_until = as_of - dt.timedelta(days=problem.time.label_delay_days + problem.time.holdout_days)
     used = {use.table for use in task.interactions} | ({task.items.table} if task.items else set())
     ready, changes = {}, []

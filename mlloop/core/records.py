@@ -580,6 +580,7 @@ class ReleaseCardJson(TypedDict, total=False):
     shift: float
     recalibrated_until: str
     counted_until: str
+    withheld: list[str]
     k: int
     repeats: bool
     rule: RuleDefinitionJson

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_CATEGORIES', 'QUANTILES', 'MAX_NULLS', 'MAX_UNSEEN', 'MAX_REPEATS', 'MAX_SET_ASIDE', 'MAX_LATE', 'MIN_VOLUME',
-           'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'KINDS', 'NO_FAULT', 'MIN_KEPT', 'JUMP_KINDS',
-           'UNSEEN_KINDS', 'MIN_ROWS_SEEN', 'profile', 'Finding', 'finding', 'compare_profiles', 'is_addition',
-           'confirmed_findings', 'ingestion_findings', 'late_row_findings', 'feed_status']
+           'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'MIN_ROWS_SEEN', 'MAX_CHANCE', 'KINDS', 'NO_FAULT',
+           'WITHHELD', 'MIN_KEPT', 'JUMP_KINDS', 'UNSEEN_KINDS', 'profile', 'Finding', 'finding', 'compare_profiles',
+           'is_addition', 'confirmed_findings', 'ingestion_findings', 'late_row_findings', 'feed_status']
 
 # %% ../../nbs/data/feed_checks.ipynb #072947f9
 import datetime as dt
@@ -118,8 +118,11 @@ MAX_NULLS, MAX_UNSEEN, MAX_REPEATS, MAX_SET_ASIDE, MAX_LATE = (
 )  # shares of rows beyond those of the reference
 MIN_VOLUME, MAX_VOLUME, MIN_UNIT_FACTOR = 0.5, 2.0, 2.0
 MIN_STANDARD_ERRORS = 4.0  # standard errors
-KINDS = ("schema", "volume", "nulls", "unseen", "duplicates", "unit", "rejected", "late", "new")
+MIN_ROWS_SEEN = 20  # rows in which a value must have stood to count as one that there was
+MAX_CHANCE = 1e-9  # that rows have one value by chance
+KINDS = ("schema", "volume", "nulls", "unseen", "duplicates", "unit", "constant", "rejected", "late", "new")
 NO_FAULT = ("new",)  # worth a sentence; the rows are what they say
+WITHHELD = ("unit", "constant")  # every value of the column is wrong: a model does better without it
 
 
 class Finding(TypedDict):
@@ -167,7 +170,8 @@ def compare_profiles(
             findings.append(finding(table, name, "schema", 1, 0, f"{table}.{name} is not there any more."))
             continue
         gone = _null_findings(table, name, was, is_, now["rows"])
-        findings += gone or [*_unseen(table, name, was, is_, now["rows"]), *_unit(table, name, was, is_)]
+        wrong = _constant(table, name, was, is_, now["rows"]) or _unit(table, name, was, is_)
+        findings += gone or [*_unseen(table, name, was, is_, now["rows"]), *wrong]
     return sorted(findings, key=lambda entry: KINDS.index(entry["kind"]))
 
 # %% ../../nbs/data/feed_checks.ipynb #8b5ec34d
@@ -302,10 +306,34 @@ def _unit(table, name, was, is_) -> list[Finding]:
         )
     ]
 
+# %% ../../nbs/data/feed_checks.ipynb #a33e479e
+def _is_constant(column: Mapping[str, Any]) -> bool:
+    """Whether the column of a profile has one value (beyond the outermost twentieths of a number's)."""
+    quantiles, values = column.get("quantiles"), column.get("values")
+    return (
+        quantiles[0] is not None and quantiles[0] == quantiles[-1]
+        if quantiles
+        else values is not None and len(values) == 1
+    )
+
+
+def _constant(table, name, was, is_, rows) -> list[Finding]:
+    """A column that varied has one value in every row."""
+    if not _is_constant(is_) or rows < MIN_ROWS_SEEN:
+        return []
+    if "quantiles" in was:
+        value, is_surprise = number(is_["quantiles"][0]), len(set(was["quantiles"])) > len(QUANTILES) // 2
+    else:
+        only = next(iter(is_["values"]))
+        share = (was.get("values") or {}).get(only, 0.0)
+        value, is_surprise = repr(only), 0 < share < 1 and rows * np.log(share) < np.log(MAX_CHANCE)
+    if not is_surprise:
+        return []
+    return [finding(table, name, "constant", 1, 1, f"{table}.{name} is {value} in every row; it varied before.")]
+
 # %% ../../nbs/data/feed_checks.ipynb #5548b8ef
-JUMP_KINDS = ("volume", "unit")
+JUMP_KINDS = ("volume", "unit", "constant")
 UNSEEN_KINDS = ("unseen", "new")
-MIN_ROWS_SEEN = 20  # rows in which a value must have stood to count as one that there was
 
 
 def confirmed_findings(
@@ -341,6 +369,8 @@ def _matches_last_whole_period(entry, now, lately, times) -> bool:
         return False
     if entry["kind"] == "volume":
         return MIN_VOLUME <= now["rows"] / (lately["rows"] * times) <= MAX_VOLUME
+    if entry["kind"] == "constant":
+        return _is_constant(lately["columns"].get(entry["column"], {}))
     was, is_ = (table["columns"].get(entry["column"], {}).get("quantiles") or [] for table in (lately, now))
     factors = [b / a for a, b in zip(was, is_, strict=False) if a and b and a * b > 0]
     return bool(factors) and all(1 / MIN_UNIT_FACTOR < factor < MIN_UNIT_FACTOR for factor in factors)

@@ -17,6 +17,7 @@ from mlloop.core import metrics, storage
 from mlloop.core.errors import GateClosed, MlloopError, ModelError, UsageError
 from mlloop.core.formatting import number
 from mlloop.core.records import ModelJson
+from mlloop.data import feed_checks
 from mlloop.loop import arrivals
 from mlloop.loop.schedule import STEPS as STEPS
 from mlloop.loop.schedule import Period, Turned, begun, decided, due, is_alert, unfinished
@@ -119,6 +120,7 @@ def turn(
     if until == "monitor":
         return _stopped(session, at, until, counts["answered"], ended)
     with session.step("standing"):
+        withhold_broken(session, period)
         ended += stood_in(session, period)
     with session.step("canary"):
         ended += judged(session, period)
@@ -303,29 +305,73 @@ def recalibrated(session: Session, model: str) -> dt.datetime | None:
     return dt.datetime.fromisoformat(rows[-1].details["as_of"]) if rows else None
 
 
+def withhold_broken(session: Session, period: Period) -> None:
+    """Read columns whose every value is wrong as missing from now on, and as they come again once their feed is right.
+
+    It holds for whoever answers, and for whoever may have to.
+    """
+    from mlloop.monitors import evidence
+
+    task = session.statement.task
+    champion, canary = session.ledger.champion(session.name), session.ledger.canary(session.name)
+    seen = history(session, period.until)
+    if isinstance(task, Recommendation) or champion is None or not seen:
+        return
+    tables = {task.table, *(join.table for join in task.joins)}
+    broken = {
+        one["column"]
+        for one in seen[-1]["feed"]["findings"]
+        if one["kind"] in feed_checks.WITHHELD and one["table"] in tables
+    }
+    ready = [one.model for one in evidence.stand_ins(session.ledger, session.name, str(champion.model))]
+    for model in dict.fromkeys([str(champion.model), *([str(canary.model)] if canary else []), *ready]):
+        try:
+            release = deployment.load_release(session.settings, session.ledger, session.name, model)
+        except ModelError:  # a champion's fault stops the step that loads it to answer
+            continue
+        columns = sorted(broken & {one.name for one in release.fields})
+        if columns != release.withheld:
+            where = session.settings, session.ledger, session.statement
+            deployment.withhold(*where, model, columns, period.since, period.until)
+
+
 def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
     """Let the rule, or an earlier champion, answer from now on where the labels that had come show that it is surely better.
 
-    A canary that is on goes on, beside whoever answers now.
+    Who stood in while the feed was broken makes way once it is whole. A canary that is on goes on, beside whoever
+    answers now.
     """
     done = [row for row in fallbacks(session) if row.details.get("as_of") == period.until.isoformat()]
     champion = session.ledger.champion(session.name)
     if done or champion is None:
         return [_told_of(row) for row in done]
-    found = standing.stand_in(
-        session.statement,
-        history(session, period.until),
-        champion.model,
-        periods.since(session.statement, session.ledger, champion).isoformat(),
-    )
+    seen = history(session, period.until)
+    is_broken = bool(seen) and (seen[-1].get("feed") or {}).get("status") == "broken"
+    if not is_broken and (before := stood_in_for(champion)):
+        release = deployment.cited_release(session.ledger, session.name, before)
+        reason = "The feed is whole again, so the model that answered before it broke answers again."
+        return [_told_of(fall_back(session, period.until, before, release, "former", f"model {before[:12]}", [reason]))]
+    since = periods.since(session.statement, session.ledger, champion)
+    if is_broken:  # as it answers now: with the columns that it reads now
+        withheld = session.ledger.last(
+            problem=session.name, kind="update", subject=deployment.WITHHELD, model=champion.model
+        )
+        since = max(since, dt.datetime.fromisoformat(withheld.details["as_of"]) if withheld else since)
+    found = standing.stand_in(session.statement, seen, champion.model, since.isoformat())
     if found is None or found.model == champion.model:
         return []
     deployment.load_release(session.settings, session.ledger, session.name, found.model)  # it must load
     release = deployment.cited_release(session.ledger, session.name, found.model)
+    before = (stood_in_for(champion) or str(champion.model)) if is_broken else None
     row = fall_back(
-        session, period.until, found.model, release, found.kind, found.name, [found.summary], found.evidence
+        session, period.until, found.model, release, found.kind, found.name, [found.summary], found.evidence, before
     )
     return [_told_of(row)]
+
+
+def stood_in_for(champion: Row) -> str | None:
+    """The model in whose place `champion` answers only while the feed is broken."""
+    return champion.details.get("until_feed_is_whole") if champion.kind == "fallback" else None
 
 
 def fall_back(
@@ -337,8 +383,9 @@ def fall_back(
     name: str,
     reasons: list[str],
     evidence: Sequence[Any] = (),
+    instead_of: str | None = None,
 ) -> Row:
-    """Write the row after which `model` answers; MLflow's aliases follow."""
+    """Write the row after which `model` answers, `instead_of` another only while the feed is broken; MLflow's aliases follow."""
     champion = session.ledger.champion(session.name)
     assert champion is not None
     row = session.ledger.append(
@@ -350,7 +397,8 @@ def fall_back(
             reasons=reasons,
             evidence=evidence,
             digests={"model": model, "release": release},
-            details={"as_of": at.isoformat(), "to": to, "name": name},
+            details={"as_of": at.isoformat(), "to": to, "name": name}
+            | ({"until_feed_is_whole": instead_of} if instead_of else {}),
             key=storage.digest_json(["fallback", session.name, at.isoformat(), to]),
         )
     )
@@ -409,7 +457,8 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         for row in ended
         if row.details.get("outcome") in ("gate said no", "gate said maybe")
     ]
-    stands_in = champion.details.get("to") if champion and champion.kind == "fallback" else None
+    is_fallback = champion is not None and champion.kind == "fallback" and stood_in_for(champion) is None
+    stands_in = champion.details.get("to") if champion and is_fallback else None
     if champion and stands_in == "challenger":
         met = standing.has_met_target(session.statement, history(session, at), str(champion.model))
         stands_in = None if met else stands_in
@@ -424,6 +473,9 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         new_labelled_rows=arrivals.labelled_rows(session.lake, session.statement, utc(learnt) if learnt else None, at),
         learnt_rows=short_past(session, champion.model if champion else None),
         recalibrated=recalibrated(session, str(champion.model)) if champion else None,
+        withheld=tuple(deployment.withheld_at(session.ledger, session.name, str(champion.model), at))
+        if champion
+        else (),
         fallen=stands_in if stands_in in ("rule", "challenger") else None,
         attempt=last_attempt(session, ended, at),
         refused=tuple(sorted(refused)),

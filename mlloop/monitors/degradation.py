@@ -64,12 +64,13 @@ def period_result(figure: Mapping[str, Any], period: Mapping[str, str], counts: 
     )
 
 # %% ../../nbs/monitors/degradation.ipynb #230ba9c6
-FEED_BROKEN = "the feed was broken"
+FEED_BROKEN = "the feed was broken, or a column was withheld because it had been"
 
 
 def broken_feed_periods(history: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The start of each period whose feed was broken: its figures describe the data, not the model."""
-    return {p["period"]["from"] for p in history if (p.get("feed") or {}).get("status") == "broken"}
+    """The start of each period whose feed was broken, or in which the model had to do without a column: its figures describe the data, not the model."""
+    feeds = [(product["period"]["from"], product.get("feed") or {}) for product in history]
+    return {since for since, feed in feeds if feed.get("status") == "broken" or feed.get("withheld")}
 
 # %% ../../nbs/monitors/degradation.ipynb #7f5e7969
 def estimated_results(history: Sequence[Mapping[str, Any]], model: str | None) -> list[PeriodResult]:

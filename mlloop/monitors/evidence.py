@@ -173,7 +173,7 @@ class Inputs:
     earlier : list of dict
         Monitoring products of earlier periods, the oldest first.
     feed : dict
-        findings (as `feed.finding` makes them) and rows (of each table in the period).
+        findings (as `feed.finding` makes them), rows (of each table in the period) and, where columns were read as missing, withheld.
     """
 
     as_of: dt.datetime
@@ -430,8 +430,10 @@ def table_findings(
     findings = feed.compare_profiles(name, then, now, days)
     kinds = {finding["kind"] for finding in findings}
     lately, ever, times = None, None, 1.0
-    if is_stream and sound and kinds & {*feed.JUMP_KINDS}:
-        span = [dt.datetime.fromisoformat(sound[key]) for key in ("from", "until")]
+    span = [dt.datetime.fromisoformat(sound[key]) for key in ("from", "until")] if sound else None
+    if span is None and "constant" in kinds:  # a month varies over the reference, and not in its last days
+        span = [reference[1] - (period[1] - period[0]), reference[1]]
+    if is_stream and span and kinds & {*feed.JUMP_KINDS}:
         lately, times = feed.profile(table, spec, *span), (period[1] - period[0]) / (span[1] - span[0])
     if kinds & {*feed.UNSEEN_KINDS}:
         ever = feed.profile(table, spec, None, reference[1])
@@ -802,4 +804,5 @@ def gather(settings: Settings, ledger: Ledger, statement: Problem, as_of: dt.dat
     )
     windows = _evaluation_of(settings, ledger, statement, model)["reference"]["windows"]
     state = feed_of(lake, statement, windows, until - every, until, earlier)
+    state["withheld"] = deployment.withheld_at(ledger, statement.name, model, until - every)
     return Inputs(as_of, champion_since, reader.reference(model), answers, past, earlier, state)

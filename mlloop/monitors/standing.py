@@ -55,9 +55,16 @@ class StandIn:
 
 # %% ../../nbs/monitors/standing.ipynb #a65ad3bb
 def judged_periods(
-    statement: Problem, history: Sequence[Mapping[str, Any]], champion: str | None, since: str = ""
+    statement: Problem,
+    history: Sequence[Mapping[str, Any]],
+    champion: str | None,
+    since: str = "",
+    broken_feed: bool = False,
 ) -> list[Mapping[str, Any]]:
-    """The champion's periods from `since` (ISO) on whose realised figures may be trusted, the oldest first."""
+    """The champion's periods from `since` (ISO) on whose realised figures may be trusted, the oldest first.
+
+    `broken_feed`: those whose feed was broken instead. They say nothing of a model, and who predicts best while it lasts.
+    """
     if not history:
         return []
     broken, most = broken_feed_periods(history), statement.retrain.max_labels_missing
@@ -71,7 +78,7 @@ def judged_periods(
         for period in realised
         if period.get("trusted", True)
         and (period.get("labels_missing") or 0.0) <= most
-        and period["period"]["from"] not in broken
+        and (period["period"]["from"] in broken) == broken_feed
     ]
     return sorted(good, key=lambda period: period["period"]["from"])
 
@@ -95,8 +102,11 @@ def stand_in(
         Products of monitoring, the oldest first.
     champion : str or None
         Who answers now, `since` when (ISO).
+
+    While the feed is broken, the periods with a broken feed are compared: the question is who does best with the rows as they come.
     """
-    periods = judged_periods(statement, history, champion, since)
+    is_broken = bool(history) and (history[-1].get("feed") or {}).get("status") == "broken"
+    periods = judged_periods(statement, history, champion, since, is_broken)
     best: StandIn | None = None
     for other in (periods[-1].get("others") or []) if periods else []:
         if other["kind"] == "newer":  # it was never released

@@ -149,6 +149,8 @@ def decision(kind: str, subject: str, action: str = "", outcome: str = "") -> st
         return f"{subject} gate".strip().capitalize()
     if kind == "update" and subject == "calibration":
         return "Recalibrated"
+    if kind == "update" and subject == "withheld":
+        return "Columns with a broken feed"
     return KINDS.get(kind, f"{subject} {kind}".strip().capitalize())
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BOUND', 'PARITY_ROWS', 'UPDATE_USERS', 'request_form', 'Prepared', 'prepare', 'cleaning_of', 'threshold_of',
-           'as_trained', 'with_counts', 'with_shift', 'real_rows', 'calibration_of', 'holdout_calibration']
+           'as_trained', 'with_counts', 'with_shift', 'with_withheld', 'real_rows', 'calibration_of',
+           'holdout_calibration']
 
 # %% ../../nbs/release/preparation.ipynb #8d8dc498
 import datetime as dt
@@ -319,9 +320,19 @@ def with_shift(settings: Settings, release: Any, shift: float, until: dt.datetim
         The moment up to which labels were known.
     """
     card = {**release.card, "shift": shift, "recalibrated_until": until.isoformat(), "calibration": None}
+    return _with_card(settings, release, card)
+
+# %% ../../nbs/release/preparation.ipynb #428e7718
+def _with_card(settings: Settings, release: Any, card: ReleaseCardJson) -> str:
+    """The digest of the same release under another card."""
     paths = [path for path in release.folder.rglob("*") if path.is_file() and path.name != "release.json"]
     files = {path.relative_to(release.folder).as_posix(): path.read_bytes() for path in paths}
     return releases.write(settings, release.problem, card, files)[1]
+
+# %% ../../nbs/release/preparation.ipynb #b9c68a42
+def with_withheld(settings: Settings, release: Any, columns: Sequence[str]) -> str:
+    """The digest of the release with `columns` read as missing, and no others; the model is the same."""
+    return _with_card(settings, release, {**release.card, "withheld": sorted(columns)})
 
 # %% ../../nbs/release/preparation.ipynb #3860d8bd
 def real_rows(statement: Problem, features: FeaturesJson, lake) -> pd.DataFrame:

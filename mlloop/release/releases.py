@@ -158,6 +158,8 @@ class Release:
         The field that names who is asked about.
     cleaners : list of RowCleaner
         What cleans a request as the training table was cleaned.
+    withheld : list of str
+        Fields that are read as missing, because their feed is broken.
     """
 
     def __init__(self, card: ReleaseCardJson, folder: Path, digest: str):
@@ -166,6 +168,7 @@ class Release:
         self.entity: str | None = card.get("entity")
         self.fields = [Field(**field) for field in card["fields"]]
         self.cleaners = _cleaners(card.get("cleaning") or [])
+        self.withheld: list[str] = list(card.get("withheld") or [])
 
     @property
     def threshold(self) -> DecisionThresholdJson | None:
@@ -242,6 +245,8 @@ class Scoring(Release):
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """The features of the rows as columns: numbers or None, and text."""
+        if self.withheld:
+            rows = [{**row, **dict.fromkeys(self.withheld)} for row in rows]
         by_feature: dict[str, list[Any]] = {}
         computed = self.extra(rows) if self.extra else {}
         for feature in self.features:
