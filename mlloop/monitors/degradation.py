@@ -69,8 +69,8 @@ FEED_BROKEN = "the feed was broken, or a column was withheld because it had been
 
 def broken_feed_periods(history: Sequence[Mapping[str, Any]]) -> set[str]:
     """The start of each period whose feed was broken, or in which the model had to do without a column: its figures describe the data, not the model."""
-    feeds = [(product["period"]["from"], product.get("feed") or {}) for product in history]
-    return {since for since, feed in feeds if feed.get("status") == "broken" or feed.get("withheld")}
+    is_broken = lambda feed: feed.get("status") == "broken" or bool(feed.get("withheld"))
+    return {product["period"]["from"] for product in history if is_broken(product.get("feed") or {})}
 
 # %% ../../nbs/monitors/degradation.ipynb #7f5e7969
 def estimated_results(history: Sequence[Mapping[str, Any]], model: str | None) -> list[PeriodResult]:
