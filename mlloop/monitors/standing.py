@@ -96,14 +96,14 @@ def stand_in(
 ) -> StandIn | None:
     """Who is surely better than the champion on its newest labelled periods; None where nobody is.
 
+    While the feed is broken those with a broken feed are compared: the question is who does best with the rows as they come.
+
     Parameters
     ----------
     history : list of dict
         Products of monitoring, the oldest first.
     champion : str or None
         Who answers now, `since` when (ISO).
-
-    While the feed is broken, the periods with a broken feed are compared: the question is who does best with the rows as they come.
     """
     is_broken = bool(history) and (history[-1].get("feed") or {}).get("status") == "broken"
     periods = judged_periods(statement, history, champion, since, is_broken)
