@@ -139,7 +139,14 @@ def has_counts(ledger: Ledger, problem: str, model: str, until: dt.datetime) -> 
 
 # %% ../nbs/23_deployment.ipynb #0c79e70d
 def _updated(
-    ledger: Ledger, problem: str, subject: str, model: str, release: str, until: dt.datetime, **details: Any
+    ledger: Ledger,
+    problem: str,
+    subject: str,
+    model: str,
+    release: str,
+    until: dt.datetime,
+    reasons: Sequence[str] = (),
+    **details: Any,
 ) -> Row:
     """Write down that a model has a newer release; once for each moment."""
     return ledger.append(
@@ -148,6 +155,7 @@ def _updated(
             problem,
             subject=subject,
             model=model,
+            reasons=reasons,
             digests={"model": model, "release": release, "base": cited_release(ledger, problem, model)},
             details={"as_of": until.isoformat(), **details},
             key=digest_json(["update", problem, model, until.isoformat(), *([subject] if subject == WITHHELD else [])]),
@@ -232,8 +240,14 @@ def withhold(
     from mlloop.release import preparation
 
     release = preparation.with_withheld(settings, load_release(settings, ledger, statement.name, model), columns)
+    names = ", ".join(sorted(columns))
+    reason = (
+        f"Read as missing, because its feed is broken: {names}."
+        if names
+        else "The feed is right again: every column is read."
+    )
     details = {"from": since.isoformat(), "columns": sorted(columns)}
-    return _updated(ledger, statement.name, WITHHELD, model, release, until, **details)
+    return _updated(ledger, statement.name, WITHHELD, model, release, until, [reason], **details)
 
 # %% ../nbs/23_deployment.ipynb #d7bb7f2c
 def withheld_spans(ledger: Ledger, problem: str, before: dt.datetime) -> list[tuple[str, dt.datetime, dt.datetime]]:

@@ -267,9 +267,9 @@ def _evidence(case: Case) -> Outcome | None:
             f"No figure of this period may be trusted: {why}.",
             "Periods with enough rows, or labels.",
         )
-    lower = any(series.trusted and series.marks[-1].worse_by > case.policy.margin for series in streaks)
+    lower = [series.kind for series in streaks if series.trusted and series.marks[-1].worse_by > case.policy.margin]
     how = (
-        "is worse than on its holdout period, but by no more than chance allows"
+        f"is worse than on its holdout period by {' and '.join(lower)} figures, but by no more than chance allows"
         if lower
         else "does as on its holdout period"
     )

@@ -68,14 +68,14 @@ def months(tmp_path_factory):
     rows.to_csv(loop.root / "loans.csv", index=False)
     done = loop.mlloop("run", "--json")
     assert done.returncode == 0, done.stderr
-    loop.turn("2025-03-10", "2025-03-17", "2025-03-24", "2025-03-31", "2025-04-07")
+    loop.turn("2025-03-10", "2025-03-17", "2025-03-24", "2025-03-31", "2025-04-07", "2025-04-14")
     return loop
 
 
 def test_a_column_in_another_unit_is_read_as_missing_until_its_feed_is_right(months):
     from mlloop.core import settings
 
-    assert actions(months) == ["nothing", "feed broken", "feed broken", "nothing", "nothing"]
+    assert actions(months) == ["nothing", *["feed broken"] * 2, *["not enough rows"] * 2, "nothing"]
     model = months.ledger.champion("loan").model
     rows = months.ledger.rows(kind="update", subject="withheld", model=model)
     assert [(row.details["as_of"][:10], row.details["columns"]) for row in rows] == [
@@ -100,11 +100,11 @@ def test_what_was_predicted_without_a_column_is_not_held_against_the_model(month
 def test_what_was_broken_is_not_learnt_from(months):
     spans = deployment.withheld_spans(months.ledger, "loan", utc("2025-04-07"))
     assert spans == [("age", utc("2025-03-10"), utc("2025-03-24"))]
-    done = months.mlloop("retrain", "--at", "2025-04-07")
-    assert done.returncode == 0, done.stderr
+    done = months.mlloop("retrain", "--at", "2025-04-14")
+    assert done.returncode in (0, 3), done.stderr  # the gate may find it no better
     (change,) = [
         one
-        for one in products.load_kept(months.root / ".mlloop/products/loan@2025-04-07/transformation.json")["changes"]
+        for one in products.load_kept(months.root / ".mlloop/products/loan@2025-04-14/transformation.json")["changes"]
         if one["rule"] == "feed broken"
     ]
     assert change["columns"] == ["age"] and change["rows"] == 14 * 120
