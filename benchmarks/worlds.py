@@ -57,12 +57,15 @@ WORLDS = {
     "base rate": "the outcome becomes commoner at every level of the inputs",
     "wrong labels": "for three periods four labels of ten are wrong; the causes stay",
     "feed fault": "for three periods one input arrives in another unit",
+    "stuck input": "for three periods one input repeats one value",
+    "empty input": "for three periods one input is missing",
     "new category": "a third of the rows have a plan that did not exist, with causes of its own",
     "new market": "rows of a region that did not exist, half as many again, with causes of its own",
     "slow fade": "the causes drift a little every period, to the end",
 }
 LASTING = ("abrupt", "gradual", "harmful", "base rate", "new category", "new market", "slow fade")
 """Worlds in which the change may hurt for good."""
+FAULTS = ("feed fault", "stuck input", "empty input")
 NUMBERS = ("tenure", "spend", "calls", "age")
 PLANS, REGIONS = ("basic", "plus", "pro"), ("north", "east", "south", "west")
 
@@ -134,7 +137,7 @@ class World:
             return min(1.0, (since + 1) / 8)
         if self.name == "recurring":
             return float(since // 6 != 1)
-        if self.name in ("wrong labels", "feed fault"):
+        if self.name in ("wrong labels", *FAULTS):
             return float(since < 3)
         if self.name == "slow fade":
             return 0.7 * (since + 1) / (self.turns - self.change)
@@ -161,6 +164,8 @@ class World:
             rows["value"] = np.where(wrong, 120 - y, y).round(2)
         if self.name == "feed fault" and on:
             rows["spend"] = (rows["spend"] * 100).round(2)  # cents
+        if self.name in ("stuck input", "empty input") and on:
+            rows["spend"] = 50.0 if self.name == "stuck input" else np.nan
         return rows
 
     def _logit(self, rows: pd.DataFrame, on: float, pick: np.ndarray) -> np.ndarray:

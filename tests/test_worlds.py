@@ -39,6 +39,7 @@ def test_each_world_changes_what_it_says(worlds):
     assert of("base rate")["truth"].mean() > calm["truth"].mean() + 0.15
     assert (of("harmful")["age"] > 66).mean() > 0.4 > 0.01 > (calm["age"] > 66).mean()
     assert of("feed fault")["spend"].median() == pytest.approx(100 * calm["spend"].median())
+    assert of("stuck input")["spend"].nunique() == 1 and of("empty input")["spend"].isna().all()
     wrong = of("wrong labels")
     assert 0.3 < (wrong["churned"] != calm["churned"]).mean() < 0.5 and wrong["truth"].equals(calm["truth"])
     assert 0.2 < (of("new category")["plan"] == "max").mean() < 0.45 and len(of("new market")) == 900
