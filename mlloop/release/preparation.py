@@ -319,7 +319,12 @@ def with_shift(settings: Settings, release: Any, shift: float, until: dt.datetim
     until : datetime
         The moment up to which labels were known.
     """
-    card = {**release.card, "shift": shift, "recalibrated_until": until.isoformat(), "calibration": None}
+    card: ReleaseCardJson = {
+        **release.card,
+        "shift": shift,
+        "recalibrated_until": until.isoformat(),
+        "calibration": None,
+    }
     return _with_card(settings, release, card)
 
 # %% ../../nbs/release/preparation.ipynb #428e7718
@@ -332,7 +337,8 @@ def _with_card(settings: Settings, release: Any, card: ReleaseCardJson) -> str:
 # %% ../../nbs/release/preparation.ipynb #b9c68a42
 def with_withheld(settings: Settings, release: Any, columns: Sequence[str]) -> str:
     """The digest of the release with `columns` read as missing, and no others; the model is the same."""
-    return _with_card(settings, release, {**release.card, "withheld": sorted(columns)})
+    card: ReleaseCardJson = {**release.card, "withheld": sorted(columns)}
+    return _with_card(settings, release, card)
 
 # %% ../../nbs/release/preparation.ipynb #3860d8bd
 def real_rows(statement: Problem, features: FeaturesJson, lake) -> pd.DataFrame:
