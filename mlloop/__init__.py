@@ -28,6 +28,7 @@ Modules:
 - `mlloop.loop.arrivals`: What came in a period: rows brought into the lake, asked of the models in production, and labels as far as they have come.
 - `mlloop.loop.backtest`: Chooses the retraining policy of a problem by turning its history under several, each in a copy of the project.
 - `mlloop.loop.counterfactual`: What other policies would have come to on the same rows: the first model for ever, and fixed schedules without gate or trial.
+- `mlloop.loop.erasure`: Erases one person's rows on request: from raw files, tables, prediction logs, and what runs kept of rows.
 - `mlloop.loop.history`: The loop through a history: turn after turn at the data's own pace, and what it gained.
 - `mlloop.loop.maintenance`: Keeps a project from growing for ever: compaction, removal of what nothing cites, and backups of its databases.
 - `mlloop.loop.turn`: One turn of the loop, for a scheduler: bring the data, answer, watch, judge the canary, decide, retrain.
@@ -49,6 +50,7 @@ Modules:
 - `mlloop.service.topic`: The prediction log as messages of a Kafka topic, sent after the disk has them.
 - `mlloop.store.chain`: The chain of a ledger's rows: each row's hash, the check of all, and what was verified before.
 - `mlloop.store.champions`: The rules of production: who is champion, which canary is on, and what an entry that changes either must keep to.
+- `mlloop.store.erasing`: Takes the rows of one person out of Parquet files and out of every version of a table of the lake.
 - `mlloop.store.lake`: The lake: typed tables in Delta Lake, each version of which can be read again for ever.
 - `mlloop.store.ledger`: The ledger: what was decided, when, by whom and on what evidence; the one authority on what is in production.
 - `mlloop.store.messages`: Messages of a topic as rows: JSON as it is, Avro and Protobuf by a schema; what cannot be read says why.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlloop.loop.backtest import Policy, Replayed
+    from mlloop.loop.erasure import Erased
     from mlloop.loop.history import History, TurnProgress
     from mlloop.loop.maintenance import Maintained
     from mlloop.loop.schedule import Turned
@@ -1397,6 +1398,57 @@ class Project:
                 maintenance.maintain(self.settings, statement, cited, dry_run=dry_run, watch=watch)
                 for statement in statements
             ]
+
+    def erase(
+        self,
+        column: str,
+        value: str,
+        problem: str | None = None,
+        *,
+        dry_run: bool = False,
+        watch: Watch = lambda line: None,
+    ) -> "list[Erased]":
+        """Erase one person's rows: from data files of the project, raw copies, tables in all versions, prediction logs.
+
+        Decisions and releases stay; the ledger gets a row that names no value. It cannot be undone. A call that was
+        interrupted is completed by the next one.
+
+        Parameters
+        ----------
+        column, value : str
+            Whose rows: those in which the column of a table holds the value.
+        problem : str, optional
+            Default: every problem.
+        dry_run : bool
+            Change nothing; count what would be erased.
+        watch : callable
+            Is told of each table.
+
+        Raises
+        ------
+        UsageError
+            No table has that column.
+        ProjectBusy
+            A run or a turn holds the project.
+        LakeError
+            A table cannot be read or written.
+        """
+        from mlloop.loop import erasure
+        from mlloop.pipeline import runner
+
+        statements = [self.statement(name) for name in ([problem] if problem else self.problems)]
+        who = erasure.person(statements, column, value)
+        with runner.hold(self.settings, "mlloop maintain erase"):
+            return erasure.erase(
+                self.settings,
+                self.ledger,
+                self.lake.on_duckdb(),
+                statements,
+                who,
+                _person(None),
+                dry_run=dry_run,
+                watch=watch,
+            )
 
     def back_up(self, folder: Path | str) -> "Head":
         """Copy the ledger, and MLflow's database where it is a file, into a folder; returns the ledger's verified head.

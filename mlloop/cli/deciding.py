@@ -15,7 +15,7 @@ app = typer.Typer()
 def log(
     problem: options.Problem = None,
     kind: Annotated[
-        str | None, typer.Option(help="gate, promotion, canary, rollback, fallback, retrain or revision")
+        str | None, typer.Option(help="gate, promotion, canary, rollback, fallback, retrain, revision or erasure")
     ] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many rows, the newest.")] = 30,
     unfolded: Annotated[bool, typer.Option("--all", help="Each of several like decisions in a row by itself.")] = False,

@@ -99,31 +99,46 @@ def check() -> None:
         typer.echo(f"ok: {line}")
 
 
-@app.command(epilog="Example: mlloop maintain --dry-run; mlloop maintain backup /mnt/backup/churn")
+@app.command(
+    epilog="Example: mlloop maintain --dry-run; mlloop maintain backup /mnt/backup/churn; mlloop maintain erase customer_id=C1042"
+)
 def maintain(
     action: Annotated[
         str,
         typer.Argument(
-            metavar="[clean|backup|restore]",
-            help="clean: compact tables, remove what nothing cites; backup, restore: the ledger and MLflow's database.",
+            metavar="[clean|erase|backup|restore]",
+            help="clean: compact tables, remove what nothing cites; erase: one person's rows; backup, restore: the ledger and "
+            "MLflow's database.",
         ),
     ] = "clean",
-    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Of the backup.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FOLDER|COLUMN=VALUE]", help="Of the backup; whose rows are erased (COLUMN=- reads the value)."
+        ),
+    ] = None,
     problem: options.Problem = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="clean: change nothing, say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="clean, erase: change nothing, say what would be done.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="erase: do not ask; needed where there is no terminal.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Without progress.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Keep the project small: compact tables, remove versions and predictions past their retention; back up, restore."""
-    if action not in ("clean", "backup", "restore") or (action == "clean") != (folder is None):
-        what = f"{action!r} is none of clean, backup, restore"
-        if action in ("backup", "restore"):
-            what = f"{action} needs a folder"
-        elif action == "clean":
-            what = "clean takes no folder"
-        raise UsageError(what, next_step="Example: mlloop maintain; mlloop maintain backup FOLDER")
+    """Keep the project small: compact tables, remove versions and predictions past their retention; erase a person's rows; back up, restore."""
+    needs = {"clean": "", "erase": "COLUMN=VALUE", "backup": "a folder", "restore": "a folder"}
+    if action not in needs or bool(needs[action]) != (what is not None):
+        wrong = f"{action!r} is none of {', '.join(needs)}"
+        if action in needs:
+            wrong = f"{action} needs {needs[action]}" if needs[action] else f"{action} takes nothing more"
+        raise UsageError(wrong, next_step="Example: mlloop maintain; mlloop maintain backup FOLDER")
+    if action == "erase":
+        return _erase(str(what), problem, dry_run, yes, quiet, as_json)
     project = options.project()
-    if folder is not None:
+    if what is not None:
+        folder = Path(what)
         head = project.back_up(folder) if action == "backup" else project.restore(folder)
         if as_json:
             return output.as_json(head)
@@ -140,4 +155,39 @@ def maintain(
     if as_json:
         return output.as_json(done)
     for line in maintenance.described(done, dry_run):
+        typer.echo(line)
+
+
+def _erase(whose: str, problem: str | None, dry_run: bool, yes: bool, quiet: bool, as_json: bool) -> None:
+    """Show what would be erased, ask a person on a terminal, and erase it."""
+    example = "Example: mlloop maintain erase customer_id=C1042 --dry-run"
+    column, equals, value = whose.partition("=")
+    if not equals or not column.strip():
+        raise UsageError(f"{whose!r} is not COLUMN=VALUE", "maintain erase", example)
+    value = sys.stdin.readline() if value == "-" else value
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+    if not (dry_run or yes or is_terminal):
+        raise UsageError("erasing cannot be undone, and there is no terminal to ask on", "maintain erase", "Add --yes")
+    project = options.project()
+    output.lost(project)
+    from mlloop.loop import erasure
+
+    def go(dry: bool):
+        with output.words(quiet or as_json) as watch:
+            return project.erase(column.strip(), value, problem, dry_run=dry, watch=watch)
+
+    if dry_run or not yes:
+        would_be = go(True)
+        if dry_run and as_json:
+            return output.as_json(would_be)
+        for line in erasure.described(would_be, True):
+            typer.echo(line)
+        if dry_run or not any(part.rows or part.kept for part in would_be):
+            return
+        if not typer.confirm("Erase them? This cannot be undone."):
+            return typer.echo("nothing was erased")
+    done = go(False)
+    if as_json:
+        return output.as_json(done)
+    for line in erasure.described(done, False):
         typer.echo(line)

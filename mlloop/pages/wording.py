@@ -115,6 +115,7 @@ KINDS = {
     "revision": "New revision of the statement",
     "update": "Updated histories and counts",
     "alert": "Alert",
+    "erasure": "A person's rows erased",
 }
 CANARY = {
     "started": "Canary started",

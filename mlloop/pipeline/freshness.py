@@ -296,7 +296,7 @@ class Freshness:
         if record is None:
             return ["never ran to its end"]
         gone = [name for name, path in task.products.items() if self.digests.of(path) != record.products.get(name)]
-        damaged = [f"product {name} is missing or was changed since it was made" for name in gone]
+        damaged = [self._lost(task.products[name], record.products.get(name), f"product {name}") for name in gone]
         if not gone:
             damaged = self._unusable(task) or self.outdated(task)
         now = json.loads(json.dumps(storage.plain(parts)))
@@ -320,7 +320,14 @@ class Freshness:
         content = storage.read_json(task.products["data"])
         if older := forms.older_form(content):
             return [older]
-        return [f"{what} is gone or damaged" for what in self._damaged(task, content)]
+        return self._damaged(task, content)
+
+    def _lost(self, path: Path, cited: str | None, what: str) -> str:
+        """Why a file is not the one that is cited: a person's rows were erased from it, or it is gone or damaged."""
+        if day := objects.erased_on(self.settings, cited, self.digests.of(path)):
+            return f"rows of a person were erased from {what} on {day}"
+        is_product = what.startswith("product ")
+        return f"{what} is missing or was changed since it was made" if is_product else f"{what} is gone or damaged"
 
     def _damaged(self, task: Task, content: Any) -> list[str]:
         """What the product cites and is not there: versions of tables, files with a digest."""
@@ -330,11 +337,13 @@ class Freshness:
                 places = [Path(self.settings.lake_uri, str(cited.get(key, ""))) for key in ("name", "uri")]
                 commit = f"_delta_log/{int(cited['version']):020d}.json"
                 if not any((product_path / commit).exists() for product_path in places):
-                    wrong.append(f"table {cited.get('name', cited['uri'])} version {cited['version']}")
+                    wrong.append(
+                        f"table {cited.get('name', cited['uri'])} version {cited['version']} is gone or damaged"
+                    )
             elif "path" in cited:
                 path = objects.locate(self.settings, task.products["data"], cited["path"])
                 if self.digests.of(path) != cited["digest"]:
-                    wrong.append(f"file {self._short(path)}")
+                    wrong.append(self._lost(path, cited["digest"], f"file {self._short(path)}"))
         return wrong
 
 

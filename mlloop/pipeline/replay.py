@@ -102,6 +102,9 @@ def _circumstances(settings: Settings, plan: plans.Plan, task: plans.Task, row: 
     changes = []
     if storage.digest_json([parts.cells, parts.modules]) != row.digests.get("code"):
         changes.append("the gate's code changed since")
+    later = Ledger.open(settings).last(problem=row.problem, kind="erasure")
+    if later is not None and later.id > row.id:
+        changes.append(f"a person's rows were erased since (decision {later.id})")
     if parts.dependencies != row.digests.get("environment"):
         changes.append("the dependencies changed since")
     return changes

@@ -11,7 +11,7 @@ from mlloop.core.storage import plain
 from mlloop.core.verdict import VERDICTS
 
 EVIDENCE = tuple(EvidenceJson.__annotations__)
-KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "update", "retrain", "revision", "alert")
+KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "update", "retrain", "revision", "alert", "erasure")
 SWAPS = ("promotion", "rollback", "fallback")  # the kinds that change who is champion
 
 

@@ -712,6 +712,14 @@ def _sum(con, rows, schema: pa.Schema, path: Path | None = None) -> Sums:
     return Sums(int(counted), int(low), int(high))
 
 
+def file_sums(path: str, file: Any) -> Sums:
+    """The sums of the rows in one Parquet file of a table; those of a version are the sums of its files."""
+    source = pq.ParquetFile(file)
+    schema = pa.schema([pa.field(one.name, _stored(path, one.name, one.type)) for one in source.schema_arrow])
+    batches = (batch.cast(schema) for batch in source.iter_batches(BATCH_ROWS))
+    return _sum(_memory(), pa.RecordBatchReader.from_batches(schema, batches), schema)
+
+
 def _text(field: pa.Field) -> str:
     """SQL for a value as text such that no two rows of different values read the same."""
     column = quoted(field.name)

@@ -1,11 +1,11 @@
 """Products kept by their digest, so that a decision can be looked into on exactly what it read."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlloop.core import forms, storage
+from mlloop.core import clock, forms, storage
 from mlloop.core.errors import DataError
 from mlloop.core.settings import Settings
 
@@ -68,3 +68,27 @@ def restore(settings: Settings, digest: str, target: Path) -> Path:
         if "path" in entry and kept.exists():
             entry["path"] = str(kept)
     return storage.write_json(target, content)
+
+
+# ------------------------------------------------------------------------------------------------ erased rows
+
+
+def note_erased(settings: Settings, changed: Mapping[str, str]) -> None:
+    """Note that files have lost a person's rows, by the digests that they had and have: so that nobody takes them for damaged."""
+    known, day = erased(settings), f"{clock.in_utc():%Y-%m-%d}"
+    known |= {before: {"now": after, "on": day} for before, after in changed.items() if before != after}
+    storage.write_json(settings.state / "erased.json", known)
+
+
+def erased(settings: Settings) -> dict[str, dict[str, str]]:
+    """The files that have lost a person's rows: digest before -> digest now, and the day."""
+    file = settings.state / "erased.json"
+    return storage.read_json(file) if file.exists() else {}
+
+
+def erased_on(settings: Settings, cited: str | None, now: str | None) -> str | None:
+    """The day on which a person's rows were erased from a file that is cited by one digest and has another now, or is gone."""
+    known, digest, day = erased(settings), cited, None
+    while digest in known and (day is None or digest != now):
+        digest, day = known[digest]["now"], known[digest]["on"]
+    return day if now in (None, digest) else None
