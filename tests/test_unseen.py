@@ -300,6 +300,7 @@ def test_a_number_that_is_the_place_of_a_label_is_no_quantity(labels, kind):
         ("time", [f"{1949 + i / 12:.6g}" for i in range(144)], "decimal_year", "1949-02-01"),
         ("Year", [str(1959 + i / 4) for i in range(144)], "decimal_year", "1959-04-01"),
         ("time", [str(1850 + i) for i in range(144)], "%Y", "1851-01-01"),
+        ("year_start", [str(1850 + i) for i in range(144)], "%Y", "1851-01-01"),
     ],
 )
 def test_a_series_that_counts_years_has_its_time(name, moments, form, second, tmp_path):
@@ -485,3 +486,49 @@ def test_a_measure_that_is_written_as_text_names_nobody(tmp_path):
         {"took": [f"{m} min" if m % 2 else f"{m * 60} s" for m in minutes], "late": minutes + r.normal(size=300)}
     )
     assert entity_of(parts_of(tmp_path, rows.round(2), "late")) is None
+
+
+def test_a_semicolon_file_of_decimal_commas_alone_is_cut_by_semicolons(tmp_path):
+    (tmp_path / "it.csv").write_text(
+        "time;value\n" + "".join(f"{1996 + i / 12:.4f};{i}.5\n".replace(".", ",") for i in range(120))
+    )
+    sample = survey.read_sample(str(tmp_path / "it.csv"))
+    assert list(sample.text.columns) == ["time", "value"] and sample.rows == 120
+    parts = draft.statement(
+        "it", draft.ProjectOptions(data="", target="value"), sample, survey.columns_of(sample), None
+    )
+    assert (
+        next(line["spec"] for line in parts["columns"] if line["name"] == parts["table_time"])["format"]
+        == "decimal_year"
+    )
+
+
+def test_a_pace_beside_a_date_is_no_clock_and_a_whole_date_is_not_made_again(tmp_path):
+    day = pd.Series(pd.date_range("2020-01-01", periods=400, freq="D"))
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"date": day.dt.strftime("%Y-%m-%d"), "year": day.dt.year, "month": day.dt.month, "day": day.dt.day}
+    )
+    rows = rows.assign(
+        pace=[f"{h}:{m:02}:{s:02}" for h, m, s in r.integers([6, 0, 0], [9, 60, 60], (400, 3))],
+        day_of_year=day.dt.dayofyear,
+    )
+    parts = parts_of(tmp_path, rows.assign(level=r.normal(size=400).round(2)), "level")
+    assert (parts["table_time"], entity_of(parts)) == ("date", None)
+
+
+def test_days_of_six_digits_and_panels_by_years_of_two_are_times(tmp_path):
+    day = pd.Series(pd.date_range("1980-01-02", periods=300, freq="B")).dt.strftime("%y%m%d")
+    r = np.random.default_rng(0)
+    parts = parts_of(tmp_path, pd.DataFrame({"date": day, "rate": r.normal(size=300).cumsum().round(3)}), "rate")
+    assert (parts["table_time"], parts["time"]["as_of"].year) == ("date", 1981)
+    women = pd.DataFrame(
+        [(w, y) for w in range(1, 60) for y in range(68, 88) if r.random() < 0.5], columns=["idcode", "year"]
+    )
+    parts = parts_of(tmp_path, women.assign(wage=r.normal(size=len(women)).round(3)), "wage")
+    assert (parts["time"]["as_of"].year, entity_of(parts)) == (1987, "idcode")
+
+
+def test_digits_before_letters_of_many_kinds_are_codes():
+    codes = pd.Series(["24D", "5A", "4D", "34B", "24C", "2B"] * 20 + ["unk"] * 10)
+    assert survey.guess("sponsor_code", codes).column.type == survey.guess("seat", codes).column.type == "category"

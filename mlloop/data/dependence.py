@@ -67,7 +67,11 @@ def _stands_sorted(codes: np.ndarray, same_part: np.ndarray) -> bool:
 def is_arranged(y: pd.Series, columns: pd.DataFrame) -> bool:
     """Whether neighbours share the target only since the file is sorted by `columns`, or by the target within them."""
     known = y.notna().to_numpy()
-    codes = {str(name): pd.factorize(columns[name][known], sort=True)[0] for name in columns}
+    codes = {
+        (str(name), by_value): pd.factorize(columns[name][known], sort=by_value)[0]
+        for name in columns
+        for by_value in (True, False)
+    }
     able = {
         name: values
         for name, values in codes.items()

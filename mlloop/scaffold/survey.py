@@ -56,7 +56,7 @@ FORMS = (
     *("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"),
     *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%d/%b/%Y:%H:%M:%S", "%Y-%m-%d-%H.%M.%S.%f", "%Y%m%d %H%M%S"),
     *("%d%b%Y", "%d%b%Y:%H:%M:%S", "%Y-%m-%d %H.%M.%S", "%d/%m/%Y %H.%M.%S", "%d.%m.%Y %H.%M.%S"),
-    *("%Y%m", "%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%b %y"),
+    *("%y%m%d", "%Y%m", "%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%b %y"),
     *(
         "%d. %B %Y",
         "%d. %b %Y",
@@ -82,7 +82,7 @@ SUBJECT = re.compile(
     r"(^|[_ .-])(subj(ect)?|patient|pat|pers(on)?|participant|respondent|indiv(idual)?|animal|rat|mouse|dog|cow|pig|sheep|monkey|chick|"
     r"bird|child|infant|baby|twins?|pair|family|household|hh|student|pupil|worker|employee|driver|player|athlete|speaker|listener|"
     r"mother|mom|cluster|litter|nest|tree|specimen|machine|engine|unit|device|sensor|vehicle|wafer|batch|lot|run|firm|company)"
-    r"([_ .-]?(id|no|nr|num|number|code|name))?$|^(id|idno|pid|ptid|uid|case_?id|person_?id)$",
+    r"([_ .-]?(id|no|nr|num|number|code|name))?$|^(id|idno|id_?code|pid|ptid|uid|case_?id|person_?id|nr)$",
     re.I,
 )
 ITEM = re.compile(
@@ -547,6 +547,12 @@ def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> G
         return None
     if (WHEN.search(name) or BY_MONTH.search(name)) and notation.every(r"(19|20)\d\d(0[1-9]|1[0-2])", known):
         return None
+    if (
+        WHEN.search(name)
+        and known.nunique() > 20
+        and notation.every(r"\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", known)
+    ):
+        return None
     named = notation.names_things(name, known)
     if named:
         return _text(name, known, named)
@@ -800,6 +806,9 @@ def _dressed(name: str, known: pd.Series, hint: Hint | None, separator: str) -> 
     if notation.CODES.search(name) and numbers.is_whole and not numbers.units:
         return None  # a postcode beside one with four more digits
     letters = {dress for dress in numbers.units if re.search(r"[^\W\d_]", dress)}
+    single = {dress for dress in letters if len(dress) == 1}
+    if (notation.CODES.search(name) or len(single) > 2) and letters - notation.KNOWN_UNITS:
+        return None  # 5A, 24D and 3B are codes
     if len(letters) > 6 or (numbers.is_bare and not len(words)):
         return None
     remarks = [f"some are written with {', '.join(numbers.units[:6])}"] if numbers.units else []

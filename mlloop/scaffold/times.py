@@ -12,7 +12,7 @@ from mlloop.core.formatting import number
 from mlloop.data import dependence, leaks
 from mlloop.problem import Column
 from mlloop.scaffold import notation
-from mlloop.scaffold.survey import LONGEST, DraftWindows, Guess, SourceSample, moments_of, times_of
+from mlloop.scaffold.survey import LONGEST, NAMING, SUBJECT, DraftWindows, Guess, SourceSample, moments_of, times_of
 
 FIRST_ROW = pd.Timestamp(2000, 1, 1)
 FILE_DAYS = 100  # days on which the rows of a file without a time are laid out: each holds a hundredth of them
@@ -32,6 +32,12 @@ CLOCKS = {  # how the time of a day is written, and its format
     r"\d{1,2}:\d{2}:\d{2} [AaPp][Mm]": "%I:%M:%S %p",
     r"\d{1,2}h\d{2}": "%Hh%M",
 }
+LASTING = re.compile(
+    r"(^|[_ .-])(pace|dur(ation)?|elapsed|took|taken|laps?|splits?|length|wait(ing)?|delay|run|race|finish|record|best|interval|gap|age|"
+    r"lasted|runtime|total)([_ .-]|$)",
+    re.I,
+)
+"""Names of what lasts: a clock there is no time of a day."""
 NAMED = re.compile(r"^(date|time|timestamp|created|ordered|observed)|(time|date|timestamp|created_at|dt)$", re.I)
 
 
@@ -50,6 +56,8 @@ def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
         years = values.dt.year.max() - values.dt.year.min()
         if len(values) == 0 or values.notna().mean() < 0.98 or values.nunique() < 4 or years > LONGEST:
             continue
+        if any(guess.is_time and (guess.values == values).mean() > 0.99 for guess in columns.values()):
+            continue  # the file has it whole
         column = Column(type=kind, format=form, made_of=list(parts))
         columns[name] = Guess(column, f"made of {', '.join(parts)}", values.astype("datetime64[us]"))
         sample.distinct[name] = int(values.nunique())
@@ -113,7 +121,10 @@ def _numbers_up_to(texts: pd.Series, most: int) -> bool:
 
 
 MIN_YEARS = 6  # fewer years are no history
-TIMED = re.compile(r"^(time|date|when|at|t|period)$|(^|[_ .-])decimal([_ .-](date|year|time))?$", re.I)
+TIMED = re.compile(
+    r"^(time|date|when|at|t|period|year[_ .-]?(start|begin|from|end))$|(^|[_ .-])decimal([_ .-](date|year|time))?$",
+    re.I,
+)
 LONG_STEP = 10  # years between a row and the next from which a number called time counts something else
 
 
@@ -124,6 +135,10 @@ def _years(sample: SourceSample, columns: dict[str, Guess]):
     for name in map(str, sample.text.columns):
         known = sample.text[name].dropna().astype(str).str.strip()
         named = YEAR.search(name) or TIMED.search(name)
+        if YEAR.search(name) and len(known) and notation.every(r"\d\d", known):
+            if known.nunique() >= MIN_YEARS and panel_of(sample, columns, name):
+                yield _free(f"{name}_begin", sample), (name,), "%y", "date"
+            continue
         if not named or not len(known) or not notation.every(r"(1[5-9]|20)\d\d([.,]\d*)?", known):
             continue
         steps = known.str.replace(",", ".").astype(float).diff().dropna()
@@ -151,7 +166,8 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
             continue  # the time of a day is nobody
         who = pd.factorize(sample.text[name])[0]
         entities = int(who.max()) + 1
-        if entities < 2 or (who < 0).any() or rows < max(FEW_TIMES * entities, 0.5 * entities * times):
+        filled = 0.2 if SUBJECT.search(name) or NAMING.search(name) else 0.5  # of all pairs of an entity and a time
+        if entities < 2 or (who < 0).any() or rows < max(FEW_TIMES * entities, filled * entities * times):
             continue
         if len(np.unique(who.astype(np.int64) * times + at)) >= 0.98 * rows:
             return name
@@ -178,7 +194,9 @@ def counted_series(
         series = int(begins.sum())
         if not fewest <= series <= len(values) / 2 or np.ptp(values[begins]) or values.min() not in (0, 1):
             continue
-        for name in (n for n in names if n != counter and sample.distinct[n] >= 0.9 * series):
+        for name in (
+            n for n in names if n != counter and sample.distinct[n] >= 0.9 * series and not TIME_WORD.search(n)
+        ):
             if (changes[name] & ~begins).sum() <= 0.02 * series and not sample.missing.get(name, 1):
                 return name, counter
     return None
@@ -199,7 +217,7 @@ def _clocks(sample: SourceSample, columns: dict[str, Guess]):
             continue
         for name in map(str, sample.text.columns):
             some = sample.text[name].dropna().head(2000).astype(str).str.strip()
-            if name == date or not len(some) or not some.iloc[0][:1].isdigit():
+            if name == date or not len(some) or not some.iloc[0][:1].isdigit() or LASTING.search(name):
                 continue
             known = sample.text[name]
             clock = clock_of(some)
