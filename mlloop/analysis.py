@@ -368,7 +368,7 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     """Facts, findings and figures' data of a tabular question's training period."""
     task, time = problem.task, problem.time.column if windows else None
     assert isinstance(task, Tabular)
-    training = training_rows(rows, windows, time, task.entity)
+    training = training_rows(rows, windows, time, task.group)
     data = _training_sample(problem, training, time)
     y, contracts = as_target(data[task.target], problem), _contracts(problem)
     others = _describing_columns(problem, data, time)

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['ROUNDS', 'CALLS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'DEPENDED_ON', 'plain', 'all_metrics', 'contenders',
            'best_simple', 'slice_figures', 'part_of', 'calibration', 'latency', 'step_above', 'examples', 'questions',
-           'load_model', 'Judge', 'judges_of', 'hold', 'parts_of', 'on_equal_terms', 'detected_at', 'against_champion',
-           'periods_of', 'refit_of', 'newest_unlearnt', 'inspect', 'headline', 'judge', 'forest', 'worths',
-           'slice_table', 'forest_title', 'slice_title', 'closing', 'confusion', 'by_threshold', 'plot_thresholds']
+           'load_model', 'Judge', 'judges_of', 'hold', 'in_parts', 'parts_of', 'on_equal_terms', 'detected_at',
+           'against_champion', 'periods_of', 'refit_of', 'newest_unlearnt', 'inspect', 'judged_on', 'headline', 'judge',
+           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing', 'confusion', 'by_threshold',
+           'plot_thresholds']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import contextlib
@@ -28,7 +29,7 @@ from .comparison import inspection
 from mlloop.comparison.holdout import (
     CHAMPION, MODEL, ByHalf, Held, Part, accepted_points, is_follow_up, champion_of, held_parts, held_rows, held_users, scores_of, unseen_from,
 )  # fmt: skip
-from .comparison.lookback import halves
+from .comparison.lookback import PARTS, halves, parts_by_digest
 from .core.metrics import Estimate
 from .problem import Problem, column_label, counted, group_label
 from .products import Inspection, Judged, Training
@@ -265,13 +266,14 @@ def load_model(path: str, digest: str):
 # %% ../nbs/21_evaluation.ipynb #49d26e28
 @dataclass(frozen=True)
 class Judge:
-    """A model that stands for the recipe on the rows in [since, until), or on half of them; moments are ISO, None without time."""
+    """A model that stands for the recipe on the rows in [since, until), or on a half or part of them; moments are ISO, None without time."""
 
     model: Any
     learnt_until: str | None
     since: str | None
     until: str | None
     half: bool | None = None
+    part: int | None = None
 
 # %% ../nbs/21_evaluation.ipynb #2c785a00
 def judges_of(judged: Sequence[Judged]) -> list[Judge]:
@@ -279,7 +281,7 @@ def judges_of(judged: Sequence[Judged]) -> list[Judge]:
     from mlloop.models import candidates
 
     return [
-        Judge(candidates.load(kept.path, kept.digest), kept.learnt_until, kept.since, kept.until, kept.half)
+        Judge(candidates.load(kept.path, kept.digest), kept.learnt_until, kept.since, kept.until, kept.half, kept.part)
         for kept in judged
     ]
 
@@ -330,13 +332,33 @@ def hold(
     parts = [Part(part.model, part.train, later(part.rows), part.block) for part in parts]
     return held_parts(statement, parts, train, features["features"], champion, seed, left_out, cut)
 
+# %% ../nbs/21_evaluation.ipynb #7816cbf3
+def in_parts(judges: Sequence[Judge]) -> bool:
+    """Whether every row is judged, each part by a model that learned from the others."""
+    return bool(judges) and judges[0].part is not None
+
+# %% ../nbs/21_evaluation.ipynb #dd72bb89
+def _parts_of_all(statement: Problem, rows: pd.DataFrame, names: list[str], judges: Sequence[Judge]) -> list[Part]:
+    task: Any = statement.task
+    y, is_class = baselines.target_values(rows[task.target], task), task.kind == "classification"
+    columns = list(dict.fromkeys([*names, *([task.group] if task.group else [])]))
+    part_of_row = parts_by_digest(rows[columns], y, task.group, is_class)
+    parts = []
+    for judge in judges:
+        held = part_of_row == judge.part
+        known, predicted = (rows[which].reset_index(drop=True) for which in (~held, held))
+        parts.append(Part(judge.model, known, predicted, judge.part or 0))
+    return parts
+
 # %% ../nbs/21_evaluation.ipynb #809e0089
 def parts_of(
     statement: Problem, train: pd.DataFrame, holdout: pd.DataFrame, names: list[str], judges: Sequence[Judge]
 ) -> list[Part]:
     """The rows that each judge is asked about, and those known when it was fitted (for the rules)."""
-    time, entity = statement.time.column, getattr(statement.task, "entity", None)
+    time, group = statement.time.column, getattr(statement.task, "group", None)
     blocks = list(dict.fromkeys(judge.since for judge in judges))
+    if in_parts(judges):
+        return _parts_of_all(statement, pd.concat([train, holdout], ignore_index=True), names, judges)
     rows = pd.concat([train, holdout], ignore_index=True) if time else holdout
     parts = []
     for judge in judges:
@@ -345,7 +367,7 @@ def parts_of(
             predicted = rows[(rows[time] >= pd.Timestamp(judge.since)) & (rows[time] < pd.Timestamp(judge.until))]
             known = rows[rows[time] < pd.Timestamp(judge.learnt_until)]
         if judge.half is not None:
-            predicted = predicted[halves(predicted[[entity] if entity else names]) == judge.half]
+            predicted = predicted[halves(predicted[[group] if group else names]) == judge.half]
         parts.append(Part(judge.model, known, predicted.reset_index(drop=True), blocks.index(judge.since)))
     return parts
 
@@ -455,7 +477,7 @@ def refit_of(statement: Problem, held: Held, judges: Sequence[Judge], model, tra
         differs = float(1 - shared)
         return _refit_record(*names, len(users), differs, "share of a list", CHANGED)
     assert held.X is not None and held.block is not None
-    newest = np.flatnonzero(held.block == held.block.max())
+    newest = np.arange(len(held.X)) if in_parts(judges) else np.flatnonzero(held.block == held.block.max())
     judged, y = held.fold.predictions[MODEL.name], held.fold.y[newest]
     ours, theirs = scores_of(model, held.X.iloc[newest], 1), judged.scores[newest]
     scale = 1.0 if statement.task.kind == "classification" else float(np.std(held.fold.y)) or 1.0
@@ -519,10 +541,10 @@ def newest_unlearnt(statement: Problem, held: Held, judges: Sequence[Judge], mod
     assert held.X is not None and held.rows is not None and held.block is not None
     if not judges:
         return model, np.arange(len(held.X))
-    last, entity = judges[-1], getattr(statement.task, "entity", None)
+    last, group = judges[-1], getattr(statement.task, "group", None)
     at = np.flatnonzero(held.block == held.block.max())
     if last.half is not None:
-        at = at[halves((held.rows[[entity]] if entity else held.X).iloc[at]) == last.half]
+        at = at[halves((held.rows[[group]] if group else held.X).iloc[at]) == last.half]
     return last.model, at
 
 # %% ../nbs/21_evaluation.ipynb #7721fb3e
@@ -573,13 +595,23 @@ def _inspect_lists(statement: Problem, held: Held, features: FeaturesJson, read:
     )
     return Inspection(rows=int(held.predictions["user"].nunique()), lists=figures)
 
+# %% ../nbs/21_evaluation.ipynb #a5c0db9f
+def judged_on(figures: EvaluationJson) -> str:
+    """On which rows the figures were measured, in words."""
+    parts = figures.get("parts")
+    return (
+        f"in cross-validation ({parts} parts, each predicted by a model that learned from the others)"
+        if parts
+        else "on the holdout period"
+    )
+
 # %% ../nbs/21_evaluation.ipynb #85e98599
 def headline(statement: Problem, figures: EvaluationJson) -> str:
     """The main figure, its interval, and the best rule beside it, as Markdown."""
     main, better = figures["main"], metrics.metric(statement.success.metric)
     rule, refit = figures["contenders"][figures["best_rule"]], figures.get("refit")
     text = (
-        f"### {better.label} {number(main['value'])} on the holdout period\n\n"
+        f"### {better.label} {number(main['value'])} {judged_on(figures)}\n\n"
         f"Between {number(main['low'])} and {number(main['high'])} ({percent(statement.success.confidence)} interval, n = {main['n']:,} {counted(statement)}). "
         f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: a gain of {number(rule['gain']['value'])} "
         f"[{number(rule['gain']['low'])} to {number(rule['gain']['high'])}]."

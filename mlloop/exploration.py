@@ -467,8 +467,7 @@ def judge_of(
         else rows
     )
     y = baselines.target_values(rows[task.target], task)
-    repeated = task.entity is not None and rows[task.entity].duplicated().mean() > 0.5
-    groups = pd.factorize(rows[task.entity])[0] if repeated else None
+    groups = baselines.groups_of(rows, task.group)
     rules = {r.name: rows[f"rule_{r.name}"].fillna(rows[f"rule_{r.name}"].median()).to_numpy() for r in statement.rules}
     moments = rows[time_column] if time_column else None
     prepared = baselines.Rows(

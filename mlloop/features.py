@@ -322,7 +322,7 @@ def build_features(
             "holdout": rows.filter((rows[time] >= since) & (rows[time] < until)),
         }
     else:
-        parts = split_by_digest(rows, task.entity, tables["rows"].columns)
+        parts = split_by_digest(rows, task.group, tables["rows"].columns)
     return FeatureSet(parts, feature_set.features, feature_set.catalogue, feature_set.left_out, feature_set.definition)
 
 # %% ../nbs/17_features.ipynb #259e73c2

@@ -284,8 +284,10 @@ def derived_columns(rows: ibis.Table, table: Table, before: int = 0) -> ibis.Tab
     for name, column in table.columns.items():
         if column.made_of:
             columns[name] = ibis.literal(" ").join([rows[part].strip() for part in column.made_of])
+        position = ibis.row_number().over(order_by=[rows["_n"], rows["_row"]]).cast("int64") + before
+        if column.row_stretch:
+            columns[name] = (position // int(column.row_stretch) + 1).cast("string")
         if column.row_seconds:
-            position = ibis.row_number().over(order_by=[rows["_n"], rows["_row"]]).cast("int64") + before
             moment = (position * column.row_seconds + int(FIRST_ROW.replace(tzinfo=dt.UTC).timestamp())).as_timestamp(
                 "s"
             )
@@ -699,9 +701,7 @@ def schema_changes(
         names = header(raw)
         if not names:
             continue
-        expected = (
-            [n for n, c in table.columns.items() if not (c.made_of or c.row_seconds)] if before is None else before
-        )
+        expected = [n for n, c in table.columns.items() if not c.is_made] if before is None else before
         lost = [c for c in expected if c not in names and not _mentions(raw, c)]
         added = [c for c in names if c not in expected]
         paired = {column: _renamed(column, added) for column in lost}

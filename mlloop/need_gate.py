@@ -434,7 +434,7 @@ def held_minority(statement: Problem, table, windows: WindowsJson | None) -> int
         since, until = (pd.Timestamp(windows[name]).to_pydatetime() for name in ("holdout_from", "holdout_until"))
         held = table.filter((table[time] >= since) & (table[time] < until))
     else:
-        held = baselines.split_by_digest(table, task.entity)["holdout"]
+        held = baselines.split_by_digest(table, task.group)["holdout"]
     known = held.filter(held[task.target].notnull())[task.target].to_pandas()
     y = baselines.target_values(known, task)
     return int(min((y == 1).sum(), (y != 1).sum()))
@@ -468,8 +468,7 @@ def contest(
     """
     if statement.task.kind == "recommendation":
         return _contest_of_users(statement, tables, windows)
-    time, entity = statement.time.column, statement.task.entity
-    known = before_holdout(tables["rows"], time, windows, seed, entity)
+    known = before_holdout(tables["rows"], statement.time.column, windows, seed, statement.task.group)
     rows = baselines.prepare_rows(statement, known, leaks)
     timeless = rows.time is None or not windows
     cuts = windows["folds"] if windows and not timeless else statement.time.folds

@@ -123,7 +123,8 @@ class Column(Record):
     model), or 'unsure' (a model that rests on it waits for the owner's word); without it the column counts as known
     before, as long as nothing in the data speaks against it. `format` says how a time is written, as strptime has it
     (one form, or several), what it counts (unix_s, unix_ms or excel), or that it names a quarter, a week or a
-    part of a year (year_quarter, year_week, decimal_year). `made_of` names the columns whose texts, joined by a blank, are read as this one. `labels` says what a value means (1: yes, 2: no), for pages and charts. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row.
+    part of a year (year_quarter, year_week, decimal_year). `made_of` names the columns whose texts, joined by a blank, are read as this one. `labels` says what a value means (1: yes, 2: no), for pages and charts. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row;
+    `row_stretch` numbers the stretches of so many rows that it consists of.
     """
 
     type: Literal["integer", "number", "text", "category", "time", "date", "boolean"]
@@ -143,6 +144,12 @@ class Column(Record):
     feature: bool = True
     made_of: list[str] = []
     row_seconds: Positive | None = None
+    row_stretch: Positive | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether no file holds the column: it is made of others, or of the row's place."""
+        return bool(self.made_of or self.row_seconds or self.row_stretch)
 
     @model_validator(mode="after")
     def _range_is_possible(self):
@@ -164,6 +171,8 @@ class Column(Record):
             raise ValueError(f"labels say what a value means; a {self.type} needs none")
         if self.row_seconds and self.type != "time":
             raise ValueError(f"row_seconds makes a moment of a row's place: the type is time, not {self.type}")
+        if self.row_stretch and self.type != "integer":
+            raise ValueError(f"row_stretch numbers stretches of the file: the type is integer, not {self.type}")
         return self
 
 # %% ../nbs/10_problem.ipynb #f32b4d14
@@ -254,12 +263,17 @@ def _must_be_about_a_row(place: str, sql: str | None) -> None:
 
 # %% ../nbs/10_problem.ipynb #ba26c290
 class Tabular(Record):
-    """Predict `target` of `table`: the class `positive`, or a number."""
+    """Predict `target` of `table`: the class `positive`, or a number.
+
+    Rows of one `entity` stay on one side of a fold, or rows alike in `together`, where a file is sorted by groups that no
+    column names.
+    """
 
     kind: Literal["classification", "regression"]
     table: Name
     target: str
     entity: str | None = None
+    together: str | None = None
     positive: str | int | bool | None = None
     joins: list[Join] = []
     derive: dict[str, str] = {}
@@ -271,6 +285,11 @@ class Tabular(Record):
         for at, sql in {"where": self.where, **{f"derive {name}": sql for name, sql in self.derive.items()}}.items():
             _must_be_about_a_row(at, sql)
         return self
+
+    @property
+    def group(self) -> str | None:
+        """The column whose rows stay on one side of a fold; None where every row stands alone."""
+        return self.together or self.entity
 
 # %% ../nbs/10_problem.ipynb #72b372f8
 class Interactions(Record):
@@ -540,7 +559,8 @@ def _task_mistakes(p: Problem) -> list[Mistake]:
         columns: dict[str, Any] = dict(p.tables[task.table].columns) | dict.fromkeys(task.derive)
         for join in task.joins:
             columns |= dict(p.tables[join.table].columns) if join.table in p.tables else {}
-        required = {("task", "target"): task.target, ("task", "entity"): task.entity, ("time", "column"): p.time.column}
+        required = {("task", "target"): task.target, ("task", "entity"): task.entity}
+        required |= {("task", "together"): task.together, ("time", "column"): p.time.column}
         for at, column in required.items():
             if column is not None and column not in columns:
                 what = ".".join(at).removeprefix("task.")

@@ -494,6 +494,7 @@ class Judged(Part):
     rows: int
     lookback: str | None = None
     half: bool | None = None
+    part: int | None = None
 
 
 class LookbackCandidate(Part):
@@ -725,6 +726,7 @@ class Evaluation(Product):
     reference: Reference
     examples: Examples
     periods: list[JudgedPeriod] | None = None
+    parts: int | None = None
     refit: Refit | None = None
     unconfirmed: list[UnconfirmedColumn] = Field(default=[], alias="asked")
     inspection: Inspection | None = None

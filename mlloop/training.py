@@ -21,7 +21,17 @@ from .comparison import baselines, lookback
 from .models import candidates
 from .store import tracking
 from .core.errors import DataError
-from .comparison.lookback import ALL, OTHER_PARAMS, Block, Lookback, LookbackChoice, RowsPast, UsersPast, past_of
+from mlloop.comparison.lookback import (
+    ALL,
+    OTHER_PARAMS,
+    PARTS,
+    Block,
+    Lookback,
+    LookbackChoice,
+    RowsPast,
+    UsersPast,
+    past_of,
+)
 from .problem import Problem, Recommendation
 from mlloop.core.records import (
     FitData,
@@ -118,15 +128,16 @@ def from_root(path: str) -> str:
 # %% ../nbs/20_training.ipynb #02509dcd
 @dataclass(frozen=True)
 class Stretch:
-    """A model to be judged: what it learns from, which block it predicts, and which half of its rows (None: all)."""
+    """A model to be judged: what it learns from, which block it predicts, and which half or part of its rows (None: all)."""
 
     block: Block
     lookback: Lookback = ALL
     half: bool | None = None
+    part: int | None = None
 
 # %% ../nbs/20_training.ipynb #aeebe4db
 def stretches_of(
-    windows: WindowsJson | None, choice: LookbackChoice | None = None, refit: bool = True
+    windows: WindowsJson | None, choice: LookbackChoice | None = None, refit: bool = True, has_few: bool = False
 ) -> list[Stretch]:
     """The models that are judged, the earliest block first.
 
@@ -136,10 +147,13 @@ def stretches_of(
         The comparison of a retraining; None: a first run, with the holdout period as its one block.
     refit : bool
         False: one model is judged and released, so that there is one block.
+    has_few : bool
+        See `RowsPast.has_few`.
     """
     if choice is None:
         if not windows:
-            return [Stretch(Block(pd.Timestamp(0), None, None))]
+            parts = range(PARTS) if has_few and refit else [None]
+            return [Stretch(Block(pd.Timestamp(0), None, None), part=part) for part in parts]
         moments = (windows["train_until"], windows["holdout_from"], windows["holdout_until"])
         return [Stretch(Block(*(pd.Timestamp(moment) for moment in moments)))]
     if not refit:
@@ -165,7 +179,8 @@ def judged_models(
     judged: list[JudgedJson] = []
     for position, stretch in enumerate(stretches):
         own_checkpoint = checkpoint.with_name(f"{checkpoint.name}-{position}")
-        learned_from = material_of(past, stretch.lookback, stretch.block.learnt_until)
+        known = past if stretch.part is None or isinstance(past, UsersPast) else past.without_part(stretch.part)
+        learned_from = material_of(known, stretch.lookback, stretch.block.learnt_until)
         model = fitted(
             candidates.from_recipe(recipe_of(recipe, stretch.lookback), past.statement.task, str(own_checkpoint)),
             learned_from,
@@ -185,6 +200,7 @@ def judged_models(
                 "rows": learned_from.trained["rows"],
                 "lookback": stretch.lookback.name,
                 "half": stretch.half,
+                "part": stretch.part,
             }
         )
     return judged

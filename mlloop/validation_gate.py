@@ -288,7 +288,8 @@ def released_as_judged(figures: EvaluationJson, statement: Problem) -> list[Chec
         wrong.append(
             f"in '{group_label(statement, worst['slice'], worst['group'])}' it is {number(worst['fall'])} worse than they are"
         )
-    reason = f"On the newest {refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
+    which = "" if figures.get("parts") else "newest "
+    reason = f"On the {which}{refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
     return [
         Check(
             name,
@@ -557,12 +558,14 @@ def unlike_the_folds(exploration: Exploration, figures: EvaluationJson, statemen
     if before.low <= main["value"] <= before.high or main["low"] <= before.mean <= main["high"]:
         return ""
     label, better = metrics.metric(statement.success.metric).label, metrics.metric(statement.success.metric)
+    where = "in cross-validation" if figures.get("parts") else "on the holdout period"
+    why = "chance of the draw" if figures.get("parts") else "the newest period is unlike the earlier ones"
     way = "better" if better.gain(main["value"], before.mean) > 0 else "worse"
     return (
         f"\n\n**The figures of two stages differ.** In the folds the recipe gave {label} {number(before.mean)} "
-        f"[{number(before.low)} to {number(before.high)}], on the holdout period {number(main['value'])} "
-        f"[{number(main['low'])} to {number(main['high'])}], which is {way}: the newest period is unlike the earlier "
-        "ones, or one of the figures is wrong."
+        f"[{number(before.low)} to {number(before.high)}], {where} {number(main['value'])} "
+        f"[{number(main['low'])} to {number(main['high'])}], which is {way}: {why}, "
+        "or one of the figures is wrong."
     )
 
 # %% ../nbs/22_validation_gate.ipynb #05cff561

@@ -6,11 +6,12 @@
 __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MOST_FOR_A_LINE', 'MAX_GROUPING', 'FEWEST_PER_GROUP', 'MODEL', 'FEWEST',
            'MANY_ITEMS', 'POPULAR', 'USERS_AT_ONCE', 'usable_columns', 'encode_columns', 'rule_scores', 'last_values',
            'hour_keys', 'seasonal_values', 'mean_values', 'is_calendar', 'together_codes', 'drawn_parts', 'Rows',
-           'target_values', 'prepare_rows', 'typical_of', 'cheap_model', 'one_split', 'two_splits', 'line_in_all',
-           'predict_scores', 'group_average', 'best_category', 'line_in_one', 'statistics_of', 'tuning_rows',
-           'statistic_scores', 'Contender', 'tabular_contenders', 'fold_scores', 'calibrated_scores', 'Threshold',
-           'decision_threshold', 'Prediction', 'make_prediction', 'fold_positions', 'is_too_few', 'comparable_folds',
-           'split_by_digest', 'BoughtBefore', 'recommendation_contenders', 'relevant_items', 'user_metrics']
+           'target_values', 'groups_of', 'prepare_rows', 'typical_of', 'cheap_model', 'one_split', 'two_splits',
+           'line_in_all', 'predict_scores', 'group_average', 'best_category', 'line_in_one', 'statistics_of',
+           'tuning_rows', 'statistic_scores', 'Contender', 'tabular_contenders', 'fold_scores', 'calibrated_scores',
+           'Threshold', 'decision_threshold', 'Prediction', 'make_prediction', 'fold_positions', 'is_too_few',
+           'comparable_folds', 'split_by_digest', 'BoughtBefore', 'recommendation_contenders', 'relevant_items',
+           'user_metrics']
 
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
 from dataclasses import dataclass
@@ -284,6 +285,12 @@ def target_values(values: pd.Series, task) -> np.ndarray:
         return (values.astype(float) == float(task.positive)).to_numpy(dtype=float)
     return (values.astype(str) == str(task.positive)).to_numpy(dtype=float)
 
+# %% ../../nbs/comparison/baselines.ipynb #62a3c591
+def groups_of(rows: pd.DataFrame, column: str | None) -> np.ndarray | None:
+    """The group of each row where most rows share one, (n_rows,); None where every row stands alone."""
+    repeated = column is not None and rows[column].duplicated().mean() > 0.5
+    return pd.factorize(rows[column])[0] if repeated else None
+
 # %% ../../nbs/comparison/baselines.ipynb #38698d2e
 def prepare_rows(statement: Problem, rows: pd.DataFrame, suspects=()) -> Rows:
     """Prepare `rows` of a tabular problem; rows without a target are left out.
@@ -302,7 +309,7 @@ def prepare_rows(statement: Problem, rows: pd.DataFrame, suspects=()) -> Rows:
     used, left_out = usable_columns(statement, rows.columns, suspects)
     y = target_values(rows[task.target], task)
     repeated = task.entity is not None and rows[task.entity].duplicated().mean() > 0.5
-    groups = pd.factorize(rows[task.entity])[0] if repeated else None
+    groups = groups_of(rows, task.group)
     last = None
     if time and (task.entity is None or repeated):
         last = last_values(y, rows[time], rows[task.entity] if task.entity else None, statement.time.label_delay_days)
@@ -785,7 +792,9 @@ def comparable_folds(rows: Rows, folds, seed: int = 0) -> int:
 
 # %% ../../nbs/comparison/baselines.ipynb #timeless-code
 def split_by_digest(rows, entity: str | None, columns=None, share: float = 0.2) -> "dict[str, ir.Table]":
-    """`train` and `holdout` of an Ibis table without time, split by a digest of each row; entities stay whole.
+    """`train` and `holdout` of an Ibis table without time, split by a digest of each row; entities stay whole, and so do repeated rows.
+
+    Where a few combinations of values make up much of the table, repeating is the rule, and equal rows are dealt to both.
 
     Parameters
     ----------
@@ -796,8 +805,16 @@ def split_by_digest(rows, entity: str | None, columns=None, share: float = 0.2) 
 
     names = [entity] if entity else sorted(columns or rows.columns)
     text = ibis.literal("|").join([rows[c].cast("string").fill_null("") for c in names])
+    kept = list(rows.columns)
+    if not entity:
+        rows = rows.mutate(_text=text)
+        alike = ibis.window(group_by="_text")
+        rows = rows.mutate(_alike=rows.count().over(alike), _nth=ibis.row_number().over(alike).cast("string"))
+        rows = rows.mutate(_most=rows["_alike"].max().over(ibis.window()), _rows=rows.count().over(ibis.window()))
+        most = ibis.greatest(10.0, dependence.MOST_ALIKE * rows["_rows"])
+        text = rows["_text"] + ibis.ifelse(rows["_most"] > most, ibis.literal("|") + rows["_nth"], "")
     is_held = text.hexdigest("md5").substr(0, 2) < f"{int(256 * share):02x}"
-    return {"train": rows.filter(~is_held), "holdout": rows.filter(is_held)}
+    return {"train": rows.filter(~is_held).select(kept), "holdout": rows.filter(is_held).select(kept)}
 
 # %% ../../nbs/comparison/baselines.ipynb #255e647f
 MANY_ITEMS = 4000

@@ -16,6 +16,7 @@ import pandas as pd
 
 from . import baselines
 from ..core import metrics
+from ..core.metric_table import OF_CLASSES
 from ..models import candidates
 from .baselines import Prediction, Contender
 from .folds import RowsFold, UsersFold
@@ -138,11 +139,12 @@ def held_parts(
     contenders = [MODEL, *(Contender(rule.name, "rule", rule.meaning) for rule in statement.rules)]
     contenders += [*(simple[0][0] if simple else []), CONSTANT, CHANCE]
     contenders += [CHAMPION] if champion is not None else []
-    predicted = {contender.name: _together([scored[contender.name] for scored in each]) for contender in contenders}
+    metric = statement.success.metric
+    predicted = {who.name: _together([scored[who.name] for scored in each], metric) for who in contenders}
     rows = pd.concat([part.rows for part in parts], ignore_index=True)
     y, success = baselines.target_values(rows[task.target], task), statement.success
-    entity = rows[task.entity] if task.entity else None
-    groups = pd.factorize(entity)[0] if entity is not None and entity.duplicated().any() else None
+    together = rows[task.group] if task.group else None
+    groups = pd.factorize(together)[0] if together is not None and together.duplicated().any() else None
     fold = RowsFold(y, predicted, groups, success.metric, statement.money, success.confidence, seed)
     kept = [c for c in (task.entity, statement.time.column, *success.slices) if c and c in rows]
     predictions = rows[list(dict.fromkeys(kept))].assign(y_true=y, y_score=predicted[MODEL.name].scores)
@@ -204,9 +206,9 @@ def _shared(
     ]
 
 # %% ../../nbs/comparison/holdout.ipynb #222032a3
-def _together(parts: list[Prediction]) -> Prediction:
-    """The predictions of several parts as one; where their thresholds differ, the decisions take the place of the scores."""
-    if len({part.cut for part in parts}) == 1:
+def _together(parts: list[Prediction], metric: str) -> Prediction:
+    """The predictions of several parts as one; where their thresholds differ, a metric of classes gets the decisions in place of the scores."""
+    if metric not in OF_CLASSES or len({part.cut for part in parts}) == 1:
         return Prediction(
             np.concatenate([part.scores for part in parts]),
             parts[0].cut,

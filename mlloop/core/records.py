@@ -270,6 +270,7 @@ class JudgedJson(TypedDict):
     rows: int
     lookback: NotRequired[str | None]
     half: NotRequired[bool | None]
+    part: NotRequired[int | None]
 
 
 class LookbackCandidateJson(TypedDict):
@@ -486,6 +487,7 @@ class EvaluationJson(TypedDict, total=False):
     reference: JsonObject
     examples: ExamplesJson
     periods: list[JudgedPeriodJson] | None
+    parts: int | None
     refit: RefitJson | None
     asked: list[UnconfirmedColumnJson]
     inspection: JsonObject | None

@@ -291,7 +291,7 @@ def _trained(p: products.Training) -> str:
 def _evaluated(p: products.Evaluation) -> str:
     first = p.metrics[0]
     inside = f" ({span(first.low, first.high)})" if first.low is not None else ""
-    return f"{first.name.replace('_', ' ')} {number(first.value)}{inside} on the holdout period."
+    return f"{first.name.replace('_', ' ')} {number(first.value)}{inside} {'in cross-validation' if p.parts else 'on the holdout period'}."
 
 
 def _windows(p: products.Transformation) -> str:

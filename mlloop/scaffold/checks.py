@@ -253,7 +253,7 @@ def _has_columns(file: Path, statement: Problem, table: str, spec: Table, column
     lost = [
         name
         for name, column in spec.columns.items()
-        if name not in columns and not (column.made_of or column.row_seconds)
+        if name not in columns and not column.is_made
     ]
     needed = {
         *spec.key,

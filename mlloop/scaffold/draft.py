@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,9 @@ def _look_closely(sample: SourceSample, columns: dict[str, Guess], notes: list[t
 
 
 def _time_of_rows(
-    options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], y: pd.Series, kind: str, notes, ask
+    options: ProjectOptions, sample: SourceSample, columns: dict[str, Guess], y: pd.Series, kind: str, notes, ask, order
 ) -> tuple[str | None, dict[str, str]]:
-    """The time of the rows, and the times that know the target, each with its sign."""
+    """The time of the rows, and the times that know the target, each with its sign; `order()` says what the file's is."""
     choice = times.choose(sample, columns, y, kind)
     if options.time:
         return options.time, {n: sign for n, sign in choice.after.items() if n != options.time}
@@ -156,7 +157,7 @@ def _time_of_rows(
         notes += survey.set_aside_outlying(columns, time, sample.is_whole)
     notes += [("not the time", f"{name} {sign}: it is written after the target") for name, sign in choice.after.items()]
     if time is None:
-        ordered = times.file_order(sample, columns, y, options.target)
+        ordered = times.file_order(sample, columns, y, options.target, order())
         if ordered:
             time, columns[ordered[0]], sign = ordered
             note = (
@@ -270,7 +271,8 @@ def _rows(
         )
     for of_target in [n for n, guess in columns.items() if target in guess.column.made_of]:
         del columns[of_target]  # it would tell the target
-    time, late = _time_of_rows(options, sample, columns, y, kind, notes, ask)
+    order_of_file = cache(lambda: times.order_of(sample, columns, y, target))
+    time, late = _time_of_rows(options, sample, columns, y, kind, notes, ask, order_of_file)
     classes = y if kind == "classification" else None
     unknown = _not_known_yet(columns, time, classes, notes)
     windows = _windows(options, sample, columns, time, y=classes, unknown_days=unknown)
@@ -302,11 +304,15 @@ def _rows(
         notes.append(
             ("key", f"{key} comes more than once ({sample.distinct[key]:,} values in {sample.rows:,} rows): {extra}")
         )
+    together = None
+    if not (time or key or entity) and order_of_file() == "stretches":
+        together, columns[together] = times.stretches(sample)
+        notes.append(("order of the file", STRETCHES))
     order = columns[time].values if time else None
     made_time = {n for n, guess in columns.items() if guess.column.made_of} - {time}
     for derived_time in made_time:
         del columns[derived_time]
-    skip = [target, *([key] if key else []), *([entity] if entity else []), *([time] if time else []), *late]
+    skip = [target, *(n for n in (key, entity, together, time) if n), *late]
     for counter in times.counters(columns, order, skip) if order is not None else []:
         columns[counter] = survey._changed(
             columns[counter], "only grows with the rows: it is always new in later ones", feature=False
@@ -316,11 +322,7 @@ def _rows(
     signs = survey.leaks(asked_of, y, kind, skip, order)
     leaks = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
     unsure = {n: sign.reason for n, sign in signs.items() if not sign.sure}
-    usable = [
-        n
-        for n, guess in columns.items()
-        if n not in (target, key, entity, time, *leaks, *unsure) and guess.column.feature
-    ]
+    usable = [n for n, guess in columns.items() if n not in (*skip, *leaks, *unsure) and guess.column.feature]
     before = (
         columns[time].values < pd.Timestamp(windows["as_of"]) - pd.Timedelta(days=windows["holdout_days"])
         if time and windows
@@ -331,6 +333,7 @@ def _rows(
     task = [f"kind: {kind}", "table: rows", f"target: {scalar(target)}"]
     task += [f"positive: {scalar(_typed(positive, columns[target]))}"] if kind == "classification" else []
     task += [f"entity: {scalar(entity)}"] if entity else []
+    task += [f"together: {scalar(together)}"] if together else []
     notes[:0] = _headline(kind, target, positive, columns[target], y, sample)
     if not time:
         notes.append(
@@ -369,6 +372,12 @@ def _rows(
         "asked": unsure,
         **_success(kind, y, figure, survey.slices_of(columns, usable, sample.rows), sample, windows),
     }
+
+
+STRETCHES = (
+    "neighbours in the file share the target, and the columns, or the groups that it is sorted by, say why: the file is sorted by something that is no time. Folds "
+    "are drawn by chance, and rows that follow one another stay on one side. If the file stands in the order of a time, name it: --time"
+)
 
 
 def _not_known_yet(columns: dict[str, Guess], time: str | None, y: pd.Series | None, notes) -> int:

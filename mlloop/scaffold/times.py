@@ -313,13 +313,19 @@ def _points(name: str, guess: Guess) -> tuple[float, list[str]]:
 
 
 def file_order(
-    sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str | None = None
+    sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str | None = None, order: str = "time"
 ) -> tuple[str, Guess, str] | None:
-    """A moment made of each row's place, where the file stands in an order: its name, its guess, and the sign of it."""
+    """A moment made of each row's place, where the file stands in the order of a time: its name, its guess, and the sign of it.
+
+    Parameters
+    ----------
+    order : str
+        See `order_of`.
+    """
     counter = elapsed(sample, columns, target)
-    alike = 0.0 if counter else dependence.neighbour_correlation(y)
-    if counter is None and (alike < dependence.DEPENDENT or _is_arranged(sample, columns, y, target)):
+    if counter is None and order != "time":
         return None
+    alike = 0.0 if counter else dependence.neighbour_correlation(y)
     seconds = max(1, round(FILE_DAYS * 86_400 / sample.rows))
     position = np.linspace(1, sample.rows, len(sample.text)).round() * seconds
     values = pd.Series(FIRST_ROW + pd.to_timedelta(position, unit="s"), index=sample.text.index).astype(
@@ -350,6 +356,31 @@ def _is_arranged(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, 
         and not sample.missing.get(n, 1)
     ]
     return dependence.is_arranged(y, pd.DataFrame({n: columns[n].values for n in able}, index=y.index))
+
+
+def order_of(sample: SourceSample, columns: dict[str, Guess], y: pd.Series, target: str) -> str:
+    """How rows may be dealt into folds, see `dependence.order_of`, by what the columns say of the target."""
+    shuffle, numbers = np.random.default_rng(0), {}
+    for name, guess in columns.items():
+        values = guess.values
+        if name == target or guess.column.made_of or guess.is_time:
+            continue
+        if not guess.is_number:  # names get numbers in no order
+            codes, names = pd.factorize(values)
+            values = pd.Series(np.append(shuffle.permutation(len(names)), -1)[codes], index=values.index)
+        numbers[name] = values.astype(float)
+    order = dependence.order_of(pd.DataFrame(numbers, index=y.index), y)
+    return "stretches" if order == "time" and _is_arranged(sample, columns, y, target) else order
+
+
+def stretches(sample: SourceSample) -> tuple[str, Guess]:
+    """A number of the stretch of the file in which each row lies: its name and its guess."""
+    rows = dependence.stretch_rows(sample.rows)
+    values = pd.Series(np.linspace(0, sample.rows - 1, len(sample.text)).round() // rows + 1, index=sample.text.index)
+    name = _free("row_stretch", sample)
+    sample.distinct[name], sample.missing[name] = -(-sample.rows // rows), 0
+    why = f"not in the file: each {rows:,} rows that follow one another, which stay on one side of a fold"
+    return name, Guess(Column(type="integer", row_stretch=rows, feature=False), why, values)
 
 
 FEWEST_STACKED = 4  # series from which rows are cut by series rather than by their place in the file
