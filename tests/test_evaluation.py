@@ -294,3 +294,28 @@ def test_the_same_seed_gives_the_same_figures(parts, model):
         for _ in range(2)
     )
     assert one == two and dt.datetime.now().isoformat()[:10] not in str(one)
+
+
+def test_few_rows_without_a_time_are_each_judged_by_a_model_that_has_not_learnt_them(tmp_path):
+    from mlloop import training
+    from mlloop.comparison.lookback import past_of
+    from mlloop.products import Judged
+
+    statement = loan_example.statement(time={"column": None, "folds": 4}, tables={"loans": {"time": None}})
+    rows = loan_example.rows(300).drop(columns="day")
+    tables = {"train": rows[:240], "holdout": rows[240:]}
+    features = {"tables": {name: name for name in tables}, "features": ["amount"], "windows": None}
+    past = past_of(statement, features, read(tables))
+    assert past.has_few
+    recipe = candidates.recipe("linear", {"C": 1.0}, 0)
+    stretches = training.stretches_of(None, None, True, past.has_few)
+    judged = training.judged_models(past, recipe, stretches, tmp_path / "judged", tmp_path / "c")
+    judges = evaluation.judges_of([Judged(**line) for line in judged])
+    parts = evaluation.parts_of(statement, tables["train"], tables["holdout"], ["amount"], judges)
+    assert sum(len(part.rows) for part in parts) == 300 and [len(part.train) for part in parts] == [240] * 5
+    for number, (part, line) in enumerate(zip(parts, judged, strict=True)):
+        learnt = past.without_part(number)
+        assert line["rows"] == 240 and set(part.rows["id"]) == set(past.rows["id"][learnt.aside])
+        assert not set(part.rows["id"]) & set(part.train["id"])
+    held = evaluation.hold(statement, features, read(tables), None, judges=judges)
+    assert held.fold.figure("model").n == 300

@@ -375,8 +375,9 @@ def _rows(
 
 
 STRETCHES = (
-    "neighbours in the file share the target, and the columns, or the groups that it is sorted by, say why: the file is sorted by something that is no time. Folds "
-    "are drawn by chance, and rows that follow one another stay on one side. If the file stands in the order of a time, name it: --time"
+    "neighbours in the file share the target, and the columns, or the groups that it is sorted by, say why: it is sorted by something that "
+    "is no time. Folds are drawn by chance, and rows that follow one another stay on one side. If the file stands in the order of a time, "
+    "name it: --time"
 )
 
 
