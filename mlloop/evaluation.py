@@ -29,7 +29,7 @@ from .comparison import inspection
 from mlloop.comparison.holdout import (
     CHAMPION, MODEL, ByHalf, Held, Part, accepted_points, is_follow_up, champion_of, held_parts, held_rows, held_users, scores_of, unseen_from,
 )  # fmt: skip
-from .comparison.lookback import PARTS, halves, parts_by_digest
+from .comparison.lookback import halves, parts_by_digest
 from .core.metrics import Estimate
 from .problem import Problem, column_label, counted, group_label
 from .products import Inspection, Judged, Training

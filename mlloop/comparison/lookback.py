@@ -306,7 +306,7 @@ class RowsPast(LabelledRows):
         few = len(held) < ENOUGH_HELD or rarer < ENOUGH_OF_A_CLASS
         group = self.statement.task.group  # type: ignore[union-attr]
         able = self.rows[group].nunique() if group else len(self.rows)
-        return self.time is None and few and 2 * PARTS <= able and len(self.rows) <= MOST_IN_PARTS
+        return self.time is None and few and able >= 2 * PARTS and len(self.rows) <= MOST_IN_PARTS
 
     def without_part(self, part: int) -> "RowsPast":
         """The same rows with one part of them held out, see `parts_by_digest`."""
