@@ -15,7 +15,9 @@ def test_a_file_sorted_by_something_that_is_no_time_is_not_predicted_forwards(tm
     r = np.random.default_rng(0)
     n, town = 1000, np.repeat(np.arange(100), 10)
     rooms, tax, level = r.integers(1, 8, n), r.normal(300, 60, 100).round(1)[town], r.normal(0, 60, 100)[town]
-    houses = pd.DataFrame({"rooms": rooms, "tax": tax, "price": (500 + 20 * rooms + level + r.normal(0, 5, n)).round(1)})
+    houses = pd.DataFrame(
+        {"rooms": rooms, "tax": tax, "price": (500 + 20 * rooms + level + r.normal(0, 5, n)).round(1)}
+    )
     by_town = parts_of(tmp_path, houses, "price")
     assert by_town["table_time"] is None and "together: row_stretch" in by_town["task"]
     assert "something that is no time" in said(by_town, "order of the file")
