@@ -110,7 +110,7 @@ def stretch_rows(n: int) -> int:
     return max(FEWEST_IN_STRETCH, -(-n // STRETCHES))
 
 # %% ../../nbs/data/dependence.ipynb #26a54394
-def unexplained(X: pd.DataFrame, y: pd.Series, together: np.ndarray, seed: int = 0) -> np.ndarray:
+def unexplained(X: pd.DataFrame, y: pd.Series, together: np.ndarray, seed: int = 0) -> pd.Series:
     """What a small model leaves of each row's target, as a rank, when the row's group was not learnt, (n_rows,).
 
     Parameters
@@ -131,7 +131,7 @@ def unexplained(X: pd.DataFrame, y: pd.Series, together: np.ndarray, seed: int =
             n_estimators=60, num_leaves=15, min_child_samples=10, n_jobs=1, random_state=seed, verbose=-1
         )
         left[held] = ranks[held] - model.fit(values[~held], ranks[~held]).predict(values[held])
-    return left
+    return pd.Series(left)
 
 # %% ../../nbs/data/dependence.ipynb #7e489572
 def comes_in_groups(values: pd.Series) -> bool:
