@@ -525,6 +525,19 @@ def test_another_season_is_no_broken_feed(office):
         office.bring(end)
 
 
+def test_a_stuck_column_is_a_broken_feed_and_one_that_follows_the_time_is_not(office):
+    end, day = office.ends[2], office.rows["day"]
+    kinds = lambda: {(one["column"], one["kind"]) for one in office.gathered(end).feed["findings"]}
+    try:
+        office.bring(end, office.rows.assign(amount=np.where(day >= end - EVERY, 500.0, office.rows["amount"])))
+        assert kinds() == {("amount", "constant")}
+        weeks = (day - day.min()) // EVERY  # one value in each period, many in the reference
+        office.bring(end, office.rows.assign(amount=500.0 + weeks))
+        assert kinds() == set()
+    finally:
+        office.bring(end)
+
+
 def test_a_fault_that_began_in_a_period_that_passed_is_named_in_the_next(office):
     """Half of the last whole period has the fault already: it is not like this one all along."""
     end, day = office.ends[2], office.rows["day"]

@@ -10,7 +10,7 @@ __all__ = ['MAX_CATEGORIES', 'QUANTILES', 'MAX_NULLS', 'MAX_UNSEEN', 'MAX_REPEAT
 
 # %% ../../nbs/data/feed_checks.ipynb #072947f9
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import ibis
@@ -332,7 +332,7 @@ def _constant(table, name, was, is_, rows) -> list[Finding]:
     return [finding(table, name, "constant", 1, 1, f"{table}.{name} is {value} in every row; it varied before.")]
 
 # %% ../../nbs/data/feed_checks.ipynb #5548b8ef
-JUMP_KINDS = ("volume", "unit", "constant")
+JUMP_KINDS = ("volume", "unit")
 UNSEEN_KINDS = ("unseen", "new")
 
 
@@ -342,6 +342,7 @@ def confirmed_findings(
     lately: Mapping[str, Any] | None = None,
     ever: Mapping[str, Any] | None = None,
     times: float = 1.0,
+    spans: Sequence[Mapping[str, Any]] = (),
 ) -> list[Finding]:
     """The findings that a second comparison does not explain.
 
@@ -355,11 +356,15 @@ def confirmed_findings(
         That of the last period that was whole; None: there is none. `times`: how many of its lengths the period has.
     ever : dict, optional
         Of everything before the reference's end; None: not known.
+    spans : sequence of dict
+        Those of spans as long as the period, of the reference and the last period that was whole.
     """
     return [
         entry
         for entry in findings
-        if not _matches_last_whole_period(entry, now, lately, times) and not _seen_before_reference(entry, now, ever)
+        if not _matches_last_whole_period(entry, now, lately, times)
+        and not _seen_before_reference(entry, now, ever)
+        and not _follows_time(entry, spans)
     ]
 
 # %% ../../nbs/data/feed_checks.ipynb #42b7e655
@@ -369,11 +374,16 @@ def _matches_last_whole_period(entry, now, lately, times) -> bool:
         return False
     if entry["kind"] == "volume":
         return MIN_VOLUME <= now["rows"] / (lately["rows"] * times) <= MAX_VOLUME
-    if entry["kind"] == "constant":
-        return _is_constant(lately["columns"].get(entry["column"], {}))
     was, is_ = (table["columns"].get(entry["column"], {}).get("quantiles") or [] for table in (lately, now))
     factors = [b / a for a, b in zip(was, is_, strict=False) if a and b and a * b > 0]
     return bool(factors) and all(1 / MIN_UNIT_FACTOR < factor < MIN_UNIT_FACTOR for factor in factors)
+
+# %% ../../nbs/data/feed_checks.ipynb #539475e6
+def _follows_time(entry, spans) -> bool:
+    """Whether a column that has one value had one in an earlier span of the period's length too."""
+    if entry["kind"] != "constant":
+        return False
+    return any(span["rows"] and _is_constant(span["columns"].get(entry["column"], {})) for span in spans)
 
 # %% ../../nbs/data/feed_checks.ipynb #81375226
 def _seen_before_reference(entry, now, ever) -> bool:

@@ -431,13 +431,21 @@ def table_findings(
     kinds = {finding["kind"] for finding in findings}
     lately, ever, times = None, None, 1.0
     span = [dt.datetime.fromisoformat(sound[key]) for key in ("from", "until")] if sound else None
-    if span is None and "constant" in kinds:  # a month varies over the reference, and not in its last days
-        span = [reference[1] - (period[1] - period[0]), reference[1]]
     if is_stream and span and kinds & {*feed.JUMP_KINDS}:
         lately, times = feed.profile(table, spec, *span), (period[1] - period[0]) / (span[1] - span[0])
     if kinds & {*feed.UNSEEN_KINDS}:
         ever = feed.profile(table, spec, None, reference[1])
-    return feed.confirmed_findings(findings, now, lately, ever, times), now["rows"]
+    spans = _spans(table, spec, reference, period[1] - period[0], span) if is_stream and "constant" in kinds else []
+    return feed.confirmed_findings(findings, now, lately, ever, times, spans), now["rows"]
+
+
+def _spans(
+    table, spec: Any, reference: Sequence[dt.datetime], length: dt.timedelta, sound: Sequence[dt.datetime] | None
+) -> list[dict[str, Any]]:
+    """The profiles of the reference in pieces as long as a period, and of the last period that was whole."""
+    starts = [reference[1] - length * n for n in range(1, max(1, (reference[1] - reference[0]) // length) + 1)]
+    pieces = [(start, start + length) for start in starts] + ([(sound[0], sound[1])] if sound else [])
+    return [feed.profile(table, spec, *piece) for piece in pieces]
 
 # %% ../../nbs/monitors/evidence.ipynb #d957a134
 def late_findings(name: str, table, time: str, last: Mapping[str, Any] | None) -> list[feed.Finding]:
