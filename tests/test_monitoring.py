@@ -531,8 +531,8 @@ def test_a_stuck_column_is_a_broken_feed_and_one_that_follows_the_time_is_not(of
     try:
         office.bring(end, office.rows.assign(amount=np.where(day >= end - EVERY, 500.0, office.rows["amount"])))
         assert kinds() == {("amount", "constant")}
-        weeks = (day - day.min()) // EVERY  # one value in each period, many in the reference
-        office.bring(end, office.rows.assign(amount=500.0 + weeks))
+        weeks = (day - end) // EVERY  # one value in each period, many in the reference
+        office.bring(end, office.rows.assign(amount=500.0 - weeks))
         assert kinds() == set()
     finally:
         office.bring(end)
