@@ -355,7 +355,9 @@ def test_a_column_called_self_is_read(tmp_path):
 
 def test_a_word_that_ends_like_a_name_of_rows_names_none():
     assert not [n for n in ("bid", "paid", "humid", "casino", "acid", "Paid") if survey.NAMING.search(n)]
-    assert all(survey.NAMING.search(n) for n in ("userid", "customerID", "OrderNo", "case_id", "rownames", "Phone No"))
+    assert all(
+        survey.NAMING.search(n) for n in ("userid", "pid", "customerID", "OrderNo", "case_id", "rownames", "Phone No")
+    )
 
 
 def test_a_postcode_with_four_more_digits_stays_text_and_bands_of_age_stay_bands():
@@ -532,3 +534,11 @@ def test_days_of_six_digits_and_panels_by_years_of_two_are_times(tmp_path):
 def test_digits_before_letters_of_many_kinds_are_codes():
     codes = pd.Series(["24D", "5A", "4D", "34B", "24C", "2B"] * 20 + ["unk"] * 10)
     assert survey.guess("sponsor_code", codes).column.type == survey.guess("seat", codes).column.type == "category"
+
+
+def test_a_number_that_begins_again_in_each_survey_names_nobody(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.concat([pd.DataFrame({"wave": w, "id": np.arange(1, n + 1)}) for w, n in enumerate([60, 90, 75, 120])])
+    assert entity_of(parts_of(tmp_path, rows.assign(answer=r.normal(size=len(rows)).round(2)), "answer")) is None
+    panel = pd.DataFrame({"wave": np.repeat(range(4), 60), "id": np.tile(np.arange(1, 61), 4)})
+    assert entity_of(parts_of(tmp_path, panel.assign(answer=r.normal(size=240).round(2)), "answer")) == "id"

@@ -471,10 +471,19 @@ def _cross_table(sample: SourceSample, columns: dict[str, Guess], target: str, s
 
 
 def _are_labels(guess: Guess) -> bool:
-    """Whether values name things rather than count them: each comes about as often as the others, and numbers begin with one."""
+    """Whether values name things rather than count them: each comes about as often as the others; numbers begin with one and do not begin again."""
     sizes = guess.values.value_counts()
-    if guess.is_number and (len(sizes) < FEWEST_NUMBERED or guess.values.min() < 1):
-        return False
+    numbers = pd.to_numeric(guess.values, errors="coerce")
+    if numbers.notna().all():
+        if len(sizes) < FEWEST_NUMBERED or numbers.min() < 1:
+            return False
+        counts_on = float((numbers.diff().dropna() == 1).mean()) > 0.8
+        fewer_later = (
+            sizes.nunique() > 1
+            and pd.Series(sizes.to_numpy()).corr(pd.Series(pd.to_numeric(sizes.index)), method="spearman") < -0.5
+        )
+        if counts_on and fewer_later:
+            return False  # it counts anew the respondents of each survey: number 1 of one year is nobody of the next
     return guess.column.type != "number" and len(sizes) > 1 and sizes.iloc[0] <= 5 * sizes.median()
 
 

@@ -99,7 +99,7 @@ NAMED_THINGS = (
     "party|fam|group|class|plot|tree|animal|site|row|line|sample|batch|machine|unit|game|team|player|image|file|doc|document|study|center|centre"
 )
 NAMING = re.compile(  # a name that only ends in these letters names nothing: bid, paid, humid, casino
-    r"(?i:(^|[_ .])(id|uuid|guid|key|index|idx|rowid|row|instant|nr|no|nbr|number)$|^unnamed|^rownames?$|^row[_ .]names?$)|"
+    r"(?i:(^|[_ .])(id|pid|ptid|uid|sid|idno|uuid|guid|key|index|idx|rowid|row|instant|nr|no|nbr|number)$|^unnamed|^rownames?$|^row[_ .]names?$)|"
     rf"(?<=[a-z])(ID|Id|No|Nr|Nbr|Number)$|^(?i:({NAMED_THINGS})(id|nr|no|nbr|number|key))$|(?<=[a-z][hstwynxzfeiq])id$",
 )
 QUANTITY = re.compile(r"(quantity|qty|pieces|units|count)$", re.I)
