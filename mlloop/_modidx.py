@@ -715,6 +715,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'mlloop.data.parsing._moment': ('data/parsing.html#_moment', 'mlloop/data/parsing.py'),
                                      'mlloop.data.parsing._number': ('data/parsing.html#_number', 'mlloop/data/parsing.py'),
                                      'mlloop.data.parsing._of_fraction': ('data/parsing.html#_of_fraction', 'mlloop/data/parsing.py'),
+                                     'mlloop.data.parsing.is_any_of': ('data/parsing.html#is_any_of', 'mlloop/data/parsing.py'),
                                      'mlloop.data.parsing.month_in_english': ( 'data/parsing.html#month_in_english',
                                                                                'mlloop/data/parsing.py'),
                                      'mlloop.data.parsing.parse_value': ('data/parsing.html#parse_value', 'mlloop/data/parsing.py'),

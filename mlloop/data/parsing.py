@@ -4,15 +4,21 @@
 
 # %% auto #0
 __all__ = ['INTEGER', 'NUMBER', 'ISO', 'OFFSET', 'MISSING', 'SPACES', 'TRUE', 'FALSE', 'LAKE_TYPES', 'MONTH_WORDS', 'LAST_YEAR',
-           'COUNTED', 'SPANS', 'text_or_null', 'parse_value', 'month_in_english', 'try_strptime']
+           'COUNTED', 'SPANS', 'is_any_of', 'text_or_null', 'parse_value', 'month_in_english', 'try_strptime']
 
 # %% ../../nbs/data/parsing.ipynb #0422f3aa
 import re
+from collections.abc import Sequence
 
 import ibis
 import ibis.expr.datatypes as types
 
 from ..problem import Column
+
+# %% ../../nbs/data/parsing.ipynb #2adf7fb4
+def is_any_of(text: ibis.Value, words: Sequence[str]) -> ibis.Value:
+    """Whether a text is one of the words."""
+    return text.re_search(f"^(?:{'|'.join(map(re.escape, words))})$")
 
 # %% ../../nbs/data/parsing.ipynb #447990ba
 INTEGER = r"^[+-]?\d+(\.0*)?$"
@@ -38,7 +44,7 @@ def text_or_null(text: ibis.Value, column: Column) -> ibis.Value:
         known = text.nullif("")
         return ibis.ifelse(text.strip().isin(column.missing), ibis.null("string"), known) if column.missing else known
     words = [*MISSING, *(word.strip().lower() for word in column.missing)]
-    return ibis.ifelse(text.strip().lower().isin(words), ibis.null("string"), text.strip())
+    return ibis.ifelse(is_any_of(text.strip().lower(), words), ibis.null("string"), text.strip())
 
 # %% ../../nbs/data/parsing.ipynb #ff3b3f5c
 def parse_value(text: ibis.Value, column: Column) -> ibis.Value:
@@ -47,7 +53,7 @@ def parse_value(text: ibis.Value, column: Column) -> ibis.Value:
         return _number(text, column)
     if column.type == "boolean":
         low = text.lower()
-        return ibis.cases((low.isin(TRUE), True), (low.isin(FALSE), False), else_=ibis.null("boolean"))
+        return ibis.cases((is_any_of(low, TRUE), True), (is_any_of(low, FALSE), False), else_=ibis.null("boolean"))
     if column.type in ("time", "date"):
         return _moment(text, column).cast(LAKE_TYPES[column.type])
     return text

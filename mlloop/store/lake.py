@@ -109,6 +109,9 @@ def connect(settings: Settings | None = None):
 
 def _duckdb(settings: Settings):
     spill = settings.state / "tmp" / f"duckdb-{os.getpid()}"
+    if settings.state.is_dir():
+        with contextlib.suppress(OSError):  # the engine makes the last folder alone, and only where memory ends
+            spill.parent.mkdir(exist_ok=True)
     options: dict[str, Any] = {"temp_directory": str(spill)}
     if settings.engine_memory:
         options["memory_limit"] = settings.engine_memory
