@@ -478,9 +478,10 @@ def _are_labels(guess: Guess) -> bool:
         if len(sizes) < FEWEST_NUMBERED or numbers.min() < 1:
             return False
         counts_on = float((numbers.diff().dropna() == 1).mean()) > 0.8
+        of_number = numbers.value_counts()
         fewer_later = (
-            sizes.nunique() > 1
-            and pd.Series(sizes.to_numpy()).corr(pd.Series(pd.to_numeric(sizes.index)), method="spearman") < -0.5
+            of_number.nunique() > 1
+            and pd.Series(of_number.to_numpy()).corr(pd.Series(of_number.index.to_numpy()), method="spearman") < -0.5
         )
         if counts_on and fewer_later:
             return False  # it counts anew the respondents of each survey: number 1 of one year is nobody of the next
