@@ -670,6 +670,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.data.leaks._empties': ('data/leaks.html#_empties', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._equations': ('data/leaks.html#_equations', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._may_be_aggregates': ('data/leaks.html#_may_be_aggregates', 'mlloop/data/leaks.py'),
+                                   'mlloop.data.leaks._nearness': ('data/leaks.html#_nearness', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._needed': ('data/leaks.html#_needed', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._of_one_class': ('data/leaks.html#_of_one_class', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._pair_word': ('data/leaks.html#_pair_word', 'mlloop/data/leaks.py'),

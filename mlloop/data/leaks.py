@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'AGREES', 'BY_CHANCE', 'PURE', 'NONE_WORDS', 'EXACT', 'PART', 'MAX_PAIRED',
-           'PAIRED_ROWS', 'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN',
-           'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MAX_ROWS',
-           'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill',
-           'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'filled_sign', 'value_sign', 'flag_signs',
+           'PAIRED_ROWS', 'NEARER', 'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'MAX_AGGREGATES', 'SIEVED_ROWS',
+           'LEFT_WITHIN', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED',
+           'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score',
+           'skill', 'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'filled_sign', 'value_sign', 'flag_signs',
            'sum_signs', 'part_sign', 'product_signs', 'pair_signs', 'after_words', 'aggregate_signs', 'strength',
            'field_strength', 'figure_of', 'towering_sign', 'knowledge_beyond_target', 'find', 'resting_signs']
 
@@ -142,19 +142,17 @@ def agreement_sign(values: pd.Series, y: pd.Series) -> str:
 def band_sign(values: pd.Series, y: pd.Series) -> str:
     """The words for a column of a few values that cut a numeric target into bands which do not overlap; '' for others."""
     known = values.notna()
-    if (
-        not 3 <= values.nunique() <= min(200, len(y) // 20)
-        or known.sum() < max(100, 0.5 * len(y))
-        or y.nunique() <= 2 * values.nunique()
-    ):
+    if not 2 <= values.nunique() <= min(200, len(y) // 20) or known.sum() < 100 or y.nunique() <= 2 * values.nunique():
         return ""
     codes, t = pd.factorize(values[known])[0], y[known].to_numpy()
     size = np.bincount(codes)
-    if (size >= 5).sum() < 3:
+    fewest = 20 if len(size) == 2 else 5
+    if (size >= fewest).sum() < min(3, len(size)):
         return ""
+    allowed = 0.005 if len(size) > 2 else 0.02 * size.min() / size.sum()
     rank = np.argsort(np.argsort(np.bincount(codes, t) / size))[codes]
-    wrong = float((rank[np.argsort(t, kind="stable")] != np.sort(rank)).mean())
-    return f"cuts the target into {len(size)} bands that do not overlap" if wrong <= 0.005 else ""
+    wrong = float((rank[np.lexsort((rank, t))] != np.sort(rank)).mean())
+    return f"cuts the target into {len(size)} bands that do not overlap" if wrong <= allowed else ""
 
 # %% ../../nbs/data/leaks.ipynb #934478d7
 BY_CHANCE = 12  # rows of one class only are no chance where -log of its probability is larger
@@ -351,6 +349,7 @@ def product_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
 # %% ../../nbs/data/leaks.ipynb #ee42b038
 MAX_PAIRED = 60  # columns of which pairs are tried
 PAIRED_ROWS = 3_000
+NEARER = 0.5  # what a pair may leave open of the target, as a share of what the better of the two leaves
 FEW = 500  # rows below which an honest column, or a pair, may be near perfect by chance
 
 
@@ -387,6 +386,13 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
 def _seconds(values: pd.Series) -> pd.Series:
     return (values - pd.Timestamp("2000-01-01")).dt.total_seconds()
 
+# %% ../../nbs/data/leaks.ipynb #84a14b67
+def _nearness(values: np.ndarray, y: np.ndarray, kind: str) -> float:
+    """How nearly values rank as the target does, from 0 to 1."""
+    if kind == "regression":
+        return abs(float(np.nan_to_num(stats.spearmanr(values, y).statistic)))
+    return abs(2 * skill(y, values, kind) - 1)
+
 # %% ../../nbs/data/leaks.ipynb #c8fb1ec7
 def _pair_word(a: pd.Series, b: pd.Series, y: pd.Series, kind: str, able: Sequence[str]) -> str:
     """'less', 'over' or 'times' where a and b put together so are the target; '' where none is."""
@@ -400,7 +406,10 @@ def _pair_word(a: pd.Series, b: pd.Series, y: pd.Series, kind: str, able: Sequen
             if (v == 0).any():
                 continue
         combined = u - v if word == "less" else u / v if word == "over" else u * v
-        if _tells(combined, target, kind) and not (_tells(u, target, kind) or _tells(v, target, kind)):
+        if not _tells(combined, target, kind) or _tells(u, target, kind) or _tells(v, target, kind):
+            continue
+        off = [1 - _nearness(values, target, kind) for values in (combined, u, v)]
+        if off[0] <= NEARER * min(off[1:]):  # a year over a price is the price
             return word
     return ""
 
