@@ -519,6 +519,13 @@ def test_a_pace_beside_a_date_is_no_clock_and_a_whole_date_is_not_made_again(tmp
     assert (parts["table_time"], entity_of(parts)) == ("date", None)
 
 
+def test_the_year_and_the_month_beside_a_whole_date_are_parts_of_it(tmp_path):
+    day = pd.Series(pd.date_range("2020-01-01", periods=400, freq="D"))
+    columns = {"date": survey.guess("date", day.astype(str)), "mon": survey.guess("mon", day.dt.month.astype(str))}
+    columns["other"] = survey.guess("other", pd.Series(np.arange(400) % 7).astype(str))
+    assert times.parts_of(columns, "date") == {"mon"}
+
+
 def test_days_of_six_digits_and_panels_by_years_of_two_are_times(tmp_path):
     day = pd.Series(pd.date_range("1980-01-02", periods=300, freq="B")).dt.strftime("%y%m%d")
     r = np.random.default_rng(0)

@@ -317,7 +317,7 @@ def _rows(
         columns[counter] = survey._changed(
             columns[counter], "only grows with the rows: it is always new in later ones", feature=False
         )
-    parts = set(columns[time].column.made_of) if time else set()  # of the row's own time: known when it happens
+    parts = times.parts_of(columns, time) if time else set()  # of the row's own time: known when it happens
     asked_of = {n: g for n, g in columns.items() if g.column.feature and n not in parts}
     signs = survey.leaks(asked_of, y, kind, skip, order)
     leaks = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}

@@ -112,6 +112,15 @@ def _calendars(sample: SourceSample):
             )
 
 
+def parts_of(columns: dict[str, Guess], time: str) -> set[str]:
+    """The columns that hold a part of a time: those it is made of, and its year, month, day or hour beside it."""
+    at = columns[time].values.dt
+    shown = [getattr(at, part) for part in ("year", "month", "day", "hour")]
+    numbers = [n for n, guess in columns.items() if guess.is_number]
+    equal = {n for n in numbers if any((columns[n].values == part).mean() > 0.99 for part in shown)}
+    return {*columns[time].column.made_of, *equal}
+
+
 def _numbers_up_to(texts: pd.Series, most: int) -> bool:
     """Whether a column numbers the quarters or the weeks of a year: nearly all of them, from 1 on."""
     numbers = pd.to_numeric(
