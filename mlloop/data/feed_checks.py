@@ -17,7 +17,7 @@ import ibis
 import numpy as np
 
 from ..core.formatting import number, percent
-from .cleaning import value_counts
+from .cleaning import fingerprint, value_counts
 from ..problem import Table
 
 # %% ../../nbs/data/feed_checks.ipynb #92def1ee
@@ -239,8 +239,8 @@ def _null_findings(table, name, was, is_, rows) -> list[Finding]:
 
 # %% ../../nbs/data/feed_checks.ipynb #73c5637e
 def _bare(value: str) -> str:
-    """A value without case, spaces and punctuation; values of nothing else stay as they are."""
-    return "".join(c for c in value.casefold() if c.isalnum()) or value
+    """A value as `cleaning.fingerprint` compares it; values of noise alone stay as they are."""
+    return fingerprint(value) or value
 
 # %% ../../nbs/data/feed_checks.ipynb #81de345c
 MIN_KEPT = 0.5  # of its share among the old values, which each of them keeps where something was added
