@@ -44,7 +44,7 @@ from .core.errors import ContractError, SourceError
 from .core.expressions import quoted
 from .core.formatting import number, percent
 from .store import messages
-from .store.lake import Lake, TableRef
+from .store.lake import WIDE, Lake, TableRef, plan_wide
 from .problem import Column, Problem, Recommendation, Source, Table
 from .core.settings import Settings
 from .core.storage import digest_json
@@ -255,6 +255,7 @@ def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis
     unread : ibis.Table
         `_n`, `_row`, `_line`, `_reason`.
     """
+    plan_wide(con, len(columns))
     groups: dict[tuple, list[tuple[int, RawFile]]] = {}
     for position, raw in enumerate(raws):
         names = tuple(header(raw, columns)) if raw.format != "jsonl" else ("",) * bool(raw.path.stat().st_size)
@@ -450,6 +451,9 @@ def check_rows(rows: ibis.Table, table: Table) -> ibis.Table:
     ).cache()
     raw = {name: text[f"{name}{RAW_SUFFIX}"] for name in columns}
     value = {name: parse_value(raw[name], column) for name, column in columns.items()}
+    if len(columns) > WIDE:
+        text = text.mutate(**value).cache()
+        raw, value = {name: text[raw[name].get_name()] for name in columns}, {name: text[name] for name in columns}
     broken = [rule for name, column in columns.items() for rule in contract_rules(name, column, raw[name], value[name])]
     broken += [
         (check.broken(value), check.reason)

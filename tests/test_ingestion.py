@@ -346,3 +346,23 @@ def test_online_retail_day_by_day_equals_all_days_at_once_and_the_whole_file(tmp
     for n in range(1, len(raws) + 1):
         daily = ingest_table(lake, "r/daily", table, raws[:n], names[:n], as_of)
     assert daily.counts == counts and daily.table.digest == at_once.table.digest
+
+
+@pytest.mark.parametrize("columns", [3, 210])
+def test_a_table_of_very_many_columns_is_checked_as_any_other_and_planned_without_quadratic_steps(
+    tmp_path, lake, columns
+):
+    names = [f"c{n}" for n in range(columns)]
+    table = Table(source="sales", columns={name: Column(type="number", min=0) for name in names})
+    lines = [
+        ",".join(names),
+        ",".join("1" * columns),
+        ",".join(["x", *"1" * (columns - 1)]),
+        ",".join(["NA", *"2" * (columns - 1)]),
+    ]
+    feed = Feed(tmp_path, lake, table).add("a.csv", "\n".join(lines) + "\n")
+    done = feed.ingest()
+    assert done.counts == {"read": 3, "kept": 2, "rejected": 1, "duplicates": 0}
+    assert lake.read(done.rejected)["reason"].execute().tolist() == ["c0 is not a finite number"]
+    (setting,) = lake.con.raw_sql("SELECT current_setting('disabled_optimizers')").fetchone()
+    assert sorted(filter(None, setting.split(","))) == (["common_subexpressions", "in_clause"] if columns > 200 else [])

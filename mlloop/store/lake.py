@@ -38,6 +38,7 @@ CLOUD = ("AWS_", "AZURE_", "GOOGLE_", "GCP_")
 NOTE = "mlloop"
 BATCH_ROWS = 131_072
 EXTEND_ATTEMPTS = 20
+WIDE = 200  # columns of a table from which DuckDB plans in another way
 
 
 class Version(Protocol):
@@ -125,6 +126,16 @@ def _duckdb(settings: Settings):
         raise SettingsError(told, "settings.ini", "Fix the file, then: mlloop check") from error
     con.raw_sql("SET TimeZone = 'UTC'")
     return con
+
+
+def plan_wide(con, columns: int) -> None:
+    """Let DuckDB leave out, from here on, two optimizations whose time is quadratic in the columns of a wide table.
+
+    One makes a join of every `IN` with some words, each of which carries all columns along; the other compares every
+    expression with every other. Ingesting 4,000 rows of 3,000 columns took more than half an hour by them.
+    """
+    if columns > WIDE and con.name == "duckdb":
+        con.raw_sql("SET disabled_optimizers = 'in_clause,common_subexpressions'")
 
 
 def _spark(settings: Settings):
@@ -501,6 +512,7 @@ class Lake:
 
     def _scan(self, table: DeltaTable):
         files = table.file_uris()
+        plan_wide(self.con, len(table.schema().fields))
         label = f"delta_{uuid.uuid4().hex[:12]}"
         if not files:
             return _empty(self.con, label, ibis.Schema.from_pyarrow(pa.schema(table.schema())))
