@@ -549,3 +549,9 @@ def test_a_number_that_begins_again_in_each_survey_names_nobody(tmp_path):
     assert entity_of(parts_of(tmp_path, rows.assign(answer=r.normal(size=len(rows)).round(2)), "answer")) is None
     panel = pd.DataFrame({"wave": np.repeat(range(4), 60), "id": np.tile(np.arange(1, 61), 4)})
     assert entity_of(parts_of(tmp_path, panel.assign(answer=r.normal(size=240).round(2)), "answer")) == "id"
+
+
+def test_folds_of_two_centuries_stay_within_them():
+    at = pd.Series([pd.Timestamp(year, 1, 1) for year in range(1800, 2011) for _ in range(3)]).astype("datetime64[us]")
+    y = pd.Series((np.arange(len(at)) > len(at) - 4).astype(float))
+    assert times.filled(survey.windows_of(at), at, y) is not None

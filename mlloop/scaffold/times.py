@@ -510,6 +510,8 @@ def _filled_of(
         for folds in (windows["folds"], 3, 2):
             for longer in (1.0, 1.5, 2.0, 3.0):
                 days = max(1, round(windows["fold_days"] * longer))
+                if days * folds > (until - first).days:
+                    continue  # before the first row, and perhaps before any moment that can be held
                 cuts = [until - pd.Timedelta(days=days * k) for k in range(folds, -1, -1)]
                 held = [int(((known >= a) & (known < b)).sum()) for a, b in itertools.pairwise(cuts)]
                 rarer = [int(((rare >= a) & (rare < b)).sum()) for a, b in itertools.pairwise(cuts)]
