@@ -350,7 +350,7 @@ def metrics_of(evaluation: products.Evaluation) -> list[products.NamedEstimate]:
 
 
 def judged(evaluation: products.Evaluation, statement: Problem | None = None) -> dict[str, Any]:
-    """What the holdout period showed, as tables: metrics, slices, contenders and the latency's figure.
+    """What the holdout period, or cross-validation in `parts`, showed, as tables: metrics, slices, contenders and the latency's figure.
 
     Parameters
     ----------
@@ -372,6 +372,7 @@ def judged(evaluation: products.Evaluation, statement: Problem | None = None) ->
         ],
         "contenders": against,
         "latency_ms": evaluation.latency.p99_below_ms,
+        "parts": evaluation.parts,
         "threshold": _threshold(evaluation),
     }
 
