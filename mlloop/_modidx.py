@@ -471,6 +471,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mlloop.data.cleaning._examples': ('data/cleaning.html#_examples', 'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._fences': ('data/cleaning.html#_fences', 'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._fill_value': ('data/cleaning.html#_fill_value', 'mlloop/data/cleaning.py'),
+                                      'mlloop.data.cleaning._in_dozens': ('data/cleaning.html#_in_dozens', 'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._is_slip': ('data/cleaning.html#_is_slip', 'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._iso': ('data/cleaning.html#_iso', 'mlloop/data/cleaning.py'),
                                       'mlloop.data.cleaning._joined': ('data/cleaning.html#_joined', 'mlloop/data/cleaning.py'),
