@@ -1702,7 +1702,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.problem.Cleaning': ('problem.html#cleaning', 'mlloop/problem.py'),
                                 'mlloop.problem.Column': ('problem.html#column', 'mlloop/problem.py'),
                                 'mlloop.problem.Column._range_is_possible': ('problem.html#column._range_is_possible', 'mlloop/problem.py'),
-                                'mlloop.problem.Column.is_made': ('problem.html#column.is_made', 'mlloop/problem.py'),
+                                'mlloop.problem.Column.is_composed': ('problem.html#column.is_composed', 'mlloop/problem.py'),
                                 'mlloop.problem.Interactions': ('problem.html#interactions', 'mlloop/problem.py'),
                                 'mlloop.problem.Interactions._says_the_kind': ( 'problem.html#interactions._says_the_kind',
                                                                                 'mlloop/problem.py'),

@@ -705,7 +705,7 @@ def schema_changes(
         names = header(raw)
         if not names:
             continue
-        expected = [n for n, c in table.columns.items() if not c.is_made] if before is None else before
+        expected = [n for n, c in table.columns.items() if not c.is_composed] if before is None else before
         lost = [c for c in expected if c not in names and not _mentions(raw, c)]
         added = [c for c in names if c not in expected]
         paired = {column: _renamed(column, added) for column in lost}

@@ -147,7 +147,7 @@ class Column(Record):
     row_stretch: Positive | None = None
 
     @property
-    def is_made(self) -> bool:
+    def is_composed(self) -> bool:
         """Whether no file holds the column: it is made of others, or of the row's place."""
         return bool(self.made_of or self.row_seconds or self.row_stretch)
 

@@ -303,6 +303,7 @@ def test_few_rows_without_a_time_are_each_judged_by_a_model_that_has_not_learnt_
 
     statement = loan_example.statement(time={"column": None, "folds": 4}, tables={"loans": {"time": None}})
     rows = loan_example.rows(300).drop(columns="day")
+    rows["rule_small"] = -rows["amount"]
     tables = {"train": rows[:240], "holdout": rows[240:]}
     features = {"tables": {name: name for name in tables}, "features": ["amount"], "windows": None}
     past = past_of(statement, features, read(tables))

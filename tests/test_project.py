@@ -104,6 +104,7 @@ def test_every_command_has_its_counterpart_in_python_with_every_option(command):
         ("ingest", "metrics_port"): "metrics",
     } | {(name, "set"): "changes" for name in ("run", "gate", "status", "why")}
     only_printed, elsewhere = {"json", "action", "yes", "all", "quiet"}, {("backtest", "list"): Project.policies}
+    elsewhere |= {("maintain", "what"): Project.erase}  # COLUMN=VALUE, or a copy's folder
     # a release by itself has no project
     elsewhere |= {("predict", name): batch.score_alone for name in ("release", "log_folder")}
     elsewhere |= {("serve", name): answering.InFolders for name in ("release", "log_folder")}

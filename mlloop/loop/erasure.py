@@ -236,7 +236,7 @@ def _learned(ledger: Ledger, part: Erased) -> list[str]:
         return []
     return [
         f"The model in production ({str(row.model)[:12]}) and earlier releases learned from these rows and stay as they are, with the values of "
-        f"text columns that they know, and a recommender with a vector for each user. Train again without them: mlloop retrain --problem {part.problem}"
+        f"text columns that they know, and a recommender with a vector for each user. Retrain without them: mlloop retrain --problem {part.problem}"
     ]
 
 

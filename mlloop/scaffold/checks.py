@@ -250,7 +250,7 @@ def _database(source: Source, settings: Settings) -> tuple[list[str] | None, str
 
 
 def _has_columns(file: Path, statement: Problem, table: str, spec: Table, columns: list[str], where: str) -> None:
-    lost = [name for name, column in spec.columns.items() if name not in columns and not column.is_made]
+    lost = [name for name, column in spec.columns.items() if name not in columns and not column.is_composed]
     needed = {
         *spec.key,
         spec.time,
