@@ -253,14 +253,9 @@ def withhold(
 def withheld_spans(ledger: Ledger, problem: str, before: dt.datetime) -> list[tuple[str, dt.datetime, dt.datetime]]:
     """Each column that was withheld, with the periods in the data [since, until) in which it was broken, as known at `before`."""
     moment = dt.datetime.fromisoformat
-    rows = [
-        row
-        for row in ledger.rows(problem=problem, kind="update", subject=WITHHELD)
-        if moment(row.details["as_of"]) <= before
-    ]
     spans: list[tuple[str, dt.datetime, dt.datetime]] = []
     begun: dict[str, dt.datetime] = {}
-    for row in sorted(rows, key=lambda row: row.details["as_of"]):
+    for row in _withholding(ledger, problem, before):
         since = moment(row.details["from"])
         over = [name for name in begun if name not in row.details["columns"]]
         spans += [(name, begun.pop(name), since) for name in over]
@@ -270,9 +265,15 @@ def withheld_spans(ledger: Ledger, problem: str, before: dt.datetime) -> list[tu
 
 def withheld_at(ledger: Ledger, problem: str, model: str, at: dt.datetime) -> list[str]:
     """The columns that `model` read as missing at a moment in the data."""
+    rows = _withholding(ledger, problem, at, model)
+    return list(rows[-1].details["columns"]) if rows else []
+
+
+def _withholding(ledger: Ledger, problem: str, until: dt.datetime, model: str | None = None) -> list[Row]:
+    """The rows that said, up to a moment in the data, which columns are withheld; in the order of their moments."""
     rows = ledger.rows(problem=problem, kind="update", subject=WITHHELD, model=model)
-    past = [row for row in rows if dt.datetime.fromisoformat(row.details["as_of"]) <= at]
-    return list(max(past, key=lambda row: row.details["as_of"]).details["columns"]) if past else []
+    past = [row for row in rows if dt.datetime.fromisoformat(row.details["as_of"]) <= until]
+    return sorted(past, key=lambda row: row.details["as_of"])
 
 # %% ../nbs/23_deployment.ipynb #6919a993
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from .problem import Problem, Retrain
 from .monitors.standing import RECALIBRATED, StandIn, level_is_off, newer_is_better, rows_for_another_try
 from .core.verdict import Check, table
 from .core.formatting import number
-from .monitors.degradation import Streak, estimated_results, is_worse, realised_results, streak
+from .monitors.degradation import Streak, estimated_results, is_feed_broken, is_worse, realised_results, streak
 from .core.records import EvidenceJson
 
 # %% ../nbs/26_retraining.ipynb #56028e5f
@@ -193,12 +193,11 @@ Outcome = tuple[str, str, str]  # action, summary, change
 
 
 def _feed(case: Case) -> Outcome | None:
-    feed = case.newest.get("feed") or {}
-    if feed.get("status") != "broken":
+    if not is_feed_broken(case.newest):
         return None
     faults = "; ".join(
         str(finding.get("said") or f"{finding.get('table')}.{finding.get('column')}: {finding.get('kind')}")
-        for finding in feed.get("findings", [])[:3]
+        for finding in case.newest["feed"].get("findings", [])[:3]
     )
     columns = ", ".join(case.facts.withheld)
     without = f" Until then {columns} is read as missing." if columns else ""

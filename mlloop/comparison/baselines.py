@@ -286,9 +286,9 @@ def target_values(values: pd.Series, task) -> np.ndarray:
     return (values.astype(str) == str(task.positive)).to_numpy(dtype=float)
 
 # %% ../../nbs/comparison/baselines.ipynb #62a3c591
-def groups_of(rows: pd.DataFrame, column: str | None) -> np.ndarray | None:
-    """The group of each row where most rows share one, (n_rows,); None where every row stands alone."""
-    repeated = column is not None and rows[column].duplicated().mean() > 0.5
+def groups_of(rows: pd.DataFrame, column: str | None, more_than: float = 0.5) -> np.ndarray | None:
+    """The group of each row where more than a share of the rows repeat one, (n_rows,); else None: every row stands alone."""
+    repeated = column is not None and rows[column].duplicated().mean() > more_than
     return pd.factorize(rows[column])[0] if repeated else None
 
 # %% ../../nbs/comparison/baselines.ipynb #38698d2e

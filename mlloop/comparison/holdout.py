@@ -143,8 +143,7 @@ def held_parts(
     predicted = {who.name: _together([scored[who.name] for scored in each], metric) for who in contenders}
     rows = pd.concat([part.rows for part in parts], ignore_index=True)
     y, success = baselines.target_values(rows[task.target], task), statement.success
-    together = rows[task.group] if task.group else None
-    groups = pd.factorize(together)[0] if together is not None and together.duplicated().any() else None
+    groups = baselines.groups_of(rows, task.group, 0.0)
     fold = RowsFold(y, predicted, groups, success.metric, statement.money, success.confidence, seed)
     kept = [c for c in (task.entity, statement.time.column, *success.slices) if c and c in rows]
     predictions = rows[list(dict.fromkeys(kept))].assign(y_true=y, y_score=predicted[MODEL.name].scores)

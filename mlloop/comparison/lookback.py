@@ -327,8 +327,7 @@ class RowsPast(LabelledRows):
     def fold_at(self, at: np.ndarray, predictions: dict[str, list[np.ndarray]]) -> RowsFold:
         """The scores of several for the rows at these positions, side by side."""
         group, success = self.statement.task.group, self.statement.success  # type: ignore[union-attr]
-        together = self.rows[group].iloc[at] if group else None
-        groups = pd.factorize(together)[0] if together is not None and together.duplicated().any() else None
+        groups = baselines.groups_of(self.rows.iloc[at], group, 0.0)
         answers = decided(self.statement, self.y[at], predictions)
         return RowsFold(self.y[at], answers, groups, success.metric, self.statement.money, success.confidence)
 

@@ -5,6 +5,7 @@ A product is written beside its place, fsynced and moved into it, so a kill leav
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import importlib
 import json
@@ -251,6 +252,16 @@ def digest_file(path: Path | str) -> str:
         return digest_json([[p.relative_to(path).as_posix(), digest_file(p)] for p in files])
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file that is there."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ says when rows were erased and from where, without the value. A model keeps what
 
 import contextlib
 import csv
-import fcntl
 import gzip
 import io
 import json
@@ -255,7 +254,9 @@ def _from_log(settings: Settings, statement: Problem, who: Person, dry_run: bool
         count += hits
         if hits and not dry_run and not erasing.pq.read_metadata(path).num_rows:
             storage.remove(path)
-    open_ = [path for path in folder.glob("[!.]*.jsonl") if not dry_run or _is_written(path)]
+    open_ = [
+        path for path in folder.glob("[!.]*.jsonl") if not dry_run or storage.is_locked(path)
+    ]  # a service writes it now
     written = [path for path in open_ if any(who.owns(_flat(record)) for record in prediction_log.records(path))]
     if dry_run:
         closed = [path for path in folder.glob("[!.]*.jsonl") if path not in open_]
@@ -266,16 +267,6 @@ def _from_log(settings: Settings, statement: Problem, who: Person, dry_run: bool
 
 def _flat(record: Mapping[str, Any]) -> Row:
     return {**(record.get("row") or {}), "entity": record.get("entity")}
-
-
-def _is_written(path: Path) -> bool:
-    """Whether a service writes a segment now."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 # ------------------------------------------------------------------------------------------------ raw files and sources

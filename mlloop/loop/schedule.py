@@ -4,7 +4,7 @@ A scheduler calls `mlloop tick` more often than a turn is due. Most calls end he
 """
 
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlloop import problem as problems
@@ -117,11 +117,15 @@ def due(statement: Problem, ledger: Ledger, now: dt.datetime) -> dt.datetime | N
     return at if at <= now else None
 
 
-def is_alert(row: Row, fell: bool) -> bool:
-    """Whether somebody should look at a turn: by its decision, and by whether production fell back in it."""
-    return (
-        fell or row.subject in ("retrain", "feed broken") or row.details.get("health", "") in ("worse", "feed broken")
-    )
+def shown_decision(ledger: Ledger, at: dt.datetime, row: Row, fell: bool = False) -> Turned:
+    """A turn by the row of its decision, as made before; `fell`: whether production fell back in it, which is an alert too."""
+    champion, canary = ledger.champion(row.problem), ledger.canary(row.problem)
+    health = str(row.details.get("health", ""))
+    is_alert = fell or row.subject in ("retrain", "feed broken") or health in ("worse", "feed broken")
+    return Turned(
+        row.problem, at.isoformat(), row.subject, str(row.verdict), row.reasons[0] if row.reasons else "", row.details.get("change", ""),
+        health, is_alert, champion.model if champion else None, canary.model if canary else None, 0, [], True, {},
+    )  # fmt: skip
 
 
 def idle(settings: Settings, plan: Plan, now: dt.datetime) -> Turned | None:
@@ -148,11 +152,7 @@ def idle(settings: Settings, plan: Plan, now: dt.datetime) -> Turned | None:
     row = done[last]
     if not _is_finished(settings, plan, statement, ledger, last, models):
         return None
-    return Turned(
-        statement.name, last.isoformat(), row.subject, str(row.verdict), row.reasons[0] if row.reasons else "",
-        row.details.get("change", ""), str(row.details.get("health", "")), is_alert(row, False), models[0],
-        canary.model if canary else None, 0, [], True, {}, due=at.isoformat(),
-    )  # fmt: skip
+    return replace(shown_decision(ledger, last, row), due=at.isoformat())
 
 
 def _is_finished(

@@ -8,6 +8,7 @@ there is found there.
 import datetime as dt
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from mlloop.core.records import ModelJson
 from mlloop.data import feed_checks
 from mlloop.loop import arrivals
 from mlloop.loop.schedule import STEPS as STEPS
-from mlloop.loop.schedule import Period, Turned, begun, decided, due, is_alert, unfinished
+from mlloop.loop.schedule import Period, Turned, begun, decided, due, shown_decision, unfinished
 from mlloop.loop.session import Session
 from mlloop.monitors import periods, standing
+from mlloop.monitors.degradation import is_feed_broken
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import revise, runner
 from mlloop.pipeline.plan import Plan
@@ -163,13 +165,8 @@ def _stopped(session: Session, at: dt.datetime, step: str, answered: int, ended:
 def _turned(
     session: Session, at: dt.datetime, row: Row, answered: int, ended: list[dict[str, Any]], fresh: bool
 ) -> Turned:
-    champion, canary = session.ledger.champion(session.name), session.ledger.canary(session.name)
-    health = str(row.details.get("health", ""))
-    alert = is_alert(row, any(one["what"] == "fallback" for one in ended))
-    return Turned(
-        session.name, at.isoformat(), row.subject, str(row.verdict), row.reasons[0] if row.reasons else "", row.details.get("change", ""),
-        health, alert, champion.model if champion else None, canary.model if canary else None, answered, ended, fresh, dict(session.seconds),
-    )  # fmt: skip
+    shown = shown_decision(session.ledger, at, row, any(one["what"] == "fallback" for one in ended))
+    return replace(shown, answered=answered, ended=ended, fresh=fresh, seconds=dict(session.seconds))
 
 
 def monitoring_product(session: Session, period: Period) -> Path:
@@ -258,20 +255,23 @@ def run_notebook(session: Session, name: str, path: Path, parameters: dict[str, 
 # ------------------------------------------------------------------------------------------------ who answers
 
 
-def update_counts(session: Session, at: dt.datetime) -> None:
-    """Bring histories and counts of the recommenders that answer, or may have to, up to `at`; nothing for other problems."""
+def answering(session: Session) -> list[str]:
+    """The models that answer, the champion first, and those that may have to; [] where nothing is in production."""
     from mlloop.monitors import evidence
 
+    live = [row for row in (session.ledger.champion(session.name), session.ledger.canary(session.name)) if row]
+    models = [str(row.model) for row in live]
+    ready = [one.model for one in evidence.stand_ins(session.ledger, session.name, models[0])] if models else []
+    return list(dict.fromkeys([*models, *ready]))
+
+
+def update_counts(session: Session, at: dt.datetime) -> None:
+    """Bring histories and counts of the recommenders that answer, or may have to, up to `at`; nothing for other problems."""
     statement = session.statement
-    standing_now = session.ledger.at().get(session.name)
-    if not isinstance(statement.task, Recommendation) or not statement.retrain.update_counts or standing_now is None:
+    if not isinstance(statement.task, Recommendation) or not statement.retrain.update_counts:
         return
-    answering = [str(row.model) for row in (standing_now.champion, standing_now.canary) if row is not None]
-    ready = [one.model for one in evidence.stand_ins(session.ledger, session.name, answering[0])] if answering else []
     models = [
-        model
-        for model in dict.fromkeys([*answering, *ready])
-        if not deployment.has_counts(session.ledger, session.name, model, at)
+        model for model in answering(session) if not deployment.has_counts(session.ledger, session.name, model, at)
     ]
     if not models:
         return
@@ -299,10 +299,10 @@ def recalibrate(session: Session, row: Row) -> None:
         deployment.recalibrate(session.settings, session.ledger, session.statement, str(row.model), shift, at)
 
 
-def recalibrated(session: Session, model: str) -> dt.datetime | None:
-    """When (in the data) the probabilities of `model` were last shifted."""
-    rows = session.ledger.rows(problem=session.name, kind="update", subject="calibration", model=model)
-    return dt.datetime.fromisoformat(rows[-1].details["as_of"]) if rows else None
+def updated(session: Session, model: str, subject: str) -> dt.datetime | None:
+    """When (in the data) `model` was last released again: 'calibration' or `deployment.WITHHELD`."""
+    row = session.ledger.last(problem=session.name, kind="update", subject=subject, model=model)
+    return dt.datetime.fromisoformat(row.details["as_of"]) if row else None
 
 
 def withhold_broken(session: Session, period: Period) -> None:
@@ -310,12 +310,8 @@ def withhold_broken(session: Session, period: Period) -> None:
 
     It holds for whoever answers, and for whoever may have to.
     """
-    from mlloop.monitors import evidence
-
-    task = session.statement.task
-    champion, canary = session.ledger.champion(session.name), session.ledger.canary(session.name)
-    seen = history(session, period.until)
-    if isinstance(task, Recommendation) or champion is None or not seen:
+    task, seen = session.statement.task, history(session, period.until)
+    if isinstance(task, Recommendation) or not seen:
         return
     tables = {task.table, *(join.table for join in task.joins)}
     broken = {
@@ -323,8 +319,9 @@ def withhold_broken(session: Session, period: Period) -> None:
         for one in seen[-1]["feed"]["findings"]
         if one["kind"] in feed_checks.WITHHELD and one["table"] in tables
     }
-    ready = [one.model for one in evidence.stand_ins(session.ledger, session.name, str(champion.model))]
-    for model in dict.fromkeys([str(champion.model), *([str(canary.model)] if canary else []), *ready]):
+    for model in answering(session):
+        if not broken and not deployment.withheld_at(session.ledger, session.name, model, period.until):
+            continue  # as nearly always: no release has to be loaded
         try:
             release = deployment.load_release(session.settings, session.ledger, session.name, model)
         except ModelError:  # a champion's fault stops the step that loads it to answer
@@ -346,17 +343,14 @@ def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
     if done or champion is None:
         return [_told_of(row) for row in done]
     seen = history(session, period.until)
-    is_broken = bool(seen) and (seen[-1].get("feed") or {}).get("status") == "broken"
+    is_broken = bool(seen) and is_feed_broken(seen[-1])
     if not is_broken and (before := stood_in_for(champion)):
         release = deployment.cited_release(session.ledger, session.name, before)
         reason = "The feed is whole again, so the model that answered before it broke answers again."
         return [_told_of(fall_back(session, period.until, before, release, "former", f"model {before[:12]}", [reason]))]
     since = periods.since(session.statement, session.ledger, champion)
     if is_broken:  # as it answers now: with the columns that it reads now
-        withheld = session.ledger.last(
-            problem=session.name, kind="update", subject=deployment.WITHHELD, model=champion.model
-        )
-        since = max(since, dt.datetime.fromisoformat(withheld.details["as_of"]) if withheld else since)
+        since = max(since, updated(session, str(champion.model), deployment.WITHHELD) or since)
     found = standing.stand_in(session.statement, seen, champion.model, since.isoformat())
     if found is None or found.model == champion.model:
         return []
@@ -472,7 +466,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         begun=tuple(one for one in earlier if one < at),
         new_labelled_rows=arrivals.labelled_rows(session.lake, session.statement, utc(learnt) if learnt else None, at),
         learnt_rows=short_past(session, champion.model if champion else None),
-        recalibrated=recalibrated(session, str(champion.model)) if champion else None,
+        recalibrated=updated(session, str(champion.model), "calibration") if champion else None,
         withheld=tuple(deployment.withheld_at(session.ledger, session.name, str(champion.model), at))
         if champion
         else (),

@@ -16,7 +16,7 @@ from ..core.metrics import metric
 from ..problem import Problem
 from ..core.formatting import number
 from ..core.verdict import Check
-from .degradation import broken_feed_periods
+from .degradation import broken_feed_periods, is_feed_broken
 from ..core.records import EvidenceJson
 
 # %% ../../nbs/monitors/standing.ipynb #0d4646d4
@@ -105,7 +105,7 @@ def stand_in(
     champion : str or None
         Who answers now, `since` when (ISO).
     """
-    is_broken = bool(history) and (history[-1].get("feed") or {}).get("status") == "broken"
+    is_broken = bool(history) and is_feed_broken(history[-1])
     periods = judged_periods(statement, history, champion, since, is_broken)
     best: StandIn | None = None
     for other in (periods[-1].get("others") or []) if periods else []:

@@ -187,14 +187,7 @@ def holder(path: Path) -> Holder:
 def is_held(settings: Settings) -> bool:
     """Whether a run holds the project now."""
     path = settings.state / "run.lock"
-    if not path.is_file():
-        return False
-    with path.open("rb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    return path.is_file() and storage.is_locked(path)
 
 
 def _is_alive(pid: int) -> bool:
