@@ -30,6 +30,7 @@ def test_dvc_repeats_pushes_and_brings_back_what_the_ledger_cites(project, tmp_p
     assert list(stages)[-1] == "ledger" and "loan-training" in stages
     training = stages["loan-training"]
     assert ".mlloop/products/loan/collection.json" in training["deps"] and training["cmd"].endswith("--until training")
+    assert {"toy/fit.py", "toy/arithmetic.py"} <= set(training["deps"]) and "toy/ask.py" not in training["deps"]
     assert {".mlloop/products/loan/training.json": {"persist": True}} in training["outs"]
     outs = [next(iter(out)) for stage in stages.values() for out in stage["outs"]]
     assert len(outs) == len(set(outs))
@@ -51,7 +52,10 @@ def test_dvc_repeats_pushes_and_brings_back_what_the_ledger_cites(project, tmp_p
     call(dvc, "config", "core.analytics", "false")
     call(dvc, "remote", "add", "-d", "disk", str(tmp_path / "remote"))
     call(dvc, "repro")
+    for command in (("status",), ("run",), ("ledger", "check")):  # what a machine notes of its own files is no output
+        assert project.mlloop(*command).returncode == 0
     assert "up to date" in call(dvc, "status")
+    assert "Running stage" not in call(dvc, "repro")
     call(dvc, "push")
     call("git", "add", "-A")
     head = json.loads(project.mlloop("log", "--json").stdout)
@@ -63,3 +67,7 @@ def test_dvc_repeats_pushes_and_brings_back_what_the_ledger_cites(project, tmp_p
         name: stage["state"] for name, stage in json.loads(project.mlloop("status", "--json").stdout)["stages"].items()
     }
     assert set(states.values()) == {"fresh"}, states
+    replayed = project.mlloop("replay", "1")
+    assert replayed.returncode == 0, replayed.stderr
+    project.write("toy/arithmetic.py", "def total(values):\n    return float(sum(values))\n")
+    assert "loan-training:" in call(dvc, "status") and "loan-collection:" not in call(dvc, "status")

@@ -12,6 +12,8 @@ from mlloop.core.errors import UsageError
 from mlloop.core.records import JsonObject
 from mlloop.export.exporters import Request
 from mlloop.pipeline import plan as plans
+from mlloop.pipeline import runner
+from mlloop.pipeline.freshness import Freshness
 from mlloop.pipeline.plan import Plan, Task
 from mlloop.store import objects
 
@@ -47,47 +49,35 @@ def files(request: Request, options: Options) -> dict[str, str]:
     ends = []
     for problem in request.problems:
         plan = plans.read(request.settings, plans.parameters(request.settings, problem=problem))
-        known: set[str] = set()
+        fresh, known = runner.freshness(request.settings, plan), set[str]()
         for task in plan.tasks.values():
-            stages[f"{problem}-{task.name}"] = _stage(request, options, plan, task, known)
+            stages[f"{problem}-{task.name}"] = _stage(request, options, plan, task, fresh, known)
         ends += [_place(request, task.products["data"]) for task in plan.tasks.values() if _is_last(plan, task)]
     stages["ledger"] = _shared(request, options, ends)
     return {"dvc.yaml": HEAD + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120, allow_unicode=True)}
 
 
-def _stage(request: Request, options: Options, plan: Plan, task: Task, known: set[str]) -> JsonObject:
+def _stage(request: Request, options: Options, plan: Plan, task: Task, fresh: Freshness, known: set[str]) -> JsonObject:
     """One stage; `known` are the tables that earlier ones wrote, to which its own are added."""
     if not task.products["data"].exists():
         raise UsageError(
             f"{task.name} of {plan.problem} has not run yet, and what it writes is read off its product",
             str(request.root),
-            f"Run: mlloop run --problem {plan.problem}",
+            f"Run: mlloop run --problem {plan.problem}   (or export only problems that have run: --problem NAME)",
         )
-    above = [_place(request, plan.tasks[name].products["data"]) for name in task.upstream]
+    above = [plan.tasks[name].products["data"] for name in task.upstream]
+    code = [*fresh.code_files(task), request.root / "requirements.lock"]
+    reads = [task.source, *above, *fresh.external(task), *(path for path in code if path.exists())]
     outputs = [*task.products.values(), *_beside(task), *_tables(request, task, known)]
     folder = {"collection": "raw", "deployment": "releases"}.get(task.name)
     if folder and (request.settings.state / folder / plan.problem).exists():
         outputs.append(request.settings.state / folder / plan.problem)
     return {
         "cmd": f"{options.command} run --problem {plan.problem} --until {task.name}",
-        "deps": [_place(request, task.source), *above, *_outside(request, plan, task)],
+        "deps": [_place(request, path) for path in reads if request.root in path.parents],
         "params": [{"env.yaml": [name for name in plan.parameters if name != "problem"]}],
         "outs": _kept(request, outputs),
     }
-
-
-def _outside(request: Request, plan: Plan, task: Task) -> list[str]:
-    """What a stage reads that no stage writes: the statement, and the sources' files."""
-    from mlloop import collection, problem
-    from mlloop.core import revisions
-
-    statement = problem.find(revisions.meant(request.settings, plan.problem), request.settings.problems)
-    if task.name == "problem":
-        return [_place(request, statement)]
-    if task.name != "collection":
-        return []
-    files = collection.external_files(problem.load(statement), request.settings)
-    return [_place(request, path) for path in files if request.root in path.parents]
 
 
 def _beside(task: Task) -> Iterator[Path]:
@@ -108,9 +98,14 @@ def _tables(request: Request, task: Task, known: set[str]) -> list[Path]:
 
 
 def _shared(request: Request, options: Options, ends: list[str]) -> JsonObject:
-    """What all problems share: the ledger, kept products, records of what is up to date, and MLflow's runs."""
+    """What the stages and the turns share: the ledger, kept products, records of what is up to date, turns, MLflow's runs.
+
+    What this machine remembers of its own files (times and inodes) is left out: it changes with every command.
+    """
     state = request.settings.state
-    names = ("objects", "records", "ledger.db", "ledger-verified.json", "mlflow.db", "artifacts")
+    kinds = ("records", "predictions", "monitoring", "turns")
+    folders = [f"{kind}/{problem}" for kind in kinds for problem in request.problems]
+    names = ("objects", *folders, "ledger.db", "mlflow.db", "artifacts")
     outputs = [state / name for name in names if (state / name).exists()]
     return {"cmd": f"{options.command} ledger check", "deps": ends, "outs": _kept(request, outputs)}
 

@@ -265,6 +265,11 @@ class Freshness:
             dependencies=self.dependencies,
         )
 
+    def code_files(self, task: Task) -> list[Path]:
+        """The files of the local modules that the code of `task` reaches, sorted."""
+        names = self.modules.closure("\n".join(_run_code(task.source)))
+        return sorted({path for name in names if (path := self.modules.file(name))})
+
     def _short(self, path: Path) -> str:
         return str(path.relative_to(self.settings.root)) if path.is_relative_to(self.settings.root) else str(path)
 
