@@ -269,15 +269,15 @@ def signature(statement: Problem, model, example: pd.DataFrame):
     """The MLflow signature: the columns of a request, and of a prediction."""
     from mlflow.models import infer_signature
 
-    predictions: Any = (
-        baselines.predict_scores(model, example) if not isinstance(statement.task, Recommendation) else None
-    )
+    predictions: Any
     if isinstance(statement.task, Recommendation):
-        lists = model.recommend(example["user"], statement.task.k)
+        lists, parameters = model.recommend(example["user"], statement.task.k), {"k": statement.task.k}
         predictions = pd.DataFrame(lists, columns=[f"item_{position + 1}" for position in range(lists.shape[1])])
+    else:
+        predictions, parameters = baselines.predict_scores(model, example), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a hint on integer columns with gaps: ours are floats
-        return infer_signature(example, predictions)
+        return infer_signature(example, predictions, parameters)
 
 # %% ../nbs/20_training.ipynb #e7e55441
 def learning_curve(model) -> pd.DataFrame:
