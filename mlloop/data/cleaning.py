@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
+from ibis import selectors
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
@@ -154,7 +155,7 @@ def clean(
             steps.append(replace_dataclass(step, on=table, is_standard=not declared))
         kept = {"kept": step.keep} if step.keep is not None else {}
         must_agree(step.table, {**step.values, **step.added, **kept}, f"tables.{name}.cleaning: {declaration.rule}")
-        step = _materialised(step) if step.costly else step
+        step = _materialised(step) if step.costly or (counted and len(step.values) > TOGETHER) else step
         changes = _changes(step, declaration, name, declared) if counted else None
         table = _apply_step(table, step, changes)
         applied += changes or []
@@ -539,21 +540,20 @@ def _counted(
     if not columns:
         return {}, {}
     learns = context is not None and context.time is not None and context.until is not None
-    is_learnt = (lambda t: t[context.time] < context.until) if learns else (lambda t: None)  # type: ignore[union-attr]
-    parts = []
-    for column in columns:
-        grouped = table.filter(table[column].notnull()).group_by(value=table[column].cast("string"))
-        both = grouped.aggregate(n=lambda t: t.count(), learnt=lambda t: t.count(where=is_learnt(t)))
-        parts.append(both.limit(limit + 1).mutate(column=ibis.literal(column)))
+    is_learnt = table[context.time] < context.until if learns else ibis.null("boolean")  # type: ignore[union-attr]
+    names = {f"c{i}": column for i, column in enumerate(columns)}
+    texts = table.select(**{name: table[column].cast("string") for name, column in names.items()}, is_learnt=is_learnt)
+    long = texts.pivot_longer(selectors.cols(*names), names_to="column", values_to="value")
+    kinds = long.filter(long["value"].notnull()).group_by("column", "value")
+    grouped = kinds.aggregate(n=lambda t: t.count(), learnt=lambda t: t.count(where=t["is_learnt"]))
+    few = grouped.mutate(distinct=grouped.count().over(group_by="column")).filter(lambda t: t["distinct"] <= limit)
     counts: Counts = {column: {} for column in columns}
     learnt: Counts = {column: {} for column in columns}
-    unions = (ibis.union(*some) if len(some) > 1 else some[0] for some in _in_dozens(parts))
-    for row in sorted((row for one in unions for row in one.to_pyarrow().to_pylist()), key=lambda row: row["value"]):
-        counts[row["column"]][row["value"]] = row["n"]
-        learnt[row["column"]][row["value"]] = row["learnt"]
-    many = {column for column, values in counts.items() if len(values) > limit}
-    few = lambda of: {column: {} if column in many else values for column, values in of.items()}
-    return few(counts), few(learnt)
+    for row in sorted(few.to_pyarrow().to_pylist(), key=lambda row: row["value"]):
+        counts[names[row["column"]]][row["value"]] = row["n"]
+        learnt[names[row["column"]]][row["value"]] = row["learnt"]
+    return counts, learnt
+
 
 # %% ../../nbs/data/cleaning.ipynb #a19c173b
 @rule

@@ -125,6 +125,7 @@ def _duckdb(settings: Settings):
         told = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_said(error)}"
         raise SettingsError(told, "settings.ini", "Fix the file, then: mlloop check") from error
     con.raw_sql("SET TimeZone = 'UTC'")
+    con.raw_sql("SET disabled_optimizers = 'in_clause'")  # it makes a join of every IN, which carries all columns along
     return con
 
 
