@@ -693,13 +693,14 @@ def duration(table: ir.Table, columns: Sequence[str], context: Context, *, pairs
         raise ProblemError(
             f"option pairs is {pairs!r}, expected 'hours' or 'minutes'", "cleaning rule 'duration'", FIX_STATEMENT
         )
-    return Step(table, {c: _seconds(table[c], pairs) for c in columns if table[c].type().is_string()})
+    seconds = {c: _seconds(table[c], pairs) for c in columns if table[c].type().is_string()}
+    return Step(table, seconds, costly=True)
 
 # %% ../../nbs/data/cleaning.ipynb #bf988b06
 def _seconds(text: ir.StringValue, pairs: str) -> ir.Value:
     """The seconds of a duration in words or as on a clock, null where the text is none."""
     low = text.lower().strip()
-    low = ibis.ifelse(low.re_search("^p[0-9t]"), low.re_replace("[pt]", " ").strip(), low)  # PT1H20M
+    low = ibis.ifelse(low.re_search("^p[0-9t]"), low.re_replace("^p|t", ""), low)  # PT1H20M
     number = lambda pattern, at: (
         low.re_extract(pattern, at).nullif("").replace(",", ".").try_cast("float64").fill_null(0.0)
     )
@@ -710,8 +711,7 @@ def _seconds(text: ir.StringValue, pairs: str) -> ir.Value:
     first, second, third = (number(f"{CLOCKED}$", at) for at in (1, 2, 3))
     long = low.re_search(r":[0-9]+:") | ibis.literal(pairs == "hours")
     clock = ibis.ifelse(long, 3600 * first + 60 * second + third, 60 * first + second)
-    total = sum(parts, clock)
-    total = ibis.ifelse(low.startswith("-"), -total, total)
+    total = sum(parts, clock) * ibis.ifelse(low.startswith("-"), -1.0, 1.0)
     return ibis.ifelse(low.re_search(SPAN) & low.re_search("[0-9]"), total, ibis.null("float64"))
 
 # %% ../../nbs/data/cleaning.ipynb #c9f8499d
