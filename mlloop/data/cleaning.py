@@ -554,7 +554,6 @@ def _counted(
         learnt[names[row["column"]]][row["value"]] = row["learnt"]
     return counts, learnt
 
-
 # %% ../../nbs/data/cleaning.ipynb #a19c173b
 @rule
 def replace(table: ir.Table, columns: Sequence[str], context: Context, *, pattern: str, by: str | None = "") -> Step:
