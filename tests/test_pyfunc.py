@@ -41,8 +41,8 @@ def project(root: Path) -> _settings.Settings:
     return _settings.load(root)
 
 
-def fitted(name: str, task, folder: Path):
-    """A candidate of `name`, fitted; its example of a request; and its files."""
+def registered(name: str, task, folder: Path, settings: _settings.Settings, with_example: bool = False):
+    """A candidate of `name`, fitted and registered under it; its example of a request; and its version in the registry."""
     model = candidates.build("lightgbm" if name == "prices" else name, task, 0)
     if task is SHOP:
         model.fit(*shop())
@@ -52,7 +52,12 @@ def fitted(name: str, task, folder: Path):
         X["age"] = X["age"].fillna(40.0)
         model.fit(X, y * 10.0 if task is PRICES else y)
         example = X.head(5)
-    return model, example, candidates.save(model, folder)
+    stored = candidates.save(model, folder)
+    known = tracking.register_model(
+        name, Path(stored["path"]), stored["form"], training.signature(SimpleNamespace(task=task), model, example),
+        input_example=example if with_example else None, settings=settings,
+    )  # fmt: skip
+    return model, example, known
 
 
 def test_every_kind_of_model_predicts_the_same_where_no_project_is_at_hand(tmp_path):
@@ -60,11 +65,7 @@ def test_every_kind_of_model_predicts_the_same_where_no_project_is_at_hand(tmp_p
     settings = project(root)
     requests, expected = {}, {}
     for name, task in MODELS.items():
-        model, example, stored = fitted(name, task, root / name)
-        known = tracking.register_model(
-            name, Path(stored["path"]), stored["form"], training.signature(SimpleNamespace(task=task), model, example),
-            input_example=example, settings=settings,
-        )  # fmt: skip
+        model, example, known = registered(name, task, root / name, settings, with_example=True)
         tracking.set_alias(name, "champion", known.version, settings)
         requests[name] = (example.to_dict("list"), {"k": 4} if name == "hybrid" else {})
         scores = model.recommend(example["user"], 4 if name == "hybrid" else SHOP.k) if task is SHOP else None
@@ -89,15 +90,11 @@ def test_every_kind_of_model_predicts_the_same_where_no_project_is_at_hand(tmp_p
 
 def test_a_request_without_a_column_is_refused_with_its_name(tmp_path):
     settings = project(tmp_path)
-    model, example, stored = fitted("popularity", SHOP, tmp_path / "model")
-    known = tracking.register_model(
-        "shop", Path(stored["path"]), stored["form"], training.signature(SimpleNamespace(task=SHOP), model, example),
-        settings=settings,
-    )  # fmt: skip
+    *_, known = registered("popularity", SHOP, tmp_path / "model", settings)
     import mlflow
 
     tracking.connect(settings)
-    opened = mlflow.pyfunc.load_model(f"models:/shop/{known.version}")
+    opened = mlflow.pyfunc.load_model(f"models:/popularity/{known.version}")
     with pytest.raises(mlflow.exceptions.MlflowException, match="user"):
         opened.predict(pd.DataFrame({"item": ["i01"]}))
 
@@ -106,11 +103,7 @@ def test_a_request_without_a_column_is_refused_with_its_name(tmp_path):
 def test_a_recommender_and_a_regression_answer_in_mlflow_models_serve(tmp_path):
     settings = project(tmp_path / "project")
     for name, task in {"hybrid": SHOP, "prices": PRICES}.items():
-        model, example, stored = fitted(name, task, tmp_path / name)
-        known = tracking.register_model(
-            name, Path(stored["path"]), stored["form"], training.signature(SimpleNamespace(task=task), model, example),
-            settings=settings,
-        )  # fmt: skip
+        model, example, known = registered(name, task, tmp_path / name, settings)
         served = f"http://127.0.0.1:{free_port()}"
         words = ["models", "serve", "-m", f"models:/{name}/{known.version}", "--env-manager", "local"]
         words += ["-h", "127.0.0.1", "-p", served.rpartition(":")[2]]

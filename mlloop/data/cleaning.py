@@ -230,7 +230,7 @@ def as_view(table: ir.Table) -> ir.Table:
     return ibis.get_backend(table).create_view(ibis.util.gen_name("step"), table)
 
 # %% ../../nbs/data/cleaning.ipynb #4dd74e79
-TOGETHER = 60  # expressions that one aggregate or union computes
+TOGETHER = 60  # expressions that one aggregate computes
 
 
 def _in_dozens(listed: list[Any]) -> list[list[Any]]:

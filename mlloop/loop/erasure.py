@@ -254,9 +254,8 @@ def _from_log(settings: Settings, statement: Problem, who: Person, dry_run: bool
         count += hits
         if hits and not dry_run and not erasing.pq.read_metadata(path).num_rows:
             storage.remove(path)
-    open_ = [
-        path for path in folder.glob("[!.]*.jsonl") if not dry_run or storage.is_locked(path)
-    ]  # a service writes it now
+    # a locked segment is one that a service writes now
+    open_ = [path for path in folder.glob("[!.]*.jsonl") if not dry_run or storage.is_locked(path)]
     written = [path for path in open_ if any(who.owns(_flat(record)) for record in prediction_log.records(path))]
     if dry_run:
         closed = [path for path in folder.glob("[!.]*.jsonl") if path not in open_]
