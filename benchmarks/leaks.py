@@ -295,7 +295,7 @@ def main() -> None:
     print("not found:", [f"{m.kind} in {m.table}" for m in missed.itertuples()])
     print("wrong:", [(m.table, m.kind, m.wrong) for m in lines.itertuples() if m.wrong])
     if options.json:
-        options.json.write_text(json.dumps(outcome, indent=1))
+        options.json.write_text(json.dumps(outcome, indent=1, default=lambda value: value.item()))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,61 @@ def test_a_mean_that_contains_the_row_is_kept_away(draw, size):
     assert signs(rows, y)["share_returned"] is True
 
 
+def survival(draw, n=N) -> tuple[pd.DataFrame, np.ndarray]:
+    """Patients of a study: the days to a relapse and to death, or to when each was last seen."""
+    risk = draw.normal(size=n)
+    death, relapse = draw.exponential(3000 * np.exp(-0.7 * risk)), draw.exponential(2000 * np.exp(-0.7 * risk))
+    seen = draw.uniform(500, 5000, n)
+    rows = columns(draw, n).assign(size=(risk + draw.normal(0, 1, n)).round(2), ended=np.minimum(death, seen).round())
+    rows["relapsed"] = np.minimum(relapse, rows.ended).round()
+    return rows.assign(recur=(rows.relapsed < rows.ended).astype(int)), death < seen
+
+
+@pytest.mark.parametrize(
+    ("ended", "relapsed"), [("dtime", "rtime"), ("survival_days", "days_to_relapse"), ("t1", "t2")]
+)
+def test_times_until_an_event_and_the_flag_of_an_earlier_one_are_asked_about(draw, ended, relapsed):
+    rows, died = survival(draw)
+    named = rows.rename(columns={"ended": ended, "relapsed": relapsed})
+    assert signs(named, died) == {ended: False, relapsed: False, "recur": False}
+
+
+def test_an_honest_length_of_time_is_not_asked_about(draw):
+    tenure = draw.exponential(30, N)
+    y = draw.random(N) < 1 / (1 + np.exp(0.03 * (tenure - 30)))
+    assert signs(columns(draw).assign(tenure_months=tenure, time_in_hospital=draw.poisson(4, N)), y) == {}
+
+
+def hhmm(minutes) -> np.ndarray:
+    return np.asarray(minutes) % 1440 // 60 * 100 + np.asarray(minutes) % 60
+
+
+@pytest.mark.parametrize("names", [("arr_time", "sched_arr_time"), ("ready", "promised")])
+def test_a_clock_written_as_a_number_that_gives_the_delay_is_kept_away(draw, names):
+    due, delay = draw.integers(300, 1439, N), (draw.gamma(1, 40, N) - 20).round()
+    rows = columns(draw).assign(**{names[0]: hhmm(due + delay.astype(int)), names[1]: hhmm(due)})
+    assert signs(rows, delay, "regression") == {names[0]: True}
+    assert signs(rows, delay > 15) == {names[0]: True}
+
+
+def test_a_class_cut_from_the_target_is_asked_about_though_some_of_its_values_are_not(draw):
+    knots = draw.gamma(4, 12, N).round()
+    status = np.array(["depression", "storm", "hurricane"])[np.digitize(knots, [34, 64])]
+    status[draw.random(N) < 0.3] = "extratropical"
+    rows = columns(draw).assign(pressure=1010 - knots / 2 + draw.normal(0, 12, N), status=status)
+    assert signs(rows, knots, "regression")["status"] is False
+    assert "status" not in signs(rows.assign(status=draw.permutation(status)), knots, "regression")
+
+
+def test_both_of_a_pair_are_asked_about_where_either_may_be_honest(draw):
+    lent = draw.gamma(2, 5000, N)
+    total = lent * np.where(draw.random(N) < 0.3, draw.uniform(0.9, 0.99, N), 1.05)
+    assert signs(columns(draw).assign(loan_amnt=lent, total_pymnt=total), total < lent) == {
+        "loan_amnt": False,
+        "total_pymnt": False,
+    }
+
+
 def test_a_column_that_towers_over_a_weak_field_is_asked_about(draw):
     y = draw.random(N) < 0.3
     assert signs(columns(draw).assign(seconds_on_call=np.exp(4 + 1.5 * y + draw.normal(0, 0.8, N))), y) == {

@@ -289,7 +289,7 @@ def late_times(columns: dict[str, Guess], times: Sequence[str], y: pd.Series, ki
         return {}
     rows = pd.DataFrame({n: columns[n].values[known] for n in times}).reset_index(drop=True)
     target = y[known].reset_index(drop=True)
-    late = {sign.column: sign.reason for sign in leaks.pair_signs(rows, target, kind)}
+    late = {sign.column: sign.reason for sign in leaks.pair_signs(rows, target, kind) if sign.sure}
     if kind == "classification":
         for name in times:
             filled = leaks.filled_sign(rows[name], target)
