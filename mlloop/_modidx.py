@@ -1699,7 +1699,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'mlloop.need_gate.events_before_holdout': ('need_gate.html#events_before_holdout', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate.figures': ('need_gate.html#figures', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate.headline': ('need_gate.html#headline', 'mlloop/need_gate.py'),
-                                  'mlloop.need_gate.held_minority': ('need_gate.html#held_minority', 'mlloop/need_gate.py'),
+                                  'mlloop.need_gate.held_counts': ('need_gate.html#held_counts', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate.is_priced': ('need_gate.html#is_priced', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate.leak_suspects': ('need_gate.html#leak_suspects', 'mlloop/need_gate.py'),
                                   'mlloop.need_gate.money_title': ('need_gate.html#money_title', 'mlloop/need_gate.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MINIMUM', 'HELD', 'MAX_ROWS', 'MAX_EVENTS', 'RESTS', 'HEADLINES', 'figures', 'nothing_measured', 'decide',
            'is_priced', 'leak_suspects', 'unconfirmed_columns', 'before_holdout', 'events_before_holdout',
-           'held_minority', 'contest', 'weigh_unconfirmed', 'headline', 'reasons', 'contender_table', 'money_title',
+           'held_counts', 'contest', 'weigh_unconfirmed', 'headline', 'reasons', 'contender_table', 'money_title',
            'contest_title']
 
 # %% ../nbs/16_need_gate.ipynb #476da5f4
@@ -204,8 +204,10 @@ def _data(data: dict[str, int], statement: Problem) -> list[Check]:
             True if n >= least else None if n >= fewest and statement.is_guess(f"need.min_{MINIMUM[key]}") else False
         )
         guessed = " (a guess of mlloop new: it warns)" if passed is None else ""
-        reason = "" if passed else f"There are {n:,} {name}, {least:,} are needed{guessed}."
-        change = "" if passed else f"needs {least:,} {name}, there are {n:,}"
+        held = data.get("held" if key == "rows" else f"held_{key}", 0)
+        beside = f" to learn from ({n + held:,} with those of the holdout)" if held else ""
+        reason = "" if passed else f"There are {n:,} {name}{beside}, {least:,} are needed{guessed}."
+        change = "" if passed else f"needs {least:,} {name}, there are {n:,}{beside}"
         checks.append(Check(f"enough {name}", passed, reason, n, None, None, least, name, change))
     return checks
 
@@ -426,8 +428,8 @@ def events_before_holdout(events, windows: WindowsJson) -> pd.DataFrame:
     return events.order_by(["time", "user", "item", "kind"]).to_pandas()
 
 # %% ../nbs/16_need_gate.ipynb #fa065b2e
-def held_minority(statement: Problem, table, windows: WindowsJson | None) -> int:
-    """How many rows of the rarer class the holdout has; of its rows nothing else is looked at."""
+def held_counts(statement: Problem, table, windows: WindowsJson | None) -> dict[str, int]:
+    """How many rows the holdout has, and of a classification how many of the rarer class; nothing else of them is looked at."""
     task: Any = statement.task
     time = statement.time.column
     if time and windows:
@@ -436,8 +438,10 @@ def held_minority(statement: Problem, table, windows: WindowsJson | None) -> int
     else:
         held = baselines.split_by_digest(table, task.group)["holdout"]
     known = held.filter(held[task.target].notnull())[task.target].to_pandas()
+    if task.kind != "classification":
+        return {"held": len(known)}
     y = baselines.target_values(known, task)
-    return int(min((y == 1).sum(), (y != 1).sum()))
+    return {"held": len(known), "held_minority": int(min((y == 1).sum(), (y != 1).sum()))}
 
 # %% ../nbs/16_need_gate.ipynb #f6404c1c
 def contest(
@@ -473,8 +477,8 @@ def contest(
     timeless = rows.time is None or not windows
     cuts = windows["folds"] if windows and not timeless else statement.time.folds
     data = {"rows": len(rows.y), "minority": int(min((rows.y == 1).sum(), (rows.y != 1).sum()))}
-    if rows.kind == "classification" and (timeless or "holdout_from" in (windows or {})):
-        data["held_minority"] = held_minority(statement, tables["rows"], windows)
+    if timeless or "holdout_from" in (windows or {}):
+        data |= held_counts(statement, tables["rows"], windows)
     able = baselines.comparable_folds(rows, cuts, seed)
     if able < 2:
         return nothing_measured(statement, data | {"folds": able}, rows.left_out, timeless)

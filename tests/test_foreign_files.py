@@ -331,5 +331,6 @@ def test_too_few_rows_or_positives_are_a_no_that_says_how_many_are_needed(tmp_pa
     windows = transformation.time_windows(statement.time, problem.utc(statement.time.as_of), first)
     verdict = need_gate.decide(need_gate.contest(statement, {"rows": table}, windows), statement)
     assert verdict["verdict"] == "no" and any(
-        "rows of the rarer class, 20 are needed" in reason for reason in verdict["reasons"]
+        f"rows of the rarer class to learn from ({positives} with those of the holdout), 20 are needed" in reason
+        for reason in verdict["reasons"]
     )

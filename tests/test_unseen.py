@@ -63,6 +63,15 @@ def test_a_number_that_counts_a_series_is_no_entity_and_one_of_people_is(tmp_pat
     assert entity_of(parts_of(tmp_path, rows.assign(load=r.permutation(series)).round(2), "load")) == "id"
 
 
+def test_rows_of_the_last_day_that_stand_last_in_the_file_by_chance_have_known_outcomes():
+    days = pd.Series(pd.date_range("2024-01-01", periods=60).repeat(20))
+    outcome = pd.Series([1.0, 0.0] * 600)
+    outcome[days == days.max()] = [1.0] * 4 + [0.0] * 16  # the file is sorted within a day
+    assert times.not_known_yet(days, outcome) is None
+    outcome[days > "2024-02-25"] = 0.0
+    assert times.not_known_yet(days, outcome) == (80, 4, pd.Timestamp(2024, 2, 26))
+
+
 def test_the_newest_rows_of_one_class_are_taken_as_not_known_yet(tmp_path):
     r = np.random.default_rng(2)
     n = 1000

@@ -460,11 +460,11 @@ def not_known_yet(times: pd.Series, y: pd.Series) -> tuple[int, int, pd.Timestam
     if len(t) < 100 or not 0 < t.mean() < 1:
         return None
     last = int(np.flatnonzero(t != t[-1]).max())
-    newest, share = len(t) - 1 - last, float((t[: last + 1] != t[-1]).mean())
+    since = at.iloc[last].normalize() + pd.Timedelta(days=1)
+    newest, share = int((at >= since).sum()), float((t[: last + 1] != t[-1]).mean())  # rows of that day stand in no order
     if newest * share < UNKNOWN_ROWS or newest > 0.6 * len(t) or share > 0.9:
         return None
-    since = at.iloc[last].normalize() + pd.Timedelta(days=1)
-    return newest, max(0, (at.iloc[-1].normalize() + pd.Timedelta(days=1) - since).days), since
+    return newest, (at.iloc[-1].normalize() + pd.Timedelta(days=1) - since).days, since
 
 
 def filled(windows: DraftWindows | None, times: pd.Series, y: pd.Series | None = None) -> DraftWindows | None:
