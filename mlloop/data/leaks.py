@@ -152,7 +152,8 @@ def band_sign(values: pd.Series, y: pd.Series) -> str:
     fewest = 20 if len(size) == 2 else 5
     if (size >= fewest).sum() < min(3, len(size)):
         return ""
-    allowed = 0.005 if len(size) > 2 else 0.02 * size.min() / size.sum()
+    beside = 0.02 * (1 - size.max() / size.sum())  # of the rows that are not of the commonest value
+    allowed = min(0.005, beside) if len(size) > 2 else beside
     rank = np.argsort(np.argsort(np.bincount(codes, t) / size))[codes]
     wrong = float((rank[np.lexsort((rank, t))] != np.sort(rank)).mean())
     return f"cuts the target into {len(size)} bands that do not overlap" if wrong <= allowed else ""
