@@ -159,8 +159,8 @@ def _counted(text: ibis.Value, form: str) -> ibis.Value:
 
 # %% ../../nbs/data/parsing.ipynb #8a2421ed
 SPANS = {
-    "year_quarter": r"^(\d{4})(?:\.0+)?[ -]?[Qq]?([1-4])(?:\.0+)?$",
-    "year_week": r"^(\d{4})(?:\.0+)?[ -]?[Ww]?(\d{1,2})(?:\.0+)?$",
+    "year_quarter": r"^(?:(\d{4})(?:\.0+)?[ :/-]?[Qq]?([1-4])(?:\.0+)?|(?:[Qq]([1-4])|([1-4])[Qq])[ :/-]?(\d{4}))$",
+    "year_week": r"^(?:(\d{4})(?:\.0+)?[ :/-]?(?:[Kk]?[Ww])?[ .]?(\d{1,2})(?:\.0+)?|[Kk]?[Ww][ .]?(\d{1,2})()[ :/-]?(\d{4}))$",
     "decimal_year": r"^(\d{4})(?:[.,](\d*))?$",
 }
 
@@ -169,7 +169,8 @@ def _first_day(text: ibis.Value, form: str) -> ibis.Value:
     """The first day of a quarter or of an ISO week, from the year and its number in the year."""
     if form == "decimal_year":
         return _of_fraction(text)
-    year, span = (text.re_extract(SPANS[form], at).nullif("").try_cast("int64") for at in (1, 2))
+    part = lambda *groups: ibis.coalesce(*(text.re_extract(SPANS[form], at).nullif("") for at in groups))
+    year, span = part(1, 5).try_cast("int64"), part(2, 3, 4).try_cast("int64")
     if form == "year_quarter":
         return ibis.date(year, 3 * span - 2, 1).cast("timestamp")
     days = (7 * (span - 1)).as_interval("D")

@@ -623,7 +623,10 @@ def _strptime(texts: pd.Series, form: str) -> pd.Series:
     return values
 
 
-WRITTEN_SPANS = {"year_quarter": r"\d{4}[- ]?[Qq][1-4]", "year_week": r"\d{4}[- ]?[Ww]\d{1,2}"}
+WRITTEN_SPANS = {
+    "year_quarter": r"\d{4}[ :/-]?[Qq][1-4]|([Qq][1-4]|[1-4][Qq])[ :/-]?\d{4}",
+    "year_week": r"\d{4}[ :/-]?[Kk]?[Ww][ .]?\d{1,2}|[Kk]?[Ww][ .]?\d{1,2}[ :/-]?\d{4}",
+}
 
 
 def _span(known: pd.Series) -> Guess | None:
