@@ -176,6 +176,16 @@ def test_quarters_weeks_and_years_are_the_time_of_a_series(columns, made_of, for
     assert str(columns[time].values.iloc[1])[:10] == second
 
 
+def test_a_year_in_no_order_is_asked_about_and_is_the_time_where_a_person_names_it(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame({"Year": r.integers(2001, 2020, 2000), "score": r.normal(90, 5, 2000).round(1)})
+    parts = parts_of(tmp_path, rows, "score")
+    assert parts["table_time"] is None and "--time Year" in said(parts, "time?")
+    parts = parts_of(tmp_path, rows, "score", time="Year")
+    spec = next(column["spec"] for column in parts["columns"] if column["name"] == parts["table_time"])
+    assert (spec["made_of"], spec["format"]) == (["Year"], "%Y") and not said(parts, "time?")
+
+
 def test_years_that_no_difference_can_hold_leave_the_order_of_the_file(tmp_path):
     parts = parts_of(tmp_path, series(400, YEAR=np.arange(1600, 2000)), "level")
     assert "YEAR only grows" in said(parts, "order of the file")

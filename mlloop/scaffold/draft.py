@@ -81,6 +81,11 @@ def statement(
         _look_closely(sample, columns, notes)
     able = survey.times_of(sample, columns)
     time = options.time or (able[0] if able and events else None)
+    if time and not columns[time].is_time and not events:
+        moment = times.of_years(sample, columns, time)
+        if moment:
+            notes.append(("time", f"{moment}, made of {time}"))
+            time = options.time = moment
     if time and not columns[time].is_time:
         raise UsageError(
             f"--time {time!r} holds no times that are understood, such as {sample.text[time].dropna().iloc[0]!r}",
@@ -283,6 +288,11 @@ def _rows(
         why = f"{time} {what} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time"
         notes.append(("time", why))
         time = None
+    years = times.unused_years(sample, columns, target) if time is None or columns[time].column.row_seconds else None
+    if years:
+        name_of_years, first, last = years
+        note = f"{name_of_years} is {first} to {last}, in no order: if it says when a row happened, use it: --time {name_of_years}"
+        notes.append(("time?", note))
     key = options.id or survey.key_of(sample, columns)
     unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
     entity = (

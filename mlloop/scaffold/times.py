@@ -46,24 +46,29 @@ NAMED = re.compile(r"^(date|time|timestamp|created|ordered|observed)|(time|date|
 
 def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
     """Add to `columns` the moments that several columns make up together; returns their names."""
-    moments: list[str] = []
-    for name, parts, form, kind in [*_calendars(sample), *_clocks(sample, columns), *_years(sample, columns)]:
-        text = sample.text[list(parts)].astype("string")
-        joined = text[parts[0]].str.strip()
-        for part in parts[1:]:
-            joined = joined + " " + text[part].str.strip()
-        values = moments_of(joined, form)
-        years = values.dt.year.max() - values.dt.year.min()
-        if len(values) == 0 or values.notna().mean() < 0.98 or values.nunique() < 4 or years > LONGEST:
-            continue
-        if any(guess.is_time and (guess.values == values).mean() > 0.99 for guess in columns.values()):
-            continue  # the file has it whole
-        column = Column(type=kind, format=form, made_of=list(parts))
-        columns[name] = Guess(column, f"made of {', '.join(parts)}", values.astype("datetime64[us]"))
-        sample.distinct[name] = int(values.nunique())
-        sample.missing[name] = int(values.isna().mean() * sample.rows)
-        moments.append(name)
-    return moments
+    made = [*_calendars(sample), *_clocks(sample, columns), *_years(sample, columns)]
+    return [name for name, parts, form, kind in made if _add_moment(sample, columns, name, parts, form, kind)]
+
+
+def _add_moment(
+    sample: SourceSample, columns: dict[str, Guess], name: str, parts: Sequence[str], form: str, kind: str
+) -> bool:
+    """Add the moment that columns make up, unless few rows have it or another column holds it; returns whether it was added."""
+    text = sample.text[list(parts)].astype("string")
+    joined = text[parts[0]].str.strip()
+    for part in parts[1:]:
+        joined = joined + " " + text[part].str.strip()
+    values = moments_of(joined, form)
+    years = values.dt.year.max() - values.dt.year.min()
+    if len(values) == 0 or values.notna().mean() < 0.98 or values.nunique() < 4 or years > LONGEST:
+        return False
+    if any(guess.is_time and (guess.values == values).mean() > 0.99 for guess in columns.values()):
+        return False  # the file has it whole
+    column = Column(type=kind, format=form, made_of=list(parts))
+    columns[name] = Guess(column, f"made of {', '.join(parts)}", values.astype("datetime64[us]"))
+    sample.distinct[name] = int(values.nunique())
+    sample.missing[name] = int(values.isna().mean() * sample.rows)
+    return True
 
 
 def _free(name: str, sample: SourceSample) -> str:
@@ -143,20 +148,50 @@ def _years(sample: SourceSample, columns: dict[str, Guess]):
         return
     for name in map(str, sample.text.columns):
         known = sample.text[name].dropna().astype(str).str.strip()
-        named = YEAR.search(name) or TIMED.search(name)
-        if YEAR.search(name) and len(known) and notation.every(r"\d\d", known):
-            if known.nunique() >= MIN_YEARS and panel_of(sample, columns, name):
-                yield _free(f"{name}_begin", sample), (name,), "%y", "date"
+        form = _year_form(known) if YEAR.search(name) or TIMED.search(name) else None
+        if form is None or known.nunique() < MIN_YEARS:
             continue
-        if not named or not len(known) or not notation.every(r"(1[5-9]|20)\d\d([.,]\d*)?", known):
+        if form == "%y":  # other numbers of two digits are no years
+            if YEAR.search(name) and panel_of(sample, columns, name):
+                yield _year_moment(name, sample), (name,), form, "date"
             continue
         steps = known.str.replace(",", ".").astype(float).diff().dropna()
-        if known.nunique() < MIN_YEARS or (not YEAR.search(name) and steps.abs().median() > LONG_STEP):
+        if not YEAR.search(name) and steps.abs().median() > LONG_STEP:
             continue
         if (steps >= 0).mean() > 0.99 or panel_of(sample, columns, name):
-            whole = "%Y" if notation.every(r"\d+", known) else "%Y.0" if known.str.endswith(".0").all() else None
-            day = "begin" if whole else "day"
-            yield _free(f"{name}_{day}", sample), (name,), whole or "decimal_year", "date"
+            yield _year_moment(name, sample), (name,), form, "date"
+
+
+def _year_form(known: pd.Series) -> str | None:
+    """How texts write years, as a format of the statement; None where they hold something else."""
+    if len(known) and notation.every(r"\d\d", known):
+        return "%y"
+    if not len(known) or not notation.every(r"(1[5-9]|20)\d\d([.,]\d*)?", known):
+        return None
+    return "%Y" if notation.every(r"\d+", known) else "%Y.0" if known.str.endswith(".0").all() else "decimal_year"
+
+
+def _year_moment(name: str, sample: SourceSample) -> str:
+    known = sample.text[name].dropna().astype(str).str.strip()
+    return _free(f"{name}_{'day' if _year_form(known) == 'decimal_year' else 'begin'}", sample)
+
+
+def of_years(sample: SourceSample, columns: dict[str, Guess], name: str) -> str | None:
+    """Add the moment of a column of years that a person names as the time; returns its name, None where it holds no years."""
+    form = _year_form(sample.text[name].dropna().astype(str).str.strip())
+    moment = _year_moment(name, sample)
+    return moment if form and _add_moment(sample, columns, moment, (name,), form, "date") else None
+
+
+def unused_years(sample: SourceSample, columns: dict[str, Guess], target: str) -> tuple[str, str, str] | None:
+    """A column that is named as a year and holds some, its first and its last: when rows happened, or the year of a car."""
+    for name in columns:
+        if name == target or name not in sample.text or not YEAR.search(name):
+            continue
+        known = sample.text[name].dropna().astype(str).str.strip()
+        if _year_form(known) not in (None, "%y") and known.nunique() >= MIN_YEARS and not sample.missing.get(name, 1):
+            return name, known.min()[:4], known.max()[:4]
+    return None
 
 
 FEW_TIMES = 5  # rows of each panel entity, at least
@@ -461,7 +496,10 @@ def not_known_yet(times: pd.Series, y: pd.Series) -> tuple[int, int, pd.Timestam
         return None
     last = int(np.flatnonzero(t != t[-1]).max())
     since = at.iloc[last].normalize() + pd.Timedelta(days=1)
-    newest, share = int((at >= since).sum()), float((t[: last + 1] != t[-1]).mean())  # rows of that day stand in no order
+    newest, share = (
+        int((at >= since).sum()),
+        float((t[: last + 1] != t[-1]).mean()),
+    )  # rows of that day stand in no order
     if newest * share < UNKNOWN_ROWS or newest > 0.6 * len(t) or share > 0.9:
         return None
     return newest, (at.iloc[-1].normalize() + pd.Timedelta(days=1) - since).days, since
