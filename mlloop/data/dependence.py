@@ -60,7 +60,8 @@ def stands_in_order(y: Sequence[float] | pd.Series) -> bool:
 
 # %% ../../nbs/data/dependence.ipynb #0f88f599
 MOST_PARTS = 0.2  # different values of a column that a file is sorted by, as a share of the rows
-FEWEST_MOVES, UNEQUAL = 10, 0.5  # changes of a column that a listing is sorted by; spread of the parts' sizes, in their mean
+FEWEST_MOVES = 10  # of a column that a listing is sorted by
+UNEQUAL = 0.5  # spread of the sizes of a listing's parts, in their mean
 
 
 def _stands_sorted(codes: np.ndarray, same_part: np.ndarray) -> bool:
