@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,12 @@ def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
 
 
 def _add_moment(
-    sample: SourceSample, columns: dict[str, Guess], name: str, parts: Sequence[str], form: str, kind: str
+    sample: SourceSample,
+    columns: dict[str, Guess],
+    name: str,
+    parts: Sequence[str],
+    form: str,
+    kind: Literal["time", "date"],
 ) -> bool:
     """Add the moment that columns make up, unless few rows have it or another column holds it; returns whether it was added."""
     text = sample.text[list(parts)].astype("string")
