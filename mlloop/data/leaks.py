@@ -155,7 +155,7 @@ def band_sign(values: pd.Series, y: pd.Series) -> str:
     beside = 0.02 * (1 - size.max() / size.sum())  # of the rows that are not of the commonest value
     allowed = min(0.005, beside) if len(size) > 2 else beside
     rank = np.argsort(np.argsort(np.bincount(codes, t) / size))[codes]
-    wrong = float((rank[np.lexsort((rank, t))] != np.sort(rank)).mean())
+    wrong = float((rank[np.lexsort((-rank, t))] != np.sort(rank)).mean())  # bands share no value of the target
     return f"cuts the target into {len(size)} bands that do not overlap" if wrong <= allowed else ""
 
 # %% ../../nbs/data/leaks.ipynb #56183339
