@@ -176,6 +176,18 @@ def test_quarters_weeks_and_years_are_the_time_of_a_series(columns, made_of, for
     assert str(columns[time].values.iloc[1])[:10] == second
 
 
+def test_changes_and_running_means_of_a_panels_target_are_kept_away(tmp_path):
+    r = np.random.default_rng(0)
+    rows = pd.DataFrame({"day": np.tile(pd.date_range("2023-01-01", periods=200).astype(str), 3)})
+    rows["store"], rows["wind"] = np.repeat(["north", "mid", "south"], 200), r.normal(5, 1, 600).round(1)
+    rows["sold"] = (r.normal(0, 3, 600).cumsum() + 500).round(1)
+    of_store = rows.groupby("store").sold
+    rows["sold_change"], rows["sold_yesterday"] = of_store.diff().round(1), of_store.shift()
+    rows["mean_week"] = of_store.transform(lambda sold: sold.rolling(7).mean()).round(1)
+    parts = parts_of(tmp_path, rows.sort_values(["day", "store"]), "sold")
+    assert entity_of(parts) == "store" and set(parts["leaks"]) == {"sold_change", "mean_week"}
+
+
 def test_a_year_in_no_order_is_asked_about_and_is_the_time_where_a_person_names_it(tmp_path):
     r = np.random.default_rng(0)
     rows = pd.DataFrame({"Year": r.integers(2001, 2020, 2000), "score": r.normal(90, 5, 2000).round(1)})

@@ -6,12 +6,12 @@
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'AGREES', 'CHAINED', 'BY_CHANCE', 'PURE', 'NONE_WORDS', 'FOLLOWED',
            'LENGTH', 'ENDS_WITH', 'EXACT', 'PART', 'CLOCKS', 'CLOCK_HOURS', 'MAX_PAIRED', 'PAIRED_ROWS', 'NEARER',
            'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN',
-           'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MAX_ROWS',
-           'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill',
-           'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign', 'value_sign',
+           'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MOVING', 'FOLLOWS',
+           'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score',
+           'skill', 'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign', 'value_sign',
            'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'pair_signs',
            'after_words', 'aggregate_signs', 'strength', 'by_chance', 'field_strength', 'figure_of', 'towering_sign',
-           'knowledge_beyond_target', 'find', 'resting_signs']
+           'knowledge_beyond_target', 'moved_targets', 'moving_signs', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -735,11 +735,74 @@ def knowledge_beyond_target(
         return 0.0
     return float(np.corrcoef(left[late], more)[0, 1]) / max(TIED, 3 / np.sqrt(len(late)))
 
+# %% ../../nbs/data/leaks.ipynb #96e3246d
+MOVING = (2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 20, 24, 26, 28, 30, 48, 50, 52, 60, 90, 100, 168, 200, 365)  # rows of a running mean
+
+
+def moved_targets(y: pd.Series, who: np.ndarray) -> Iterator[tuple[str, pd.Series]]:
+    """What can be reckoned from a row's target and those around it, each with its words: changes, the next row, running means.
+
+    Parameters
+    ----------
+    y : Series of float (n_samples,)
+        In the order of time, numbered from 0.
+    who : array of int (n_samples,)
+        The series of each row.
+    """
+    by = y.groupby(who)
+    last = by.shift()
+    yield "is the change of the target since the row before", y - last
+    if (y > 0).all():
+        yield "is the change of the target since the row before, as a ratio", y / last
+    yield "is the target of the next row", by.shift(-1)
+    for rows in MOVING:
+        mean = by.rolling(rows).mean().droplevel(0).reindex(y.index)
+        yield f"is the mean of the target over {rows} rows, the row's own included", mean
+    yield "is the mean of the target so far, the row's own included", by.cumsum() / (by.cumcount() + 1)
+
+# %% ../../nbs/data/leaks.ipynb #8c8a8258
+FOLLOWS = 0.998  # the correlation of steps from which a column is reckoned from the target
+
+
+def moving_signs(rows: pd.DataFrame, y: pd.Series, order: pd.Series, whose: pd.Series | None = None) -> list[Sign]:
+    """Numbers that are reckoned from the target's own series, this row's or a later one included."""
+    at = order.dropna().sort_values(kind="stable").index
+    t = y[at].reset_index(drop=True)
+    who = np.zeros(len(t), dtype=int) if whose is None else pd.factorize(whose[at])[0]
+    step = lambda values: values - values.groupby(who).shift()
+    able = [str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 20]
+    steps = {n: step(rows.loc[at, n].astype(float).reset_index(drop=True)) for n in able}
+    honest = {n: max(_together(s, step(t)), _together(s, step(t.groupby(who).shift()))) for n, s in steps.items()}
+    best: dict[str, tuple[float, str]] = {}
+    for words, values in moved_targets(t, who) if able else ():
+        moved = step(values)
+        for name, own in steps.items():
+            near = _together(own, moved)
+            if near >= FOLLOWS and near > max(honest[name], best.get(name, (0.0, ""))[0]):
+                best[name] = near, words
+    return [Sign(name, True, f"{words} (correlation {number(near)})") for name, (near, words) in best.items()]
+
+# %% ../../nbs/data/leaks.ipynb #e3b7a019
+def _together(a: pd.Series, b: pd.Series) -> float:
+    """The size of the correlation of two numbers; 0 where few rows have both, or one of them stands still."""
+    known = (a.notna() & b.notna()).to_numpy()
+    u, v = a.to_numpy(float)[known], b.to_numpy(float)[known]
+    if known.sum() < max(50, 0.5 * len(a)) or u.std() == 0 or v.std() == 0:
+        return 0.0
+    return abs(float(np.corrcoef(u, v)[0, 1]))
+
 # %% ../../nbs/data/leaks.ipynb #090d179b
 MAX_ROWS = 60_000
 
 
-def find(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None = None, seed: int = 0) -> list[Sign]:
+def find(
+    rows: pd.DataFrame,
+    y: pd.Series,
+    kind: str,
+    order: pd.Series | None = None,
+    seed: int = 0,
+    whose: pd.Series | None = None,
+) -> list[Sign]:
     """The columns of a table that know the target too well, each with its sign; the sure ones first.
 
     Parameters
@@ -750,10 +813,14 @@ def find(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None = 
         1 for the positive class, or the number.
     order : Series, optional
         When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
+    whose : Series, optional
+        The store, the country ... whose row it is, where each has a series of its own.
     """
     known = y.notna()
     rows, y = rows[known], y[known].astype(float)
-    order = None if order is None else order[known]
+    order, whose = (None if one is None else one[known] for one in (order, whose))
+    is_series = kind == "regression" and order is not None and 50 <= len(y) <= 2 * MAX_ROWS
+    moving = moving_signs(rows, y, order, whose) if is_series and order is not None else []
     if len(y) > MAX_ROWS:
         picked = np.sort(np.random.default_rng(seed).choice(len(y), MAX_ROWS, replace=False))
         rows, y, order = rows.iloc[picked], y.iloc[picked], None if order is None else order.iloc[picked]
@@ -762,8 +829,8 @@ def find(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None = 
         return []
     at = np.random.default_rng(seed).random(len(y)) if order is None else order.reset_index(drop=True)
     later = (pd.Series(at).rank(method="first") > len(y) / 2).to_numpy()
-    signs: dict[str, Sign] = {}
-    for sign in _equations(rows, y, kind, order, seed):
+    signs = {sign.column: sign for sign in moving}
+    for sign in _equations(rows.drop(columns=list(signs)), y, kind, order, seed):
         if sign.column not in signs or (sign.sure and not signs[sign.column].sure):
             signs[sign.column] = sign
     unsure = {name: signs.pop(name) for name in list(signs) if not signs[name].sure}

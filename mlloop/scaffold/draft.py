@@ -329,7 +329,8 @@ def _rows(
         )
     parts = times.parts_of(columns, time) if time else set()  # of the row's own time: known when it happens
     asked_of = {n: g for n, g in columns.items() if g.column.feature and n not in parts}
-    signs = survey.leaks(asked_of, y, kind, skip, order)
+    whose = columns[entity].values if entity and time else None
+    signs = survey.leaks(asked_of, y, kind, skip, order, whose)
     leaks = {n: sign.reason for n, sign in signs.items() if sign.sure} | {n: s for n, s in late.items() if n in columns}
     unsure = {n: sign.reason for n, sign in signs.items() if not sign.sure}
     usable = [n for n, guess in columns.items() if n not in (*skip, *leaks, *unsure) and guess.column.feature]

@@ -1194,7 +1194,12 @@ def target_counts(sample: SourceSample, name: str, y: pd.Series, positive: str |
 
 
 def leaks(
-    columns: dict[str, Guess], y: pd.Series, kind: str, skip: Sequence[str], order: pd.Series | None = None
+    columns: dict[str, Guess],
+    y: pd.Series,
+    kind: str,
+    skip: Sequence[str],
+    order: pd.Series | None = None,
+    whose: pd.Series | None = None,
 ) -> dict[str, leak_signs.Sign]:
     """Columns that seem to know the target, each with the sign that gives it away; see `data.leaks`.
 
@@ -1207,12 +1212,14 @@ def leaks(
         The target, the time, and what names rows.
     order : Series, optional
         When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
+    whose : Series, optional
+        Whose row it is, where each has a series of its own.
     """
     columns_asked = {n: guess.values for n, guess in columns.items() if n not in skip and guess.values.notna().any()}
     rows = pd.DataFrame(
         {n: v if v.dtype.kind in "ifbM" else v.astype("string") for n, v in columns_asked.items()}, index=y.index
     )
-    return {sign.column: sign for sign in leak_signs.find(rows, y, kind, order)}
+    return {sign.column: sign for sign in leak_signs.find(rows, y, kind, order, whose=whose)}
 
 
 # ---------------------------------------------------------------------------------------------- a first rule
