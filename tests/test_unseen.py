@@ -82,6 +82,20 @@ def test_the_newest_rows_of_one_class_are_taken_as_not_known_yet(tmp_path):
     assert pd.Timestamp(parts["time"]["as_of"]) <= at[701]
 
 
+def test_new_counts_the_rows_of_the_holdout_and_of_each_fold(tmp_path):
+    at = pd.date_range("2024-01-01", periods=400).append(pd.date_range("2026-01-01", periods=100))  # a gap of a year
+    rows = pd.DataFrame({"at": at.astype(str), "x": range(500), "load": np.random.default_rng(0).normal(size=500)})
+    parts = parts_of(tmp_path, rows, "load")
+    until = pd.Timestamp(parts["time"]["as_of"]) - pd.Timedelta(days=parts["time"]["holdout_days"])
+    cuts = [until - pd.Timedelta(days=parts["time"]["fold_days"] * k) for k in range(parts["time"]["folds"], -1, -1)]
+    tested = [int(((at >= a) & (at < b)).sum()) for a, b in zip(cuts, cuts[1:], strict=False)]
+    words = said(parts, "folds")
+    assert f"{(at >= until).sum()} rows from {until:%Y-%m-%d} on are held out" in words
+    assert (
+        f"{min(tested)} to {max(tested)} rows each" in words and f"learn from {(at < cuts[0]).sum()} at least" in words
+    )
+
+
 def test_folds_hold_both_classes_where_longer_ones_can():
     at = pd.Series(pd.date_range("2024-01-01", periods=400, freq="D"))
     y = pd.Series(((np.arange(400) % 40) == 0).astype(float))

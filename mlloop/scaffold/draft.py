@@ -288,6 +288,8 @@ def _rows(
         why = f"{time} {what} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time"
         notes.append(("time", why))
         time = None
+    if time and windows:
+        notes.append(("folds", times.rows_of_folds(windows, columns[time].values, sample.rows / len(sample.text))))
     years = times.unused_years(sample, columns, target) if time is None or columns[time].column.row_seconds else None
     if years:
         name_of_years, first, last = years

@@ -565,6 +565,22 @@ def _filled_of(
     return None
 
 
+def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.0) -> str:
+    """How many rows the holdout and the folds hold, in words; each of `times` stands for `rows_each` rows."""
+    as_of = pd.Timestamp(windows["as_of"])
+    until = as_of - pd.Timedelta(days=windows["holdout_days"])
+    cuts = [until - pd.Timedelta(days=windows["fold_days"] * k) for k in range(windows["folds"], -1, -1)]
+    count = lambda mask: round(int(mask.sum()) * rows_each)
+    held, first = count((times >= until) & (times < as_of)), count(times < cuts[0])
+    tested = [count((times >= a) & (times < b)) for a, b in itertools.pairwise(cuts)]
+    span = f"{min(tested):,} to {max(tested):,}" if min(tested) < max(tested) else f"{tested[0]:,}"
+    about = "about " if rows_each > 1 else ""
+    return (
+        f"{about}{held:,} rows from {until:%Y-%m-%d} on are held out; {windows['folds']} folds before them test on {about}{span} rows "
+        f"each, and learn from {about}{first:,} at least"
+    )
+
+
 # ---------------------------------------------------------------------------------------------- numbers that stand for nothing
 
 KNOWN_SENTINELS = re.compile(r"-200|-?99+(\.9+)?")
