@@ -1,5 +1,7 @@
 """What `mlloop new` makes of kinds of tables: panels, row numbers, years, outcomes that are not known yet, files that differ."""
 
+import itertools
+
 import ibis
 import numpy as np
 import pandas as pd
@@ -88,7 +90,7 @@ def test_new_counts_the_rows_of_the_holdout_and_of_each_fold(tmp_path):
     parts = parts_of(tmp_path, rows, "load")
     until = pd.Timestamp(parts["time"]["as_of"]) - pd.Timedelta(days=parts["time"]["holdout_days"])
     cuts = [until - pd.Timedelta(days=parts["time"]["fold_days"] * k) for k in range(parts["time"]["folds"], -1, -1)]
-    tested = [int(((at >= a) & (at < b)).sum()) for a, b in zip(cuts, cuts[1:], strict=False)]
+    tested = [int(((at >= a) & (at < b)).sum()) for a, b in itertools.pairwise(cuts)]
     words = said(parts, "folds")
     assert f"{(at >= until).sum()} rows from {until:%Y-%m-%d} on are held out" in words
     assert (
