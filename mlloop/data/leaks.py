@@ -736,7 +736,8 @@ def knowledge_beyond_target(
     return float(np.corrcoef(left[late], more)[0, 1]) / max(TIED, 3 / np.sqrt(len(late)))
 
 # %% ../../nbs/data/leaks.ipynb #96e3246d
-MOVING = (2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 20, 24, 26, 28, 30, 48, 50, 52, 60, 90, 100, 168, 200, 365)  # rows of a running mean
+MOVING = (2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 20, 24, 26, 28, 30, 48, 50, 52, 60, 90, 100, 168, 200, 365)
+"""Rows of a running mean."""
 
 
 def moved_targets(y: pd.Series, who: np.ndarray) -> Iterator[tuple[str, pd.Series]]:
