@@ -79,6 +79,7 @@ def airflow(tmp_path_factory):
     call = lambda *words: subprocess.run(
         [str(programs / "airflow"), *words], env=environ, cwd=root, capture_output=True, text=True, timeout=900
     )
+    (root / "dags" / "broken.py").write_text("from airflow.sdk import DAG\nimport a_module_that_is_nowhere\n")
     migrated = call("db", "migrate")
     assert migrated.returncode == 0, migrated.stderr
 
@@ -90,6 +91,7 @@ def airflow(tmp_path_factory):
         assert found, done.stdout + done.stderr + states.stderr
         return dict(found), log.read_text().splitlines()
 
+    test.call, test.root = call, root
     return test
 
 
@@ -120,3 +122,24 @@ def test_a_closed_gate_skips_what_is_behind_it_and_nothing_else(airflow):
     assert states["typo.need_gate"] == states["typo.training"] == "skipped"
     assert {state for name, state in states.items() if not name.startswith("typo")} == {"success"}
     assert "run --problem fine --until training --json" in calls
+
+
+def test_airflow_lists_both_dags_and_the_import_error_of_a_file_that_is_broken(airflow):
+    errors = airflow.call("dags", "list-import-errors", "--local", "--output", "plain").stdout
+    assert "a_module_that_is_nowhere" in errors and "loans.py" not in errors
+    assert airflow.call("dags", "reserialize").returncode == 0
+    for words in (["--local"], []):  # from the files, and from Airflow's database
+        listed = airflow.call("dags", "list", *words, "--output", "plain").stdout
+        assert re.findall(r"^mlloop\S+", listed, re.MULTILINE) == ["mlloop_loans_loop", "mlloop_loans_run"]
+
+
+def test_a_program_that_is_not_there_fails_at_once_and_says_how_to_name_it(airflow):
+    dags, command = airflow.root / "dags" / "loans.py", airflow.root / "mlloop"
+    text = dags.read_text()
+    dags.write_text(text.replace(repr(str(command)), "'nowhere/mlloop'"))
+    done = airflow.call("tasks", "test", "mlloop_loans_loop", "fine.collect")
+    dags.write_text(text)
+    assert (
+        "nowhere/mlloop cannot be called" in done.stdout + done.stderr and "--command PATH" in done.stdout + done.stderr
+    )
+    assert "AirflowFailException" in done.stdout + done.stderr  # which is not repeated

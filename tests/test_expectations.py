@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,10 +83,19 @@ def test_the_checkpoint_checks_the_lake_and_its_pages_fetch_nothing(call, projec
     done = call(out / "checkpoint.py")
     assert done.returncode == 0 and "loan.loans: fits its contract" in done.stdout, done.stderr
     lake.write("loan/loans", pd.DataFrame({"amount": ["many"], "repaid": [1]}), "overwrite")
-    done = call(out / "checkpoint.py")
+    moved = project.root.with_name("moved")  # as a clone lies elsewhere
+    project.root.rename(moved)
+    checkpoint, docs = moved / "deploy/great-expectations/checkpoint.py", moved / "reports/great_expectations"
+    done = call(checkpoint)
     assert done.returncode == 1 and "loan.loans: BREAKS its contract" in done.stdout, done.stderr
-    pages = list((project.root / "reports/great_expectations").rglob("*.html"))
+    pages = set(docs.rglob("*.html"))
     fetched = r"""(?:src=|<link[^>]*href=|url\()["']?(?:https?:)?//[^"')]*"""
-    assert len(pages) > 2 and not [
-        hit for page in pages for hit in re.findall(fetched, page.read_text(encoding="utf-8"))
-    ]
+    assert not [hit for page in pages for hit in re.findall(fetched, page.read_text(encoding="utf-8"))]
+    # without the scripts that fill its tables, the first page still leads to the suite and to the result
+    index = (docs / "index.html").read_text(encoding="utf-8")
+    assert {docs / link for link in re.findall(r'<td><a href="([^"]+)">', index)} == pages - {docs / "index.html"}
+    assert len(pages) == 3 and "Failed" in index
+    shutil.rmtree(moved / ".mlloop")
+    for words, message in ((["loan.loan"], "known: loan.loans"), ([], "mlloop run --problem loan --until ingestion")):
+        done = call(checkpoint, *words)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 """A project of one's own: from a file to a statement that names its leaks, and from there to a verdict."""
 
 import gc
+import importlib.util
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 
 from mlloop import problem
 from mlloop.core import extensions, settings
-from mlloop.core.errors import DataError, MlloopError, ProblemError, SourceError, StageFailed, UsageError
+from mlloop.core.errors import DataError, MlloopError, ProblemError, SettingsError, SourceError, StageFailed, UsageError
 from mlloop.pipeline import freshness, runner
 from mlloop.scaffold import checks, dialect, project_files, survey, upgrade
 
@@ -376,6 +377,31 @@ def test_every_stage_reads_only_the_modules_it_depends_on(made):
 def test_check_finds_what_would_fail_before_anything_runs(project, old, new, said):
     change(project / "problems/credit.yaml", old, new)
     with pytest.raises((ProblemError, SourceError), match=re.escape(said)):
+        checks.everything(project)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "extra"),
+    [
+        ("MLLOOP_VALIDATION_ENGINE", "great_expectations", "expectations"),
+        ("MLLOOP_ENGINE_NAME", "spark", "spark"),
+        ("MLLOOP_PREDICTIONS_BROKERS", "localhost:9092", "kafka"),
+        ("MLLOOP_LEDGER_URL", "postgresql://localhost/ledger", "postgres"),
+        ("", "kind: kafka, topic: loans, brokers: 'localhost:9092', group: loans", "kafka"),
+        ("", "kind: sql, url: 'postgresql://localhost/bank', table: loans", "postgres"),
+    ],
+)
+def test_check_names_the_extra_of_a_library_that_is_asked_for_and_not_installed(
+    project, monkeypatch, variable, value, extra
+):
+    if variable:
+        monkeypatch.setenv(variable, value)
+    else:
+        statement = project / "problems/credit.yaml"
+        statement.write_text(re.sub(r"rows: {kind: files.*", f"rows: {{{value}}}", statement.read_text()))
+    find, away = importlib.util.find_spec, ("great_expectations", "pyspark", "confluent_kafka", "psycopg")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in away else find(name, *more))
+    with pytest.raises(SettingsError, match=rf"pip install 'mlloop\[{extra}\]'"):
         checks.everything(project)
 
 

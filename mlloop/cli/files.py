@@ -1,6 +1,7 @@
 """Commands on a project's files: new, upgrade, report, check."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +59,8 @@ def new(
         question = f"{column} {sign.rstrip('.')}; is it known before the prediction? Say it in the statement, known: before or known: after"
         typer.secho(f"{'asked':<{width}}  {question}", fg=typer.colors.YELLOW)
     shown = os.path.relpath(created.root)
-    typer.echo(f"\nRead {shown}/problems/{created.name}.yaml and fix the guesses, then:\n  cd {shown} && mlloop run")
+    typer.echo(f"\nRead {shown}/problems/{created.name}.yaml and fix the guesses, then:")
+    typer.echo(f"  cd {shlex.quote(shown)} && mlloop run")
     if created.until:
         typer.echo(f"  mlloop loop --until {created.until}")
 

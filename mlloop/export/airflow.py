@@ -45,7 +45,11 @@ def mlloop(*words):
     Exit codes: 0 done, 4 done and an alert, 3 a gate said No (skip what follows), 2 bad input (no retry would help),
     1 failed and 5 another run holds the project (try again).
     """
-    done = subprocess.run([COMMAND, *words, "--json"], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        done = subprocess.run([COMMAND, *words, "--json"], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False)
+    except OSError as error:
+        again = "Name the program and the project as this machine has them: mlloop export airflow --command PATH"
+        raise AirflowFailException(f"{{COMMAND}} cannot be called in {{PROJECT}}: {{error}}. {{again}}") from error
     print(done.stdout)
     said = f"mlloop {{' '.join(words)}} ended with {{done.returncode}}"
     if done.returncode == 3:

@@ -1,6 +1,7 @@
 """What can be found wrong before anything runs, in seconds: no row is computed, and no stage starts."""
 
 import ast
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -34,6 +35,7 @@ def everything(root: Path | str | None = None) -> list[str]:
     statements = {file: problems.load(file) for file in files}
     for file, one in statements.items():
         lines.append(f"{file.name}: {one.task.kind}, {len(one.tables)} tables, {len(one.rules)} rules")
+    _libraries(settings, statements)
     _, plan = runner.project(files[0].stem, settings.root)
     runner.check_notebooks(list(plan.tasks.values()))
     gates = ", ".join(task.name for task in plan.tasks.values() if task.is_gate) or "none"
@@ -47,6 +49,28 @@ def everything(root: Path | str | None = None) -> list[str]:
         lines += _sources(file, one, settings)
         expressions(file, one)
     return [*lines, *_alerts(settings), *_ledger(settings)]
+
+
+def _libraries(settings: Settings, statements: dict[Path, Problem]) -> None:
+    """What a setting or a source asks for is installed: library, its extra, what asks for it, and where that stands."""
+    ini = "settings.ini"
+    uses = [("pyspark", "spark", "[engine] name = spark", ini)] if settings.engine == "spark" else []
+    if settings.validation_engine == "great_expectations":
+        uses.append(("great_expectations", "expectations", "[validation] engine = great_expectations", ini))
+    if settings.predictions_brokers:
+        uses.append(("confluent_kafka", "kafka", "[predictions] brokers", ini))
+    if settings.ledger_url.startswith("postgres"):
+        uses.append(("psycopg", "postgres", "[ledger] url", ini))
+    for file, statement in statements.items():
+        for name, source in statement.sources.items():
+            if source.kind == "kafka":
+                uses.append(("confluent_kafka", "kafka", "kind: kafka", f"{file}: sources.{name}"))
+            elif (source.url or "").startswith(("postgresql://", "postgres://")):
+                uses.append(("psycopg", "postgres", "a source in Postgres", f"{file}: sources.{name}"))
+    for library, extra, use, where in uses:
+        if importlib.util.find_spec(library) is None:
+            message = f"{use} needs the library {library}, which is not installed"
+            raise SettingsError(message, where, f"Install it: pip install 'mlloop[{extra}]'")
 
 
 def _alerts(settings: Settings) -> list[str]:
