@@ -1748,6 +1748,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.problem.Tabular.group': ('problem.html#tabular.group', 'mlloop/problem.py'),
                                 'mlloop.problem.Time': ('problem.html#time', 'mlloop/problem.py'),
                                 'mlloop.problem._allowed_keys': ('problem.html#_allowed_keys', 'mlloop/problem.py'),
+                                'mlloop.problem._as_declared': ('problem.html#_as_declared', 'mlloop/problem.py'),
                                 'mlloop.problem._as_number': ('problem.html#_as_number', 'mlloop/problem.py'),
                                 'mlloop.problem._line': ('problem.html#_line', 'mlloop/problem.py'),
                                 'mlloop.problem._messages': ('problem.html#_messages', 'mlloop/problem.py'),

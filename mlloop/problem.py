@@ -759,7 +759,8 @@ def value_label(problem: Problem, column: str, value: object) -> str:
         )
         if label:
             return label
-    return _range_in_words(text)
+    types = {table.columns[column].type for table in problem.tables.values() if column in table.columns}
+    return _as_declared(text, types) or _range_in_words(text)
 
 
 def group_label(problem: Problem, column: str, value: object) -> str:
@@ -767,7 +768,16 @@ def group_label(problem: Problem, column: str, value: object) -> str:
     label = value_label(problem, column, value)
     declared = [table.columns[column].meaning for table in problem.tables.values() if column in table.columns]
     meaning = next((m for m in declared if m), "")
-    return f"{meaning}: {label}" if meaning and label != str(value) else f"{column_label(problem, column)}: {value}"
+    shown = label if _as_number(str(value)) is not None else value
+    return f"{meaning}: {label}" if meaning and label != str(value) else f"{column_label(problem, column)}: {shown}"
+
+
+def _as_declared(text: str, types: set[str]) -> str:
+    """A value of a boolean or an integer that became a number with decimals, as it was; '' for others."""
+    value = _as_number({"True": "1", "False": "0"}.get(text, text))
+    if types == {"boolean"} and value in (0.0, 1.0):
+        return "yes" if value else "no"
+    return f"{value:.0f}" if types == {"integer"} and value is not None and value.is_integer() else ""
 
 
 def _as_number(text: str) -> float | None:
