@@ -212,13 +212,16 @@ def search(
     )
     space = candidate.space_for(judge.statement.task)
     defaults = {**candidate.defaults, **candidates.suited(candidate, judge.statement)}
-    study.enqueue_trial(candidates.encode_params(defaults, space))
+    starts = [defaults, *({**defaults, **start} for start in candidate.starts.get(judge.statement.task.kind, []))]
+    for start in starts:
+        study.enqueue_trial(candidates.encode_params(start, space))
     trials: list[Trial] = []
     for number in range(budget.trials if space else 1):
         if number and time.monotonic() > budget.until:
             return trials, True
         proposal = study.ask()
-        params = {**defaults, **candidates.suggest(proposal, space)}
+        base = starts[number] if number < len(starts) else best_of(trials, judge.statement.success.metric).params
+        params = {**base, **candidates.suggest(proposal, space)}
         trials.append(_tried(candidate, params, proposal, judge, budget, seed))
         state = optuna.trial.TrialState.PRUNED if trials[-1].is_pruned else optuna.trial.TrialState.COMPLETE
         study.tell(proposal, None if trials[-1].is_pruned else float(np.mean(trials[-1].values)), state=state)

@@ -167,6 +167,14 @@ def test_the_rows_before_are_left_out_where_the_target_has_no_memory(memory):
     assert best.params["history"] is bool(memory)
 
 
+def test_a_regression_tries_lightgbms_own_values_second_and_goes_on_from_the_better_of_both():
+    counts = replace(hourly(0.0), X=hourly(0.0).X[["hour"]])
+    trials, _ = exploration.search(candidates.CANDIDATES["lightgbm"], counts, Budget(3))
+    assert trials[1].params == {**trials[0].params, **candidates.PLAIN}
+    best = exploration.best_of(trials[:2], counts.statement.success.metric).params
+    assert trials[2].params["colsample_bytree"] == best["colsample_bytree"]
+
+
 def test_without_features_of_the_rows_before_there_is_no_further_trial():
     counts = replace(hourly(0.0), X=hourly(0.0).X[["hour"]])
     trials, _ = exploration.search(candidates.CANDIDATES["lightgbm"], counts, Budget(2))
