@@ -759,7 +759,7 @@ def value_label(problem: Problem, column: str, value: object) -> str:
         )
         if label:
             return label
-    types = {table.columns[column].type for table in problem.tables.values() if column in table.columns}
+    types = {str(table.columns[column].type) for table in problem.tables.values() if column in table.columns}
     return _as_declared(text, types) or _range_in_words(text)
 
 
