@@ -360,3 +360,15 @@ def test_a_candidate_is_fitted_to_what_it_is_judged_by():
 
 def test_what_came_before_is_no_count_of_rows_where_rows_belong_to_nobody():
     assert not {"before_rows", "before_target_mean"} & set(features.history_of(False))
+
+
+def test_a_delay_is_asked_about_though_the_clocks_that_make_it_up_stand_beside_it():
+    r = np.random.default_rng(0)
+    n = 4000
+    minutes, late, miles = r.integers(300, 1100, n), r.gamma(0.6, 30, n).round(), r.integers(200, 2500, n)
+    clock = lambda m: m // 60 * 100 + m % 60
+    rows = pd.DataFrame({"sched_dep": clock(minutes), "dep": clock(minutes + late).astype(int), "dep_delay": late})
+    rows = rows.assign(distance=miles, air_time=(miles / 8 + r.normal(0, 8, n)).round())
+    arrival = pd.Series(late + r.normal(0, 8, n).round())
+    signs = {sign.column: sign for sign in leaks.find(rows, arrival, "regression")}
+    assert not signs["dep_delay"].sure and "alone tells more" in signs["dep_delay"].reason

@@ -192,6 +192,25 @@ def test_quarters_weeks_and_years_are_the_time_of_a_series(columns, made_of, for
     assert str(columns[time].values.iloc[1])[:10] == second
 
 
+def test_the_hours_of_a_date_in_another_time_zone_are_its_time(tmp_path):
+    local = pd.date_range("2024-01-01 05:00", periods=3000, freq="h")
+    r = np.random.default_rng(0)
+    parts = {"year": local.year, "month": local.month, "day": local.day}
+    rows = pd.DataFrame({**parts, "at": (local + pd.Timedelta(hours=5)).strftime("%Y-%m-%dT%H:%M:%SZ")})
+    assert parts_of(tmp_path, rows.assign(load=r.normal(size=3000)), "load")["table_time"] == "at"
+    rows["at"] = (local.normalize() + pd.to_timedelta(r.integers(0, 30, 3000), "D")).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert parts_of(tmp_path, rows.assign(load=r.normal(size=3000)), "load")["table_time"] == "date"  # another event
+
+
+def test_a_file_in_the_order_of_days_and_slots_under_other_names_is_not_shuffled(tmp_path):
+    r = np.random.default_rng(0)
+    slot = (np.arange(4800) % 48 / 47).round(3)
+    rows = pd.DataFrame({"a": np.arange(4800) // 48, "b": slot, "c": r.normal(size=4800).round(2)})
+    level = pd.Series(r.normal(size=4800)).ewm(halflife=8).mean()
+    parts = parts_of(tmp_path, rows.assign(up=(level > 0).astype(int)), "up")
+    assert "rows are not shuffled" in said(parts, "order of the file")
+
+
 def test_changes_and_running_means_of_a_panels_target_are_kept_away(tmp_path):
     r = np.random.default_rng(0)
     rows = pd.DataFrame({"day": np.tile(pd.date_range("2023-01-01", periods=200).astype(str), 3)})

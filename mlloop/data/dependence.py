@@ -91,7 +91,8 @@ def is_arranged(y: pd.Series, columns: pd.DataFrame) -> bool:
         if not sorted_by:
             break
         first = min(sorted_by, key=lambda name: int((np.diff(able[name])[same_part] != 0).sum()))
-        moves = np.diff(able.pop(first)) != 0
+        coarser, inner = same_part.copy(), able.pop(first)
+        moves = np.diff(inner) != 0
         sorted_by_value += int(first[1] and moves[same_part].sum() >= FEWEST_MOVES)
         same_part &= ~moves
     if same_part.all():
@@ -99,11 +100,26 @@ def is_arranged(y: pd.Series, columns: pd.DataFrame) -> bool:
     part = np.r_[0, np.cumsum(~same_part)]
     sizes = np.bincount(part)
     is_listing = sorted_by_value >= 2 and sizes.std() > UNEQUAL * sizes.mean()
-    if is_listing or _stands_sorted(ranks, same_part) or same_part.sum() < FEWEST // 2:
+    if is_listing or _stands_sorted(ranks, same_part):
         return True
+    if same_part.sum() < FEWEST // 2:
+        return not _repeats_in_order(ranks, np.r_[0, np.cumsum(~coarser)], inner)
     rest = ranks - (np.bincount(part, ranks) / sizes)[part]
     before, after = rest[:-1][same_part], rest[1:][same_part]
     return bool(before.std() == 0 or after.std() == 0 or np.corrcoef(before, after)[0, 1] < DEPENDENT)
+
+
+def _repeats_in_order(ranks: np.ndarray, part: np.ndarray, inner: np.ndarray) -> bool:
+    """Whether each part runs through the same values, as days through their hours, and neighbours share more than both means."""
+    codes = pd.factorize(inner, sort=True)[0]
+    sizes = np.bincount(part)
+    if len(sizes) < 20 or sizes.mean() < 6 or sizes.mean() < 0.7 * (codes.max() + 1):
+        return False
+    rest = ranks - (np.bincount(part, ranks) / sizes)[part]
+    rest -= (np.bincount(codes, rest) / np.bincount(codes))[codes]
+    same = np.diff(part) == 0
+    before, after = rest[:-1][same], rest[1:][same]
+    return bool(before.std() > 0 and after.std() > 0 and np.corrcoef(before, after)[0, 1] >= DEPENDENT)
 
 # %% ../../nbs/data/dependence.ipynb #abeb4ad4
 STRETCHES = 50  # of a file, at most

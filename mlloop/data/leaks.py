@@ -7,11 +7,12 @@ __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'AGREES', 'CHAINED', 'BY_
            'LENGTH', 'ENDS_WITH', 'EXACT', 'PART', 'CLOCKS', 'CLOCK_HOURS', 'MAX_PAIRED', 'PAIRED_ROWS', 'NEARER',
            'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN',
            'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MOVING', 'FOLLOWS',
-           'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'Sign', 'group_codes', 'spike', 'forward_score',
-           'skill', 'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign', 'value_sign',
-           'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'pair_signs',
-           'after_words', 'aggregate_signs', 'strength', 'by_chance', 'field_strength', 'figure_of', 'towering_sign',
-           'knowledge_beyond_target', 'moved_targets', 'moving_signs', 'find', 'resting_signs']
+           'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes',
+           'spike', 'forward_score', 'skill', 'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign',
+           'filled_sign', 'value_sign', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs',
+           'clock_minutes', 'pair_signs', 'after_words', 'aggregate_signs', 'strength', 'by_chance', 'field_strength',
+           'figure_of', 'towering_sign', 'knowledge_beyond_target', 'moved_targets', 'moving_signs', 'find',
+           'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -450,17 +451,11 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
     near : sequence of str
         Columns that are near the target alone: they are judged alone.
     """
-    able = (str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 5 and n not in near)
-    numbers = list(itertools.islice(able, MAX_PAIRED))
-    times = [str(n) for n in rows if pd.api.types.is_datetime64_any_dtype(rows[n])][:MAX_PAIRED]
     picked = y.index if len(y) <= PAIRED_ROWS else y.sample(PAIRED_ROWS, random_state=seed).index
     if len(picked) < (50 if kind == "regression" else FEW) or y[picked].nunique() < 2:
         return []
-    some = rows.loc[picked, numbers].astype(float)
-    moments = pd.DataFrame({n: _seconds(rows.loc[picked, n]) for n in times}, index=picked)
-    clocks = pd.DataFrame({n: c for n in numbers if (c := clock_minutes(some[n])) is not None}, index=picked)
     signs: dict[str, Sign] = {}
-    for frame, words in ((moments, ("less",)), (clocks, ("past",)), (some, ("less", "over", "times"))):
+    for frame, words in _pair_frames(rows.loc[picked].drop(columns=list(near)), MAX_PAIRED):
         for first, second in itertools.combinations(map(str, frame), 2):
             if first in signs or second in signs:
                 continue
@@ -472,6 +467,16 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
     return list(signs.values())
 
 # %% ../../nbs/data/leaks.ipynb #5c3d1d25
+def _pair_frames(rows: pd.DataFrame, most: int) -> list[tuple[pd.DataFrame, tuple[str, ...]]]:
+    """The times, the clocks and the numbers of a table, each as numbers, with the ways in which two of them are put together."""
+    able = (str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 5)
+    numbers = rows[list(itertools.islice(able, most))].astype(float)
+    times = [str(n) for n in rows if pd.api.types.is_datetime64_any_dtype(rows[n])][:most]
+    moments = pd.DataFrame({n: _seconds(rows[n]) for n in times}, index=rows.index)
+    clocks = pd.DataFrame({n: c for n in numbers if (c := clock_minutes(numbers[n])) is not None}, index=rows.index)
+    return [(moments, ("less",)), (clocks, ("past",)), (numbers, ("less", "over", "times"))]
+
+
 def _pair_sign(column: str, first: str, second: str, word: str, is_sure: bool) -> Sign:
     other = second if column == first else first
     reason = f"and {other} together are the target: {first} {word} {second} tells the target nearly exactly"
@@ -907,7 +912,17 @@ def _alone(
     echoes: dict[str, Sign] = {}
     weight = len(y) if kind == "regression" else min(len(y), 4 * int(min((y == 1).sum(), (y != 1).sum())))
     for name in strong:
-        apart = tuple(sorted({name, *signs, *(perfect if name in perfect else []), *_twins(rows, name, strong)}))
+        apart = tuple(
+            sorted(
+                {
+                    name,
+                    *signs,
+                    *(perfect if name in perfect else []),
+                    *_twins(rows, name, strong),
+                    *_makers(rows, name, seed),
+                }
+            )
+        )
         others = rows.drop(columns=list(apart))
         if apart not in fields:
             best = max((alone[n] for n in others if n in alone), default=0.0)
@@ -929,3 +944,18 @@ def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:
     codes = group_codes(rows[name])
     alike = lambda other: abs(np.nan_to_num(stats.spearmanr(codes, group_codes(rows.loc[:, other])).statistic)) > 0.95
     return [other for other in strong if other != name and alike(other)]
+
+
+MAX_MAKERS, MAKER_ROWS = 30, 400  # columns of which pairs are tried, and the rows on which they are
+
+
+def _makers(rows: pd.DataFrame, name: str, seed: int = 0) -> list[str]:
+    """The two columns that make up a strong one: the clocks of which a delay is the difference."""
+    if not is_number(rows[name]) or rows[name].nunique() <= MAX_GROUPS or len(rows) < MAKER_ROWS:
+        return []
+    some = rows.sample(MAKER_ROWS, random_state=seed)
+    for frame, words in _pair_frames(some.drop(columns=name), MAX_MAKERS):
+        for first, second in itertools.combinations(map(str, frame), 2):
+            if _pair_word(frame[first], frame[second], some[name].astype(float), "regression", words):
+                return [first, second]
+    return []

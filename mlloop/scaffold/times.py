@@ -318,9 +318,15 @@ def _replaced(name: str, able: Sequence[str], columns: dict[str, Guess]) -> bool
     days = columns[name].values
     if columns[name].column.type != "date":
         return False
-    return any(
-        (columns[o].values.dt.normalize() == days).mean() > 0.99 for o in others if columns[o].column.type == "time"
-    )
+    return any(_same_days(columns[o].values, days) for o in others if columns[o].column.type == "time")
+
+
+def _same_days(moments: pd.Series, days: pd.Series) -> bool:
+    """Whether moments lie on the days of a date, in its own time zone or in another."""
+    within = (moments - days).dropna()
+    if not within.between(pd.Timedelta(hours=-14), pd.Timedelta(hours=38)).mean() > 0.99:
+        return False
+    return any(((moments + pd.Timedelta(hours=h)).dt.normalize() == days).mean() > 0.99 for h in range(-14, 15))
 
 
 def late_times(columns: dict[str, Guess], times: Sequence[str], y: pd.Series, kind: str) -> dict[str, str]:
