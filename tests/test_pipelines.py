@@ -31,7 +31,7 @@ Lenient.add_constructor("!reference", lambda loader, node: loader.construct_sequ
 
 def test_gates_come_before_promotion_and_no_job_forgives_their_no(tmp_path):
     jobs = yaml.load(exported(tmp_path, "gitlab"), Lenient)
-    assert jobs["stages"] == ["check", "sample", "need", "validation", "pages", "promote"]
+    assert jobs["stages"] == ["check", "sample", "need", "validation", "report", "promote"]
     assert jobs["need"]["script"] == ["$MLLOOP gate need --problem loan"]
     assert jobs["validation"]["script"] == ["$MLLOOP gate validation --problem loan"]
     assert jobs["validation"]["needs"] == ["need"] and jobs["promote"]["needs"] == ["validation"]
@@ -42,6 +42,18 @@ def test_gates_come_before_promotion_and_no_job_forgives_their_no(tmp_path):
     assert flow["validation"]["needs"] == "need"
     gate = [step["run"] for step in flow["need"]["steps"] if "gate" in step.get("run", "")]
     assert gate == ["$MLLOOP gate need --problem loan"]
+
+
+def test_what_needs_the_data_has_them_first_and_nothing_is_published(tmp_path):
+    jobs = yaml.load(exported(tmp_path, "gitlab"), Lenient)
+    assert "pages" not in jobs  # GitLab publishes what a job of this name makes
+    assert {name for name, job in jobs.items() if isinstance(job, dict) and ".data" in job.get("extends", [])} == {
+        "check", "sample", "need", "validation", "report", "promote",
+    }  # fmt: skip
+    assert any("DATA_COMMAND" in line for line in jobs[".environment"]["before_script"])
+    steps = [step.get("run", "") for step in yaml.safe_load(exported(tmp_path, "github"))["jobs"]["check"]["steps"]]
+    place = lambda word: next(number for number, step in enumerate(steps) if word in step)
+    assert place("eval") < place("GITHUB_OUTPUT") < place("$MLLOOP check") < place("make test")
 
 
 def test_several_problems_have_jobs_of_their_own(tmp_path):

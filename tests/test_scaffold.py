@@ -1,6 +1,7 @@
 """A project of one's own: from a file to a statement that names its leaks, and from there to a verdict."""
 
 import gc
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -581,6 +582,18 @@ def test_the_lock_holds_what_extras_bring_as_well(made):
     locked = (made.root / "requirements.lock").read_text()
     assert re.search(r"^pyarrow-hotfix==", locked, re.M) and re.search(r"^duckdb==", locked, re.M)
     assert re.search(r"^pytest==", locked, re.M) and "+cpu" not in locked
+
+
+def test_the_lock_names_what_the_tests_need_where_it_is_not_installed(monkeypatch):
+    find = importlib.metadata.distribution
+
+    def without_pytest(name):
+        if name == "pytest":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", without_pytest)
+    assert "pytest" in project_files.locked()
 
 
 def test_settings_of_a_new_project_are_those_that_ship(made):

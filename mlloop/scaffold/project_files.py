@@ -266,10 +266,14 @@ def mlloop_requirement() -> tuple[str, str]:
 
 
 def locked(extra: Sequence[str] = ("pytest",)) -> list[str]:
-    """name==version of everything mlloop needs, as installed here; local versions such as +cpu left out."""
-    versions = extras.closure(["mlloop[all]", *extra]).versions
+    """name==version of everything mlloop needs, as installed here; local versions such as +cpu left out.
+
+    What only the project's own tests need is named without a version where it is not installed here.
+    """
+    needed = extras.closure(["mlloop[all]", *extra])
     # mlloop itself may have come from elsewhere than the index, see `mlloop_requirement`
-    return sorted(f"{name}=={number}" for name, number in versions.items() if name != "mlloop")
+    lines = [f"{name}=={number}" for name, number in needed.versions.items() if name != "mlloop"]
+    return sorted([*lines, *(name for name in extra if name in needed.missing)])
 
 
 # ---------------------------------------------------------------------------------------------- notebooks
