@@ -319,7 +319,8 @@ def deploy(
     try:
         row = _first_or_canary(settings, ledger, statement, model, fields, now)
     except PromotionRefused as error:
-        open_to = "; a person may decide: mlloop promote" if gate and gate.verdict == "maybe" else ""
+        left = settings.deployment_by == "person" or (gate and gate.verdict == "maybe")
+        open_to = "; a person may decide: mlloop promote" if left else ""
         return Decision("refused", error.what + open_to)
     finally:
         follow(settings, ledger)
@@ -339,6 +340,10 @@ def _first_or_canary(
     if champion and champion.model == model:
         _cite_rule(ledger, problem, fields)
         return champion
+    if settings.deployment_by == "person" and fields["actor"] == "policy":
+        raise PromotionRefused(
+            "the release is prepared and waits for a person", problem, f"mlloop promote --problem {problem}"
+        )
     if champion is None:
         fields["details"] = {**fields.get("details", {}), **({"as_of": now.isoformat()} if now else {})}
         reasons = ["First deployment: no previous champion."]

@@ -104,6 +104,38 @@ def test_every_pod_keeps_to_the_restricted_policy_and_states_its_limits(files):
         assert mounted <= {volume["name"] for volume in pod["volumes"]}, at
 
 
+def test_what_yaml_could_read_as_a_number_or_a_truth_stays_text(tmp_path):
+    options = {"namespace": "on", "revision": "1.10", "storage_class": "no", "callers": "yes,1", "gpu": "gpu=true"}
+    images = {"service_image": "registry.example.org/s:1.0", "turns_image": "registry.example.org/t:1e3"}
+    text = ("name", "namespace", "newName", "newTag", "image", "claimName", "serviceAccountName", "templateName", "path",
+            "targetRevision", "repoURL", "storageClassName", "gpu", "kubernetes.io/metadata.name", "app.kubernetes.io/name",
+            "app.kubernetes.io/part-of", "app.kubernetes.io/component")  # fmt: skip
+
+    def leaves(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield from leaves(value) if isinstance(value, (dict, list)) else [(key, value)]
+        for value in node if isinstance(node, list) else []:
+            yield from leaves(value)
+
+    written = documents(exported(tmp_path / "2024", **options, **images))
+    odd = [(at, leaf) for at, ones in written.items() for leaf in leaves(ones) if leaf[0] in text and not isinstance(leaf[1], str)]
+    assert not odd
+    (account,) = written["base/account.yaml"]
+    assert account["metadata"]["name"] == "p-2024"  # a Service's name begins with a letter
+
+
+def test_long_names_stay_different_and_within_what_a_cronjob_may_have(tmp_path):
+    root = tmp_path / ("a_long_project_name_" * 3)
+    exported(root)
+    names = [f"{'a_long_problem_name_' * 2}{n}" for n in (1, 2)]
+    for name in names:
+        (root / "problems" / f"{name}.yaml").write_text(STREAM.replace("name: clicks", f"name: {name}"))
+    turns = documents(exporters.files("kubernetes", load(root), names, {}))["base/turns.yaml"]
+    made = {one["metadata"]["name"] for one in turns}
+    assert len(made) == 2 and max(map(len, made)) <= 52
+
+
 def test_what_is_named_is_there(files):
     base = documents(files)
     listed = base["base/kustomization.yaml"][0]["resources"]

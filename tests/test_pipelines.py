@@ -33,11 +33,17 @@ def test_gates_come_before_promotion_and_no_job_forgives_their_no(tmp_path):
     jobs = yaml.load(exported(tmp_path, "gitlab"), Lenient)
     assert jobs["stages"] == ["check", "sample", "need", "validation", "report", "promote"]
     assert jobs["need"]["script"] == ["$MLLOOP gate need --problem loan"]
-    assert jobs["validation"]["script"] == ["$MLLOOP gate validation --problem loan"]
+    # the release is prepared behind the gate, and waits for the job that a person starts
+    assert jobs["validation"]["script"] == ["$MLLOOP gate validation --problem loan", "$MLLOOP run --problem loan"]
+    assert jobs["variables"]["MLLOOP_DEPLOYMENT_BY"] == "person"
     assert jobs["validation"]["needs"] == ["need"] and jobs["promote"]["needs"] == ["validation"]
     assert [name for name, job in jobs.items() if isinstance(job, dict) and job.get("allow_failure")] == ["sample"]
     assert all(rule["when"] in ("manual", "never") for rule in jobs["promote"]["rules"])
-    flow = yaml.safe_load(exported(tmp_path, "github"))["jobs"]
+    workflow = yaml.safe_load(exported(tmp_path, "github"))
+    flow = workflow["jobs"]
+    steps = [step.get("run", "") for step in flow["validation"]["steps"]]
+    place = steps.index("$MLLOOP gate validation --problem loan")
+    assert steps[place + 1] == "$MLLOOP run --problem loan" and workflow["env"]["MLLOOP_DEPLOYMENT_BY"] == "person"
     assert flow["promote"]["needs"] == "validation" and flow["promote"]["environment"] == "production"
     assert flow["validation"]["needs"] == "need"
     gate = [step["run"] for step in flow["need"]["steps"] if "gate" in step.get("run", "")]
@@ -105,7 +111,7 @@ def test_a_local_runner_of_gitlabs_format_stops_at_a_gate_that_says_no(tmp_path)
             f"#!{sys.executable}\nimport sys, pathlib\n"
             f"pathlib.Path({str(called)!r}).open('a').write(' '.join(sys.argv[1:]) + '\\n')\n"
             "pathlib.Path('reports').mkdir(exist_ok=True)\npathlib.Path('.mlloop').mkdir(exist_ok=True)\n"
-            f"sys.exit({{'gate validation': {validation}, 'run --problem': 3}}.get(' '.join(sys.argv[1:3]), 0))\n"
+            f"sys.exit(3 if '--set' in sys.argv else {validation} if sys.argv[1:3] == ['gate', 'validation'] else 0)\n"
         )
         mlloop.chmod(0o755)
     repository(root)
@@ -115,6 +121,8 @@ def test_a_local_runner_of_gitlabs_format_stops_at_a_gate_that_says_no(tmp_path)
         command = [
             program,
             "--force-shell-executor",
+            "--manual",
+            "promote",
             "--variable",
             f"MLLOOP={tmp_path}/mlloop-{verdict}",
             "--variable",
@@ -122,5 +130,5 @@ def test_a_local_runner_of_gitlabs_format_stops_at_a_gate_that_says_no(tmp_path)
         ]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
         ends[verdict] = (done.returncode, [" ".join(line.split()[:2]) for line in called.read_text().splitlines()])
-    whole = ["check", "run --problem", "gate need", "gate validation", "report"]
-    assert ends == {"yes": (0, whole), "no": (1, whole[:-1])}, json.dumps(ends)
+    whole = ["check", "run --problem", "gate need", "gate validation", "run --problem", "report", "promote --problem"]
+    assert ends == {"yes": (0, whole), "no": (1, whole[:4])}, json.dumps(ends)

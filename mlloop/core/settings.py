@@ -33,12 +33,14 @@ DEFAULTS = {
     "alerts": {"to": ""},
     "maintain": {"files": "50", "versions_days": "30", "predictions_days": ""},
     "validation": {"engine": "pandera"},
+    "deployment": {"by": "policy"},
     "paths": {"problems": "problems", "notebooks": "nbs", "state": ".mlloop", "reports": "reports"},
 }
 CHOICES = {
     ("engine", "name"): ("duckdb", "spark"),
     ("kernels", "pool"): ("warm", "fresh"),
     ("validation", "engine"): ("pandera", "great_expectations"),
+    ("deployment", "by"): ("policy", "person"),
 }
 
 
@@ -75,6 +77,8 @@ class Settings:
         Where the service sends its predictions as well: Kafka's brokers ('' for nowhere), topic, more options as JSON.
     validation_engine : str
         What holds the rows of a table against its contract at ingestion: 'pandera' or 'great_expectations'.
+    deployment_by : str
+        Who deploys a model that passed its gate: 'policy' or 'person'.
     metrics_textfile : Path or None
         The file for Prometheus' textfile collector that each turn writes.
     alerts_to : tuple of str
@@ -109,6 +113,7 @@ class Settings:
     metrics_textfile: Path | None = None
     alerts_to: tuple[str, ...] = ()
     validation_engine: str = "pandera"
+    deployment_by: str = "policy"
     maintain_files: int = 50
     maintain_versions_days: float = 30.0
     maintain_predictions_days: float | None = None
@@ -179,6 +184,7 @@ def load(root: Path | str | None = None) -> Settings:
         predictions_topic=values["predictions"]["topic"],
         predictions_options=values["predictions"]["options"],
         validation_engine=values["validation"]["engine"],
+        deployment_by=values["deployment"]["by"],
         metrics_textfile=resolved(values["metrics"]["textfile"]) if values["metrics"]["textfile"] else None,
         alerts_to=tuple(values["alerts"]["to"].split()),
         maintain_files=_number(values, "maintain", "files", int) or 0,

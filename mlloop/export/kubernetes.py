@@ -1,5 +1,6 @@
 """Containers and Kubernetes: images for the service and for the turns, manifests, a canary of the code, autoscaling, Argo CD."""
 
+import hashlib
 import re
 import sys
 import tomllib
@@ -70,6 +71,8 @@ class Options:
         _must("--gpu", self.gpu, r"[\w./-]+=[\w.-]*", "nvidia.com/gpu.present=true")
         _must("--prometheus", self.prometheus, r"https?://[^\s\"']+", "http://prometheus.monitoring.svc:9090")
         _must("--repository", self.repository, r"[^\s\"']+", "https://git.example.org/team/project.git")
+        _must("--revision", self.revision, r"[\w./-]+", "main")
+        _must("--storage-class", self.storage_class, r"[a-z0-9.-]*", "nfs")
         _must("--callers", self.callers, r"[a-z0-9-]+(,[a-z0-9-]+)*", "ingress-nginx,monitoring")
         for name, image in (("--service-image", self.service_image), ("--turns-image", self.turns_image)):
             _must(name, image, rf"|{IMAGE.pattern}", "registry.example.org/shop-service:1.4.0")
@@ -91,7 +94,7 @@ class Names:
     @cached_property
     def project(self) -> str:
         """The project's name as Kubernetes writes names."""
-        return label(self.request.root.name)[:40].strip("-")
+        return label(self.request.root.name, longest=20)
 
     @cached_property
     def package(self) -> str:
@@ -108,9 +111,16 @@ class Names:
         return matched["name"], matched["tag"] or "latest"
 
 
-def label(text: str) -> str:
-    """A text as a DNS label: letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "mlloop"
+def label(text: str, longest: int = 26) -> str:
+    """A text as a DNS label that begins with a letter; a long one ends with a part of its digest, so that it stays unique.
+
+    A CronJob's name has 52 characters at most: 20 of the project, 6 between, 26 of the problem.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "mlloop"
+    name = name if name[0].isalpha() else f"p-{name}"
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest - 7].strip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def files(request: Request, options: Options) -> dict[str, str]:
