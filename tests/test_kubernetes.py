@@ -119,7 +119,12 @@ def test_what_yaml_could_read_as_a_number_or_a_truth_stays_text(tmp_path):
             yield from leaves(value)
 
     written = documents(exported(tmp_path / "2024", **options, **images))
-    odd = [(at, leaf) for at, ones in written.items() for leaf in leaves(ones) if leaf[0] in text and not isinstance(leaf[1], str)]
+    odd = [
+        (at, leaf)
+        for at, ones in written.items()
+        for leaf in leaves(ones)
+        if leaf[0] in text and not isinstance(leaf[1], str)
+    ]
     assert not odd
     (account,) = written["base/account.yaml"]
     assert account["metadata"]["name"] == "p-2024"  # a Service's name begins with a letter
