@@ -177,7 +177,8 @@ def _first_line(raw: RawFile) -> list[str]:
         if not source.quote and source.escape == "\\":
             return next(unescaped(handle, separator(raw)), [])
         quoting: Any = csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE
-        return next(csv.reader(handle, delimiter=separator(raw), quotechar=source.quote or None, quoting=quoting), [])
+        form: Any = {"delimiter": separator(raw), "quotechar": source.quote or None, "quoting": quoting}
+        return next(csv.reader(handle, **form, skipinitialspace=separator(raw) != " "), [])
 
 # %% ../nbs/12_ingestion.ipynb #7623ed7f
 def distinct_names(names: Sequence[str]) -> list[str]:
@@ -197,7 +198,8 @@ def distinct_names(names: Sequence[str]) -> list[str]:
 def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
     """The column names of a CSV or Parquet file, or the keys in the first lines of JSON; none for an empty file.
 
-    A column without a name is called by its place: (column 1); one whose name came before, by that and a number.
+    A column without a name is called by its place: (column 1); one whose name came before, by that and a number. Blanks around the
+    names of a text file are no part of them, unless the name is declared so.
 
     Raises
     ------
@@ -210,7 +212,8 @@ def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
         elif raw.format == "jsonl":
             names = _keys(raw)
         else:
-            names = _first_line(raw)
+            read = _first_line(raw)
+            names = [name if declared is not None and name in declared else name.strip(" ") for name in read]
     except (UnicodeError, LookupError) as error:
         raise SourceError(f"cannot be read as {raw.source.encoding}: {error}", raw.origin, DECLARE_ENCODING) from error
     except (pa.ArrowException, OSError, EOFError, csv.Error) as error:

@@ -313,6 +313,15 @@ def test_any_gzip_is_read_like_its_file(tmp_path):
     assert sample.source.skip == 2 and sample.rows == 2
 
 
+def test_blanks_around_the_names_of_columns_are_no_part_of_them(tmp_path):
+    lines = ["name,        country,   time", *(f'"Runner {i}",  "USA",  {10 + i / 100}' for i in range(40))]
+    (tmp_path / "p.csv").write_text("\n".join(lines))
+    sample = survey.read_sample(str(tmp_path / "p.csv"))
+    assert list(sample.text.columns) == ["name", "country", "time"]
+    assert survey.columns_of(sample)["time"].values.iloc[3] == 10.03
+    assert set(sample.text["country"].str.strip().str.strip('"')) == {"USA"}
+
+
 @pytest.mark.parametrize("name", ["zip", "class", "list", "pandas"])
 def test_a_projects_package_hides_no_builtin_keyword_or_library(name):
     assert project_files._package(name) == f"{name}_project"

@@ -202,6 +202,17 @@ def test_the_hours_of_a_date_in_another_time_zone_are_its_time(tmp_path):
     assert parts_of(tmp_path, rows.assign(load=r.normal(size=3000)), "load")["table_time"] == "date"  # another event
 
 
+def test_a_year_a_month_a_day_and_an_hour_are_one_time(tmp_path):
+    at = pd.date_range("2024-01-01", periods=2000, freq="h")
+    rows = pd.DataFrame({"year": at.year, "month": at.month, "day": at.day, "hour": at.hour}).loc[
+        lambda f: f.index.repeat(2)
+    ]
+    rows = rows.assign(site=["north", "south"] * 2000, load=np.random.default_rng(0).normal(size=4000))
+    parts = parts_of(tmp_path, rows, "load")
+    spec = next(column["spec"] for column in parts["columns"] if column["name"] == parts["table_time"])
+    assert (spec["type"], spec["made_of"]) == ("time", ["year", "month", "day", "hour"]) and entity_of(parts) == "site"
+
+
 def test_a_file_in_the_order_of_days_and_slots_under_other_names_is_not_shuffled(tmp_path):
     r = np.random.default_rng(0)
     slot = (np.arange(4800) % 48 / 47).round(3)

@@ -255,7 +255,7 @@ def _sample_note(sample: SourceSample, options: ProjectOptions) -> str:
 
 
 def _source(sample: SourceSample) -> JsonObject:
-    return {k: v for k, v in sample.source.model_dump(exclude_defaults=True).items() if v is not None}
+    return {k: v for k, v in sample.source.model_dump(exclude_defaults=True).items() if v not in (None, {})}
 
 
 def _rows(

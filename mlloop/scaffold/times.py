@@ -23,6 +23,7 @@ MONTH = r"(month|mon|mnth|mm)"
 QUARTER = r"(quarter|qtr|qtr_of_year|q)"
 WEEK = r"(week|wk|week_?of_?year|iso_?week|week_?(?:no|nr|num|number)|kw)"
 DAY = r"(day_of_month|day of month|dayofmonth|day|dom|dd)"
+CLOCK_HOUR, CLOCK_MINUTE = r"(hour|hr|hh|h)", r"(minute|min|mi)"
 HOUR = re.compile(r"(^|[_ .-])(hour|hr|hh)$|(?<=[a-z])Hour$", re.I)
 CLOCKS = {  # how the time of a day is written, and its format
     r"\d{1,2}:\d{2}:\d{2}": "%H:%M:%S",
@@ -114,6 +115,11 @@ def _calendars(sample: SourceSample):
         spelt = "%m" if known.str.fullmatch(r"\d{1,2}").all() else "%B" if (known.str.len() > 3).any() else "%b"
         if day is not None:
             yield _free(base, sample), (year, month, day), f"%Y {spelt} %d", "date"
+            hour, minute = same(CLOCK_HOUR), same(CLOCK_MINUTE)
+            if hour is not None and _numbers_up_to(sample.text[hour], 23):
+                with_minute = minute is not None and _numbers_up_to(sample.text[minute], 59)
+                parts = (year, month, day, hour, minute) if with_minute else (year, month, day, hour)
+                yield _free(f"{base}_{hour}", sample), parts, f"%Y {spelt} %d %H{' %M' if with_minute else ''}", "time"
         elif not (spelt == "%m" and pd.to_numeric(known, errors="coerce").max() > 12):
             yield (
                 _free(f"{base}_month" if base != "date" else "month_begin", sample),
@@ -133,7 +139,7 @@ def parts_of(columns: dict[str, Guess], time: str) -> set[str]:
 
 
 def _numbers_up_to(texts: pd.Series, most: int) -> bool:
-    """Whether a column numbers the quarters or the weeks of a year: nearly all of them, from 1 on."""
+    """Whether a column numbers the quarters or the weeks of a year, or the hours of a day: most of them, from 0 or 1 on."""
     numbers = pd.to_numeric(
         texts.dropna().astype(str).str.strip().str.replace(r"^[QqWw]", "", regex=True), errors="coerce"
     )
@@ -326,7 +332,8 @@ def _same_days(moments: pd.Series, days: pd.Series) -> bool:
     within = (moments - days).dropna()
     if not within.between(pd.Timedelta(hours=-14), pd.Timedelta(hours=38)).mean() > 0.99:
         return False
-    return any(((moments + pd.Timedelta(hours=h)).dt.normalize() == days).mean() > 0.99 for h in range(-14, 15))
+    alike = [((moments + pd.Timedelta(hours=h)).dt.normalize() == days).to_numpy() for h in range(-14, 15)]
+    return any((winter | summer).mean() > 0.99 for winter, summer in itertools.pairwise(alike))
 
 
 def late_times(columns: dict[str, Guess], times: Sequence[str], y: pd.Series, kind: str) -> dict[str, str]:
