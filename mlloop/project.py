@@ -676,7 +676,7 @@ class Project:
 
         plan = self.plan(problem, changes)
         stages = runner.status(self.settings, plan)
-        held = runner.holder(self.settings.state / "run.lock") if runner.is_held(self.settings) else None
+        held = runner.holder_of(self.settings, plan.base)
         return Status(plan.problem, stages, held, self.lost_ledger(), *self._against_target(plan))
 
     def _against_target(self, plan: "Plan") -> tuple[str, int]:

@@ -17,6 +17,7 @@ from conftest import Project, write_notebook, write_project
 from wire import Wire
 
 from mlloop.core import settings
+from mlloop.core.errors import ProjectBusy
 from mlloop.pipeline import runner
 from mlloop.store import ledger
 from mlloop.store.entries import Entry
@@ -183,6 +184,26 @@ def test_of_two_runs_one_works_and_the_other_names_the_holder(project):
     assert f"running: process {first.pid}" in project.mlloop("status").stdout
     project.write("go", "")
     assert first.wait(300) == 0
+
+
+def test_runs_of_two_problems_go_side_by_side_and_what_changes_the_project_waits(project):
+    here = settings.load(project.root)
+    with runner.hold(here, "mlloop run", "loan"), runner.hold(here, "mlloop loop", "shop"):
+        for problem, named in (("loan", "loan"), ("loan.r2", "loan.r2"), (None, "the project")):
+            with (
+                pytest.raises(ProjectBusy, match=rf"another run holds {named}: process {os.getpid()} .*mlloop (run|loop)"),
+                runner.hold(here, "mlloop tick", problem, patience_s=0.2),
+            ):
+                pass
+        assert runner.is_held(here) and runner.holder_of(here, "loan.r2")["command"] == "mlloop run"
+        assert runner.holder_of(here, "census") is None
+    with (
+        runner.hold(here, "mlloop maintain"),
+        pytest.raises(ProjectBusy, match="another run holds loan: process .*mlloop maintain"),
+        runner.hold(here, "mlloop run", "loan", patience_s=0.2),
+    ):
+        pass
+    assert not runner.is_held(here)
 
 
 def test_killed_runs_leave_work_to_redo_and_nothing_to_mend(project, tmp_path):

@@ -64,6 +64,21 @@ def test_a_killed_holder_frees_the_project(copies):
         pass
 
 
+def test_machines_run_two_problems_side_by_side_and_each_only_once(copies):
+    here, there = copies
+    with runner.hold(here, "mlloop run", "loan"):
+        with runner.hold(there, "mlloop loop", "shop", patience_s=0.2):
+            pass
+        for problem, named in (("loan", "loan"), (None, "the project")):
+            with (
+                pytest.raises(ProjectBusy, match=f"another run holds {named}: .*process {os.getpid()}: mlloop run"),
+                runner.hold(there, "mlloop tick", problem, patience_s=0.2),
+            ):
+                pass
+    with runner.hold(there, "mlloop maintain", patience_s=0.2):
+        pass
+
+
 def test_other_schemas_are_other_projects(copies, postgres):
     here, _ = copies
     other = settings.Settings(**{**vars(here), "ledger_url": postgres, "state": here.state / "other"})

@@ -33,7 +33,7 @@ from mlloop.problem import Problem
 
 OWN = "statement"
 NEVER_FIRES = 1e6  # standard errors: no figure asks for a retraining
-SKIPPED = ("kernels*", "*.sock", "run.lock", ".git", "__pycache__", ".venv", "venv", "node_modules")
+SKIPPED = ("kernels*", "*.sock", "run*.lock", ".git", "__pycache__", ".venv", "venv", "node_modules")
 BUSY, BUSY_SECONDS = (
     5,
     900,

@@ -1,4 +1,4 @@
-"""A project held for the turns of one problem: its statement, ledger and lake, the lock, and warm kernels."""
+"""A problem held for its turns: its statement, ledger and lake, the lock, and warm kernels."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ Watch = Callable[[str], None]
 
 @dataclass
 class Session:
-    """A project held for the turns of one problem.
+    """A problem held for its turns.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Session:
     ledger : Ledger
     lake : Lake
         Read by DuckDB.
-    lock : int or None
+    lock : tuple of int or None
         What `runner.hold` gave.
     pool : kernels.Pool or None
         Warm kernels.
@@ -54,7 +54,7 @@ class Session:
     statement: Problem
     ledger: Ledger
     lake: Any
-    lock: int | None = None
+    lock: runner.Held | None = None
     pool: Any = None
     watch: Watch = lambda word: None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Session:
 def opened(
     settings: Settings, plan: Plan, command: str = "mlloop tick", watch: Watch = lambda word: None
 ) -> Iterator[Session]:
-    """Hold the project for turns of one problem, with warm kernels; what was begun and not ended is ended first.
+    """Hold a problem for its turns, with warm kernels; what was begun and not ended is ended first.
 
     Raises
     ------
@@ -106,18 +106,18 @@ def opened(
             str(runner.statement_file(settings, plan)),
             "Name the column that says when a row happened: time: {column: ...}; until then: mlloop run",
         )
-    with runner.hold(settings, command) as lock, execute.pool(settings) as pool:
+    with runner.hold(settings, command, statement.name) as lock, execute.pool(settings) as pool:
         ledger = Ledger.open(settings)
         session = Session(settings, plan, statement, ledger, Lake(settings).on_duckdb(), lock, pool, watch)
-        clear(settings)
+        clear(settings, plan.problem)
         deployment.follow(settings, ledger)
         yield session
 
 
-def clear(settings: Settings) -> None:
+def clear(settings: Settings, problem: str) -> None:
     """Remove what killed turns and services left half written; a running service keeps its own."""
     for folder in ("turns", "monitoring"):
-        storage.sweep(settings.state / folder)
+        storage.sweep(settings.state / folder / problem)
     for predictions in (settings.state / "predictions").glob("*"):
         prediction_log.sweep(predictions)
 
@@ -140,7 +140,7 @@ def copied(settings: Settings) -> Iterator[Settings]:
         )
     with tempfile.TemporaryDirectory(prefix="mlloop-dry-") as folder:
         state = Path(folder, "state")
-        skip = shutil.ignore_patterns("artifacts", "debug", "failed", "replays", "kernels*", "*.sock", "run.lock")
+        skip = shutil.ignore_patterns("artifacts", "debug", "failed", "replays", "kernels*", "*.sock", "run*.lock")
         shutil.copytree(settings.state, state, ignore=skip, symlinks=True)
         inside = lambda path: str(state / Path(path).relative_to(settings.state))
         given = {

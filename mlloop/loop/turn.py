@@ -242,7 +242,7 @@ def run_notebook(session: Session, name: str, path: Path, parameters: dict[str, 
             },
             settings=session.settings,
             pool=session.pool,
-            pass_fds=(session.lock,) if session.lock is not None else (),
+            pass_fds=session.lock or (),
         )
         os.replace(beside.with_suffix(".ipynb"), shown)
         if not path.exists():  # what was decided on stays as it was

@@ -96,60 +96,91 @@ class Outcome:
 # ---------------------------------------------------------------------------------------------- one run at a time
 
 
-@contextlib.contextmanager
-def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[int]:
-    """Hold the project for one run; yields the lock's file descriptor, which the run's kernels inherit.
+Held = tuple[int, ...]
+"""Descriptors of the locks of a run, which its kernels inherit."""
 
-    The operating system frees the lock when the last process that has the descriptor is gone, so a killed run is
-    over when its kernels are. A ledger in Postgres holds the project on other machines as well.
+
+@contextlib.contextmanager
+def hold(settings: Settings, command: str, problem: str | None = None, patience_s: float = 3.0) -> Iterator[Held]:
+    """Hold a problem, or the whole project, for one run; yields the descriptors of its locks, which the run's kernels inherit.
+
+    Runs of different problems go side by side, and what changes the whole project excludes them all. The operating system
+    frees a lock when the last process that has the descriptor is gone, so a killed run is over when its kernels are. A
+    ledger in Postgres holds problem or project on other machines as well.
+
+    Parameters
+    ----------
+    problem : str, optional
+        The problem's name; None: the whole project.
 
     Raises
     ------
     ProjectBusy
-        Another run holds the project; names it.
+        Another run holds the problem, or the project; names it.
     """
-    path = settings.state / "run.lock"
+    paths = [settings.state / "run.lock", *([problem_lock(settings, problem)] if problem else [])]
     with storage.privately():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        settings.state.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as locks:
+        held = []
+        for path in paths:
+            descriptor = _open_lock(path)
+            locks.callback(os.close, descriptor)
+            is_shared = path is not paths[-1]
+            _take(descriptor, path, is_shared, patience_s, problem or "the project")
+            held.append(descriptor)
+        _name_holder(held[-1], command)
+        storage.tighten(*settings.private)
+        locks.callback(storage.tighten, *settings.private)
+        storage.clear_dead(settings.state, deep=True)
+        with _held_elsewhere(settings, command, problem, patience_s):
+            yield tuple(held)
+
+
+def problem_lock(settings: Settings, problem: str) -> Path:
+    """The file whose lock a run of a problem holds; one for all its revisions."""
+    return settings.state / f"run-{revisions.problem_of(problem)}.lock"
+
+
+def _open_lock(path: Path) -> int:
     if path.is_dir():
         raise SettingsError("is a folder, and the lock of a run is a file", str(path), "Remove it, then: mlloop run")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _take(descriptor, path, patience_s)
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": _now()}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        storage.tighten(*settings.private)
-        storage.clear_dead(settings.state, deep=True)
-        try:
-            with _held_elsewhere(settings, command, patience_s):
-                yield descriptor
-        finally:
-            storage.tighten(*settings.private)
-    finally:
-        os.close(descriptor)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _held_elsewhere(settings: Settings, command: str, patience_s: float) -> contextlib.AbstractContextManager[None]:
+def _name_holder(descriptor: int, command: str) -> None:
+    """Write into a lock's file who holds it."""
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": _now()}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def _held_elsewhere(
+    settings: Settings, command: str, problem: str | None, patience_s: float
+) -> contextlib.AbstractContextManager[None]:
     """The lock that other machines see, where the ledger is on a server; a file needs no database for it."""
     if settings.ledger_url.startswith("sqlite:"):
         return contextlib.nullcontext()
     from mlloop.store import shared_lock
 
-    return shared_lock.hold(settings, command, patience_s)
+    return shared_lock.hold(settings, command, revisions.problem_of(problem) if problem else None, patience_s)
 
 
-def _take(descriptor: int, path: Path, patience_s: float) -> None:
+def _take(descriptor: int, path: Path, is_shared: bool, patience_s: float, what: str) -> None:
     until = time.monotonic() + patience_s
     while True:
         try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
-            held = holder(path)
-            if held.get("alive") or time.monotonic() > until:
+            # the project may be held as a whole, or by runs of its problems
+            others = [path, *path.parent.glob("run-*.lock")] if path.name == "run.lock" else [path]
+            holders = [holder(lock) for lock in others if storage.is_locked(lock)]
+            held = next((one for one in holders if one.get("alive")), None)
+            if held or time.monotonic() > until:
+                held = held or next(iter(holders), Holder())
                 who = f"process {held.get('pid', '?')} on {held.get('host', '?')} ({held.get('command', '?')}, since {held.get('since', '?')})"
                 raise ProjectBusy(
-                    f"another run holds the project: {who}", str(path.parent), "Wait for it, or stop it, then run again"
+                    f"another run holds {what}: {who}", str(path.parent), "Wait for it, or stop it, then run again"
                 ) from error
             time.sleep(0.05)
 
@@ -185,9 +216,15 @@ def holder(path: Path) -> Holder:
 
 
 def is_held(settings: Settings) -> bool:
-    """Whether a run holds the project now."""
-    path = settings.state / "run.lock"
-    return path.is_file() and storage.is_locked(path)
+    """Whether a run holds the project, or a problem of it, now."""
+    locks = [settings.state / "run.lock", *settings.state.glob("run-*.lock")]
+    return any(path.is_file() and storage.is_locked(path) for path in locks)
+
+
+def holder_of(settings: Settings, problem: str) -> Holder | None:
+    """Who holds a problem now, or the whole project; None where nobody does."""
+    locks = [problem_lock(settings, problem), settings.state / "run.lock"]
+    return next((holder(path) for path in locks if path.is_file() and storage.is_locked(path)), None)
 
 
 def _is_alive(pid: int) -> bool:
@@ -391,7 +428,7 @@ def run(
     watch: Callable[[Event], None] = lambda event: None,
     command: str = "mlloop run",
     actor: str = "policy",
-    lock: int | None = None,
+    lock: Held | None = None,
 ) -> Outcome:
     """Bring a problem's products up to date: run what is stale, in order, up to a gate that says No.
 
@@ -403,8 +440,8 @@ def run(
         Stop after this stage.
     force : bool
         Run every selected stage, fresh or not.
-    lock : int, optional
-        What `hold` gave, where the caller holds the project already.
+    lock : tuple of int, optional
+        What `hold` gave, where the caller holds the problem already.
 
     Returns
     -------
@@ -427,9 +464,9 @@ def run(
         outcome.seconds = time.monotonic() - began
         return outcome
     outcome = Outcome(plan.problem)
-    with contextlib.nullcontext(lock) if lock is not None else hold(settings, command) as held:
+    with contextlib.nullcontext(lock) if lock is not None else hold(settings, command, plan.base) as held:
         for folder in ("products", "records"):
-            storage.sweep(settings.state / folder)
+            storage.sweep(settings.state / folder / plan.problem)
         if plan.revision:
             watch(Event("revision", plan.problem, "", text=revise.put_in_force(plan.revision)))
             plan = replace(plan, revision=None)
@@ -537,7 +574,7 @@ def closed(plan: Plan, task: Task, verdict: StatedVerdict) -> GateClosed:
 class _Work:
     """One run in progress."""
 
-    def __init__(self, plan: Plan, settings: Settings, fresh: Freshness, watch, lock: int, actor: str):
+    def __init__(self, plan: Plan, settings: Settings, fresh: Freshness, watch, lock: Held, actor: str):
         self.plan, self.settings, self.fresh, self.watch, self.lock, self.actor = (
             plan,
             settings,
@@ -641,7 +678,7 @@ class _Work:
         began = time.monotonic()
         cells: list[dict] = []
         self.watch(Event("start", self.plan.problem, task.name))
-        notes = self.settings.state / "records" / f".{task.name}.{os.getpid()}.part.reads"
+        notes = self.settings.state / "records" / self.plan.problem / f".{task.name}.{os.getpid()}.part.reads"
         try:
             self._notebook(task, cells, reads.watch(notes, self._watched(task)))
             used = self._used(task, notes)
@@ -718,7 +755,7 @@ class _Work:
                 on_cell=lambda event: self._cell(task, event, cells),
                 settings=self.settings,
                 pool=self._warm(),
-                pass_fds=(self.lock,),
+                pass_fds=self.lock,
             )
         except StageFailed as error:
             if beside.exists():

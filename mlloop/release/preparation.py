@@ -150,7 +150,7 @@ def prepare(
     """
     from mlloop.models import candidates
 
-    storage.sweep(settings.state / "releases")
+    storage.clear_dead(settings.state / "releases")
     folder, of_folds = settings.root / model["path"], (model.get("recipe") or {}).get("cut")
     trained = candidates.load(folder, model["digest"])
     card = _first_card(statement, model, calibration)

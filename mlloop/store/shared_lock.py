@@ -1,6 +1,6 @@
-"""The project's lock in the database of its ledger: machines that share a ledger run one at a time.
+"""The locks of a project and its problems in the database of its ledger: machines that share a ledger run a problem one at a time.
 
-It is an advisory lock of Postgres. The database frees it when the connection that holds it ends, so a holder that is
+They are advisory locks of Postgres. Runs of problems share that of the project, and each holds its problem's own. The database frees it when the connection that holds it ends, so a holder that is
 killed, or whose machine is gone, holds it no longer.
 """
 
@@ -16,16 +16,21 @@ from mlloop.core.errors import ProjectBusy
 from mlloop.core.settings import Settings
 from mlloop.store.ledger import Ledger
 
-SPACE = 0x6D6C6F70  # the first of the lock's two keys; the second is the schema in which the ledger lies
-SECOND = "hashtext(current_schema())"
+PROJECT, PROBLEM = 0x6D6C6F70, 0x6D6C6F71  # the first of a lock's two keys; the second is below
+SECOND = "hashtext(current_schema() || :problem)"  # the schema in which the ledger lies, and the problem's name
 # a machine that is gone without a word is noticed within about a minute
 KEEPALIVES = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
 NAME_CHARS = 63  # that Postgres keeps of an application's name
 
 
 @contextlib.contextmanager
-def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[None]:
-    """Hold the project on all machines that share its ledger in Postgres.
+def hold(settings: Settings, command: str, problem: str | None = None, patience_s: float = 3.0) -> Iterator[None]:
+    """Hold a problem, or the whole project, on all machines that share its ledger in Postgres.
+
+    Parameters
+    ----------
+    problem : str, optional
+        None: the whole project.
 
     Raises
     ------
@@ -42,30 +47,38 @@ def hold(settings: Settings, command: str, patience_s: float = 3.0) -> Iterator[
             stack.callback(_free, connection)
             for setting in KEEPALIVES:
                 connection.exec_driver_sql(f"SET {setting}")
-            _take(connection, ledger.where, patience_s)
+            _take(connection, ledger.where, PROJECT, "", patience_s, is_shared=problem is not None)
+            if problem:
+                _take(connection, ledger.where, PROBLEM, problem, patience_s)
         yield
 
 
-def _take(connection: sa.Connection, where: str, patience_s: float) -> None:
-    until = time.monotonic() + patience_s
-    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({SPACE}, {SECOND})").scalar():
+def _take(
+    connection: sa.Connection, where: str, space: int, problem: str, patience_s: float, is_shared: bool = False
+) -> None:
+    until, kind = time.monotonic() + patience_s, "_shared" if is_shared else ""
+    ask = sa.text(f"SELECT pg_try_advisory_lock{kind}({space}, {SECOND})")
+    while not connection.execute(ask, {"problem": problem}).scalar():
         if time.monotonic() > until:
             raise ProjectBusy(
-                f"another run holds the project: {_holder(connection)}",
+                f"another run holds {problem or 'the project'}: {_holder(connection, space, problem)}",
                 where,
                 "Wait for it, or stop it, then run again",
             )
         time.sleep(0.1)
 
 
-def _holder(connection: sa.Connection) -> str:
+def _holder(connection: sa.Connection, space: int, problem: str) -> str:
     """Who holds the lock, as it named itself."""
-    row = connection.exec_driver_sql(
-        f"""SELECT a.application_name, host(a.client_addr), a.backend_start
+    row = connection.execute(
+        sa.text(
+            f"""SELECT a.application_name, host(a.client_addr), a.backend_start
             FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-            WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {SPACE}
+            WHERE l.locktype = 'advisory' AND l.granted AND l.classid = {space}
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-              AND l.objid = ({SECOND}::bigint & 4294967295)::oid"""
+              AND l.objid = (({SECOND})::bigint & 4294967295)::oid"""
+        ),
+        {"problem": problem},
     ).first()
     if row is None:
         return "it has just ended"
@@ -74,8 +87,8 @@ def _holder(connection: sa.Connection) -> str:
 
 
 def _free(connection: sa.Connection) -> None:
-    """End the connection, and with it the lock; a database that is gone has freed it already."""
+    """End the connection, and with it the locks; a database that is gone has freed them already."""
     with contextlib.suppress(sa.exc.SQLAlchemyError):
-        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({SPACE}, {SECOND})")
+        connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
     with contextlib.suppress(sa.exc.SQLAlchemyError):
         connection.close()
