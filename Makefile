@@ -10,7 +10,7 @@ export NO_MKDOCS_2_WARNING := 1
 # compiled modules are kept whatever the shell says: each of the many processes of a run would compile them again
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run test check format lab docs bench clean
+.PHONY: help setup run run-shop run-employment test check format lab docs bench clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,10 +22,17 @@ $(VENV)/.ready: requirements.lock pyproject.toml scripts/setup.sh
 	@touch $@
 
 run: setup  ## Run both shipped problems from question to model, turn the loop through their history, and write the pages
-	@$(BIN)/mlloop run --problem shop --problem employment
-	@$(BIN)/mlloop loop --problem shop --until 2025-11-03
-	@$(BIN)/mlloop loop --problem employment --until 2019-01-01
+	@TTY_INTERACTIVE=0 $(MAKE) --no-print-directory -j2 run-shop run-employment
+	@$(BIN)/mlloop report
 	@$(BIN)/mlloop serve --once
+
+run-shop:
+	@$(BIN)/mlloop run --problem shop
+	@$(BIN)/mlloop loop --problem shop --until 2025-11-03
+
+run-employment:
+	@$(BIN)/mlloop run --problem employment
+	@$(BIN)/mlloop loop --problem employment --until 2019-01-01
 
 test: setup  ## Run every test: the notebooks' lessons, then pytest
 	@$(BIN)/nbdev-test --n-workers 2 --do-print

@@ -59,7 +59,7 @@ def words(quiet: bool) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     console = Console(highlight=False, stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or not (console.is_terminal and console.is_interactive):
         yield lambda word: None
         return
     with console.status("") as status:

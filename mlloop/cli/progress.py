@@ -26,7 +26,7 @@ class Progress:
         self.live: Any = None
 
     def __enter__(self):
-        if self.console.is_terminal:
+        if self.console.is_terminal and self.console.is_interactive:
             from rich.live import Live
 
             self.live = Live(get_renderable=self._lines, console=self.console, refresh_per_second=4, transient=True)
@@ -48,7 +48,7 @@ class Progress:
             self.console.print(f"  {event.problem}: {event.text}")
             return
         if event.kind == "verdict":
-            self.console.print(f"  [bold]{event.stage.removesuffix('_gate')} gate: {event.text}[/bold]")
+            self.console.print(f"  {event.problem:<12} [bold]{event.stage.removesuffix('_gate')} gate: {event.text}[/bold]")
             return
         self.running.pop(event.stage, None)
         if event.kind == "done":
