@@ -6,9 +6,9 @@
 __all__ = ['ROUNDS', 'CALLS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'DEPENDED_ON', 'plain', 'all_metrics', 'contenders',
            'best_simple', 'slice_figures', 'part_of', 'calibration', 'latency', 'step_above', 'examples', 'questions',
            'load_model', 'Judge', 'judges_of', 'hold', 'in_parts', 'parts_of', 'on_equal_terms', 'detected_at',
-           'against_champion', 'periods_of', 'refit_of', 'newest_unlearnt', 'inspect', 'judged_on', 'headline', 'judge',
-           'forest', 'worths', 'slice_table', 'forest_title', 'slice_title', 'closing', 'confusion', 'by_threshold',
-           'plot_thresholds']
+           'learnt_rows', 'unseen_count', 'against_champion', 'periods_of', 'refit_of', 'newest_unlearnt', 'inspect',
+           'judged_on', 'headline', 'judge', 'forest', 'worths', 'slice_table', 'forest_title', 'slice_title',
+           'closing', 'confusion', 'by_threshold', 'plot_thresholds']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import contextlib
@@ -27,7 +27,7 @@ from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError
 from .comparison import inspection
 from mlloop.comparison.holdout import (
-    CHAMPION, MODEL, ByHalf, Held, Part, accepted_points, is_follow_up, champion_of, held_parts, held_rows, held_users, scores_of, unseen_from,
+    CHAMPION, FEWEST_NEW, MODEL, ByHalf, Champion, Held, Part, accepted_points, is_follow_up, champion_of, held_parts, held_rows, held_users, new_rows, scores_of, unseen_from,
 )  # fmt: skip
 from .comparison.lookback import halves, parts_by_digest
 from .core.metrics import Estimate
@@ -296,6 +296,7 @@ def hold(
     since: str | None = None,
     judges: Sequence[Judge] = (),
     cut: float | None = None,
+    learnt: pd.DataFrame | None = None,
 ) -> Held:
     """The holdout rows with the predictions of the model, rules, chance and champion.
 
@@ -310,6 +311,8 @@ def hold(
         The models that predict in place of `model`, each the rows of its block.
     cut : float, optional
         The threshold that the folds chose, where a metric of classes needs one and money gives none.
+    learnt : DataFrame, optional
+        Rows that the champion has learnt: only others are predicted.
     """  # fmt: skip
     tables, windows = features["tables"], features.get("windows")
     if statement.task.kind == "recommendation":
@@ -325,7 +328,15 @@ def hold(
     left_out = [line["column"] for line in features.get("left_out") or []]
     order = [c for c in (statement.time.column, *sorted(holdout.columns)) if c]
     holdout, time = holdout.sort_values(order, ignore_index=True), statement.time.column
-    later = lambda rows: rows[rows[time] >= pd.Timestamp(since)].reset_index(drop=True) if since and time else rows
+    columns, group = [*features["features"], statement.task.target], statement.task.group
+    unseen = lambda rows: (
+        rows
+        if learnt is None
+        else new_rows(rows, learnt, columns, group, None if judges and in_parts(judges) else train)
+    )
+    later = lambda rows: (
+        rows[rows[time] >= pd.Timestamp(since)].reset_index(drop=True) if since and time else unseen(rows)
+    )
     if not judges:
         return held_rows(statement, model, train, later(holdout), features["features"], champion, seed, left_out, cut)
     parts = parts_of(statement, train, holdout, features["features"], judges)
@@ -384,6 +395,26 @@ def detected_at(training: Training) -> str | None:
     """When the retraining found that the world changed last (ISO); None where it did not."""
     return training.lookback.detected_at if training.lookback else None
 
+# %% ../nbs/21_evaluation.ipynb #5a0c1d22
+def learnt_rows(features: FeaturesJson, read, champion: Champion) -> pd.DataFrame | None:
+    """The rows without time that the champion has learnt; None where rows have a time, or a champion of an earlier version does not say."""
+    if features.get("windows") or champion.tables is None:
+        return None
+    frames = [read(table).to_pandas() for table in champion.tables.values()]
+    return pd.concat(frames, ignore_index=True)
+
+
+def unseen_count(
+    statement: Problem, features: FeaturesJson, read, learnt: pd.DataFrame, judges: Sequence[Judge]
+) -> int:
+    """How many of the rows to be judged a champion that learnt `learnt` has not seen."""
+    task: Any = statement.task
+    train, rows = (read(features["tables"][name]).to_pandas() for name in ("train", "holdout"))
+    others: pd.DataFrame | None = train
+    if in_parts(judges):
+        rows, others = pd.concat([train, rows], ignore_index=True), None
+    return len(new_rows(rows, learnt, [*features["features"], task.target], task.group, others))
+
 # %% ../nbs/21_evaluation.ipynb #d018be13
 def against_champion(
     statement: Problem, features: FeaturesJson, read, model, digest: str, seed: int = 0,
@@ -407,10 +438,16 @@ def against_champion(
     if since is None:
         learnt = f"until {champion.until[:10]}" if champion.until else "until an unknown moment"
         return comparison | {"said": f"{sentence} It has learnt {learnt}: no holdout row is new to it."}
+    learnt = learnt_rows(features, read, champion)
+    if learnt is not None and (new := unseen_count(statement, features, read, learnt, judges)) < FEWEST_NEW:
+        few = f"{new} are new to it, too few to compare" if new else "none is new to it"
+        return comparison | {
+            "said": f"{sentence} It has learnt the rows that there were: of those to be judged, {few}."
+        }
     judges = on_equal_terms(judges, champion.until)
     since = max(since, detected or "") if since else since  # the rows of an earlier world prove nothing for this one
     try:
-        held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut)
+        held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut, learnt)
     except (DataError, KeyError, ValueError) as error:
         return comparison | {"said": f"{sentence} It cannot predict these rows: {str(error).splitlines()[0]}"}
     rows = contenders(held)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Material', 'material', 'material_of', 'fitted', 'saved', 'from_root', 'Stretch', 'stretches_of', 'recipe_of',
-           'judged_models', 'everything', 'release_of', 'registered', 'short_past_rows', 'signature', 'learning_curve',
-           'plot_learning', 'facts', 'headline']
+           'judged_models', 'everything', 'release_of', 'registered', 'short_past_rows', 'learnt_tables', 'signature',
+           'learning_curve', 'plot_learning', 'facts', 'headline']
 
 # %% ../nbs/20_training.ipynb #51ffb530
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from mlloop.comparison.lookback import (
 )
 from .problem import Problem, Recommendation
 from mlloop.core.records import (
+    FeaturesJson,
     FitData,
     JudgedJson,
     LearnableJson,
@@ -263,6 +265,14 @@ def short_past_rows(choice: LookbackChoice | None) -> int | None:
     """How many rows the release learns from where its past was cut short or fades; None where it learns from everything."""
     chosen = next((tried for tried in choice.tried if tried.lookback == choice.chosen), None) if choice else None
     return round(chosen.rows) if chosen and chosen.lookback.kind != "all" else None
+
+# %% ../nbs/20_training.ipynb #5a0c1d32
+def learnt_tables(statement: Problem, features: FeaturesJson) -> str:
+    """The tables of rows without time that the release learns from, as JSON; '' where rows have a time."""
+    if features.get("windows"):
+        return ""
+    names = ("train", "holdout") if statement.refit else ("train",)
+    return json.dumps({name: features["tables"][name] for name in names if name in features["tables"]})
 
 # %% ../nbs/20_training.ipynb #d233c8e6
 def signature(statement: Problem, model, example: pd.DataFrame):

@@ -1,6 +1,7 @@
 """The evaluation: figures on the holdout period against other libraries, slices, latency, and the champion."""
 
 import datetime as dt
+import json
 import time
 
 import ibis
@@ -273,6 +274,19 @@ def test_a_champion_that_may_have_learnt_every_row_is_not_compared(project, part
     digest = enthrone(poor(parts), project, until)
     found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
     assert found["digest"] == digest and found["gain"] is None and "no holdout row is new to it" in found["said"]
+
+
+def test_without_time_a_champion_is_compared_on_the_rows_that_it_has_not_learnt(project, parts, model):
+    """The champion learnt the training rows and some of the held-out ones: only the others count, and few prove nothing."""
+    champion = candidates.build("linear", STATEMENT.task).fit(parts[1][["age", "branch"]], parts[1]["repaid"])
+    features, tables = {**product(parts)[0], "windows": None}, {"train": parts[0], "holdout": parts[1].iloc[:100]}
+    enthrone(champion, project, None, learnt_tables=json.dumps({"train": "train", "holdout": "first"}))
+    first = read({**tables, "first": tables["holdout"], "holdout": parts[1]})
+    found = evaluation.against_champion(STATEMENT, features, first, model, "d" * 64)
+    assert found["n"] == len(parts[1]) - 100 and found["gain"] is not None
+    most = read({**tables, "first": parts[1].iloc[:-20], "holdout": parts[1]})
+    few = evaluation.against_champion(STATEMENT, features, most, model, "d" * 64)
+    assert few["gain"] is None and "20 are new to it, too few to compare" in few["said"]
 
 
 def test_a_model_is_not_its_own_challenger(project, parts):
