@@ -56,7 +56,7 @@ Modules:
 - `mlloop.store.messages`: Messages of a topic as rows: JSON as it is, Avro and Protobuf by a schema; what cannot be read says why.
 - `mlloop.store.prediction_log`: The prediction log: what was asked, what was answered, by which model, when; on disk before it is acknowledged.
 - `mlloop.store.regexes`: Regular expressions of RE2, which DuckDB has, as Java's, which Spark has: the same matches, or a refusal.
-- `mlloop.store.shared_lock`: The locks of a project and its problems in the database of its ledger: machines that share a ledger run a problem one at a time.
+- `mlloop.store.shared_lock`: The locks of a project and its problems in the database of its ledger: of the machines that share it, one runs a problem.
 - `mlloop.store.spark`: Spark as an engine that gives the same rows as DuckDB.
 - `mlloop.store.topics`: Messages of Kafka topics land in the lake, each once: rows and the offsets that they reach are one commit."""
 

@@ -199,7 +199,7 @@ def test_runs_of_two_problems_go_side_by_side_and_what_changes_the_project_waits
         assert runner.holder_of(here, "census") is None
     with (
         runner.hold(here, "mlloop maintain"),
-        pytest.raises(ProjectBusy, match="another run holds loan: process .*mlloop maintain"),
+        pytest.raises(ProjectBusy, match=r"another run holds loan: process .*mlloop maintain"),
         runner.hold(here, "mlloop run", "loan", patience_s=0.2),
     ):
         pass

@@ -1,7 +1,8 @@
-"""The locks of a project and its problems in the database of its ledger: machines that share a ledger run a problem one at a time.
+"""The locks of a project and its problems in the database of its ledger: of the machines that share it, one runs a problem.
 
-They are advisory locks of Postgres. Runs of problems share that of the project, and each holds its problem's own. The database frees it when the connection that holds it ends, so a holder that is
-killed, or whose machine is gone, holds it no longer.
+They are advisory locks of Postgres. Runs of problems share that of the project, and each holds its problem's own. The
+database frees a lock when the connection that holds it ends, so a holder that is killed, or whose machine is gone, holds
+it no longer.
 """
 
 import contextlib
