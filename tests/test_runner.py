@@ -191,7 +191,9 @@ def test_runs_of_two_problems_go_side_by_side_and_what_changes_the_project_waits
     with runner.hold(here, "mlloop run", "loan"), runner.hold(here, "mlloop loop", "shop"):
         for problem, named in (("loan", "loan"), ("loan.r2", "loan.r2"), (None, "the project")):
             with (
-                pytest.raises(ProjectBusy, match=rf"another run holds {named}: process {os.getpid()} .*mlloop (run|loop)"),
+                pytest.raises(
+                    ProjectBusy, match=rf"another run holds {named}: process {os.getpid()} .*mlloop (run|loop)"
+                ),
                 runner.hold(here, "mlloop tick", problem, patience_s=0.2),
             ):
                 pass

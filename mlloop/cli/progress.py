@@ -48,7 +48,9 @@ class Progress:
             self.console.print(f"  {event.problem}: {event.text}")
             return
         if event.kind == "verdict":
-            self.console.print(f"  {event.problem:<12} [bold]{event.stage.removesuffix('_gate')} gate: {event.text}[/bold]")
+            self.console.print(
+                f"  {event.problem:<12} [bold]{event.stage.removesuffix('_gate')} gate: {event.text}[/bold]"
+            )
             return
         self.running.pop(event.stage, None)
         if event.kind == "done":
