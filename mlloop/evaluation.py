@@ -438,8 +438,8 @@ def against_champion(
     if since is None:
         learnt = f"until {champion.until[:10]}" if champion.until else "until an unknown moment"
         return comparison | {"said": f"{sentence} It has learnt {learnt}: no holdout row is new to it."}
-    learnt = learnt_rows(features, read, champion)
-    if learnt is not None and (new := unseen_count(statement, features, read, learnt, judges)) < FEWEST_NEW:
+    known = learnt_rows(features, read, champion)
+    if known is not None and (new := unseen_count(statement, features, read, known, judges)) < FEWEST_NEW:
         few = f"{new} are new to it, too few to compare" if new else "none is new to it"
         return comparison | {
             "said": f"{sentence} It has learnt the rows that there were: of those to be judged, {few}."
@@ -447,7 +447,7 @@ def against_champion(
     judges = on_equal_terms(judges, champion.until)
     since = max(since, detected or "") if since else since  # the rows of an earlier world prove nothing for this one
     try:
-        held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut, learnt)
+        held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut, known)
     except (DataError, KeyError, ValueError) as error:
         return comparison | {"said": f"{sentence} It cannot predict these rows: {str(error).splitlines()[0]}"}
     rows = contenders(held)
