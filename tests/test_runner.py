@@ -67,6 +67,16 @@ def test_closed_gate_stops_what_follows_also_after_an_earlier_yes(project):
     assert (project.root / "problems/loan.r2.yaml").read_text().startswith("# Revision 2")
 
 
+def test_a_champion_that_is_as_good_stays_and_no_revision_is_opened(project):
+    project.change("toy/ask.py", "'name': 'rows'", "'name': 'better than the champion'")
+    close_the_gate(project)
+    for _ in range(2):
+        done = project.mlloop("run")
+        assert done.returncode == 3 and "said No to this model" in done.stderr
+        assert "nothing has to change in the problem statement" in done.stderr
+    assert not (project.root / "problems/loan.r2.yaml").exists() and not ledger_of(project).rows(kind="revision")
+
+
 def test_closed_gate_stays_closed_without_asking_again(project):
     close_the_gate(project)
     assert project.mlloop("run").returncode == 3

@@ -153,6 +153,15 @@ def lines_to_change(evidence: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(line for name in failed if (line := (STATED_UNDER | of_a_group).get(name))))
 
 
+BESIDE_CHAMPION = "better than the champion"  # the name of the check
+
+
+def is_champion_as_good(verdict: Mapping[str, Any]) -> bool:
+    """Whether a No rests on the champion alone: the model solves the problem, and so does the one that is there."""
+    failed = [check.get("name") for check in verdict.get("evidence") or [] if check.get("passed") is False]
+    return verdict.get("verdict") == "no" and failed == [BESIDE_CHAMPION]
+
+
 def stated(content: Any) -> StatedVerdict:
     """The verdict that a gate stated; one that is missing or not understood counts as No, and says so.
 

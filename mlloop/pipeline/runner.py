@@ -34,7 +34,7 @@ from mlloop.core.errors import (
 from mlloop.core.formatting import duration
 from mlloop.core.records import Parameters
 from mlloop.core.settings import Settings
-from mlloop.core.verdict import StatedVerdict, lines_to_change
+from mlloop.core.verdict import StatedVerdict, is_champion_as_good, lines_to_change
 from mlloop.pipeline import plan as plans
 from mlloop.pipeline import revise
 from mlloop.pipeline.freshness import Freshness, Record, is_run_cell
@@ -535,7 +535,7 @@ def _all_fresh(plan: Plan, fresh: Freshness, chosen: list[str], forced: set[str]
         if task.is_gate:
             verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
             if verdict["verdict"] == "no":
-                if opened := _opened(plan, fresh.settings):
+                if not is_champion_as_good(verdict) and (opened := _opened(plan, fresh.settings)):
                     verdict["revision"] = opened
                 outcome.error = closed(plan, task, verdict)
                 outcome.skipped = [n for n in chosen if n in plan.downstream(name)]
@@ -563,6 +563,12 @@ def closed(plan: Plan, task: Task, verdict: StatedVerdict) -> GateClosed:
             f"the {task.gate} gate said No to the challenger of {plan.edition}: {reasons}",
             plan.base,
             f"The champion stays. See the evidence: mlloop log --problem {plan.base} --kind gate",
+        )
+    if is_champion_as_good(verdict):
+        return GateClosed(
+            f"the {task.gate} gate said No to this model: {reasons}",
+            plan.problem,
+            "The champion stays, and nothing has to change in the problem statement. More rows, or a better model, ask the gate again.",
         )
     return GateClosed(
         f"the {task.gate} gate said No: {reasons}",
@@ -645,7 +651,8 @@ class _Work:
             verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
             self.watch(Event("verdict", self.plan.problem, task.name, text=verdict["verdict"]))
             if verdict["verdict"] == "no":
-                if not self.plan.edition:  # a challenger that does not do says nothing against the question
+                # a challenger that does not do says nothing against the question
+                if not (self.plan.edition or is_champion_as_good(verdict)):
                     verdict["revision"] = self._open_revision(task, verdict)
                 raise closed(self.plan, task, verdict)
 
