@@ -372,3 +372,4 @@ def test_a_delay_is_asked_about_though_the_clocks_that_make_it_up_stand_beside_i
     arrival = pd.Series(late + r.normal(0, 8, n).round())
     signs = {sign.column: sign for sign in leaks.find(rows, arrival, "regression")}
     assert not signs["dep_delay"].sure and "alone tells more" in signs["dep_delay"].reason
+    assert set(signs) == {"dep_delay", "dep"} and "together are dep_delay, which is asked about" in signs["dep"].reason

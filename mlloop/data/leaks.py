@@ -912,6 +912,7 @@ def _alone(
     echoes: dict[str, Sign] = {}
     weight = len(y) if kind == "regression" else min(len(y), 4 * int(min((y == 1).sum(), (y != 1).sum())))
     for name in strong:
+        makers = _makers(rows, name, y, seed)
         apart = tuple(
             sorted(
                 {
@@ -919,7 +920,7 @@ def _alone(
                     *signs,
                     *(perfect if name in perfect else []),
                     *_twins(rows, name, strong),
-                    *_makers(rows, name, seed),
+                    *makers,
                 }
             )
         )
@@ -935,6 +936,9 @@ def _alone(
             continue
         reason = f"tells much of the target ({figure_of(alone[name], kind)} alone), and of the other columns only what the target tells"
         (signs if sign else echoes)[name] = sign or Sign(name, False, reason)
+        if sign and makers:
+            words = f"and {makers[1]} together are {name}, which {'is kept away' if sign.sure else 'is asked about'}"
+            signs.setdefault(makers[0], Sign(makers[0], False, words))
     resting = resting_signs(rows.drop(columns=list(signs)), y, later, kind, seed)
     return signs | resting | (echoes if len(echoes) == 1 else {})
 
@@ -949,13 +953,15 @@ def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:
 MAX_MAKERS, MAKER_ROWS = 30, 400  # columns of which pairs are tried, and the rows on which they are
 
 
-def _makers(rows: pd.DataFrame, name: str, seed: int = 0) -> list[str]:
-    """The two columns that make up a strong one: the clocks of which a delay is the difference."""
+def _makers(rows: pd.DataFrame, name: str, y: pd.Series, seed: int = 0) -> list[str]:
+    """The two columns that make up a strong one, the later first: the clocks of which a delay is the difference."""
     if not is_number(rows[name]) or rows[name].nunique() <= MAX_GROUPS or len(rows) < MAKER_ROWS:
         return []
     some = rows.sample(MAKER_ROWS, random_state=seed)
     for frame, words in _pair_frames(some.drop(columns=name), MAX_MAKERS):
         for first, second in itertools.combinations(map(str, frame), 2):
-            if _pair_word(frame[first], frame[second], some[name].astype(float), "regression", words):
-                return [first, second]
+            word = _pair_word(frame[first], frame[second], some[name].astype(float), "regression", words)
+            if word:
+                late = _which(frame, first, second, word, y[some.index])[0]
+                return [late, second if late == first else first]
     return []
