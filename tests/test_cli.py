@@ -6,13 +6,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from mlloop.cli import running
 from mlloop.cli.app import app
+from mlloop.core import storage
 from mlloop.store.entries import Entry
 from mlloop.store.ledger import Ledger
 
@@ -150,3 +153,30 @@ def test_what_a_person_should_know_is_a_sentence_and_no_line_of_code():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = done.stderr.splitlines()[:2]
     assert first == "note: no answer; using fresh kernels" and "UserWarning: from elsewhere" in second
+
+
+@pytest.mark.parametrize(
+    ("by", "verdict", "champion", "waits"),
+    [
+        ("policy", "yes", None, ""),
+        (
+            "policy",
+            "maybe",
+            None,
+            "no model is in production: after a Maybe a person decides: mlloop promote --problem loan",
+        ),
+        ("policy", "maybe", "old", ""),
+        ("person", "yes", None, "no model is in production: mlloop promote --problem loan"),
+        ("person", "yes", "old", "the release waits for a person: mlloop promote --problem loan"),
+        ("person", "yes", "new", ""),
+        ("person", "no", "old", ""),
+    ],
+)
+def test_a_run_says_what_is_left_to_a_person(tmp_path, by, verdict, champion, waits):
+    storage.write_json(tmp_path / "products/loan/training.json", {"model": {"digest": "new"}})
+    project = SimpleNamespace(
+        settings=SimpleNamespace(deployment_by=by, state=tmp_path),
+        in_production=lambda name: SimpleNamespace(champion=champion),
+    )
+    state = SimpleNamespace(problem="loan", verdicts={"validation": {"verdict": verdict}}, error=None)
+    assert running._waits(project, state) == waits

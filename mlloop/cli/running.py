@@ -85,11 +85,17 @@ def _sum_up(project, outcomes, pages) -> None:
 
 
 def _waits(project, state) -> str:
-    """What is left to do after a Maybe that no policy promotes: '' where a model is in production."""
-    gate = state.verdicts.get("validation", {})
-    if gate.get("verdict") != "maybe" or state.error or project.in_production(state.problem).champion:
+    """What is left to do where no policy deploys the model: after a Maybe, or where deployment is left to a person."""
+    verdict = state.verdicts.get("validation", {}).get("verdict")
+    by_person = project.settings.deployment_by == "person"
+    if state.error or not (verdict == "maybe" or (verdict == "yes" and by_person)):
         return ""
-    return f"no model is in production: after a Maybe a person decides: mlloop promote --problem {state.problem}"
+    champion = project.in_production(state.problem).champion
+    if champion and (not by_person or champion == _digest(project.settings, state.problem)):
+        return ""
+    what = "the release waits for a person" if champion else "no model is in production"
+    why = ": after a Maybe a person decides" if verdict == "maybe" and not champion else ""
+    return f"{what}{why}: mlloop promote --problem {state.problem}"
 
 
 def _deciding(verdict: StatedVerdict) -> str:
@@ -106,13 +112,21 @@ def _deciding(verdict: StatedVerdict) -> str:
     return f" ({named['name']} {number(named['value'])}{unit}{interval}{threshold})".replace("[", r"\[")
 
 
-def _model(settings, problem: str) -> str | None:
+def _digest(settings, problem: str) -> str | None:
+    """The digest of the model trained last."""
+    return (_trained(settings, problem) or {}).get("digest")
+
+
+def _trained(settings, problem: str) -> JsonObject | None:
+    """The model of the stage `training`, as its product has it."""
     from mlloop.core import storage
 
     path = settings.state / "products" / problem / "training.json"
-    if not path.exists():
-        return None
-    model = storage.read_json(path).get("model")
+    return storage.read_json(path).get("model") if path.exists() else None
+
+
+def _model(settings, problem: str) -> str | None:
+    model = _trained(settings, problem)
     if not model:
         return None
     registered = model.get("registered") or {}
