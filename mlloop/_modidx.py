@@ -680,6 +680,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.data.leaks._event_flags': ('data/leaks.html#_event_flags', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._makers': ('data/leaks.html#_makers', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._may_be_aggregates': ('data/leaks.html#_may_be_aggregates', 'mlloop/data/leaks.py'),
+                                   'mlloop.data.leaks._may_make': ('data/leaks.html#_may_make', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._nearness': ('data/leaks.html#_nearness', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._needed': ('data/leaks.html#_needed', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._of_one_class': ('data/leaks.html#_of_one_class', 'mlloop/data/leaks.py'),
