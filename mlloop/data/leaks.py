@@ -973,8 +973,7 @@ def _makers(rows: pd.DataFrame, name: str, y: pd.Series, seed: int = 0) -> list[
     made = some[name].to_numpy(float)
     for frame, words in _pair_frames(some.drop(columns=name), MAX_MAKERS):
         for first, second in itertools.combinations(map(str, frame), 2):
-            made_of = [frame[first].to_numpy(), frame[second].to_numpy(), made]
-            if not _may_make(*made_of, words):
+            if not _may_make(frame[first].to_numpy(float), frame[second].to_numpy(float), made, words):
                 continue
             word = _pair_word(frame[first], frame[second], some[name].astype(float), "regression", words)
             if word:
