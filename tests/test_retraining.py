@@ -1,6 +1,7 @@
 """The loop's decisions in a world whose truth is known; many seeds of each are in benchmarks/scenarios.py."""
 
 import datetime as dt
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ from scenario_world import STATEMENT, Happening, play
 
 from mlloop import retraining
 from mlloop.core.errors import UsageError
+from mlloop.loop import turn
 from mlloop.loop.history import moments
 from mlloop.store import prediction_log
 
@@ -96,3 +98,22 @@ def test_turns_of_a_history_are_the_grid_and_its_rhythm_the_statements():
         moments(statement(), start, None, until, 14)
     with pytest.raises(UsageError, match="no turn"):
         moments(statement(), start, None, dt.datetime(2025, 1, 8), None)
+
+
+@pytest.mark.parametrize(
+    ("by", "gate", "outcome"),
+    [("person", "yes", "trained"), ("person", "maybe", "gate said maybe"), ("policy", "yes", "gate said maybe")],
+)
+def test_a_challenger_that_passed_is_left_to_a_person_where_settings_say_so(monkeypatch, by, gate, outcome):
+    monkeypatch.setattr(turn, "_made", lambda plan, stage: "m")
+    monkeypatch.setattr(turn, "attempted", lambda *of: {})
+    monkeypatch.setattr(turn, "after_no", lambda *of, **more: {})
+    monkeypatch.setattr(turn.products, "load", lambda *of: SimpleNamespace(action="refused"))
+    last = SimpleNamespace(verdict=gate, reasons=["it is better"])
+    session = SimpleNamespace(
+        settings=SimpleNamespace(deployment_by=by), name="loan", ledger=SimpleNamespace(last=lambda **of: last)
+    )
+    plan = SimpleNamespace(problem="loan", tasks={"deployment": SimpleNamespace(products={"data": ""})})
+    end = turn._end(session, plan, None, SimpleNamespace(details={"as_of": "2025-03-03T00:00:00"}))
+    assert end["details"]["outcome"] == outcome
+    assert ("waits for a person" in end["reasons"][0]) == (outcome == "trained")

@@ -658,6 +658,9 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
         action = "trained"
         if "deployment" in plan.tasks:
             action = products.load(plan.tasks["deployment"].products["data"], products.Deployment).action
+        waits = action == "refused" and _waits_for_a_person(session, model)
+        if waits:
+            action = "trained"
         if action == "refused":
             return _open(session, plan, model, at, details)
         verdict = "yes" if action in ("canary", "champion", "trained") else "no"
@@ -668,7 +671,11 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
         return dict(
             verdict=verdict,
             model=model,
-            reasons=[said.get(action, "A challenger was trained.")],
+            reasons=[
+                "The challenger passed its gate and waits for a person."
+                if waits
+                else said.get(action, "A challenger was trained.")
+            ],
             details={**details, "outcome": action},
         )
     if isinstance(error, GateClosed):
@@ -690,6 +697,12 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
         reasons=[f"abandoned after {failures} tries: {error.what}"],
         details={**details, "outcome": "failed"},
     )
+
+
+def _waits_for_a_person(session: Session, model: str | None) -> bool:
+    """Whether the gate let a challenger pass that `[deployment] by = person` leaves to a person."""
+    gate = gate_of(session, model)
+    return session.settings.deployment_by == "person" and gate is not None and gate.verdict == "yes"
 
 
 def _open(session: Session, plan: Plan, model: str | None, at: dt.datetime, details: dict[str, Any]) -> dict[str, Any]:
