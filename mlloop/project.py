@@ -128,7 +128,7 @@ class Status:
     stages : dict
         stage -> {state, reasons, seconds, finished_at, rows}; state is 'fresh', 'stale', 'waiting', 'missing' or 'closed'.
     running : dict or None
-        Which process holds the project now: pid, host, command, since.
+        Which process holds the problem, or the project, now: pid, host, command, since.
     lost : str or None
         What is missing where the ledger is empty and was not before, see `Project.lost_ledger`.
     production : str
@@ -1050,12 +1050,12 @@ class Project:
 
     @contextlib.contextmanager
     def session(self, problem: str | None = None, *, watch: Watch = lambda word: None) -> "Iterator[Session]":
-        """Hold the project for turns of one problem, with warm kernels: what several turns in a row need.
+        """Hold a problem for its turns, with warm kernels: what several turns in a row need.
 
         Raises
         ------
         ProjectBusy
-            Another run holds the project.
+            Another run holds the problem, or the project.
         UsageError
             The problem's rows have no time.
         """
@@ -1379,7 +1379,7 @@ class Project:
         Raises
         ------
         ProjectBusy
-            A run or a turn holds the project.
+            A run or a turn holds the project, or a problem of it.
         LakeError
             A table cannot be read or written.
 
@@ -1429,7 +1429,7 @@ class Project:
         UsageError
             No table has that column.
         ProjectBusy
-            A run or a turn holds the project.
+            A run or a turn holds the project, or a problem of it.
         LakeError
             A table cannot be read or written.
         """
@@ -1472,7 +1472,7 @@ class Project:
         UsageError
             There is no backup in the folder.
         ProjectBusy
-            A run or a turn holds the project.
+            A run or a turn holds the project, or a problem of it.
         LedgerError
             A chain does not hold, or the project's ledger says something else.
         """

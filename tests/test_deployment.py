@@ -76,6 +76,33 @@ def test_onnx_answers_as_the_trained_model_on_rows_with_unknown_and_missing_valu
     assert onnx_export.parity(expected, got, 1e-5, kind == "classification").holds
 
 
+EXPORTED = """
+import hashlib, numpy as np, pandas as pd
+from mlloop.data import loan_example
+from mlloop.models import candidates, onnx_export
+rng = np.random.default_rng(0)
+X = pd.DataFrame({"age": rng.normal(size=300), "town": rng.choice(list("abc"), 300)})
+for name in ("lightgbm", "linear", "perceptron"):
+    fitted = candidates.build(name, loan_example.statement().task, 0).fit(X, (X["age"] > 0).astype(int))
+    print(name, hashlib.sha256(onnx_export.convert(fitted, {"age": "number", "town": "text"})).hexdigest())
+"""
+
+
+def test_a_model_has_the_same_onnx_bytes_in_every_process():
+    """Whatever order a process has its sets in: a retraining that is done again gives the same release."""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", EXPORTED],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1")
+    ]
+    assert runs[0] == runs[1] and len(runs[0].splitlines()) == 3
+
+
 @pytest.mark.parametrize("name", ["linear", "lightgbm"])
 def test_the_mean_of_a_category_of_many_values_is_saved_and_exported_as_it_was_learnt(name, tmp_path):
     rows, task = loans(900), Tabular(kind="classification", table="t", target="y", positive=1)

@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 a gate said No, 4 monitoring raised an alert, 5 another run holds the project.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 a gate said No, 4 monitoring raised an alert, 5 another run holds the problem.",
 )
 for group in (running, deciding, production, looping, files, exporting, notebooks):
     app.add_typer(group.app)

@@ -17,7 +17,7 @@ MlloopError                          exit  also a
 ├── InputChanged                      1    RuntimeError       an input changed while a stage was reading it
 ├── ModelError                        1    ValueError         a model that cannot be fitted, loaded or trusted
 ├── GateClosed                        3    RuntimeError       a gate said No, or said nothing
-└── ProjectBusy                       5    RuntimeError       another run holds the project
+└── ProjectBusy                       5    RuntimeError       another run holds the problem, or the project
 
 * Where the cell raised one of these errors itself, the run ends with that one's words and exit code.
 """

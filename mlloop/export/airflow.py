@@ -15,7 +15,8 @@ DAGS = '''"""The loop of mlloop for Airflow 3; written by `mlloop export airflow
 {loop_id}: one turn of the loop, on a schedule. A turn that is not due is skipped. The task `alert` fails where
 monitoring raised an alert, so that somebody notices, and nothing waits for it.
 
-Problems do not wait for each other's outcome: one task at a time, since one run at a time holds the project.
+Problems do not wait for each other's outcome. One task runs at a time, so that a small worker has room for it; those of
+different problems may run side by side: raise max_active_tasks.
 """
 
 import datetime
@@ -43,7 +44,7 @@ def mlloop(*words):
     """Call the command line; returns its JSON and whether it raised an alert.
 
     Exit codes: 0 done, 4 done and an alert, 3 a gate said No (skip what follows), 2 bad input (no retry would help),
-    1 failed and 5 another run holds the project (try again).
+    1 failed and 5 another run holds the problem (try again).
     """
     try:
         done = subprocess.run([COMMAND, *words, "--json"], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False)

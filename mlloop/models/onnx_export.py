@@ -90,6 +90,9 @@ def convert(estimator: Any, inputs: Mapping[str, str], double: bool = True) -> b
         message = " ".join(str(error).split())[:200]
         raise ModelError(f"has no form in ONNX: {message}", type(estimator).__name__, OTHERWISE) from error
     converted.graph.name, converted.producer_version, converted.doc_string = "model", "", ""
+    opsets = sorted(converted.opset_import, key=lambda opset: opset.domain)  # the converter has them in a set's order
+    del converted.opset_import[:]
+    converted.opset_import.extend(opsets)
     if NUMBER not in inputs.values():
         _scores_in_64_bits(converted.graph)
     columns = _columns_of_prose(estimator)
