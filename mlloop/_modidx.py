@@ -867,6 +867,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.deployment.deploy': ('deployment.html#deploy', 'mlloop/deployment.py'),
                                    'mlloop.deployment.follow': ('deployment.html#follow', 'mlloop/deployment.py'),
                                    'mlloop.deployment.has_counts': ('deployment.html#has_counts', 'mlloop/deployment.py'),
+                                   'mlloop.deployment.is_champion_already': ('deployment.html#is_champion_already', 'mlloop/deployment.py'),
                                    'mlloop.deployment.is_rule': ('deployment.html#is_rule', 'mlloop/deployment.py'),
                                    'mlloop.deployment.judge': ('deployment.html#judge', 'mlloop/deployment.py'),
                                    'mlloop.deployment.known_model': ('deployment.html#known_model', 'mlloop/deployment.py'),

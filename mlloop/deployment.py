@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WITHHELD', 'KEPT_UPDATES', 'Then', 'WHO', 'release_digest', 'cited_release', 'rules_cited', 'is_rule', 'load_release',
            'update_of', 'has_counts', 'update_counts', 'recalibrate', 'withhold', 'withheld_spans', 'withheld_at',
-           'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback', 'put', 'known_model', 'stop_canary',
-           'closing_table']
+           'Decision', 'deploy', 'follow', 'judge', 'promote', 'rollback', 'put', 'is_champion_already', 'known_model',
+           'stop_canary', 'closing_table']
 
 # %% ../nbs/23_deployment.ipynb #7e7e1269
 import datetime as dt
@@ -653,6 +653,15 @@ def _named_release(settings: Settings, ledger: Ledger, statement: Problem, model
     if model is None:
         raise ModelError("no release was prepared", statement.name, "Prepare one: mlloop run")
     return known_model(ledger, statement.name, model), None
+
+# %% ../nbs/23_deployment.ipynb #7c2e3f02
+def is_champion_already(settings: Settings, ledger: Ledger, statement: Problem, model: str | None = None) -> bool:
+    """Whether a model, or the one that was trained last, predicts already, in the release that would be promoted."""
+    champion = ledger.champion(statement.name)
+    if champion is None or (model is not None and not model.strip()):
+        return False
+    chosen, release = _named_release(settings, ledger, statement, model)
+    return chosen == champion.model and release in (None, champion.digests.get("release"))
 
 # %% ../nbs/23_deployment.ipynb #6be60cfe
 def known_model(ledger: Ledger, problem: str, beginning: str) -> str:

@@ -843,7 +843,8 @@ class Project:
         Parameters
         ----------
         model : str, optional
-            A digest (its beginning is enough); default: the one trained last.
+            A digest (its beginning is enough); default: the one trained last. Where it is champion already, nothing is
+            done.
         canary : bool
             On a share of the requests, beside the champion.
         reason : str or iterable of str
@@ -865,6 +866,10 @@ class Project:
         from mlloop import deployment
 
         statement = self.statement(problem)
+        if not canary and deployment.is_champion_already(self.settings, self.ledger, statement, model):
+            now = self.in_production(problem)
+            on_decided(now)
+            return now
         ledger, then = self._decided(statement.name, on_decided, dry_run)
         row = deployment.put(
             self.settings, ledger, statement, model, on_trial=canary, actor=_person(by), reasons=_reasons(reason), then=then
