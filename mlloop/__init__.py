@@ -39,7 +39,7 @@ Modules:
 - `mlloop.pages.report`: Pages that open from disk: an index of all problems, a page a stage, a model card, monitoring.
 - `mlloop.pages.versions_view`: The models of a problem that were trained, released and replaced, and what sets any two of them apart.
 - `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
-- `mlloop.pipeline.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
+- `mlloop.pipeline.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run of a problem at a time, stopping at a closed gate.
 - `mlloop.products`: What each stage hands on: one frozen model a stage, with a version, used to write its product and to read it.
 - `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
 - `mlloop.release.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.

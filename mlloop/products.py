@@ -537,6 +537,7 @@ class Training(Product):
     model: Model
     judged: list[Judged] = []
     lookback: Lookback | None = None
+    learnt_tables: dict[str, Table] | None = None
 
 
 class NamedEstimate(Estimate):

@@ -676,7 +676,11 @@ class Project:
 
         plan = self.plan(problem, changes)
         stages = runner.status(self.settings, plan)
-        held = runner.holder_of(self.settings, plan.base)
+        try:
+            name = self.statement(problem).name
+        except MlloopError:  # the stage `problem` tells it
+            name = plan.base
+        held = runner.holder_of(self.settings, name)
         return Status(plan.problem, stages, held, self.lost_ledger(), *self._against_target(plan))
 
     def _against_target(self, plan: "Plan") -> tuple[str, int]:

@@ -8,7 +8,6 @@ __all__ = ['Material', 'material', 'material_of', 'fitted', 'saved', 'from_root'
            'learning_curve', 'plot_learning', 'facts', 'headline']
 
 # %% ../nbs/20_training.ipynb #51ffb530
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -267,12 +266,12 @@ def short_past_rows(choice: LookbackChoice | None) -> int | None:
     return round(chosen.rows) if chosen and chosen.lookback.kind != "all" else None
 
 # %% ../nbs/20_training.ipynb #5a0c1d32
-def learnt_tables(statement: Problem, features: FeaturesJson) -> str:
-    """The tables of rows without time that the release learns from, as JSON; '' where rows have a time."""
+def learnt_tables(statement: Problem, features: FeaturesJson) -> dict[str, Any] | None:
+    """The tables of rows without time that the release learns from, by name; None where rows have a time."""
     if features.get("windows"):
-        return ""
+        return None
     names = ("train", "holdout") if statement.refit else ("train",)
-    return json.dumps({name: features["tables"][name] for name in names if name in features["tables"]})
+    return {name: features["tables"][name] for name in names if name in features["tables"]}
 
 # %% ../nbs/20_training.ipynb #d233c8e6
 def signature(statement: Problem, model, example: pd.DataFrame):

@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mlloop import evaluation
 from mlloop.comparison import holdout as heldout
-from mlloop.core.errors import DataError, ModelError
+from mlloop.core.errors import DataError, LakeError, ModelError
 from mlloop.data import loan_example
 from mlloop.models import candidates
 from mlloop.models.recommenders import Popularity
@@ -287,6 +287,23 @@ def test_without_time_a_champion_is_compared_on_the_rows_that_it_has_not_learnt(
     most = read({**tables, "first": parts[1].iloc[:-20], "holdout": parts[1]})
     few = evaluation.against_champion(STATEMENT, features, most, model, "d" * 64)
     assert few["gain"] is None and "20 are new to it, too few to compare" in few["said"]
+
+
+def test_without_time_and_key_nothing_is_compared_where_the_learnt_rows_were_changed(project, parts, model):
+    """A median that moved changes every value that it filled in: the rows look new, and the champion knows them."""
+    keyless = {name: table.model_copy(update={"key": []}) for name, table in STATEMENT.tables.items()}
+    features, early = {**product(parts)[0], "windows": None}, parts[0].assign(age=parts[0]["age"] + 0.5)
+    tables = {"train": parts[0], "holdout": parts[1], "changed": early}
+    enthrone(poor(parts), project, None, learnt_tables=json.dumps({"train": "changed", "holdout": "holdout"}))
+    compare = lambda statement, lake: evaluation.against_champion(statement, features, lake, model, "d" * 64)
+    found = compare(STATEMENT.model_copy(update={"tables": keyless}), read(tables))
+    assert found["gain"] is None and "name the table's key" in found["said"]
+    assert "none is new to it" in compare(STATEMENT, read(tables))["said"]  # by its key, each row is known
+
+    def gone(name):
+        raise LakeError("version 0 cannot be read", name)
+
+    assert "no longer in the lake" in compare(STATEMENT, gone)["said"]
 
 
 def test_a_model_is_not_its_own_challenger(project, parts):

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -75,6 +76,8 @@ def test_a_champion_that_is_as_good_stays_and_no_revision_is_opened(project):
         assert done.returncode == 3 and "said No to this model" in done.stderr
         assert "nothing has to change in the problem statement" in done.stderr
     assert not (project.root / "problems/loan.r2.yaml").exists() and not ledger_of(project).rows(kind="revision")
+    project.change("toy/ask.py", "'value': len(amounts)", "'value': None")  # no figure for the champion: a plain No
+    assert project.mlloop("run").returncode == 3 and (project.root / "problems/loan.r2.yaml").exists()
 
 
 def test_closed_gate_stays_closed_without_asking_again(project):
@@ -216,6 +219,32 @@ def test_runs_of_two_problems_go_side_by_side_and_what_changes_the_project_waits
     ):
         pass
     assert not runner.is_held(here)
+
+
+def test_a_problem_is_held_by_its_name_whatever_its_file_is_called(project):
+    statement = project.root / "problems/loan.yaml"
+    statement.rename(statement.with_name("lent.yaml"))
+    here = settings.load(project.root)
+    with runner.hold(here, "a test", "loan"):
+        done = project.mlloop("run", "--problem", "lent")
+        assert done.returncode == 5 and "another run holds loan" in done.stderr
+        assert f"running: process {os.getpid()}" in project.mlloop("status", "--problem", "lent").stdout
+    statement.write_text(statement.with_name("lent.yaml").read_text())
+    done = project.mlloop("check")
+    assert done.returncode == 2 and "has the name 'loan', as lent.yaml has" in done.stderr
+
+
+def test_what_a_run_on_another_machine_writes_stays(project):
+    here, dead = settings.load(project.root), subprocess.Popen(["true"])
+    dead.wait()
+    with runner.hold(here, "mlloop run", "shop"):
+        lock, part = runner.problem_lock(here, "shop"), here.state / f".a.{dead.pid}.0fe1.part"
+        part.touch()
+        lock.write_text(lock.read_text().replace(socket.gethostname(), "another"))
+        with runner.hold(here, "mlloop run", "loan"):
+            assert part.exists()
+    with runner.hold(here, "mlloop run", "loan"):
+        assert not part.exists()
 
 
 def test_killed_runs_leave_work_to_redo_and_nothing_to_mend(project, tmp_path):

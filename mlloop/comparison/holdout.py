@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODEL', 'CHAMPION', 'CHANCE', 'CONSTANT', 'FEWEST_NEW', 'FOLLOW_UP', 'Held', 'Part', 'scores_of', 'held_rows',
            'held_parts', 'simple_rules', 'row_slices', 'activity', 'held_users', 'ByHalf', 'Champion', 'champion_of',
-           'accepted_points', 'unseen_from', 'new_rows', 'is_follow_up']
+           'accepted_points', 'unseen_from', 'new_rows', 'identity', 'is_follow_up']
 
 # %% ../../nbs/comparison/holdout.ipynb #96b80f74
 import json
@@ -446,14 +446,19 @@ def new_rows(
     others : DataFrame, optional
         Rows that are there beside `rows`: what was learnt is first taken to be among them.
     """
-    shared = [name for name in columns if name in rows and name in learnt]
-    known, keys = _keys(learnt, shared).value_counts(), _keys(rows, shared)
+    known, keys = _keys(learnt, columns).value_counts(), _keys(rows, columns)
     if others is not None:
-        known = known.sub(_keys(others, shared).value_counts(), fill_value=0)
+        known = known.sub(_keys(others, columns).value_counts(), fill_value=0)
     is_new = keys.groupby(keys).cumcount() >= keys.map(known).fillna(0)
     if group and group in rows and group in learnt:
-        is_new &= ~rows[group].astype(str).isin(set(learnt[group].astype(str)))
+        is_new &= ~_keys(rows, [group]).isin(_keys(learnt, [group]))
     return rows[is_new.to_numpy()].reset_index(drop=True)
+
+
+def identity(rows: pd.DataFrame, learnt: pd.DataFrame, key: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """What tells whether two rows are one: the table's `key` where both have it, else the `columns` that both have."""
+    both = [name for name in rows if name in learnt]
+    return list(key) if key and set(key) <= set(both) else [name for name in columns if name in both]
 
 
 def _keys(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

@@ -72,7 +72,7 @@ def _make_folder(folder: Path) -> bool:
 
 
 def _swap_folder(new: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    old = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
     os.replace(path, old)
     os.replace(new, path)
     remove(old)

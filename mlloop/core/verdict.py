@@ -158,8 +158,9 @@ BESIDE_CHAMPION = "better than the champion"  # the name of the check
 
 def is_champion_as_good(verdict: Mapping[str, Any]) -> bool:
     """Whether a No rests on the champion alone: the model solves the problem, and so does the one that is there."""
-    failed = [check.get("name") for check in verdict.get("evidence") or [] if check.get("passed") is False]
-    return verdict.get("verdict") == "no" and failed == [BESIDE_CHAMPION]
+    failed = [check for check in verdict.get("evidence") or [] if check.get("passed") is False]
+    is_alone = [check.get("name") for check in failed] == [BESIDE_CHAMPION]
+    return verdict.get("verdict") == "no" and is_alone and failed[0].get("value") is not None
 
 
 def stated(content: Any) -> StatedVerdict:

@@ -109,17 +109,16 @@ def opened(
     with runner.hold(settings, command, statement.name) as lock, execute.pool(settings) as pool:
         ledger = Ledger.open(settings)
         session = Session(settings, plan, statement, ledger, Lake(settings).on_duckdb(), lock, pool, watch)
-        clear(settings, plan.problem)
+        clear(settings, plan.problem, statement.name)
         deployment.follow(settings, ledger)
         yield session
 
 
-def clear(settings: Settings, problem: str) -> None:
+def clear(settings: Settings, folder: str, problem: str) -> None:
     """Remove what killed turns and services left half written; a running service keeps its own."""
-    for folder in ("turns", "monitoring"):
-        storage.sweep(settings.state / folder / problem)
-    for predictions in (settings.state / "predictions").glob("*"):
-        prediction_log.sweep(predictions)
+    for kind in ("turns", "monitoring"):
+        storage.sweep(settings.state / kind / folder)
+    prediction_log.sweep(settings.state / "predictions" / problem)
 
 
 @contextlib.contextmanager

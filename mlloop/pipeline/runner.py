@@ -1,4 +1,4 @@
-"""Runs the pipeline: right (only what is stale), atomic, resumable, one run at a time, stopping at a closed gate.
+"""Runs the pipeline: right (only what is stale), atomic, resumable, one run of a problem at a time, stopping at a closed gate.
 
 A stage counts as done when its record is written, which happens after its product is whole; a gate's verdict goes
 into the ledger before that. So a kill at any point leaves work to redo and nothing to fix.
@@ -132,9 +132,16 @@ def hold(settings: Settings, command: str, problem: str | None = None, patience_
         _name_holder(held[-1], command)
         storage.tighten(*settings.private)
         locks.callback(storage.tighten, *settings.private)
-        storage.clear_dead(settings.state, deep=True)
+        _clear_dead(settings, paths[-1])
         with _held_elsewhere(settings, command, problem, patience_s):
             yield tuple(held)
+
+
+def _clear_dead(settings: Settings, mine: Path) -> None:
+    """Remove what killed writers left, unless a run on another machine is writing too: its processes cannot be seen from here."""
+    others = [path for path in settings.state.glob("run-*.lock") if path != mine and storage.is_locked(path)]
+    if all(holder(path).get("host") == socket.gethostname() for path in others):
+        storage.clear_dead(settings.state, deep=True)
 
 
 def problem_lock(settings: Settings, problem: str) -> Path:
@@ -458,13 +465,13 @@ def run(
     outcome = Outcome(plan.problem)
     began = time.monotonic()
     fresh = freshness(settings, plan)
-    problems.load(statement_file(settings, plan))
+    problem = problems.load(statement_file(settings, plan)).name
     check_notebooks([plan.tasks[name] for name in chosen])
     if _all_fresh(plan, fresh, chosen, forced, outcome):
         outcome.seconds = time.monotonic() - began
         return outcome
     outcome = Outcome(plan.problem)
-    with contextlib.nullcontext(lock) if lock is not None else hold(settings, command, plan.base) as held:
+    with contextlib.nullcontext(lock) if lock is not None else hold(settings, command, problem) as held:
         for folder in ("products", "records"):
             storage.sweep(settings.state / folder / plan.problem)
         if plan.revision:

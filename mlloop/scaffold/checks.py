@@ -33,6 +33,7 @@ def everything(root: Path | str | None = None) -> list[str]:
             "holds no problem statement", str(settings.problems), "Write one, or begin a project: mlloop new DIR"
         )
     statements = {file: problems.load(file) for file in files}
+    _distinct_names(statements)
     for file, one in statements.items():
         lines.append(f"{file.name}: {one.task.kind}, {len(one.tables)} tables, {len(one.rules)} rules")
     _libraries(settings, statements)
@@ -49,6 +50,16 @@ def everything(root: Path | str | None = None) -> list[str]:
         lines += _sources(file, one, settings)
         expressions(file, one)
     return [*lines, *_alerts(settings), *_ledger(settings)]
+
+
+def _distinct_names(statements: dict[Path, Problem]) -> None:
+    """No two statements have one name: their tables, their champion and their runs would be one."""
+    files: dict[str, Path] = {}
+    for file, statement in statements.items():
+        if (first := files.setdefault(statement.name, file)) != file:
+            raise ProblemError(
+                f"has the name {statement.name!r}, as {first.name} has", str(file), "Give one of them another name"
+            )
 
 
 def _libraries(settings: Settings, statements: dict[Path, Problem]) -> None:

@@ -59,7 +59,7 @@ def _take(
 ) -> None:
     until, kind = time.monotonic() + patience_s, "_shared" if is_shared else ""
     ask = sa.text(f"SELECT pg_try_advisory_lock{kind}({space}, {SECOND})")
-    while not connection.execute(ask, {"problem": problem}).scalar():
+    while not connection.execute(ask, {"problem": f"/{problem}" if problem else ""}).scalar():
         if time.monotonic() > until:
             raise ProjectBusy(
                 f"another run holds {problem or 'the project'}: {_holder(connection, space, problem)}",
@@ -79,7 +79,7 @@ def _holder(connection: sa.Connection, space: int, problem: str) -> str:
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND l.objid = (({SECOND})::bigint & 4294967295)::oid"""
         ),
-        {"problem": problem},
+        {"problem": f"/{problem}" if problem else ""},
     ).first()
     if row is None:
         return "it has just ended"
