@@ -291,19 +291,21 @@ def test_without_time_a_champion_is_compared_on_the_rows_that_it_has_not_learnt(
 
 def test_without_time_and_key_nothing_is_compared_where_the_learnt_rows_were_changed(project, parts, model):
     """A median that moved changes every value that it filled in: the rows look new, and the champion knows them."""
-    keyless = {name: table.model_copy(update={"key": []}) for name, table in STATEMENT.tables.items()}
+    with_key = lambda key: STATEMENT.model_copy(
+        update={"tables": {name: table.model_copy(update={"key": key}) for name, table in STATEMENT.tables.items()}}
+    )
     features, early = {**product(parts)[0], "windows": None}, parts[0].assign(age=parts[0]["age"] + 0.5)
     tables = {"train": parts[0], "holdout": parts[1], "changed": early}
     enthrone(poor(parts), project, None, learnt_tables=json.dumps({"train": "changed", "holdout": "holdout"}))
     compare = lambda statement, lake: evaluation.against_champion(statement, features, lake, model, "d" * 64)
-    found = compare(STATEMENT.model_copy(update={"tables": keyless}), read(tables))
+    found = compare(with_key([]), read(tables))
     assert found["gain"] is None and "name the table's key" in found["said"]
-    assert "none is new to it" in compare(STATEMENT, read(tables))["said"]  # by its key, each row is known
+    assert "none is new to it" in compare(with_key(["id"]), read(tables))["said"]  # by its key, each row is known
 
     def gone(name):
         raise LakeError("version 0 cannot be read", name)
 
-    assert "no longer in the lake" in compare(STATEMENT, gone)["said"]
+    assert "no longer in the lake" in compare(with_key([]), gone)["said"]
 
 
 def test_a_model_is_not_its_own_challenger(project, parts):
