@@ -716,6 +716,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.moved_targets': ('data/leaks.html#moved_targets', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.moving_signs': ('data/leaks.html#moving_signs', 'mlloop/data/leaks.py'),
+                                   'mlloop.data.leaks.nearest_target': ('data/leaks.html#nearest_target', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.pair_signs': ('data/leaks.html#pair_signs', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.part_sign': ('data/leaks.html#part_sign', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.product_signs': ('data/leaks.html#product_signs', 'mlloop/data/leaks.py'),

@@ -97,6 +97,67 @@ def survival(draw, n=N) -> tuple[pd.DataFrame, np.ndarray]:
     return rows.assign(recur=(rows.relapsed < rows.ended).astype(int)), death < seen
 
 
+def moving(rows, y, whose=None) -> set[str]:
+    order = pd.Series(np.arange(len(y))) if whose is None else y.groupby(whose).cumcount()
+    return {sign.column for sign in leaks.moving_signs(pd.DataFrame(rows), y, order, whose)}
+
+
+@pytest.mark.parametrize("target", ["population", "co2"])
+def test_a_country_s_own_figures_are_kept_and_what_is_reckoned_from_the_target_is_not(draw, target):
+    countries, years = 60, 40
+    country = pd.Series(np.repeat(np.arange(countries), years))
+    own = lambda mean, spread: draw.normal(mean, spread, countries)[:, None]
+    noisy = lambda values, spread: values * np.exp(draw.normal(0, spread, (countries, years)))
+    population = noisy(np.exp(own(16, 1.6) + own(0.015, 0.03) * np.arange(years)), 0.0003)
+    labour, co2 = noisy(population * np.exp(own(-0.8, 0.05)), 0.001), noisy(population * np.exp(own(1, 0.05)), 0.001)
+    rows = pd.DataFrame({"population": population.ravel(), "labour": labour.ravel(), "co2": co2.ravel()})
+    y = rows.pop(target)
+    by = y.groupby(country)
+    rows["mean_5"], rows["change"] = by.rolling(5).mean().droplevel(0), by.diff()
+    rows["mean_5_before"], rows["change_before"] = (rows[n].groupby(country).shift() for n in ("mean_5", "change"))
+    assert moving(rows, y, country) == {"mean_5", "change"}
+
+
+def smooth(draw, kind: str) -> pd.Series:
+    if kind == "twice summed":
+        return pd.Series(draw.normal(0, 1, 2000).cumsum().cumsum())
+    if kind == "seasons":
+        return pd.Series(100 + 30 * np.sin(np.arange(2000) * np.pi / 12) + draw.normal(0, 1, 2000))
+    drift = pd.Series(draw.normal(0, 0.02, 2000)).ewm(alpha=0.03).mean() * 33
+    return (60 + drift.cumsum()).round(2)
+
+
+@pytest.mark.parametrize("kind", ["tank", "twice summed", "seasons"])
+def test_what_the_rows_before_tell_of_a_smooth_series_is_no_leak(draw, kind):
+    y = smooth(draw, kind)
+    before = y.shift()
+    means = {f"mean_{n}": before.rolling(n).mean() for n in (2, 3, 7, 11, 22, 24, 100, 150)}
+    honest = means | {"ewm": before.ewm(span=7).mean(), "so_far": before.expanding().mean(), "before": before}
+    assert (
+        moving(honest | {"change": before.diff(), "before_2": y.shift(2), "max": before.rolling(7).max()}, y) == set()
+    )
+    leaky = {"own_7": y.rolling(7).mean(), "next": y.shift(-1), "change": y.diff(), "own_24": y.rolling(24).sum()}
+    assert moving(honest | leaky, y) == set(leaky)
+
+
+def test_nothing_is_said_of_series_that_the_rows_before_tell_wholly():
+    i = np.arange(400.0)
+    for y in (i, i**2, i**3, np.exp(i / 100), np.sin(i / 9), np.full(400, 0.1)):
+        before = pd.Series(y).shift()
+        assert (
+            moving({"before": before, "mean": before.rolling(5).mean(), "two": before.shift()}, pd.Series(y)) == set()
+        )
+
+
+def test_times_with_a_zone_are_read_as_those_without(draw):
+    start = pd.Series(pd.Timestamp("2024-03-30") + pd.to_timedelta(draw.integers(0, 3 * 86400, N), unit="s"))
+    minutes = draw.gamma(3, 10, N).round(1)
+    plain = columns(draw).assign(start=start, end=start + pd.to_timedelta(minutes, unit="min"))
+    zoned = plain.assign(**{n: plain[n].dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin") for n in ("start", "end")})
+    assert signs(zoned, minutes, "regression") == signs(plain, minutes, "regression") != {}
+    assert signs(zoned, minutes > 30) == signs(plain, minutes > 30)
+
+
 @pytest.mark.parametrize(
     ("ended", "relapsed"), [("dtime", "rtime"), ("survival_days", "days_to_relapse"), ("t1", "t2")]
 )

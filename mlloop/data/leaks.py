@@ -6,13 +6,13 @@
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'AGREES', 'CHAINED', 'BY_CHANCE', 'PURE', 'NONE_WORDS', 'FOLLOWED',
            'LENGTH', 'ENDS_WITH', 'EXACT', 'PART', 'CLOCKS', 'CLOCK_HOURS', 'MAX_PAIRED', 'PAIRED_ROWS', 'NEARER',
            'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN',
-           'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MOVING', 'FOLLOWS',
-           'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes',
-           'spike', 'forward_score', 'skill', 'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign',
-           'filled_sign', 'value_sign', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs',
-           'clock_minutes', 'pair_signs', 'after_words', 'aggregate_signs', 'strength', 'by_chance', 'field_strength',
-           'figure_of', 'towering_sign', 'knowledge_beyond_target', 'moved_targets', 'moving_signs', 'find',
-           'resting_signs']
+           'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MOVING', 'LIKELY',
+           'MEASURED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES',
+           'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill', 'is_number',
+           'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign', 'value_sign', 'followed_signs',
+           'flag_signs', 'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'pair_signs', 'after_words',
+           'aggregate_signs', 'strength', 'by_chance', 'field_strength', 'figure_of', 'towering_sign',
+           'knowledge_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -484,7 +484,9 @@ def _pair_sign(column: str, first: str, second: str, word: str, is_sure: bool) -
 
 # %% ../../nbs/data/leaks.ipynb #a9903cde
 def _seconds(values: pd.Series) -> pd.Series:
-    return (values - pd.Timestamp("2000-01-01")).dt.total_seconds()
+    """Moments as numbers; those with a time zone as the clock of Greenwich has them, where no hour is left out or comes twice."""
+    plain = values.dt.tz_convert(None) if values.dt.tz is not None else values
+    return (plain - pd.Timestamp("2000-01-01")).dt.total_seconds()
 
 # %% ../../nbs/data/leaks.ipynb #84a14b67
 def _nearness(values: np.ndarray, y: np.ndarray, kind: str) -> float:
@@ -696,7 +698,7 @@ def _as_number(values: pd.Series) -> pd.Series:
     if is_number(values):
         return values.astype(float)
     if pd.api.types.is_datetime64_any_dtype(values):
-        return _seconds(values.dt.tz_localize(None) if values.dt.tz is not None else values)
+        return _seconds(values)
     return group_codes(values, 100).astype(float)
 
 # %% ../../nbs/data/leaks.ipynb #d9f582c6
@@ -745,57 +747,87 @@ MOVING = (2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 20, 24, 26, 28, 30, 48, 50, 52, 6
 """Rows of a running mean."""
 
 
-def moved_targets(y: pd.Series, who: np.ndarray) -> Iterator[tuple[str, pd.Series]]:
+def moved_targets(y: pd.Series, who: np.ndarray, means: Sequence[int] = MOVING) -> Iterator[tuple[str, pd.Series]]:
     """What can be reckoned from a row's target and those around it, each with its words: changes, the next row, running means.
 
     Parameters
     ----------
     y : Series of float (n_samples,)
-        In the order of time, numbered from 0.
+        In the order of time, numbered from 0; missing at most in the first rows of a series.
     who : array of int (n_samples,)
         The series of each row.
+    means : sequence of int
+        The rows of each running mean.
     """
     by = y.groupby(who)
-    last = by.shift()
+    last, total, count = by.shift(), by.cumsum(), y.notna().groupby(who).cumsum()
     yield "is the change of the target since the row before", y - last
-    if (y > 0).all():
+    if not (y <= 0).any():
         yield "is the change of the target since the row before, as a ratio", y / last
     yield "is the target of the next row", by.shift(-1)
-    for rows in MOVING:
-        mean = by.rolling(rows).mean().droplevel(0).reindex(y.index)
-        yield f"is the mean of the target over {rows} rows, the row's own included", mean
-    yield "is the mean of the target so far, the row's own included", by.cumsum() / (by.cumcount() + 1)
+    for rows in means:
+        mean = (total - total.groupby(who).shift(rows).fillna(0)) / rows
+        yield f"is the mean of the target over {rows} rows, the row's own included", mean.where(count >= rows)
+    yield "is the mean of the target so far, the row's own included", total / count
+
+# %% ../../nbs/data/leaks.ipynb #e3b7a019
+def _together(a: np.ndarray, b: np.ndarray) -> float:
+    """The size of the correlation of two numbers; 0 where few rows have both, or one of them stands still."""
+    known = np.isfinite(a) & np.isfinite(b)
+    if known.sum() < max(50, 0.5 * len(a)):
+        return 0.0
+    u, v = a[known] - a[known].mean(), b[known] - b[known].mean()
+    size = float(np.sqrt((u @ u) * (v @ v)))
+    return abs(float(u @ v)) / size if size > 0 else 0.0
+
+# %% ../../nbs/data/leaks.ipynb #ee91d61e
+LIKELY, MEASURED = 0.9, 3  # the correlation on the drawn rows from which all rows are asked, of the nearest few
+
+
+def nearest_target(own: np.ndarray, targets: dict[str, np.ndarray], drawn: np.ndarray) -> tuple[float, str]:
+    """The highest correlation of a column's steps with those of moved targets, and the words of that one.
+
+    Parameters
+    ----------
+    own : array of float (n_samples,)
+    targets : dict of array of float (n_samples,)
+        By their words.
+    drawn : array of int
+        The rows that are tried first.
+    """
+    rough = {words: _together(own[drawn], steps[drawn]) for words, steps in targets.items()}
+    likely = sorted((words for words in rough if rough[words] >= LIKELY), key=lambda words: -rough[words])
+    measured = [(_together(own, targets[words]), words) for words in likely[:MEASURED]]
+    return max(measured, key=lambda pair: pair[0], default=(0.0, ""))
 
 # %% ../../nbs/data/leaks.ipynb #8c8a8258
 FOLLOWS = 0.998  # the correlation of steps from which a column is reckoned from the target
+BEFORE = tuple(sorted({rows - less for rows in MOVING for less in (0, 1, 2)} - {0}))
+ROUNDING = 1e-12  # of a correlation
 
 
 def moving_signs(rows: pd.DataFrame, y: pd.Series, order: pd.Series, whose: pd.Series | None = None) -> list[Sign]:
-    """Numbers that are reckoned from the target's own series, this row's or a later one included."""
+    """Numbers that are reckoned from the target's own series, this row's or a later one included, and not from the rows before."""
     at = order.dropna().sort_values(kind="stable").index
     t = y[at].reset_index(drop=True)
     who = np.zeros(len(t), dtype=int) if whose is None else pd.factorize(whose[at])[0]
-    step = lambda values: values - values.groupby(who).shift()
     able = [str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 20]
+    if not able or pd.Series(who).duplicated().mean() < 0.5:
+        return []
+    step = lambda values: (values - values.groupby(who).shift()).to_numpy(float)
+    moved = {words: step(values) for words, values in moved_targets(t, who)}
+    drawn = np.sort(np.random.default_rng(0).permutation(len(t))[:SIEVED_ROWS])
     steps = {n: step(rows.loc[at, n].astype(float).reset_index(drop=True)) for n in able}
-    honest = {n: max(_together(s, step(t)), _together(s, step(t.groupby(who).shift()))) for n, s in steps.items()}
-    best: dict[str, tuple[float, str]] = {}
-    for words, values in moved_targets(t, who) if able else ():
-        moved = step(values)
-        for name, own in steps.items():
-            near = _together(own, moved)
-            if near >= FOLLOWS and near > max(honest[name], best.get(name, (0.0, ""))[0]):
-                best[name] = near, words
-    return [Sign(name, True, f"{words} (correlation {number(near)})") for name, (near, words) in best.items()]
-
-# %% ../../nbs/data/leaks.ipynb #e3b7a019
-def _together(a: pd.Series, b: pd.Series) -> float:
-    """The size of the correlation of two numbers; 0 where few rows have both, or one of them stands still."""
-    known = (a.notna() & b.notna()).to_numpy()
-    u, v = a.to_numpy(float)[known], b.to_numpy(float)[known]
-    if known.sum() < max(50, 0.5 * len(a)) or u.std() == 0 or v.std() == 0:
-        return 0.0
-    return abs(float(np.corrcoef(u, v)[0, 1]))
+    near = {n: nearest_target(own, moved, drawn) for n, own in steps.items()}
+    near = {n: (size, words) for n, (size, words) in near.items() if size >= FOLLOWS}
+    before = dict(moved_targets(t.groupby(who).shift(), who, BEFORE)) if near else {}
+    known = {words: step(values) for words, values in before.items()}
+    open_before = {n: 1 - nearest_target(steps[n], known, drawn)[0] for n in near}
+    return [
+        Sign(n, True, f"{words} (correlation {number(size)})")
+        for n, (size, words) in near.items()
+        if 1 - size + ROUNDING <= NEARER * open_before[n]
+    ]
 
 # %% ../../nbs/data/leaks.ipynb #090d179b
 MAX_ROWS = 60_000
