@@ -213,6 +213,66 @@ def test_a_year_a_month_a_day_and_an_hour_are_one_time(tmp_path):
     assert (spec["type"], spec["made_of"]) == ("time", ["year", "month", "day", "hour"]) and entity_of(parts) == "site"
 
 
+HALF_HOURS, HOURS = (
+    pd.date_range("2024-01-01", periods=1200, freq="30min"),
+    pd.date_range("2024-01-01", periods=1200, freq="h"),
+)
+OFFICE, DAILY = HOURS[(HOURS.hour >= 9) & (HOURS.hour <= 17)], ["year", "month", "day"]
+
+
+def clock(at, *parts, **columns):
+    """Columns for parts of moments, `date` among them, and a level that has nothing to do with them."""
+    each = {part: at.strftime("%Y-%m-%d") if part == "date" else getattr(at, part) for part in parts}
+    return series(len(at), **each | columns)
+
+
+@pytest.mark.parametrize(
+    ("rows", "made_of", "form"),
+    [
+        (clock(HALF_HOURS, *DAILY, "hour", "minute"), [*DAILY, "hour", "minute"], "%Y %m %d %H %M"),
+        (clock(HALF_HOURS[::2].union(HALF_HOURS[::2] + pd.Timedelta("15min")), *DAILY, "hour", "minute"), [*DAILY, "hour", "minute"], "%Y %m %d %H %M"),
+        (clock(pd.date_range("2024-01-01", periods=2400, freq="10min"), *DAILY, "hour", "minute"), [*DAILY, "hour", "minute"], "%Y %m %d %H %M"),
+        (clock(HALF_HOURS, "date", "hour", "minute"), ["date", "hour", "minute"], "%Y-%m-%d %H %M"),
+        (clock(pd.date_range("2024-01-01", periods=30000, freq="30s"), *DAILY, "hour", "minute", "second"), [*DAILY, "hour", "minute", "second"], "%Y %m %d %H %M %S"),
+        (clock(OFFICE, *DAILY, "hour"), [*DAILY, "hour"], "%Y %m %d %H"),
+        (clock(OFFICE, "date", "hour"), ["date", "hour"], "%Y-%m-%d %H"),
+        (clock(HOURS[HOURS.hour.isin([8, 12])], "date", "hour"), ["date", "hour"], "%Y-%m-%d %H"),
+        (clock(HOURS, *DAILY, hour=HOURS.hour.astype(float)), [*DAILY, "hour"], "%Y %m %d %H.0"),
+        (clock(HOURS, "date", hour=HOURS.hour.astype(float)), ["date", "hour"], "%Y-%m-%d %H.0"),
+        (clock(HALF_HOURS, *DAILY, "hour", "minute").astype(dict.fromkeys([*DAILY, "hour", "minute"], float)), [*DAILY, "hour", "minute"], "%Y.0 %m.0 %d.0 %H.0 %M.0"),
+        (clock(HALF_HOURS, *DAILY, hour=(HALF_HOURS.hour + 11) % 12 + 1, minute=HALF_HOURS.minute, ampm=HALF_HOURS.strftime("%p")), [*DAILY, "hour", "minute", "ampm"], "%Y %m %d %I %M %p"),
+    ],
+)  # fmt: skip
+def test_some_hours_and_minutes_beside_a_date_are_one_time_and_whose_row_is_nobodys(rows, made_of, form, tmp_path):
+    parts = parts_of(tmp_path, rows, "level")
+    spec = next(column["spec"] for column in parts["columns"] if column["name"] == parts["table_time"])
+    assert (spec["made_of"], spec["format"], entity_of(parts)) == (made_of, form, None)
+    sample = survey.read_sample(str(tmp_path / "rows.csv"))
+    columns = survey.columns_of(sample)
+    times.add_moments(sample, columns)
+    joined = sample.text[made_of].astype(object).agg(" ".join, axis=1)
+    ingested = parsing.parse_value(ibis.memtable({"text": joined}).text, columns[parts["table_time"]].column).execute()
+    moments = columns[parts["table_time"]].values
+    assert moments.is_unique and (ingested.sort_values().to_numpy() == moments.sort_values().to_numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"hour": HOURS.hour + 1},
+        {"hour_ending": HOURS.hour + 1},
+        {"hour": [f"{hour} o'clock" for hour in HOURS.hour]},
+        {"minute_of_day": HOURS.hour * 60},
+        {"hr": HOURS.hour + 1},
+        {"period": HOURS.hour + 1},
+    ],
+)
+@pytest.mark.parametrize("of_day", [["date"], DAILY])
+def test_hours_that_no_form_reads_are_not_whose_row_it_is(of_day, columns, tmp_path):
+    parts = parts_of(tmp_path, clock(HOURS, *of_day, **columns), "level")
+    assert (parts["table_time"], entity_of(parts)) == ("date", None)
+
+
 def test_a_file_in_the_order_of_days_and_slots_under_other_names_is_not_shuffled(tmp_path):
     r = np.random.default_rng(0)
     slot = (np.arange(4800) % 48 / 47).round(3)
@@ -604,6 +664,8 @@ def test_the_year_and_the_month_beside_a_whole_date_are_parts_of_it(tmp_path):
     columns = {"date": survey.guess("date", day.astype(str)), "mon": survey.guess("mon", day.dt.month.astype(str))}
     columns["other"] = survey.guess("other", pd.Series(np.arange(400) % 7).astype(str))
     assert times.parts_of(columns, "date") == {"mon"}
+    rare = {**columns, "refunded": survey.guess("refunded", pd.Series(["0"] * 398 + ["1", "0"]))}
+    assert "refunded" not in times.parts_of(rare, "date")  # the hour of a date is 0 too
 
 
 def test_days_of_six_digits_and_panels_by_years_of_two_are_times(tmp_path):

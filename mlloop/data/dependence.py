@@ -74,6 +74,8 @@ def _stands_sorted(codes: np.ndarray, same_part: np.ndarray) -> bool:
 def is_arranged(y: pd.Series, columns: pd.DataFrame) -> bool:
     """Whether neighbours share the target only since the file is sorted by `columns`, or by the target within them."""
     known = y.notna().to_numpy()
+    if not known.any():
+        return False
     codes = {
         (str(name), by_value): pd.factorize(columns[name][known], sort=by_value)[0]
         for name in columns

@@ -23,8 +23,10 @@ MONTH = r"(month|mon|mnth|mm)"
 QUARTER = r"(quarter|qtr|qtr_of_year|q)"
 WEEK = r"(week|wk|week_?of_?year|iso_?week|week_?(?:no|nr|num|number)|kw)"
 DAY = r"(day_of_month|day of month|dayofmonth|day|dom|dd)"
-CLOCK_HOUR, CLOCK_MINUTE = r"(hour|hr|hh|h)", r"(minute|min|mi)"
-HOUR = re.compile(r"(^|[_ .-])(hour|hr|hh)$|(?<=[a-z])Hour$", re.I)
+CLOCK_HOUR, CLOCK_MINUTE, CLOCK_SECOND = r"(hour|hr|hh|h|hour_?of_?day)", r"(minute|min|mi)", r"(second|sec|ss)"
+HOUR = re.compile(r"(^|[_ .-])(hour|hr|hh|hour_?of_?day)$|(?<=[a-z])Hour$", re.I)
+CLOCK_WORD = re.compile(r"hour|minute", re.I)
+SHORT_CLOCK_WORD = re.compile(r"(^|[_ .-])(hr|hh|h|min|mi|sec|ss)s?$", re.I)
 CLOCKS = {  # how the time of a day is written, and its format
     r"\d{1,2}:\d{2}:\d{2}": "%H:%M:%S",
     r"\d{1,2}:\d{2}": "%H:%M",
@@ -93,9 +95,7 @@ def _calendars(sample: SourceSample):
         if not word:
             continue
         prefix = year[: word.start(2)] if word.group(2) else year[: word.start()]
-        same = lambda pattern, prefix=prefix: next(
-            (n for n in names if re.fullmatch(re.escape(prefix) + pattern, n, re.I)), None
-        )
+        same = lambda pattern, prefix=prefix: _beside(names, prefix, pattern)
         month, day, base = same(MONTH), same(DAY), prefix.rstrip("_ .-") or "date"
         if month is None:
             for pattern, form, span, most in ((QUARTER, "year_quarter", "quarter", 4), (WEEK, "year_week", "week", 53)):
@@ -112,34 +112,72 @@ def _calendars(sample: SourceSample):
         known = sample.text[month].dropna().astype(str).str.strip()
         if known.empty:
             continue
-        spelt = "%m" if known.str.fullmatch(r"\d{1,2}").all() else "%B" if (known.str.len() > 3).any() else "%b"
+        month_number = _spelt(known, "%m", 99)
+        form_of_year = _spelt(sample.text[year], "%Y", 9999) or "%Y"
+        form = f"{form_of_year} {month_number or ('%B' if (known.str.len() > 3).any() else '%b')}"
         if day is not None:
-            yield _free(base, sample), (year, month, day), f"%Y {spelt} %d", "date"
-            hour, minute = same(CLOCK_HOUR), same(CLOCK_MINUTE)
-            if hour is not None and _numbers_up_to(sample.text[hour], 23):
-                with_minute = minute is not None and _numbers_up_to(sample.text[minute], 59)
-                parts = (year, month, day, hour, minute) if with_minute else (year, month, day, hour)
-                yield _free(f"{base}_{hour}", sample), parts, f"%Y {spelt} %d %H{' %M' if with_minute else ''}", "time"
-        elif not (spelt == "%m" and pd.to_numeric(known, errors="coerce").max() > 12):
+            form = f"{form} {_spelt(sample.text[day], '%d', 31) or '%d'}"
+            yield _free(base, sample), (year, month, day), form, "date"
+            hour = same(CLOCK_HOUR)
+            clock, form_of_clock = _of_clock(sample, hour, prefix) if hour is not None else ((), "")
+            if clock:
+                yield _free(f"{base}_{hour}", sample), (year, month, day, *clock), f"{form} {form_of_clock}", "time"
+        elif not (month_number and pd.to_numeric(known, errors="coerce").max() > 12):
             yield (
                 _free(f"{base}_month" if base != "date" else "month_begin", sample),
                 (year, month),
-                f"%Y {spelt}",
+                form,
                 "date",
             )
 
 
+def _beside(names: Sequence[str], prefix: str, pattern: str) -> str | None:
+    """The first name that holds a pattern after a prefix, and nothing else."""
+    return next((n for n in names if re.fullmatch(re.escape(prefix) + pattern, n, re.I)), None)
+
+
+def _spelt(texts: pd.Series, code: str, most: int) -> str | None:
+    """The form of whole numbers from 0 on, such as %H, or %H.0 where each is written 7.0; None for any other texts."""
+    known = texts.dropna().astype(str).str.strip()
+    if known.empty or not known.str.fullmatch(r"\d{1,4}(\.0+)?").all():
+        return None
+    decimals = known.str.replace(r"^\d+", "", regex=True).unique()
+    return f"{code}{decimals[0]}" if len(decimals) == 1 and known.astype(float).max() <= most else None
+
+
+def _of_clock(sample: SourceSample, hour: str, prefix: str) -> tuple[tuple[str, ...], str]:
+    """The columns that make up the time of a day, from the hour on, and their form; none where hours are not 0 to 23.
+
+    An hour 24 ends its day, and no form of the statement reads it: such hours stay a number.
+    """
+    names = list(map(str, sample.text.columns))
+    minute, second = _beside(names, prefix, CLOCK_MINUTE), _beside(names, prefix, CLOCK_SECOND)
+    parts: list[str] = []
+    forms: list[str] = []
+    for name, code, most in ((hour, "%H", 23), (minute, "%M", 59), (second, "%S", 59)):
+        form = _spelt(sample.text[name], code, most) if name is not None else None
+        if name is None or form is None or sample.text[name].nunique() < 2:
+            break
+        parts.append(name)
+        forms.append(form)
+    half = _beside(names, prefix, r"(am_?pm|meridiem)")
+    if parts and half is not None and notation.every("[AaPp][Mm]", sample.text[half].dropna().astype(str).str.strip()):
+        return (*parts, half), f"{' '.join(forms)} %p".replace("%H", "%I")
+    return tuple(parts), " ".join(forms)
+
+
 def parts_of(columns: dict[str, Guess], time: str) -> set[str]:
-    """The columns that hold a part of a time: those it is made of, and its year, month, day or hour beside it."""
+    """The columns that hold a part of a time: those it is made of, and its year, month, day, hour or minute beside it."""
     at = columns[time].values.dt
-    shown = [getattr(at, part) for part in ("year", "month", "day", "hour")]
+    shown = [getattr(at, part) for part in ("year", "month", "day", "hour", "minute")]
+    shown = [part for part in shown if part.nunique() > 1]  # a rare sign is 0 in most rows, as the hour of every date
     numbers = [n for n, guess in columns.items() if guess.is_number]
     equal = {n for n in numbers if any((columns[n].values == part).mean() > 0.99 for part in shown)}
     return {*columns[time].column.made_of, *equal}
 
 
 def _numbers_up_to(texts: pd.Series, most: int) -> bool:
-    """Whether a column numbers the quarters or the weeks of a year, or the hours of a day: most of them, from 0 or 1 on."""
+    """Whether a column numbers the quarters or the weeks of a year: most of them, from 0 or 1 on."""
     numbers = pd.to_numeric(
         texts.dropna().astype(str).str.strip().str.replace(r"^[QqWw]", "", regex=True), errors="coerce"
     )
@@ -218,7 +256,7 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
     for name, guess in columns.items():
         if name in (time, *skip) or guess.is_time or guess.column.type == "number" or name not in sample.text:
             continue
-        if clock_of(sample.text[name].dropna().head(200).astype(str).str.strip()):
+        if _is_clock(name, guess, sample.text[name]):
             continue  # the time of a day is nobody
         who = pd.factorize(sample.text[name])[0]
         entities = int(who.max()) + 1
@@ -228,6 +266,15 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
         if len(np.unique(who.astype(np.int64) * times + at)) >= 0.98 * rows:
             return name
     return None
+
+
+def _is_clock(name: str, guess: Guess, texts: pd.Series) -> bool:
+    """Whether a column holds the time of a day, or counts time: an hour however it is written, or a number called minute or period."""
+    if CLOCK_WORD.search(name) or clock_of(texts.dropna().head(200).astype(str).str.strip()):
+        return True
+    if not guess.is_number:
+        return False
+    return bool(ELAPSED.search(name) or (SHORT_CLOCK_WORD.search(name) and guess.values.between(0, 60).all()))
 
 
 FEWEST_SERIES = 10
@@ -279,13 +326,10 @@ def _clocks(sample: SourceSample, columns: dict[str, Guess]):
             clock = clock_of(some)
             if clock and known.nunique() > 1:
                 yield _free(f"{date}_{name}", sample), (date, name), f"{form} {clock}", "time"
-            elif (
-                HOUR.search(name)
-                and some.str.fullmatch(r"\d{1,2}").all()
-                and some.astype(int).max() <= 23
-                and known.nunique() > 3
-            ):
-                yield _free(f"{date}_{name}", sample), (date, name), f"{form} %H", "time"
+            elif word := HOUR.search(name):
+                parts, form_of_clock = _of_clock(sample, name, name[: word.start(2) if word.group(2) else word.start()])
+                if parts:
+                    yield _free(f"{date}_{name}", sample), (date, *parts), f"{form} {form_of_clock}", "time"
 
 
 # ---------------------------------------------------------------------------------------------- which moment
