@@ -213,11 +213,13 @@ def test_a_year_a_month_a_day_and_an_hour_are_one_time(tmp_path):
     assert (spec["type"], spec["made_of"]) == ("time", ["year", "month", "day", "hour"]) and entity_of(parts) == "site"
 
 
-HALF_HOURS, HOURS = (
-    pd.date_range("2024-01-01", periods=1200, freq="30min"),
-    pd.date_range("2024-01-01", periods=1200, freq="h"),
-)
+def every(step, n=1500):
+    return pd.date_range("2024-01-01", periods=n, freq=step)
+
+
+HALF_HOURS, HOURS = every("30min"), every("h")
 OFFICE, DAILY = HOURS[(HOURS.hour >= 9) & (HOURS.hour <= 17)], ["year", "month", "day"]
+TO_MINUTE = [*DAILY, "hour", "minute"]
 
 
 def clock(at, *parts, **columns):
@@ -229,18 +231,18 @@ def clock(at, *parts, **columns):
 @pytest.mark.parametrize(
     ("rows", "made_of", "form"),
     [
-        (clock(HALF_HOURS, *DAILY, "hour", "minute"), [*DAILY, "hour", "minute"], "%Y %m %d %H %M"),
-        (clock(HALF_HOURS[::2].union(HALF_HOURS[::2] + pd.Timedelta("15min")), *DAILY, "hour", "minute"), [*DAILY, "hour", "minute"], "%Y %m %d %H %M"),
-        (clock(pd.date_range("2024-01-01", periods=2400, freq="10min"), *DAILY, "hour", "minute"), [*DAILY, "hour", "minute"], "%Y %m %d %H %M"),
+        (clock(HALF_HOURS, *TO_MINUTE), TO_MINUTE, "%Y %m %d %H %M"),
+        (clock(every("15min"), *TO_MINUTE), TO_MINUTE, "%Y %m %d %H %M"),
+        (clock(every("10min"), *TO_MINUTE), TO_MINUTE, "%Y %m %d %H %M"),
         (clock(HALF_HOURS, "date", "hour", "minute"), ["date", "hour", "minute"], "%Y-%m-%d %H %M"),
-        (clock(pd.date_range("2024-01-01", periods=30000, freq="30s"), *DAILY, "hour", "minute", "second"), [*DAILY, "hour", "minute", "second"], "%Y %m %d %H %M %S"),
+        (clock(every("30s", 30_000), *TO_MINUTE, "second"), [*TO_MINUTE, "second"], "%Y %m %d %H %M %S"),
         (clock(OFFICE, *DAILY, "hour"), [*DAILY, "hour"], "%Y %m %d %H"),
         (clock(OFFICE, "date", "hour"), ["date", "hour"], "%Y-%m-%d %H"),
         (clock(HOURS[HOURS.hour.isin([8, 12])], "date", "hour"), ["date", "hour"], "%Y-%m-%d %H"),
         (clock(HOURS, *DAILY, hour=HOURS.hour.astype(float)), [*DAILY, "hour"], "%Y %m %d %H.0"),
         (clock(HOURS, "date", hour=HOURS.hour.astype(float)), ["date", "hour"], "%Y-%m-%d %H.0"),
-        (clock(HALF_HOURS, *DAILY, "hour", "minute").astype(dict.fromkeys([*DAILY, "hour", "minute"], float)), [*DAILY, "hour", "minute"], "%Y.0 %m.0 %d.0 %H.0 %M.0"),
-        (clock(HALF_HOURS, *DAILY, hour=(HALF_HOURS.hour + 11) % 12 + 1, minute=HALF_HOURS.minute, ampm=HALF_HOURS.strftime("%p")), [*DAILY, "hour", "minute", "ampm"], "%Y %m %d %I %M %p"),
+        (clock(HALF_HOURS, *TO_MINUTE).astype(dict.fromkeys(TO_MINUTE, float)), TO_MINUTE, "%Y.0 %m.0 %d.0 %H.0 %M.0"),
+        (clock(HALF_HOURS, *TO_MINUTE, ampm=HALF_HOURS.strftime("%p")).assign(hour=HALF_HOURS.strftime("%I")), [*TO_MINUTE, "ampm"], "%Y %m %d %I %M %p"),
     ],
 )  # fmt: skip
 def test_some_hours_and_minutes_beside_a_date_are_one_time_and_whose_row_is_nobodys(rows, made_of, form, tmp_path):
