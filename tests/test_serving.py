@@ -566,7 +566,7 @@ def test_a_segment_that_a_killed_service_had_prepared_is_removed_and_a_living_on
     served = production.serve("--problem", "loan")
     hidden = list(folder.glob(".*.part.jsonl"))
     assert hidden and prediction_log.sweep(folder) == 0 and prediction_log.seal(folder) == 0
-    session.clear(production.settings)  # a turn beside a service leaves it its segment
+    session.clear(production.settings, "loan", "loan")  # a turn beside a service leaves it its segment
     assert list(folder.glob(".*.part.jsonl")) == hidden
     served.kill()
     assert prediction_log.sweep(folder) == len(hidden) and not list(folder.glob(".*.part*"))
