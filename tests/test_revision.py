@@ -2,17 +2,19 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import Project as Shell
+from conftest import write_project
 from ruamel.yaml import YAML
 
 from mlloop import products
-from mlloop.core import storage
-from mlloop.pipeline import runner
+from mlloop.core import settings, storage
+from mlloop.pipeline import revise, runner
 from mlloop.project import Project
 
 ALL = [
@@ -158,3 +160,15 @@ def test_the_advice_of_a_gate_is_followed_in_two_gates(ran):
     assert "revision: 2" in file.read_text() and not (ran.root / revision).exists()
     assert (ran.root / "problems" / "churn.r1.yaml").read_text() == before.replace("threshold: 0.8", "threshold: 0.99")
     assert ran.run()["ran"] == []
+
+
+def test_runs_of_two_problems_may_open_revisions_at_once(tmp_path):
+    write_project(tmp_path)
+    first = tmp_path / "problems/loan.yaml"
+    second = first.with_name("lent.yaml")
+    second.write_text(first.read_text().replace("name: loan", "name: lent", 1))
+    here = settings.load(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        opened = list(threads.map(lambda file: revise.open_next(here, file, "need", ["more rows"]), [first, second]))
+    notes = storage.read_json(here.state / "records/revisions.json")
+    assert sorted(notes) == sorted(path.name for path in opened) == ["lent.r2.yaml", "loan.r2.yaml"]
