@@ -28,6 +28,7 @@ from .problem import Problem, Recommendation
 from .release.releases import Release
 from .core.settings import Settings
 from .core.storage import digest_json
+from .core.verdict import BESIDE_CHAMPION
 
 if TYPE_CHECKING:  # what makes a release loads scikit-learn, which those who only decide do not wait for
     import pandas as pd
@@ -383,7 +384,7 @@ def _cite_rule(ledger: Ledger, problem: str, fields: Mapping[str, Any]) -> None:
 # %% ../nbs/23_deployment.ipynb #6199e9ec
 def _may_tie(evidence: Any) -> bool:
     """Whether the gate let a challenger pass without a sure gain over the champion in the metric."""
-    compared = next((check for check in evidence or () if check["name"] == "better than the champion"), None)
+    compared = next((check for check in evidence or () if check["name"] == BESIDE_CHAMPION), None)
     return bool(compared and compared["passed"] and compared["low"] is not None and compared["low"] <= 0)
 
 # %% ../nbs/23_deployment.ipynb #630e9cef

@@ -437,11 +437,11 @@ def held_counts(statement: Problem, table, windows: WindowsJson | None) -> dict[
         held = table.filter((table[time] >= since) & (table[time] < until))
     else:
         held = baselines.split_by_digest(table, task.group)["holdout"]
-    known = held.filter(held[task.target].notnull())[task.target].to_pandas()
+    known = held.filter(held[task.target].notnull())[task.target]
     if task.kind != "classification":
-        return {"held": len(known)}
-    y = baselines.target_values(known, task)
-    return {"held": len(known), "held_minority": int(min((y == 1).sum(), (y != 1).sum()))}
+        return {"held": int(known.count().to_pyarrow().as_py())}
+    y = baselines.target_values(known.to_pandas(), task)
+    return {"held": len(y), "held_minority": int(min((y == 1).sum(), (y != 1).sum()))}
 
 # %% ../nbs/16_need_gate.ipynb #f6404c1c
 def contest(

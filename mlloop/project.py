@@ -676,22 +676,25 @@ class Project:
 
         plan = self.plan(problem, changes)
         stages = runner.status(self.settings, plan)
-        try:
-            name = self.statement(problem).name
-        except MlloopError:  # the stage `problem` tells it
-            name = plan.base
-        held = runner.holder_of(self.settings, name)
-        return Status(plan.problem, stages, held, self.lost_ledger(), *self._against_target(plan))
+        statement = self._stated(plan)
+        held = runner.holder_of(self.settings, statement.name if statement else plan.base)
+        return Status(plan.problem, stages, held, self.lost_ledger(), *self._against_target(plan, statement))
 
-    def _against_target(self, plan: "Plan") -> tuple[str, int]:
-        """How production does now against its target and its rule ('' where that cannot be said), and the statement's revision."""
+    def _stated(self, plan: "Plan") -> "Problem | None":
+        """The statement of a plan; None where it is not valid, which the stage `problem` tells."""
         from mlloop import problem as problems
-        from mlloop.pages import problem_view
         from mlloop.pipeline import runner
 
         try:
-            statement = problems.load(runner.statement_file(self.settings, plan))
-        except MlloopError:  # the stage `problem` tells it
+            return problems.load(runner.statement_file(self.settings, plan))
+        except MlloopError:
+            return None
+
+    def _against_target(self, plan: "Plan", statement: "Problem | None") -> tuple[str, int]:
+        """How production does now against its target and its rule ('' where that cannot be said), and the statement's revision."""
+        from mlloop.pages import problem_view
+
+        if statement is None:
             return "", revisions.number_of(plan.problem)
         standing = problem_view.standing_now(self.settings, plan.problem, statement)
         return " ".join(filter(None, (standing.get("sentence"), standing.get("rule")))), statement.revision

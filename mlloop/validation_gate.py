@@ -17,7 +17,7 @@ from typing import TypeGuard
 from .core import metric_table, metrics
 from .problem import Problem, column_label, group_label
 from .products import Exploration
-from .core.verdict import Check, Conclusion, conclude, known_before
+from .core.verdict import BESIDE_CHAMPION, Check, Conclusion, conclude, known_before
 from .core.formatting import number, percent
 from mlloop.core.records import (
     AgainstChampionJson,
@@ -123,7 +123,7 @@ def _earns_more(champion: AgainstChampionJson, statement: Problem) -> str:
 def better_than_champion(figures: EvaluationJson, statement: Problem) -> Check:
     """Is the model surely better than the one in production, if there is one?"""
     name, champion, label = (
-        "better than the champion",
+        BESIDE_CHAMPION,
         figures.get("champion"),
         metrics.metric(statement.success.metric).label,
     )

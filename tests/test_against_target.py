@@ -55,9 +55,9 @@ def test_the_first_line_of_a_problem_says_how_production_does_against_target_and
 
 def test_status_begins_with_how_production_does(tmp_path):
     places = missed(tmp_path)
-    found = projects.Project(places.root)._against_target(
-        dataclasses.make_dataclass("P", ["problem", "parameters"])("shop", {"problem": "shop"})
-    )
+    project, plan = projects.Project(places.root), dataclasses.make_dataclass("P", ["problem", "parameters"])
+    shop = plan("shop", {"problem": "shop"})
+    found = project._against_target(shop, project._stated(shop))
     assert found[0].startswith("Production misses its target: NDCG 0.08")
 
 

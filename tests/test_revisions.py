@@ -84,7 +84,8 @@ def test_log_and_status_say_which_revision_they_speak_of(tmp_path, monkeypatch):
     assert f"shop (revision 2) Promoted (2025-07-07 in the data), from {made.MODEL[:12]} to 5c5c5c5c5c5c" in told
     assert "shop (revision 1) Validation gate" in told
     plan = SimpleNamespace(problem="shop.r2", parameters={"problem": "shop.r2"})
-    assert projects.Project(places.root)._against_target(plan)[1] == 2
+    project = projects.Project(places.root)
+    assert project._against_target(plan, project._stated(plan))[1] == 2
 
 
 def test_log_folds_decisions_that_changed_nothing_and_all_unfolds_them(tmp_path, monkeypatch):

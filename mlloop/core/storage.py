@@ -254,6 +254,14 @@ def digest_file(path: Path | str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def file_lock(path: Path, timeout_s: float) -> contextlib.AbstractContextManager[Any]:
+    """A lock of the file at `path`, to be used in a ``with`` statement, for which processes wait at most so long."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, timeout=timeout_s)
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock of a file that is there."""
     with path.open("rb") as file:

@@ -266,11 +266,11 @@ def value_sign(values: pd.Series, y: pd.Series) -> str:
 
 # %% ../../nbs/data/leaks.ipynb #70b3e554
 FOLLOWED = re.compile(
-    r"^((fu|followup|follow_?up|surv(ival)?|os|pfs|dfs|rfs|efs|lfs|ttp|tte|rfs|event|death|relapse|recurrence|progression)_?(time|days?|weeks?|months?|years?|duration)?"
+    r"^((fu|followup|follow_?up|surv(ival)?|os|pfs|dfs|rfs|efs|lfs|ttp|tte|event|death|relapse|recurrence|progression)_?(time|days?|weeks?|months?|years?|duration)?"
     r"|(time|days|weeks|months|years|hours)_(to|until|till)_\w+|tstop|exit_?time|stop_?time|censor\w*_?time)$"
 )
 LENGTH = re.compile(r"^(([a-z]{1,2}|[rpdeo]fs)time|time\d?|stop|days|weeks|months|years|lifetime|t\d?)$")
-ENDS_WITH = {1: 0.2, 0: 0.3}  # strength of a time that is named as followed, and of one that is only a length
+ENDS_WITH = {True: 0.2, False: 0.3}  # strength of a time that is named as followed, and of one that is only a length
 
 
 def followed_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
@@ -288,10 +288,10 @@ def followed_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
             continue
         known = values.notna() & y.notna()
         auc = skill(y[known].to_numpy(float), values[known].to_numpy(float), "classification")
-        positive = int(y[known].sum())
-        if positive < 10 or known.sum() - positive < 10 or abs(2 * auc - 1) < ENDS_WITH[is_followed]:
+        size, positive = strength(auc, "classification"), int(y[known].sum())
+        if positive < 10 or known.sum() - positive < 10 or size < ENDS_WITH[is_followed]:
             continue
-        if abs(2 * auc - 1) * np.sqrt(positive * (known.sum() - positive) / known.sum()) < 4:
+        if size * np.sqrt(positive * (known.sum() - positive) / known.sum()) < 4:
             continue
         which = "shorter" if auc < 0.5 else "longer"
         reason = f"is a length of time, {which} with the event (ROC AUC {number(max(auc, 1 - auc))}): does it end with it, or when a row was last seen?"

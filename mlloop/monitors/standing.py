@@ -15,7 +15,7 @@ from typing import Any
 from ..core.metrics import metric
 from ..problem import Problem
 from ..core.formatting import number
-from ..core.verdict import Check
+from ..core.verdict import BESIDE_CHAMPION, Check
 from .degradation import broken_feed_periods, is_feed_broken
 from ..core.records import EvidenceJson
 
@@ -246,7 +246,7 @@ def level_is_off(
 AMOUNT = (
     "threshold met",
     "better than the best rule",
-    "better than the champion",
+    BESIDE_CHAMPION,
 )  # checks of how good; the others are of whether it may
 GROUPS = "no group of "  # soon after a change no group has rows enough to be judged
 

@@ -5,8 +5,6 @@ What ran for the revision before stays: only what the changed lines touch runs a
 
 from pathlib import Path
 
-from filelock import FileLock
-
 from mlloop import problem as problems
 from mlloop.core import revisions, storage
 from mlloop.core.errors import ProblemError, UsageError
@@ -35,8 +33,7 @@ def base_of(file: Path) -> Path | None:
 def open_next(settings: Settings, statement: Path, gate: str, must_change: list[str]) -> Path:
     """Open the next revision of a statement; one that is there is written anew, unless somebody has edited it."""
     notes, target = settings.state / "records" / "revisions.json", problems.revision_file(statement)
-    notes.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(notes.with_suffix(".lock"), timeout=LOCK_S):  # runs of two problems may open one at once
+    with storage.file_lock(notes.with_suffix(".lock"), LOCK_S):  # runs of two problems may open one at once
         written = storage.read_json(notes) if notes.exists() else {}
         if target.exists() and written.get(target.name) == storage.digest_file(target):
             storage.remove(target)

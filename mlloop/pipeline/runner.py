@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -96,6 +96,7 @@ class Outcome:
 # ---------------------------------------------------------------------------------------------- one run at a time
 
 
+WHOLE = "run.lock"  # the file of the project's lock; that of a problem has its name
 Held = tuple[int, ...]
 """Descriptors of the locks of a run, which its kernels inherit."""
 
@@ -118,7 +119,7 @@ def hold(settings: Settings, command: str, problem: str | None = None, patience_
     ProjectBusy
         Another run holds the problem, or the project; names it.
     """
-    paths = [settings.state / "run.lock", *([problem_lock(settings, problem)] if problem else [])]
+    paths = [settings.state / WHOLE, *([problem_lock(settings, problem)] if problem else [])]
     with storage.privately():
         settings.state.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as locks:
@@ -139,9 +140,18 @@ def hold(settings: Settings, command: str, problem: str | None = None, patience_
 
 def _clear_dead(settings: Settings, mine: Path) -> None:
     """Remove what killed writers left, unless a run on another machine is writing too: its processes cannot be seen from here."""
-    others = [path for path in settings.state.glob("run-*.lock") if path != mine and storage.is_locked(path)]
+    others = [path for path in _locked(_all_locks(settings.state)) if path != mine]
     if all(holder(path).get("host") == socket.gethostname() for path in others):
         storage.clear_dead(settings.state, deep=True)
+
+
+def _all_locks(state: Path) -> list[Path]:
+    """The lock of the project, and those of the problems that have run."""
+    return [state / WHOLE, *state.glob("run-*.lock")]
+
+
+def _locked(locks: Iterable[Path]) -> list[Path]:
+    return [path for path in locks if path.is_file() and storage.is_locked(path)]
 
 
 def problem_lock(settings: Settings, problem: str) -> Path:
@@ -180,8 +190,8 @@ def _take(descriptor: int, path: Path, is_shared: bool, patience_s: float, what:
             return fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             # the project may be held as a whole, or by runs of its problems
-            others = [path, *path.parent.glob("run-*.lock")] if path.name == "run.lock" else [path]
-            holders = [holder(lock) for lock in others if storage.is_locked(lock)]
+            others = _all_locks(path.parent) if path.name == WHOLE else [path]
+            holders = [holder(lock) for lock in _locked(others)]
             held = next((one for one in holders if one.get("alive")), None)
             if held or time.monotonic() > until:
                 held = held or next(iter(holders), Holder())
@@ -224,14 +234,13 @@ def holder(path: Path) -> Holder:
 
 def is_held(settings: Settings) -> bool:
     """Whether a run holds the project, or a problem of it, now."""
-    locks = [settings.state / "run.lock", *settings.state.glob("run-*.lock")]
-    return any(path.is_file() and storage.is_locked(path) for path in locks)
+    return bool(_locked(_all_locks(settings.state)))
 
 
 def holder_of(settings: Settings, problem: str) -> Holder | None:
     """Who holds a problem now, or the whole project; None where nobody does."""
-    locks = [problem_lock(settings, problem), settings.state / "run.lock"]
-    return next((holder(path) for path in locks if path.is_file() and storage.is_locked(path)), None)
+    locks = [problem_lock(settings, problem), settings.state / WHOLE]
+    return next((holder(path) for path in _locked(locks)), None)
 
 
 def _is_alive(pid: int) -> bool:
@@ -542,7 +551,7 @@ def _all_fresh(plan: Plan, fresh: Freshness, chosen: list[str], forced: set[str]
         if task.is_gate:
             verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
             if verdict["verdict"] == "no":
-                if not is_champion_as_good(verdict) and (opened := _opened(plan, fresh.settings)):
+                if _is_against_question(plan, verdict) and (opened := _opened(plan, fresh.settings)):
                     verdict["revision"] = opened
                 outcome.error = closed(plan, task, verdict)
                 outcome.skipped = [n for n in chosen if n in plan.downstream(name)]
@@ -551,10 +560,15 @@ def _all_fresh(plan: Plan, fresh: Freshness, chosen: list[str], forced: set[str]
     return True
 
 
+def _is_against_question(plan: Plan, verdict: StatedVerdict) -> bool:
+    """Whether a No asks for another statement: not that to a challenger, nor to a model that is merely no better than the champion."""
+    return not (plan.edition or is_champion_as_good(verdict))
+
+
 def _opened(plan: Plan, settings: Settings) -> str:
     """The next revision that a gate has opened, relative to the project; '' where there is none."""
     file = problems.revision_file(statement_file(settings, plan))
-    return os.path.relpath(file, settings.root) if file.is_file() and not plan.edition else ""
+    return os.path.relpath(file, settings.root) if file.is_file() else ""
 
 
 def closed(plan: Plan, task: Task, verdict: StatedVerdict) -> GateClosed:
@@ -658,8 +672,7 @@ class _Work:
             verdict = outcome.verdicts[task.gate] = plans.read_verdict(task.products["data"])
             self.watch(Event("verdict", self.plan.problem, task.name, text=verdict["verdict"]))
             if verdict["verdict"] == "no":
-                # a challenger that does not do says nothing against the question
-                if not (self.plan.edition or is_champion_as_good(verdict)):
+                if _is_against_question(self.plan, verdict):
                     verdict["revision"] = self._open_revision(task, verdict)
                 raise closed(self.plan, task, verdict)
 

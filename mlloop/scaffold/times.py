@@ -203,13 +203,13 @@ def _years(sample: SourceSample, columns: dict[str, Guess]):
             continue
         if form == "%y":  # other numbers of two digits are no years
             if YEAR.search(name) and panel_of(sample, columns, name):
-                yield _year_moment(name, sample), (name,), form, "date"
+                yield _year_moment(name, form, sample), (name,), form, "date"
             continue
         steps = known.str.replace(",", ".").astype(float).diff().dropna()
         if not YEAR.search(name) and steps.abs().median() > LONG_STEP:
             continue
         if (steps >= 0).mean() > 0.99 or panel_of(sample, columns, name):
-            yield _year_moment(name, sample), (name,), form, "date"
+            yield _year_moment(name, form, sample), (name,), form, "date"
 
 
 def _year_form(known: pd.Series) -> str | None:
@@ -221,15 +221,14 @@ def _year_form(known: pd.Series) -> str | None:
     return "%Y" if notation.every(r"\d+", known) else "%Y.0" if known.str.endswith(".0").all() else "decimal_year"
 
 
-def _year_moment(name: str, sample: SourceSample) -> str:
-    known = sample.text[name].dropna().astype(str).str.strip()
-    return _free(f"{name}_{'day' if _year_form(known) == 'decimal_year' else 'begin'}", sample)
+def _year_moment(name: str, form: str | None, sample: SourceSample) -> str:
+    return _free(f"{name}_{'day' if form == 'decimal_year' else 'begin'}", sample)
 
 
 def of_years(sample: SourceSample, columns: dict[str, Guess], name: str) -> str | None:
     """Add the moment of a column of years that a person names as the time; returns its name, None where it holds no years."""
     form = _year_form(sample.text[name].dropna().astype(str).str.strip())
-    moment = _year_moment(name, sample)
+    moment = _year_moment(name, form, sample)
     return moment if form and _add_moment(sample, columns, moment, (name,), form, "date") else None
 
 
@@ -559,10 +558,8 @@ def not_known_yet(times: pd.Series, y: pd.Series) -> tuple[int, int, pd.Timestam
         return None
     last = int(np.flatnonzero(t != t[-1]).max())
     since = at.iloc[last].normalize() + pd.Timedelta(days=1)
-    newest, share = (
-        int((at >= since).sum()),
-        float((t[: last + 1] != t[-1]).mean()),
-    )  # rows of that day stand in no order
+    newest = int((at >= since).sum())  # rows of the day of `last` stand in no order
+    share = float((t[: last + 1] != t[-1]).mean())
     if newest * share < UNKNOWN_ROWS or newest > 0.6 * len(t) or share > 0.9:
         return None
     return newest, (at.iloc[-1].normalize() + pd.Timedelta(days=1) - since).days, since

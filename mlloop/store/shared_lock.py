@@ -18,7 +18,7 @@ from mlloop.core.settings import Settings
 from mlloop.store.ledger import Ledger
 
 PROJECT, PROBLEM = 0x6D6C6F70, 0x6D6C6F71  # the first of a lock's two keys; the second is below
-SECOND = "hashtext(current_schema() || :problem)"  # the schema in which the ledger lies, and the problem's name
+SECOND = "hashtext(current_schema() || :problem)"  # the schema in which the ledger lies; of a problem also /NAME
 # a machine that is gone without a word is noticed within about a minute
 KEEPALIVES = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
 NAME_CHARS = 63  # that Postgres keeps of an application's name
@@ -50,7 +50,7 @@ def hold(settings: Settings, command: str, problem: str | None = None, patience_
                 connection.exec_driver_sql(f"SET {setting}")
             _take(connection, ledger.where, PROJECT, "", patience_s, is_shared=problem is not None)
             if problem:
-                _take(connection, ledger.where, PROBLEM, problem, patience_s)
+                _take(connection, ledger.where, PROBLEM, f"/{problem}", patience_s)
         yield
 
 
@@ -59,10 +59,10 @@ def _take(
 ) -> None:
     until, kind = time.monotonic() + patience_s, "_shared" if is_shared else ""
     ask = sa.text(f"SELECT pg_try_advisory_lock{kind}({space}, {SECOND})")
-    while not connection.execute(ask, {"problem": f"/{problem}" if problem else ""}).scalar():
+    while not connection.execute(ask, {"problem": problem}).scalar():
         if time.monotonic() > until:
             raise ProjectBusy(
-                f"another run holds {problem or 'the project'}: {_holder(connection, space, problem)}",
+                f"another run holds {problem[1:] or 'the project'}: {_holder(connection, space, problem)}",
                 where,
                 "Wait for it, or stop it, then run again",
             )
@@ -79,7 +79,7 @@ def _holder(connection: sa.Connection, space: int, problem: str) -> str:
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
               AND l.objid = (({SECOND})::bigint & 4294967295)::oid"""
         ),
-        {"problem": f"/{problem}" if problem else ""},
+        {"problem": problem},
     ).first()
     if row is None:
         return "it has just ended"

@@ -193,10 +193,7 @@ def _bring_home(settings: _settings.Settings) -> None:
 
 
 def _lock(settings: _settings.Settings, name: str):
-    from filelock import FileLock
-
-    settings.state.mkdir(parents=True, exist_ok=True)
-    return FileLock(settings.state / f"{name}.lock", timeout=LOCK_S)
+    return storage.file_lock(settings.state / f"{name}.lock", LOCK_S)
 
 
 @contextlib.contextmanager
