@@ -6,15 +6,16 @@
 __all__ = ['ROUNDS', 'CALLS', 'CHANGED_ROWS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'DEPENDED_ON', 'plain', 'all_metrics',
            'contenders', 'best_simple', 'slice_figures', 'part_of', 'calibration', 'latency', 'step_above', 'examples',
            'questions', 'load_model', 'Judge', 'judges_of', 'hold', 'in_parts', 'parts_of', 'on_equal_terms',
-           'detected_at', 'learnt_rows', 'against_champion', 'periods_of', 'refit_of', 'newest_unlearnt', 'inspect',
+           'detected_at', 'unseen_rows', 'against_champion', 'periods_of', 'refit_of', 'newest_unlearnt', 'inspect',
            'judged_on', 'headline', 'judge', 'forest', 'worths', 'slice_table', 'forest_title', 'slice_title',
            'closing', 'confusion', 'by_threshold', 'plot_thresholds']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -296,7 +297,7 @@ def hold(
     since: str | None = None,
     judges: Sequence[Judge] = (),
     cut: float | None = None,
-    learnt: pd.DataFrame | None = None,
+    unseen: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
 ) -> Held:
     """The holdout rows with the predictions of the model, rules, chance and champion.
 
@@ -311,8 +312,8 @@ def hold(
         The models that predict in place of `model`, each the rows of its block.
     cut : float, optional
         The threshold that the folds chose, where a metric of classes needs one and money gives none.
-    learnt : DataFrame, optional
-        Rows that the champion has learnt: only others are predicted.
+    unseen : callable (rows) -> rows, optional
+        What leaves the rows without time that the champion has not learnt: only these are predicted.
     """  # fmt: skip
     tables, windows = features["tables"], features.get("windows")
     if statement.task.kind == "recommendation":
@@ -328,12 +329,8 @@ def hold(
     left_out = [line["column"] for line in features.get("left_out") or []]
     order = [c for c in (statement.time.column, *sorted(holdout.columns)) if c]
     holdout, time = holdout.sort_values(order, ignore_index=True), statement.time.column
-    by = _identity(statement, features, holdout, learnt) if learnt is not None else []
-    others = None if in_parts(judges) else train
-    unseen = lambda rows: rows if learnt is None else new_rows(rows, learnt, by, statement.task.group, others)
-    later = lambda rows: (
-        rows[rows[time] >= pd.Timestamp(since)].reset_index(drop=True) if since and time else unseen(rows)
-    )
+    after = lambda rows: rows[rows[time] >= pd.Timestamp(since)].reset_index(drop=True) if since and time else rows
+    later = unseen or after
     if not judges:
         return held_rows(statement, model, train, later(holdout), features["features"], champion, seed, left_out, cut)
     parts = parts_of(statement, train, holdout, features["features"], judges)
@@ -396,10 +393,10 @@ def detected_at(training: Training) -> str | None:
 CHANGED_ROWS = 0.01  # of all rows: so many more may differ from those learnt than have come
 
 
-def learnt_rows(
+def unseen_rows(
     statement: Problem, features: FeaturesJson, read, champion: Champion, judges: Sequence[Judge]
-) -> tuple[pd.DataFrame | None, str]:
-    """The rows without time that the champion has learnt, None where that does not matter; and why nothing can be compared, else ''."""
+) -> tuple[Callable[[pd.DataFrame], pd.DataFrame] | None, str]:
+    """What leaves the rows without time that the champion has not learnt, None where rows have one; and why nothing can be compared, else ''."""
     if features.get("windows") or champion.tables is None:
         return None, ""
     try:
@@ -407,23 +404,20 @@ def learnt_rows(
     except LakeError:
         return None, "The rows that it has learnt are no longer in the lake, so none can be shown to be new to it."
     train, holdout = (read(features["tables"][name]).to_pandas() for name in ("train", "holdout"))
-    rows, by = pd.concat([train, holdout], ignore_index=True), _identity(statement, features, holdout, learnt)
+    task, rows = cast(Tabular, statement.task), pd.concat([train, holdout], ignore_index=True)
+    by = identity(rows, learnt, statement.tables[task.table].key, [*features["features"], task.target])
     if not by or len(new_rows(rows, learnt, by)) > max(0, len(rows) - len(learnt)) + CHANGED_ROWS * len(rows):
         return (
             None,
             "More rows differ from those that it has learnt than have come: name the table's key to tell which are new.",
         )
     judged, others = (rows, None) if in_parts(judges) else (holdout, train)
-    new = len(new_rows(judged, learnt, by, cast(Tabular, statement.task).group, others))
+    unseen = partial(new_rows, learnt=learnt, columns=by, group=task.group, others=others)
+    new = len(unseen(judged))
     if new < FEWEST_NEW:
         few = f"{new} are new to it, too few to compare" if new else "none is new to it"
         return None, f"It has learnt the rows that there were: of those to be judged, {few}."
-    return learnt, ""
-
-
-def _identity(statement: Problem, features: FeaturesJson, rows: pd.DataFrame, learnt: pd.DataFrame) -> list[str]:
-    task = cast(Tabular, statement.task)
-    return identity(rows, learnt, statement.tables[task.table].key, [*features["features"], task.target])
+    return unseen, ""
 
 # %% ../nbs/21_evaluation.ipynb #d018be13
 def against_champion(
@@ -448,13 +442,13 @@ def against_champion(
     if since is None:
         learnt = f"until {champion.until[:10]}" if champion.until else "until an unknown moment"
         return comparison | {"said": f"{sentence} It has learnt {learnt}: no holdout row is new to it."}
-    known, why_not = learnt_rows(statement, features, read, champion, judges)
+    unseen, why_not = unseen_rows(statement, features, read, champion, judges)
     if why_not:
         return comparison | {"said": f"{sentence} {why_not}"}
     judges = on_equal_terms(judges, champion.until)
     since = max(since, detected or "") if since else since  # the rows of an earlier world prove nothing for this one
     try:
-        held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut, known)
+        held = hold(statement, features, read, model, seed, champion.model, since or None, judges, cut, unseen)
     except (DataError, KeyError, ValueError) as error:
         return comparison | {"said": f"{sentence} It cannot predict these rows: {str(error).splitlines()[0]}"}
     rows = contenders(held)

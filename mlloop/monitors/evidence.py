@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXPLAINED_ROWS', 'LEAF_ROWS', 'LARGE', 'FORMER', 'PERIODS', 'NEWER_PERIODS', 'NEWER_ROWS', 'RECALIBRATION_PERIODS',
            'Reference', 'Other', 'Answers', 'Inputs', 'described', 'reference_of', 'labels_at', 'with_truth',
-           'list_metrics', 'others_explain', 'table_findings', 'late_findings', 'feed_of', 'stand_ins', 'folder_of',
+           'list_metrics', 'explained_columns', 'table_findings', 'late_findings', 'feed_of', 'stand_ins', 'folder_of',
            'product_path', 'kept_product', 'earlier_products', 'periods_due', 'newest_rows', 'newer_scores',
            'log_odds_shift', 'shift_known', 'gather']
 
@@ -410,24 +410,29 @@ LEAF_ROWS = 20
 LARGE = 1e30  # trees read numbers in 32 bits
 
 
-def others_explain(
-    table, spec: Any, column: str, reference: Sequence[dt.datetime], period: Sequence[dt.datetime], stuck: Sequence[str]
-) -> bool:
-    """Whether the other columns of a period's rows let one expect that `column` has one value in all of them.
+def explained_columns(
+    table, spec: Any, stuck: Sequence[str], reference: Sequence[dt.datetime], period: Sequence[dt.datetime]
+) -> set[str]:
+    """Those of the `stuck` columns of which the others let one expect that they have one value in all rows of a period.
 
     Parameters
     ----------
-    reference, period : sequence of datetime
-        From (included) and until (not included).
     stuck : sequence of str
         Columns that have one value in the period: they explain nothing.
+    reference, period : sequence of datetime
+        From (included) and until (not included).
     """
-    from sklearn.tree import DecisionTreeClassifier
-
     (then, _), (now, rows) = (_rows_between(table, str(spec.time), span) for span in (reference, period))
     kept = [n for n, c in spec.columns.items() if n in table.columns and c.known != "after"]
     names = [n for n in kept if n not in {spec.time, *spec.key, *stuck}]
     names = [n for n in names if not pd.api.types.is_datetime64_any_dtype(then[n])]
+    return {column for column in stuck if _others_explain(then, now, column, names, rows)}
+
+
+def _others_explain(then: pd.DataFrame, now: pd.DataFrame, column: str, names: Sequence[str], rows: int) -> bool:
+    """Whether the columns `names` explain one value in all `rows` of the period, of which `now` are drawn; `then`: the reference."""
+    from sklearn.tree import DecisionTreeClassifier
+
     known, value = then[column].notna().to_numpy(), now[column].mode()
     if not names or value.empty or not known.any():
         return False
@@ -505,7 +510,7 @@ def table_findings(
     spans = _spans(table, spec, reference, period[1] - period[0], span) if is_stream and "constant" in kinds else []
     confirmed = feed.confirmed_findings(findings, now, lately, ever, times, spans)
     stuck = [str(finding["column"]) for finding in confirmed if finding["kind"] == "constant"]
-    honest = {column for column in stuck if is_stream and others_explain(table, spec, column, reference, period, stuck)}
+    honest = explained_columns(table, spec, stuck, reference, period) if stuck and is_stream else set()
     return [f for f in confirmed if f["kind"] != "constant" or f["column"] not in honest], now["rows"]
 
 
