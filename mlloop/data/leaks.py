@@ -8,10 +8,10 @@ __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'AGREES', 'CHAINED', 'BY_
            'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN',
            'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'MOVING', 'LIKELY',
            'MEASURED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES',
-           'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill', 'is_number',
-           'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign', 'value_sign', 'followed_signs',
-           'flag_signs', 'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'pair_signs', 'after_words',
-           'aggregate_signs', 'strength', 'by_chance', 'field_strength', 'figure_of', 'towering_sign',
+           'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill', 'strength',
+           'is_number', 'copy_sign', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign', 'value_sign',
+           'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'pair_signs',
+           'after_words', 'aggregate_signs', 'by_chance', 'field_strength', 'figure_of', 'towering_sign',
            'knowledge_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
@@ -96,6 +96,11 @@ def skill(y_true: np.ndarray, y_score: np.ndarray, kind: str) -> float:
         return 0.5
     ranks = stats.rankdata(y_score)
     return float((ranks[y_true == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(y_true) - positive)))
+
+# %% ../../nbs/data/leaks.ipynb #5f0c2a71
+def strength(score: float, kind: str) -> float:
+    """A figure from 0 (nothing) to 1 (perfect): of ROC AUC twice the distance from a half, or R2."""
+    return abs(2 * score - 1) if kind == "classification" else score
 
 # %% ../../nbs/data/leaks.ipynb #092607af
 COPY = 0.995  # rank correlation of a number with a numeric target: a copy, whatever its scale
@@ -659,11 +664,6 @@ def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:
 NEAR_PERFECT = {"classification": 0.97, "regression": 0.95}
 TOWERS, FAR_ABOVE = 0.5, 2.0  # of the way from nothing to perfect; times what all others tell
 FIELD_ROWS = 12_000
-
-
-def strength(score: float, kind: str) -> float:
-    """A figure from 0 (nothing) to 1 (perfect): of ROC AUC twice the distance from a half, or R2."""
-    return abs(2 * score - 1) if kind == "classification" else score
 
 
 def by_chance(columns: int, positive: int, negative: int) -> float:
