@@ -216,7 +216,7 @@ def search(
     for start in starts:
         study.enqueue_trial(candidates.encode_params(start, space))
     trials: list[Trial] = []
-    for number in range(budget.trials if space else 1):
+    for number in range(budget.trials if space else len(starts)):
         if number and time.monotonic() > budget.until:
             return trials, True
         proposal = study.ask()

@@ -169,6 +169,7 @@ def test_what_a_person_should_know_is_a_sentence_and_no_line_of_code():
         ("person", "yes", None, "no model is in production: mlloop promote --problem loan"),
         ("person", "yes", "old", "the release waits for a person: mlloop promote --problem loan"),
         ("person", "yes", "new", ""),
+        ("person", "yes", "old, new in canary", ""),
         ("person", "no", "old", ""),
     ],
 )
@@ -176,7 +177,9 @@ def test_a_run_says_what_is_left_to_a_person(tmp_path, by, verdict, champion, wa
     storage.write_json(tmp_path / "products/loan/training.json", {"model": {"digest": "new"}})
     project = SimpleNamespace(
         settings=SimpleNamespace(deployment_by=by, state=tmp_path),
-        in_production=lambda name: SimpleNamespace(champion=champion),
+        in_production=lambda name: SimpleNamespace(
+            champion=champion, canary="new" if "new in" in str(champion) else None
+        ),
     )
     state = SimpleNamespace(problem="loan", verdicts={"validation": {"verdict": verdict}}, error=None)
     assert running._waits(project, state) == waits

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mlloop import exploration, features
 from mlloop.core import metrics
@@ -165,6 +168,21 @@ def test_the_rows_before_are_left_out_where_the_target_has_no_memory(memory):
     assert [trial.params["history"] for trial in trials] == [True, True, False]
     best = exploration.best_of(trials, counts.statement.success.metric)
     assert best.params["history"] is bool(memory)
+
+
+def test_a_candidate_with_nothing_to_search_tries_each_of_its_starts():
+    @candidates.candidate("nearest", ["classification"], starts={"classification": [{"neighbours": 9}]})
+    def nearest(task, seed, neighbours=3):
+        """The nearest rows."""
+        return make_pipeline(StandardScaler(), KNeighborsClassifier(neighbours))
+
+    try:
+        problem = statement()
+        numbers = replace(judge(problem), X=judge(problem).X.select_dtypes("number").fillna(0))
+        trials, _ = exploration.search(candidates.CANDIDATES["nearest"], numbers, Budget(trials=1))
+        assert [trial.params for trial in trials] == [{"neighbours": 3}, {"neighbours": 9}]
+    finally:
+        candidates.CANDIDATES.pop("nearest")
 
 
 def test_a_regression_tries_lightgbms_own_values_second_and_goes_on_from_the_better_of_both():

@@ -378,6 +378,20 @@ def test_the_anchor_finds_a_ledger_that_was_written_anew(tmp_path):
     assert Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=anchor).head().id == 5
 
 
+def test_a_row_that_another_adds_while_the_anchor_is_read_is_no_damage(tmp_path, monkeypatch):
+    url, anchor = f"sqlite:///{tmp_path}/ledger.db", tmp_path / "anchor.txt"
+    four_rows(Ledger(url, anchor=anchor))
+    other, ledger, read = Ledger(url, anchor=anchor), Ledger(url, anchor=anchor), chain.last_anchored
+
+    def added(place):
+        monkeypatch.setattr(chain, "last_anchored", read)
+        other.append(Entry("gate", "shop", "need", "yes"))
+        return read(place)
+
+    monkeypatch.setattr(chain, "last_anchored", added)
+    assert len(ledger.rows()) == 5
+
+
 def test_a_row_is_recorded_although_its_anchor_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", anchor=tmp_path / "file" / "anchor.txt")

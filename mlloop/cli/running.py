@@ -90,8 +90,9 @@ def _waits(project, state) -> str:
     by_person = project.settings.deployment_by == "person"
     if state.error or not (verdict == "maybe" or (verdict == "yes" and by_person)):
         return ""
-    champion = project.in_production(state.problem).champion
-    if champion and (not by_person or champion == _digest(project.settings, state.problem)):
+    production = project.in_production(state.problem)
+    champion = production.champion
+    if champion and (not by_person or _digest(project.settings, state.problem) in (champion, production.canary)):
         return ""
     what = "the release waits for a person" if champion else "no model is in production"
     why = ": after a Maybe a person decides" if verdict == "maybe" and not champion else ""

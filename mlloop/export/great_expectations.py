@@ -39,7 +39,7 @@ except ModuleNotFoundError as error:
 
 HERE = Path(__file__).resolve().parent
 TABLES = {tables!r}  # PROBLEM.TABLE: where it lies, a path from this file's folder or a URI
-DOCS = (HERE / {docs!r}).resolve()  # beside the pages of mlloop
+DOCS = (HERE / {docs!r}).resolve()  # of all tables, beside the pages of mlloop; of some of them in a folder of their own
 STYLE = """body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }}
 table {{ border-collapse: collapse; width: 100% }} td, th {{ border: 1px solid #ccc; padding: .3rem .6rem; text-align: left }}
 .collapse {{ display: block }} .modal, script, .navbar-toggler, button, footer {{ display: none }} ul {{ padding-left: 1.2rem }}
@@ -47,7 +47,7 @@ table {{ border-collapse: collapse; width: 100% }} td, th {{ border: 1px solid #
 """
 
 
-def offline(page):
+def offline(page, docs):
     """Take out of a page what it would fetch from elsewhere; a style sheet beside it takes its place."""
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"<script[^>]*src=[^>]*>\s*</script>|<link[^>]*href=[\"']https?:[^>]*>", "", text)
@@ -55,7 +55,7 @@ def offline(page):
     text = re.sub(r"<img[^>]*src=[\"']https?:[^>]*>", "", text)
     text = re.sub(r"<footer>.*?</footer>", "", text, flags=re.DOTALL)
     text = re.sub(SCRIPTED, lambda found: written(*found.groups()), text, flags=re.DOTALL)
-    sheet = os.path.relpath(DOCS / "gx.css", page.parent)
+    sheet = os.path.relpath(docs / "gx.css", page.parent)
     page.write_text(text.replace("</head>", f'<link rel="stylesheet" href="{{sheet}}"></head>', 1), encoding="utf-8")
 
 
@@ -112,22 +112,23 @@ def main():
     if unknown := sorted(set(names) - set(TABLES)):
         parser.error(f"no table {{', '.join(unknown)}} (known: {{', '.join(TABLES)}})")
     tables = {{name: table(name) for name in names}}
+    docs = DOCS if set(names) == set(TABLES) else DOCS / "only" / "+".join(sorted(set(names)))
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    store = {{"class_name": "TupleFilesystemStoreBackend", "base_directory": str(DOCS)}}
+    store = {{"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}}
     index = {{"class_name": "DefaultSiteIndexBuilder"}}
     site = {{"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store, "show_how_to_buttons": False}}
     for before in list(context.variables.data_docs_sites or {{}}):
         context.delete_data_docs_site(before)
     context.add_data_docs_site("lake", site)
     source = context.data_sources.add_pandas("lake")
-    shutil.rmtree(DOCS, ignore_errors=True)
+    shutil.rmtree(docs, ignore_errors=True)
     fits = [check(context, source, name, rows) for name, rows in tables.items()]
     context.build_data_docs()
-    (DOCS / "gx.css").write_text(STYLE, encoding="utf-8")
-    for page in DOCS.rglob("*.html"):
-        offline(page)
-    print(f"page: {{DOCS / 'index.html'}}")
+    (docs / "gx.css").write_text(STYLE, encoding="utf-8")
+    for page in docs.rglob("*.html"):
+        offline(page, docs)
+    print(f"page: {{docs / 'index.html'}}")
     return 0 if all(fits) else 1
 
 

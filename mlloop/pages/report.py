@@ -38,6 +38,7 @@ from mlloop.pages.problem_view import (
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 1_000_000
+INDEX_WAIT_S = 60.0
 
 
 def write(
@@ -57,8 +58,9 @@ def write(
     known = names(settings)
     for problem in known if problems is None else [name for name in known if name in set(problems)]:
         _write_problem(settings, problem, (states or {}).get(problem))
-    index = write_index(settings, states)
-    os.utime(index)
+    with storage.file_lock(settings.state / "index.lock", INDEX_WAIT_S):  # a run of another problem may end now too
+        index = write_index(settings, states)
+        os.utime(index)
     return index
 
 

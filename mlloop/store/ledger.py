@@ -425,12 +425,16 @@ class Ledger:
 
     def _checked(self, connection: sa.Connection, state: str, noted: Iterable[tuple[Head, str]] = ()) -> Head:
         """Verify all rows and remember that; an empty ledger says nothing wrong, see `lost`."""
+        anchored = (
+            self._last_anchored() if self._anchor else None
+        )  # before the rows: another may add a row and anchor it
+        known = self._memory.known
         rows = connection.execute(sa.select(decisions).order_by(decisions.c.id)).mappings().all()
         top = connection.execute(sa.select(head)).mappings().one_or_none()
-        noted, known, empty = list(noted), self._memory.known, not rows and top is not None and not top["last"]
+        noted, empty = list(noted), not rows and top is not None and not top["last"]
         if known and known.head.id and not empty:
             noted.append((known.head, "when this project read it last"))
-        if self._anchor and (anchored := self._last_anchored()):
+        if anchored:
             noted.append((anchored, f"in the anchor {self._anchor}"))
         verified = chain.checked(rows, top, self._damaged, noted)
         if not (empty and known and known.head.id):
