@@ -41,7 +41,7 @@ Modules:
 - `mlloop.pipeline.plan`: pipeline.yaml as a plan: which notebook, after which, with which parameters, into which files.
 - `mlloop.pipeline.runner`: Runs the pipeline: right (only what is stale), atomic, resumable, one run of a problem at a time, stopping at a closed gate.
 - `mlloop.products`: What each stage hands on: one frozen model a stage, with a version, used to write its product and to read it.
-- `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing by itself.
+- `mlloop.release.canary`: How a canary does beside the champion: the figures, and what follows from them.
 - `mlloop.release.releases`: The production artefact: a folder that answers requests, whole without the pipeline, and never code.
 - `mlloop.scaffold.dialect`: How a text file is written: encoding, separator, quotes, escapes, and the lines above its header.
 - `mlloop.scaffold.notation`: How numbers are written in a column of text: decimal sign, thousands, what stands around them, and what only looks like one.

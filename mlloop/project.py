@@ -984,7 +984,7 @@ class Project:
             With `once`: problem, path, asked, status and answer of each problem; else [].
         """
         from mlloop.service import http, smoke
-        from mlloop.service.answering import InProduction
+        from mlloop.service.models_in_use import InProduction
 
         names = [problem] if isinstance(problem, str) else list(problem) if problem else None
         options = http.Options.stated(

@@ -423,3 +423,7 @@ def test_balanced_accuracy_is_that_of_scikit_learn_and_best_at_the_score_that_is
     best = metrics.best_cut("balanced_accuracy", y, s)
     tried = [sk.balanced_accuracy_score(y, s >= cut) for cut in s]
     assert metrics.measure("balanced_accuracy", y, s, best) == pytest.approx(max(tried)) and best < 0.5
+
+
+def test_each_metric_of_rows_has_a_formula_and_none_borrows_anothers():
+    assert set(metrics.FORMULAS) == {name for name, one in metrics.METRICS.items() if one.task != "recommendation"}

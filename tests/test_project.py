@@ -22,7 +22,7 @@ from mlloop.core.errors import DataError, ModelError, ProblemError, ProjectNotFo
 from mlloop.export.exporters import EXPORTERS
 from mlloop.pipeline.runner import Outcome
 from mlloop.project import InProduction, Monitored, Project, Reasons, Status
-from mlloop.service import answering, batch
+from mlloop.service import batch, models_in_use
 from mlloop.service import champion as champions
 from mlloop.store.lake import Lake
 
@@ -107,7 +107,7 @@ def test_every_command_has_its_counterpart_in_python_with_every_option(command):
     elsewhere |= {("maintain", "what"): Project.erase}  # COLUMN=VALUE, or a copy's folder
     # a release by itself has no project
     elsewhere |= {("predict", name): batch.score_alone for name in ("release", "log_folder")}
-    elsewhere |= {("serve", name): answering.InFolders for name in ("release", "log_folder")}
+    elsewhere |= {("serve", name): models_in_use.InFolders for name in ("release", "log_folder")}
     for parameter in COMMANDS[command].params:
         option = max(parameter.opts, key=len).lstrip("-").replace("-", "_")
         name = renamed.get((command, option), option)

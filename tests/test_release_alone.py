@@ -14,7 +14,7 @@ from production import Production, Served
 from mlloop.core import extras
 from mlloop.core.errors import ModelError
 from mlloop.release import releases
-from mlloop.service import answering, batch
+from mlloop.service import batch, models_in_use
 from mlloop.store import prediction_log
 
 
@@ -60,11 +60,11 @@ def test_an_altered_copy_and_a_folder_without_a_release_are_refused(alone, tmp_p
     card = json.loads((altered / "release.json").read_text())
     (altered / "release.json").write_text(json.dumps({**card, "cut": 0.01}))
     with pytest.raises(ModelError, match="was altered"):
-        answering.load_folder(altered)
+        models_in_use.load_folder(altered)
     with pytest.raises(ModelError, match="no release here"):
-        answering.load_folder(tmp_path)
+        models_in_use.load_folder(tmp_path)
     with pytest.raises(ModelError, match="second release of loan"):
-        answering.InFolders([alone.copied, alone.copied], tmp_path)
+        models_in_use.InFolders([alone.copied, alone.copied], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_options_that_contradict_each_other_are_refused(alone, tmp_path, words):
 
 def test_a_service_of_single_rows_imports_only_what_its_extra_installs(alone):
     code = (
-        "import sys; from mlloop.service import answering, http\n"
-        f"answering.load_folder({str(alone.copied)!r}).answers([{{'amount': 5.0}}])\n"
+        "import sys; from mlloop.service import models_in_use, http\n"
+        f"models_in_use.load_folder({str(alone.copied)!r}).answers([{{'amount': 5.0}}])\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

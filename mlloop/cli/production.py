@@ -145,7 +145,7 @@ def serve(
 def _serve_alone(folders: list[Path], logs: Path, bounds: Parameters) -> None:
     """Answer with the releases of folders: no project, no ledger, no canary."""
     from mlloop.service import http
-    from mlloop.service.answering import InFolders
+    from mlloop.service.models_in_use import InFolders
 
     models = InFolders(folders, logs)
 

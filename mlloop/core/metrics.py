@@ -1,6 +1,6 @@
 """How good are predictions, how sure are we, and what are they worth?
 
-Every metric is written once, over weights of rows: all ones give the figure, counts drawn with replacement give its
+`FORMULAS` has one for every metric of rows in `core.metric_table`, over weights of rows: all ones give the figure, counts drawn with replacement give its
 bootstrap interval, and the same counts put under two models give the interval of their difference.
 Ties never help a ranking: an item that was wanted stands behind every unwanted item of equal score.
 """
@@ -235,44 +235,12 @@ def _check_classes(name: str, y: np.ndarray, s: np.ndarray) -> None:
 
 def _weighted(name: str, y: np.ndarray, s: np.ndarray, threshold: float = 0.5) -> Weighted:
     """The metric as a function of row weights (draws, rows)."""
-    if name in ("roc_auc", "average_precision"):
-        return _area(name, y, s)
-    if name == "f1":
-        hit = s >= threshold
-        true_positive, wrong = (hit & (y == 1)).astype(float), (hit != (y == 1)).astype(float)
-        return lambda w: _ratio(2 * (w @ true_positive), 2 * (w @ true_positive) + w @ wrong)
-    if name == "balanced_accuracy":
-        right, positive = ((s >= threshold) == (y == 1)).astype(float), (y == 1).astype(float)
-        found = lambda w, of: _ratio(w @ (right * of), w @ of)
-        return lambda w: (found(w, positive) + found(w, 1 - positive)) / 2
-    if name == "ece":
-        return _calibration_error(y, s)
-    if name == "rmsle":
-        return _squared("rmse", np.log1p(y), np.log1p(np.maximum(s, 0.0)))
-    if name in ("rmse", "r2"):
-        return _squared(name, y, s)
-    return mean_of(_values(name, y, s, threshold))
+    return FORMULAS[name](y, s, threshold)
 
 
 def mean_of(values: np.ndarray) -> Weighted:
     """The weighted mean of `values` as a function of weights."""
     return lambda w: _ratio(w @ values, w.sum(axis=1))
-
-
-def _values(name: str, y: np.ndarray, s: np.ndarray, threshold: float) -> np.ndarray:
-    if name == "accuracy":
-        return ((s >= threshold) == (y == 1)).astype(float)
-    if name == "log_loss":
-        p = np.clip(s, TINY, 1 - TINY)
-        return -np.log(np.where(y == 1, p, 1 - p))
-    if name == "brier":
-        return (s - y) ** 2
-    if name == "poisson_deviance":
-        mean = np.maximum(s, TINY)
-        return 2 * (np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / mean), 0.0) - y + mean)
-    if name in LEVELS:
-        return np.maximum(LEVELS[name] * (y - s), (LEVELS[name] - 1) * (y - s))
-    return np.abs(y - s) / np.abs(y) if name == "mape" else np.abs(y - s)
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -305,17 +273,65 @@ def _calibration_error(y: np.ndarray, s: np.ndarray) -> Weighted:
     return lambda w: _ratio(np.abs(w @ gap).sum(axis=1), w.sum(axis=1))
 
 
-def _squared(name: str, y: np.ndarray, s: np.ndarray) -> Weighted:
+def _precision_and_recall(y: np.ndarray, s: np.ndarray, threshold: float) -> Weighted:
+    hit = s >= threshold
+    true_positive, wrong = (hit & (y == 1)).astype(float), (hit != (y == 1)).astype(float)
+    return lambda w: _ratio(2 * (w @ true_positive), 2 * (w @ true_positive) + w @ wrong)
+
+
+def _balanced(y: np.ndarray, s: np.ndarray, threshold: float) -> Weighted:
+    right, positive = ((s >= threshold) == (y == 1)).astype(float), (y == 1).astype(float)
+    recall = lambda w, of: _ratio(w @ (right * of), w @ of)
+    return lambda w: (recall(w, positive) + recall(w, 1 - positive)) / 2
+
+
+def _root_mean_square(y: np.ndarray, s: np.ndarray) -> Weighted:
     error = (y - s) ** 2
-    if name == "rmse":
-        return lambda w: np.sqrt(_ratio(w @ error, w.sum(axis=1)))
-    centred = y - y.mean()  # for accuracy of the sums
+    return lambda w: np.sqrt(_ratio(w @ error, w.sum(axis=1)))
+
+
+def _explained(y: np.ndarray, s: np.ndarray) -> Weighted:
+    error, centred = (y - s) ** 2, y - y.mean()  # centred for accuracy of the sums
 
     def explained(w: np.ndarray) -> np.ndarray:
         spread = w @ centred**2 - _ratio((w @ centred) ** 2, w.sum(axis=1))
         return 1 - _ratio(w @ error, spread)
 
     return explained
+
+
+def _log_losses(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, TINY, 1 - TINY)
+    return -np.log(np.where(y == 1, p, 1 - p))
+
+
+def _poisson_deviances(y: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    mean = np.maximum(mean, TINY)
+    return 2 * (np.where(y > 0, y * np.log(np.where(y > 0, y, 1.0) / mean), 0.0) - y + mean)
+
+
+def _pinball(level: float) -> Callable[[np.ndarray, np.ndarray, float], Weighted]:
+    return lambda y, s, at: mean_of(np.maximum(level * (y - s), (level - 1) * (y - s)))
+
+
+FORMULAS: dict[str, Callable[[np.ndarray, np.ndarray, float], Weighted]] = {
+    "roc_auc": lambda y, s, at: _area("roc_auc", y, s),
+    "average_precision": lambda y, s, at: _area("average_precision", y, s),
+    "accuracy": lambda y, s, at: mean_of(((s >= at) == (y == 1)).astype(float)),
+    "balanced_accuracy": _balanced,
+    "f1": _precision_and_recall,
+    "log_loss": lambda y, s, at: mean_of(_log_losses(y, s)),
+    "brier": lambda y, s, at: mean_of((s - y) ** 2),
+    "ece": lambda y, s, at: _calibration_error(y, s),
+    "mae": lambda y, s, at: mean_of(np.abs(y - s)),
+    "mape": lambda y, s, at: mean_of(np.abs(y - s) / np.abs(y)),
+    "rmse": lambda y, s, at: _root_mean_square(y, s),
+    "rmsle": lambda y, s, at: _root_mean_square(np.log1p(y), np.log1p(np.maximum(s, 0.0))),
+    "r2": lambda y, s, at: _explained(y, s),
+    "poisson_deviance": lambda y, s, at: mean_of(_poisson_deviances(y, s)),
+    **{name: _pinball(level) for name, level in LEVELS.items()},
+}
+"""The formula of each metric of rows: true values, predictions and the decision threshold, to a function of row weights."""
 
 
 # ---- intervals -----------------------------------------------------------------------------------------------------

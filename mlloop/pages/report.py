@@ -545,27 +545,9 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
     decisions = Decisions(settings)
     views = [overview(settings, name, (states or {}).get(name), decisions) for name in names(settings)]
     seen = [
-        [[shown_of(s) for s in v["stages"]]]
-        + [
-            v[k]
-            for k in (
-                "production",
-                "validation",
-                "canary",
-                "monitoring",
-                "standing",
-                "unreadable",
-                "timeline",
-                "statement",
-                "wrong",
-                "revision",
-                "has_history",
-                "has_versions",
-                "revisions",
-                "folder",
-            )
-        ]
-        for v in views
+        {key: value for key, value in view.items() if key not in ("wide", "narrow")}
+        | {"stages": [shown_of(stage) for stage in view["stages"]]}
+        for view in views
     ]
     return _page(
         settings.reports / "index.html",

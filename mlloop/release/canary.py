@@ -1,5 +1,6 @@
-"""How a canary does beside the champion: the figures, and what follows from them. Reads a log and labels, decides nothing
-by itself.
+"""How a canary does beside the champion: the figures, and what follows from them.
+
+It reads a log and labels, and acts on nothing: `decide` returns what the turn then does.
 
 Both models are asked again, in one go, for every row that was asked since the canary began; so the test is paired: the
 same rows under both. Where a prediction does not change the outcome (who repays does not depend on the score), that is

@@ -14,7 +14,7 @@ from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.data import parsing
 from mlloop.problem import Source
-from mlloop.service import answering
+from mlloop.service import models_in_use
 from mlloop.store import champions, prediction_log
 from mlloop.store.ledger import Ledger
 
@@ -83,7 +83,7 @@ def score_alone(
     SourceError
         See `score`.
     """
-    release = answering.load_folder(folder)
+    release = models_in_use.load_folder(folder)
     return answered_by(serving.Pair(release), table, out, logs / release.problem if logs else None)
 
 

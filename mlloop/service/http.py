@@ -34,7 +34,7 @@ from mlloop.core.errors import ModelError, UsageError
 from mlloop.core.metric_table import THRESHOLDS
 from mlloop.core.records import AnswerJson, JsonObject, PredictionRecordJson, Row
 from mlloop.service import connections, guide, topic
-from mlloop.service.answering import Answering, InProduction
+from mlloop.service.models_in_use import Answering, InProduction
 from mlloop.store import prediction_log
 from mlloop.store.ledger import Head
 

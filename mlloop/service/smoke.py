@@ -9,7 +9,7 @@ from mlloop.core import storage
 from mlloop.core.records import Row
 from mlloop.core.settings import Settings
 from mlloop.service import http
-from mlloop.service.answering import InProduction
+from mlloop.service.models_in_use import InProduction
 
 
 class SmokeAnswer(TypedDict):
