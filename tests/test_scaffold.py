@@ -339,6 +339,9 @@ def test_a_folder_with_something_in_it_is_left_alone(made):
 def test_a_new_project_passes_its_own_check(made):
     said = checks.everything(made.root)
     assert "of its own: nothing yet" in said and any("loans.csv" in line for line in said)
+    folds = next(line for line in said if line.startswith("folds of credit: "))
+    noted = next(text for what, text in made.notes if what == "folds")
+    assert folds.removeprefix("folds of credit: ") == noted, "as many rows as `new` counted"
 
 
 def test_a_stage_notebook_holds_a_place_for_ones_own_and_the_run_act(made):
@@ -373,6 +376,7 @@ def test_every_stage_reads_only_the_modules_it_depends_on(made):
         ("budget: {trials: 4, seconds: 300}", "budget: {trials: 4, seconds: 300, candidates: [lightgm]}", "Did you mean 'lightgbm'"),
         ("rules:\n", "rules:\n  - {name: ours, meaning: what we do, function: ours}\n", "rule 'ours' is not registered"),
         ("    source: rows\n", "    source: rows\n    checks: [odd]\n", "check 'odd' is not registered"),
+        ("  as_of: 2024", "  as_of: 2026", "has a target: nothing is held out"),
     ],
 )  # fmt: skip
 def test_check_finds_what_would_fail_before_anything_runs(project, old, new, said):

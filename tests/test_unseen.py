@@ -62,6 +62,9 @@ def test_a_number_that_counts_a_series_is_no_entity_and_one_of_people_is(tmp_pat
     )
     parts = parts_of(tmp_path, rows.round(2), "load")
     assert entity_of(parts) is None and parts["key"] == ["id"]
+    named = parts_of(tmp_path, rows.round(2), "load", id="id")
+    assert entity_of(named) is None and named["key"] == ["id"], "naming it does not take the series' past away"
+    assert entity_of(parts_of(tmp_path, rows.assign(load=r.permutation(series)).round(2), "load", id="id")) == "id"
     assert entity_of(parts_of(tmp_path, rows.assign(load=r.permutation(series)).round(2), "load")) == "id"
 
 

@@ -1,4 +1,4 @@
-"""What can be found wrong before anything runs, in seconds: no row is computed, and no stage starts."""
+"""What can be found wrong before anything runs, in seconds: no stage starts, and of the rows only those of each fold are counted."""
 
 import ast
 import importlib.util
@@ -15,6 +15,7 @@ from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.pipeline import runner
 from mlloop.problem import Problem, Recommendation, Source, Table, did_you_mean
+from mlloop.scaffold import fold_rows
 
 
 def everything(root: Path | str | None = None) -> list[str]:
@@ -49,6 +50,7 @@ def everything(root: Path | str | None = None) -> list[str]:
     for file, one in statements.items():
         lines += _sources(file, one, settings)
         expressions(file, one)
+        lines += fold_rows.of_statement(file, one, settings)
     return [*lines, *_alerts(settings), *_ledger(settings)]
 
 

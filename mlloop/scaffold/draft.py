@@ -297,9 +297,7 @@ def _rows(
         notes.append(("time?", note))
     key = options.id or survey.key_of(sample, columns)
     unique = key is not None and sample.distinct[key] >= 0.98 * sample.rows and sample.missing[key] == 0
-    entity = (
-        key if options.id or key is None or not unique else _entity_beside(key, sample, columns, y, target, time, notes)
-    )
+    entity = _entity_beside(key, sample, columns, y, target, time, notes) if key is not None and unique else key
     if key is None:
         key = entity = _group(sample, columns, y, target, time, notes)
     counted = _cross_table(sample, columns, target, [n for n in (key, time) if n])
