@@ -372,7 +372,7 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     data = _training_sample(problem, training, time)
     y, contracts = as_target(data[task.target], problem), _contracts(problem)
     others = _describing_columns(problem, data, time)
-    measured = association(others, y, time, task.kind, contracts, seed)
+    measured = association(others, y.rename(task.target), time, task.kind, contracts, seed)
     groups = segment_means(others, y, task.kind, list(measured["column"][~measured["suspect"].astype(bool)]))
     over_time = _over_time(y, data[time]) if time else None
     facts: dict[str, Any] = {"columns": column_facts(training), "newest": _newest(rows, time) if time else None}

@@ -50,6 +50,53 @@ def test_a_bent_and_noisy_copy_of_a_number_is_kept_away(draw):
     assert signs(rows.assign(sensor=np.log(y) * (1 + draw.normal(0, 0.002, N))), y, "regression") == {"sensor": True}
 
 
+def test_the_strongest_honest_column_of_a_small_table_is_not_asked_about_and_an_echo_of_the_target_is(draw):
+    age = draw.uniform(8, 18, 180)
+    height = 90 + 4.5 * age + draw.normal(0, 6, 180)
+    weight = 0.7 * height - 60 + draw.normal(0, 4, 180)
+    rows = pd.DataFrame({"age": age, "height": height, "shoe": draw.normal(36, 2, 180)})
+    assert signs(rows, weight, "regression") == {}
+    noise = pd.DataFrame(draw.normal(size=(180, 3)), columns=list("abc"))
+    assert signs(noise.assign(echo=weight + draw.normal(0, 5, 180)), weight, "regression") == {"echo": False}
+
+
+def test_a_price_asked_and_the_percentage_paid_of_it_are_asked_about(draw):
+    size = draw.gamma(9, 20, N)
+    asked = 1000 * size * draw.lognormal(0, 0.2, N)
+    paid = asked * draw.normal(0.96, 0.07, N)
+    rows = columns(draw).assign(size=size, asked=asked, percent=100 * paid / asked)
+    assert signs(rows, paid, "regression") == {"asked": False, "percent": False}
+
+
+def test_what_is_left_of_a_fixed_total_is_asked_about(draw):
+    work, leisure = draw.normal(45, 9, N), draw.normal(60, 8, N)
+    rows = columns(draw).assign(work=work, leisure=leisure)
+    assert signs(rows, 168 - work - leisure, "regression") == {"work": False, "leisure": False}
+
+
+def test_many_columns_that_tell_two_classes_apart_are_no_reason_to_ask(draw):
+    tumour, grade = draw.random(N) < 0.35, draw.normal(0, 1, N)
+    of_class = lambda: np.where(tumour, draw.normal(7 + 1.5 * grade, 1.5), draw.normal(1.6 + 0.5 * grade, 0.8))
+    cells = {f"v{i}": np.clip(of_class().round(), 1, 10) for i in range(8)}
+    assert signs(pd.DataFrame(cells), tumour) == {}
+
+
+def test_columns_named_after_the_target_or_measured_with_it_are_asked_about(draw):
+    close = pd.Series(100 + draw.normal(0, 1, N).cumsum(), name="close")
+    adjusted = close * np.linspace(0.9, 1, N) + draw.normal(0, 0.4, N)
+    rows = columns(draw).assign(
+        low=close - draw.gamma(2, 1.5, N), high=close + draw.gamma(2, 1.5, N), adj_close=adjusted
+    )
+    rows["close_lag_1"] = close.shift().bfill() + draw.normal(0, 3, N)
+    asked = {sign.column: sign.sure for sign in leaks.find(rows, close, "regression")}
+    assert asked.get("adj_close") is False and "close_lag_1" not in asked and {"low", "high"} <= set(asked)
+    late = pd.Series(draw.normal(8, 30, N).round(), name="ArrDelay")
+    flights = columns(draw).assign(
+        AirTime=draw.normal(140, 40, N).round(), CRSElapsedTime=draw.normal(160, 40, N).round()
+    )
+    assert [(sign.column, sign.sure) for sign in leaks.find(flights, late, "regression")] == [("AirTime", False)]
+
+
 def test_a_refund_that_is_zero_unless_the_customer_left_is_kept_away(draw):
     y = draw.random(N) < 0.3
     assert signs(columns(draw).assign(refund=np.where(y, draw.gamma(2, 30, N), 0)), y) == {"refund": True}

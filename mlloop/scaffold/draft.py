@@ -267,7 +267,7 @@ def _rows(
     if sample.text[target].isna().all():
         raise DataError("has no value", f"target {target!r}", "Name another: --target COLUMN")
     kind, positive = _kind(options, sample, columns[target], target, notes, ask)
-    y = survey.as_number(columns[target], kind, positive)
+    y = survey.as_number(columns[target], kind, positive).rename(target)
     if y.dropna().nunique() < 2:
         raise DataError(
             f"has one value only: {sample.text[target].dropna().iloc[0]!r}" if y.notna().any() else "has no value",
