@@ -733,7 +733,7 @@ def secret_pairs(pairs: Sequence[Sign], rows: pd.DataFrame, y: pd.Series, seed: 
     later = np.random.default_rng(seed).random(len(y)) > 0.5
     enough = strength(NEAR_PERFECT["classification"], "classification")
     told = lambda name: field_strength(rows.drop(columns=name), y, later, "classification", seed) >= enough
-    is_clock = lambda name: not is_number(rows[name]) or clock_minutes(rows[name]) is not None
+    is_clock = lambda name: not is_number(rows.loc[:, name]) or clock_minutes(rows.loc[:, name]) is not None
     return [sign for sign in pairs if is_clock(sign.column) or not told(sign.column)]
 
 # %% ../../nbs/data/leaks.ipynb #d9f582c6

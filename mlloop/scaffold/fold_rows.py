@@ -81,6 +81,7 @@ def counted(statement: Problem, moments: Sequence[dt.datetime]) -> Counts:
 
     from mlloop import transformation
 
+    assert statement.time.as_of is not None
     as_of = utc(statement.time.as_of)
     at = np.sort(np.array([moment for moment in moments if moment < as_of], dtype="datetime64[us]"))
     if not len(at):
