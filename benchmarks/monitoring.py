@@ -57,7 +57,7 @@ def census() -> None:
     chunks = len(later) // CHUNK
     for k in range(chunks):
         now = made(later.iloc[k * CHUNK : (k + 1) * CHUNK])
-        probabilities = estimation.estimate_performance("roc_auc", reference, now)["probabilities"]
+        probabilities = estimation.estimate_performance("roc_auc", reference, now).probabilities
         for metric in ("roc_auc", "f1", "accuracy"):
             truth = metrics.measure(metric, now.y, now.score)
             said = {name: metrics.expected(metric, one, now.score) for name, one in probabilities.items()}

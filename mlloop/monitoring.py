@@ -20,9 +20,9 @@ from .core import charts, metrics
 from .data import feed_checks
 from .monitors import drift, estimation
 from .core.errors import DataError
-from .monitors.estimation import MetricValue, Period, compare_with_reference, realised_performance
+from .monitors.estimation import MetricValue, PerformanceEstimate, Period, compare_with_reference, realised_performance
 from .evaluation import calibration
-from .monitors.evidence import Answers, Inputs, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
+from .monitors.evidence import Answers, Inputs, Other, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
 from .comparison.holdout import row_slices
 from .comparison.lookback import in_money
 from .problem import Problem, Recommendation, column_label, group_label, value_label
@@ -38,12 +38,13 @@ from mlloop.monitors.degradation import (
     realised_results,
     streak,
 )
+from .core.records import CalibrationJson, DriftJson, EstimatedJson, ExplainsJson, MonitoringJson, ObservedJson, OtherJson, Parameters, PredictedPeriodJson, RealisedJson, SegmentJson, WorthGainJson
 
 # %% ../nbs/25_monitoring.ipynb #6ddf567b
 LEAST_ROWS = 200  # answers; of fewer nothing is said
 
 
-def judged(statement: Problem, answers: Answers, reference: Reference, then: float | None = None) -> dict[str, Any]:
+def judged(statement: Problem, answers: Answers, reference: Reference, then: float | None = None) -> RealisedJson:
     """A period whose labels have come.
 
     Parameters
@@ -58,34 +59,49 @@ def judged(statement: Problem, answers: Answers, reference: Reference, then: flo
         estimated_then, why; `level_errors`, see `level_errors`; and `others`, see `paired`.
     """
     metric, policy = statement.success.metric, statement.retrain
-    told: dict[str, Any] = {
-        "period": answers.span,
-        "model": answers.model,
-        "reference": reference.figure.plain(),
-        "estimated_then": then,
-    }
-    told |= dict.fromkeys(("value", "low", "high", "se", "worse_by", "standard_errors")) | {
-        "trusted": False,
-        "n": 0,
-        "labels_missing": 1.0,
-        "others": [],
-    }
     try:
         figure, missing = _figure(statement, answers, reference)
     except DataError as error:
-        return told | {"why": f"Nothing can be said: {error.what}."}
-    told |= {
-        **figure.plain(),
-        **compare_with_reference(metric, figure, reference.figure, periods=policy.k),
-        "labels_missing": missing,
-    }
-    told |= {"others": paired(statement, answers, reference.cut), "level_errors": level_errors(statement, answers)}
+        return _unlabelled(answers, reference, then, f"Nothing can be said: {error.what}.")
     why = []
     if missing > policy.max_labels_missing:
         why.append(f"{percent(missing)} of the labels are missing, {percent(policy.max_labels_missing)} may be")
     if figure.n < policy.min_labelled_rows:
         why.append(f"{figure.n:,} answers have a label, {policy.min_labelled_rows:,} are required")
-    return told | {"trusted": not why, "why": "; ".join(why)}
+    return {
+        "period": answers.span,
+        "model": answers.model,
+        "reference": reference.figure.plain(),
+        "estimated_then": then,
+        **figure.plain(),
+        **compare_with_reference(metric, figure, reference.figure, periods=policy.k),
+        "labels_missing": missing,
+        "others": paired(statement, answers, reference.cut),
+        "level_errors": level_errors(statement, answers),
+        "trusted": not why,
+        "why": "; ".join(why),
+    }
+
+# %% ../nbs/25_monitoring.ipynb #9349ea06
+def _unlabelled(answers: Answers, reference: Reference, then: float | None, why: str) -> RealisedJson:
+    """The realised figures of a period of which the labels say nothing."""
+    return {
+        "period": answers.span,
+        "model": answers.model,
+        "reference": reference.figure.plain(),
+        "estimated_then": then,
+        "value": None,
+        "low": None,
+        "high": None,
+        "se": None,
+        "worse_by": None,
+        "standard_errors": None,
+        "n": 0,
+        "labels_missing": 1.0,
+        "trusted": False,
+        "why": why,
+        "others": [],
+    }
 
 # %% ../nbs/25_monitoring.ipynb #86ddcd58
 def _figure(statement: Problem, answers: Answers, reference: Reference) -> tuple[MetricValue, float]:
@@ -112,7 +128,7 @@ def level_errors(statement: Problem, answers: Answers) -> float | None:
     return float((answers.y[known] - p).sum() / np.sqrt((p * (1 - p)).sum()))  # type: ignore[index]
 
 # %% ../nbs/25_monitoring.ipynb #f09962f0
-def paired(statement: Problem, answers: Answers, cut: float = 0.5) -> list[dict[str, Any]]:
+def paired(statement: Problem, answers: Answers, cut: float = 0.5) -> list[OtherJson]:
     """How much better each of the others would have done on the same labelled rows.
 
     Returns
@@ -121,18 +137,18 @@ def paired(statement: Problem, answers: Answers, cut: float = 0.5) -> list[dict[
         model, name, kind ('rule', 'former' or 'newer'), value, gain (positive: the other is better), low, high, se, standard_errors,
         n, and worth_gain and worth_se (a row, in the problem's currency; None where decisions have no price).
     """
-    found = []
-    for one in answers.others:
+    compared: list[OtherJson] = []
+    for other in answers.others:
         try:
-            value, gain = _against(statement, answers, one, cut)
+            value, gain = _against(statement, answers, other, cut)
         except DataError:
             continue
         se = (gain.high - gain.low) / (2 * 1.96)
-        found.append(
+        compared.append(
             {
-                "model": one.model,
-                "name": one.name,
-                "kind": one.kind,
+                "model": other.model,
+                "name": other.name,
+                "kind": other.kind,
                 "value": value,
                 "gain": gain.value,
                 "low": gain.low,
@@ -140,13 +156,13 @@ def paired(statement: Problem, answers: Answers, cut: float = 0.5) -> list[dict[
                 "se": se,
                 "standard_errors": gain.value / se if se > 0 else 0.0,
                 "n": gain.n,
-                **_in_money(statement, answers, one),
+                **_in_money(statement, answers, other),
             }
         )
-    return found
+    return compared
 
 # %% ../nbs/25_monitoring.ipynb #1a36569e
-def _against(statement: Problem, answers: Answers, other: Any, cut: float) -> tuple[float, metrics.Estimate]:
+def _against(statement: Problem, answers: Answers, other: Other, cut: float) -> tuple[float, metrics.Estimate]:
     """The other's figure, and its gain over the model on the same rows."""
     name = statement.success.metric
     if isinstance(statement.task, Recommendation):
@@ -164,9 +180,9 @@ def _against(statement: Problem, answers: Answers, other: Any, cut: float) -> tu
     return value, metrics.compare(name, y, theirs, ours, threshold=other.cut, their_threshold=cut, confidence=0.95)
 
 # %% ../nbs/25_monitoring.ipynb #d1cf54cc
-def _in_money(statement: Problem, answers: Answers, other: Any) -> dict[str, float | None]:
+def _in_money(statement: Problem, answers: Answers, other: Other) -> WorthGainJson:
     """How much more a row the other would have earned, and the standard error of that."""
-    unknown: dict[str, float | None] = {"worth_gain": None, "worth_se": None}
+    unknown: WorthGainJson = {"worth_gain": None, "worth_se": None}
     money = statement.money
     if other.kind != "newer" or not in_money(statement):
         return unknown
@@ -183,8 +199,8 @@ OFF = 3.0  # standard errors that an estimate may lie from what labels later sho
 
 
 def guessed(
-    statement: Problem, inputs: Inputs, history: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, Any], np.ndarray | None]:
+    statement: Problem, inputs: Inputs, history: Sequence[RealisedJson]
+) -> tuple[EstimatedJson, np.ndarray | None]:
     """What is estimated of the period, whether it is to be trusted and why not; and each row's calibrated probability.
 
     Parameters
@@ -193,17 +209,13 @@ def guessed(
         Realised figures, as `judged` makes them, the oldest first.
     """
     metric, answers, reference = statement.success.metric, inputs.answers, inputs.reference
-    empty: dict[str, Any] = {"metric": metric, "reference": reference.figure.plain(), "methods": {}, "trusted": False}
-    empty |= dict.fromkeys(("value", "low", "high", "se", "worse_by", "standard_errors"))
     if isinstance(statement.task, Recommendation):
-        return empty | {
-            "why": "The quality of recommendations cannot be estimated without labels: only what is bought later tells."
-        }, None
+        why_not = "The quality of recommendations cannot be estimated without labels: only what is bought later tells."
+        return _not_estimated(metric, reference, why_not), None
     assert answers.score is not None
     if len(answers.score) < LEAST_ROWS:
-        return empty | {
-            "why": f"There are {len(answers.score):,} predictions; of fewer than {LEAST_ROWS} nothing can be said."
-        }, None
+        few = f"There are {len(answers.score):,} predictions; of fewer than {LEAST_ROWS} nothing can be said."
+        return _not_estimated(metric, reference, few), None
     current = Period(answers.X, answers.score)
     try:
         at_reference = realised_performance(metric, reference.period(), reference.cut)
@@ -211,30 +223,42 @@ def guessed(
             metric, reference.period(), current, reference.cut, at_reference, statement.retrain.k
         )
     except DataError as error:
-        return empty | {"why": f"It cannot be estimated: {error.what}."}, None
-    rows = estimate.pop("probabilities")
+        return _not_estimated(metric, reference, f"It cannot be estimated: {error.what}."), None
+    rows = estimate.probabilities
     why = _doubts(estimate, history, reference.model)
     probability = np.median(list(rows.values()), axis=0) if rows else None
-    reach = 1.96 * float(np.hypot(estimate["se"], estimate["spread"]))
-    estimate |= {
-        "low": estimate["value"] - reach,
-        "high": estimate["value"] + reach,
-        "trusted": not why,
-        "why": "; ".join(why),
+    return estimate.plain(trusted=not why, why="; ".join(why)), probability
+
+# %% ../nbs/25_monitoring.ipynb #fbffa491
+def _not_estimated(metric: str, reference: Reference, why: str) -> EstimatedJson:
+    """The estimate of a period of which nothing can be estimated."""
+    return {
+        "metric": metric,
+        "reference": reference.figure.plain(),
+        "methods": {},
+        "trusted": False,
+        "why": why,
+        "value": None,
+        "low": None,
+        "high": None,
+        "se": None,
+        "worse_by": None,
+        "standard_errors": None,
     }
-    return estimate, probability
 
 # %% ../nbs/25_monitoring.ipynb #86a29448
-def _doubts(estimate: Mapping[str, Any], history: Sequence[Mapping[str, Any]], model: str) -> list[str]:
+def _doubts(estimate: PerformanceEstimate, history: Sequence[Mapping[str, Any]], model: str) -> list[str]:
     why = []
-    if estimate["unreached"] > 0.5:
-        why.append(f"{percent(estimate['unreached'])} of the rows are of kinds that the reference hardly has")
+    if estimate.unreached > 0.5:
+        why.append(f"{percent(estimate.unreached)} of the rows are of kinds that the reference hardly has")
     known = [
-        one for one in history if one["model"] == model and one.get("estimated_then") is not None and one["trusted"]
+        period
+        for period in history
+        if period["model"] == model and period.get("estimated_then") is not None and period["trusted"]
     ]
     if known:
         last = known[-1]
-        gap, error = abs(last["value"] - last["estimated_then"]), float(np.hypot(last["se"], estimate["spread"]))
+        gap, error = abs(last["value"] - last["estimated_then"]), float(np.hypot(last["se"], estimate.spread))
         if gap > OFF * error:
             why.append(
                 f"for the period until {last['period']['until'][:10]} it said {number(last['estimated_then'])}, and the labels then showed {number(last['value'])}"
@@ -251,14 +275,14 @@ def segments(
     answers: Answers,
     names: Iterable[str],
     probability: np.ndarray | None = None,
-) -> list[dict[str, Any]]:
+) -> list[SegmentJson]:
     """slice, group, value, n, reference, worse_by, standard_errors, by ('labels' or 'estimate'): the surest fall first."""
     metric = statement.success.metric
     if isinstance(statement.task, Recommendation):
         return _activities(metric, reference, answers)
     shown = [name for name in dict.fromkeys(names) if name in answers.X and name in reference.X]
     assert reference.score is not None and reference.y is not None and answers.score is not None
-    found = []
+    groups: list[SegmentJson] = []
     for name in shown:
         then = _groups(metric, reference, name)
         for group, here in row_slices(answers.X, reference.X, [name]).groupby(name).indices.items():
@@ -269,22 +293,23 @@ def segments(
                 is_, by = _of_group(metric, answers, np.asarray(here), reference.cut, probability)
             except DataError:
                 continue
-            row = {"slice": name, "group": group, "value": is_.value, "n": is_.n, "reference": was.value, "by": by}
-            found.append({**row, **compare_with_reference(metric, is_, was)})
-    return sorted(found, key=lambda one: one["standard_errors"], reverse=True)
+            worse = compare_with_reference(metric, is_, was)
+            groups.append(SegmentJson(slice=name, group=str(group), value=is_.value, n=is_.n, reference=was.value, by=by, **worse))
+    return sorted(groups, key=lambda group: group["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #0c3c5e07
 @lru_cache(maxsize=64)
 def _groups(metric: str, reference: Reference, name: str) -> dict[str, MetricValue]:
     """The metric in each group of the reference that is large enough and has both classes."""
-    found = {}
+    figures = {}
     for group, rows in row_slices(reference.X, reference.X, [name]).groupby(name).indices.items():
         try:
             if len(rows) >= LEAST_GROUP:
-                found[str(group)] = realised_performance(metric, reference.period().at(np.asarray(rows)), reference.cut)
+                period = reference.period().at(np.asarray(rows))
+                figures[str(group)] = realised_performance(metric, period, reference.cut)
         except DataError:
             continue
-    return found
+    return figures
 
 # %% ../nbs/25_monitoring.ipynb #4d8cab1b
 def _of_group(
@@ -302,28 +327,29 @@ def _of_group(
     return realised_performance(metric, period.at(known), cut), "labels"
 
 # %% ../nbs/25_monitoring.ipynb #14284085
-def _activities(metric: str, reference: Reference, answers: Answers) -> list[dict[str, Any]]:
+def _activities(metric: str, reference: Reference, answers: Answers) -> list[SegmentJson]:
     if answers.values is None:
         return []
-    spread, rows = float(answers.values[metric].std()), []
-    for one in (one for one in reference.groups if one["slice"] == "activity"):
-        values = answers.values.loc[answers.values["activity"] == one["group"], metric].dropna()
-        if min(len(values), one["n"]) < 30:
+    spread = float(answers.values[metric].std())
+    segments: list[SegmentJson] = []
+    for was in (group for group in reference.groups if group["slice"] == "activity"):
+        values = answers.values.loc[answers.values["activity"] == was["group"], metric].dropna()
+        if min(len(values), was["n"]) < 30:
             continue
-        now, then = (
-            MetricValue(float(values.mean()), spread / len(values) ** 0.5, len(values)),
-            MetricValue(one["value"], spread / one["n"] ** 0.5, one["n"]),
+        now = MetricValue(float(values.mean()), spread / len(values) ** 0.5, len(values))
+        then = MetricValue(was["value"], spread / was["n"] ** 0.5, was["n"])
+        segments.append(
+            {
+                "slice": "activity",
+                "group": was["group"],
+                "value": now.value,
+                "n": now.n,
+                "reference": then.value,
+                "by": "labels",
+                **compare_with_reference(metric, now, then),
+            }
         )
-        row = {
-            "slice": "activity",
-            "group": one["group"],
-            "value": now.value,
-            "n": now.n,
-            "reference": then.value,
-            "by": "labels",
-        }
-        rows.append({**row, **compare_with_reference(metric, now, then)})
-    return sorted(rows, key=lambda one: one["standard_errors"], reverse=True)
+    return sorted(segments, key=lambda group: group["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #f8d6bea6
 def health(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -405,7 +431,7 @@ def _good(label: str, truths: Sequence[Mapping[str, Any]], guess: Mapping[str, A
 SHOWN_COLUMNS = 8  # those furthest past their threshold
 
 
-def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
+def observe(statement: Problem, inputs: Inputs) -> MonitoringJson:
     """The content of a period's monitoring product.
 
     Returns
@@ -416,31 +442,37 @@ def observe(statement: Problem, inputs: Inputs) -> dict[str, Any]:
     """
     inputs = replace(inputs, answers=inputs.answers.some())
     answers, reference, earlier = inputs.answers, inputs.reference, inputs.earlier
-    found: dict[str, Any] = {"problem": statement.name, "as_of": inputs.as_of.isoformat(), "period": answers.span, "model": answers.model,
-                             "since": inputs.champion_since.isoformat(), **_served(statement, answers)}  # fmt: skip
-    found["feed"] = feed_checks.feed_status(inputs.feed["findings"]) | {
-        "rows": inputs.feed["rows"],
-        "withheld": inputs.feed.get("withheld", []),
-    }
     moved = drift.detect_drift(reference.X, answers.X)
-    found["drift"] = {key: moved[key] for key in ("columns", "rows", "left_out", "said")}
-    furthest = [one["name"] for one in moved["columns"][:SHOWN_COLUMNS]]
-    found["drift"]["distributions"] = [drift.distribution(reference.X[name], answers.X[name]) for name in furthest]
-    then = {one["period"]["from"]: one["estimated"].get("value") for one in earlier}
-    known = [judged(statement, one, its, then.get(one.span["from"])) for one, its in inputs.past]
-    found["realised"] = sorted(
-        [*(earlier[-1]["realised"] if earlier else []), *known], key=lambda one: one["period"]["from"]
-    )
-    found["estimated"], probability = guessed(statement, inputs, found["realised"])
-    found["calibration"] = _calibration(statement, inputs)
-    found["explains"] = _explained(statement, inputs, moved, probability)
-    found["health"], found["said"] = health(statement, found, earlier)
-    if found["feed"]["withheld"]:
-        found["said"] += f" The model read {', '.join(found['feed']['withheld'])} as missing in this period."
-    return found | {"alert": found["health"] in ("worse", "feed broken")}
+    furthest = [column["name"] for column in moved["columns"][:SHOWN_COLUMNS]]
+    then = {product["period"]["from"]: product["estimated"].get("value") for product in earlier}
+    known = [judged(statement, past, its, then.get(past.span["from"])) for past, its in inputs.past]
+    before = earlier[-1]["realised"] if earlier else []
+    realised = sorted([*before, *known], key=lambda figure: figure["period"]["from"])
+    estimated, probability = guessed(statement, inputs, realised)
+    feed, withheld = inputs.feed, inputs.feed.get("withheld", [])
+    observed: ObservedJson = {
+        "problem": statement.name,
+        "as_of": inputs.as_of.isoformat(),
+        "period": answers.span,
+        "model": answers.model,
+        "since": inputs.champion_since.isoformat(),
+        **_served(statement, answers),
+        "feed": {**feed_checks.feed_status(feed["findings"]), "rows": feed["rows"], "withheld": withheld},
+        "drift": {
+            **moved,
+            "distributions": [drift.distribution(reference.X[name], answers.X[name]) for name in furthest],
+        },
+        "realised": realised,
+        "estimated": estimated,
+        "calibration": _calibration(statement, inputs),
+        "explains": _explained(statement, inputs, moved, probability),
+    }
+    state, sentence = health(statement, observed, earlier)
+    sentence += f" The model read {', '.join(withheld)} as missing in this period." if withheld else ""
+    return {**observed, "health": state, "said": sentence, "alert": state in ("worse", "feed broken")}
 
 # %% ../nbs/25_monitoring.ipynb #8611cb81
-def _served(statement: Problem, answers: Answers) -> dict[str, Any]:
+def _served(statement: Problem, answers: Answers) -> PredictedPeriodJson:
     log = answers.log
     good = log[log["error"].isna()] if len(log) else log
     at = lambda share: float(good["ms"].quantile(share)) if len(good) and good["ms"].notna().any() else None
@@ -449,38 +481,39 @@ def _served(statement: Problem, answers: Answers) -> dict[str, Any]:
             "errors": {"n": failed, "share": failed / len(log) if len(log) else 0.0}}  # fmt: skip
 
 # %% ../nbs/25_monitoring.ipynb #ae08f3fd
-def _calibration(statement: Problem, inputs: Inputs) -> dict[str, Any] | None:
+def _calibration(statement: Problem, inputs: Inputs) -> CalibrationJson | None:
     """By tenths of the scores, on the newest period with labels; carried over where none came."""
     if statement.task.kind != "classification":
         return None
     for answers, _ in reversed(inputs.past):
         known = np.isfinite(answers.y) if answers.y is not None else np.zeros(0, bool)
         if known.sum() >= LEAST_ROWS:
-            return {"period": answers.span, "groups": calibration(answers.y[known], answers.score[known])}  # type: ignore[index]
+            groups = calibration(answers.y[known], answers.score[known])  # type: ignore[index]
+            return {"period": answers.span, "groups": groups}
     return inputs.earlier[-1].get("calibration") if inputs.earlier else None
 
 # %% ../nbs/25_monitoring.ipynb #2b1d6625
 def _explained(
-    statement: Problem, inputs: Inputs, moved: Mapping[str, Any], probability: np.ndarray | None
-) -> dict[str, Any]:
+    statement: Problem, inputs: Inputs, moved: DriftJson, probability: np.ndarray | None
+) -> ExplainsJson:
     reference, answers, policy = inputs.reference, inputs.answers, statement.retrain
     before: dict[str, int] = {}
-    for one in inputs.earlier[1 - policy.n :]:
-        for column in one["drift"]["columns"]:
+    for product in inputs.earlier[1 - policy.n :]:
+        for column in product["drift"]["columns"]:
             before[column["name"]] = before.get(column["name"], 0) + bool(column["alert"])
-    ranked = drift.rank_columns(dict(moved), reference.weights, before)
-    names = [*statement.success.slices, *(one["name"] for one in ranked[:3])]
-    found: dict[str, Any] = {"features": ranked[:10], "segments": []}
+    ranked = drift.rank_columns(moved, reference.weights, before)
+    names = [*statement.success.slices, *(column["name"] for column in ranked[:3])]
+    groups: list[SegmentJson] = []
     if probability is not None and len(probability) == len(answers.X):
-        found["segments"] = segments(statement, reference, answers, names, probability)[:6]
+        groups = segments(statement, reference, answers, names, probability)[:6]
     labelled = [
-        (one, its)
-        for one, its in inputs.past
-        if one.values is not None or (one.y is not None and np.isfinite(one.y).any())
+        (past, its)
+        for past, its in inputs.past
+        if past.values is not None or (past.y is not None and np.isfinite(past.y).any())
     ]
     if labelled:
-        found["segments"] += segments(statement, labelled[-1][1], labelled[-1][0].some(), names)[:6]
-    return found
+        groups += segments(statement, labelled[-1][1], labelled[-1][0].some(), names)[:6]
+    return {"features": ranked[:10], "segments": groups}
 
 # %% ../nbs/25_monitoring.ipynb #02b4b937
 NOT_KNOWN = "Not known yet"
@@ -577,7 +610,7 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     fell = fallen(data, statement)
     if len(fell):
         worst = fell.sort_values("worse_by").iloc[-1]
-        where: dict[str, Any] = {
+        where: Parameters = {
             "xytext": (0, 9 if better.higher_is_better else -14),
             "textcoords": "offset points",
             "ha": "center",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mlloop.core import clock, revisions
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ModelError, UsageError
-from mlloop.core.records import JsonObject
+from mlloop.core.records import BacktestJson, EndedJson, JsonObject
 from mlloop.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -1176,7 +1176,7 @@ class Project:
         reason: str | Iterable[str] = (),
         by: str | None = None,
         watch: Watch = lambda word: None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[EndedJson]:
         """Train a challenger on the data up to now, whatever the policy says; gate and canary decide as always.
 
         Parameters
@@ -1257,7 +1257,7 @@ class Project:
         keep: bool = False,
         on_replay: "Callable[[Replayed], None]" = lambda replayed: None,
         watch: Watch = lambda word: None,
-    ) -> dict[str, Any]:
+    ) -> BacktestJson:
         """Replay the history under several retraining policies, gates and trials included, and compare their worth.
 
         What was replayed is kept; killed, the same call goes on.

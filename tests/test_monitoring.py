@@ -237,8 +237,7 @@ def test_estimates_on_the_census_are_as_right_as_was_measured(census):
             for metric in ("roc_auc", "f1"):
                 truth = metrics.measure(metric, one.y, one.score)
                 gaps = {
-                    name: abs(metrics.expected(metric, b, one.score) - truth)
-                    for name, b in found["probabilities"].items()
+                    name: abs(metrics.expected(metric, b, one.score) - truth) for name, b in found.probabilities.items()
                 }
                 errors.append({"kind": kind, "metric": metric, **gaps})
     mean = pd.DataFrame(errors).groupby(["kind", "metric"]).mean()
@@ -261,7 +260,7 @@ def test_pape_is_refused_where_most_rows_lie_beyond_the_reference():
     then, now = people(4000, 1), people(1000, 2)
     beyond = Period(now.X.assign(x1=now.X["x1"] + 9), now.score)
     found = estimation.estimate_performance("roc_auc", then, beyond)
-    assert "pape" not in found["methods"] and found["unreached"] > 0.9
+    assert "pape" not in found.methods and found.unreached > 0.9
     told = observed(answered(Period(beyond.X, beyond.score, now.y)))
     assert not told["estimated"]["trusted"] and "hardly has" in told["estimated"]["why"]
 
@@ -343,7 +342,9 @@ def test_a_regression_is_estimated_by_its_errors_and_judged_downwards():
         )
 
     found = estimation.estimate_performance("mae", houses(3000, 0.1), houses(800, 0.6))
-    assert found["worse_by"] > 5 and found["standard_errors"] > 5 and set(found["methods"]) == {"dle"}
+    assert (
+        found.comparison["worse_by"] > 5 and found.comparison["standard_errors"] > 5 and set(found.methods) == {"dle"}
+    )
 
 
 # ------------------------------------------------------------------------------------- the feed

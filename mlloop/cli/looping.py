@@ -7,6 +7,7 @@ import typer
 from mlloop.cli import options, output
 from mlloop.core import clock
 from mlloop.core.formatting import duration
+from mlloop.core.records import EndedJson
 
 app = typer.Typer()
 
@@ -134,7 +135,8 @@ def retrain(
     if as_json:
         output.as_json({"problem": production.problem, "at": now.isoformat(), "ended": ended})
     else:
-        for attempt in ended or [{"outcome": "was done already", "reasons": [], "model": None}]:
+        before: EndedJson = {"what": "retraining", "outcome": "was done already", "reasons": [], "model": None}
+        for attempt in ended or [before]:
             typer.echo(f"{production.problem} {now:%Y-%m-%d}: {attempt['outcome']}. {'; '.join(attempt['reasons'])}")
         output.in_production(production, False)
     refused = any(attempt["outcome"] in ("gate said no", "gate said maybe", "failed") for attempt in ended)

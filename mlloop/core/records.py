@@ -539,6 +539,398 @@ class AttainableJson(TypedDict):
     said: str
 
 
+# ---------------------------------------------------------------------------------------------- monitoring
+
+
+PeriodJson = TypedDict("PeriodJson", {"from": str, "until": str})
+"""From (included) until (not included), ISO."""
+
+
+class FigureJson(TypedDict):
+    """A figure with its 95 % interval, its standard error and the rows or users it is of."""
+
+    value: float
+    low: float
+    high: float
+    se: float
+    n: int
+
+
+class ComparisonJson(TypedDict):
+    """How much worse than the reference (positive is worse), in the metric and in standard errors."""
+
+    worse_by: float
+    standard_errors: float
+
+
+class FeedFindingJson(TypedDict):
+    """One thing that is wrong with the feed."""
+
+    table: str
+    column: str | None
+    kind: str
+    value: float
+    threshold: float
+    said: str
+
+
+class FeedStatusJson(TypedDict):
+    """Whether the feed is in order, with the findings, faults first."""
+
+    status: str
+    findings: list[FeedFindingJson]
+
+
+class FeedJson(FeedStatusJson):
+    """The state of the feed, the rows of each stream in the period, and the columns that were read as missing."""
+
+    rows: dict[str, int]
+    withheld: NotRequired[list[str]]
+
+
+class GatheredFeedJson(TypedDict):
+    """What was found wrong with the feed, the rows of each stream, and the columns that were read as missing."""
+
+    findings: list[FeedFindingJson]
+    rows: dict[str, int]
+    withheld: NotRequired[list[str]]
+
+
+class DriftedColumnJson(TypedDict):
+    """How far a column's distribution lies from the reference."""
+
+    name: str
+    method: str
+    value: float
+    threshold: float
+    alert: bool
+
+
+class NotComparedJson(TypedDict):
+    """A column that could not be compared, and why."""
+
+    name: str
+    why: str
+
+
+class DistributionBinJson(TypedDict):
+    """The share of the rows of the reference and of the period in a bin."""
+
+    label: str
+    reference: float
+    period: float
+
+
+class DistributionJson(TypedDict):
+    """A column of the reference and of the period in the same bins; `unseen`: the share of new values (None for numbers)."""
+
+    name: str
+    bins: list[DistributionBinJson]
+    missing_reference: float
+    missing_period: float
+    unseen: NotRequired[float | None]
+
+
+class DriftJson(TypedDict):
+    """How the period's input differs from the reference."""
+
+    columns: list[DriftedColumnJson]
+    rows: int
+    left_out: list[NotComparedJson]
+    said: str
+    distributions: NotRequired[list[DistributionJson]]
+
+
+class ExplanationJson(DriftedColumnJson):
+    """How much a column's drift explains, and in how many of the periods before it had drifted."""
+
+    weight: float
+    explains: float
+    alerts_before: int
+
+
+class GroupFigureJson(TypedDict):
+    """The metric in a group, and its rows."""
+
+    slice: str
+    group: str
+    value: float
+    n: int
+
+
+class SegmentJson(GroupFigureJson, ComparisonJson):
+    """The metric in a group of the period, beside the reference; `by`: 'labels' or 'estimate'."""
+
+    reference: float
+    by: str
+
+
+class ExplainsJson(TypedDict):
+    """Which columns and which groups explain a change."""
+
+    features: list[ExplanationJson]
+    segments: list[SegmentJson]
+
+
+class EstimatedJson(TypedDict):
+    """What is estimated of a period without its labels; `value` is None where nothing could be."""
+
+    metric: str
+    reference: FigureJson
+    methods: dict[str, FigureJson]
+    trusted: bool
+    why: str
+    value: float | None
+    low: float | None
+    high: float | None
+    se: float | None
+    worse_by: float | None
+    standard_errors: float | None
+    spread: NotRequired[float | None]
+    unreached: NotRequired[float | None]
+
+
+class WorthGainJson(TypedDict):
+    """How much more a row would have earned, and the standard error of that; None where decisions have no price."""
+
+    worth_gain: float | None
+    worth_se: float | None
+
+
+class OtherJson(WorthGainJson):
+    """Who else could have answered, on the same rows; `gain`: how much better than the model that did."""
+
+    model: str
+    name: str
+    kind: str
+    value: float
+    gain: float
+    low: float
+    high: float
+    se: float
+    standard_errors: float
+    n: int
+
+
+class RealisedJson(TypedDict):
+    """What the labels of a period showed; `value` is None where they show nothing."""
+
+    period: PeriodJson
+    model: str
+    reference: FigureJson
+    estimated_then: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    se: float | None
+    worse_by: float | None
+    standard_errors: float | None
+    n: int
+    labels_missing: float
+    trusted: bool
+    why: str
+    level_errors: NotRequired[float | None]
+    others: list[OtherJson]
+
+
+class ServedJson(TypedDict):
+    """How long predictions took in production."""
+
+    p50_ms: float | None
+    p99_ms: float | None
+    limit_ms: float
+    n: int
+
+
+class ErrorsJson(TypedDict):
+    """Predictions that failed."""
+
+    n: int
+    share: float
+
+
+class PredictedPeriodJson(TypedDict):
+    """How many rows were predicted in a period, how fast, and how many failed."""
+
+    rows: int
+    latency: ServedJson
+    errors: ErrorsJson
+
+
+class CalibrationJson(TypedDict):
+    """The calibration on the newest period with labels."""
+
+    period: PeriodJson
+    groups: list[CalibrationBinJson]
+
+
+class ObservedJson(PredictedPeriodJson):
+    """What was seen of the model in production in one period, before it is judged."""
+
+    problem: str
+    as_of: str
+    period: PeriodJson
+    model: str
+    since: str
+    feed: FeedJson
+    drift: DriftJson
+    estimated: EstimatedJson
+    realised: list[RealisedJson]
+    calibration: CalibrationJson | None
+    explains: ExplainsJson
+
+
+class MonitoringJson(ObservedJson):
+    """A period's monitoring: what was seen, and the health of the model."""
+
+    health: str
+    said: str
+    alert: bool
+
+
+class RetrainingDecisionJson(TypedDict):
+    """What was decided for one period."""
+
+    action: str
+    verdict: str
+    said: str
+    change: str
+    evidence: list[EvidenceJson]
+
+
+class AttemptJson(TypedDict):
+    """What the next retraining is measured against, see `turn.attempted`; `new`: labels that came since the attempt at `at`."""
+
+    until: str
+    rows: int
+    n: int
+    gap: float | None
+    se: float | None
+    at: NotRequired[str]
+    new: NotRequired[int]
+
+
+class EndedJson(TypedDict):
+    """What came of a 'fallback', a 'canary' or a 'retraining' in a turn."""
+
+    what: str
+    model: str | None
+    outcome: str
+    reasons: list[str]
+
+
+class RetrainEndJson(TypedDict):
+    """What a retraining came to, as the ledger's row has it."""
+
+    verdict: str
+    model: str | None
+    reasons: list[str]
+    details: JsonObject
+
+
+class HappenedJson(TypedDict):
+    """Something that happened at a moment (ISO), in a word."""
+
+    as_of: str
+    word: str
+
+
+# ---------------------------------------------------------------------------------------------- a history
+
+
+class PolicyFigureJson(IntervalJson):
+    """The metric of a period under a policy, and what its decisions were worth."""
+
+    worth: float
+
+
+# a period under each policy: since and until (ISO), n, and by the policy's name its `PolicyFigureJson`
+ComparedPeriod: TypeAlias = dict[str, Any]
+
+
+class PolicyTotalJson(TypedDict):
+    """A policy over all periods: its mean metric, retrainings, and worth less their cost."""
+
+    metric: float
+    retrainings: int
+    worth: float
+    cost: float
+    net: float
+
+
+class TurnLineJson(TypedDict):
+    """A turn as the summary of a history lists it."""
+
+    at: str
+    action: str
+    verdict: str | None
+    said: str
+    health: str
+
+
+class HistoryJson(TypedDict):
+    """What a replayed history came to; `gated`: totals of fixed schedules that a backtest replayed through gate and canary."""
+
+    problem: str
+    metric: str
+    target: float
+    currency: str
+    until: str
+    ledger: str
+    turns: list[TurnLineJson]
+    events: list[HappenedJson]
+    periods: list[ComparedPeriod]
+    totals: dict[str, PolicyTotalJson]
+    against: dict[str, IntervalJson]
+    best_fixed: str | None
+    policies: dict[str, str]
+    note: str
+    gated: NotRequired[dict[str, PolicyTotalJson]]
+    seconds: NotRequired[float]
+
+
+class PolicyLineJson(TypedDict):
+    """A policy in a backtest; `surely`: the lower end of its gain over the statement's policy when all tried are counted."""
+
+    policy: str
+    said: str
+    gates: bool
+    retrainings: int
+    worth: float
+    cost: float
+    net: float
+    gain: IntervalJson
+    surely: float
+
+
+class PolicyJson(TypedDict):
+    """What differs from the statement's `retrain`, and how it is called."""
+
+    name: str
+    said: str
+    changes: Parameters
+
+
+class ReplayedPolicyJson(PolicyJson):
+    """A policy that was replayed, with what happened."""
+
+    events: list[HappenedJson]
+
+
+class BacktestJson(TypedDict):
+    """The worth of each policy on the same periods, and which to choose; `line`: the line for the statement."""
+
+    problem: str
+    currency: str
+    periods: list[list[str]]
+    rows: list[PolicyLineJson]
+    chosen: str
+    line: str
+    said: str
+    block: int
+    replays: dict[str, ReplayedPolicyJson]
+
+
 # ---------------------------------------------------------------------------------------------- releases and predictions
 
 

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['MAX_CATEGORIES', 'QUANTILES', 'MAX_NULLS', 'MAX_UNSEEN', 'MAX_REPEATS', 'MAX_SET_ASIDE', 'MAX_LATE', 'MIN_VOLUME',
            'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'MIN_ROWS_SEEN', 'MAX_CHANCE', 'KINDS', 'NO_FAULT',
-           'WITHHELD', 'MIN_KEPT', 'JUMP_KINDS', 'UNSEEN_KINDS', 'profile', 'Finding', 'finding', 'compare_profiles',
-           'is_addition', 'confirmed_findings', 'ingestion_findings', 'late_row_findings', 'feed_status']
+           'WITHHELD', 'MIN_KEPT', 'JUMP_KINDS', 'UNSEEN_KINDS', 'ColumnProfile', 'Profile', 'profile', 'finding',
+           'compare_profiles', 'is_addition', 'confirmed_findings', 'ingestion_findings', 'late_row_findings',
+           'feed_status']
 
 # %% ../../nbs/data/feed_checks.ipynb #072947f9
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import ibis
 import numpy as np
@@ -19,6 +20,25 @@ import numpy as np
 from ..core.formatting import number, percent
 from .cleaning import fingerprint, value_counts
 from ..problem import Table
+from ..core.records import FeedFindingJson, FeedStatusJson
+
+# %% ../../nbs/data/feed_checks.ipynb #53d552cb
+class ColumnProfile(TypedDict):
+    """A column in a window: its kind, the share of missing values, and quantiles or the share of each value."""
+
+    kind: str
+    nulls: float
+    quantiles: NotRequired[list[float | None]]
+    values: NotRequired[dict[str, float] | None]
+
+
+class Profile(TypedDict):
+    """A table in a window: rows, rows of each day, the share of rows that repeat another, and its columns."""
+
+    rows: int
+    daily: list[int]
+    repeats: float
+    columns: dict[str, ColumnProfile]
 
 # %% ../../nbs/data/feed_checks.ipynb #92def1ee
 MAX_CATEGORIES = 200  # values that a column of categories may have; one with more is a name or a number of something
@@ -27,7 +47,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 def profile(
     table: ibis.Table, spec: Table, since: dt.datetime | None = None, until: dt.datetime | None = None
-) -> dict[str, Any]:
+) -> Profile:
     """What the rows of [since, until) look like.
 
     Parameters
@@ -55,7 +75,7 @@ def profile(
     totals |= {f"{q} {name}": table[name].cast("float64").quantile(q) for name in numbers for q in QUANTILES}
     measured = table.aggregate(**totals).to_pyarrow().to_pylist()[0]
     rows = int(measured["rows"])
-    columns: dict[str, dict[str, Any]] = {}
+    columns: dict[str, ColumnProfile] = {}
     for name in names:
         columns[name] = {"kind": kinds[name], "nulls": (measured[f"nulls {name}"] or 0) / rows if rows else 0.0}
         if kinds[name] == "number":
@@ -88,7 +108,7 @@ def _are_many(counts: Mapping[str, int], nulls: float) -> bool:
     """Whether a column was not counted since it has more than `MAX_CATEGORIES` values."""
     return not counts and nulls < 1
 
-
+# %% ../../nbs/data/feed_checks.ipynb #b4972f04
 def _shares(counts: Mapping[str, int]) -> dict[str, float]:
     """The share of each value, the most frequent first."""
     total = sum(counts.values()) or 1
@@ -125,18 +145,7 @@ NO_FAULT = ("new",)  # worth a sentence; the rows are what they say
 WITHHELD = ("unit", "constant")  # every value of the column is wrong: a model does better without it
 
 
-class Finding(TypedDict):
-    """One thing that is wrong with the feed, as monitoring's product has it."""
-
-    table: str
-    column: str | None
-    kind: str
-    value: float
-    threshold: float
-    said: str
-
-
-def finding(table: str, column: str | None, kind: str, value: float, threshold: float, summary: str) -> Finding:
+def finding(table: str, column: str | None, kind: str, value: float, threshold: float, summary: str) -> FeedFindingJson:
     """One thing that is wrong: where, of which of `KINDS`, the figure and its limit, and a sentence."""
     return {
         "table": table,
@@ -149,8 +158,8 @@ def finding(table: str, column: str | None, kind: str, value: float, threshold: 
 
 # %% ../../nbs/data/feed_checks.ipynb #9917b864
 def compare_profiles(
-    table: str, reference: Mapping[str, Any], now: Mapping[str, Any], days: float | None = None
-) -> list[Finding]:
+    table: str, reference: Profile, now: Profile, days: float | None = None
+) -> list[FeedFindingJson]:
     """What is wrong with the rows of a period, beside those of a reference: a list of `finding`, the worst kinds first.
 
     Parameters
@@ -175,7 +184,7 @@ def compare_profiles(
     return sorted(findings, key=lambda entry: KINDS.index(entry["kind"]))
 
 # %% ../../nbs/data/feed_checks.ipynb #8b5ec34d
-def _volume(table, reference, now, days) -> list[Finding]:
+def _volume(table, reference, now, days) -> list[FeedFindingJson]:
     if days is None:
         expected, chance = reference["rows"], np.sqrt(max(reference["rows"], 1))
     elif len(reference["daily"]) < 2:
@@ -199,7 +208,7 @@ def _volume(table, reference, now, days) -> list[Finding]:
     ]
 
 # %% ../../nbs/data/feed_checks.ipynb #f8f0a2b2
-def _repeated(table, reference, now) -> list[Finding]:
+def _repeated(table, reference, now) -> list[FeedFindingJson]:
     limit = reference["repeats"] + MAX_REPEATS
     if now["repeats"] <= limit:
         return []
@@ -211,7 +220,7 @@ def _within_chance(share: float, rows: int) -> float:
     return MIN_STANDARD_ERRORS * np.sqrt(max(share * (1 - share), 1 / rows) / rows)
 
 # %% ../../nbs/data/feed_checks.ipynb #e3c88dd5
-def _null_findings(table, name, was, is_, rows) -> list[Finding]:
+def _null_findings(table, name, was, is_, rows) -> list[FeedFindingJson]:
     limit = was["nulls"] + MAX_NULLS + _within_chance(was["nulls"], rows)
     if is_["nulls"] >= 1 and was["nulls"] < 0.5:
         return [
@@ -267,7 +276,7 @@ def is_addition(was: Mapping[str, float], now: Mapping[str, float], rows: int) -
     )
 
 # %% ../../nbs/data/feed_checks.ipynb #ad3884ce
-def _unseen(table, name, was, is_, rows) -> list[Finding]:
+def _unseen(table, name, was, is_, rows) -> list[FeedFindingJson]:
     if was.get("values") is None or "values" not in is_:
         return []
     values = is_["values"] or {}
@@ -283,7 +292,7 @@ def _unseen(table, name, was, is_, rows) -> list[Finding]:
     return [finding(table, name, "unseen", share, limit, sentence)]
 
 # %% ../../nbs/data/feed_checks.ipynb #d31d5d0f
-def _unit(table, name, was, is_) -> list[Finding]:
+def _unit(table, name, was, is_) -> list[FeedFindingJson]:
     """All quantiles moved by one factor: metres became centimetres."""
     if "quantiles" not in was or "quantiles" not in is_:
         return []
@@ -307,7 +316,7 @@ def _unit(table, name, was, is_) -> list[Finding]:
     ]
 
 # %% ../../nbs/data/feed_checks.ipynb #a33e479e
-def _is_constant(column: Mapping[str, Any]) -> bool:
+def _is_constant(column: ColumnProfile) -> bool:
     """Whether the column of a profile has one value (beyond the outermost twentieths of a number's)."""
     quantiles, values = column.get("quantiles"), column.get("values")
     return (
@@ -317,7 +326,7 @@ def _is_constant(column: Mapping[str, Any]) -> bool:
     )
 
 
-def _constant(table, name, was, is_, rows) -> list[Finding]:
+def _constant(table, name, was, is_, rows) -> list[FeedFindingJson]:
     """A column that varied has one value in every row."""
     if not _is_constant(is_) or rows < MIN_ROWS_SEEN:
         return []
@@ -337,13 +346,13 @@ UNSEEN_KINDS = ("unseen", "new")
 
 
 def confirmed_findings(
-    findings: Iterable[Finding],
-    now: Mapping[str, Any],
-    lately: Mapping[str, Any] | None = None,
-    ever: Mapping[str, Any] | None = None,
+    findings: Iterable[FeedFindingJson],
+    now: Profile,
+    lately: Profile | None = None,
+    ever: Profile | None = None,
     times: float = 1.0,
-    spans: Sequence[Mapping[str, Any]] = (),
-) -> list[Finding]:
+    spans: Sequence[Profile] = (),
+) -> list[FeedFindingJson]:
     """The findings that a second comparison does not explain.
 
     Parameters
@@ -395,7 +404,7 @@ def _seen_before_reference(entry, now, ever) -> bool:
     return not _unseen("", entry["column"], {"values": often}, now["columns"][entry["column"]], now["rows"])
 
 # %% ../../nbs/data/feed_checks.ipynb #73e7ef8c
-def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[Finding]:
+def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[FeedFindingJson]:
     """What is wrong with the rows that ingestion set aside between two states.
 
     Parameters
@@ -417,7 +426,7 @@ def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, 
     return findings
 
 # %% ../../nbs/data/feed_checks.ipynb #55745fa0
-def late_row_findings(table: str, then: int, now: int) -> list[Finding]:
+def late_row_findings(table: str, then: int, now: int) -> list[FeedFindingJson]:
     """Whether a period holds many more rows of `table` now than when it was looked at."""
     share = (now - then) / now if now else 0.0
     if share <= MAX_LATE:
@@ -434,7 +443,7 @@ def late_row_findings(table: str, then: int, now: int) -> list[Finding]:
     ]
 
 # %% ../../nbs/data/feed_checks.ipynb #2c4f819c
-def feed_status(findings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def feed_status(findings: Iterable[FeedFindingJson]) -> FeedStatusJson:
     """'ok' or 'broken', with the findings, faults first."""
     listed = sorted(findings, key=lambda entry: entry["kind"] in NO_FAULT)
     broken = any(entry["kind"] not in NO_FAULT for entry in listed)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,6 +24,7 @@ from mlloop import problem as problems
 from mlloop.core import storage
 from mlloop.core.errors import MlloopError, UsageError
 from mlloop.core.formatting import number
+from mlloop.core.records import BacktestJson, HistoryJson, Parameters, PolicyJson, PolicyLineJson, PolicyTotalJson
 from mlloop.core.settings import Settings
 from mlloop.loop.counterfactual import BLOCK, gained
 from mlloop.pipeline import runner
@@ -46,9 +46,9 @@ class Policy:
 
     name: str
     description: str
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: Parameters = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PolicyJson:
         """The policy in JSON's types, under the names that results of a backtest have."""
         return {"name": self.name, "said": self.description, "changes": self.changes}
 
@@ -63,7 +63,7 @@ class Policy:
 def policies(statement: Problem) -> list[Policy]:
     """The statement's policy, fixed schedules through gate and trial, and a small grid around the statement's."""
     now, days = statement.retrain, statement.retrain.every_days
-    found = [Policy(OWN, "the statement's policy")]
+    listed = [Policy(OWN, "the statement's policy")]
     for periods in (1, 4, 8):
         changes = {
             "backstop_days": periods * days,
@@ -71,20 +71,22 @@ def policies(statement: Problem) -> list[Policy]:
             "budget_per_year": 366,
             "standard_errors": NEVER_FIRES,
         }
-        told = "every period" if periods == 1 else f"every {periods} periods"
-        found.append(Policy(f"every_{periods}", f"{told}, whatever the figures say, through gate and trial", changes))
+        schedule = "every period" if periods == 1 else f"every {periods} periods"
+        listed.append(
+            Policy(f"every_{periods}", f"{schedule}, whatever the figures say, through gate and trial", changes)
+        )
     for k, n in ((1, 1), (2, 3), (3, 5)):
         if (k, n) != (now.k, now.n):
-            found.append(Policy(f"{k}_of_{n}", f"{k} of the last {n} periods worse", {"k": k, "n": n}))
-    found.append(
+            listed.append(Policy(f"{k}_of_{n}", f"{k} of the last {n} periods worse", {"k": k, "n": n}))
+    listed.append(
         Policy("evidence_or_age", "the statement's, and after 8 periods in any case", {"backstop_days": 8 * days})
     )
     for periods in (6, 12):
         if now.window_days != periods * days:
-            told = f"the statement's, learning from the last {periods} periods"
-            found.append(Policy(f"window_{periods}", told, {"window_days": periods * days}))
-    found.append(Policy("half_as_often", "the statement's, with periods twice as long", {"every_days": 2 * days}))
-    return found
+            description = f"the statement's, learning from the last {periods} periods"
+            listed.append(Policy(f"window_{periods}", description, {"window_days": periods * days}))
+    listed.append(Policy("half_as_often", "the statement's, with periods twice as long", {"every_days": 2 * days}))
+    return listed
 
 
 def chosen_by_name(statement: Problem, names: Sequence[str]) -> list[Policy]:
@@ -95,11 +97,11 @@ def chosen_by_name(statement: Problem, names: Sequence[str]) -> list[Policy]:
     UsageError
         There is no such policy.
     """
-    known = {one.name: one for one in policies(statement)}
+    known = {policy.name: policy for policy in policies(statement)}
     if unknown := [name for name in names if name not in known]:
-        told = f"there is no policy {unknown[0]!r}{problems.did_you_mean(unknown[0], list(known))}"
-        raise UsageError(told, "--policy", f"Choose among: {', '.join(known)}")
-    return [one for one in known.values() if not names or one.name in names or one.name == OWN]
+        what = f"there is no policy {unknown[0]!r}{problems.did_you_mean(unknown[0], list(known))}"
+        raise UsageError(what, "--policy", f"Choose among: {', '.join(known)}")
+    return [policy for policy in known.values() if not names or policy.name in names or policy.name == OWN]
 
 
 # ------------------------------------------------------------------------------------------------ replays
@@ -110,7 +112,7 @@ class Replayed:
     """What a replay came to: the summary of its loop, and whether it had been made before."""
 
     policy: Policy
-    summary: dict[str, Any]
+    summary: HistoryJson
     kept: bool
     seconds: float
 
@@ -121,10 +123,10 @@ def backtest(
     until: dt.datetime,
     names: Sequence[str] = (),
     jobs: int = 2,
-    on_replay: Callable[[Replayed], None] = lambda one: None,
+    on_replay: Callable[[Replayed], None] = lambda replay: None,
     watch: Callable[[str], None] = lambda word: None,
     keep: bool = False,
-) -> dict[str, Any]:
+) -> BacktestJson:
     """Replay the policies up to `until` and compare their worth; see `compared` for what comes back.
 
     Parameters
@@ -147,16 +149,18 @@ def backtest(
     statement = problems.load(file)
     _must_be_here(settings, file)
     _must_have_turns(statement, until)
-    asked = chosen_by_name(statement, names)
+    tried = chosen_by_name(statement, names)
     folder = settings.state / "backtest" / plan.base
     mark = _mark(settings, statement, file)
-    results = {one.name: folder / mark / f"{_named(one, until)}.json" for one in asked}
-    missing = [one for one in asked if not results[one.name].exists()]
-    found = {
-        one.name: Replayed(one, storage.read_json(results[one.name]), True, 0.0) for one in asked if one not in missing
+    results = {policy.name: folder / mark / f"{_named(policy, until)}.json" for policy in tried}
+    missing = [policy for policy in tried if not results[policy.name].exists()]
+    replays = {
+        policy.name: Replayed(policy, storage.read_json(results[policy.name]), True, 0.0)
+        for policy in tried
+        if policy not in missing
     }
-    for one in found.values():
-        on_replay(one)
+    for replay in replays.values():
+        on_replay(replay)
     if missing:
         base = folder / mark / "base"
         watch("the project up to its first model")
@@ -166,28 +170,28 @@ def backtest(
                 workers.submit(
                     _replay,
                     base,
-                    folder / mark / results[one.name].stem,
+                    folder / mark / results[policy.name].stem,
                     plan.base,
-                    one,
+                    policy,
                     until,
-                    results[one.name],
+                    results[policy.name],
                     keep,
                 )
-                for one in missing
+                for policy in missing
             ]
             for future in as_completed(waiting):
                 try:
-                    one = future.result()
+                    replay = future.result()
                 except MlloopError:
                     for other in waiting:
                         other.cancel()
                     raise
-                found[one.policy.name] = one
-                on_replay(one)
-    return compared(statement, [found[one.name] for one in asked])
+                replays[replay.policy.name] = replay
+                on_replay(replay)
+    return compared(statement, [replays[policy.name] for policy in tried])
 
 
-def kept_schedules(settings: Settings, plan: Plan, until: dt.datetime) -> dict[str, dict[str, Any]]:
+def kept_schedules(settings: Settings, plan: Plan, until: dt.datetime) -> dict[str, PolicyTotalJson]:
     """The totals of the fixed schedules that were replayed through gate and trial up to `until`, by name; {} where none was."""
     file = runner.statement_file(settings, plan)
     statement = problems.load(file)
@@ -195,12 +199,12 @@ def kept_schedules(settings: Settings, plan: Plan, until: dt.datetime) -> dict[s
     if not folder.exists():
         return {}
     folder /= _mark(settings, statement, file)
-    found = {}
+    totals = {}
     for policy in policies(statement):
         result = folder / f"{_named(policy, until)}.json"
         if policy.changes.get("standard_errors") == NEVER_FIRES and result.exists():
-            found[policy.name] = storage.read_json(result)["totals"].get("loop", {})
-    return found
+            totals[policy.name] = storage.read_json(result)["totals"].get("loop", {})
+    return totals
 
 
 def _named(policy: Policy, until: dt.datetime) -> str:
@@ -208,8 +212,8 @@ def _named(policy: Policy, until: dt.datetime) -> str:
 
 
 def _must_be_here(settings: Settings, file: Path) -> None:
-    places = [settings.lake_uri, settings.ledger_url.removeprefix("sqlite:///")]
-    if not all(Path(one).is_relative_to(settings.state) for one in places) or not settings.state.is_relative_to(
+    stores = [settings.lake_uri, settings.ledger_url.removeprefix("sqlite:///")]
+    if not all(Path(store).is_relative_to(settings.state) for store in stores) or not settings.state.is_relative_to(
         settings.root
     ):
         raise UsageError(
@@ -241,10 +245,10 @@ def _mark(settings: Settings, statement: Problem, file: Path) -> str:
 
     rest = storage.plain(statement)
     rest.pop("retrain", None)
-    given = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in external_files(statement, settings)]
+    files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in external_files(statement, settings)]
     modules = sorted(Path(storage.__file__).parents[1].rglob("*.py"))
     code = [[path.name, path.stat().st_size] for path in modules]
-    return storage.digest_json([rest, storage.plain(statement.retrain), given, code])[:16]
+    return storage.digest_json([rest, storage.plain(statement.retrain), files, code])[:16]
 
 
 def _copy(source: Path, to: Path, left_out: Sequence[Path] = ()) -> None:
@@ -359,25 +363,24 @@ def _bins(replays: Sequence[Replayed], days: Mapping[str, int]) -> tuple[list[tu
     """The longest period of any replay, as spans (since, until) that all of them measured; and its days."""
     widest = max(days.values())
     spans: set[tuple[str, str]] | None = None
-    for one in replays:
-        step = widest // math.gcd(widest, days[one.policy.name])
-        if widest % days[one.policy.name]:
-            raise UsageError(
-                "periods of the policies do not fit into each other", one.policy.name, "Leave it out: --policy"
-            )
-        periods, found, at = one.summary["periods"], set[tuple[str, str]](), 0
+    for replay in replays:
+        name, summary = replay.policy.name, replay.summary
+        step = widest // math.gcd(widest, days[name])
+        if widest % days[name]:
+            raise UsageError("periods of the policies do not fit into each other", name, "Leave it out: --policy")
+        periods, measured, at = summary["periods"], set[tuple[str, str]](), 0
         by_since = {period["since"]: period for period in periods}
         first = replays[0].summary["turns"][0]["at"]
         start = dt.datetime.fromisoformat(first) - dt.timedelta(days=days[replays[0].policy.name])
         while True:
             since = start + dt.timedelta(days=at * widest)
-            parts = [(since + dt.timedelta(days=i * days[one.policy.name])).isoformat() for i in range(step)]
-            if since > dt.datetime.fromisoformat(one.summary["until"]):
+            parts = [(since + dt.timedelta(days=i * days[name])).isoformat() for i in range(step)]
+            if since > dt.datetime.fromisoformat(summary["until"]):
                 break
             if all(part in by_since for part in parts):
-                found.add((since.isoformat(), (since + dt.timedelta(days=widest)).isoformat()))
+                measured.add((since.isoformat(), (since + dt.timedelta(days=widest)).isoformat()))
             at += 1
-        spans = found if spans is None else spans & found
+        spans = measured if spans is None else spans & measured
     return sorted(spans or set()), widest
 
 
@@ -391,7 +394,7 @@ def _worths(replay: Replayed, policy: str, spans: Sequence[tuple[str, str]]) -> 
     return worths
 
 
-def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
+def compared(statement: Problem, replays: Sequence[Replayed]) -> BacktestJson:
     """Net worth of each policy with its gain over the statement's, and which to choose.
 
     Returns
@@ -401,83 +404,89 @@ def compared(statement: Problem, replays: Sequence[Replayed]) -> dict[str, Any]:
         statement's policy; surely: its lower end when all are counted), chosen, line, said, replays.
     """
     money = statement.money
-    days = {one.policy.name: int(one.policy.changes.get("every_days", statement.retrain.every_days)) for one in replays}
+    every_days = statement.retrain.every_days
+    days = {replay.policy.name: int(replay.policy.changes.get("every_days", every_days)) for replay in replays}
     spans, widest = _bins(replays, days)
     if not spans:
         raise UsageError("no period of the history has its labels yet", statement.name, "Give a later --until")
-    own = next(one for one in replays if one.policy.name == OWN)
+    own = next(replay for replay in replays if replay.policy.name == OWN)
     scale = widest / money.period_days
-    lines: dict[str, dict[str, Any]] = {}
-    for one in replays:
-        lines[one.policy.name] = _line(
-            one.policy.name,
-            one.policy.description,
+    measured = {
+        replay.policy.name: _Measured(
+            replay.policy.name,
+            replay.policy.description,
             True,
-            _worths(one, "loop", spans),
-            one.summary["totals"]["loop"],
-            scale,
+            _worths(replay, "loop", spans),
+            replay.summary["totals"]["loop"],
         )
+        for replay in replays
+    }
     for name, total in own.summary["totals"].items():
         if name != "loop":
-            said = own.summary["policies"][name]
-            frozen = name in ("never", "counts")
+            words, frozen = own.summary["policies"][name], name in ("never", "counts")
             shown = name if frozen else f"{name}_no_gate"
-            lines[shown] = _line(
-                shown,
-                said if frozen else f"{said}, without gate or trial",
-                frozen,
-                _worths(own, name, spans),
-                total,
-                scale,
-            )
-    for line in lines.values():
-        figures = [
-            {"ours": {"worth": a}, "own": {"worth": b}} for a, b in zip(line["each"], lines[OWN]["each"], strict=True)
-        ]
-        costs = line["cost"] - lines[OWN]["cost"]
-        line["gain"] = gained(figures, "ours", "own", scale, costs)
-        line["surely"] = gained(figures, "ours", "own", scale, costs, confidence=1 - 0.05 / max(1, len(replays) - 1))[
-            "low"
-        ]
-    chosen, said = choice(lines, money.currency)
-    policy = next((one.policy for one in replays if one.policy.name == chosen), own.policy)
+            words = words if frozen else f"{words}, without gate or trial"
+            measured[shown] = _Measured(shown, words, frozen, _worths(own, name, spans), total)
+    lines = {name: line.beside(measured[OWN], scale, max(1, len(replays) - 1)) for name, line in measured.items()}
+    chosen, reason = choice(lines, money.currency)
+    policy = next((replay.policy for replay in replays if replay.policy.name == chosen), own.policy)
     return {
         "problem": statement.name,
         "currency": money.currency,
         "periods": [list(span) for span in spans],
-        "rows": sorted(
-            ({k: v for k, v in one.items() if k != "each"} for one in lines.values()),
-            key=lambda one: (-one["net"], one["policy"]),
-        ),
+        "rows": sorted(lines.values(), key=lambda line: (-line["net"], line["policy"])),
         "chosen": chosen,
         "line": policy.line(statement),
-        "said": said,
+        "said": reason,
         "block": BLOCK,
-        "replays": {one.policy.name: {**one.policy.to_dict(), "events": one.summary["events"]} for one in replays},
+        "replays": {
+            replay.policy.name: {**replay.policy.to_dict(), "events": replay.summary["events"]} for replay in replays
+        },
     }
 
 
-def _line(
-    name: str, description: str, gates: bool, each: list[float], total: Mapping[str, Any], scale: float
-) -> dict[str, Any]:
-    worth = sum(each) * scale
-    return {
-        "policy": name, "said": description, "gates": gates, "retrainings": total["retrainings"], "worth": worth,
-        "cost": total["cost"], "net": worth - total["cost"], "each": each,
-    }  # fmt: skip
+@dataclass(frozen=True)
+class _Measured:
+    """A policy on the spans that all replays measured: the worth of each span, and the totals of its own periods."""
+
+    name: str
+    description: str
+    gates: bool
+    worths: list[float]
+    total: PolicyTotalJson
+
+    def beside(self, own: "_Measured", scale: float, others: int) -> PolicyLineJson:
+        """Its line, with its gain over the statement's `own` policy; `others` policies were tried beside that."""
+        pairs = [
+            {"ours": {"worth": ours}, "own": {"worth": theirs}}
+            for ours, theirs in zip(self.worths, own.worths, strict=True)
+        ]
+        worth, cost = sum(self.worths) * scale, self.total["cost"]
+        more_cost = cost - own.total["cost"]
+        return {
+            "policy": self.name,
+            "said": self.description,
+            "gates": self.gates,
+            "retrainings": self.total["retrainings"],
+            "worth": worth,
+            "cost": cost,
+            "net": worth - cost,
+            "gain": gained(pairs, "ours", "own", scale, more_cost),
+            "surely": gained(pairs, "ours", "own", scale, more_cost, confidence=1 - 0.05 / others)["low"],
+        }
 
 
-def choice(lines: Mapping[str, Mapping[str, Any]], currency: str) -> tuple[str, str]:
+def choice(lines: Mapping[str, PolicyLineJson], currency: str) -> tuple[str, str]:
     """The policy to choose, and why: the statement's, unless one that production can follow is surely worth more.
 
     Of many policies the best is best partly by luck, so the lower end of its gain decides, with a confidence that holds
     for all of them together (Bonferroni).
     """
-    able = [one for one in lines.values() if one["gates"] and one["policy"] not in (OWN, "never", "counts")]
-    best = max(able, key=lambda one: one["surely"], default=None)
+    able = [line for line in lines.values() if line["gates"] and line["policy"] not in (OWN, "never", "counts")]
+    best = max(able, key=lambda line: line["surely"], default=None)
     if best is None or best["surely"] <= 0:
-        told = "no other policy that production can follow is surely worth more on this history"
-        return OWN, f"The statement's policy stays: {told}."
+        why = "no other policy that production can follow is surely worth more on this history"
+        return OWN, f"The statement's policy stays: {why}."
     gain = best["gain"]
     return str(best["policy"]), (
         f"{best['said'][:1].upper()}{best['said'][1:]} is worth {number(gain['value'])} {currency} more than the statement's policy "
@@ -485,17 +494,17 @@ def choice(lines: Mapping[str, Mapping[str, Any]], currency: str) -> tuple[str, 
     )
 
 
-def sentences(comparison: Mapping[str, Any]) -> Iterator[str]:
+def sentences(comparison: BacktestJson) -> Iterator[str]:
     """What a backtest came to, for the terminal."""
-    width = max(len(one["policy"]) for one in comparison["rows"])
+    width = max(len(line["policy"]) for line in comparison["rows"])
     yield f"{len(comparison['periods'])} periods, worth in {comparison['currency']} less retraining; gain over the statement's policy with its 95% interval"
-    for one in comparison["rows"]:
-        gain = one["gain"]
+    for line in comparison["rows"]:
+        gain = line["gain"]
         against = (
             ""
-            if one["policy"] == OWN
+            if line["policy"] == OWN
             else f"  {gain['value']:>+10,.0f} [{number(gain['low'])} to {number(gain['high'])}]"
         )
-        yield f"{one['policy']:<{width}}  {one['net']:>12,.0f}  {one['retrainings']:>3} retrainings{against}  {one['said']}"
+        yield f"{line['policy']:<{width}}  {line['net']:>12,.0f}  {line['retrainings']:>3} retrainings{against}  {line['said']}"
     yield comparison["said"]
     yield comparison["line"]

@@ -15,7 +15,7 @@ import numpy as np
 from mlloop import products
 from mlloop.core import metrics, storage
 from mlloop.core.errors import DataError
-from mlloop.core.records import LearnableJson, WindowsJson
+from mlloop.core.records import ComparedPeriod, IntervalJson, LearnableJson, PolicyFigureJson, WindowsJson
 from mlloop.loop import arrivals, turn
 from mlloop.loop.arrivals import Period
 from mlloop.loop.session import Session
@@ -24,6 +24,7 @@ from mlloop.release import releases
 from mlloop.store import prediction_log
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
     import pandas as pd
 
 MAX_ROWS = 20_000  # the newest, of which the model of a schedule learns
@@ -34,21 +35,21 @@ DRAWS, BLOCK = 2000, 3  # of the bootstrap over periods, in blocks since neighbo
 
 def schedules(stride: int, periods: int, windows: Sequence[int | None] = (None,)) -> dict[str, tuple[int, int | None]]:
     """Name -> periods between two fits, and days learnt from (None: the statement's): 'always', 'every_2', 'every_4_last_84d' ..."""
-    found = {}
+    listed = {}
     for days in windows:
         for times in STRIDES:
             every = stride * times
             if times > 1 and every >= periods:
                 continue
             name = "always" if times == 1 else f"every_{every}"
-            found[name + (f"_last_{days}d" if days else "")] = (every, days)
-    return found
+            listed[name + (f"_last_{days}d" if days else "")] = (every, days)
+    return listed
 
 
 def in_words(every: int, days: int | None = None) -> str:
     """A schedule in words."""
-    told = "retraining every period" if every == 1 else f"retraining every {every} periods"
-    return told + (f" on the last {days} days" if days else "")
+    schedule = "retraining every period" if every == 1 else f"retraining every {every} periods"
+    return schedule + (f" on the last {days} days" if days else "")
 
 
 def gained(
@@ -59,7 +60,7 @@ def gained(
     costs: float,
     seed: int = 0,
     confidence: float = 0.95,
-) -> dict[str, float]:
+) -> IntervalJson:
     """How much more one policy is worth than another on the same periods, its retrainings paid, with its interval.
 
     Parameters
@@ -75,7 +76,7 @@ def gained(
     ----------
     Politis & Romano (1992), A circular block-resampling procedure for stationary data: the interval.
     """
-    each = np.array([one[ours]["worth"] - one[theirs]["worth"] for one in figures]) * scale
+    each = np.array([period[ours]["worth"] - period[theirs]["worth"] for period in figures]) * scale
     n, rng = len(each), np.random.default_rng(seed)
     begins = rng.integers(0, n, (DRAWS, -(-n // BLOCK)))
     picked = ((begins[:, :, None] + np.arange(BLOCK)) % n).reshape(DRAWS, -1)[:, :n]
@@ -118,7 +119,7 @@ class Counterfactual:
         ).estimator.model_dump()
         self.first = self._first()
         self.folder = session.settings.state / "history" / base.problem
-        self._tables: dict[str, Any] | None = None
+        self._rows_with_features: tuple[pd.DataFrame, list[str]] | None = None
         self._truth: Any = None
         self._models: dict[tuple[int | None, dt.datetime], Any] = {}
 
@@ -129,7 +130,7 @@ class Counterfactual:
         of = (self.session.settings, self.session.ledger, self.session.name, str(row.model))
         return deployment.load_release(*of, at=self.begin)  # as it was trained: later counts would know what was bought
 
-    def of(self, period: Period) -> dict[str, Any] | None:
+    def of(self, period: Period) -> ComparedPeriod | None:
         """since, until, n and for each policy value and worth; None where nothing can be said of it."""
         key = storage.digest_json(
             [
@@ -161,15 +162,15 @@ class Counterfactual:
             .reset_index(drop=True)
         )
         try:
-            found = (self._lists if isinstance(self.statement.task, Recommendation) else self._rows)(log, period)
+            compared = (self._lists if isinstance(self.statement.task, Recommendation) else self._rows)(log, period)
         except DataError:
-            found = None
-        storage.write_json(path, {"key": key, "found": found})
-        return found
+            compared = None
+        storage.write_json(path, {"key": key, "found": compared})
+        return compared
 
     # tabular
 
-    def _rows(self, log: "pd.DataFrame", period: Period) -> dict[str, Any] | None:
+    def _rows(self, log: "pd.DataFrame", period: Period) -> ComparedPeriod | None:
         from mlloop.comparison import baselines
 
         task: Any = self.statement.task
@@ -190,15 +191,15 @@ class Counterfactual:
             "loop": self._figure(y, known["score"].to_numpy(float), self._decided(known)),
             "never": self._figure(y, never, never >= first.cut),
         }
-        asked_of: dict[tuple[int | None, dt.datetime], dict[str, float]] = {}
+        of_model: dict[tuple[int | None, dt.datetime], PolicyFigureJson] = {}
         for name, (_, days) in self.schedules.items():
             at = self.renewed[name][period.since]
             if at <= self.begin:
                 figures[name] = figures["never"]
                 continue
-            if (days, at) not in asked_of:
-                asked_of[days, at] = self._figure(y, self._asked(known, at, days))
-            figures[name] = asked_of[days, at]
+            if (days, at) not in of_model:
+                of_model[days, at] = self._figure(y, self._scores_of_model(known, at, days))
+            figures[name] = of_model[days, at]
         self._forget(period.since)
         return {"since": period.since.isoformat(), "until": period.until.isoformat(), "n": len(y), **figures}
 
@@ -216,7 +217,7 @@ class Counterfactual:
         needed = {(self.schedules[name][1], at[since]) for name, at in self.renewed.items()}
         self._models = {key: model for key, model in self._models.items() if key in needed or key[1] > since}
 
-    def _figure(self, y: np.ndarray, score: np.ndarray, decided: Any = None) -> dict[str, float]:
+    def _figure(self, y: np.ndarray, score: np.ndarray, decided: Any = None) -> PolicyFigureJson:
         """The metric and the worth of a period.
 
         `decided` says where the positive class was predicted; None: from the statement's threshold on.
@@ -230,66 +231,65 @@ class Counterfactual:
             served = score >= baselines.decision_threshold(self.statement).value if decided is None else decided
             worth = metrics.worth_of_decisions(y, np.asarray(served, float), 0.5, money)
             score = np.asarray(served, float) if name in ("accuracy", "f1") else score
-        found = metrics.estimate(name, y, score, confidence=0.95)
+        estimate = metrics.estimate(name, y, score, confidence=0.95)
         return {
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
             "worth": float(worth.mean() * money.decisions_per_period),
         }
 
-    def _asked(self, known: "pd.DataFrame", at: dt.datetime, days: int | None) -> np.ndarray:
+    def _scores_of_model(self, known: "pd.DataFrame", at: dt.datetime, days: int | None) -> np.ndarray:
         from mlloop.comparison import holdout
 
         if (days, at) not in self._models:
             self._models[days, at] = self._trained(at, days)
         model, features = self._models[days, at]
-        rows = self._frame().set_index("__id").reindex(known["id"])
+        rows = self._frame()[0].set_index("__id").reindex(known["id"])
         missing = rows[features].isna().all(axis=1).to_numpy()
-        found = np.asarray(holdout.scores_of(model, rows[features], 1), float)
+        scores = np.asarray(holdout.scores_of(model, rows[features], 1), float)
         if missing.any():
-            found[missing] = np.nanmean(found)
-        return found
+            scores[missing] = np.nanmean(scores)
+        return scores
 
-    def _frame(self) -> "pd.DataFrame":
-        """Every row up to the end with its features and the id its answer had."""
-        if self._tables is None:
+    def _frame(self) -> "tuple[pd.DataFrame, list[str]]":
+        """Every row up to the end with its features and the id its answer had; and the names of the features."""
+        if self._rows_with_features is None:
             from mlloop import features
 
             rows = self._all()["rows"]
-            known = set(products.load(self._place_of("features"), products.Features).features)
+            known = set(products.load(self._product_of("features"), products.Features).features)
             of_entity, seasonal = set(features.HISTORY) <= known, set(features.SEASON) <= known
-            made = features.row_features(self.statement, rows, self._suspects(), of_entity, seasonal)
-            frame = made.tables["rows"].to_pandas()
+            built = features.row_features(self.statement, rows, self._suspects(), of_entity, seasonal)
+            frame = built.tables["rows"].to_pandas()
             time, task = arrivals._time(self.statement), self.statement.task
             frame = frame.sort_values([c for c in (time, task.entity) if c], kind="stable", ignore_index=True)  # type: ignore[union-attr]
             frame["__id"] = arrivals.names(self.statement, frame, Period(self.begin, self.until))
-            self._tables = {"frame": frame, "features": made.features}
-        return self._tables["frame"]
+            self._rows_with_features = frame, built.features
+        return self._rows_with_features
 
     def _trained(self, at: dt.datetime, days: int | None = None):
         from mlloop import training
         from mlloop.comparison import baselines
         from mlloop.models import candidates
 
-        frame, time, task = self._frame(), arrivals._time(self.statement), self.statement.task
+        frame, names = self._frame()
+        time, task = arrivals._time(self.statement), self.statement.task
         until = at - dt.timedelta(days=self.statement.time.label_delay_days)
-        assert self._tables is not None
         days = days or self.statement.retrain.window_days
         since = until - dt.timedelta(days=days) if days else frame[time].min()
         target: str = task.target  # type: ignore[union-attr]
         learnt = frame[(frame[time] < until) & (frame[time] >= since)].dropna(subset=[target]).tail(MAX_ROWS)
         y = baselines.target_values(learnt[target], task)
         y = y.astype(int) if task.kind == "classification" else y
-        names = self._tables["features"]
-        made = training.Material(
+        material = training.Material(
             {"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt), "from": None, "until": None}
         )
-        return training.fitted(candidates.from_recipe(self.recipe, task), made), names
+        return training.fitted(candidates.from_recipe(self.recipe, task), material), names
 
     # recommendation
 
-    def _lists(self, log: "pd.DataFrame", period: Period) -> dict[str, Any] | None:
+    def _lists(self, log: "pd.DataFrame", period: Period) -> ComparedPeriod | None:
         import pandas as pd
 
         shown = log[log["items"].notna()][["entity", "at", "items"]]
@@ -310,7 +310,7 @@ class Counterfactual:
             events = events[events["time"] < period.since]
             items = releases.chosen(first.recommender.updated(events), rows, task.k, task.repeats)
             lists["counts"] = shown.assign(items=pd.Series(items, index=shown.index))
-        asked_of: dict[tuple[int | None, dt.datetime], pd.DataFrame] = {}
+        of_model: dict[tuple[int | None, dt.datetime], pd.DataFrame] = {}
         for name, (_, days) in self.schedules.items():
             at = self.renewed[name][period.since]
             if at <= self.begin:
@@ -318,14 +318,14 @@ class Counterfactual:
                 continue
             if (days, at) not in self._models:
                 self._models[days, at] = self._trained_events(at, days)
-            if (days, at) not in asked_of:
+            if (days, at) not in of_model:
                 chosen = releases.chosen(self._models[days, at], rows, task.k, task.repeats)
-                asked_of[days, at] = shown.assign(items=pd.Series(chosen, index=shown.index))
-            lists[name] = asked_of[days, at]
+                of_model[days, at] = shown.assign(items=pd.Series(chosen, index=shown.index))
+            lists[name] = of_model[days, at]
         self._forget(period.since)
-        found: dict[str, Any] = {"since": period.since.isoformat(), "until": period.until.isoformat()}
-        for name, one in lists.items():
-            values = self._wants(one)
+        compared: ComparedPeriod = {"since": period.since.isoformat(), "until": period.until.isoformat()}
+        for name, recommended in lists.items():
+            values = self._metrics_of(recommended)
             if not len(values):
                 return None
             mean = metrics.estimate_mean(values[self.statement.success.metric], draws=0)
@@ -333,10 +333,11 @@ class Counterfactual:
                 metrics.worth_of_hits(values["hits"], self.statement.money).mean()
                 * self.statement.money.decisions_per_period
             )
-            found |= {"n": len(values), name: {"value": mean.value, "low": mean.low, "high": mean.high, "worth": worth}}
-        return found
+            figure: PolicyFigureJson = {"value": mean.value, "low": mean.low, "high": mean.high, "worth": worth}
+            compared |= {"n": len(values), name: figure}
+        return compared
 
-    def _wants(self, shown: "pd.DataFrame") -> "pd.DataFrame":
+    def _metrics_of(self, shown: "pd.DataFrame") -> "pd.DataFrame":
         from mlloop.monitors import evidence
 
         return evidence.list_metrics(shown, self._events(), self.statement)
@@ -362,9 +363,9 @@ class Counterfactual:
             **transformation.time_windows(self.statement.time, at, first),
             "train_until": at.isoformat(),
         }
-        given = {"events": events, **({"items": tables["items"]} if "items" in tables else {})}
-        made = features.build_features(self.statement, given, windows)
-        product: LearnableJson = {"tables": {**given, **made.tables}, "windows": windows, "features": made.features}
+        inputs = {"events": events, **({"items": tables["items"]} if "items" in tables else {})}
+        built = features.build_features(self.statement, inputs, windows)
+        product: LearnableJson = {"tables": {**inputs, **built.tables}, "windows": windows, "features": built.features}
         return training.fitted(
             candidates.from_recipe(self.recipe, self.statement.task),
             training.material(self.statement, product, lambda table: table, days or self.statement.retrain.window_days),
@@ -372,30 +373,30 @@ class Counterfactual:
 
     # both
 
-    def _all(self) -> dict[str, Any]:
+    def _all(self) -> "dict[str, ir.Table]":
         """Rows, or events and items, up to the end, computed once."""
-        if not hasattr(self, "_made"):
+        if not hasattr(self, "_transformed"):
             from mlloop import transformation
 
             if isinstance(self.statement.task, Recommendation):
-                self._made = {
+                self._transformed = {
                     name: self.session.lake.read(f"{self.session.name}/{name}") for name in ("events", "items")
                 }
             else:
                 product = storage.read_json(
                     self.session.folder("turns") / Period(self.until, self._last()).name / "ingestion.json"
                 )
-                tables = {name: self.session.lake.read(one) for name, one in product["tables"].items()}
-                self._made = transformation.transform(self.statement, tables, self._last()).tables
-        return self._made
+                tables = {name: self.session.lake.read(ref) for name, ref in product["tables"].items()}
+                self._transformed = transformation.transform(self.statement, tables, self._last()).tables
+        return self._transformed
 
     def _last(self) -> dt.datetime:
         return max(at for at in turn.decided(self.session.ledger, self.session.name) if at <= self.until)
 
-    def _place_of(self, stage: str) -> Path:
+    def _product_of(self, stage: str) -> Path:
         return self.session.plan.tasks[stage].products["data"]
 
     def _suspects(self) -> list[str]:
         from mlloop import features
 
-        return features.leak_suspects(products.load(self._place_of("need_gate"), products.NeedGate))
+        return features.leak_suspects(products.load(self._product_of("need_gate"), products.NeedGate))

@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mlloop import problem as problems
 from mlloop.core import charts, metric_table, metrics, storage
 from mlloop.core.errors import UsageError
 from mlloop.core.formatting import number
+from mlloop.core.records import ComparedPeriod, HistoryJson, IntervalJson, PolicyTotalJson, TurnLineJson
 from mlloop.core.settings import Settings
 from mlloop.loop import arrivals, backtest, counterfactual, turn
 from mlloop.loop.arrivals import Period
@@ -62,7 +63,7 @@ class History:
         How many turns were made; 0 where all had been.
     """
 
-    summary: dict[str, Any]
+    summary: HistoryJson
     page: Path | None
     turned: int
 
@@ -92,17 +93,17 @@ def moments(
         )  # fmt: skip
     step = dt.timedelta(days=days)
     first = periods.on_grid(statement, start, since) if since and since > start else start
-    found, at = [], first + step
+    ends, at = [], first + step
     while at <= until:
-        found.append(at)
+        ends.append(at)
         at += step
-    if not found:
+    if not ends:
         raise UsageError(
             f"no turn lies between {first:%Y-%m-%d} and {until:%Y-%m-%d} ({days} days apart)",
             statement.name,
             "Give a later --until",
         )
-    return found
+    return ends
 
 
 def loop(
@@ -142,14 +143,14 @@ def loop(
         turned, began = 0, time.monotonic()
         for number, at in enumerate(ends, 1):
             new = at not in turn.decided(session.ledger, session.name)
-            one = turn.turn(session, at, pages=False)
-            if pages and new and (one.verdict == "yes" or number == len(ends)):
+            made = turn.turn(session, at, pages=False)
+            if pages and new and (made.verdict == "yes" or number == len(ends)):
                 with session.step("page"):
                     period = Period(at - dt.timedelta(days=session.statement.retrain.every_days), at)
                     turn.show(session, period)
                     turn.monitored(session, period)
             turned += new
-            on_turn(TurnProgress(one, number, len(ends), time.monotonic() - began))
+            on_turn(TurnProgress(made, number, len(ends), time.monotonic() - began))
         watch("what it gained")
         summary = measured(session, ends, until, always, watch)
         summary["gated"] = backtest.kept_schedules(settings, plan, until)
@@ -173,8 +174,8 @@ def _kept(
         return None
     summary, ledger = storage.read_json(path), Ledger.open(settings)
     statement = arrivals.normal(problems.load(runner.statement_file(settings, plan)))
-    asked = moments(statement, periods.start(statement, ledger), since, until, every)
-    same = [line["at"] for line in summary["turns"]] == [at.isoformat() for at in asked]
+    ends = moments(statement, periods.start(statement, ledger), since, until, every)
+    same = [line["at"] for line in summary["turns"]] == [at.isoformat() for at in ends]
     last = ledger.last(problem=statement.name)
     if not same or not last or last.hash != summary["ledger"]:
         return None
@@ -196,7 +197,7 @@ def measured(
     always: bool = True,
     watch: Callable[[str], None] = lambda word: None,
     windows: Sequence[int | None] = (None,),
-) -> dict[str, Any]:
+) -> HistoryJson:
     """The turns, each period's figure under each policy, the totals, and the loop's gain over each of the others.
 
     Parameters
@@ -208,11 +209,11 @@ def measured(
     rows = turn.decided(session.ledger, session.name)
     periods = [Period(at - step, at) for at in ends]
     compare = Counterfactual(session, [period.since for period in periods], until, always, windows)
-    figures = []
+    figures: list[ComparedPeriod] = []
     for period in periods:
         watch(f"what it gained: {period.name}")
-        if _known(session, period, until) and (found := compare.of(period)):
-            figures.append(found)
+        if _known(session, period, until) and (compared := compare.of(period)):
+            figures.append(compared)
     last = session.ledger.last(problem=session.name)
     happened = turn.events(session, until)
     totals = _totals(session, figures, [at for at in ends if at in rows and rows[at].verdict == "yes"], compare)
@@ -234,8 +235,8 @@ def measured(
         "against": _against(session, figures, totals),
         "best_fixed": max((name for name in compare.schedules if name in totals), key=lambda n: totals[n]["net"], default=None),
         "policies": {
-            **{name: said for name, said in POLICIES.items() if name != "counts" or compare.counts},
-            **{name: counterfactual.in_words(*one) for name, one in compare.schedules.items()},
+            **{name: words for name, words in POLICIES.items() if name != "counts" or compare.counts},
+            **{name: counterfactual.in_words(*schedule) for name, schedule in compare.schedules.items()},
         },
         "note": _note(session, compare, always),
     }  # fmt: skip
@@ -251,12 +252,12 @@ def _known(session: Session, period: Period, until: dt.datetime) -> bool:
 
 
 def _totals(
-    session: Session, figures: list[dict[str, Any]], retrained: list[dt.datetime], compare: Counterfactual
-) -> dict[str, Any]:
+    session: Session, figures: list[ComparedPeriod], retrained: list[dt.datetime], compare: Counterfactual
+) -> dict[str, PolicyTotalJson]:
     """For each policy: mean figure, number of retrainings, worth less what the retrainings cost."""
     money, days = session.statement.money, session.statement.retrain.every_days
     policies = ("loop", "never", "counts", *compare.schedules)
-    names = [name for name in policies if figures and all(name in one for one in figures)]
+    names = [name for name in policies if figures and all(name in period for period in figures)]
     if not figures:
         return {}
     last = utc(figures[-1]["until"])
@@ -265,29 +266,31 @@ def _totals(
         "never": 0,
         "counts": 0,
         **{
-            name: len({at[utc(one["since"])] for one in figures} - {compare.begin})
+            name: len({at[utc(period["since"])] for period in figures} - {compare.begin})
             for name, at in compare.renewed.items()
         },
     }
-    found = {}
+    totals: dict[str, PolicyTotalJson] = {}
     for name in names:
-        worth = sum(one[name]["worth"] for one in figures) * days / money.period_days
-        found[name] = {
-            "metric": float(np.mean([one[name]["value"] for one in figures])),
+        worth = sum(period[name]["worth"] for period in figures) * days / money.period_days
+        totals[name] = {
+            "metric": float(np.mean([period[name]["value"] for period in figures])),
             "retrainings": count[name],
             "worth": worth,
             "cost": count[name] * money.per_retraining,
             "net": worth - count[name] * money.per_retraining,
         }
-    return found
+    return totals
 
 
-def _against(session: Session, figures: list[dict[str, Any]], totals: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _against(
+    session: Session, figures: list[ComparedPeriod], totals: dict[str, PolicyTotalJson]
+) -> dict[str, IntervalJson]:
     """For each other policy: what the loop is worth more, net of retraining, with its interval."""
     scale = session.statement.retrain.every_days / session.statement.money.period_days
     return {
-        name: counterfactual.gained(figures, "loop", name, scale, totals["loop"]["cost"] - one["cost"])
-        for name, one in totals.items()
+        name: counterfactual.gained(figures, "loop", name, scale, totals["loop"]["cost"] - total["cost"])
+        for name, total in totals.items()
         if name != "loop"
     }
 
@@ -308,38 +311,38 @@ def _note(session: Session, compare: Counterfactual, always: bool) -> str:
 # ------------------------------------------------------------------------------------------------ showing it
 
 
-def sentences(summary: dict[str, Any]) -> list[str]:
+def sentences(summary: HistoryJson) -> list[str]:
     """What was decided when, and what it gained: lines for the terminal and the page."""
     counts: dict[str, int] = {}
     for line in summary["turns"]:
         counts[line["action"]] = counts.get(line["action"], 0) + 1
-    said = [
+    lines = [
         f"{len(summary['turns'])} turns: "
         + ", ".join(f"{n} {action}" for action, n in sorted(counts.items(), key=lambda p: -p[1]))
     ]
-    said += [f"{one['as_of'][:10]}: {one['word']}" for one in summary["events"]]
+    lines += [f"{event['as_of'][:10]}: {event['word']}" for event in summary["events"]]
     totals, currency = summary["totals"], summary["currency"]
     label = metrics.metric(summary["metric"]).label
-    for name, one in totals.items():
-        said.append(
-            f"{summary['policies'][name]}: {label} {number(one['metric'])} on average, {one['retrainings']} retrainings, "
-            f"{number(one['net'])} {currency} ({number(one['worth'])} less {number(one['cost'])} for retraining)"
+    for name, total in totals.items():
+        lines.append(
+            f"{summary['policies'][name]}: {label} {number(total['metric'])} on average, {total['retrainings']} retrainings, "
+            f"{number(total['net'])} {currency} ({number(total['worth'])} less {number(total['cost'])} for retraining)"
         )
     if {"loop", "never"} <= set(totals):
         against = [_gained(totals, "never", "never retraining", currency)]
         if "always" in totals:
             against.append(_gained(totals, "always", summary["policies"]["always"], currency))
-        said.append(f"over {len(summary['periods'])} periods the loop {' and '.join(against)}")
+        lines.append(f"over {len(summary['periods'])} periods the loop {' and '.join(against)}")
         if (best := summary.get("best_fixed")) and best != "always":
             called = f"the best fixed schedule, found afterwards ({summary['policies'][best]}, without gate or trial)"
-            said[-1:-1] = [f"the loop {_gained(totals, best, called, currency)}{_interval(summary, best)}"]
-        said[-1:-1] = _through_gates(summary)
-    return said
+            lines[-1:-1] = [f"the loop {_gained(totals, best, called, currency)}{_interval(summary, best)}"]
+        lines[-1:-1] = _through_gates(summary)
+    return lines
 
 
-def _through_gates(summary: dict[str, Any]) -> list[str]:
+def _through_gates(summary: HistoryJson) -> list[str]:
     """The best fixed schedule through gate and trial, where a backtest replayed some."""
-    gated = {name: one for name, one in summary.get("gated", {}).items() if one}
+    gated = {name: total for name, total in summary.get("gated", {}).items() if total}
     if not gated:
         return []
     name, best = max(gated.items(), key=lambda pair: pair[1]["net"])
@@ -350,33 +353,33 @@ def _through_gates(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _interval(summary: dict[str, Any], name: str) -> str:
-    one = summary["against"][name]
-    return f" (loop less schedule: [{number(one['low'])} to {number(one['high'])}])"
+def _interval(summary: HistoryJson, name: str) -> str:
+    gain = summary["against"][name]
+    return f" (loop less schedule: [{number(gain['low'])} to {number(gain['high'])}])"
 
 
-def _gained(totals: dict[str, Any], other: str, called: str, currency: str) -> str:
+def _gained(totals: dict[str, PolicyTotalJson], other: str, called: str, currency: str) -> str:
     gain = round(totals["loop"]["net"] - totals[other]["net"])
     if gain == 0:
         return f"was worth as much as {called}"
     return f"{'gained' if gain > 0 else 'lost'} {abs(gain):,} {currency} against {called}"
 
 
-def plot_policies(summary: dict[str, Any], ax):
+def plot_policies(summary: HistoryJson, ax):
     """The realised figure of each period under each policy, and what happened when; returns ax."""
     import pandas as pd
 
     from mlloop.visualization import BLUE, GREEN, GREY, ORANGE, PINK, draw_threshold, label_axes
 
     periods = summary["periods"]
-    at = [pd.Timestamp(one["until"]) for one in periods]
+    at = [pd.Timestamp(period["until"]) for period in periods]
     styles = {"never": (ORANGE, "--", "s"), "always": (GREEN, ":", "^"), "loop": (BLUE, "-", "o")}
     best = summary.get("best_fixed")
     if best and best != "always":
         styles = {best: (PINK, "-.", "d"), **styles}
     for name, (colour, line, sign) in styles.items():
         if periods and name in periods[0]:
-            values = [one[name]["value"] for one in periods]
+            values = [period[name]["value"] for period in periods]
             (points,) = ax.plot(
                 at,
                 values,
@@ -394,13 +397,13 @@ def plot_policies(summary: dict[str, Any], ax):
     if summary.get("target") is not None:
         draw_threshold(ax, summary["target"], "target", horizontal=True)
     words: dict[str, list[str]] = {}
-    for one in summary["events"]:
-        words.setdefault(one["as_of"], []).append(one["word"])
-    for moment, said in words.items():
+    for event in summary["events"]:
+        words.setdefault(event["as_of"], []).append(event["word"])
+    for moment, happened in words.items():
         ax.axvline(pd.Timestamp(moment), color=GREY, lw=0.8, ls=":")
         where = (pd.Timestamp(moment), 0.98)
         ax.annotate(
-            ", ".join(said),
+            ", ".join(happened),
             where,
             xycoords=("data", "axes fraction"),
             rotation=90,
@@ -414,32 +417,35 @@ def plot_policies(summary: dict[str, Any], ax):
         ax.tick_params(axis="x", labelrotation=30)
     label = metrics.metric(summary["metric"]).label
     means = [
-        f"{summary['policies'][name]} {number(one['metric'])}"
-        for name, one in summary["totals"].items()
+        f"{summary['policies'][name]} {number(total['metric'])}"
+        for name, total in summary["totals"].items()
         if name in styles
     ]
     return label_axes(
         ax,
         f"{label} on average: {', '.join(means)}",
-        f"n = {sum(one['n'] for one in periods):,} predictions with labels, in {len(periods)} periods",
+        f"n = {sum(period['n'] for period in periods):,} predictions with labels, in {len(periods)} periods",
         "end of the period (UTC)",
         label,
     )
 
 
-def _figures(summary: dict[str, Any], names: list[str]) -> "pd.DataFrame":
+def _figures(summary: HistoryJson, names: list[str]) -> "pd.DataFrame":
     """The realised figure of each period under each policy, as a table."""
     import pandas as pd
 
-    rows = [[one["until"][:10], *(one[name]["value"] for name in dict.fromkeys(names))] for one in summary["periods"]]
+    rows = [
+        [period["until"][:10], *(period[name]["value"] for name in dict.fromkeys(names))]
+        for period in summary["periods"]
+    ]
     return pd.DataFrame(rows, columns=["period until", *(summary["policies"][name] for name in dict.fromkeys(names))])
 
 
-def _in_words(line: dict[str, Any]) -> str:
+def _in_words(line: TurnLineJson) -> str:
     return "yes" if line["verdict"] == "yes" else wording.ACTIONS.get(line["action"], (line["action"], ""))[0]
 
 
-def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
+def write_page(settings: Settings, plan: Plan, summary: HistoryJson) -> Path:
     """Write reports/PROBLEM/loop.html."""
     import matplotlib
 
@@ -461,13 +467,13 @@ def write_page(settings: Settings, plan: Plan, summary: dict[str, Any]) -> Path:
         "summary": summary,
         "sentences": sentences(summary),
         "chart": chart,
-        "policies": {name: said for name, said in summary["policies"].items() if name in summary["totals"]},
+        "policies": {name: words for name, words in summary["policies"].items() if name in summary["totals"]},
         "actions": {line["action"]: _in_words(line) for line in summary["turns"]},
         "metric": metric_table.meaning(summary["metric"]),
         "label": label,
     }
     head = problem_view.Decisions(settings).head()
-    drawn = [(one.name, one.shown, one.word) for one in shown_stages]
+    drawn = [(stage.name, stage.shown, stage.word) for stage in shown_stages]
     return report._page(
         settings.reports / plan.problem / "loop.html", "loop.html", [summary, str(chart), drawn], lambda: view, head
     )

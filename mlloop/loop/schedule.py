@@ -5,10 +5,10 @@ A scheduler calls `mlloop tick` more often than a turn is due. Most calls end he
 
 import datetime as dt
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from mlloop import problem as problems
 from mlloop.core import storage
+from mlloop.core.records import EndedJson, JsonObject
 from mlloop.core.settings import Settings
 from mlloop.monitors import periods
 from mlloop.pipeline import runner
@@ -73,13 +73,13 @@ class Turned:
     champion: str | None
     canary: str | None
     answered: int
-    ended: list[dict[str, Any]]
+    ended: list[EndedJson]
     fresh: bool
     seconds: dict[str, float]
     warnings: list[str] = field(default_factory=list)
     due: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The turn in JSON's types; `summary` is called 'said' there, as `--json` has had it."""
         return {"said" if name == "summary" else name: value for name, value in storage.plain(self).items()}
 

@@ -17,7 +17,7 @@ from mlloop import problem as problems
 from mlloop.core import metrics, storage
 from mlloop.core.errors import GateClosed, MlloopError, ModelError, UsageError
 from mlloop.core.formatting import number
-from mlloop.core.records import ModelJson
+from mlloop.core.records import AttemptJson, EndedJson, HappenedJson, JsonObject, ModelJson, MonitoringJson, Parameters, RetrainEndJson
 from mlloop.data import feed_checks
 from mlloop.loop import arrivals
 from mlloop.loop.schedule import STEPS as STEPS
@@ -150,22 +150,20 @@ def finish(session: Session, row: Row, pages: bool, launch: bool = True) -> bool
     return False
 
 
-def _stopped(session: Session, at: dt.datetime, step: str, answered: int, ended: list[dict[str, Any]]) -> Turned:
+def _stopped(session: Session, at: dt.datetime, step: str, answered: int, ended: list[EndedJson]) -> Turned:
     """A turn that stops after a step before its decision."""
     champion, canary = session.ledger.champion(session.name), session.ledger.canary(session.name)
     newest = history(session, at)[-1:] if step != "collect" else []
-    health, said = (str(newest[0]["health"]), str(newest[0]["said"])) if newest else ("", "")
-    alert = health in ("worse", "feed broken") or any(one["what"] == "fallback" for one in ended)
+    health, summary = (newest[0]["health"], newest[0]["said"]) if newest else ("", "")
+    alert = health in ("worse", "feed broken") or any(end["what"] == "fallback" for end in ended)
     return Turned(
-        session.name, at.isoformat(), step, "", said, "", health, alert, champion.model if champion else None,
+        session.name, at.isoformat(), step, "", summary, "", health, alert, champion.model if champion else None,
         canary.model if canary else None, answered, ended, False, dict(session.seconds),
     )  # fmt: skip
 
 
-def _turned(
-    session: Session, at: dt.datetime, row: Row, answered: int, ended: list[dict[str, Any]], fresh: bool
-) -> Turned:
-    shown = shown_decision(session.ledger, at, row, any(one["what"] == "fallback" for one in ended))
+def _turned(session: Session, at: dt.datetime, row: Row, answered: int, ended: list[EndedJson], fresh: bool) -> Turned:
+    shown = shown_decision(session.ledger, at, row, any(end["what"] == "fallback" for end in ended))
     return replace(shown, answered=answered, ended=ended, fresh=fresh, seconds=dict(session.seconds))
 
 
@@ -207,12 +205,14 @@ def monitored(session: Session, period: Period, page: bool = True) -> Path:
     from mlloop import monitoring
 
     statement = problems.load(runner.statement_file(session.settings, session.plan))
-    found = monitoring.observe(statement, monitoring.gather(session.settings, session.ledger, statement, period.until))
-    products.save_product({"data": str(path)}, stage="monitoring", **found)
+    observed = monitoring.observe(
+        statement, monitoring.gather(session.settings, session.ledger, statement, period.until)
+    )
+    products.save_product({"data": str(path)}, stage="monitoring", **observed)
     return path
 
 
-def run_notebook(session: Session, name: str, path: Path, parameters: dict[str, Any]) -> None:
+def run_notebook(session: Session, name: str, path: Path, parameters: Parameters) -> None:
     """Execute the Run act of a notebook that is no stage of the pipeline; its product and page material lie at `path`.
 
     The product is there only when the notebook has run to its end.
@@ -261,7 +261,7 @@ def answering(session: Session) -> list[str]:
 
     live = [row for row in (session.ledger.champion(session.name), session.ledger.canary(session.name)) if row]
     models = [str(row.model) for row in live]
-    ready = [one.model for one in evidence.stand_ins(session.ledger, session.name, models[0])] if models else []
+    ready = [other.model for other in evidence.stand_ins(session.ledger, session.name, models[0])] if models else []
     return list(dict.fromkeys([*models, *ready]))
 
 
@@ -315,9 +315,9 @@ def withhold_broken(session: Session, period: Period) -> None:
         return
     tables = {task.table, *(join.table for join in task.joins)}
     broken = {
-        one["column"]
-        for one in seen[-1]["feed"]["findings"]
-        if one["kind"] in feed_checks.WITHHELD and one["table"] in tables
+        str(finding["column"])
+        for finding in seen[-1]["feed"]["findings"]
+        if finding["kind"] in feed_checks.WITHHELD and finding["table"] in tables
     }
     for model in answering(session):
         if not broken and not deployment.withheld_at(session.ledger, session.name, model, period.until):
@@ -326,13 +326,13 @@ def withhold_broken(session: Session, period: Period) -> None:
             release = deployment.load_release(session.settings, session.ledger, session.name, model)
         except ModelError:  # a champion's fault stops the step that loads it to answer
             continue
-        columns = sorted(broken & {one.name for one in release.fields})
+        columns = sorted(broken & {field.name for field in release.fields})
         if columns != release.withheld:
             where = session.settings, session.ledger, session.statement
             deployment.withhold(*where, model, columns, period.since, period.until)
 
 
-def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
+def stood_in(session: Session, period: Period) -> list[EndedJson]:
     """Let the rule, or an earlier champion, answer from now on where the labels that had come show that it is surely better.
 
     Who stood in while the feed was broken makes way once it is whole. A canary that is on goes on, beside whoever
@@ -341,26 +341,36 @@ def stood_in(session: Session, period: Period) -> list[dict[str, Any]]:
     done = [row for row in fallbacks(session) if row.details.get("as_of") == period.until.isoformat()]
     champion = session.ledger.champion(session.name)
     if done or champion is None:
-        return [_told_of(row) for row in done]
+        return [_fallback_of(row) for row in done]
     seen = history(session, period.until)
     is_broken = bool(seen) and is_feed_broken(seen[-1])
     if not is_broken and (before := stood_in_for(champion)):
         release = deployment.cited_release(session.ledger, session.name, before)
         reason = "The feed is whole again, so the model that answered before it broke answers again."
-        return [_told_of(fall_back(session, period.until, before, release, "former", f"model {before[:12]}", [reason]))]
+        return [
+            _fallback_of(fall_back(session, period.until, before, release, "former", f"model {before[:12]}", [reason]))
+        ]
     since = periods.since(session.statement, session.ledger, champion)
     if is_broken:  # as it answers now: with the columns that it reads now
         since = max(since, updated(session, str(champion.model), deployment.WITHHELD) or since)
-    found = standing.stand_in(session.statement, seen, champion.model, since.isoformat())
-    if found is None or found.model == champion.model:
+    better = standing.stand_in(session.statement, seen, champion.model, since.isoformat())
+    if better is None or better.model == champion.model:
         return []
-    deployment.load_release(session.settings, session.ledger, session.name, found.model)  # it must load
-    release = deployment.cited_release(session.ledger, session.name, found.model)
+    deployment.load_release(session.settings, session.ledger, session.name, better.model)  # it must load
+    release = deployment.cited_release(session.ledger, session.name, better.model)
     before = (stood_in_for(champion) or str(champion.model)) if is_broken else None
     row = fall_back(
-        session, period.until, found.model, release, found.kind, found.name, [found.summary], found.evidence, before
+        session,
+        period.until,
+        better.model,
+        release,
+        better.kind,
+        better.name,
+        [better.summary],
+        better.evidence,
+        before,
     )
-    return [_told_of(row)]
+    return [_fallback_of(row)]
 
 
 def stood_in_for(champion: Row) -> str | None:
@@ -405,11 +415,11 @@ def fallbacks(session: Session) -> list[Row]:
     return session.ledger.rows(problem=session.name, kind="fallback")
 
 
-def _told_of(row: Row) -> dict[str, Any]:
+def _fallback_of(row: Row) -> EndedJson:
     return {"what": "fallback", "model": row.model, "outcome": row.details["to"], "reasons": row.reasons}
 
 
-def judged(session: Session, period: Period) -> list[dict[str, Any]]:
+def judged(session: Session, period: Period) -> list[EndedJson]:
     """Judge the canary that is on by the labels that had come; what became of it, [] where it goes on."""
     on = session.ledger.canary(session.name)
     since = dt.datetime.fromisoformat(on.details["since"]) if on else None
@@ -428,12 +438,12 @@ def judged(session: Session, period: Period) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------ deciding
 
 
-def history(session: Session, until: dt.datetime) -> list[dict[str, Any]]:
+def history(session: Session, until: dt.datetime) -> list[MonitoringJson]:
     """The products of monitoring of the periods that had ended at `until`, the oldest first."""
     from mlloop.monitors.evidence import kept_product
 
-    found = [kept_product(path) for path in sorted(session.folder("monitoring").glob("[!.]*.json"))]
-    return sorted((one for one in found if utc(one["as_of"]) <= until), key=lambda one: one["as_of"])
+    kept = [kept_product(path) for path in sorted(session.folder("monitoring").glob("[!.]*.json"))]
+    return sorted((product for product in kept if utc(product["as_of"]) <= until), key=lambda product: product["as_of"])
 
 
 def facts(session: Session, at: dt.datetime) -> retraining.Facts:
@@ -463,7 +473,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         trained=periods.trained_at(session.ledger, session.name, champion.model) if champion else None,
         canary=canary.model if canary else None,
         canary_until=canary.details.get("deadline", "") if canary else "",
-        begun=tuple(one for one in earlier if one < at),
+        begun=tuple(begun_at for begun_at in earlier if begun_at < at),
         new_labelled_rows=arrivals.labelled_rows(session.lake, session.statement, utc(learnt) if learnt else None, at),
         learnt_rows=short_past(session, champion.model if champion else None),
         recalibrated=updated(session, str(champion.model), "calibration") if champion else None,
@@ -477,7 +487,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
     )
 
 
-def last_attempt(session: Session, ended: Sequence[Row], at: dt.datetime) -> dict[str, Any] | None:
+def last_attempt(session: Session, ended: Sequence[Row], at: dt.datetime) -> AttemptJson | None:
     """The last retraining, where it did not come to answer and none was let in after it; with the labels that came since."""
     last = next((row for row in reversed(ended) if row.details.get("attempt")), None)
     if last is None or dt.datetime.fromisoformat(last.details["as_of"]) >= at:
@@ -485,12 +495,12 @@ def last_attempt(session: Session, ended: Sequence[Row], at: dt.datetime) -> dic
     let_in = session.ledger.last(problem=session.name, kind="promotion")
     if let_in is not None and (let_in.id > last.id or let_in.model == last.model):
         return None
-    until = dt.datetime.fromisoformat(last.details["attempt"]["until"])
-    new = arrivals.labelled_rows(session.lake, session.statement, until, at)
-    return {**last.details["attempt"], "at": last.details["as_of"], "new": new}
+    attempt: AttemptJson = last.details["attempt"]
+    new = arrivals.labelled_rows(session.lake, session.statement, dt.datetime.fromisoformat(attempt["until"]), at)
+    return {**attempt, "at": last.details["as_of"], "new": new}
 
 
-def judged_product(session: Session, model: str | None, stage: str) -> dict[str, Any]:
+def judged_product(session: Session, model: str | None, stage: str) -> JsonObject:
     """The product of a stage that the validation gate read when it let `model` pass; {} where it is not kept."""
     gate = session.ledger.last(problem=session.name, kind="gate", subject="validation", model=model) if model else None
     digest = gate.digests.get(f"stage {stage}") if gate else None
@@ -503,7 +513,7 @@ def short_past(session: Session, model: str | None) -> int | None:
     if isinstance(session.statement.task, Recommendation):
         return None
     lookbacks = (judged_product(session, model, "training").get("lookback") or {}).get("candidates") or []
-    return next((one["rows"] for one in lookbacks if one["chosen"] and one["kind"] != "all"), None)
+    return next((tried["rows"] for tried in lookbacks if tried["chosen"] and tried["kind"] != "all"), None)
 
 
 def decide(session: Session, period: Period) -> Row:
@@ -513,7 +523,7 @@ def decide(session: Session, period: Period) -> Row:
     known, seen = facts(session, period.until), history(session, period.until)
     decision = retraining.decide(session.statement, seen, known)
     files = {path.stem: path for path in session.folder("monitoring").glob("[!.]*.json")}
-    newest = seen[-1] if seen else {}
+    newest = seen[-1] if seen else None
     kept = {
         "statement": session.statement,
         "facts": known,
@@ -542,15 +552,15 @@ def decide(session: Session, period: Period) -> Row:
                 "from": period.since.isoformat(),
                 "change": decision.change,
                 "worse_since": worse_since(session, seen, period.until),
-                "health": newest.get("health", ""),
-                "health_said": newest.get("said", ""),
+                "health": newest["health"] if newest else "",
+                "health_said": newest["said"] if newest else "",
             },
             key=storage.digest_json(["tick", session.name, period.until.isoformat()]),
         )
     )
 
 
-def worse_since(session: Session, history: list[dict[str, Any]], at: dt.datetime) -> str | None:
+def worse_since(session: Session, history: list[MonitoringJson], at: dt.datetime) -> str | None:
     """Since when (ISO) the model in production, or the one that fell, is worse than it was; None where it is not."""
     champion = session.ledger.champion(session.name)
     if champion is None:
@@ -570,7 +580,7 @@ def worse_since(session: Session, history: list[dict[str, Any]], at: dt.datetime
     return since
 
 
-def events(session: Session, until: dt.datetime) -> list[dict[str, str]]:
+def events(session: Session, until: dt.datetime) -> list[HappenedJson]:
     """What happened so far, for figures: as_of and word."""
     words = {"retrain": "retrain", "promoted": "promoted", "rolled_back": "rolled back", "feed broken": "feed broken"}
     fell = {
@@ -580,21 +590,23 @@ def events(session: Session, until: dt.datetime) -> list[dict[str, str]]:
     }
     rows = session.ledger.rows(problem=session.name, kind=("retrain", "canary", "fallback"))
     word = lambda row: fell.get(row.details.get("to")) if row.kind == "fallback" else words.get(row.subject)
-    found = [
-        {"as_of": row.details["as_of"], "word": word(row)} for row in rows if word(row) and row.details.get("as_of")
+    happened: list[HappenedJson] = [
+        {"as_of": row.details["as_of"], "word": str(word(row))}
+        for row in rows
+        if word(row) and row.details.get("as_of")
     ]
-    return [one for one in found if utc(one["as_of"]) <= until]
+    return [event for event in happened if utc(event["as_of"]) <= until]
 
 
 def show(session: Session, period: Period) -> Path | None:
     """Run the notebook that shows the decision, from what the decision was made on."""
-    given = session.folder("turns") / period.name / "decision.json"
+    decision = session.folder("turns") / period.name / "decision.json"
     source = session.settings.notebooks / "26_retraining.ipynb"
     path = session.folder("turns") / period.name / "retraining.json"
-    if not (given.exists() and source.exists()) or path.exists():
+    if not (decision.exists() and source.exists()) or path.exists():
         return None
-    listed = storage.read_json(given)["history"]
-    run_notebook(session, "26_retraining", path, {"upstream": {"decision": str(given), "history": listed}})
+    listed = storage.read_json(decision)["history"]
+    run_notebook(session, "26_retraining", path, {"upstream": {"decision": str(decision), "history": listed}})
     return path
 
 
@@ -608,7 +620,7 @@ def edition(session: Session, at: dt.datetime, explore: bool = False) -> Plan:
     return plans.edition(session.plan, name, entered, as_of=at.isoformat())
 
 
-def retrain(session: Session, row: Row, explore: bool = False) -> list[dict[str, Any]]:
+def retrain(session: Session, row: Row, explore: bool = False) -> list[EndedJson]:
     """Run the edition of a decision to retrain, or go on with it, and write down what came of it.
 
     Raises
@@ -649,10 +661,10 @@ def _failures(session: Session, at: dt.datetime) -> Path:
     return session.folder("turns") / Period(at, at).name / "failed.json"
 
 
-def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> dict[str, Any] | None:
+def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> RetrainEndJson | None:
     """What a retraining came to, as the ledger's row has it; None: a stage failed and is to be tried again."""
     at = dt.datetime.fromisoformat(row.details["as_of"])
-    model = _made(plan, "training")
+    model = _trained_by(plan, "training")
     details = {"as_of": at.isoformat(), "edition": plan.problem, "attempt": attempted(session, model, row)}
     if error is None:
         action = "trained"
@@ -664,7 +676,7 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
         if action == "refused":
             return _open(session, plan, model, at, details)
         verdict = "yes" if action in ("canary", "champion", "trained") else "no"
-        said = {
+        outcomes = {
             "canary": "The challenger passed its gate and answers for a share.",
             "champion": "The challenger is champion.",
         }
@@ -674,7 +686,7 @@ def _end(session: Session, plan: Plan, error: MlloopError | None, row: Row) -> d
             reasons=[
                 "The challenger passed its gate and waits for a person."
                 if waits
-                else said.get(action, "A challenger was trained.")
+                else outcomes.get(action, "A challenger was trained.")
             ],
             details={**details, "outcome": action},
         )
@@ -705,16 +717,19 @@ def _waits_for_a_person(session: Session, model: str | None) -> bool:
     return session.settings.deployment_by == "person" and gate is not None and gate.verdict == "yes"
 
 
-def _open(session: Session, plan: Plan, model: str | None, at: dt.datetime, details: dict[str, Any]) -> dict[str, Any]:
+def _open(session: Session, plan: Plan, model: str | None, at: dt.datetime, details: JsonObject) -> RetrainEndJson:
     """The end of a retraining whose challenger the gate neither let pass nor refused."""
     gate = gate_of(session, model)
     unsettled = gate.reasons if gate else []
-    said = "The gate said Maybe to the challenger" + (
+    reason = "The gate said Maybe to the challenger" + (
         f": {unsettled[0]}" if unsettled else "; a person may promote it."
     )
     stands = after_no(session, plan, model, at, tell=False)
     return dict(
-        verdict="no", model=model, reasons=[said], details={**details, "outcome": "gate said maybe", "standing": stands}
+        verdict="no",
+        model=model,
+        reasons=[reason],
+        details={**details, "outcome": "gate said maybe", "standing": stands},
     )
 
 
@@ -723,7 +738,7 @@ def gate_of(session: Session, model: str | None) -> Row | None:
     return session.ledger.last(problem=session.name, kind="gate", subject="validation", model=model) if model else None
 
 
-def attempted(session: Session, model: str | None, row: Row) -> dict[str, Any]:
+def attempted(session: Session, model: str | None, row: Row) -> AttemptJson:
     """What the next attempt is measured against: rows that could be learnt from, and what was missing to a Yes.
 
     Returns
@@ -737,7 +752,7 @@ def attempted(session: Session, model: str | None, row: Row) -> dict[str, Any]:
     rows = arrivals.labelled_rows(session.lake, session.statement, utc(since) if since else None, at)
     learnt = short_past(session, model)
     rows = min(rows, learnt) if learnt is not None else rows
-    attempt: dict[str, Any] = {
+    attempt: AttemptJson = {
         "until": (at - dt.timedelta(days=late)).isoformat(),
         "rows": rows,
         "n": rows,
@@ -751,7 +766,8 @@ def attempted(session: Session, model: str | None, row: Row) -> dict[str, Any]:
         is_metric = check["name"] == "threshold met"
         sign = metrics.metric(session.statement.success.metric).gain(1, 0) if is_metric else 1
         evaluated = judged_product(session, model, "evaluation")
-        return attempt | {
+        return {
+            **attempt,
             "gap": sign * (threshold - value),
             "se": (high - low) / (2 * 1.96),
             "n": int((evaluated.get("main") or {}).get("n") or rows),
@@ -776,11 +792,11 @@ def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime, t
     answers = "rule" if champion and deployment.is_rule(session.ledger, session.name, champion.model) else "champion"
     stands = stands or standing.best_after_no(evaluated, gate.evidence, answers == "rule")
     if stands == "challenger" and (champion is None or champion.model != model):
-        told = storage.read_json(plan.tasks["training"].products["data"])
-        release = _release_of(session, plan, told["model"])
-        said = "The gate did not let it pass, but on the rows it was judged on it is significantly better than the rule and the model in production."
+        trained = storage.read_json(plan.tasks["training"].products["data"])
+        release = _release_of(session, plan, trained["model"])
+        reason = "The gate did not let it pass, but on the rows it was judged on it is significantly better than the rule and the model in production."
         fall_back(
-            session, at, model, release, "challenger", f"model {model[:12]}", [said, *gate.reasons[:1]], gate.evidence
+            session, at, model, release, "challenger", f"model {model[:12]}", [reason, *gate.reasons[:1]], gate.evidence
         )
     if tell:
         tell_statement(session, plan, gate, evaluated, at)
@@ -802,14 +818,14 @@ def _release_of(session: Session, plan: Plan, model: ModelJson) -> str:
     ).digest  # fmt: skip
 
 
-def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: dict[str, Any], at: dt.datetime) -> None:
+def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: JsonObject, at: dt.datetime) -> None:
     """Take a No back to the problem statement: what can be attained now, in its next revision and in a row of the ledger."""
     verdict = plans.read_verdict(plan.tasks["validation_gate"].products["data"])
     main, label = evaluated["main"], metrics.metric(session.statement.success.metric).label
     target = session.statement.success.threshold
     reach = f"{number(main['value'])} [{number(main['low'])} to {number(main['high'])}]"
-    said = f"attainable on {at:%Y-%m-%d}: {label} {reach}, target {number(target)}"
-    change = [*verdict["must_change"], said]
+    sentence = f"attainable on {at:%Y-%m-%d}: {label} {reach}, target {number(target)}"
+    change = [*verdict["must_change"], sentence]
     path = runner.statement_file(session.settings, session.plan)
     file = revise.open_next(session.settings, path, "validation", change)
     figures = {key: main[key] for key in ("value", "low", "high", "n")}
@@ -821,22 +837,22 @@ def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: dict[str,
     ))  # fmt: skip
 
 
-def _made(plan: Plan, stage: str) -> str | None:
+def _trained_by(plan: Plan, stage: str) -> str | None:
     path = plan.tasks[stage].products["data"] if stage in plan.tasks else None
     if path is None or not path.exists():
         return None
-    made = products.read_kept(path)
-    return made.model.digest if isinstance(made, products.Training) else None
+    product = products.read_kept(path)
+    return product.model.digest if isinstance(product, products.Training) else None
 
 
-def resume(session: Session) -> list[dict[str, Any]]:
+def resume(session: Session) -> list[EndedJson]:
     """End the retrainings that were begun and have no end; what came of each."""
-    return [one for row in unfinished(session.ledger, session.name) for one in retrain(session, row)]
+    return [end for row in unfinished(session.ledger, session.name) for end in retrain(session, row)]
 
 
 def retrain_now(
     session: Session, at: dt.datetime, actor: str, reasons: Sequence[str] = (), explore: bool = False
-) -> list[dict[str, Any]]:
+) -> list[EndedJson]:
     """Retrain at `at` because a person says so; the policy's evidence is not asked, the gate and the canary are.
 
     Raises
@@ -858,5 +874,5 @@ def retrain_now(
             key=storage.digest_json(["retrain", session.name, at.isoformat()]),
         )
     )
-    over = {one.details["as_of"] for one in session.ledger.rows(problem=session.name, kind="retrain", subject="ended")}
+    over = {end.details["as_of"] for end in session.ledger.rows(problem=session.name, kind="retrain", subject="ended")}
     return ended if row.details["as_of"] in over else ended + retrain(session, row, explore)

@@ -9,13 +9,13 @@ __all__ = ['BINS', 'MAX_CATEGORIES', 'MISSING', 'UNSEEN', 'RARE', 'ALPHA', 'MIN_
 
 # %% ../../nbs/monitors/drift.ipynb #dc2d7666
 import itertools
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..core import prose
 from ..core.formatting import number
+from ..core.records import DistributionJson, DriftJson, DriftedColumnJson, ExplanationJson, NotComparedJson
 
 # %% ../../nbs/monitors/drift.ipynb #d4973a8e
 BINS, MAX_CATEGORIES = 10, 30
@@ -80,7 +80,7 @@ def drift_threshold(n_classes: int, n_reference: int, n_current: int, columns: i
 MAX_ROWS = 100_000
 
 
-def detect_drift(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
+def detect_drift(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) -> DriftJson:
     """Which columns drifted.
 
     Returns
@@ -97,21 +97,22 @@ def detect_drift(reference: pd.DataFrame, current: pd.DataFrame, seed: int = 0) 
     )
     (reference_codes, codes), left_out = _bin_tables(reference, current)
     distances = {str(name): _distance(reference_codes[name].to_numpy(), codes[name].to_numpy()) for name in codes}
-    columns: list[dict[str, Any]] = []
+    columns: list[DriftedColumnJson] = []
     for name, value in distances.items():
         n_bins = len(np.union1d(reference_codes[name], codes[name]))
         limit = drift_threshold(n_bins, len(reference), len(current), len(distances))
-        row = {"name": name, "method": "jensen_shannon", "value": value, "threshold": limit, "alert": value > limit}
-        columns.append(row)
+        columns.append(
+            {"name": name, "method": "jensen_shannon", "value": value, "threshold": limit, "alert": value > limit}
+        )
     columns.sort(key=lambda row: float(row["value"] / row["threshold"]), reverse=True)
     return {"columns": columns, "rows": n_rows, "left_out": left_out, "said": _summary(columns, left_out)}
 
 # %% ../../nbs/monitors/drift.ipynb #be5a405b
 def _bin_tables(
     reference: pd.DataFrame, current: pd.DataFrame
-) -> tuple[tuple[pd.DataFrame, pd.DataFrame], list[dict[str, str]]]:
+) -> tuple[tuple[pd.DataFrame, pd.DataFrame], list[NotComparedJson]]:
     tables: tuple[dict, dict] = ({}, {})
-    left_out = []
+    left_out: list[NotComparedJson] = []
     for name in reference:
         try:
             if name not in current:
@@ -135,7 +136,7 @@ def _distance(reference: np.ndarray, current: np.ndarray) -> float:
     return 0.0 if np.isnan(value) else value
 
 # %% ../../nbs/monitors/drift.ipynb #0cdf025b
-def _summary(columns: list[dict[str, Any]], left_out: list[dict[str, str]]) -> str:
+def _summary(columns: list[DriftedColumnJson], left_out: list[NotComparedJson]) -> str:
     alerts = [row["name"] for row in columns if row["alert"]]
     summary = f"None of {len(columns)} columns drifted."
     if alerts:
@@ -147,7 +148,7 @@ def _summary(columns: list[dict[str, Any]], left_out: list[dict[str, str]]) -> s
 SHOWN_BINS, LEAST_ROWS_OF_A_VALUE = 6, 20
 
 
-def distribution(reference: pd.Series, current: pd.Series) -> dict[str, Any]:
+def distribution(reference: pd.Series, current: pd.Series) -> DistributionJson:
     """A column of the reference and of the period in the same bins.
 
     Returns
@@ -161,12 +162,15 @@ def distribution(reference: pd.Series, current: pd.Series) -> dict[str, Any]:
     cut = _ranges if is_number and reference.nunique() > SHOWN_BINS else _values
     then, now, labels, unseen = cut(reference, current)
     share = lambda codes, bin_: float(np.sum(codes == bin_) / max(len(codes), 1))
-    bins = [{"label": label, "reference": share(then, i), "period": share(now, i)} for i, label in enumerate(labels)]
-    missing = {
-        f"missing_{what}": float(column.isna().mean())
-        for what, column in (("reference", reference), ("period", current))
+    return {
+        "name": str(reference.name),
+        "bins": [
+            {"label": label, "reference": share(then, i), "period": share(now, i)} for i, label in enumerate(labels)
+        ],
+        "missing_reference": float(reference.isna().mean()),
+        "missing_period": float(current.isna().mean()),
+        "unseen": unseen,
     }
-    return {"name": str(reference.name), "bins": bins, **missing, "unseen": unseen}
 
 # %% ../../nbs/monitors/drift.ipynb #0622fe62
 def _ranges(reference: pd.Series, current: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str], None]:
@@ -213,12 +217,12 @@ def column_weights(reference: pd.DataFrame, score: np.ndarray) -> dict[str, floa
 
 # %% ../../nbs/monitors/drift.ipynb #6330dfa2
 def rank_columns(
-    drift: dict[str, Any], weight: dict[str, float], before: dict[str, int] | None = None
-) -> list[dict[str, Any]]:
+    drift: DriftJson, weight: dict[str, float], before: dict[str, int] | None = None
+) -> list[ExplanationJson]:
     """Columns by drift times weight: name, value, threshold, alert, weight, explains, alerts_before."""
-    rows = []
+    rows: list[ExplanationJson] = []
     for row in drift["columns"]:
         share = weight.get(row["name"], 0.0)
         earlier = (before or {}).get(row["name"], 0)  # alerts in the periods before this one
-        rows.append({**row, "weight": share, "explains": row["value"] * np.sqrt(share), "alerts_before": earlier})
+        rows.append({**row, "weight": share, "explains": float(row["value"] * np.sqrt(share)), "alerts_before": earlier})
     return sorted(rows, key=lambda row: (row["alert"], row["explains"]), reverse=True)

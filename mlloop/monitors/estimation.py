@@ -5,20 +5,21 @@
 # %% auto #0
 __all__ = ['REFERENCE_ROWS', 'NANNYML', 'TREES', 'MAX_RATIO', 'FOLDS', 'CLASSIFIER_ROWS', 'DLE', 'CURRENT_ROWS', 'NumericEncoder',
            'encode_both', 'Period', 'nannyml', 'calibrated_probability', 'cbpe', 'mcbpe', 'density_ratio', 'pape',
-           'dle', 'MetricValue', 'realised_performance', 'compare_with_reference', 'estimate_performance']
+           'dle', 'MetricValue', 'realised_performance', 'compare_with_reference', 'PerformanceEstimate',
+           'estimate_performance']
 
 # %% ../../nbs/monitors/estimation.ipynb #a749fb49
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..core import metrics, prose
 from ..core.errors import DataError
+from ..core.records import ComparisonJson, EstimatedJson, FigureJson, Parameters
 
 # %% ../../nbs/monitors/estimation.ipynb #bf08e310
 REFERENCE_ROWS = 70_000  # with 20,000 there are too few of the rare kinds of rows, to which shifts go
@@ -204,7 +205,7 @@ def _fitted_cbpe(metric: str, reference: Period, cut: float):
         return estimator.fit(_nannyml_frame(reference, cut).assign(y=reference.y.astype(int)))  # type: ignore[union-attr]
 
 # %% ../../nbs/monitors/estimation.ipynb #5cca086d
-TREES: dict[str, Any] = {
+TREES: Parameters = {
     "objective": "binary",
     "learning_rate": 0.2,
     "num_leaves": 31,
@@ -357,7 +358,7 @@ class MetricValue:
     se: float
     n: int
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> FigureJson:
         """value, low, high (95 %), se, n in JSON's types."""
         half = 1.96 * self.se
         return {"value": self.value, "low": self.value - half, "high": self.value + half, "se": self.se, "n": self.n}
@@ -373,7 +374,7 @@ def realised_performance(
 # %% ../../nbs/monitors/estimation.ipynb #74b9ecf6
 def compare_with_reference(
     metric: str, current: MetricValue, reference: MetricValue, spread: float = 0.0, periods: int = 1
-) -> dict[str, float]:
+) -> ComparisonJson:
     """How much worse `current` is than `reference`: worse_by (positive is worse) and the same in standard errors.
 
     Parameters
@@ -388,6 +389,57 @@ def compare_with_reference(
     error = float(np.sqrt(current.se**2 + periods * reference.se**2 + spread**2))
     return {"worse_by": worse, "standard_errors": worse / error if error > 0 else 0.0}
 
+# %% ../../nbs/monitors/estimation.ipynb #1cf4c9d2
+@dataclass(frozen=True, eq=False)
+class PerformanceEstimate:
+    """The estimated performance of a period, compared with the reference.
+
+    Attributes
+    ----------
+    metric : str
+    reference : MetricValue
+        Realised.
+    methods : dict of str to MetricValue
+    value, se : float
+        Of the median method.
+    spread : float
+        How far its neighbour lies from it.
+    comparison : dict
+        worse_by and standard_errors, see `compare_with_reference`.
+    unreached : float
+        Share of rows that the reference does not cover.
+    probabilities : dict of str to ndarray
+        Of each row, by each method.
+    """
+
+    metric: str
+    reference: MetricValue
+    methods: dict[str, MetricValue]
+    value: float
+    se: float
+    spread: float
+    comparison: ComparisonJson
+    unreached: float
+    probabilities: dict[str, np.ndarray]
+
+    def plain(self, trusted: bool, why: str) -> EstimatedJson:
+        """The estimate in JSON's types, with its 95 % interval and whether it is to be trusted."""
+        reach = 1.96 * float(np.hypot(self.se, self.spread))
+        return {
+            "metric": self.metric,
+            "reference": self.reference.plain(),
+            "methods": {name: figure.plain() for name, figure in self.methods.items()},
+            "value": self.value,
+            "low": self.value - reach,
+            "high": self.value + reach,
+            "se": self.se,
+            "spread": self.spread,
+            **self.comparison,
+            "unreached": self.unreached,
+            "trusted": trusted,
+            "why": why,
+        }
+
 # %% ../../nbs/monitors/estimation.ipynb #c75be2fb
 CURRENT_ROWS = 100_000
 
@@ -400,7 +452,7 @@ def estimate_performance(
     realised: MetricValue | None = None,
     periods: int = 1,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> PerformanceEstimate:
     """The estimated performance of a period without labels, compared with the reference.
 
     Parameters
@@ -413,13 +465,6 @@ def estimate_performance(
         The reference's realised performance; computed by default.
     periods : int
         See `compare_with_reference`.
-
-    Returns
-    -------
-    dict
-        metric, reference, methods (value, low, high, se, n of each), value (of the median method), se, spread (from its
-        neighbour), worse_by, standard_errors, unreached (share of rows that the reference does not cover),
-        probabilities (of each row by each method; not for JSON).
 
     Raises
     ------
@@ -434,21 +479,19 @@ def estimate_performance(
         se = realised.se * np.sqrt(realised.n / len(current))
     else:
         values, se, unreached, probabilities = _estimate_from_probabilities(metric, reference, current, cut, seed)
-    methods = {name: MetricValue(value, se, len(current)).plain() for name, value in values.items()}
     median = float(np.median(list(values.values())))
     spread = float(np.median([abs(value - median) for value in values.values()]))
-    estimate = MetricValue(median, se, len(current))
-    return {
-        "metric": metric,
-        "reference": realised.plain(),
-        "methods": methods,
-        "value": median,
-        "se": se,
-        "spread": spread,
-        **compare_with_reference(metric, estimate, realised, spread, periods),
-        "unreached": unreached,
-        "probabilities": probabilities,
-    }
+    return PerformanceEstimate(
+        metric=metric,
+        reference=realised,
+        methods={name: MetricValue(value, se, len(current)) for name, value in values.items()},
+        value=median,
+        se=se,
+        spread=spread,
+        comparison=compare_with_reference(metric, MetricValue(median, se, len(current)), realised, spread, periods),
+        unreached=unreached,
+        probabilities=probabilities,
+    )
 
 # %% ../../nbs/monitors/estimation.ipynb #341a3e9a
 def _estimate_from_probabilities(metric: str, reference: Period, current: Period, cut: float, seed: int):

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ from ..store.entries import SWAPS, Row
 from ..store.ledger import Ledger
 from ..problem import Problem, Recommendation
 from ..core.settings import Settings
+from ..core.records import EstimateJson, EvaluationJson, FeedFindingJson, GatheredFeedJson, GroupFigureJson, MonitoringJson, PeriodJson
 
 # %% ../../nbs/monitors/evidence.ipynb #24875b02
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class Reference:
     score: np.ndarray | None = None
     y: np.ndarray | None = None
     cut: float = 0.5
-    groups: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[GroupFigureJson] = field(default_factory=list)
 
     def period(self) -> Period:
         """As the estimates take it: always the same object."""
@@ -138,7 +139,7 @@ class Answers:
     others: list[Other] = field(default_factory=list)
 
     @property
-    def span(self) -> dict[str, str]:
+    def span(self) -> PeriodJson:
         """from and until, ISO."""
         return {"from": self.since.isoformat(), "until": self.until.isoformat()}
 
@@ -182,8 +183,8 @@ class Inputs:
     reference: Reference
     answers: Answers
     past: list[tuple[Answers, Reference]] = field(default_factory=list)
-    earlier: list[dict[str, Any]] = field(default_factory=list)
-    feed: dict[str, Any] = field(default_factory=lambda: {"findings": [], "rows": {}})
+    earlier: list[MonitoringJson] = field(default_factory=list)
+    feed: GatheredFeedJson = field(default_factory=lambda: GatheredFeedJson(findings=[], rows={}))
 
 # %% ../../nbs/monitors/evidence.ipynb #f1107d59
 def _gate_of(ledger: Ledger, statement: Problem, model: str) -> Row:
@@ -202,7 +203,7 @@ def _gate_of(ledger: Ledger, statement: Problem, model: str) -> Row:
     return gate
 
 # %% ../../nbs/monitors/evidence.ipynb #1a0cf65f
-def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> dict[str, Any]:
+def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model: str) -> EvaluationJson:
     gate = _gate_of(ledger, statement, model)
     kept = settings.state / "objects" / f"{gate.digests.get('stage evaluation')}.json"
     content = products.load_kept(kept) if kept.exists() else {}
@@ -212,17 +213,17 @@ def _evaluation_of(settings: Settings, ledger: Ledger, statement: Problem, model
             f"model {model[:12]}",
             "Judge it again: mlloop run --from evaluation",
         )
-    return content
+    return cast(EvaluationJson, content)
 
 # %% ../../nbs/monitors/evidence.ipynb #f1430f2e
-def _judged_figures(evaluation: Mapping[str, Any], rule: str | None) -> tuple[MetricValue, list[dict[str, Any]]]:
+def _judged_figures(evaluation: EvaluationJson, rule: str | None) -> tuple[MetricValue, list[GroupFigureJson]]:
     """The metric on the holdout period, of the model or of the rule of that name, and in groups (slice, group, value, n)."""
-    main = evaluation["main"]
+    main: EstimateJson = evaluation["main"]
     if rule is not None:
         main = next((contender["metric"] for contender in evaluation["contenders"] if contender["name"] == rule), main)
     figure = MetricValue(main["value"], (main["high"] - main["low"]) / (2 * 1.96), int(main["n"]))
-    groups = [
-        {key: group[key] for key in ("slice", "group", "value", "n")}
+    groups: list[GroupFigureJson] = [
+        {"slice": group["slice"], "group": group["group"], "value": group["value"], "n": group["n"]}
         for group in evaluation["slices"]
         if group["value"] is not None and rule is None
     ]
@@ -239,7 +240,7 @@ def _typed(frame: pd.DataFrame, release: Any, own_time: str | None, when: pd.Ser
     when : Series
         The time of each row.
     """
-    columns: dict[str, Any] = {}
+    columns: dict[str, pd.Series] = {}
     for field_ in release.fields:
         values = (
             frame[field_.name] if field_.name in frame else pd.Series([None] * len(frame), frame.index, dtype=object)
@@ -428,7 +429,7 @@ def explained_columns(
     names = [n for n in names if not pd.api.types.is_datetime64_any_dtype(then[n])]
     return {column for column in stuck if _others_explain(then, now, column, names, rows)}
 
-
+# %% ../../nbs/monitors/evidence.ipynb #fead5595
 def _others_explain(then: pd.DataFrame, now: pd.DataFrame, column: str, names: Sequence[str], rows: int) -> bool:
     """Whether the columns `names` explain one value in all `rows` of the period, of which `now` are drawn; `then`: the reference."""
     from sklearn.tree import DecisionTreeClassifier
@@ -448,7 +449,7 @@ def _others_explain(then: pd.DataFrame, now: pd.DataFrame, column: str, names: S
     chance = float(np.log1p(-share.loc[tree.apply(now_X)]).sum()) * rows / len(now)
     return chance > np.log(feed.MAX_CHANCE)
 
-
+# %% ../../nbs/monitors/evidence.ipynb #bbbdeb8e
 def _rows_between(table, time: str, span: Sequence[dt.datetime]) -> tuple[pd.DataFrame, int]:
     """At most about `EXPLAINED_ROWS` rows of a span, drawn by chance, and how many it has."""
     at = table[time].cast("timestamp")
@@ -460,7 +461,7 @@ def _rows_between(table, time: str, span: Sequence[dt.datetime]) -> tuple[pd.Dat
         rows = rows.filter(drawn == 0)
     return rows.to_pandas(), count
 
-
+# %% ../../nbs/monitors/evidence.ipynb #6360fd41
 def _as_numbers(then: pd.DataFrame, now: pd.DataFrame, is_other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both frames as numbers that a tree can read: a category as the share of `is_other` in its rows of the reference."""
     columns: list[list[np.ndarray]] = [[], []]
@@ -483,8 +484,8 @@ def table_findings(
     reference: Sequence[dt.datetime],
     period: Sequence[dt.datetime],
     is_stream: bool,
-    sound: Mapping[str, str] | None = None,
-) -> tuple[list[feed.Finding], int]:
+    sound: PeriodJson | None = None,
+) -> tuple[list[FeedFindingJson], int]:
     """What is wrong with a table in a period, beside the reference; and its rows in the period.
 
     Parameters
@@ -502,7 +503,7 @@ def table_findings(
     findings = feed.compare_profiles(name, then, now, days)
     kinds = {finding["kind"] for finding in findings}
     lately, ever, times = None, None, 1.0
-    span = [dt.datetime.fromisoformat(sound[key]) for key in ("from", "until")] if sound else None
+    span = [dt.datetime.fromisoformat(moment) for moment in (sound["from"], sound["until"])] if sound else None
     if is_stream and span and kinds & {*feed.JUMP_KINDS}:
         lately, times = feed.profile(table, spec, *span), (period[1] - period[0]) / (span[1] - span[0])
     if kinds & {*feed.UNSEEN_KINDS}:
@@ -513,22 +514,22 @@ def table_findings(
     honest = explained_columns(table, spec, stuck, reference, period) if stuck and is_stream else set()
     return [f for f in confirmed if f["kind"] != "constant" or f["column"] not in honest], now["rows"]
 
-
+# %% ../../nbs/monitors/evidence.ipynb #d91d7cb6
 def _spans(
     table, spec: Any, reference: Sequence[dt.datetime], length: dt.timedelta, sound: Sequence[dt.datetime] | None
-) -> list[dict[str, Any]]:
+) -> list[feed.Profile]:
     """The profiles of the reference in pieces as long as a period, and of the last period that was whole."""
     starts = [reference[1] - length * n for n in range(1, max(1, (reference[1] - reference[0]) // length) + 1)]
     pieces = [(start, start + length) for start in starts] + ([(sound[0], sound[1])] if sound else [])
     return [feed.profile(table, spec, *piece) for piece in pieces]
 
 # %% ../../nbs/monitors/evidence.ipynb #d957a134
-def late_findings(name: str, table, time: str, last: Mapping[str, Any] | None) -> list[feed.Finding]:
+def late_findings(name: str, table, time: str, last: MonitoringJson | None) -> list[FeedFindingJson]:
     """Rows of the last monitored period (its product) that arrived after it; [] where it did not count this table."""
-    counted = (last or {}).get("feed", {}).get("rows", {}).get(name)
+    counted = last["feed"]["rows"].get(name) if last else None
     if last is None or counted is None:
         return []
-    since, until = (dt.datetime.fromisoformat(last["period"][key]) for key in ("from", "until"))
+    since, until = (dt.datetime.fromisoformat(moment) for moment in (last["period"]["from"], last["period"]["until"]))
     at = table[time].cast("timestamp")
     rows = int(table.filter((at >= since) & (at < until)).count().to_pyarrow().as_py())
     return feed.late_row_findings(name, counted, rows)
@@ -545,8 +546,8 @@ def feed_of(
     windows: Mapping[str, Any],
     since: dt.datetime,
     until: dt.datetime,
-    earlier: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
+    earlier: Sequence[MonitoringJson] = (),
+) -> GatheredFeedJson:
     """findings of all tables (see `feed`) and rows of each stream in [since, until).
 
     Parameters
@@ -558,7 +559,9 @@ def feed_of(
     """
     last = earlier[-1] if earlier else None
     sound = next((product["period"] for product in reversed(earlier) if product["feed"]["status"] == "ok"), None)
-    task, findings, rows = statement.task, [], {}
+    task = statement.task
+    findings: list[FeedFindingJson] = []
+    rows: dict[str, int] = {}
     streams = {use.table for use in task.interactions} if isinstance(task, Recommendation) else {task.table}
     reference = [dt.datetime.fromisoformat(windows[key]) for key in ("holdout_from", "holdout_until")]
     for name, spec in statement.tables.items():
@@ -601,18 +604,18 @@ def product_path(settings: Settings, problem: str, as_of: dt.datetime) -> Path:
     return folder_of(settings, problem) / f"{as_of:%Y-%m-%d}.json"
 
 # %% ../../nbs/monitors/evidence.ipynb #e037cdf2
-def kept_product(path: Path) -> dict[str, Any]:
+def kept_product(path: Path) -> MonitoringJson:
     """A product of monitoring; each is read once in a process, so that a period takes no longer for those before it."""
     stat = path.stat()
     return _read_once(str(path), stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=2000)
-def _read_once(path: str, written_ns: int, size: int) -> dict[str, Any]:
-    return products.load_kept(Path(path))
+def _read_once(path: str, written_ns: int, size: int) -> MonitoringJson:
+    return cast(MonitoringJson, products.load_kept(Path(path)))
 
 # %% ../../nbs/monitors/evidence.ipynb #9896f4f7
-def earlier_products(settings: Settings, problem: str, before: dt.datetime) -> list[dict[str, Any]]:
+def earlier_products(settings: Settings, problem: str, before: dt.datetime) -> list[MonitoringJson]:
     """The monitoring products of periods that ended before a moment, the oldest first."""
     kept = [kept_product(path) for path in sorted(folder_of(settings, problem).glob("[0-9]*.json"))]
     return sorted(
