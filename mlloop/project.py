@@ -697,7 +697,8 @@ class Project:
         if statement is None:
             return "", revisions.number_of(plan.problem)
         standing = problem_view.standing_now(self.settings, plan.problem, statement)
-        return " ".join(filter(None, (standing.get("sentence"), standing.get("rule")))), statement.revision
+        sentences = (standing["sentence"], standing["rule"]) if standing else ()
+        return " ".join(filter(None, sentences)), statement.revision
 
     def why(self, name: str, problem: str | None = None, *, changes: Mapping[str, Any] | None = None) -> Reasons:
         """Why a stage would run again, or what was decided about a model.

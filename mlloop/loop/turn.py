@@ -17,7 +17,16 @@ from mlloop import problem as problems
 from mlloop.core import metrics, storage
 from mlloop.core.errors import GateClosed, MlloopError, ModelError, UsageError
 from mlloop.core.formatting import number
-from mlloop.core.records import AttemptJson, EndedJson, HappenedJson, JsonObject, ModelJson, MonitoringJson, Parameters, RetrainEndJson
+from mlloop.core.records import (
+    AttemptJson,
+    EndedJson,
+    HappenedJson,
+    JsonObject,
+    ModelJson,
+    MonitoringJson,
+    Parameters,
+    RetrainEndJson,
+)
 from mlloop.data import feed_checks
 from mlloop.loop import arrivals
 from mlloop.loop.schedule import STEPS as STEPS

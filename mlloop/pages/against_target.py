@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from mlloop.core import formatting, metric_table
 from mlloop.pages import wording
@@ -10,6 +10,17 @@ from mlloop.problem import Problem, Retrain
 from mlloop.products import Monitoring, Other, Realised
 
 LAST = 8
+
+
+class StandingView(TypedDict):
+    """How production does: the state and its shape, a sentence, the figure, a sentence on the rule, and the period."""
+
+    word: str
+    mark: str
+    sentence: str
+    figure: str
+    rule: str
+    period: str
 
 
 @dataclass(frozen=True)
@@ -45,21 +56,23 @@ class Fall:
 
 def realised(looks: Iterable[Monitoring]) -> list[Realised]:
     """What labels showed of each period, in order; where it was reported more than once, the newest report counts."""
-    newest = {one.period.since: one for product in looks for one in product.realised}
+    newest = {figure.period.since: figure for product in looks for figure in product.realised}
     return [newest[start] for start in sorted(newest)]
 
 
-def standing(statement: Problem | None, looks: Mapping[str, Monitoring], live: Mapping[str, Any]) -> dict[str, Any]:
+def standing(
+    statement: Problem | None, looks: Mapping[str, Monitoring], live: Mapping[str, Any]
+) -> StandingView | None:
     """How production does in the newest period with labels, against its target and against its rule.
 
     Returns
     -------
     dict
         'word' and 'mark' (the state and its shape), 'sentence', 'figure' (value, interval, target), 'rule' (a sentence) and
-        'line'; {} where nothing is in production.
+        'period'; None where nothing is in production.
     """
     if statement is None or not live:
-        return {}
+        return None
     metric, target = metric_table.metric(statement.success.metric), statement.success.threshold
     known = [one for one in realised(looks.values()) if one.value is not None]
     asked = f"{metric.label} {metric.bound} {formatting.number(target)}"
@@ -87,7 +100,7 @@ def standing(statement: Problem | None, looks: Mapping[str, Monitoring], live: M
     }
 
 
-def _of_another(asked: str, known: Sequence[Realised], live: str) -> dict[str, Any]:
+def _of_another(asked: str, known: Sequence[Realised], live: str) -> StandingView:
     """Where the newest labels are those of the model before: what it came to, and the one in production when it last answered."""
     own = next((one for one in reversed(known) if one.model == live), None)
     told = lambda one: (
@@ -107,7 +120,7 @@ def _of_another(asked: str, known: Sequence[Realised], live: str) -> dict[str, A
     }
 
 
-def _not_known(asked: str, looks: Mapping[str, Monitoring]) -> dict[str, Any]:
+def _not_known(asked: str, looks: Mapping[str, Monitoring]) -> StandingView:
     last = list(looks.values())[-1].estimated if looks else None
     guess = ""
     if last is not None and last.value is not None:

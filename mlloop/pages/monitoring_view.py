@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mlloop import products
 from mlloop.core import formatting, metric_table
 from mlloop.core.errors import DataError, ProductError
+from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.pages import against_target, diagrams, wording
 from mlloop.problem import Problem
@@ -40,6 +41,37 @@ def read(settings: Settings, folder: Path) -> tuple[dict[str, Monitoring], list[
     return found, unreadable
 
 
+class FigureView(TypedDict):
+    """A figure with its interval, and as a text."""
+
+    value: float
+    low: float | None
+    high: float | None
+    said: str
+
+
+PeriodView = TypedDict(
+    "PeriodView",
+    {
+        "period": str,
+        "until": str,
+        "href": str,
+        "answers": int | None,
+        "estimated": str,
+        "realised": str,
+        "labels missing": str,
+        "model": str,
+        "word": str,
+        "mark": str,
+        "alert": bool,
+        "decision": str,
+        "is_missed": bool,
+        "badness": float | None,
+    },
+)
+"""A period as a list shows it; `badness`: the worse the higher, None where no label has come."""
+
+
 def health(product: Monitoring) -> dict[str, str]:
     """Whether the model is healthy: a word, the shape drawn beside it, and the sentence for a product owner."""
     realised = [one.value for one in product.realised if one.model == product.model]
@@ -48,7 +80,7 @@ def health(product: Monitoring) -> dict[str, str]:
     return {"word": word, "mark": mark, "said": product.summary, "as_of": wording.moment(product.as_of)}
 
 
-def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> dict[str, Any]:
+def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> wording.View:
     """The newest product, ready to show, and the periods before it; {} where there is none."""
     if not looks:
         return {}
@@ -83,7 +115,7 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> d
     }
 
 
-def _renamed(row: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+def _renamed(row: JsonObject, old: str, new: str) -> JsonObject:
     return {new if key == old else key: value for key, value in row.items()}
 
 
@@ -141,8 +173,8 @@ def page_of(stem: str) -> str:
 
 
 def listed(
-    looks: Mapping[str, Monitoring], statement: Problem | None, decided: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
+    looks: Mapping[str, Monitoring], statement: Problem | None, decided: Mapping[str, wording.DecisionView]
+) -> dict[str, PeriodView]:
     """Product's stem -> its period as a list shows it, in order.
 
     Parameters
@@ -150,15 +182,16 @@ def listed(
     decided : mapping
         The decision to retrain or not by the moment at which it stood.
     """
-    realised, found = _realised(looks.values()), {}
+    realised = _realised(looks.values())
+    periods: dict[str, PeriodView] = {}
     metric = metric_table.METRICS.get(statement.success.metric) if statement else None
     for stem, product in looks.items():
         start = _from(product.period)
         shown = realised.get(start)
         guess, figure = _guess(product.estimated), _figure(shown)
-        decision = decided.get(wording.moment(product.as_of)) or {}
+        decision, state = decided.get(wording.moment(product.as_of)), health(product)
         known = shown.value if shown else None
-        found[stem] = {
+        periods[stem] = {
             "period": start,
             "until": wording.moment(product.period.until),
             "href": page_of(stem),
@@ -167,30 +200,31 @@ def listed(
             "realised": figure["said"] if figure else "–",
             "labels missing": _share(shown.labels_missing) if shown else "–",
             "model": (shown or product).model[:8],
-            **{key: health(product)[key] for key in ("word", "mark")},
+            "word": state["word"],
+            "mark": state["mark"],
             "alert": product.alert,
-            "decision": str(decision.get("action") or "–"),
+            "decision": decision["action"] or "–" if decision else "–",
             "is_missed": metric is not None
             and known is not None
             and not metric.meets(known, statement.success.threshold),  # type: ignore[union-attr]
             "badness": None if metric is None or known is None else metric.gain(0.0, known),
         }
-    return found
+    return periods
 
 
-def sorted_lists(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+def sorted_lists(rows: list[PeriodView]) -> list[tuple[str, list[PeriodView]]]:
     """The periods as a reader may want them: all, those that missed the target, those with an alert, and the worst first."""
     newest = rows[::-1]
     known = [row for row in newest if row["badness"] is not None]
     return [
         ("All periods, the newest first", newest),
-        ("By realised performance, the worst first", sorted(known, key=lambda row: -row["badness"])),
+        ("By realised performance, the worst first", sorted(known, key=lambda row: -(row["badness"] or 0.0))),
         ("Periods that missed the target", [row for row in newest if row["is_missed"]]),
         ("Periods with an alert", [row for row in newest if row["alert"]]),
     ]
 
 
-def in_hindsight(row: Mapping[str, Any], looks: Mapping[str, Monitoring], statement: Problem | None) -> dict[str, str]:
+def in_hindsight(row: PeriodView, looks: Mapping[str, Monitoring], statement: Problem | None) -> dict[str, str]:
     """What labels have shown of a period until now, and the fall that it belongs to: 'mark' and 'sentence'."""
     if statement is None:
         return {}
@@ -210,19 +244,19 @@ def in_hindsight(row: Mapping[str, Any], looks: Mapping[str, Monitoring], statem
     return {"mark": "failed" if row["is_missed"] else "fresh", "sentence": said + more}
 
 
-def _guess(estimated: Estimated) -> dict[str, Any] | None:
+def _guess(estimated: Estimated) -> FigureView | None:
     if estimated.value is not None:
         return _figure(estimated)
     methods = estimated.methods
     return next((_figure(methods[name]) for name in (*ESTIMATION_METHODS, *methods) if name in methods), None)
 
 
-def _figure(row: Realised | Estimated | products.Figure | None) -> dict[str, Any] | None:
+def _figure(row: Realised | Estimated | products.Figure | None) -> FigureView | None:
     if row is None or row.value is None:
         return None
     inside = wording.span(row.low, row.high)
-    said = formatting.number(row.value) + (f" ({inside})" if inside != "–" else "")
-    return {"value": row.value, "low": row.low, "high": row.high, "said": said}
+    text = formatting.number(row.value) + (f" ({inside})" if inside != "–" else "")
+    return {"value": row.value, "low": row.low, "high": row.high, "said": text}
 
 
 def _share(share: float) -> str:

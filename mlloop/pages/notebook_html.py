@@ -20,6 +20,7 @@ from typing import Any
 import nh3
 from markupsafe import Markup, escape
 
+from mlloop.core.records import JsonObject
 from mlloop.pages import figures
 
 TEXT_TAGS = {
@@ -75,7 +76,7 @@ def steps(blocks: Iterable[Block]) -> list[list[Block]]:
     return pieces
 
 
-def run_act(notebook: dict[str, Any], source: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def run_act(notebook: JsonObject, source: JsonObject | None = None) -> list[JsonObject]:
     """The cells of a notebook's Run act, without the parameters.
 
     Parameters
@@ -98,7 +99,7 @@ def run_act(notebook: dict[str, Any], source: dict[str, Any] | None = None) -> l
     return [next(executed) if cell.get("cell_type") == "code" else cell for cell in now]
 
 
-def _from_heading(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _from_heading(cells: list[JsonObject]) -> list[JsonObject]:
     starts = [
         i
         for i, c in enumerate(cells)
@@ -112,7 +113,7 @@ def _text(source: Any) -> str:
     return ("".join(map(str, source)) if isinstance(source, list) else str(source or "")).strip()
 
 
-def title(notebook: dict[str, Any]) -> str:
+def title(notebook: JsonObject) -> str:
     """The notebook's first heading; '' where it has none."""
     for cell in notebook.get("cells", []):
         found = re.match(r"#\s+(.+)", _text(cell.get("source"))) if cell.get("cell_type") == "markdown" else None
@@ -121,7 +122,7 @@ def title(notebook: dict[str, Any]) -> str:
     return ""
 
 
-def blocks(cells: Iterable[dict[str, Any]]) -> list[Block]:
+def blocks(cells: Iterable[JsonObject]) -> list[Block]:
     """Prose, outputs and code of `cells` in reading order; code that shows nothing joins the next that does.
 
     Prose that announces what its code then had no reason to show is left out with it; what opens the act stays.
@@ -149,7 +150,7 @@ def blocks(cells: Iterable[dict[str, Any]]) -> list[Block]:
     return found + _code(code)
 
 
-def _shows_nothing(after: list[dict[str, Any]]) -> bool:
+def _shows_nothing(after: list[JsonObject]) -> bool:
     """Whether the cells up to the next prose are code, and none of them shows anything."""
     codes = list(takewhile(lambda cell: cell.get("cell_type") == "code", after))
     return bool(codes) and not any(output(one) for cell in codes for one in cell.get("outputs", []))
@@ -195,7 +196,7 @@ def words(shown: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", shown)).split())
 
 
-def stressed(notebook: dict[str, Any]) -> str:
+def stressed(notebook: JsonObject) -> str:
     """What the first Markdown output of the Run act stresses or has as its heading: its finding, or ''."""
     outputs = [
         one.get("data") or {} for cell in _from_heading(notebook.get("cells", [])) for one in cell.get("outputs", [])
@@ -205,7 +206,7 @@ def stressed(notebook: dict[str, Any]) -> str:
     return words(found.group(2)) if found else ""
 
 
-def output(content: dict[str, Any], about: str = "") -> list[Block]:
+def output(content: JsonObject, about: str = "") -> list[Block]:
     """One output of a cell; `about` is what the prose before it says, and describes a picture."""
     kind = content.get("output_type")
     if kind == "error":
@@ -234,17 +235,17 @@ def _raw(value: Any) -> str:
     return "".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
-def raised(notebook: dict[str, Any]) -> str:
+def raised(notebook: JsonObject) -> str:
     """The name and the message of the error in an executed notebook; '' where there is none."""
     outputs = [one for cell in notebook.get("cells", []) for one in cell.get("outputs", [])]
     return next((_named(one) for one in outputs if one.get("output_type") == "error"), "")
 
 
-def _named(content: dict[str, Any]) -> str:
+def _named(content: JsonObject) -> str:
     return ANSI.sub("", f"{content.get('ename', 'Error')}: {content.get('evalue', '')}")[:2000]
 
 
-def error(content: dict[str, Any]) -> Markup:
+def error(content: JsonObject) -> Markup:
     """A cell's error: its name and message; the traceback folded."""
     trace = ANSI.sub("", "\n".join(map(str, content.get("traceback") or [])))
     folded = Markup("<details><summary>Traceback</summary>{}</details>").format(_pre(trace)) if trace else Markup()
@@ -261,7 +262,7 @@ def _pre(text: str) -> Markup:
     )
 
 
-def picture(form: str, data: Any, metadata: dict[str, Any], about: str) -> Markup:
+def picture(form: str, data: Any, metadata: JsonObject, about: str) -> Markup:
     """A picture as `<img>` with its data inside, a chart as SVG (see `figures`); empty where the data are not what `form` says."""
     if form == "image/svg+xml":
         if drawn := figures.figure(_raw(data), metadata, str(metadata.get("alt") or about or "Figure")):

@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mlloop import problem as problems
 from mlloop import products
 from mlloop.core import metric_table, parsing, revisions
 from mlloop.core.errors import DataError, MlloopError, ProductError
+from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.pages import against_target, diagrams, monitoring_view, notebook_html, versions_view, wording
 from mlloop.problem import Problem
@@ -51,7 +52,7 @@ class Stage:
     is_gate: bool
     state: str
     reasons: list[str]
-    record: dict[str, Any]
+    record: JsonObject
     product: products.Product | None
     wrong: str = ""
     home: str = ""
@@ -91,7 +92,7 @@ class Stage:
         return marks.get(self.state, self.state if self.state in STATES else "missing")
 
     @property
-    def decided(self) -> dict[str, Any] | None:
+    def decided(self) -> wording.VerdictView | None:
         """The verdict of a gate that ran to its end, ready to show."""
         if not (self.is_gate and self.product) or self.state == "failed":
             return None
@@ -111,8 +112,56 @@ class Stage:
         """What it found, in a sentence: the product's own, the notebook's stressed words, or one made of its figures."""
         own = self.wrong or (self.product.finding if self.product else "")
         stressed = notebook_html.stressed(read_or_empty(self.executed)) if self.shown and not self.is_gate else ""
-        said = own or stressed or (wording.finding(self.product) if self.product else "")
-        return f"{said}." if said[-1:].isalnum() or said[-1:] in ("]", ")", "'") else said
+        finding = own or stressed or (wording.finding(self.product) if self.product else "")
+        return f"{finding}." if finding[-1:].isalnum() or finding[-1:] in ("]", ")", "'") else finding
+
+
+class ProductionView(TypedDict, total=False):
+    """The champion as the ledger has it, with the products of the run that made it; empty where there is none."""
+
+    model: str
+    since: str
+    decided_at: str
+    actor: str
+    kind: str
+    reasons: list[str]
+    gate: str
+    earlier: str | None
+    row: int
+    stands_in: str | None
+    stands_in_name: str
+    name: str
+    is_later: bool
+    products: dict[str, products.Product]
+    unreadable: list[str]
+    told: str
+
+
+class CanaryView(TypedDict, total=False):
+    """The model in canary; empty where there is none."""
+
+    model: str
+    since: str
+    share: float | None
+    until: str
+
+
+class HealthView(TypedDict, total=False):
+    """Whether what answers now is healthy; empty where nothing was monitored."""
+
+    word: str
+    mark: str
+    said: str
+    as_of: str
+    not_since: str
+
+
+class RevisionView(TypedDict):
+    """A revision that has run: its number, its page, and whether it is the current one."""
+
+    number: int
+    href: str
+    is_current: bool
 
 
 @dataclass(frozen=True)
@@ -148,66 +197,66 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
     live, seen = view["production"], view["health"]
     card = "model.html" if live and view["has_card"] else ""
     serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing", card)
-    looked = Process("monitoring", "not monitored yet", "missing")
+    monitoring = Process("monitoring", "not monitored yet", "missing")
     if seen:
-        looked = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
+        monitoring = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
     last = view["looked"]
     again = (
-        Process("retraining", last["action"], last["mark"], "loop.html" if view["has_history"] else looked.href)
+        Process("retraining", last["action"], last["mark"], "loop.html" if view["has_history"] else monitoring.href)
         if last
         else Process("retraining", "not asked yet", "missing")
     )
-    return [serving, looked, again]
+    return [serving, monitoring, again]
 
 
 def names(settings: Settings) -> list[str]:
     """The problems that have a statement or a product, sorted; revisions and editions are of their problem."""
     stated = {revisions.problem_of(path.stem) for path in settings.problems.glob("*.yaml")}
-    made = {
+    ran = {
         revisions.problem_of(path.name)
         for path in (settings.state / "products").glob("*")
         if "@" not in path.name and path.is_dir() and any(path.glob("*.json"))
     }
-    return sorted(stated | made)
+    return sorted(stated | ran)
 
 
 def edition_stages(settings: Settings, folder: str, base: list[Stage], home: str) -> list[Stage]:
     """The stages of an edition: its own, and those of the run it entered beside, whose pages lie in `home`."""
-    whole = {one.name: replace(one, home=home) for one in base}
-    return [one if one.shown else whole[one.name] for one in stages(settings, folder)]
+    whole = {stage.name: replace(stage, home=home) for stage in base}
+    return [stage if stage.shown else whole[stage.name] for stage in stages(settings, folder)]
 
 
 def stages(settings: Settings, problem: str, states: Mapping[str, Mapping[str, Any]] | None = None) -> list[Stage]:
     """The stages of pipeline.yaml in its order, with what is known of each for `problem`."""
-    found = []
+    listed = []
     for task in parsing.tasks(settings.root):
         name = task["name"]
-        place = lambda key, product=task["product"]: settings.root / product[key].replace("{{problem}}", problem)
+        path_of = lambda key, product=task["product"]: settings.root / product[key].replace("{{problem}}", problem)
         record = read_or_empty(settings.state / "records" / problem / f"{name}.json")
         failed = settings.state / "failed" / problem / f"{name}.ipynb"
-        told = dict((states or {}).get(name) or {})
-        state = told.get("state") or ("ran" if record else "missing")
-        executed, (product, wrong) = place("nb"), product_or_wrong(settings, place("data"))
+        known = dict((states or {}).get(name) or {})
+        state = known.get("state") or ("ran" if record else "missing")
+        executed, (product, wrong) = path_of("nb"), product_or_wrong(settings, path_of("data"))
         if failed.exists() and state != "fresh":
             state, executed, product = "failed", failed, None
             wrong = notebook_html.raised(read_or_empty(failed)).replace(f"{settings.root}/", "")
         elif wrong:
             state = "unreadable"
-        found.append(
+        listed.append(
             Stage(
                 name=name,
                 notebook=settings.root / task["source"],
                 executed=executed,
-                data=place("data"),
+                data=path_of("data"),
                 is_gate="on_finish" in task,
                 state=state,
-                reasons=[str(reason) for reason in told.get("reasons") or []],
+                reasons=[str(reason) for reason in known.get("reasons") or []],
                 record=record,
                 product=product,
                 wrong=wrong,
             )
         )
-    return found
+    return listed
 
 
 def product_or_wrong(
@@ -220,7 +269,7 @@ def product_or_wrong(
         return None, str(error).replace(f"{settings.root}/", "")
 
 
-def read_or_empty(path: Path) -> dict[str, Any]:
+def read_or_empty(path: Path) -> JsonObject:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -236,25 +285,25 @@ def shown_of(stage: Stage) -> list[Any]:
     return [stage.name, stage.state, stage.reasons, stage.record, stage.product, stage.wrong, stage.shown]
 
 
-def overview(settings: Settings, problem: str, states, decisions: "Decisions") -> dict[str, Any]:
+def overview(settings: Settings, problem: str, states, decisions: "Decisions") -> wording.View:
     folder = revisions.current(settings, problem)
-    found = stages(settings, folder, states)
-    by_name = {s.name: s for s in found}
-    statement, wrong = statement_of(found), ""
+    listed = stages(settings, folder, states)
+    by_name = {s.name: s for s in listed}
+    statement, wrong = statement_of(listed), ""
     if statement is None:
         statement, wrong = _stated(settings, folder)
     name = statement.name if statement else problem
-    ran, trained = product_of(found, products.Statement), product_of(found, products.Training)
+    ran, trained = product_of(listed, products.Statement), product_of(listed, products.Training)
     looks, unreadable = monitoring_view.read(settings, monitored_in(settings, folder))
     timeline = decisions.timeline(name)
-    view: dict[str, Any] = {
+    view: wording.View = {
         "name": problem,
         "folder": folder,
         "revisions": _revisions(settings, problem, folder),
-        "has_versions": bool(versions_view.releases(timeline, [], {})) or has_card(found),
+        "has_versions": bool(versions_view.releases(timeline, [], {})) or has_card(listed),
         "statement": statement,
         "wrong": wrong,
-        "stages": found,
+        "stages": listed,
         "need": decided(by_name.get("need_gate")),
         "validation": decided(by_name.get("validation_gate")),
         "model": trained.model if trained else None,
@@ -264,11 +313,11 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "timeline": timeline,
         "revision": _next_revision(settings, folder, statement),
         "as_of": ran.as_of if ran else None,
-        "has_card": has_card(found),
+        "has_card": has_card(listed),
         "metric": metric_table.meaning(statement.success.metric) if statement else "",
         "has_history": (settings.reports / folder / "loop.html").exists(),
-        "counts": wording.counts(product_of(found, products.Ingestion)),
-        "seconds": sum(s.seconds or 0 for s in found),
+        "counts": wording.counts(product_of(listed, products.Ingestion)),
+        "seconds": sum(s.seconds or 0 for s in listed),
     }
     view["unreadable"] = [*unreadable, *view["production"].get("unreadable", [])]
     view["standing"] = against_target.standing(statement, looks, view["production"])
@@ -278,7 +327,7 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         judged = view["production"]["products"].get("validation_gate")
         view["model"] = view["production"]["products"]["training"].model
         view["validation"] = wording.verdict(products.verdict_of(judged)) if judged else None
-    parts = [*found, *processes(view)]
+    parts = [*listed, *processes(view)]
     view |= {
         "wide": diagrams.wide(parts, lambda s: s.is_gate, TURN),
         "narrow": diagrams.narrow(parts, lambda s: s.is_gate, TURN),
@@ -288,8 +337,8 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
     return view | {"headline": headline(view)}
 
 
-def standing_now(settings: Settings, problem: str, statement: Problem) -> dict[str, Any]:
-    """How production does now against its target, see `against_target.standing`; {} where nothing is in production."""
+def standing_now(settings: Settings, problem: str, statement: Problem) -> against_target.StandingView | None:
+    """How production does now against its target, see `against_target.standing`; None where nothing is in production."""
     live = Decisions(settings).production(statement.name)
     looks = monitoring_view.read(settings, monitored_in(settings, problem))[0] if live else {}
     return against_target.standing(statement, looks, live)
@@ -300,7 +349,7 @@ def monitored_in(settings: Settings, problem: str) -> Path:
     return settings.state / "monitoring" / problem
 
 
-def in_production(settings: Settings, problem: str, name: str, decisions: "Decisions") -> dict[str, Any]:
+def in_production(settings: Settings, problem: str, name: str, decisions: "Decisions") -> ProductionView:
     """The champion as the ledger has it, with the products of the run that made it; {} where there is none.
 
     'is_later' says whether a retraining made it rather than the run whose stages have pages. Where its own moment was
@@ -309,10 +358,10 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
     live = decisions.production(name)
     if not live:
         return {}
-    made = _made_in(settings, problem, live["model"])
+    made_in = _made_in(settings, problem, str(live["model"]))
     both = (
-        {path.stem: product_or_wrong(settings, path, products.read_kept) for path in made.glob("*.json")}
-        if made
+        {path.stem: product_or_wrong(settings, path, products.read_kept) for path in made_in.glob("*.json")}
+        if made_in
         else {}
     )
     read = {stage: product for stage, (product, _) in both.items() if product}
@@ -324,13 +373,13 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
         live["since"] = wording.moment(last.since)
     elif live["since"] == live["decided_at"] and isinstance(ready, products.Statement) and ready.as_of:
         live["since"] = wording.moment(ready.as_of)
-    is_later = made is not None and made.name != problem
+    is_later = made_in is not None and made_in.name != problem
     since = f"{live['since']} UTC"
     if live["since"] != live["decided_at"]:
         since = wording.both_clocks(live["since"], live["decided_at"])
     trained = read.get("training")
     name = trained.model.name if isinstance(trained, products.Training) else ""
-    return live | {"name": name, "is_later": is_later, "products": read, "unreadable": unreadable, "told": since}
+    return {**live, "name": name, "is_later": is_later, "products": read, "unreadable": unreadable, "told": since}
 
 
 def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
@@ -345,27 +394,29 @@ def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
     return None
 
 
-def health(live: Mapping[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]:
+def health(live: ProductionView, latest: Mapping[str, Any]) -> HealthView:
     """Whether what answers now is healthy, by the newest look; {} where nobody looked.
 
     A look at the model before it says nothing of the one in production: then it is not known yet.
     """
     if not latest or not live or not latest.get("model") or latest["model"] == live["model"]:
-        return {key: latest[key] for key in ("word", "mark", "said", "as_of", "not_since")} if latest else {}
+        if not latest:
+            return {}
+        return HealthView(**{key: latest[key] for key in HealthView.__annotations__})  # type: ignore[typeddict-item]
     before = f"The newest period, as of {latest['as_of']}, is of the model before it ({latest['model'][:12]}): {latest['word']}."
     sentence = f"No period of its own has been monitored since {live['since']}. {before} {latest['said']}"
     return {"word": "not known yet", "mark": "missing", "said": sentence, "as_of": "", "not_since": ""}
 
 
-def decided(stage: Stage | None) -> dict[str, Any] | None:
+def decided(stage: Stage | None) -> wording.VerdictView | None:
     return stage.decided if stage else None
 
 
 def headline(view: Mapping[str, Any]) -> str:
     """What was found about a problem, in one sentence."""
     need, validation, stages = view["need"], view["validation"], view["stages"]
-    if told := stands_in(view.get("production") or {}):
-        return told
+    if instead := stands_in(view.get("production") or ProductionView()):
+        return instead
     failed = [s.name.replace("_", " ") for s in stages if s.state == "failed"]
     if failed:
         return f"The run failed at {failed[0]}; the pages before it stand."
@@ -392,15 +443,16 @@ def headline(view: Mapping[str, Any]) -> str:
     return f"{needed}, {solved[validation['verdict']]}{': ' + decided['sentence'] if decided else ''}."
 
 
-def stands_in(live: Mapping[str, Any]) -> str:
+def stands_in(live: ProductionView) -> str:
     """Who answers in the place of a model that was worse, and why; '' where none does."""
-    if not live.get("stands_in"):
+    kind = live.get("stands_in")
+    if not kind:
         return ""
     who = {
         "rule": f"The rule {live['stands_in_name']!r} answers, not a model,",
         "former": "An earlier model answers again",
         "challenger": "A model that its gate refused answers as the best there is",
-    }[live["stands_in"]]
+    }[kind]
     why = f": {live['reasons'][0]}" if live["reasons"] else "."
     return f"{who} since {live['since']}{why}"
 
@@ -431,12 +483,14 @@ def _next_revision(settings: Settings, problem: str, statement: Problem | None) 
     return path.relative_to(settings.root).as_posix() if path.exists() and path.is_relative_to(settings.root) else ""
 
 
-def _revisions(settings: Settings, problem: str, current: str) -> list[dict[str, Any]]:
+def _revisions(settings: Settings, problem: str, current: str) -> list[RevisionView]:
     """The revisions that have run, when there are several: number, page ('' where there is none), whether it is the current one."""
     ran = [name for name in revisions.known(settings, problem) if (settings.state / "products" / name).is_dir()]
     page = lambda name: f"{name}/problem.html" if stages(settings, name)[:1] and stages(settings, name)[0].shown else ""
-    found = [{"number": revisions.number_of(name), "href": page(name), "is_current": name == current} for name in ran]
-    return found if len(found) > 1 else []
+    listed: list[RevisionView] = [
+        {"number": revisions.number_of(name), "href": page(name), "is_current": name == current} for name in ran
+    ]
+    return listed if len(listed) > 1 else []
 
 
 def ledger_files(settings: Settings) -> list[Path]:
@@ -466,10 +520,10 @@ class Decisions:
 
     def head(self) -> str:
         """How far the ledger goes, its last row and that row's hash; '' where there is none or it cannot be read."""
-        found = self._ask(lambda ledger: ledger.head(), None)
-        return f"row {found.id}, {found.hash}" if found and found.id else ""
+        head = self._ask(lambda ledger: ledger.head(), None)
+        return f"row {head.id}, {head.hash}" if head and head.id else ""
 
-    def production(self, problem: str) -> dict[str, Any]:
+    def production(self, problem: str) -> ProductionView:
         """The champion: model, since when, by whom, what a rollback would restore; {} where there is none."""
         row = self._ask(lambda ledger: ledger.champion(problem), None)
         if row is None:
@@ -479,14 +533,14 @@ class Decisions:
             lambda ledger: ledger.last(problem=problem, kind="gate", subject="validation", model=row.model), None
         )
         rows = self._ask(lambda ledger: ledger.rows(problem=problem), [])
-        told = _decision(row, clocks.in_the_data(rows).get(row.id))
+        decision = _decision(row, clocks.in_the_data(rows).get(row.id))
         return {
             "model": row.model,
-            "since": told["at"],
+            "since": decision["at"],
             "decided_at": wording.moment(row.at),
             "actor": row.actor,
             "kind": row.kind,
-            "reasons": told["reasons"],
+            "reasons": decision["reasons"],
             "gate": _decision(judged)["deciding"] if judged else "",
             "earlier": earlier,
             "row": row.id,
@@ -494,7 +548,7 @@ class Decisions:
             "stands_in_name": row.details.get("name", ""),
         }
 
-    def canary(self, problem: str) -> dict[str, Any]:
+    def canary(self, problem: str) -> CanaryView:
         """The model in canary beside the champion: since when, on which share, until when; {} where there is none."""
         row = self._ask(lambda ledger: ledger.canary(problem), None)
         if row is None:
@@ -507,17 +561,17 @@ class Decisions:
             "until": wording.moment(details.get("deadline")),
         }
 
-    def timeline(self, problem: str) -> list[dict[str, Any]]:
+    def timeline(self, problem: str) -> list[wording.DecisionView]:
         """The decisions about `problem`, the latest first."""
         rows = sorted(self._ask(lambda ledger: ledger.rows(problem=problem), []), key=lambda row: row.id)
         stood = clocks.in_the_data(rows)
         return [_decision(row, stood[row.id]) for row in reversed(rows) if row.subject != "delivered"]
 
 
-def _decision(row, stood: dt.datetime | None = None) -> dict[str, Any]:
+def _decision(row, stood: dt.datetime | None = None) -> wording.DecisionView:
     """A row of the ledger as the pages show it; `stood` is where its data stood."""
     details = row.details if isinstance(row.details, dict) else {}
-    found = [wording.evidence(one) for one in row.evidence or []]
+    evidence = [wording.evidence(figure) for figure in row.evidence or []]
     deciding = str(details.get("deciding") or "").replace("_", " ")
     action = str(
         details.get("action") or row.subject or {"yes": "retrain", "no": "nothing"}.get(row.verdict or "", "watch")
@@ -534,9 +588,9 @@ def _decision(row, stood: dt.datetime | None = None) -> dict[str, Any]:
         "action": wording.ACTIONS.get(action, (action, "missing"))[0],
         "mark": wording.ACTIONS.get(action, (action, "missing"))[1],
         "verdict": row.verdict if row.kind in ("gate", "retrain") else None,
-        "reasons": [str(one) for one in row.reasons or []],
-        "evidence": found,
-        "deciding": next((e["sentence"] for e in found if e["name"] == deciding and e["value"] != "–"), ""),
+        "reasons": [str(reason) for reason in row.reasons or []],
+        "evidence": evidence,
+        "deciding": next((e["sentence"] for e in evidence if e["name"] == deciding and e["value"] != "–"), ""),
         "actor": row.actor,
         "model": row.model,
         "was": str(details.get("was") or ""),

@@ -117,7 +117,7 @@ class Versions:
     problem: str
     current: str
     editions: list[versions_view.Edition]
-    releases: list[dict[str, Any]]
+    releases: list[versions_view.ReleaseView]
     metric: str
 
     @classmethod
@@ -133,14 +133,14 @@ class Versions:
         released = versions_view.releases(timeline, known, looks)
         return cls(problem, current, known, released, statement.success.metric if statement else "")
 
-    def about(self, folder: str, stage: str) -> dict[str, Any]:
+    def about(self, folder: str, stage: str) -> versions_view.AboutView:
         """Which model the pages in a folder are about, see `versions_view.about`."""
-        made = next((one for one in self.editions if one.folder == folder), None)
-        found = versions_view.about(made, self.releases, stage)
+        edition = next((edition for edition in self.editions if edition.folder == folder), None)
+        about = versions_view.about(edition, self.releases, stage)
         base = folder.partition("@")[0]
         if base != self.problem or self.current != self.problem:  # a statement that was never revised needs no word
-            found |= {"revision": revisions.number_of(base), "current": revisions.number_of(self.current)}
-        return found
+            about["revision"], about["current"] = revisions.number_of(base), revisions.number_of(self.current)
+        return about
 
 
 def write_versions(settings: Settings, problem: str, versions: "Versions | None" = None) -> Path | None:
@@ -151,7 +151,7 @@ def write_versions(settings: Settings, problem: str, versions: "Versions | None"
     live = str(versions.releases[0]["model"]) if versions.releases else None
     shown_stages = stages(settings, versions.current)
 
-    def view() -> dict[str, Any]:
+    def view() -> wording.View:
         pairs = versions_view.pairs(versions.editions, live)
         return {
             **navigation(settings, versions.current, shown_stages),
@@ -262,7 +262,7 @@ def stage_page(
     executed, around = Path(executed), stages or [stage]
     seen = [storage.digest_file(path) for path in (executed, stage.notebook) if path.exists()]
 
-    def view() -> dict[str, Any]:
+    def view() -> wording.View:
         blocks = _fit(
             notebook_html.blocks(notebook_html.run_act(read_or_empty(executed), read_or_empty(stage.notebook) or None))
         )
@@ -274,9 +274,9 @@ def stage_page(
             "metric": metric_table.meaning(statement.success.metric) if statement else "",
             "blocks": blocks,
             "finding": "" if stage.finding.rstrip(".") in words else stage.finding,
-            "reasons": [reason for reason in (decided or {}).get("reasons", []) if reason not in words],
-            "is_evidence_told": all(one["name"] in words for one in (decided or {}).get("evidence", [])),
-            "must_change": [one for one in (decided or {}).get("must_change", []) if one not in words],
+            "reasons": [reason for reason in (decided["reasons"] if decided else []) if reason not in words],
+            "is_evidence_told": all(e["name"] in words for e in (decided["evidence"] if decided else [])),
+            "must_change": [change for change in (decided["must_change"] if decided else []) if change not in words],
             "stage": stage,
             "stages": around,
             "problem": problem,
@@ -319,7 +319,7 @@ def _heading(stage: Stage) -> str:
     return stage.title if not own or own.lower() == stage.name.replace("_", " ") else own
 
 
-def navigation(settings: Settings, folder: str, shown_stages: list[Stage]) -> dict[str, Any]:
+def navigation(settings: Settings, folder: str, shown_stages: list[Stage]) -> wording.View:
     """The way through the pages of a run, for a page beside those of its stages."""
     has_versions = has_card(shown_stages) or any(
         "@" in path.name for path in versions_view.folders(settings, revisions.problem_of(folder))
@@ -436,7 +436,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
     listed, stems = monitoring_view.listed(looks, statement, decided), list(looks)
     for at, stem in enumerate(stems):
         known = dict(list(looks.items())[: at + 1])
-        of_period: dict[str, Any] = {
+        of_period: wording.View = {
             "heading": f"Period from {listed[stem]['period']} to {listed[stem]['until']}",
             "first": monitoring_view.in_hindsight(listed[stem], looks, statement),
             "before": listed[stems[at - 1]] if at else None,
@@ -452,7 +452,7 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
         who = f"{live['name'] or 'another model'} {live['model'][:12]}"
         elsewhere = f"The figures below are of the model that predicted then. {who} predicts since {live['told']}; no period of its own has been monitored."
     standing = against_target.standing(statement, looks, live)
-    around: dict[str, Any] = {
+    around: wording.View = {
         "heading": "Monitoring",
         "first": standing
         and {"mark": standing["mark"], "sentence": " ".join(filter(None, (standing["sentence"], standing["rule"])))},
@@ -468,7 +468,7 @@ def _monitoring_page(
     problem: str,
     looks: dict[str, products.Monitoring],
     statement: problems.Problem | None,
-    decided: Mapping[str, dict[str, Any]],
+    decided: Mapping[str, wording.DecisionView],
     around: Mapping[str, Any],
     head: str,
 ) -> Path:
@@ -481,7 +481,7 @@ def _monitoring_page(
     target = statement.success.threshold if statement else None
     told = {**around, "stages": [(one.name, one.shown, one.word) for one in around["stages"]]}
 
-    def view() -> dict[str, Any]:
+    def view() -> wording.View:
         ran = read_or_empty(notebook)
         act = notebook_html.run_act(ran, read_or_empty(source) or None) if ran else []
         whole = {
@@ -517,7 +517,7 @@ def write_lineage(
     about = versions.about(folder, "training")
     way = navigation(settings, folder.partition("@")[0], shown_stages) | {"home": home}
 
-    def view() -> dict[str, Any]:
+    def view() -> wording.View:
         return {
             **way,
             "problem": versions.problem,

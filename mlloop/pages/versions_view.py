@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 from mlloop import products
@@ -18,6 +18,7 @@ from mlloop.core.errors import DataError, ProductError
 from mlloop.core.formatting import number
 from mlloop.core.settings import Settings
 from mlloop.pages import wording
+from mlloop.pages.wording import DecisionView
 from mlloop.problem import Problem
 from mlloop.products import Monitoring
 
@@ -96,9 +97,75 @@ def _edition(folder: Path) -> Edition | None:
     return Edition(folder.name, model.digest, model.name, registered.version if registered else None, as_of, read)
 
 
+class ClocksView(TypedDict):
+    """A moment by both clocks: in the data, and of the decision ('' where they are one)."""
+
+    at: str
+    decided_at: str
+
+
+class ReleaseView(DecisionView):
+    """A change of the model in production: who answers, instead of whom, until when, and what is known of it."""
+
+    edition: Edition | None
+    called: str
+    replaced: str
+    until: str
+    holdout: str
+    labels: str
+    periods: int
+
+
+class AboutView(TypedDict, total=False):
+    """Which model the pages of an edition are about, see `about`, and which revision of the statement; empty without a model."""
+
+    sentence: str
+    now: str
+    folder: str
+    revision: int
+    current: int
+
+
+class EditionView(TypedDict):
+    """An edition as the list of models shows it."""
+
+    called: str
+    anchor: str
+    digest: str
+    name: str
+    as_of: str
+    verdict: str
+    holdout: str
+    pages: list[tuple[str, str]]
+
+
+class SideBySideView(TypedDict):
+    """A name and what two editions have of it, as texts."""
+
+    name: str
+    a: str
+    b: str
+    differs: bool
+
+
+class ComparedView(TypedDict):
+    """Two editions side by side, see `compared`."""
+
+    a: Edition
+    b: Edition
+    title: str
+    anchor: str
+    paired: str
+    facts: list[SideBySideView]
+    features: str
+    metrics: list[SideBySideView]
+    slices: list[SideBySideView]
+    calibration: list[SideBySideView]
+
+
 def releases(
-    timeline: Iterable[Mapping[str, Any]], known: Sequence[Edition], looks: Mapping[str, Monitoring]
-) -> list[dict[str, Any]]:
+    timeline: Iterable[DecisionView], known: Sequence[Edition], looks: Mapping[str, Monitoring]
+) -> list[ReleaseView]:
     """Who answered when, the latest first: a row a change of the model in production.
 
     Parameters
@@ -106,28 +173,35 @@ def releases(
     timeline : iterable of dict
         The decisions about the problem, the latest first, as `Decisions.timeline` makes them.
     """
-    by_digest, called = {one.digest: one for one in known}, {}
+    by_digest = {edition.digest: edition for edition in known}
+    called: dict[str | None, str] = {}
     timeline = list(timeline)
     for row in timeline:
         if row["who"]:  # a rule that stood in
             called[row["model"]] = (
                 f"the rule {row['who']!r}" if row["stands_in"] == "rule" else f"model {str(row['model'])[:12]}"
             )
-    for one in known:
-        called[one.digest] = one.called
+    for edition in known:
+        called[edition.digest] = edition.called
     name = lambda digest: called.get(digest) or (f"model {str(digest)[:12]}" if digest else "")
-    realised = {one.period.since: one for look in looks.values() for one in look.realised if one.value is not None}
-    found, until = [], ""
+    realised = {
+        figure.period.since: figure
+        for product in looks.values()
+        for figure in product.realised
+        if figure.value is not None
+    }
+    released: list[ReleaseView] = []
+    until = ""
     for row in timeline:
         if row["kind"] not in ("promotion", "rollback", "fallback"):
             continue
-        made = by_digest.get(row["model"])
+        made = by_digest.get(str(row["model"]))
         labels = [realised[start] for start in sorted(realised) if realised[start].model == row["model"]]
         last = labels[-1] if labels else None
-        at = {"at": row["at"], "decided_at": row["decided_at"]}
+        at: ClocksView = {"at": row["at"], "decided_at": row["decided_at"]}
         if row["kind"] == "promotion" and not row["decided_at"] and made and made.as_of:
             at = {"at": made.as_of, "decided_at": row["at"]}
-        found.append({**row, **at,
+        released.append({**row, "at": at["at"], "decided_at": at["decided_at"],
             "edition": made,
             "called": name(row["model"]),
             "replaced": name(row["was"]),
@@ -137,15 +211,15 @@ def releases(
             "periods": len(labels),
         })  # fmt: skip
         until = since(at)
-    return found
+    return released
 
 
-def since(row: Mapping[str, str]) -> str:
+def since(row: ClocksView) -> str:
     """The moment of a release, by its clocks: in the data where it has one, and of the decision."""
     return wording.both_clocks(row["at"], row["decided_at"]) if row["decided_at"] else f"{row['at']} UTC"
 
 
-def about(edition: Edition | None, released: Sequence[Mapping[str, Any]], stage: str) -> dict[str, Any]:
+def about(edition: Edition | None, released: Sequence[ReleaseView], stage: str) -> AboutView:
     """Which model and moment the pages of an edition are about, and whether production has moved on since.
 
     Returns
@@ -159,21 +233,20 @@ def about(edition: Edition | None, released: Sequence[Mapping[str, Any]], stage:
     spans = [row for row in released if row["model"] == edition.digest]
     live = released[0] if released else None
     trained = f", trained on data up to {edition.as_of}" if edition.as_of else ""
-    said = f"This page is about {edition.called} ({edition.name}, {edition.digest[:12]}){trained}."
+    sentence = f"This page is about {edition.called} ({edition.name}, {edition.digest[:12]}){trained}."
     if live and live["model"] == edition.digest:
-        return {"sentence": f"{said} It is in production since {since(live)}.", "now": "", "folder": ""}
+        return {"sentence": f"{sentence} It is in production since {since(live)}.", "now": "", "folder": ""}
     if spans:
-        said += f" It was in production from {since(spans[0])} until {spans[0]['until']}."
+        sentence += f" It was in production from {since(spans[0])} until {spans[0]['until']}."
     else:
-        said += " It has not been in production."
+        sentence += " It has not been in production."
     if live is None:
-        return {"sentence": said, "now": "", "folder": ""}
+        return {"sentence": sentence, "now": "", "folder": ""}
     other = live["edition"]
-    has_page = other is not None and stage in other.read
     return {
-        "sentence": said,
+        "sentence": sentence,
         "now": f"{live['called']} since {since(live)}",
-        "folder": other.folder if has_page else "",
+        "folder": other.folder if other is not None and stage in other.read else "",
     }
 
 
@@ -182,15 +255,15 @@ def _holdout(made: Edition | None) -> str:
     return _figure(judged.main) if judged else ""
 
 
-def _figure(one: Any) -> str:
+def _figure(figure: Any) -> str:
     """A figure with its interval; '' where there is none."""
-    if one is None or one.value is None:
+    if figure is None or figure.value is None:
         return ""
-    within = wording.span(one.low, one.high)
-    return number(one.value) + (f" ({within})" if within != "–" else "")
+    within = wording.span(figure.low, figure.high)
+    return number(figure.value) + (f" ({within})" if within != "–" else "")
 
 
-def row(edition: Edition, reports: Path) -> dict[str, Any]:
+def row(edition: Edition, reports: Path) -> EditionView:
     """An edition as the list of models shows it, with the pages that were written of it."""
     judged = edition.of("validation_gate", products.ValidationGate)
     stages = [
@@ -223,7 +296,7 @@ def pairs(known: Sequence[Edition], live: str | None) -> list[tuple[Edition, Edi
     return sorted(found, key=lambda pair: (known.index(pair[1]), known.index(pair[0])), reverse=True)[:MOST_PAIRS]
 
 
-def compared(a: Edition, b: Edition, metric: str) -> dict[str, Any]:
+def compared(a: Edition, b: Edition, metric: str) -> ComparedView:
     """Two editions side by side: facts, parameters, features, metrics, slices and calibration.
 
     Returns
@@ -242,7 +315,7 @@ def compared(a: Edition, b: Edition, metric: str) -> dict[str, Any]:
         "facts": [row for row in _rows(_facts(a), _facts(b)) if row["differs"]],
         "features": _features(a, b),
         "metrics": _side_by_side(a, b, _metrics),
-        "slices": _side_by_side(a, b, lambda one: _slices(one, stated)),
+        "slices": _side_by_side(a, b, lambda judged: _slices(judged, stated)),
         "calibration": _side_by_side(a, b, _calibration),
     }
 
@@ -283,11 +356,11 @@ def _facts(one: Edition) -> dict[str, str]:
 
 
 def _metrics(judged: products.Evaluation) -> dict[str, str]:
-    return {one.label: _figure(one) for one in wording.metrics_of(judged)}
+    return {metric.label: _figure(metric) for metric in wording.metrics_of(judged)}
 
 
 def _slices(judged: products.Evaluation, stated: Problem | None) -> dict[str, str]:
-    return {wording.group(one, stated): _figure(one) for one in judged.slices}
+    return {wording.group(group, stated): _figure(group) for group in judged.slices}
 
 
 def side_by_side(known: Sequence[Edition]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
@@ -322,10 +395,10 @@ def _features(a: Edition, b: Edition) -> str:
     return f"{'; '.join(said)}.".capitalize()
 
 
-def _side_by_side(a: Edition, b: Edition, told) -> list[dict[str, Any]]:
-    """Rows of name, a's and b's figure, from what `told` makes of each evaluation."""
+def _side_by_side(a: Edition, b: Edition, texts_of) -> list[SideBySideView]:
+    """Rows of name, a's and b's figure, from what `texts_of` makes of each evaluation."""
     ours, theirs = a.of("evaluation", products.Evaluation), b.of("evaluation", products.Evaluation)
-    return _rows(told(ours) if ours else {}, told(theirs) if theirs else {})
+    return _rows(texts_of(ours) if ours else {}, texts_of(theirs) if theirs else {})
 
 
 def _calibration(judged: products.Evaluation) -> dict[str, str]:
@@ -336,9 +409,9 @@ def _calibration(judged: products.Evaluation) -> dict[str, str]:
     }
 
 
-def _rows(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[dict[str, Any]]:
+def _rows(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[SideBySideView]:
     names = list(dict.fromkeys([*ours, *theirs]))
-    cell = lambda found, name: found.get(name) or "–"
+    cell = lambda texts, name: texts.get(name) or "–"
     return [
         {
             "name": name,

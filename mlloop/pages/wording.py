@@ -2,15 +2,107 @@
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from mlloop import products
 from mlloop.core import formatting, metric_table
 from mlloop.core.formatting import number
+from mlloop.core.records import JsonObject
 from mlloop.pages import diagrams
 from mlloop.problem import Problem, group_label
 
 Row = TypeVar("Row")
+
+# what a template reads by name: its facts, texts and drawings
+View: TypeAlias = dict[str, Any]
+
+
+class EvidenceView(TypedDict):
+    """One piece of evidence: the texts of its figures, where they lie, and a sentence."""
+
+    name: str
+    value: str
+    unit: str
+    within: str
+    threshold: str
+    passed: bool | None
+    line: Any
+    sentence: str
+
+
+class VerdictView(TypedDict):
+    """A gate's verdict; `deciding`: the evidence that decided."""
+
+    gate: str
+    verdict: str
+    reasons: list[str]
+    must_change: list[str]
+    evidence: list[EvidenceView]
+    deciding: EvidenceView | None
+
+
+class DecisionView(TypedDict):
+    """A row of the ledger; `at` is where its data stood, `decided_at` when it was decided ('' where they are one)."""
+
+    id: int
+    at: str
+    decided_at: str
+    kind: str
+    subject: str
+    what: str
+    change: str
+    action: str
+    mark: str
+    verdict: str | None
+    reasons: list[str]
+    evidence: list[EvidenceView]
+    deciding: str
+    actor: str
+    model: str | None
+    was: str
+    stands_in: str
+    who: str
+    revision: Any
+
+
+class FoldedView(TypedDict):
+    """The newest decisions in pieces, see `folded`."""
+
+    parts: list[list[DecisionView]]
+    older: list[list[DecisionView]]
+    left: int
+    upkeep: int
+
+
+class CountsView(TypedDict):
+    """Rows of a table at ingestion, and whether they add up."""
+
+    table: str
+    read: int
+    kept: int
+    rejected: int
+    duplicates: int
+    adds_up: bool
+
+
+class JudgedView(TypedDict):
+    """What an evaluation showed, as tables."""
+
+    metrics: list[JsonObject]
+    slices: list[JsonObject]
+    contenders: list[JsonObject]
+    latency_ms: float | None
+    parts: int | None
+    threshold: str
+
+
+class TableView(TypedDict):
+    """A table: its columns (name, whether it holds numbers), and its rows as texts."""
+
+    columns: list[tuple[str, bool]]
+    rows: list[list[Any]]
+
+
 GAIN = "the model's gain over it"
 FIRST = ["name", "column", "slice", "group", "level", "metric", "value", "interval", "unit", "n"]
 
@@ -51,7 +143,7 @@ def both_clocks(stood: str, decided: str) -> str:
     return f"{stood} in the data (decided {decided} UTC)"
 
 
-def evidence(figure: Mapping[str, Any]) -> dict[str, Any]:
+def evidence(figure: Mapping[str, Any]) -> EvidenceView:
     """One piece of evidence, ready to show: the texts of its figures and where they lie."""
     real = lambda key: (
         figure.get(key) if isinstance(figure.get(key), (int, float)) and not isinstance(figure.get(key), bool) else None
@@ -77,9 +169,9 @@ def evidence(figure: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def verdict(gate_verdict: products.Verdict) -> dict[str, Any]:
+def verdict(gate_verdict: products.Verdict) -> VerdictView:
     """A gate's verdict, ready to show."""
-    figures = [evidence(one.model_dump()) for one in gate_verdict.evidence]
+    figures = [evidence(figure.model_dump()) for figure in gate_verdict.evidence]
     deciding = gate_verdict.deciding.replace("_", " ")
     return {
         "gate": gate_verdict.gate,
@@ -179,7 +271,7 @@ def is_upkeep(kind: str, subject: str) -> bool:
     return kind == "update" and subject == "counts"
 
 
-def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
+def folded(timeline: list[DecisionView], most: int = 100) -> FoldedView:
     """The newest decisions with runs of uneventful looks in one piece, and without upkeep.
 
     Returns
@@ -189,18 +281,19 @@ def folded(timeline: list[dict[str, Any]], most: int = 100) -> dict[str, Any]:
         before the newest eight. 'left': how many decisions before them are left out. 'upkeep': how many updates of histories
         and counts. A canary's end is told by the promotion that it led to.
     """
-    upkeep = sum(is_upkeep(one["kind"], one.get("subject", "")) for one in timeline)
-    timeline = [one for one in timeline if not is_upkeep(one["kind"], one.get("subject", ""))]
-    parts: list[list[dict[str, Any]]] = []
-    quiet = lambda one: is_quiet(one["kind"], one.get("subject", ""), one["verdict"])
-    for one in timeline[:most]:
-        above = parts[-1][0] if parts else {"kind": ""}
-        if above["kind"] == "promotion" and one.get("what") == CANARY["promoted"] and one["model"] == above["model"]:
-            parts[-1] = [above | {"what": "Promoted after its canary"}]
-        elif parts and quiet(one) and quiet(parts[-1][0]) and parts[-1][0]["action"] == one["action"]:
-            parts[-1].append(one)
+    upkeep = sum(is_upkeep(row["kind"], row.get("subject", "")) for row in timeline)
+    timeline = [row for row in timeline if not is_upkeep(row["kind"], row.get("subject", ""))]
+    parts: list[list[DecisionView]] = []
+    quiet = lambda row: is_quiet(row["kind"], row.get("subject", ""), row["verdict"])
+    for row in timeline[:most]:
+        above = parts[-1][0] if parts else None
+        ends_canary = row.get("what") == CANARY["promoted"]
+        if above and above["kind"] == "promotion" and ends_canary and row["model"] == above["model"]:
+            parts[-1] = [{**above, "what": "Promoted after its canary"}]
+        elif above and quiet(row) and quiet(above) and above["action"] == row["action"]:
+            parts[-1].append(row)
         else:
-            parts.append([one])
+            parts.append([row])
     return {"parts": parts[:SHOWN], "older": parts[SHOWN:], "left": max(0, len(timeline) - most), "upkeep": upkeep}
 
 
@@ -271,7 +364,7 @@ def _collected(p: products.Collection) -> str:
 
 
 def _ingested(p: products.Ingestion) -> str:
-    total = {key: sum(getattr(one, key) for one in p.counts.values()) for key in products.Counts.model_fields}
+    total = {key: sum(getattr(count, key) for count in p.counts.values()) for key in products.Counts.model_fields}
     return "{read:,} rows read: {kept:,} kept, {rejected:,} rejected with a reason, {duplicates:,} duplicates.".format(
         **total
     )
@@ -298,7 +391,7 @@ def _windows(p: products.Transformation) -> str:
     if p.windows is None:
         return "The rows have no time: a random fifth of them is the holdout."
     w = p.windows
-    start, end, held, until = (moment(one) for one in (w.since, w.train_until, w.holdout_from, w.holdout_until))
+    start, end, held, until = (moment(at) for at in (w.since, w.train_until, w.holdout_from, w.holdout_until))
     return f"Training data from {start} until {end}; holdout from {held} until {until}."
 
 
@@ -321,10 +414,17 @@ _FINDINGS: dict[type[products.Product], Callable[[Any], str]] = {
 }
 
 
-def counts(ingestion: products.Ingestion | None) -> list[dict[str, Any]]:
+def counts(ingestion: products.Ingestion | None) -> list[CountsView]:
     """Rows read, kept, rejected and duplicate of each table, and whether they add up."""
     return [
-        {"table": table, **n.model_dump(), "adds_up": n.read == n.kept + n.rejected + n.duplicates}
+        {
+            "table": table,
+            "read": n.read,
+            "kept": n.kept,
+            "rejected": n.rejected,
+            "duplicates": n.duplicates,
+            "adds_up": n.read == n.kept + n.rejected + n.duplicates,
+        }
         for table, n in (ingestion.counts if ingestion else {}).items()
     ]
 
@@ -332,7 +432,7 @@ def counts(ingestion: products.Ingestion | None) -> list[dict[str, Any]]:
 def tables(product: products.Product | None) -> list[products.Table]:
     """The versions of tables that a product cites."""
     cited = getattr(product, "tables", {}).values()
-    return [one for one in cited if isinstance(one, products.Table)]
+    return [table for table in cited if isinstance(table, products.Table)]
 
 
 def _close(a: Any, b: Any) -> bool:
@@ -344,12 +444,12 @@ def metrics_of(evaluation: products.Evaluation) -> list[products.NamedEstimate]:
     """The metrics of the holdout; that of the gate with its own interval, from which another method's is slightly off."""
     main = evaluation.main
     return [
-        one.model_copy(update={"low": main.low, "high": main.high}) if _close(one.value, main.value) else one
-        for one in evaluation.metrics
+        figure.model_copy(update={"low": main.low, "high": main.high}) if _close(figure.value, main.value) else figure
+        for figure in evaluation.metrics
     ]
 
 
-def judged(evaluation: products.Evaluation, statement: Problem | None = None) -> dict[str, Any]:
+def judged(evaluation: products.Evaluation, statement: Problem | None = None) -> JudgedView:
     """What the holdout period, or cross-validation in `parts`, showed, as tables: metrics, slices, contenders and the latency's figure.
 
     Parameters
@@ -358,17 +458,17 @@ def judged(evaluation: products.Evaluation, statement: Problem | None = None) ->
         Whose meanings and labels name the groups.
     """
     named = [
-        {"name": one.label, "value": one.value, "low": one.low, "high": one.high, "unit": one.unit, "n": one.n}
-        for one in metrics_of(evaluation)
+        {"name": m.label, "value": m.value, "low": m.low, "high": m.high, "unit": m.unit, "n": m.n}
+        for m in metrics_of(evaluation)
     ]
     against = []
     for row in evaluation.contenders:
-        told = f"{number(row.gain.value)} ({span(row.gain.low, row.gain.high)})" if row.gain else ""
-        against.append({"name": row.name, "kind": row.kind, **row.metric.model_dump(exclude={"n"}), GAIN: told})
+        gain = f"{number(row.gain.value)} ({span(row.gain.low, row.gain.high)})" if row.gain else ""
+        against.append({"name": row.name, "kind": row.kind, **row.metric.model_dump(exclude={"n"}), GAIN: gain})
     return {
         "metrics": named,
         "slices": [
-            {"group": group(one, statement), **one.model_dump(exclude={"slice", "group"})} for one in evaluation.slices
+            {"group": group(row, statement), **row.model_dump(exclude={"slice", "group"})} for row in evaluation.slices
         ],
         "contenders": against,
         "latency_ms": evaluation.latency.p99_below_ms,
@@ -388,7 +488,7 @@ def _threshold(evaluation: products.Evaluation) -> str:
     return metric_table.threshold_in_words(kept.value, kept.source) if kept else ""
 
 
-def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def figures(rows: list[JsonObject]) -> TableView:
     """Rows of a product as a table: what is named first, then its figure, the interval as one column, the rest.
 
     Returns
