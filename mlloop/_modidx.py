@@ -20,6 +20,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mlloop.analysis._newest': ('analysis.html#_newest', 'mlloop/analysis.py'),
                                  'mlloop.analysis._numeric_order': ('analysis.html#_numeric_order', 'mlloop/analysis.py'),
                                  'mlloop.analysis._over_time': ('analysis.html#_over_time', 'mlloop/analysis.py'),
+                                 'mlloop.analysis._records': ('analysis.html#_records', 'mlloop/analysis.py'),
                                  'mlloop.analysis._repeated_extreme': ('analysis.html#_repeated_extreme', 'mlloop/analysis.py'),
                                  'mlloop.analysis._row_figures': ('analysis.html#_row_figures', 'mlloop/analysis.py'),
                                  'mlloop.analysis._share': ('analysis.html#_share', 'mlloop/analysis.py'),

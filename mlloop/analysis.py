@@ -41,6 +41,7 @@ from mlloop.visualization import (
     plot_rate,
     plot_time_series,
 )
+from .core.records import FactsJson, JsonObject, TargetFactsJson
 
 # %% ../nbs/14_analysis.ipynb #7aef6f1c
 SAMPLE_ROWS = 200_000
@@ -71,7 +72,7 @@ def sample(table: ir.Table, key: Sequence[str], limit: int = SAMPLE_ROWS) -> pd.
     return table.order_by(table.columns).to_pandas()
 
 # %% ../nbs/14_analysis.ipynb #b8ccf4eb
-def column_facts(table: ir.Table) -> list[dict[str, Any]]:
+def column_facts(table: ir.Table) -> list[JsonObject]:
     """Facts of each column: type, rows, missing, distinct; low, high, mean, median of numbers; low, high of times."""
     sums: dict[str, ir.Value] = {"rows": table.count()}
     for i, name in enumerate(table.columns):
@@ -345,9 +346,9 @@ class Analysis:
     """Facts (plain numbers, for the product), findings (sentences) and the data of the figures."""
 
     kind: str
-    facts: dict[str, Any]
+    facts: FactsJson
     findings: list[str]
-    frames: dict[str, Any] = field(default_factory=dict)
+    frames: JsonObject = field(default_factory=dict)
 
 # %% ../nbs/14_analysis.ipynb #55c688e9
 def as_target(values: pd.Series, problem: Problem) -> pd.Series:
@@ -375,17 +376,23 @@ def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | 
     measured = association(others, y.rename(task.target), time, task.kind, contracts, seed)
     groups = segment_means(others, y, task.kind, list(measured["column"][~measured["suspect"].astype(bool)]))
     over_time = _over_time(y, data[time]) if time else None
-    facts: dict[str, Any] = {"columns": column_facts(training), "newest": _newest(rows, time) if time else None}
-    facts |= {"rows": facts["columns"][0]["rows"], "sampled": len(data)}
-    facts |= {name: windows[key] if windows else None for name, key in (("from", "from"), ("until", "train_until"))}
-    facts |= _target_facts(task, y, measured, groups)
+    columns = column_facts(training)
     called = {str(name): column_label(problem, str(name)) for name in others}
-    facts["questions"] = [question.model_dump() for question in range_questions(others, called)]
+    facts: FactsJson = {
+        "columns": columns,
+        "newest": _newest(rows, time) if time else None,
+        "rows": columns[0]["rows"],
+        "sampled": len(data),
+        "from": windows["from"] if windows else None,
+        "until": windows["train_until"] if windows else None,
+        **_target_facts(task, y, measured, groups),
+        "questions": [question.model_dump() for question in range_questions(others, called)],
+    }
     if time and over_time is not None and _is_calendar(problem, time):
         moments = data[time].dt
         facts["trend"] = trend(over_time["value"])
         facts["seasons"] = {"weekday": season(y, moments.dayofweek), "hour": season(y, moments.hour)}
-    frames: dict[str, Any] = {
+    frames: JsonObject = {
         "rows": others,
         "y": y,
         "association": measured,
@@ -423,14 +430,18 @@ def _describing_columns(problem: Problem, data: pd.DataFrame, time: str | None) 
     return data.drop(columns=[task.target, *(c for c in left_out if c in data.columns)], errors="ignore")
 
 # %% ../nbs/14_analysis.ipynb #4e7c7532
-def _target_facts(task: Tabular, y: pd.Series, measured: pd.DataFrame, groups: pd.DataFrame) -> dict[str, Any]:
+def _records(frame: pd.DataFrame) -> list[JsonObject]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+# %% ../nbs/14_analysis.ipynb #c37d9994
+def _target_facts(task: Tabular, y: pd.Series, measured: pd.DataFrame, groups: pd.DataFrame) -> TargetFactsJson:
     positives = int(y.sum()) if task.kind == "classification" else None
     return {
         "target": {"column": task.target, "mean": float(y.mean()), "std": float(y.std()), "positives": positives},
-        "association": measured.to_dict("records"),
-        "segments": groups.head(30).to_dict("records"),
-        "suspects": measured[measured["suspect"]][["column", "sign"]].to_dict("records"),
-        "asked": measured[measured["asked"]][["column", "sign"]].to_dict("records"),
+        "association": _records(measured),
+        "segments": _records(groups.head(30)),
+        "suspects": _records(measured[measured["suspect"]][["column", "sign"]]),
+        "asked": _records(measured[measured["asked"]][["column", "sign"]]),
     }
 
 # %% ../nbs/14_analysis.ipynb #438676fb
@@ -548,7 +559,7 @@ def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Ma
     )
     per_day = bought.groupby(bought["time"].dt.floor("D")).size()
     per_day = per_day.reindex(pd.date_range(per_day.index.min(), per_day.index.max()), fill_value=0)
-    facts = {
+    facts: FactsJson = {
         "columns": _columns_of_events(learnt, tables["items"], task.target_kind),
         "newest": _newest(tables["events"], "time"),
         "questions": [question.model_dump() for question in range_questions(bought.filter(["quantity", "price_eur"]))],
@@ -556,7 +567,7 @@ def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Ma
         "sampled": len(data),
         "from": windows["from"],
         "until": windows["train_until"],
-        "kinds": {k: int(v) for k, v in data["kind"].value_counts().sort_index().items()},
+        "kinds": {str(k): int(v) for k, v in data["kind"].value_counts().sort_index().items()},
         "users": int(data["user"].nunique()),
         "buyers": int(bought["user"].nunique()),
         "items": int(data["item"].nunique()),
@@ -583,7 +594,7 @@ def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Ma
     return Analysis(task.kind, facts, findings_of_events(problem, facts), frames)
 
 # %% ../nbs/14_analysis.ipynb #fd3e1692
-def _columns_of_events(events: ir.Table, items: ir.Table, kind: str) -> list[dict[str, Any]]:
+def _columns_of_events(events: ir.Table, items: ir.Table, kind: str) -> list[JsonObject]:
     # a look has no quantity and no price: those are asked of events of the target kind only
     bought = column_facts(events.filter(events["kind"] == kind).select("quantity", "price_eur"))
     kind_facts = [fact | {"column": f"{fact['column']} of {kind}"} for fact in bought]

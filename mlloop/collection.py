@@ -32,6 +32,7 @@ from .problem import Problem, Source, find, load, utc
 from .store import messages
 from .core.settings import Settings
 from .core.storage import atomic_path, digest_file, digest_json, plain, read_json, write_json
+from .core.records import Row
 
 # %% ../nbs/11_collection.ipynb #99d6e04c
 @dataclass(frozen=True)
@@ -305,7 +306,7 @@ def fetch_windows(
     return [*chain, batch]
 
 # %% ../nbs/11_collection.ipynb #fb96e502
-def write_rows(chunks: Iterable[list[dict[str, Any]]], path: Path, columns: list[str]) -> int:
+def write_rows(chunks: Iterable[list[Row]], path: Path, columns: list[str]) -> int:
     """Write rows to a Parquet file as they come, chunk by chunk; returns how many."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -740,13 +741,8 @@ def fetch_kafka(
         return chain
     fresh = _between(rows, read_offsets(since), until)
     write = lambda to: _write_messages(fresh, decode, source.late_hours, to)
-    window: dict[str, Any] = {
-        "since": since,
-        "watermark": text,
-        "format": "jsonl",
-        "origin": f"{topic.name}, offsets up to {text}",
-    }
-    return [*chain, store.take(".jsonl", write, **window)]
+    origin = f"{topic.name}, offsets up to {text}"
+    return [*chain, store.take(".jsonl", write, since=since, watermark=text, format="jsonl", origin=origin)]
 
 # %% ../nbs/11_collection.ipynb #39a1f5a3
 def _between(rows: Any, since: Mapping[int, int], until: Mapping[int, int]):

@@ -21,7 +21,7 @@ from .release import canary, releases
 from .store import prediction_log
 from .core import clock, metric_table, storage
 from .core.errors import ModelError, PromotionRefused
-from .store.entries import SWAPS, Entry, Row
+from .store.entries import SWAPS, Entry, EntryFields, Row
 from .store.ledger import Ledger
 from .core.metrics import metric
 from .problem import Problem, Recommendation
@@ -309,7 +309,7 @@ def deploy(
     """
     gate = ledger.last(problem=statement.name, kind="gate", subject="validation", model=model)
     key = digest_json(["deploy", statement.name, model, gate.id if gate else None])
-    fields: dict[str, Any] = dict(
+    fields = EntryFields(
         digests={"model": model, "release": release}, actor=actor, evidence=gate.evidence if gate else (), key=key
     )
     if rule and rule.get("release"):
@@ -329,7 +329,7 @@ def deploy(
 
 # %% ../nbs/23_deployment.ipynb #d3aa8aef
 def _first_or_canary(
-    settings: Settings, ledger: Ledger, statement: Problem, model: str, fields: dict[str, Any], now
+    settings: Settings, ledger: Ledger, statement: Problem, model: str, fields: EntryFields, now
 ) -> Row:
     problem = statement.name
     _loads(settings, problem, model, fields["digests"]["release"])
@@ -363,9 +363,9 @@ def _first_or_canary(
     return _start_canary(ledger, statement, model, fields, now)
 
 # %% ../nbs/23_deployment.ipynb #76fc03d3
-def _cite_rule(ledger: Ledger, problem: str, fields: Mapping[str, Any]) -> None:
+def _cite_rule(ledger: Ledger, problem: str, fields: EntryFields) -> None:
     """Cite the rule's release where no row does: a model that was promoted before rules were kept ready."""
-    release, rule = fields["digests"].get("rule"), fields.get("details", {}).get("rule")
+    release, rule = fields["digests"].get("rule"), fields.get("details", {}).get("rule") or {}
     if not release or any(cited["model"] == rule["model"] for cited in rules_cited(ledger, problem)):
         return
     ledger.append(
@@ -389,7 +389,7 @@ def _may_tie(evidence: Any) -> bool:
 
 # %% ../nbs/23_deployment.ipynb #630e9cef
 def _start_canary(
-    ledger: Ledger, statement: Problem, model: str, fields: dict[str, Any], now: dt.datetime | None = None
+    ledger: Ledger, statement: Problem, model: str, fields: EntryFields, now: dt.datetime | None = None
 ) -> Row:
     """Start a canary on the statement's terms."""
     champion, terms = ledger.champion(statement.name), statement.canary
@@ -425,7 +425,7 @@ def _standing(ledger: Ledger, problem: str, model: str, row: Row) -> Decision:
     )
 
 # %% ../nbs/23_deployment.ipynb #9fb405d7
-def follow(settings: Settings, ledger: Ledger) -> dict[str, Any]:
+def follow(settings: Settings, ledger: Ledger) -> dict[str, dict[str, int | None]]:
     """Set MLflow's aliases as the ledger has them; returns what was changed. A fault of MLflow changes nothing for the ledger."""
     file = settings.tracking_url.removeprefix("sqlite:///")
     if file != settings.tracking_url and not Path(file).exists():  # nothing was ever registered

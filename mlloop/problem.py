@@ -33,6 +33,7 @@ from .core import expressions, extensions, metric_table, parsing, reads, secrets
 from .core import settings as _settings
 from .core.formatting import number, percent, signed
 from .core.errors import ProblemError, ProjectNotFound
+from .core.records import JsonObject, Parameters
 
 # %% ../nbs/10_problem.ipynb #704bfd5f
 class Record(reads.Followed, BaseModel):
@@ -181,7 +182,7 @@ class Cleaning(Record):
 
     rule: Name
     columns: list[str] = []
-    options: dict[str, Any] = {}
+    options: Parameters = {}
     reason: str = ""
 
 # %% ../nbs/10_problem.ipynb #ec74e891
@@ -493,7 +494,7 @@ class Problem(Record):
     owner: str = ""
     task: Annotated[Tabular | Recommendation, Field(discriminator="kind")]
     time: Time = Time()
-    simulator: dict[str, Any] | None = None
+    simulator: Parameters | None = None
     sources: dict[Name, Source] = Field(min_length=1)
     tables: dict[Name, Table] = Field(min_length=1)
     rules: list[Rule] = Field(min_length=1)
@@ -504,7 +505,7 @@ class Problem(Record):
     refit: bool = True
     retrain: Retrain = Retrain()
     canary: Canary = Canary()
-    guessed: dict[str, Any] = {}
+    guessed: JsonObject = {}
 
     def is_guess(self, key: str) -> bool:
         """Whether the value at `key` ('need.min_rows') is still what `mlloop new` guessed: it may warn, and never refuses."""
@@ -556,9 +557,9 @@ def _naming_mistakes(p: Problem) -> list[Mistake]:
 def _task_mistakes(p: Problem) -> list[Mistake]:
     task, mistakes = p.task, list[Mistake]()
     if isinstance(task, Tabular) and task.table in p.tables:
-        columns: dict[str, Any] = dict(p.tables[task.table].columns) | dict.fromkeys(task.derive)
+        columns = [*p.tables[task.table].columns, *task.derive]
         for join in task.joins:
-            columns |= dict(p.tables[join.table].columns) if join.table in p.tables else {}
+            columns += p.tables[join.table].columns if join.table in p.tables else []
         required = {("task", "target"): task.target, ("task", "entity"): task.entity}
         required |= {("task", "together"): task.together, ("time", "column"): p.time.column}
         for at, column in required.items():
@@ -571,7 +572,7 @@ def _task_mistakes(p: Problem) -> list[Mistake]:
             mistakes.append((("task",), "task.positive must say which value of the target is the positive class"))
     if isinstance(task, Recommendation):
         for i, use in enumerate(task.interactions):
-            columns = p.tables[use.table].columns if use.table in p.tables else {}
+            columns = list(p.tables[use.table].columns) if use.table in p.tables else []
             for what in ("user", "item", "time", "kind_column", "quantity", "price"):
                 column = getattr(use, what)
                 if columns and column is not None and column not in columns:

@@ -23,7 +23,7 @@ from .monitors.standing import RECALIBRATED, StandIn, level_is_off, newer_is_bet
 from .core.verdict import Check, table
 from .core.formatting import number
 from .monitors.degradation import Streak, estimated_results, is_feed_broken, is_worse, realised_results, streak
-from .core.records import EvidenceJson
+from .core.records import AttemptJson, EvidenceJson, RetrainingDecisionJson
 
 # %% ../nbs/26_retraining.ipynb #56028e5f
 def exchange_rate(evaluation: Mapping[str, Any], name: str) -> float | None:
@@ -93,7 +93,7 @@ class Facts:
     recalibrated: dt.datetime | None = None
     withheld: tuple[str, ...] = ()
     fallen: str | None = None
-    attempt: Mapping[str, Any] | None = None
+    attempt: AttemptJson | None = None
     refused: tuple[dt.datetime, ...] = ()
     rate: float | None = None
 
@@ -139,9 +139,15 @@ class Decision:
     change: str
     evidence: list[EvidenceJson]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RetrainingDecisionJson:
         """The decision in JSON's types; `summary` is called 'said' there, as products and the ledger have had it."""
-        return {"said" if name == "summary" else name: value for name, value in vars(self).items()}
+        return {
+            "action": self.action,
+            "verdict": self.verdict,
+            "said": self.summary,
+            "change": self.change,
+            "evidence": self.evidence,
+        }
 
 # %% ../nbs/26_retraining.ipynb #25682eea
 @dataclass(frozen=True)

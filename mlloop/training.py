@@ -33,17 +33,7 @@ from mlloop.comparison.lookback import (
     past_of,
 )
 from .problem import Problem, Recommendation
-from mlloop.core.records import (
-    FeaturesJson,
-    FitData,
-    JudgedJson,
-    LearnableJson,
-    LearntFromJson,
-    Parameters,
-    RecipeJson,
-    RegisteredJson,
-    WindowsJson,
-)
+from .core.records import FeaturesJson, FitData, JudgedJson, LearnableJson, LearntFromJson, Parameters, RecipeJson, RegisteredJson, TableJson, WindowsJson
 
 # %% ../nbs/20_training.ipynb #19c9b0c4
 @dataclass(frozen=True)
@@ -266,7 +256,7 @@ def short_past_rows(choice: LookbackChoice | None) -> int | None:
     return round(chosen.rows) if chosen and chosen.lookback.kind != "all" else None
 
 # %% ../nbs/20_training.ipynb #5a0c1d32
-def learnt_tables(statement: Problem, features: FeaturesJson) -> dict[str, Any] | None:
+def learnt_tables(statement: Problem, features: FeaturesJson) -> dict[str, TableJson] | None:
     """The tables of rows without time that the release learns from, by name; None where rows have a time."""
     if features.get("windows"):
         return None

@@ -13,11 +13,11 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', '
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
 from .core import charts, prose
 from .core.formatting import interval, number, percent
+from .core.records import Parameters
 import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
@@ -156,7 +156,7 @@ def plot_intervals(
 # %% ../nbs/15_visualization.ipynb #36708cc6
 def draw_threshold(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
     """Draw a threshold, dashed, with its name and value at the line."""
-    words: dict[str, Any] = {"s": f" {escape_label(name)} {number(value)} ", "color": RED, "fontsize": 7.5}
+    words: Parameters = {"s": f" {escape_label(name)} {number(value)} ", "color": RED, "fontsize": 7.5}
     if horizontal:
         ax.axhline(value, color=RED, ls="--", lw=1.2, zorder=1)
         ax.text(x=1, y=value, transform=ax.get_yaxis_transform(), ha="right", va="bottom", **words)
@@ -217,7 +217,7 @@ def plot_money(
 def _write_amounts(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
     for i, value in enumerate(values):
         at, side, away = (high[i], "left", 4) if value >= 0 else (low[i], "right", -4)
-        how: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "ha": side}
+        how: Parameters = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "ha": side}
         ax.annotate(number(value), (at, i), xytext=(away, 0), **how)
     ax.margins(x=0.12)
 
@@ -311,7 +311,7 @@ def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -
             bars = ax.barh(row, high - low, left=low, color=colour, height=0.55)
             name_bars(bars, [f"{name}, {what}"], [f"{number(high - low)} days"])
     ax.axvline(now, color=RED, ls="--", lw=1.2)
-    words: dict[str, Any] = {"color": RED, "fontsize": 7.5, "ha": "right", "va": "top"}
+    words: Parameters = {"color": RED, "fontsize": 7.5, "ha": "right", "va": "top"}
     ax.text(now, 1, "now ", transform=ax.get_xaxis_transform(), **words)
     ax.set_yticks(range(len(parts)), parts["part"])
     ax.invert_yaxis()

@@ -6,6 +6,7 @@ which a test compares. Figures are numbers here; where one could not be measured
 """
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
 # a document whose keys are not named here: a notebook, a statement as YAML has it, the facts of an entry of the ledger, a
@@ -146,6 +147,72 @@ class RowCleaningJson(TypedDict):
     wanted: NotRequired[list[str]]
 
 
+# ---------------------------------------------------------------------------------------------- the data
+
+
+class ArrivedJson(TypedDict):
+    """What came in a period: batches of each source, and tables, rejected rows and counts as ingestion gives them."""
+
+    batches: dict[str, list[JsonObject]]
+    tables: dict[str, Any]
+    rejected: dict[str, Any]
+    counts: dict[str, dict[str, int]]
+
+
+class VersionJson(TypedDict):
+    """A version of a table of the lake; `time` in milliseconds since 1970."""
+
+    version: int
+    time: int
+    operation: str
+    batches: list[str]
+    notes: JsonObject
+
+
+class TargetFactsJson(TypedDict):
+    """What analysis found about the target: its mean, what is related to it, and columns that look like a leak."""
+
+    target: JsonObject
+    association: list[JsonObject]
+    segments: list[JsonObject]
+    suspects: list[JsonObject]
+    asked: list[JsonObject]
+
+
+FactsJson = TypedDict(
+    "FactsJson",
+    {
+        "columns": list[JsonObject],
+        "newest": str | None,
+        "rows": int,
+        "sampled": int,
+        "from": str | None,
+        "until": str | None,
+        "target": JsonObject,
+        "association": list[JsonObject],
+        "segments": list[JsonObject],
+        "suspects": list[JsonObject],
+        "asked": list[JsonObject],
+        "trend": JsonObject,
+        "seasons": dict[str, JsonObject],
+        "kinds": dict[str, int],
+        "users": int,
+        "buyers": int,
+        "items": int,
+        "items_bought": int,
+        "catalogue": int,
+        "concentration": JsonObject,
+        "loyalty": JsonObject,
+        "newcomers": JsonObject,
+        "sessions": JsonObject,
+        "hours": dict[int, int],
+        "questions": list[JsonObject],
+    },
+    total=False,
+)
+"""What analysis found, each fact as the function of its name gives it; a task has the facts that fit it."""
+
+
 # ---------------------------------------------------------------------------------------------- the need gate
 
 
@@ -217,7 +284,7 @@ class FeaturesJson(TypedDict):
 class LearnableJson(TypedDict):
     """What a model needs of the product of `features` to learn: its tables, how time is cut, and the columns it sees."""
 
-    tables: dict[str, Any]
+    tables: Mapping[str, Any]
     windows: WindowsJson | None
     features: list[str]
 

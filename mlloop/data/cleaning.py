@@ -31,6 +31,7 @@ from ..core.errors import ProblemError
 from . import source_trust, time_forms
 from ..problem import Cleaning, Column, did_you_mean
 from ..store.engines import must_agree
+from ..core.records import Parameters, Row
 
 # %% ../../nbs/data/cleaning.ipynb #fbb71999
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Change:
     kind: str
     reason: str = ""
     declared: bool = True
-    examples: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[dict[str, str | None]] = field(default_factory=list)
 
 # %% ../../nbs/data/cleaning.ipynb #712dfecb
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def _changes(step: Step, declaration: Cleaning, name: str, declared: bool) -> li
         kinds.append(("dropped", list(declaration.columns)))
     if not kinds:
         return [Change(name, declaration.rule, list(declaration.columns), 0, "changed", declaration.reason, declared)]
-    row: dict[str, Any] = {}
+    row: Row = {}
     for names in _in_dozens(list(sums)):
         row |= table.aggregate(**{name: sums[name] for name in names}).to_pyarrow().to_pylist()[0]
     return [
@@ -305,7 +306,7 @@ def _row_text(table: ir.Table, columns: Sequence[str]) -> ir.StringValue:
     return ibis.literal("").concat(*parts)
 
 # %% ../../nbs/data/cleaning.ipynb #52eb69b2
-def _examples(row: Mapping[str, Any], i: int, kind: str) -> list[dict[str, Any]]:
+def _examples(row: Mapping[str, Any], i: int, kind: str) -> list[dict[str, str | None]]:
     first, last = row[f"first{i}"], row[f"last{i}"]
     if kind == "dropped":
         return [{"row": text[:200]} for text in dict.fromkeys((first, last)) if text is not None]
@@ -1095,7 +1096,7 @@ def returns(
             FIX_STATEMENT,
         )
     rest = [c for c in table.columns if c not in (context.time, quantity, *by)]
-    keys: dict[str, Any] = {"group_by": list(by), "order_by": [ibis.desc(context.time), quantity, *rest]}
+    keys: Parameters = {"group_by": list(by), "order_by": [ibis.desc(context.time), quantity, *rest]}
     running = ibis.window(**keys, preceding=None, following=0)
     # walking back in time, returns wait to be taken off and purchases use them up: a sum held at zero or above
     walked = table.mutate(__owed=-table[quantity].fill_null(0))

@@ -7,13 +7,12 @@ __all__ = ['DIMENSIONS', 'item_counts', 'item_rates', 'item_price_position', 'it
            'tastes', 'pairs', 'embeddings', 'directions', 'user_embeddings', 'item_embeddings']
 
 # %% ../../nbs/data/event_features.ipynb #bc6e61e1
-from typing import Any
-
 import ibis
 import numpy as np
 import pandas as pd
 
 from .feature_registry import Past, feature
+from ..core.records import Parameters
 
 # %% ../../nbs/data/event_features.ipynb #74c74e1d
 @feature(
@@ -273,7 +272,7 @@ def embeddings(past: Past) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 # %% ../../nbs/data/event_features.ipynb #c2101a69
-def directions(of: str, meaning: str) -> dict[str, Any]:
+def directions(of: str, meaning: str) -> Parameters:
     """A line of the catalogue for each dimension of the vectors."""
     return {f"{of}_embedding_{d + 1}": (f"direction {d + 1} of {meaning}", "") for d in range(DIMENSIONS)}
 

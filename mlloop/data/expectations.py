@@ -6,12 +6,12 @@ Great Expectations is imported only where `[validation] engine = great_expectati
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlloop.core.errors import SettingsError
+from mlloop.core.records import JsonObject
 from mlloop.problem import Column, Table
 
 TYPES = {
@@ -48,7 +48,7 @@ class Expectation:
     value_set: list[str] | None = field(default=None, hash=False)
     regex: str | None = None
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> JsonObject:
         """In the form in which Great Expectations keeps it."""
         words = {word.name: getattr(self, word.name) for word in fields(self) if word.name != "kind"}
         return {"type": self.kind, "kwargs": {name: value for name, value in words.items() if value is not None}}
@@ -74,7 +74,7 @@ def _of_column(name: str, column: Column) -> Iterator[Expectation]:
         yield Expectation("expect_column_values_to_match_regex", name, regex=column.pattern)
 
 
-def suite(name: str, table: Table) -> dict[str, Any]:
+def suite(name: str, table: Table) -> JsonObject:
     """A suite in Great Expectations' own JSON."""
     return {
         "name": name,
@@ -126,7 +126,7 @@ def broken(rows: pa.Table, table: Table) -> list[str]:
     return [_sentence(result_of_one.to_json_dict()) for result_of_one in result.results if not result_of_one.success]
 
 
-def _sentence(result: dict[str, Any]) -> str:
+def _sentence(result: JsonObject) -> str:
     """What one expectation found."""
     observed, found = result["expectation_config"], result.get("result") or {}
     count, values = found.get("unexpected_count"), found.get("partial_unexpected_list") or []

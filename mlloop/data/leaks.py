@@ -30,6 +30,7 @@ from scipy import stats
 
 from ..core import prose
 from ..core.formatting import number
+from ..core.records import Parameters
 
 # %% ../../nbs/data/leaks.ipynb #8e055bee
 @dataclass(frozen=True)
@@ -709,7 +710,7 @@ def field_strength(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: st
     early, late = np.flatnonzero(~later)[-FIELD_ROWS:], np.flatnonzero(later)[:FIELD_ROWS]
     if not X.shape[1] or y.iloc[early].nunique() < 2:
         return 0.0
-    how: dict[str, Any] = dict(
+    how: Parameters = dict(
         n_estimators=80, num_leaves=15, learning_rate=0.1, min_child_samples=max(3, min(20, len(early) // 20)), n_jobs=1
     )
     how |= dict(deterministic=True, force_row_wise=True, random_state=seed, verbosity=-1)
@@ -767,7 +768,7 @@ def knowledge_beyond_target(
     z = _as_number(values).rank(pct=True).fillna(-0.2).to_numpy()
     X = pd.DataFrame({f"f{i}": _as_number(others[name]) for i, name in enumerate(others)}, index=others.index)
     early, late = np.flatnonzero(~later)[-FIELD_ROWS:], np.flatnonzero(later)[:FIELD_ROWS]
-    how: dict[str, Any] = dict(n_estimators=60, num_leaves=8, learning_rate=0.1, min_child_samples=20, n_jobs=1)
+    how: Parameters = dict(n_estimators=60, num_leaves=8, learning_rate=0.1, min_child_samples=20, n_jobs=1)
     how |= dict(deterministic=True, force_row_wise=True, random_state=seed, verbosity=-1)
     target = pd.DataFrame({"target": y.to_numpy()}, index=X.index)
     left = z - np.asarray(LGBMRegressor(**how).fit(target.iloc[early], z[early]).predict(target), dtype=float)

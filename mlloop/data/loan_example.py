@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ..problem import Problem
+from ..core.records import JsonObject
 
 # %% ../../nbs/data/loan_example.ipynb #1123e035
-STATEMENT: dict[str, Any] = {
+STATEMENT: JsonObject = {
     "name": "loan",
     "question": "Who repays?",
     "decision": "Whom to lend to.",
@@ -42,7 +43,7 @@ STATEMENT: dict[str, Any] = {
 }
 
 # %% ../../nbs/data/loan_example.ipynb #f45f6ecc
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merged(base: JsonObject, changes: JsonObject) -> JsonObject:
     """`base` with `changes` merged into it, as a new dictionary.
 
     Parameters

@@ -9,7 +9,6 @@ __all__ = ['MONTHS', 'SHORT_MONTHS', 'PIECES', 'HALVES', 'CLOCK', 'SPAN', 'ZONE'
 # %% ../../nbs/data/time_forms.ipynb #6753a9ca
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -146,7 +145,7 @@ def rewritten(
     padded = lambda number, width: number.cast("string").lpad(width, "0")
     hour = ibis.ifelse(clock["H"] % 12 == 0, 12, clock["H"] % 12)
     named = lambda names: ibis.cases(*((date["m"] == i + 1, n) for i, n in enumerate(names)), else_=ibis.null("string"))
-    written: dict[str, Any] = {
+    written: dict[str, ir.StringValue] = {
         "%H": padded(clock["H"], 2), "%-H": clock["H"].cast("string"), "%I": padded(hour, 2), "%-I": hour.cast("string"),
         "%M": padded(clock["M"], 2), "%S": padded(clock["S"], 2),
         "%p": ibis.ifelse(clock["H"] >= 12, halves[1], halves[0]),

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlloop import serving
 from mlloop.core import storage
+from mlloop.core.records import ArrivedJson, Row
 from mlloop.core.settings import Settings
 from mlloop.loop.schedule import Period as Period
 from mlloop.problem import Problem, Recommendation, Tabular
@@ -36,7 +37,7 @@ def normal(statement: Problem) -> Problem:
 # ------------------------------------------------------------------------------------------------ rows
 
 
-def bring(settings: Settings, lake: "Lake", statement: Problem, period: Period) -> dict[str, Any]:
+def bring(settings: Settings, lake: "Lake", statement: Problem, period: Period) -> ArrivedJson:
     """Collect, ingest and transform what had come at the period's end; what ingestion found, as its product has it.
 
     In the lake are then, for a tabular problem, the table `arrived` (the rows of every period so far as they were to
@@ -45,20 +46,20 @@ def bring(settings: Settings, lake: "Lake", statement: Problem, period: Period) 
     from mlloop import collection, ingestion, transformation
 
     batches = collection.collect(statement, period.until, settings)
-    listed = {name: [storage.plain(one) for one in found] for name, found in batches.items()}
+    listed = {name: [storage.plain(batch) for batch in source] for name, source in batches.items()}
     done = ingestion.ingest(statement, listed, period.until, settings, 1.0, lake)
-    tables = {name: lake.read(one.table) for name, one in done.items()}
-    made = transformation.transform(statement, tables, period.until, labelled=False, counted=False).tables
+    tables = {name: lake.read(table.table) for name, table in done.items()}
+    clean = transformation.transform(statement, tables, period.until, labelled=False, counted=False).tables
     if isinstance(statement.task, Recommendation):
-        for name, table in made.items():
+        for name, table in clean.items():
             lake.write(f"{statement.name}/{name}", table)
     else:
-        _keep(lake, statement, made["rows"], period)
+        _keep(lake, statement, clean["rows"], period)
     return {
         "batches": listed,
-        "tables": {name: one.table for name, one in done.items()},
-        "rejected": {name: one.rejected for name, one in done.items()},
-        "counts": {name: one.counts for name, one in done.items()},
+        "tables": {name: table.table for name, table in done.items()},
+        "rejected": {name: table.rejected for name, table in done.items()},
+        "counts": {name: table.counts for name, table in done.items()},
     }
 
 
@@ -276,6 +277,6 @@ def labelled_rows(lake: "Lake", statement: Problem, since: dt.datetime | None, a
     return int(rows.filter(wanted).count().execute())
 
 
-def rows_of(frame: "pd.DataFrame", release: releases.Release) -> list[dict[str, Any]]:
+def rows_of(frame: "pd.DataFrame", release: releases.Release) -> list[Row]:
     """The asked rows of a log as `release` takes them."""
     return releases.rows_of(prediction_log.requests(frame), release.fields)

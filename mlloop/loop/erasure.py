@@ -21,7 +21,7 @@ from typing import Any
 from mlloop import collection, ingestion
 from mlloop.core import storage
 from mlloop.core.errors import MlloopError, SourceError, UsageError
-from mlloop.core.records import JsonObject, Row
+from mlloop.core.records import JsonObject, Parameters, Row
 from mlloop.core.settings import Settings
 from mlloop.ingestion import RawFile
 from mlloop.problem import Problem, Recommendation, did_you_mean
@@ -488,7 +488,7 @@ def _reader(lines: Iterator[str], raw: RawFile) -> Iterator[list[str]]:
     source, separator = raw.source, ingestion.separator(raw)
     if not source.quote and source.escape == "\\":
         return ingestion.unescaped(lines, separator)
-    form: dict[str, Any] = {"delimiter": separator, "doublequote": source.escape != "\\"}
+    form: Parameters = {"delimiter": separator, "doublequote": source.escape != "\\"}
     if source.escape == "\\":
         form["escapechar"] = "\\"
     quoting = {"quotechar": source.quote} if source.quote else {"quoting": csv.QUOTE_NONE}

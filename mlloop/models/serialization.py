@@ -20,6 +20,7 @@ from ..core import prose
 from ..store import tracking
 from ..core.errors import ModelError
 from ..core.storage import atomic_path, digest_bytes, digest_file, read_json
+from ..core.records import JsonObject
 
 NEXT = "Train it again: mlloop run --from training"
 
@@ -56,7 +57,7 @@ def encode_value(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     return _encode_object(value, encode)
 
 # %% ../../nbs/models/serialization.ipynb #f5676eb6
-def _encode_object(value: Any, encode) -> dict[str, Any]:
+def _encode_object(value: Any, encode) -> JsonObject:
     if isinstance(value, pd.Index):
         return {"index": encode(value.to_numpy())}
     if isinstance(value, pd.DataFrame):

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from mlloop.core.errors import LedgerError
 from mlloop.core.records import EvidenceJson, JsonObject
@@ -13,6 +13,17 @@ from mlloop.core.verdict import VERDICTS
 EVIDENCE = tuple(EvidenceJson.__annotations__)
 KINDS = ("gate", "promotion", "canary", "rollback", "fallback", "update", "retrain", "revision", "alert", "erasure")
 SWAPS = ("promotion", "rollback", "fallback")  # the kinds that change who is champion
+
+
+class EntryFields(TypedDict, total=False):
+    """Fields that entries of one decision share, for ``Entry(kind, problem, **fields)``."""
+
+    digests: dict[str, str]
+    actor: str
+    evidence: Iterable[Mapping[str, Any]]
+    key: str
+    details: JsonObject
+    reasons: Iterable[str]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from deltalake.fs import DeltaStorageHandler
 from mlloop.core import settings as _settings
 from mlloop.core.errors import LakeError, SettingsError
 from mlloop.core.expressions import quoted
+from mlloop.core.records import JsonObject, Parameters, TableJson, VersionJson
 from mlloop.core.settings import Settings
 from mlloop.core.storage import digest_json, remove
 
@@ -76,9 +77,15 @@ class TableRef:
     rows: int
     digest: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> TableJson:
         """The fields, as JSON has them."""
-        return asdict(self)
+        return {
+            "name": self.name,
+            "uri": self.uri,
+            "version": self.version,
+            "rows": self.rows,
+            "digest": self.digest,
+        }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "TableRef":
@@ -114,7 +121,7 @@ def _duckdb(settings: Settings):
     if settings.state.is_dir():
         with contextlib.suppress(OSError):  # the engine makes the last folder alone, and only where memory ends
             spill.parent.mkdir(exist_ok=True)
-    options: dict[str, Any] = {"temp_directory": str(spill)}
+    options: Parameters = {"temp_directory": str(spill)}
     if settings.engine_memory:
         options["memory_limit"] = settings.engine_memory
     if settings.engine_threads:
@@ -223,10 +230,10 @@ class Lake:
         sums = self._sums(table)
         return TableRef(name, name, table.version(), sums.rows, _digest(_columns(table), sums))
 
-    def history(self, name: str, limit: int | None = None) -> list[dict[str, Any]]:
+    def history(self, name: str, limit: int | None = None) -> list[VersionJson]:
         """The newest `limit` versions of a table (default: all), newest first: version, time (epoch, ms), operation,
         batches, notes."""
-        return [_told(entry) for entry in self._open(name).history(limit)]
+        return [_version_of(entry) for entry in self._open(name).history(limit)]
 
     def has_batch(self, name: str, batch: str) -> bool:
         """Whether `batch` was ever committed to table `name`."""
@@ -457,7 +464,7 @@ class Lake:
         return _digest(_columns(present), self._sums(present)) == _digest(_columns_of(schema), sums)
 
     def _commit(self, name, present, schema, stream, mode, sums, batches, notes, reached=None) -> None:
-        note: dict[str, Any] = {
+        note: JsonObject = {
             "whole": mode == "overwrite" or present is None,
             **asdict(sums),
             "batches": list(batches),
@@ -775,7 +782,7 @@ def _must_fit(name: str, table: DeltaTable, schema: pa.Schema) -> None:
         )
 
 
-def _commits(table: DeltaTable) -> Iterator[dict[str, Any]]:
+def _commits(table: DeltaTable) -> Iterator[JsonObject]:
     """The commits that made a version, newest first; the first is read alone, since it mostly suffices.
 
     deltalake 1.6 numbers them wrongly when a table was opened at an older version, so the latest is opened for it.
@@ -783,15 +790,15 @@ def _commits(table: DeltaTable) -> Iterator[dict[str, Any]]:
     latest = DeltaTable(table.table_uri, storage_options=storage_options(table.table_uri))
     near = latest.version() - table.version() + 1
     for limit in (near, None):
-        found = latest.history(limit)
-        yield from found[near - 1 if limit else near :]
+        commits = latest.history(limit)
+        yield from commits[near - 1 if limit else near :]
 
 
-def _note(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+def _note(entry: Mapping[str, Any]) -> JsonObject | None:
     return json.loads(entry[NOTE]) if NOTE in entry else None
 
 
-def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _version_of(entry: Mapping[str, Any]) -> VersionJson:
     note = _note(entry) or {}
     return {
         "version": entry["version"],
