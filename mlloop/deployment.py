@@ -347,8 +347,8 @@ def _first_or_canary(
         )
     if champion is None:
         fields["details"] = {**fields.get("details", {}), **({"as_of": now.isoformat()} if now else {})}
-        reasons = ["First deployment: no previous champion."]
-        return ledger.append(Entry("promotion", problem, model=model, expect=None, reasons=reasons, **fields))
+        fields["reasons"] = ["First deployment: no previous champion."]
+        return ledger.append(Entry("promotion", problem, model=model, expect=None, **fields))
     if on and on.model != model:
         ledger.append(
             Entry(
