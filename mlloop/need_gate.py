@@ -27,14 +27,7 @@ from .problem import Money, Problem
 from .products import Facts
 from .core.verdict import Check, Conclusion, conclude, WHETHER_KNOWN, known_before
 from .core.formatting import number
-from mlloop.core.records import (
-    EstimateJson,
-    FoldedContenderJson,
-    FoldedEstimateJson,
-    NeedFiguresJson,
-    UnconfirmedColumnJson,
-    WindowsJson,
-)
+from .core.records import EstimateJson, FoldedContenderJson, FoldedEstimateJson, NeedFiguresJson, UnconfirmedColumnJson, WindowsJson
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -57,8 +50,6 @@ def figures(
 
     Parameters
     ----------
-    contenders : list of Contender
-    folds : list of RowsFold or UsersFold
     data : dict of str to int
         rows, and minority (rows of the rarer class) or users.
     left_out : list of dict
@@ -129,7 +120,7 @@ def nothing_measured(statement: Problem, data: dict[str, int], left_out=(), time
         "left_out": list(left_out), "timeless": timeless, "asked": [], "in_file_order": False, "repeated": 0,
     }  # fmt: skip
 
-
+# %% ../nbs/16_need_gate.ipynb #c30c6de9
 def _cannot_be_compared(figures: NeedFiguresJson) -> Check:
     able = figures["data"].get("folds", 0)
     reason = (
@@ -397,7 +388,7 @@ def leak_suspects(facts: Facts) -> dict[str, str]:
     """Columns that the analysis suspects to leak the target, each with the sign that gave it away."""
     return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.suspects}
 
-
+# %% ../nbs/16_need_gate.ipynb #c1e0cb4b
 def unconfirmed_columns(facts: Facts) -> dict[str, str]:
     """Columns that a person is asked about, each with its sign."""
     return {str(entry["column"]): str(entry.get("sign", "")) for entry in facts.unconfirmed}

@@ -101,17 +101,9 @@ class Facts:
     def read(cls, kept: Mapping[str, Any]) -> "Facts":
         """From JSON, as a turn kept it."""
         moment = lambda text: dt.datetime.fromisoformat(text) if text else None
-        return cls(
-            **{
-                **kept,
-                "now": moment(kept["now"]),
-                "since": moment(kept.get("since")),
-                "trained": moment(kept.get("trained")),
-                "recalibrated": moment(kept.get("recalibrated")),
-                **{name: tuple(map(moment, kept.get(name, ()))) for name in ("begun", "refused")},
-                "withheld": tuple(kept.get("withheld", ())),
-            }
-        )
+        moments = {name: moment(kept.get(name)) for name in ("now", "since", "trained", "recalibrated")}
+        lists = {name: tuple(map(moment, kept.get(name, ()))) for name in ("begun", "refused")}
+        return cls(**{**kept, **moments, **lists, "withheld": tuple(kept.get("withheld", ()))})
 
 # %% ../nbs/26_retraining.ipynb #a518de84
 @dataclass(frozen=True)

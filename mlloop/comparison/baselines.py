@@ -414,18 +414,18 @@ def best_category(X: pd.DataFrame, y: np.ndarray) -> list[str]:
         gain |= {(a, b): _between(_keys(X, [a, b]), y) for b in first[i + 1 :]}
     return list(max(gain.items(), key=lambda pair: pair[1])[0])
 
-
+# %% ../../nbs/comparison/baselines.ipynb #6aa67f93
 def _is_grouping(values: pd.Series) -> bool:
     """Whether a column has few enough values to group rows by."""
     distinct = values.nunique()
     return values.dtype != object and distinct <= MAX_CATEGORIES and (values.dtype.kind not in "f" or distinct <= 31)
 
-
+# %% ../../nbs/comparison/baselines.ipynb #fb11bfc5
 def _keys(X: pd.DataFrame, names: list[str]) -> pd.Series:
     keys = X[names[0]].astype(object).astype(str)
     return keys if len(names) == 1 else keys + "|" + X[names[1]].astype(object).astype(str)
 
-
+# %% ../../nbs/comparison/baselines.ipynb #732d740d
 def _between(keys: pd.Series, y: np.ndarray) -> float:
     codes = pd.factorize(keys)[0]
     size = np.bincount(codes)
@@ -446,7 +446,7 @@ def line_in_one(X: pd.DataFrame, y: np.ndarray, X_test: pd.DataFrame) -> np.ndar
     slope = fits[name] * y.std() / known.std(ddof=0) if known.std(ddof=0) else 0.0
     return y.mean() + slope * (X_test[name].fillna(X[name].mean()).to_numpy(float) - known.mean())
 
-
+# %% ../../nbs/comparison/baselines.ipynb #220123b3
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     x = np.where(np.isnan(x), np.nanmean(x), x)
     return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else 0.0
@@ -468,11 +468,11 @@ def statistics_of(rows: Rows) -> dict[str, tuple[str, Any]]:
     statistics["two_splits"] = ("the best two questions, learned from the data", _of_tree(two_splits))
     return statistics
 
-
+# %% ../../nbs/comparison/baselines.ipynb #cf2ec1bf
 def _average(rows: Rows):
     return np.mean if rows.kind == "classification" else typical_of(rows.metric)
 
-
+# %% ../../nbs/comparison/baselines.ipynb #f8d31a58
 def _of_history(which: str):
     def scores(rows: Rows, train, test, seed):
         values = getattr(rows, which)[test]
@@ -480,13 +480,13 @@ def _of_history(which: str):
 
     return scores
 
-
+# %% ../../nbs/comparison/baselines.ipynb #600036c7
 def _of_hours(rows: Rows, train, test, seed):
     assert rows.time is not None  # the rule is made only where rows have a time
     keys, average = hour_keys(rows.time), _average(rows)
     return group_average(keys.iloc[train], rows.y[train], keys.iloc[test], average, average(rows.y[train]))
 
-
+# %% ../../nbs/comparison/baselines.ipynb #95cdbe3d
 def _of_category(rows: Rows, train, test, seed):
     train, average = train[-MAX_TRAINING_ROWS:], _average(rows)
     names = best_category(rows.X.iloc[train], rows.y[train])
@@ -495,11 +495,11 @@ def _of_category(rows: Rows, train, test, seed):
     keys = [_keys(rows.X.iloc[at], names) for at in (train, test)]
     return group_average(keys[0], rows.y[train], keys[1], average, average(rows.y[train]))
 
-
+# %% ../../nbs/comparison/baselines.ipynb #71de0d54
 def _of_line(rows: Rows, train, test, seed):
     return line_in_one(rows.X.iloc[train], rows.y[train], rows.X.iloc[test])
 
-
+# %% ../../nbs/comparison/baselines.ipynb #f8e6a356
 def _of_tree(build):
     def scores(rows: Rows, train, test, seed):
         X, y = rows.X.select_dtypes(exclude="object"), rows.y[train[-MAX_TRAINING_ROWS:]]

@@ -182,7 +182,7 @@ def digests(rows: pd.DataFrame) -> np.ndarray:
     )
     return np.asarray(sum(parts), dtype=np.uint64)
 
-
+# %% ../../nbs/comparison/lookback.ipynb #4201d729
 def halves(rows: pd.DataFrame) -> np.ndarray:
     """True for about half the rows, by a digest of each: equal rows fall together, in every run alike; (n_rows,)."""
     return ((digests(rows) >> np.uint64(17)) & np.uint64(1)).astype(bool)
@@ -684,7 +684,7 @@ def look_back(past: RowsPast | UsersPast, recipe: RecipeJson, windows: WindowsJs
 def _interval(e: Estimate) -> IntervalJson:
     return {"value": e.value, "low": e.low, "high": e.high}
 
-
+# %% ../../nbs/comparison/lookback.ipynb #4b00344e
 def _candidate_line(tried: Tried, chosen: Lookback) -> LookbackCandidateJson:
     """How one lookback did, in JSON's types."""
     lookback = tried.lookback

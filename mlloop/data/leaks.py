@@ -114,7 +114,7 @@ def is_number(values: pd.Series) -> bool:
     """Whether a column holds numbers; booleans do not count."""
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
-
+# %% ../../nbs/data/leaks.ipynb #3a49845b
 def copy_sign(values: pd.Series, y: pd.Series, kind: str) -> str:
     """The words for a column that is the target in other numbers; '' for others."""
     known = values.dropna()
@@ -508,7 +508,7 @@ def _pair_frames(rows: pd.DataFrame, most: int) -> list[tuple[pd.DataFrame, tupl
     clocks = pd.DataFrame({n: c for n in numbers if (c := clock_minutes(numbers[n])) is not None}, index=rows.index)
     return [(moments, ("less",)), (clocks, ("past",)), (numbers, ("less", "over", "times"))]
 
-
+# %% ../../nbs/data/leaks.ipynb #b474ff5a
 def _pair_sign(column: str, first: str, second: str, word: str, is_sure: bool) -> Sign:
     other = second if column == first else first
     reason = f"and {other} together are the target: {first} {word} {second} tells the target nearly exactly"
@@ -586,7 +586,7 @@ def after_words(name: str) -> int:
     starts = lambda words: any(p == w or (len(w) > 3 and p.startswith(w)) for p in parts for w in words)
     return int(starts(AFTER_WORDS)) - int(starts(BEFORE_WORDS))
 
-
+# %% ../../nbs/data/leaks.ipynb #02fd1e9c
 CLEARER = 2  # times as close to the target is the later one of a pair of numbers, at least
 
 
@@ -742,7 +742,7 @@ def figure_of(strong: float, kind: str) -> str:
     """A strength in words: ROC AUC, or R2."""
     return f"ROC AUC {number((1 + strong) / 2)}" if kind == "classification" else f"R2 {number(strong)}"
 
-
+# %% ../../nbs/data/leaks.ipynb #616d06b2
 def towering_sign(name: str, alone: float, others: float, kind: str, rows: int = 500) -> Sign | None:
     """The sign of a column by what it tells alone and what all others tell together, both as `strength` has them; of few rows it takes more."""
     shown, rest = figure_of(alone, kind), figure_of(others, kind).split()[-1]
@@ -1142,7 +1142,7 @@ def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:
     alike = lambda other: abs(np.nan_to_num(stats.spearmanr(codes, group_codes(rows.loc[:, other])).statistic)) > 0.95
     return [other for other in strong if other != name and alike(other)]
 
-
+# %% ../../nbs/data/leaks.ipynb #20ac8502
 MAX_MAKERS, MAKER_ROWS = 30, 400  # columns of which pairs are tried, and the rows on which they are
 
 
@@ -1157,7 +1157,7 @@ def _may_make(u: np.ndarray, v: np.ndarray, made: np.ndarray, words: Sequence[st
         near = [np.corrcoef(one, made)[0, 1] for one in tried]
     return any(abs(one) > 0.98 for one in near if np.isfinite(one))
 
-
+# %% ../../nbs/data/leaks.ipynb #4a54f59b
 def _makers(rows: pd.DataFrame, name: str, y: pd.Series, seed: int = 0) -> list[str]:
     """The two columns that make up a strong one, the later first: the clocks of which a delay is the difference."""
     if not is_number(rows[name]) or rows[name].nunique() <= MAX_GROUPS or len(rows) < MAKER_ROWS:

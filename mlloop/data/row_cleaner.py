@@ -34,7 +34,7 @@ def _written(value: Any, ends: str) -> str | None:
         return None
     return value if isinstance(value, str) else str(value) if ends == "string" else None
 
-
+# %% ../../nbs/data/row_cleaner.ipynb #b0115205
 def _typed(value: Any, ends: str) -> Any:
     """A value that has its type already."""
     if value is None or value != value or isinstance(value, str):
@@ -45,7 +45,7 @@ def _typed(value: Any, ends: str) -> Any:
         return float(value) if ends == "float64" else bool(value)
     return moment(value)
 
-
+# %% ../../nbs/data/row_cleaner.ipynb #e3b8f995
 def values_of(rows: Sequence[Mapping[str, Any]], ends: Mapping[str, str]) -> list[list[Any]]:
     """The values of the columns that `sql_columns` names, in the same order; each a list with a value a row."""
     columns: list[list[Any]] = [list(range(len(rows)))]

@@ -253,7 +253,7 @@ def _typed(frame: pd.DataFrame, release: Any, own_time: str | None, when: pd.Ser
             columns[field_.name] = (_moments(when) - _moments(values)).dt.total_seconds() / 86_400
     return pd.DataFrame(columns, index=frame.index)
 
-
+# %% ../../nbs/monitors/evidence.ipynb #8ed0685d
 def _moments(values: pd.Series) -> pd.Series:
     return pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601" if values.dtype == object else None)
 
@@ -609,7 +609,7 @@ def kept_product(path: Path) -> MonitoringJson:
     stat = path.stat()
     return _read_once(str(path), stat.st_mtime_ns, stat.st_size)
 
-
+# %% ../../nbs/monitors/evidence.ipynb #3a2e4983
 @lru_cache(maxsize=2000)
 def _read_once(path: str, written_ns: int, size: int) -> MonitoringJson:
     return cast(MonitoringJson, products.load_kept(Path(path)))
