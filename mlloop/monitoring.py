@@ -369,23 +369,23 @@ def health(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Ma
         return "feed broken", f"The feed is broken, so nothing can be said of the model: {broken[0]['said']}{more}"
     periods, label, watched = [*earlier, observed], metrics.metric(statement.success.metric).label, []
     realised_ = streak("realised", realised_results(periods, model, policy.max_labels_missing), policy)
-    for what, one in (
+    for what, series in (
         ("labels show", realised_),
         ("estimates say", streak("estimated", estimated_results(periods, model), policy)),
     ):
-        if not one.latest:
-            if one.worse:
+        if not series.latest:
+            if series.worse:
                 watched.append(
-                    f"{one.worse} of the last {len(one.marks)} periods were worse by {one.kind} figures, the latest is not"
+                    f"{series.worse} of the last {len(series.marks)} periods were worse by {series.kind} figures, the latest is not"
                 )
             continue
-        said = _worse(label, one.marks[-1], what)
-        if one.fires:
+        sentence = _worse(label, series.marks[-1], what)
+        if series.fires:
             return (
                 "worse",
-                f"The model is worse than it was: {said}, in {one.worse} of the last {len(one.marks)} periods.",
+                f"The model is worse than it was: {sentence}, in {series.worse} of the last {len(series.marks)} periods.",
             )
-        watched.append(f"{said}; so far that may be chance or pass")
+        watched.append(f"{sentence}; so far that may be chance or pass")
     if observed["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
         return (
             "not enough rows",
@@ -394,8 +394,8 @@ def health(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Ma
     watched += _slow(statement, observed)
     if watched:
         return "watch", f"To be watched: {'; '.join(watched)}."
-    truths = [one for one in observed["realised"] if one["model"] == model]
-    if observed["estimated"]["value"] is None and all(one["value"] is None for one in truths):
+    truths = [figure for figure in observed["realised"] if figure["model"] == model]
+    if observed["estimated"]["value"] is None and all(figure["value"] is None for figure in truths):
         return "ok", f"Nothing is known of the model yet: no label has come. {observed['estimated']['why']}".rstrip()
     return "ok", f"The model is all right: {_good(label, truths, observed['estimated'])}"
 
@@ -406,26 +406,26 @@ def _worse(label: str, mark: PeriodResult, what: str) -> str:
 
 # %% ../nbs/25_monitoring.ipynb #79d3cf73
 def _slow(statement: Problem, observed: Mapping[str, Any]) -> list[str]:
-    said, limit = [], statement.success.max_latency_ms
+    doubts, limit = [], statement.success.max_latency_ms
     if (observed["latency"]["p99_ms"] or 0) > limit:
-        said.append(
+        doubts.append(
             f"one answer in a hundred took {number(observed['latency']['p99_ms'])} ms or longer, {number(limit)} are allowed"
         )
     if (observed["errors"]["share"] or 0) > 0.01:
-        said.append(f"{percent(observed['errors']['share'])} of the answers failed")
-    return said
+        doubts.append(f"{percent(observed['errors']['share'])} of the answers failed")
+    return doubts
 
 # %% ../nbs/25_monitoring.ipynb #73965876
 def _good(label: str, truths: Sequence[Mapping[str, Any]], guess: Mapping[str, Any]) -> str:
-    known = [one for one in truths if one["value"] is not None]
-    said = []
+    known = [figure for figure in truths if figure["value"] is not None]
+    parts = []
     if known:
-        said.append(f"the labels until {known[-1]['period']['until'][:10]} show {label} {number(known[-1]['value'])}")
+        parts.append(f"the labels until {known[-1]['period']['until'][:10]} show {label} {number(known[-1]['value'])}")
     if guess["value"] is not None:
         doubt = "" if guess["trusted"] else f" (not to be relied on: {guess['why']})"
-        said.append(f"for this period {number(guess['value'])} is estimated{doubt}")
+        parts.append(f"for this period {number(guess['value'])} is estimated{doubt}")
     reference = f"the reference is {number(guess['reference']['value'])}"
-    return f"{', '.join([*said, reference])}."
+    return f"{', '.join([*parts, reference])}."
 
 # %% ../nbs/25_monitoring.ipynb #95092135
 SHOWN_COLUMNS = 8  # those furthest past their threshold
@@ -521,7 +521,7 @@ NOT_KNOWN = "Not known yet"
 
 def is_not_known(observed: Mapping[str, Any]) -> bool:
     """Whether neither a label nor an estimate says how the model does."""
-    truths = [one["value"] for one in observed["realised"] if one["model"] == observed["model"]]
+    truths = [figure["value"] for figure in observed["realised"] if figure["model"] == observed["model"]]
     return observed["health"] == "ok" and observed["estimated"].get("value") is None and all(v is None for v in truths)
 
 # %% ../nbs/25_monitoring.ipynb #0ef76832
@@ -554,15 +554,15 @@ def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     products : list of dict
         Of `observe`, the oldest first; the last one's realised figures are taken.
     """
-    truth = {one["period"]["from"]: one for one in (products[-1]["realised"] if products else [])}
+    truth = {product["period"]["from"]: product for product in (products[-1]["realised"] if products else [])}
     rows = []
-    for one in products:
-        real = truth.get(one["period"]["from"]) or {}
-        guess = one["estimated"]
-        rows.append({"time": pd.Timestamp(one["period"]["until"]), "model": one["model"], "health": one["health"],
+    for product in products:
+        real = truth.get(product["period"]["from"]) or {}
+        guess = product["estimated"]
+        rows.append({"time": pd.Timestamp(product["period"]["until"]), "model": product["model"], "health": product["health"],
                      "estimated": guess.get("value"), "low": guess.get("low"), "high": guess.get("high"), "trusted": guess["trusted"],
                      "realised": real.get("value"), "worse_by": real.get("worse_by"), "standard_errors": real.get("standard_errors"),
-                     "reference": guess["reference"]["value"], "alert": one["health"] in ("worse", "feed broken")})  # fmt: skip
+                     "reference": guess["reference"]["value"], "alert": product["health"] in ("worse", "feed broken")})  # fmt: skip
     frame = pd.DataFrame(rows)
     numbers = ["estimated", "low", "high", "realised", "reference", "worse_by", "standard_errors"]
     return frame.assign(**{name: pd.to_numeric(frame[name]).astype(float) for name in numbers}) if len(frame) else frame
@@ -581,7 +581,7 @@ def _summarised(data: pd.DataFrame, fell: pd.DataFrame, statement: Problem) -> s
     known = data["realised"].dropna()
     missed = sum(not metric.meets(value, target) for value in known)
     alerts = int(data["alert"].sum())
-    said = (
+    summary = (
         f"{missed} of {len(known)} periods with labels miss the target of {number(target)}"
         if len(known)
         else "no label yet"
@@ -590,7 +590,7 @@ def _summarised(data: pd.DataFrame, fell: pd.DataFrame, statement: Problem) -> s
     raised = (
         "" if fall and not alerts else f"; {alerts} alert{'' if alerts == 1 else 's'}"
     )  # a fall under "0 alerts" would look harmless
-    return f"{said}{fall}{raised}"
+    return f"{summary}{fall}{raised}"
 
 # %% ../nbs/25_monitoring.ipynb #a5d91eef
 def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
@@ -618,14 +618,14 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
         ax.annotate(
             f"fell to {number(worst['realised'])}", (worst["time"], worst["realised"]), fontsize=7.5, color=RED, **where
         )
-    said = _summarised(data, fell, statement)
+    summary = _summarised(data, fell, statement)
     more = f"; dashed: a new model answers ({int(news.sum())})" if news.any() else ""
     return plot_performance(
         data,
         ax,
         label=better.label,
         threshold=statement.success.threshold,
-        title=said,
+        title=summary,
         caption=f"n = {len(data)} periods{more}",
     )
 
@@ -634,35 +634,35 @@ def methods_table(observed: Mapping[str, Any]) -> pd.DataFrame:
     """What each method says, and the reference: figure, low, high, rows."""
     rows = [
         ("reference", observed["reference"]),
-        *((ESTIMATION_METHODS[name], one) for name, one in observed["methods"].items()),
+        *((ESTIMATION_METHODS[name], figure) for name, figure in observed["methods"].items()),
     ]
-    kept = [(name, one["value"], one["low"], one["high"], one["n"]) for name, one in rows]
+    kept = [(name, figure["value"], figure["low"], figure["high"], figure["n"]) for name, figure in rows]
     return pd.DataFrame(kept, columns=["of", "figure", "low", "high", "rows"]).set_index("of").round(4)
 
 # %% ../nbs/25_monitoring.ipynb #e92d7603
 def findings_table(observed: Mapping[str, Any]) -> pd.DataFrame:
     """What is wrong with the feed: table, column, what, figure, limit, in words."""
     rows = [
-        (one["table"], one["column"] or "", one["kind"], number(one["value"]), number(one["threshold"]), one["said"])
-        for one in observed["findings"]
+        (finding["table"], finding["column"] or "", finding["kind"], number(finding["value"]), number(finding["threshold"]), finding["said"])
+        for finding in observed["findings"]
     ]
     return pd.DataFrame(rows, columns=["table", "column", "what", "figure", "limit", "in words"]).set_index("table")
 
 # %% ../nbs/25_monitoring.ipynb #0a600eea
 def why_table(observed: Mapping[str, Any], statement: Problem | None = None) -> pd.DataFrame:
     """The groups that got worst: group, figure, reference, worse by, standard errors, rows, by."""
-    called = lambda one: (
-        group_label(statement, one["slice"], one["group"]) if statement else f"{one['slice']} {one['group']}"
+    called = lambda group: (
+        group_label(statement, group["slice"], group["group"]) if statement else f"{group['slice']} {group['group']}"
     )
-    rows = [(called(one), number(one["value"]), number(one["reference"]), number(one["worse_by"]),
-             number(one['standard_errors']), one["n"], one["by"]) for one in observed["segments"] if one["worse_by"] > 0]  # fmt: skip
+    rows = [(called(group), number(group["value"]), number(group["reference"]), number(group["worse_by"]),
+             number(group['standard_errors']), group["n"], group["by"]) for group in observed["segments"] if group["worse_by"] > 0]  # fmt: skip
     columns = ["group", "figure", "reference", "worse by", "standard errors", "rows", "by"]
     return pd.DataFrame(rows, columns=columns).set_index("group")
 
 # %% ../nbs/25_monitoring.ipynb #542e5348
 def drift_figure(observed: Mapping[str, Any]) -> pd.DataFrame:
     """For `plot_drift`: column and value (distance over its threshold), alert."""
-    rows = [(one["name"], one["value"] / one["threshold"], one["alert"]) for one in observed["features"]]
+    rows = [(column["name"], column["value"] / column["threshold"], column["alert"]) for column in observed["features"]]
     return pd.DataFrame(rows, columns=["column", "value", "alert"])
 
 # %% ../nbs/25_monitoring.ipynb #0082726f
@@ -670,20 +670,20 @@ def plot_distributions(observed: Mapping[str, Any], axes: Sequence[Any], stateme
     """Draw the columns of a period over those of the reference, one a chart."""
     from mlloop.visualization import BLUE, LIGHT, escape_label, label_axes
 
-    figures = {one["name"]: one for one in observed["columns"]}
-    for one, ax in zip(observed["distributions"], axes, strict=False):
-        name, bins = one["name"], one["bins"][::-1]
+    figures = {column["name"]: column for column in observed["columns"]}
+    for column, ax in zip(observed["distributions"], axes, strict=False):
+        name, bins = column["name"], column["bins"][::-1]
         labels = [value_label(statement, name, bar["label"]) for bar in bins]
         at = np.arange(len(bins))
-        for what, colour, place in (("reference", LIGHT, 0.2), ("period", BLUE, -0.2)):
-            bars = ax.barh(at + place, [bar[what] for bar in bins], color=colour, height=0.38, label=what)
+        for what, colour, offset in (("reference", LIGHT, 0.2), ("period", BLUE, -0.2)):
+            bars = ax.barh(at + offset, [bar[what] for bar in bins], color=colour, height=0.38, label=what)
             for drawn, label, bar in zip(bars, labels, bins, strict=True):
                 charts.name_marks(drawn, [f"{label}: {percent(bar[what])} of the {what}"])
         rows = [
             (label, percent(bar["reference"]), percent(bar["period"])) for label, bar in zip(labels, bins, strict=True)
         ][::-1]
-        rows.append(("missing", percent(one["missing_reference"]), percent(one["missing_period"])))
-        rows += [] if one["unseen"] is None else [("unseen in the reference", "", percent(one["unseen"]))]
+        rows.append(("missing", percent(column["missing_reference"]), percent(column["missing_period"])))
+        rows += [] if column["unseen"] is None else [("unseen in the reference", "", percent(column["unseen"]))]
         charts.keep_numbers(ax, pd.DataFrame(rows, columns=[name, "reference", "period"]))
         ax.set_yticks(at, [escape_label(label) for label in labels])
         ax.xaxis.set_major_formatter(lambda share, _: percent(share))
@@ -694,7 +694,7 @@ def plot_distributions(observed: Mapping[str, Any], axes: Sequence[Any], stateme
         label_axes(
             ax,
             title,
-            f"grey: reference, blue: period; missing: {percent(one['missing_reference'])}, then {percent(one['missing_period'])}",
+            f"grey: reference, blue: period; missing: {percent(column['missing_reference'])}, then {percent(column['missing_period'])}",
             "share of the rows",
         )
 
@@ -719,7 +719,7 @@ def closing(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[M
     """The page's last table: question, figure, interval, reference, threshold, verdict."""
     policy, guess = statement.retrain, observed["estimated"]
     broken = broken_feed_periods([*earlier, observed])
-    truths = [one for one in observed["realised"] if one["value"] is not None]
+    truths = [figure for figure in observed["realised"] if figure["value"] is not None]
     label = metrics.metric(statement.success.metric).label
     rows = [
         (
@@ -731,11 +731,11 @@ def closing(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[M
             "yes" if observed["feed"]["status"] == "ok" else "no",
         )
     ]
-    for what, one in [
+    for what, figure in [
         ("estimated", guess),
         *([(f"realised until {truths[-1]['period']['until'][:10]}", truths[-1])] if truths else []),
     ]:
-        rows.append(_figure_row(f"{label}, {what}", one, observed["period"], policy, broken))
+        rows.append(_figure_row(f"{label}, {what}", figure, observed["period"], policy, broken))
     took = observed["latency"]["p99_ms"]
     slow = "" if took is None else "yes" if took <= observed["latency"]["limit_ms"] else "no"
     rows.append(

@@ -148,7 +148,7 @@ def decisions(
         row = part[-1]
         action, outcome = (str(row.details.get(key) or "") for key in ("action", "outcome"))
         decision = wording.decision(row.kind, row.subject, action or row.subject, outcome)
-        moments = [stood.get(one.id) or one.details.get("as_of") for one in (part[0], row)]
+        moments = [stood.get(decision.id) or decision.details.get("as_of") for decision in (part[0], row)]
         if len(part) > 1:
             decision += f", {len(part)} times"
         if all(moments):
@@ -164,7 +164,9 @@ def decisions(
         head = f"{str(row.at)[:16].replace('T', ' ')} UTC  {name}  {decision}{verdict}{model}, by {row.actor}"
         console.print(fill(head, width, initial_indent=number, subsequent_indent=indent, break_on_hyphens=False))
         more = len(row.reasons) - 1
-        reasons = row.reasons if whole else [f"{one} (+{more} more)" if more else one for one in row.reasons[:1]]
+        reasons = (
+            row.reasons if whole else [f"{reason} (+{more} more)" if more else reason for reason in row.reasons[:1]]
+        )
         for reason in reasons:
             console.print(
                 fill(str(reason), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -591,22 +591,22 @@ def _fitted_scores(build, rows, train, tuning, test, seed):
         if len(np.unique(y)) < 2 or not X.shape[1]:
             scores.append(np.full(len(scored_on), y.mean()))
             continue
-        inputs, asked = X.iloc[fitted_on], X.iloc[scored_on]
+        inputs, scored = X.iloc[fitted_on], X.iloc[scored_on]
         if build is not line_in_all:  # it reads prose itself
-            inputs, asked = _with_words(inputs, y, asked)
+            inputs, scored = _with_words(inputs, y, scored)
         model = build(rows.kind, rows.metric, seed)
         with candidates.fit_threads(model, len(y)):  # of small matrices, threads cost more than they bring
-            scores.append(predict_scores(model.fit(inputs, y), asked))
+            scores.append(predict_scores(model.fit(inputs, y), scored))
     return scores[0], scores[-1]
 
 
-def _with_words(X: pd.DataFrame, y: np.ndarray, asked: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _with_words(X: pd.DataFrame, y: np.ndarray, scored: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training rows and others, with the features of their words in place of prose."""
     texts = list(X.select_dtypes("object"))
     if not texts:
-        return X, asked
+        return X, scored
     words = Words(candidates.TOPICS)
-    read = [(X, words.fit_transform(X[texts], y)), (asked, words.transform(asked[texts]))]
+    read = [(X, words.fit_transform(X[texts], y)), (scored, words.transform(scored[texts]))]
     inputs = [
         pd.concat([rows.drop(columns=texts), pd.DataFrame(values, rows.index).add_prefix("w")], axis=1)
         for rows, values in read

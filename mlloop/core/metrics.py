@@ -257,11 +257,11 @@ def _area(name: str, y: np.ndarray, s: np.ndarray) -> Weighted:
         sorted_w = w[:, order]
         up = np.add.reduceat(sorted_w * positive, first, axis=1)  # (draws, distinct scores)
         down = np.add.reduceat(sorted_w * ~positive, first, axis=1)
-        found, alarms = up.cumsum(axis=1), down.cumsum(axis=1)
+        hits, alarms = up.cumsum(axis=1), down.cumsum(axis=1)
         if name == "roc_auc":
-            return _ratio((down * (found - up / 2)).sum(axis=1), found[:, -1] * alarms[:, -1])
-        precision = _ratio(found, found + alarms)
-        return _ratio(np.nansum(precision * up, axis=1), found[:, -1])
+            return _ratio((down * (hits - up / 2)).sum(axis=1), hits[:, -1] * alarms[:, -1])
+        precision = _ratio(hits, hits + alarms)
+        return _ratio(np.nansum(precision * up, axis=1), hits[:, -1])
 
     return area
 
@@ -722,12 +722,12 @@ def best_cut(name: str, y_true: ArrayLike, y_score: ArrayLike) -> float:
     """The score from which a metric of classes (`name`) is best on these rows: of training folds, never of the test."""
     y, s = _checked("accuracy", y_true, y_score)
     order = np.argsort(-s, kind="stable")
-    ranked, found = s[order], np.r_[0.0, np.cumsum(y[order])]
+    ranked, hits = s[order], np.r_[0.0, np.cumsum(y[order])]
     shown = np.arange(len(y) + 1)
-    right = found + (len(y) - y.sum()) - (shown - found)
-    figure = right if name == "accuracy" else _ratio(2 * found, shown + y.sum())
+    right = hits + (len(y) - y.sum()) - (shown - hits)
+    figure = right if name == "accuracy" else _ratio(2 * hits, shown + y.sum())
     if name == "balanced_accuracy":
-        figure = found / max(y.sum(), 1) + (right - found) / max(len(y) - y.sum(), 1)
+        figure = hits / max(y.sum(), 1) + (right - hits) / max(len(y) - y.sum(), 1)
     cut = np.r_[0, np.flatnonzero(np.diff(ranked)) + 1, len(ranked)]
     best = cut[np.nanargmax(figure[cut])]
     if best == 0 or best == len(ranked):

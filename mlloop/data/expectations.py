@@ -128,11 +128,11 @@ def broken(rows: pa.Table, table: Table) -> list[str]:
 
 def _sentence(result: JsonObject) -> str:
     """What one expectation found."""
-    observed, found = result["expectation_config"], result.get("result") or {}
-    count, values = found.get("unexpected_count"), found.get("partial_unexpected_list") or []
-    seen = (
+    observed, details = result["expectation_config"], result.get("result") or {}
+    count, values = details.get("unexpected_count"), details.get("partial_unexpected_list") or []
+    figures = (
         f": {count:,} rows, such as {values[:3]}"
         if count
-        else f": {found.get('observed_value', 'it cannot be computed')}"
+        else f": {details.get('observed_value', 'it cannot be computed')}"
     )
-    return f"{observed['kwargs']['column']} {observed['type'].removeprefix('expect_column_values_to_').replace('_', ' ')}{seen}"
+    return f"{observed['kwargs']['column']} {observed['type'].removeprefix('expect_column_values_to_').replace('_', ' ')}{figures}"

@@ -555,15 +555,15 @@ def _pair_word(a: pd.Series, b: pd.Series, y: pd.Series, kind: str, able: Sequen
     return ""
 
 # %% ../../nbs/data/leaks.ipynb #e9fffb0a
-def _tells(made: np.ndarray, y: np.ndarray, kind: str) -> bool:
-    if len(np.unique(made)) < 3:
+def _tells(combined: np.ndarray, y: np.ndarray, kind: str) -> bool:
+    if len(np.unique(combined)) < 3:
         return False
     if kind == "regression":
-        if np.ptp(made[:300]) == 0 or np.ptp(y[:300]) == 0 or abs(stats.spearmanr(made[:300], y[:300]).statistic) < 0.9:
+        if np.ptp(combined[:300]) == 0 or np.ptp(y[:300]) == 0 or abs(stats.spearmanr(combined[:300], y[:300]).statistic) < 0.9:
             return False
-        return bool(abs(stats.spearmanr(made, y).statistic) >= COPY)
+        return bool(abs(stats.spearmanr(combined, y).statistic) >= COPY)
     for rows in (400, len(y)):  # few rows rule out nearly every pair
-        score = skill(y[:rows], made[:rows], kind)
+        score = skill(y[:rows], combined[:rows], kind)
         if max(score, 1 - score) < (0.95 if rows < len(y) else 0.99):
             return False
     return True
@@ -1146,16 +1146,16 @@ def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:
 MAX_MAKERS, MAKER_ROWS = 30, 400  # columns of which pairs are tried, and the rows on which they are
 
 
-def _may_make(u: np.ndarray, v: np.ndarray, made: np.ndarray, words: Sequence[str]) -> bool:
+def _may_make(u: np.ndarray, v: np.ndarray, target: np.ndarray, words: Sequence[str]) -> bool:
     """Whether a straight line through two columns put together is near a third: quick, and asked before the rest."""
-    known = ~(np.isnan(u) | np.isnan(v) | np.isnan(made))
-    u, v, made = u[known], v[known], made[known]
-    if len(made) < 50 or made.std() == 0:
+    known = ~(np.isnan(u) | np.isnan(v) | np.isnan(target))
+    u, v, target = u[known], v[known], target[known]
+    if len(target) < 50 or target.std() == 0:
         return False
     with np.errstate(all="ignore"):
         tried = [_combined(u, v, word) for word in words] + ([v / u] if "over" in words else [])
-        near = [np.corrcoef(one, made)[0, 1] for one in tried]
-    return any(abs(one) > 0.98 for one in near if np.isfinite(one))
+        near = [np.corrcoef(combined, target)[0, 1] for combined in tried]
+    return any(abs(combined) > 0.98 for combined in near if np.isfinite(combined))
 
 # %% ../../nbs/data/leaks.ipynb #4a54f59b
 def _makers(rows: pd.DataFrame, name: str, y: pd.Series, seed: int = 0) -> list[str]:
@@ -1163,10 +1163,10 @@ def _makers(rows: pd.DataFrame, name: str, y: pd.Series, seed: int = 0) -> list[
     if not is_number(rows[name]) or rows[name].nunique() <= MAX_GROUPS or len(rows) < MAKER_ROWS:
         return []
     some = rows.sample(MAKER_ROWS, random_state=seed)
-    made = some[name].to_numpy(float)
+    strong = some[name].to_numpy(float)
     for frame, words in _pair_frames(some.drop(columns=name), MAX_MAKERS):
         for first, second in itertools.combinations(map(str, frame), 2):
-            if not _may_make(frame[first].to_numpy(float), frame[second].to_numpy(float), made, words):
+            if not _may_make(frame[first].to_numpy(float), frame[second].to_numpy(float), strong, words):
                 continue
             word = _pair_word(frame[first], frame[second], some[name].astype(float), "regression", words)
             if word:

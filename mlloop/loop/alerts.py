@@ -53,7 +53,7 @@ def _record(ledger: Ledger, turned: Turned, receivers: Iterable[Address]) -> Non
         turned.problem,
         reasons=[turned.summary] if turned.summary else [],
         model=turned.champion,
-        details={"as_of": turned.at, "to": [one.key for one in receivers]},
+        details={"as_of": turned.at, "to": [receiver.key for receiver in receivers]},
     )
     kind = _kind(turned)
     if is_open and last is not None and last.details["what"] != kind:
@@ -71,7 +71,7 @@ def _kind(turned: Turned) -> str:
     """What the alert is about; '' where there is none."""
     if not turned.alert:
         return ""
-    if any(one["what"] == "fallback" for one in turned.ended):
+    if any(end["what"] == "fallback" for end in turned.ended):
         return "fell back"
     return turned.health if turned.health in ("worse", "feed broken") else turned.action
 
@@ -85,7 +85,7 @@ def _owed(ledger: Ledger, problem: str, receivers: Iterable[Address]) -> list[tu
     """Who has not been told of what yet, the oldest first; of what began before an address was there it is not told."""
     rows = ledger.rows(problem=problem, kind="alert")
     done = {(row.details["of"], row.details["to"]) for row in rows if row.subject == "delivered"}
-    by_key = {one.key: one for one in receivers}
+    by_key = {receiver.key: receiver for receiver in receivers}
     return [
         (row, by_key[key])
         for row in rows

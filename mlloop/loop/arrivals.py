@@ -116,8 +116,8 @@ def answer(settings: Settings, ledger: Ledger, lake: "Lake", statement: Problem,
     who = table[column].astype(str) if column else [None] * len(table)
     new = [
         at
-        for at, (mark, one) in enumerate(zip(marks, who, strict=True))
-        if mark[0] not in known_ids and one not in known
+        for at, (mark, entity) in enumerate(zip(marks, who, strict=True))
+        if mark[0] not in known_ids and entity not in known
     ]
     if not new:
         return {"answered": 0, "refused": 0, "before": len(table)}
@@ -157,12 +157,14 @@ def due_requests(
                 "user", "item", "time", "quantity", "kind"
             )
             who = users.rename(columns={"user": "entity"}).assign(at=period.since)
-            rankings = [one.recommender for one in (pair.champion, pair.canary) if isinstance(one, releases.Ranking)]
-            told = bought_before(bought.to_pandas(), statement, who, *rankings)
-            users["exclude"] = [one[-serving.MOST_EXCLUDED :] for one in told]
+            rankings = [
+                release.recommender for release in (pair.champion, pair.canary) if isinstance(release, releases.Ranking)
+            ]
+            bought_items = bought_before(bought.to_pandas(), statement, who, *rankings)
+            users["exclude"] = [items[-serving.MOST_EXCLUDED :] for items in bought_items]
         return users, [period.since.isoformat(timespec="microseconds")] * len(users)
     rows = lake.read(f"{statement.name}/{ARRIVED}")
-    lacking = [one.name for one in pair.form.fields if one.name not in rows.columns]
+    lacking = [field.name for field in pair.form.fields if field.name not in rows.columns]
     if lacking:
         rows = _with_features(lake, statement, rows, lacking)
     table = _between(rows, _time(statement), period).to_pandas()
@@ -189,10 +191,12 @@ def bought_before(events: "pd.DataFrame", statement: Problem, who: "pd.DataFrame
     pairs = pairs[pairs["time"] < pairs["at"]].sort_values(["time", "user", "item"])[["user", "item"]]
     pairs = pairs.drop_duplicates(keep="last")
     if known_to and len(pairs):
-        pairs = pairs[~np.all([releases.has_bought(one, pairs["user"], pairs["item"]) for one in known_to], axis=0)]
+        pairs = pairs[
+            ~np.all([releases.has_bought(ranking, pairs["user"], pairs["item"]) for ranking in known_to], axis=0)
+        ]
     lists = pairs.assign(item=pairs["item"].astype(str)).groupby("user")["item"].agg(list)
-    found = lists.reindex(who["entity"])
-    return [one if isinstance(one, list) else [] for one in found]
+    listed = lists.reindex(who["entity"])
+    return [items if isinstance(items, list) else [] for items in listed]
 
 
 def _with_features(lake: "Lake", statement: Problem, rows: "ibis.Table", lacking: list[str]) -> "ibis.Table":
@@ -203,9 +207,10 @@ def _with_features(lake: "Lake", statement: Problem, rows: "ibis.Table", lacking
     task = statement.task
     assert isinstance(task, Tabular)
     repeats = bool(task.entity and (rows[task.entity].nunique() < rows.count() * 0.5).execute())
-    made = features.row_features(statement, rows.mutate(**raw), list(raw), repeats, seasonal=True).tables["rows"]
-    return made.select(
-        **{name: made[f"raw__{name}"] for name in rows.columns}, **{n: made[n] for n in lacking if n in made.columns}
+    computed = features.row_features(statement, rows.mutate(**raw), list(raw), repeats, seasonal=True).tables["rows"]
+    return computed.select(
+        **{name: computed[f"raw__{name}"] for name in rows.columns},
+        **{n: computed[n] for n in lacking if n in computed.columns},
     )
 
 
@@ -220,12 +225,12 @@ def names(statement: Problem, table: "pd.DataFrame", period: Period) -> list[str
         else [c for c in table.columns if c != task.target]
     )
     lines = zip(*(table[c].astype(str) for c in key), strict=True)
-    seen: dict[tuple, int] = {}
-    found = []
+    repeats: dict[tuple, int] = {}
+    digests = []
     for line in lines:
-        seen[line] = seen.get(line, -1) + 1
-        found.append(storage.digest_json([statement.name, *line, *([seen[line]] if seen[line] else [])])[:28])
-    return found
+        repeats[line] = repeats.get(line, -1) + 1
+        digests.append(storage.digest_json([statement.name, *line, *([repeats[line]] if repeats[line] else [])])[:28])
+    return digests
 
 
 # ------------------------------------------------------------------------------------------------ labels
@@ -240,13 +245,13 @@ def labels(lake: "Lake", statement: Problem, since: dt.datetime, at: dt.datetime
 
     if isinstance(statement.task, Recommendation):
         events = lake.read(f"{statement.name}/events")
-        wanted = events.filter(
+        purchases = events.filter(
             (events.kind == statement.task.target_kind)
             & (events.time >= pd.Timestamp(since))
             & (events.time < pd.Timestamp(at))
             & ((events.quantity > 0) | events.quantity.isnull())
         )
-        return wanted.select("user", "item", "time").to_pandas()
+        return purchases.select("user", "item", "time").to_pandas()
     if not lake.exists(f"{statement.name}/{ARRIVED}"):
         return None
     rows = lake.read(f"{statement.name}/{ARRIVED}")
@@ -272,9 +277,9 @@ def labelled_rows(lake: "Lake", statement: Problem, since: dt.datetime | None, a
     rows = lake.read(name)
     column = "time" if recommends else _time(statement)
     until = at - dt.timedelta(days=0 if recommends else statement.time.label_delay_days)
-    wanted = (rows[column] < pd.Timestamp(until)) & (rows[column] >= pd.Timestamp(since or dt.datetime(1900, 1, 1)))
-    wanted &= (rows.kind == statement.task.target_kind) if recommends else rows[statement.task.target].notnull()  # type: ignore[union-attr]
-    return int(rows.filter(wanted).count().execute())
+    is_counted = (rows[column] < pd.Timestamp(until)) & (rows[column] >= pd.Timestamp(since or dt.datetime(1900, 1, 1)))
+    is_counted &= (rows.kind == statement.task.target_kind) if recommends else rows[statement.task.target].notnull()  # type: ignore[union-attr]
+    return int(rows.filter(is_counted).count().execute())
 
 
 def rows_of(frame: "pd.DataFrame", release: releases.Release) -> list[Row]:

@@ -330,7 +330,7 @@ def _rename(manifest: JsonObject, was: str, batch: collection.Batch) -> None:
     manifest["batches"] = {name if key == was else key: value for key, value in manifest["batches"].items()}
     manifest["batches"][name] = asdict(batch)
     for moment, names in manifest["seen"].items():
-        manifest["seen"][moment] = [name if one == was else one for one in names]
+        manifest["seen"][moment] = [name if listed == was else listed for listed in names]
     for entry in manifest.get("known", {}).values():
         entry[1] = name if entry[1] == was else entry[1]
     if was in manifest.get("fetched", {}):
@@ -420,7 +420,7 @@ def _mentions(path: Path, who: Person, encoding: str) -> bool:
         return path.stat().st_size > 0
     written = {who.value.encode(encoding, "ignore"), json.dumps(who.value)[1:-1].encode(encoding, "ignore")}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(one.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")) >= 0 for one in written)
+        return any(content.find(text.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")) >= 0 for text in written)
 
 
 def _opened(raw: RawFile) -> io.TextIOBase:
@@ -542,8 +542,8 @@ def _scrubbed(path: Path, text: str, who: Person, rows: list[Row]) -> str:
 def without_person(content: Any, who: Person, rows: Iterable[Row] = ()) -> Any:
     """JSON without the person: rows that are theirs, examples that equal such a row, and the value itself where it is telling."""
     if isinstance(content, list):
-        kept = [one for one in content if not (isinstance(one, dict) and who.owns(one))]
-        return [without_person(one, who, rows) for one in kept]
+        kept = [entry for entry in content if not (isinstance(entry, dict) and who.owns(entry))]
+        return [without_person(entry, who, rows) for entry in kept]
     if isinstance(content, dict):
         content = _without_examples(content, who, rows)
         telling = {key: value for key, value in content.items() if not (who.is_telling and who.is_in(key))}
@@ -559,7 +559,9 @@ def _without_examples(content: JsonObject, who: Person, rows: Iterable[Row]) -> 
     theirs: set[int] = set()
     if isinstance(columns, dict) and all(isinstance(v, list) and len(v) == len(predictions) for v in columns.values()):
         examples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        theirs = {n for n, one in enumerate(examples) if who.owns(one) or any(_equal(one, row) for row in rows)}
+        theirs = {
+            n for n, example in enumerate(examples) if who.owns(example) or any(_equal(example, row) for row in rows)
+        }
         columns = {name: _but(values, theirs) for name, values in columns.items()}
     if isinstance(users, list) and len(users) == len(predictions):
         theirs |= {n for n, user in enumerate(users) if who.is_in(user)}

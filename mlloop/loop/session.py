@@ -131,7 +131,7 @@ def copied(settings: Settings) -> Iterator[Settings]:
         The lake or the ledger is not on this disk.
     """
     here = [settings.lake_uri, settings.ledger_url.removeprefix("sqlite:///")]
-    if not all(Path(one).is_relative_to(settings.state) for one in here):
+    if not all(Path(path).is_relative_to(settings.state) for path in here):
         raise UsageError(
             "a dry run copies lake and ledger, and they are not in the state folder",
             str(settings.state),
@@ -142,15 +142,15 @@ def copied(settings: Settings) -> Iterator[Settings]:
         skip = shutil.ignore_patterns("artifacts", "debug", "failed", "replays", "kernels*", "*.sock", "run*.lock")
         shutil.copytree(settings.state, state, ignore=skip, symlinks=True)
         inside = lambda path: str(state / Path(path).relative_to(settings.state))
-        given = {
+        overrides = {
             "MLLOOP_PATHS_STATE": str(state),
             "MLLOOP_LAKE_URI": inside(settings.lake_uri),
             "MLLOOP_LEDGER_URL": f"sqlite:///{inside(here[1])}",
             "MLLOOP_TRACKING_URL": f"sqlite:///{state / 'mlflow.db'}",
             "MLLOOP_TRACKING_ARTIFACTS": str(state / "artifacts"),
         }
-        before = {name: os.environ.get(name) for name in given}
-        os.environ.update(given)
+        before = {name: os.environ.get(name) for name in overrides}
+        os.environ.update(overrides)
         try:
             yield _settings.load(settings.root)
         finally:

@@ -319,13 +319,13 @@ def withhold_broken(session: Session, period: Period) -> None:
 
     It holds for whoever answers, and for whoever may have to.
     """
-    task, seen = session.statement.task, history(session, period.until)
-    if isinstance(task, Recommendation) or not seen:
+    task, looks = session.statement.task, history(session, period.until)
+    if isinstance(task, Recommendation) or not looks:
         return
     tables = {task.table, *(join.table for join in task.joins)}
     broken = {
         str(finding["column"])
-        for finding in seen[-1]["feed"]["findings"]
+        for finding in looks[-1]["feed"]["findings"]
         if finding["kind"] in feed_checks.WITHHELD and finding["table"] in tables
     }
     for model in answering(session):
@@ -351,8 +351,8 @@ def stood_in(session: Session, period: Period) -> list[EndedJson]:
     champion = session.ledger.champion(session.name)
     if done or champion is None:
         return [_fallback_of(row) for row in done]
-    seen = history(session, period.until)
-    is_broken = bool(seen) and is_feed_broken(seen[-1])
+    looks = history(session, period.until)
+    is_broken = bool(looks) and is_feed_broken(looks[-1])
     if not is_broken and (before := stood_in_for(champion)):
         release = deployment.cited_release(session.ledger, session.name, before)
         reason = "The feed is whole again, so the model that answered before it broke answers again."
@@ -362,7 +362,7 @@ def stood_in(session: Session, period: Period) -> list[EndedJson]:
     since = periods.since(session.statement, session.ledger, champion)
     if is_broken:  # as it answers now: with the columns that it reads now
         since = max(since, updated(session, str(champion.model), deployment.WITHHELD) or since)
-    better = standing.stand_in(session.statement, seen, champion.model, since.isoformat())
+    better = standing.stand_in(session.statement, looks, champion.model, since.isoformat())
     if better is None or better.model == champion.model:
         return []
     deployment.load_release(session.settings, session.ledger, session.name, better.model)  # it must load
@@ -529,10 +529,10 @@ def decide(session: Session, period: Period) -> Row:
     """Decide, keep what was decided on, and write the decision's row; the row that is there, where it is."""
     from mlloop.monitors import evidence
 
-    known, seen = facts(session, period.until), history(session, period.until)
-    decision = retraining.decide(session.statement, seen, known)
+    known, looks = facts(session, period.until), history(session, period.until)
+    decision = retraining.decide(session.statement, looks, known)
     files = {path.stem: path for path in session.folder("monitoring").glob("[!.]*.json")}
-    newest = seen[-1] if seen else None
+    newest = looks[-1] if looks else None
     kept = {
         "statement": session.statement,
         "facts": known,
@@ -560,7 +560,7 @@ def decide(session: Session, period: Period) -> Row:
                 "as_of": period.until.isoformat(),
                 "from": period.since.isoformat(),
                 "change": decision.change,
-                "worse_since": worse_since(session, seen, period.until),
+                "worse_since": worse_since(session, looks, period.until),
                 "health": newest["health"] if newest else "",
                 "health_said": newest["said"] if newest else "",
             },

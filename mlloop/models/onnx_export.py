@@ -291,8 +291,8 @@ def _weights(node: Any, number: Any, places: Any, words: str, vectorizer: Any) -
                    ngram_counts=[0, len(singles)][:n], ngram_indexes=[at[term] for term in (*singles, *pairs)],
                    pool_strings=[*singles, *(word for term in pairs for word in term.split(" "))])  # fmt: skip
     often = node("Cast", counted, to=DOUBLE)
-    one = number(1.0)
-    damped = node("Add", node("Log", node("Max", often, one)), node("Min", often, one))
+    unit = number(1.0)
+    damped = node("Add", node("Log", node("Max", often, unit)), node("Min", often, unit))
     weighed = node("Mul", damped, number(vectorizer.idf_))
     size = node("ReduceSum", node("Mul", weighed, weighed), places(1), keepdims=1)
     return node("Div", weighed, node("Max", node("Sqrt", size), number(1e-300)))
@@ -531,23 +531,23 @@ class Session:
         return answered if answered.ndim == 2 and answered.shape[1] > 1 else answered.reshape(-1)
 
 
-def parity(expected: np.ndarray, got: np.ndarray, bound: float = 1e-4, share: bool = True) -> Parity:
+def parity(expected: np.ndarray, computed: np.ndarray, bound: float = 1e-4, share: bool = True) -> Parity:
     """Hold the production form's scores against the trained model's.
 
     Parameters
     ----------
-    expected, got : ndarray (n_rows,) or (n_rows, n_classes)
+    expected, computed : ndarray (n_rows,) or (n_rows, n_classes)
     bound : float
         Largest difference allowed.
     share : bool
         Whether these are probabilities; differences of numbers are counted in standard deviations of `expected`.
     """
-    expected, got = np.asarray(expected, dtype=float), np.asarray(got, dtype=float)
-    if expected.shape != got.shape:
-        raise ModelError(f"answers in the shape {got.shape}, expected {expected.shape}", "model.onnx", OTHERWISE)
+    expected, computed = np.asarray(expected, dtype=float), np.asarray(computed, dtype=float)
+    if expected.shape != computed.shape:
+        raise ModelError(f"answers in the shape {computed.shape}, expected {expected.shape}", "model.onnx", OTHERWISE)
     scale = 1.0 if share else float(expected.std()) or 1.0
-    apart = np.abs(expected - got) / scale
-    apart[np.isnan(expected) & np.isnan(got)] = 0.0
+    apart = np.abs(expected - computed) / scale
+    apart[np.isnan(expected) & np.isnan(computed)] = 0.0
     largest = float(apart.max()) if apart.size else 0.0
     if not np.isfinite(largest):
         largest = float("inf")

@@ -74,18 +74,18 @@ def standing(
     if statement is None or not live:
         return None
     metric, target = metric_table.metric(statement.success.metric), statement.success.threshold
-    known = [one for one in realised(looks.values()) if one.value is not None]
-    asked = f"{metric.label} {metric.bound} {formatting.number(target)}"
+    known = [figure for figure in realised(looks.values()) if figure.value is not None]
+    target_text = f"{metric.label} {metric.bound} {formatting.number(target)}"
     if not known:
-        return _not_known(asked, looks)
+        return _not_known(target_text, looks)
     last = known[-1]
     assert last.value is not None
     if last.model != live["model"]:
-        return _of_another(asked, known, str(live["model"]))
+        return _of_another(target_text, known, str(live["model"]))
     is_met = metric.meets(last.value, target)
     value, threshold = formatting.apart(last.value, target)
     within = wording.span(last.low, last.high)
-    missed = sum(not metric.meets(one.value, target) for one in known[-LAST:] if one.value is not None)
+    missed = sum(not metric.meets(figure.value, target) for figure in known[-LAST:] if figure.value is not None)
     inside = f" ({within})" if within != "–" else ""
     return {
         "word": "meets its target" if is_met else "misses its target",
@@ -100,19 +100,19 @@ def standing(
     }
 
 
-def _of_another(asked: str, known: Sequence[Realised], live: str) -> StandingView:
+def _of_another(target_text: str, known: Sequence[Realised], live: str) -> StandingView:
     """Where the newest labels are those of the model before: what it came to, and the one in production when it last answered."""
-    own = next((one for one in reversed(known) if one.model == live), None)
-    told = lambda one: (
-        f"{formatting.number(one.value)} ({wording.span(one.low, one.high)}) in the period from {_start(one)}"
+    own = next((figure for figure in reversed(known) if figure.model == live), None)
+    in_words = lambda figure: (
+        f"{formatting.number(figure.value)} ({wording.span(figure.low, figure.high)}) in the period from {_start(figure)}"
     )
-    earlier = f" When the one in production last answered, it came to {told(own)}." if own else ""
+    earlier = f" When the one in production last answered, it came to {in_words(own)}." if own else ""
     return {
         "word": "not known yet",
         "mark": "missing",
         "sentence": (
-            f"Whether production meets its target ({asked}) is not known yet: no label has come since the model changed. The model "
-            f"before it ({known[-1].model[:12]}) came to {told(known[-1])}.{earlier}"
+            f"Whether production meets its target ({target_text}) is not known yet: no label has come since the model changed. The model "
+            f"before it ({known[-1].model[:12]}) came to {in_words(known[-1])}.{earlier}"
         ),
         "figure": "",
         "rule": "",
@@ -120,7 +120,7 @@ def _of_another(asked: str, known: Sequence[Realised], live: str) -> StandingVie
     }
 
 
-def _not_known(asked: str, looks: Mapping[str, Monitoring]) -> StandingView:
+def _not_known(target_text: str, looks: Mapping[str, Monitoring]) -> StandingView:
     last = list(looks.values())[-1].estimated if looks else None
     guess = ""
     if last is not None and last.value is not None:
@@ -129,7 +129,7 @@ def _not_known(asked: str, looks: Mapping[str, Monitoring]) -> StandingView:
     return {
         "word": "not known yet",
         "mark": "missing",
-        "sentence": f"Whether production meets its target ({asked}) is not known yet: {why}.{guess}",
+        "sentence": f"Whether production meets its target ({target_text}) is not known yet: {why}.{guess}",
         "figure": "",
         "rule": "",
         "period": "",
@@ -145,10 +145,10 @@ def _often(missed: int, periods: int) -> str:
 
 def _rule(last: Realised) -> str:
     """How the best of the rules would have done on the same rows, in a sentence; '' where none was kept ready."""
-    rules: list[Other] = [one for one in last.others if one.kind == "rule" and one.gain is not None]
+    rules: list[Other] = [other for other in last.others if other.kind == "rule" and other.gain is not None]
     if not rules:
         return ""
-    best = max(rules, key=lambda one: one.gain or 0.0)
+    best = max(rules, key=lambda other: other.gain or 0.0)
     assert best.gain is not None
     by = formatting.number(abs(best.gain))
     low, high = (best.low, best.high) if best.gain > 0 else wording.mirrored(best.low, best.high)
@@ -161,49 +161,51 @@ def _rule(last: Realised) -> str:
 
 def falls(known: Sequence[Realised], policy: Retrain) -> list[Fall]:
     """The periods in which labels showed a model worse than its reference, neighbours in one piece, the oldest first."""
-    found: list[list[Realised]] = []
+    parts: list[list[Realised]] = []
     was_worse = False
-    for one in known:
-        is_worse = _is_worse(one, policy)
+    for figure in known:
+        is_worse = _is_worse(figure, policy)
         if is_worse and was_worse:
-            found[-1].append(one)
+            parts[-1].append(figure)
         elif is_worse:
-            found.append([one])
+            parts.append([figure])
         was_worse = is_worse
-    after = lambda part: next((one for one in known if one.period.since > part[-1].period.since), None)
-    end = lambda one, model: "" if one is None else "passed" if one.model == model else "a new model"
+    after = lambda part: next((later for later in known if later.period.since > part[-1].period.since), None)
+    end = lambda later, model: "" if later is None else "passed" if later.model == model else "a new model"
     return [
         Fall(
             _start(part[0]),
             wording.moment(part[-1].period.until),
-            max(part, key=lambda one: one.worse_by or 0.0).value or 0.0,
+            max(part, key=lambda figure: figure.worse_by or 0.0).value or 0.0,
             len(part),
             end(after(part), part[-1].model),
         )
-        for part in found
+        for part in parts
     ]
 
 
-def _is_worse(one: Realised, policy: Retrain) -> bool:
+def _is_worse(figure: Realised, policy: Retrain) -> bool:
     """Whether a period is surely and noticeably worse than the reference, by the statement's own rule."""
-    return one.value is not None and policy.is_worse(one.worse_by or 0.0, one.standard_errors or 0.0)
+    return figure.value is not None and policy.is_worse(figure.worse_by or 0.0, figure.standard_errors or 0.0)
 
 
 def title(known: Sequence[Realised], statement: Problem) -> str:
     """What a chart of the periods shows, as its heading: the newest fall, or how many periods miss the target."""
     metric, target = metric_table.metric(statement.success.metric), statement.success.threshold
-    figures = [one for one in known if one.value is not None]
+    figures = [figure for figure in known if figure.value is not None]
     if not figures:
         return f"No label has come yet; target {formatting.number(target)}"
-    missed = sum(not metric.meets(one.value, target) for one in figures if one.value is not None)
-    said = f"{missed} of {_counted(len(figures), 'period')} with labels miss the target of {formatting.number(target)}"
+    missed = sum(not metric.meets(figure.value, target) for figure in figures if figure.value is not None)
+    summary = (
+        f"{missed} of {_counted(len(figures), 'period')} with labels miss the target of {formatting.number(target)}"
+    )
     fell = falls(figures, statement.retrain)
-    return said + (f"; {fell[-1].sentence(metric.label)}" if fell else ".")
+    return summary + (f"; {fell[-1].sentence(metric.label)}" if fell else ".")
 
 
 def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _start(one: Realised) -> str:
-    return wording.moment(one.period.since)
+def _start(figure: Realised) -> str:
+    return wording.moment(figure.period.since)

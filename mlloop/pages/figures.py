@@ -67,7 +67,7 @@ def figure(svg: str, metadata: Mapping[str, Any], described: str) -> Markup:
     drawn = (
         Markup('<div class="on-wide">{}</div><div class="on-narrow">{}</div>').format(wide, small) if small else wide
     )
-    tables = Markup("").join(_table(one) for one in _tables(metadata.get("numbers")))
+    tables = Markup("").join(_table(table) for table in _tables(metadata.get("numbers")))
     folded = (
         Markup('<details class="numbers"><summary>The numbers<span class="unseen"> of this chart: {}</span></summary>{}</details>')
         .format(described, tables) if tables else Markup()
@@ -124,10 +124,10 @@ def _kept(element: ElementTree.Element, prefix: str, depth: int) -> ElementTree.
     return kept
 
 
-def _attributes(tag: str, found: Mapping[str, str], prefix: str) -> dict[str, str]:
+def _attributes(tag: str, attributes: Mapping[str, str], prefix: str) -> dict[str, str]:
     kept: dict[str, str] = {}
     styles: dict[str, str] = {}
-    for name, value in found.items():
+    for name, value in attributes.items():
         if name == "id" and OWN_LINK.fullmatch(f"#{value}"):
             kept["id"] = f"{prefix}-{value}"
         elif name == "clip-path" and (own := OWN_URL.fullmatch(value)):
@@ -178,18 +178,18 @@ def _title(kept: ElementTree.Element, gid: str) -> None:
         mark.insert(0, title)
 
 
-def _tables(found: Any) -> list[charts.Numbers]:
+def _tables(listed: Any) -> list[charts.Numbers]:
     """The numbers as they lie in an output's metadata; what is not of their form is left out."""
     tables = []
-    for one in found if isinstance(found, list) else []:
+    for numbers in listed if isinstance(listed, list) else []:
         if (
-            not isinstance(one, dict)
-            or not isinstance(one.get("columns"), list)
-            or not isinstance(one.get("rows"), list)
+            not isinstance(numbers, dict)
+            or not isinstance(numbers.get("columns"), list)
+            or not isinstance(numbers.get("rows"), list)
         ):
             continue
-        rows = [row for row in one["rows"] if isinstance(row, list) and len(row) == len(one["columns"])]
-        tables.append(charts.Numbers(str(one.get("title") or ""), [str(name) for name in one["columns"]], rows))
+        rows = [row for row in numbers["rows"] if isinstance(row, list) and len(row) == len(numbers["columns"])]
+        tables.append(charts.Numbers(str(numbers.get("title") or ""), [str(name) for name in numbers["columns"]], rows))
     return tables
 
 

@@ -17,9 +17,9 @@ def table(heading: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], f
         )
         for row in rows
     )
-    said = Markup("<p><strong>{}</strong></p>").format(heading) if heading else Markup("")
+    title = Markup("<p><strong>{}</strong></p>").format(heading) if heading else Markup("")
     more = Markup("<p>{}</p>").format(foot) if foot else Markup("")
-    return str(said + Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body) + more)
+    return str(title + Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body) + more)
 
 
 def facts(heading: str, values: Mapping[str, Any]) -> str:
@@ -35,8 +35,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return (
             ", ".join(map(str, value))
-            if any(isinstance(one, Mapping) for one in value.values())
-            else ", ".join(f"{name}: {one}" for name, one in value.items())
+            if any(isinstance(part, Mapping) for part in value.values())
+            else ", ".join(f"{name}: {part}" for name, part in value.items())
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return number(value)

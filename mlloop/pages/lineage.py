@@ -59,41 +59,50 @@ class Graph:
 def of_stages(stages: Iterable[Stage]) -> list[Piece]:
     """Everything that the stages of a run made, in the order of making; [] where none has run."""
     stages = list(stages)
-    statement, made = statement_of(stages), _Pieces()
+    statement, pieces = statement_of(stages), _Pieces()
     for stage in stages:
         match stage.product:
-            case products.Collection() as one:
-                for source, batches in one.batches.items():
-                    made.batches(source, batches, stage.name)
-            case products.Ingestion() as one:
-                for name, table in one.tables.items():
+            case products.Collection() as product:
+                for source, batches in product.batches.items():
+                    pieces.batches(source, batches, stage.name)
+            case products.Ingestion() as product:
+                for name, table in product.tables.items():
                     source = statement.tables[name].source if statement and name in statement.tables else name
-                    made.table(table, stage.name, [f"raw-{source}"])
-            case products.Transformation() as one:
-                for name, table in one.tables.items():
-                    made.table(table, stage.name, [made.latest(used) for used in _used(statement, name)])
-            case products.Features() as one:
-                made.tables(one.tables.values(), stage.name, "transformation")
-                made.learnt = [
-                    made.key_of(table) for name, table in one.tables.items() if name not in ("rows", "holdout")
+                    pieces.table(table, stage.name, [f"raw-{source}"])
+            case products.Transformation() as product:
+                for name, table in product.tables.items():
+                    pieces.table(table, stage.name, [pieces.latest(used) for used in _used(statement, name)])
+            case products.Features() as product:
+                pieces.tables(product.tables.values(), stage.name, "transformation")
+                pieces.learnt = [
+                    pieces.key_of(table) for name, table in product.tables.items() if name not in ("rows", "holdout")
                 ]
-                made.judged = [made.key_of(one.tables["holdout"])] if "holdout" in one.tables else made.learnt
-            case products.Training() as one:
-                version = f"version {one.model.registered.version}, " if one.model.registered else ""
-                made.add("model", one.model.name, version + one.model.form, one.model.digest, stage.name, made.learnt)
-            case products.Evaluation() as one:
-                for table in (*one.tables.values(), *filter(None, [one.reference.holdout])):
-                    made.table(table, stage.name, ["model", *made.judged])
-            case products.Deployment() as one:
-                made.add(
+                pieces.judged = (
+                    [pieces.key_of(product.tables["holdout"])] if "holdout" in product.tables else pieces.learnt
+                )
+            case products.Training() as product:
+                version = f"version {product.model.registered.version}, " if product.model.registered else ""
+                pieces.add(
+                    "model",
+                    product.model.name,
+                    version + product.model.form,
+                    product.model.digest,
+                    stage.name,
+                    pieces.learnt,
+                )
+            case products.Evaluation() as product:
+                for table in (*product.tables.values(), *filter(None, [product.reference.holdout])):
+                    pieces.table(table, stage.name, ["model", *pieces.judged])
+            case products.Deployment() as product:
+                pieces.add(
                     "release",
-                    f"release of {one.model.name}",
-                    one.release.form,
-                    one.release.digest,
+                    f"release of {product.model.name}",
+                    product.release.form,
+                    product.release.digest,
                     stage.name,
                     ["model"],
                 )
-    return list(made.found.values())
+    return list(pieces.found.values())
 
 
 def _used(statement: Problem | None, name: str) -> list[str]:
@@ -102,7 +111,7 @@ def _used(statement: Problem | None, name: str) -> list[str]:
         return []
     task = statement.task
     if isinstance(task, Recommendation):
-        return [task.items.table] if name == "items" and task.items else [one.table for one in task.interactions]
+        return [task.items.table] if name == "items" and task.items else [use.table for use in task.interactions]
     return [task.table, *(join.table for join in task.joins)]
 
 
@@ -116,7 +125,7 @@ class _Pieces:
 
     def add(self, key: str, name: str, version: str, digest: str, stage: str, parents: Iterable[str]) -> None:
         """A piece, unless it is there already; parents that are not known are left out."""
-        known = tuple(dict.fromkeys(one for one in parents if one in self.found and one != key))
+        known = tuple(dict.fromkeys(parent for parent in parents if parent in self.found and parent != key))
         self.found.setdefault(key, Piece(key, name, version, digest, stage, known))
 
     def batches(self, source: str, batches: list[products.Batch], stage: str) -> None:
@@ -130,7 +139,7 @@ class _Pieces:
 
     def latest(self, name: str) -> str:
         """The key of the last table met of that name, whatever its problem."""
-        return next((key for key, one in reversed(self.found.items()) if one.name.rpartition("/")[2] == name), "")
+        return next((key for key, piece in reversed(self.found.items()) if piece.name.rpartition("/")[2] == name), "")
 
     def table(self, table: products.Table, stage: str, parents: Iterable[str]) -> None:
         version = f"version {number(table.version)}, {number(table.rows)} rows"
@@ -138,7 +147,7 @@ class _Pieces:
 
     def tables(self, tables: Iterable[products.Table], stage: str, before: str) -> None:
         """Tables that are made from all that the stage before made."""
-        parents = [key for key, one in self.found.items() if one.stage == before]
+        parents = [key for key, piece in self.found.items() if piece.stage == before]
         for table in tables:
             self.table(table, stage, parents)
 
@@ -146,30 +155,30 @@ class _Pieces:
 def children(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
     """Key -> what was made from it."""
     pieces = list(pieces)
-    return {one.key: [other for other in pieces if one.key in other.parents] for one in pieces}
+    return {piece.key: [other for other in pieces if piece.key in other.parents] for piece in pieces}
 
 
 def graph(pieces: Iterable[Piece]) -> Graph:
     """Place the pieces in layers from top to bottom; a line that a way over other pieces repeats is left out."""
     layers: list[list[Piece]] = []
     depth: dict[str, int] = {}
-    for one in pieces:
-        depth[one.key] = max((depth[parent] + 1 for parent in one.parents), default=0)
-        while len(layers) <= depth[one.key]:
+    for piece in pieces:
+        depth[piece.key] = max((depth[parent] + 1 for parent in piece.parents), default=0)
+        while len(layers) <= depth[piece.key]:
             layers.append([])
-        layers[depth[one.key]].append(one)
+        layers[depth[piece.key]].append(piece)
     boxes: dict[str, Box] = {}
     y = 4.0
     for layer in layers:
         for start in range(0, len(layer), PER_ROW):
             row = layer[start : start + PER_ROW]
             left = (WIDTH - len(row) * BOX - (len(row) - 1) * GAP) / 2
-            for i, one in enumerate(row):
-                boxes[one.key] = Box(left + i * (BOX + GAP), y, one)
+            for i, piece in enumerate(row):
+                boxes[piece.key] = Box(left + i * (BOX + GAP), y, piece)
             y += HEIGHT + (10 if start + PER_ROW < len(layer) else BETWEEN)
-    above = {key: _above(key, {one.key: one for layer in layers for one in layer}) for key in boxes}
+    above = {key: _above(key, {piece.key: piece for layer in layers for piece in layer}) for key in boxes}
     direct = lambda box: [
-        one for one in box.piece.parents if not any(one in above[other] for other in box.piece.parents)
+        parent for parent in box.piece.parents if not any(parent in above[other] for other in box.piece.parents)
     ]
     paths = [_path(boxes[parent], box) for box in boxes.values() for parent in direct(box)]
     return Graph(height=y - BETWEEN + 8, boxes=list(boxes.values()), paths=paths)

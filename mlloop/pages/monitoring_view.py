@@ -25,7 +25,7 @@ SHOWN = 60
 
 def read(settings: Settings, folder: Path) -> tuple[dict[str, Monitoring], list[str]]:
     """The products of monitoring in `folder` by their file's stem, the newest last; and why others cannot be read."""
-    found, unreadable = {}, []
+    looks, unreadable = {}, []
     for path in sorted(folder.glob("*.json"))[-SHOWN:]:
         try:
             product = products.read_kept(path)
@@ -35,10 +35,10 @@ def read(settings: Settings, folder: Path) -> tuple[dict[str, Monitoring], list[
                     str(path),
                     f"Move it away, then: mlloop monitor --problem {folder.name}",
                 )
-            found[path.stem] = product
+            looks[path.stem] = product
         except (DataError, ProductError) as error:
             unreadable.append(str(error).replace(f"{settings.root}/", ""))
-    return found, unreadable
+    return looks, unreadable
 
 
 class FigureView(TypedDict):
@@ -74,7 +74,7 @@ PeriodView = TypedDict(
 
 def health(product: Monitoring) -> dict[str, str]:
     """Whether the model is healthy: a word, the shape drawn beside it, and the sentence for a product owner."""
-    realised = [one.value for one in product.realised if one.model == product.model]
+    realised = [figure.value for figure in product.realised if figure.model == product.model]
     is_known = product.estimated.value is not None or any(value is not None for value in realised)
     word, mark = HEALTH[product.health] if is_known or product.health != "ok" else ("not known yet", "missing")
     return {"word": word, "mark": mark, "said": product.summary, "as_of": wording.moment(product.as_of)}
@@ -84,33 +84,38 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> w
     """The newest product, ready to show, and the periods before it; {} where there is none."""
     if not looks:
         return {}
-    seen = list(looks.values())
-    last, target = seen[-1], statement.success.threshold if statement else None
+    history = list(looks.values())
+    last, target = history[-1], statement.success.threshold if statement else None
     return {
         **health(last),
-        "not_since": _not_since(seen),
+        "not_since": _not_since(history),
         "period": f"{_from(last.period)} up to, not including, {wording.moment(last.period.until)}",
         "model": last.model,
         "since": wording.moment(last.since),
         "rows": last.rows,
         "feed": last.feed.status,
-        "findings": [_renamed(one.model_dump(), "summary", "what") for one in last.feed.findings],
-        "drift": [_renamed(one.model_dump(), "alert", "drifted") for one in last.drift.columns],
+        "findings": [_renamed(finding.model_dump(), "summary", "what") for finding in last.feed.findings],
+        "drift": [_renamed(column.model_dump(), "alert", "drifted") for column in last.drift.columns],
         "drift_said": last.drift.summary,
         "estimates": [
-            {"method": ESTIMATION_METHODS.get(name, name), "value": one.value, "low": one.low, "high": one.high}
-            for name, one in last.estimated.methods.items()
+            {
+                "method": ESTIMATION_METHODS.get(name, name),
+                "value": figure.value,
+                "low": figure.low,
+                "high": figure.high,
+            }
+            for name, figure in last.estimated.methods.items()
         ],
         "estimate_why": last.estimated.why,
         "trusted": last.estimated.trusted,
-        "chart": chart(seen, target),
-        "narrow": chart(seen, target, most=12, width=350),
+        "chart": chart(history, target),
+        "narrow": chart(history, target, most=12, width=350),
         "title": against_target.title(against_target.realised(looks.values()), statement) if statement else "",
         "metric": metric_table.title(last.estimated.metric),
         "latency": last.latency,
         "errors": {"n": last.errors.n, "share": _share(last.errors.share)},
-        "features": [one.model_dump() for one in last.explains.features],
-        "segments": [one.model_dump() for one in last.explains.segments],
+        "features": [feature.model_dump() for feature in last.explains.features],
+        "segments": [segment.model_dump() for segment in last.explains.segments],
         "calibration": _calibration(last),
     }
 
@@ -124,9 +129,9 @@ def _calibration(last: Monitoring) -> str:
     known = last.calibration
     gaps = (
         [
-            abs(one.predicted - one.observed)
-            for one in known.groups
-            if one.predicted is not None and one.observed is not None
+            abs(group.predicted - group.observed)
+            for group in known.groups
+            if group.predicted is not None and group.observed is not None
         ]
         if known
         else []
@@ -164,7 +169,7 @@ def chart(
 
 def _realised(history: Iterable[Monitoring]) -> dict[str, Realised]:
     """Period's start -> what labels showed; where it was reported more than once, the newest report counts."""
-    return {_from(one.period): one for one in against_target.realised(history)}
+    return {_from(figure.period): figure for figure in against_target.realised(history)}
 
 
 def page_of(stem: str) -> str:
@@ -236,12 +241,13 @@ def in_hindsight(row: PeriodView, looks: Mapping[str, Monitoring], statement: Pr
             "sentence": f"No label has come for this period yet; the target is {metric} {target}.",
         }
     fell = next(
-        (one for one in against_target.falls(known, statement.retrain) if one.since <= row["period"] < one.until), None
+        (fall for fall in against_target.falls(known, statement.retrain) if fall.since <= row["period"] < fall.until),
+        None,
     )
-    said = f"Its labels showed {metric} {row['realised']}, which {'misses' if row['is_missed'] else 'meets'} the target of {target}."
+    sentence = f"Its labels showed {metric} {row['realised']}, which {'misses' if row['is_missed'] else 'meets'} the target of {target}."
     alert = "" if row["alert"] or fell is None else " It raised no alert."
     more = f" It is part of a fall: {fell.sentence(metric)}{alert}" if fell else ""
-    return {"mark": "failed" if row["is_missed"] else "fresh", "sentence": said + more}
+    return {"mark": "failed" if row["is_missed"] else "fresh", "sentence": sentence + more}
 
 
 def _guess(estimated: Estimated) -> FigureView | None:

@@ -116,9 +116,9 @@ def _text(source: Any) -> str:
 def title(notebook: JsonObject) -> str:
     """The notebook's first heading; '' where it has none."""
     for cell in notebook.get("cells", []):
-        found = re.match(r"#\s+(.+)", _text(cell.get("source"))) if cell.get("cell_type") == "markdown" else None
-        if found:
-            return found.group(1).strip()
+        heading = re.match(r"#\s+(.+)", _text(cell.get("source"))) if cell.get("cell_type") == "markdown" else None
+        if heading:
+            return heading.group(1).strip()
     return ""
 
 
@@ -128,32 +128,32 @@ def blocks(cells: Iterable[JsonObject]) -> list[Block]:
     Prose that announces what its code then had no reason to show is left out with it; what opens the act stays.
     After a cell that raised there is nothing: what follows it did not run.
     """
-    found: list[Block] = []
+    shown_blocks: list[Block] = []
     code: list[str] = []
-    said = ""
-    given = [cell for cell in cells if cell.get("cell_type") in ("markdown", "code")]
-    for i, cell in enumerate(given):
+    announced = ""
+    read_cells = [cell for cell in cells if cell.get("cell_type") in ("markdown", "code")]
+    for i, cell in enumerate(read_cells):
         if cell.get("cell_type") == "markdown":
-            if i and _shows_nothing(given[i + 1 :]):
+            if i and _shows_nothing(read_cells[i + 1 :]):
                 continue
             text = re.sub(r"\A##\s+Run\b[^\n]*\n?", "", _text(cell.get("source"))).strip()
-            said = text or said
-            found += [Block("prose", prose(text))] if text else []
+            announced = text or announced
+            shown_blocks += [Block("prose", prose(text))] if text else []
         elif cell.get("cell_type") == "code":
             code.append(re.sub(r"\A#\s*\|\s*pipeline[^\n]*\n?", "", _text(cell.get("source"))))
-            shown = [block for one in cell.get("outputs", []) for block in output(one, plain_text(said))]
+            shown = [block for result in cell.get("outputs", []) for block in output(result, plain_text(announced))]
             if shown:
-                found += shown + _code(code)
+                shown_blocks += shown + _code(code)
                 code = []
             if any(block.kind == "error" for block in shown):
                 break
-    return found + _code(code)
+    return shown_blocks + _code(code)
 
 
 def _shows_nothing(after: list[JsonObject]) -> bool:
     """Whether the cells up to the next prose are code, and none of them shows anything."""
     codes = list(takewhile(lambda cell: cell.get("cell_type") == "code", after))
-    return bool(codes) and not any(output(one) for cell in codes for one in cell.get("outputs", []))
+    return bool(codes) and not any(output(result) for cell in codes for result in cell.get("outputs", []))
 
 
 def _code(cells: list[str]) -> list[Block]:
@@ -187,8 +187,8 @@ def prose(text: str) -> Markup:
 
 def plain_text(text: str, limit: int = 160) -> str:
     """The words of a piece of Markdown, cut at `limit` characters; for the description of a picture."""
-    said = words(nh3.clean(_tokens(text), tags=set()))
-    return said if len(said) <= limit else said[: limit - 1].rsplit(" ", 1)[0] + "…"
+    plain = words(nh3.clean(_tokens(text), tags=set()))
+    return plain if len(plain) <= limit else plain[: limit - 1].rsplit(" ", 1)[0] + "…"
 
 
 def words(shown: str) -> str:
@@ -199,11 +199,13 @@ def words(shown: str) -> str:
 def stressed(notebook: JsonObject) -> str:
     """What the first Markdown output of the Run act stresses or has as its heading: its finding, or ''."""
     outputs = [
-        one.get("data") or {} for cell in _from_heading(notebook.get("cells", [])) for one in cell.get("outputs", [])
+        result.get("data") or {}
+        for cell in _from_heading(notebook.get("cells", []))
+        for result in cell.get("outputs", [])
     ]
-    said = next((_raw(data["text/markdown"]) for data in outputs if "text/markdown" in data), "")
-    found = re.search(r"<(strong|h[2-4])>(.+?)</\1>", _tokens(said), re.DOTALL) if said else None
-    return words(found.group(2)) if found else ""
+    markdown = next((_raw(data["text/markdown"]) for data in outputs if "text/markdown" in data), "")
+    stress = re.search(r"<(strong|h[2-4])>(.+?)</\1>", _tokens(markdown), re.DOTALL) if markdown else None
+    return words(stress.group(2)) if stress else ""
 
 
 def output(content: JsonObject, about: str = "") -> list[Block]:
@@ -237,8 +239,8 @@ def _raw(value: Any) -> str:
 
 def raised(notebook: JsonObject) -> str:
     """The name and the message of the error in an executed notebook; '' where there is none."""
-    outputs = [one for cell in notebook.get("cells", []) for one in cell.get("outputs", [])]
-    return next((_named(one) for one in outputs if one.get("output_type") == "error"), "")
+    outputs = [result for cell in notebook.get("cells", []) for result in cell.get("outputs", [])]
+    return next((_named(result) for result in outputs if result.get("output_type") == "error"), "")
 
 
 def _named(content: JsonObject) -> str:
@@ -355,10 +357,10 @@ def _cut(soup, table) -> None:
     rows = (table.tbody or table).find_all("tr")
     for row in rows[MAX_ROWS:]:
         row.decompose()
-    said = f"The first {MAX_ROWS} of {len(rows):,} rows." if len(rows) > MAX_ROWS else "" if rows else "No rows."
-    if said:
+    note = f"The first {MAX_ROWS} of {len(rows):,} rows." if len(rows) > MAX_ROWS else "" if rows else "No rows."
+    if note:
         caption = table.caption or soup.new_tag("caption")
-        caption.append(said)
+        caption.append(note)
         table.insert(0, caption)
 
 
@@ -369,8 +371,8 @@ def _align(table) -> None:
         if cell.get_text(strip=True) in MISSING:
             cell.string = "–"
     width = max((len(row) for row in body), default=0)
-    for place in range(1, width + 1):
-        cells = [row[-place] for row in body if len(row) >= place]
+    for column in range(1, width + 1):
+        cells = [row[-column] for row in body if len(row) >= column]
         texts = [cell.get_text(strip=True) for cell in cells]
         if max(map(len, texts), default=0) > 28:
             for cell in cells:
@@ -379,15 +381,15 @@ def _align(table) -> None:
             t == "" or (len(t) < 40 and NUMBER.fullmatch(t)) for t in texts
         ):
             head = [row.find_all("th") for row in (table.thead.find_all("tr") if table.thead else [])]
-            for cell in cells + [row[-place] for row in head if len(row) >= place]:
+            for cell in cells + [row[-column] for row in head if len(row) >= column]:
                 cell["class"] = "n"
-            counts = any(row[-place].get_text(strip=True) in COUNTS for row in head if len(row) >= place)
+            counts = any(row[-column].get_text(strip=True) in COUNTS for row in head if len(row) >= column)
             for cell in cells:
                 if re.fullmatch(r"[-−]?\d{4,15}" if counts else r"[-−]?\d{5,15}", cell.get_text(strip=True)):
                     cell.string = f"{int(cell.get_text(strip=True).replace('−', '-')):,}"
     for cell in table.thead.find_all("th") if table.thead else []:
-        if found := UNIT.fullmatch(cell.get_text(strip=True)):
-            cell.string = f"{found[1].replace('_', ' ')} ({UNITS[found[2]]})"
+        if unit := UNIT.fullmatch(cell.get_text(strip=True)):
+            cell.string = f"{unit[1].replace('_', ' ')} ({UNITS[unit[2]]})"
     for row in table.find_all("tr"):
         for cell in row.find_all("th"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"

@@ -194,12 +194,12 @@ def processes(view: Mapping[str, Any]) -> list[Process]:
     """Serving, monitoring and retraining as they stand."""
     if not any(s.name == "deployment" for s in view["stages"]):
         return []
-    live, seen = view["production"], view["health"]
+    live, state = view["production"], view["health"]
     card = "model.html" if live and view["has_card"] else ""
     serving = Process("serving", "answers" if live else "nothing to serve", "fresh" if live else "missing", card)
     monitoring = Process("monitoring", "not monitored yet", "missing")
-    if seen:
-        monitoring = Process("monitoring", seen["word"], seen["mark"], "monitoring.html")
+    if state:
+        monitoring = Process("monitoring", state["word"], state["mark"], "monitoring.html")
     last = view["looked"]
     again = (
         Process("retraining", last["action"], last["mark"], "loop.html" if view["has_history"] else monitoring.href)

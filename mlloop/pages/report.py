@@ -68,15 +68,15 @@ def _write_problem(settings: Settings, problem: str, states: Mapping[str, Mappin
     """Write the pages of a problem: of each revision, of each retraining, and of its versions."""
     current, versions = revisions.current(settings, problem), Versions.read(settings, problem)
     for folder in revisions.known(settings, problem):
-        found = stages(settings, folder, states if folder == current else None)
-        for stage in found:
-            if write_stage(settings, folder, stage.name, found, versions) is None:
+        shown = stages(settings, folder, states if folder == current else None)
+        for stage in shown:
+            if write_stage(settings, folder, stage.name, shown, versions) is None:
                 storage.remove(settings.reports / folder / f"{stage.name}.html")
-        if write_card(settings, folder, found) is None:
+        if write_card(settings, folder, shown) is None:
             storage.remove(settings.reports / folder / "model.html")
-        if write_monitoring(settings, folder, found) is None:
+        if write_monitoring(settings, folder, shown) is None:
             storage.remove(settings.reports / folder / "monitoring.html")
-        if write_lineage(settings, folder, found, versions) is None:
+        if write_lineage(settings, folder, shown, versions) is None:
             storage.remove(settings.reports / folder / "lineage.html")
     _write_editions(settings, problem, versions)
     if write_versions(settings, problem, versions) is None:
@@ -85,14 +85,14 @@ def _write_problem(settings: Settings, problem: str, states: Mapping[str, Mappin
 
 def _write_editions(settings: Settings, problem: str, versions: "Versions") -> None:
     """Write the pages of the stages that each retraining ran."""
-    known = {one.folder for one in versions.editions if "@" in one.folder}
+    known = {edition.folder for edition in versions.editions if "@" in edition.folder}
     for folder in sorted(known):
         base = folder.partition("@")[0]
-        found = edition_stages(settings, folder, stages(settings, base), f"../{quote(base)}/")
-        for stage in found:
-            if stage.home or write_stage(settings, folder, stage.name, found, versions) is None:
+        shown = edition_stages(settings, folder, stages(settings, base), f"../{quote(base)}/")
+        for stage in shown:
+            if stage.home or write_stage(settings, folder, stage.name, shown, versions) is None:
                 storage.remove(settings.reports / folder / f"{stage.name}.html")
-        write_lineage(settings, folder, found, versions, f"../{quote(base)}/")
+        write_lineage(settings, folder, shown, versions, f"../{quote(base)}/")
     for left in settings.reports.glob(f"{problem}*@*/"):
         if left.name not in known and revisions.problem_of(left.name.partition("@")[0]) == problem:
             for page in left.glob("*.html"):
@@ -158,23 +158,23 @@ def write_versions(settings: Settings, problem: str, versions: "Versions | None"
             "problem": problem,
             "releases": versions.releases,
             "since": versions_view.since(versions.releases[0]) if versions.releases else "",
-            "editions": [versions_view.row(one, settings.reports) for one in reversed(versions.editions)],
+            "editions": [versions_view.row(edition, settings.reports) for edition in reversed(versions.editions)],
             "columns": versions.editions[: -versions_view.MOST_COLUMNS - 1 : -1],
             "side_by_side": versions_view.side_by_side(versions.editions),
             "comparisons": [versions_view.compared(a, b, versions.metric) for a, b in pairs],
             "label": metric_table.title(versions.metric),
         }
 
-    seen = [[one.folder, one.digest, one.read] for one in versions.editions]
-    told = [{key: value for key, value in one.items() if key != "edition"} for one in versions.releases]
+    known = [[edition.folder, edition.digest, edition.read] for edition in versions.editions]
+    released = [{key: value for key, value in release.items() if key != "edition"} for release in versions.releases]
     return _page(
         settings.reports / versions.current / "versions.html",
         "versions.html",
         [
-            seen,
-            told,
+            known,
+            released,
             versions.metric,
-            [(one.name, one.shown, one.word) for one in shown_stages],
+            [(stage.name, stage.shown, stage.word) for stage in shown_stages],
             has_history(settings, versions.current),
         ],
         view,
@@ -260,7 +260,7 @@ def stage_page(
         How far the ledger goes, see `Decisions.head`.
     """
     executed, around = Path(executed), stages or [stage]
-    seen = [storage.digest_file(path) for path in (executed, stage.notebook) if path.exists()]
+    digests = [storage.digest_file(path) for path in (executed, stage.notebook) if path.exists()]
 
     def view() -> wording.View:
         blocks = _fit(
@@ -298,7 +298,7 @@ def stage_page(
         Path(out),
         "stage.html",
         [
-            seen,
+            digests,
             shown_of(stage),
             [shown_of(s) for s in around],
             problem,
@@ -354,8 +354,8 @@ def _finding_first(
 
 def _beside(around: list[Stage], stage: Stage, step: int) -> Stage | None:
     shown = [s for s in around if s.shown or s is stage]
-    place = shown.index(stage) + step
-    return shown[place] if 0 <= place < len(shown) else None
+    position = shown.index(stage) + step
+    return shown[position] if 0 <= position < len(shown) else None
 
 
 def _fit(blocks: list[notebook_html.Block]) -> list[notebook_html.Block]:
@@ -366,10 +366,10 @@ def _fit(blocks: list[notebook_html.Block]) -> list[notebook_html.Block]:
         if room < 0 and block.kind in ("output", "code"):
             room += len(block.shown.encode())
             if block.kind == "output":
-                said = notebook_html.Markup(
+                note = notebook_html.Markup(
                     "<p>One output is too large for this page; it is in the executed notebook.</p>"
                 )
-                kept.append(notebook_html.Block("output", said))
+                kept.append(notebook_html.Block("output", note))
             continue
         kept.append(block)
     return kept
@@ -384,7 +384,7 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
     production = in_production(settings, problem, statement.name if statement else problem, Decisions(settings))
     is_later = bool(production) and production["is_later"]
     read = {name: s.product for name, s in by_name.items()} | (production["products"] if is_later else {})
-    of = lambda stage, kind: one if isinstance(one := read.get(stage), kind) else None
+    of = lambda stage, kind: product if isinstance(product := read.get(stage), kind) else None
     training, evaluation = of("training", products.Training), of("evaluation", products.Evaluation)
     features, building = of("features", products.Features), of("building", products.Building)
     ready, judged = of("transformation", products.Transformation), of("validation_gate", products.Product)
@@ -407,7 +407,7 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
             "trained": training.trained if training else None,
             "building": building,
             "judged": wording.judged(evaluation, statement) if evaluation else None,
-            "features": [one.model_dump() for one in features.catalogue] if features else [],
+            "features": [feature.model_dump() for feature in features.catalogue] if features else [],
             "windows": features.windows if features else ready.windows if ready else None,
             "need": decided(by_name.get("need_gate")),
             "validation": validation,
@@ -444,11 +444,11 @@ def write_monitoring(settings: Settings, problem: str, shown_stages: list[Stage]
         }
         _monitoring_page(settings, problem, known, statement, decided, way | of_period, decisions.head())
     for page in (settings.reports / problem).glob("period-*.html"):
-        if page.name not in {one["href"] for one in listed.values()}:
+        if page.name not in {period["href"] for period in listed.values()}:
             storage.remove(page)
     elsewhere = ""
-    seen = looks[stems[-1]]
-    if live and seen.model and seen.model != live["model"]:
+    newest = looks[stems[-1]]
+    if live and newest.model and newest.model != live["model"]:
         who = f"{live['name'] or 'another model'} {live['model'][:12]}"
         elsewhere = f"The figures below are of the model that predicted then. {who} predicts since {live['told']}; no period of its own has been monitored."
     standing = against_target.standing(statement, looks, live)
@@ -476,17 +476,17 @@ def _monitoring_page(
     stem = list(looks)[-1]
     notebook = monitored_in(settings, problem) / f"{stem}.ipynb"
     source = settings.notebooks / "25_monitoring.ipynb"
-    seen = monitoring_view.view(looks, statement)
-    latest = decided.get(seen["as_of"])
+    shown = monitoring_view.view(looks, statement)
+    latest = decided.get(shown["as_of"])
     target = statement.success.threshold if statement else None
-    told = {**around, "stages": [(one.name, one.shown, one.word) for one in around["stages"]]}
+    facts = {**around, "stages": [(stage.name, stage.shown, stage.word) for stage in around["stages"]]}
 
     def view() -> wording.View:
         ran = read_or_empty(notebook)
         act = notebook_html.run_act(ran, read_or_empty(source) or None) if ran else []
         whole = {
             "problem": revisions.problem_of(problem),
-            "seen": seen,
+            "seen": shown,
             "decided": latest,
             "blocks": _fit(notebook_html.blocks(act)),
         }
@@ -495,7 +495,7 @@ def _monitoring_page(
     return _page(
         settings.reports / problem / ("monitoring.html" if "listed" in around else monitoring_view.page_of(stem)),
         "monitoring.html",
-        [seen, target, latest, told, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
+        [shown, target, latest, facts, *(storage.digest_file(path) for path in (notebook, source) if path.exists())],
         view,
         head,
     )
@@ -524,15 +524,15 @@ def write_lineage(
             "about": {**versions_view.NOTHING, **about},
             "pieces": pieces,
             "graph": lineage.graph(pieces),
-            "named": {one.key: one for one in pieces},
+            "named": {piece.key: piece for piece in pieces},
             "into": lineage.children(pieces),
-            "titles": {one.name: one.title for one in shown_stages},
-            "pages": {one.name: f"{one.home}{quote(one.href)}" for one in shown_stages if one.shown},
+            "titles": {stage.name: stage.title for stage in shown_stages},
+            "pages": {stage.name: f"{stage.home}{quote(stage.href)}" for stage in shown_stages if stage.shown},
         }
 
-    told = {**way, "stages": [(one.name, one.shown, one.word) for one in shown_stages]}
+    facts = {**way, "stages": [(stage.name, stage.shown, stage.word) for stage in shown_stages]}
     out = settings.reports / folder / "lineage.html"
-    return _page(out, "lineage.html", [pieces, about, told], view, Decisions(settings).head())
+    return _page(out, "lineage.html", [pieces, about, facts], view, Decisions(settings).head())
 
 
 def _trained_on(tables: list[products.Table]) -> list[products.Table]:
@@ -544,7 +544,7 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
     """Write reports/index.html."""
     decisions = Decisions(settings)
     views = [overview(settings, name, (states or {}).get(name), decisions) for name in names(settings)]
-    seen = [
+    facts = [
         {key: value for key, value in view.items() if key not in ("wide", "narrow")}
         | {"stages": [shown_of(stage) for stage in view["stages"]]}
         for view in views
@@ -552,7 +552,7 @@ def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[st
     return _page(
         settings.reports / "index.html",
         "index.html",
-        [seen, decisions.wrong],
+        [facts, decisions.wrong],
         lambda: {"problems": views, "wrong": decisions.wrong},
         decisions.head(),
     )

@@ -64,21 +64,21 @@ class Edition:
 
     def of(self, stage: str, kind: type[products.Kind]) -> products.Kind | None:
         """A product of it; None where there is none."""
-        one = self.read.get(stage)
-        return one if isinstance(one, kind) else None
+        product = self.read.get(stage)
+        return product if isinstance(product, kind) else None
 
 
 def folders(settings: Settings, problem: str) -> list[Path]:
     """The folders of products of a problem: its own, its revisions', and those of the retrainings of each."""
     pattern = re.compile(re.escape(problem) + EDITION)
-    found = (settings.state / "products").glob(f"{problem}*")
-    return sorted(path for path in found if path.is_dir() and pattern.fullmatch(path.name))
+    paths = (settings.state / "products").glob(f"{problem}*")
+    return sorted(path for path in paths if path.is_dir() and pattern.fullmatch(path.name))
 
 
 def editions(settings: Settings, problem: str) -> list[Edition]:
     """Every edition that trained a model, in the order of training; one that cannot be read is left out."""
-    found = [edition for path in folders(settings, problem) if (edition := _edition(path)) is not None]
-    return sorted(found, key=lambda one: (one.version is None, one.version or 0, one.folder))
+    known = [edition for path in folders(settings, problem) if (edition := _edition(path)) is not None]
+    return sorted(known, key=lambda edition: (edition.version is None, edition.version or 0, edition.folder))
 
 
 def _edition(folder: Path) -> Edition | None:
@@ -195,18 +195,18 @@ def releases(
     for row in timeline:
         if row["kind"] not in ("promotion", "rollback", "fallback"):
             continue
-        made = by_digest.get(str(row["model"]))
+        of_row = by_digest.get(str(row["model"]))
         labels = [realised[start] for start in sorted(realised) if realised[start].model == row["model"]]
         last = labels[-1] if labels else None
         at: ClocksView = {"at": row["at"], "decided_at": row["decided_at"]}
-        if row["kind"] == "promotion" and not row["decided_at"] and made and made.as_of:
-            at = {"at": made.as_of, "decided_at": row["at"]}
+        if row["kind"] == "promotion" and not row["decided_at"] and of_row and of_row.as_of:
+            at = {"at": of_row.as_of, "decided_at": row["at"]}
         released.append({**row, "at": at["at"], "decided_at": at["decided_at"],
-            "edition": made,
+            "edition": of_row,
             "called": name(row["model"]),
             "replaced": name(row["was"]),
             "until": until,
-            "holdout": _holdout(made),
+            "holdout": _holdout(of_row),
             "labels": f"{_figure(last)} in the period from {wording.moment(last.period.since)}" if last else "",
             "periods": len(labels),
         })  # fmt: skip
@@ -250,8 +250,8 @@ def about(edition: Edition | None, released: Sequence[ReleaseView], stage: str) 
     }
 
 
-def _holdout(made: Edition | None) -> str:
-    judged = made.of("evaluation", products.Evaluation) if made else None
+def _holdout(edition: Edition | None) -> str:
+    judged = edition.of("evaluation", products.Evaluation) if edition else None
     return _figure(judged.main) if judged else ""
 
 
@@ -287,13 +287,13 @@ def pairs(known: Sequence[Edition], live: str | None) -> list[tuple[Edition, Edi
     """The editions to hold side by side, older first: any two, or where that were too many, each with the next and with production's."""
     if len(every := list(combinations(known, 2))) <= MOST_PAIRS:
         return sorted(every, key=lambda pair: (known.index(pair[1]), known.index(pair[0])), reverse=True)
-    found = list(pairwise(known))
-    now = next((one for one in known if one.digest == live), None)
-    for one in known:
-        pair = (one, now) if now is None or known.index(one) < known.index(now) else (now, one)
-        if now is not None and one is not now and pair not in found:
-            found.append(pair)  # type: ignore[arg-type]
-    return sorted(found, key=lambda pair: (known.index(pair[1]), known.index(pair[0])), reverse=True)[:MOST_PAIRS]
+    listed = list(pairwise(known))
+    now = next((edition for edition in known if edition.digest == live), None)
+    for edition in known:
+        pair = (edition, now) if now is None or known.index(edition) < known.index(now) else (now, edition)
+        if now is not None and edition is not now and pair not in listed:
+            listed.append(pair)  # type: ignore[arg-type]
+    return sorted(listed, key=lambda pair: (known.index(pair[1]), known.index(pair[0])), reverse=True)[:MOST_PAIRS]
 
 
 def compared(a: Edition, b: Edition, metric: str) -> ComparedView:
@@ -336,10 +336,10 @@ def _paired(a: Edition, b: Edition, metric: str) -> str:
     return ""
 
 
-def _facts(one: Edition) -> dict[str, str]:
+def _facts(edition: Edition) -> dict[str, str]:
     """What is known of a model: kind, digest, what it learned from, parameters."""
-    known = {"model": one.name, "digest": one.digest[:12], "trained at": one.as_of}
-    trained = one.of("training", products.Training)
+    known = {"model": edition.name, "digest": edition.digest[:12], "trained at": edition.as_of}
+    trained = edition.of("training", products.Training)
     recipe = trained.model.recipe if trained is not None else None
     if trained is None or recipe is None:
         return known
@@ -368,12 +368,12 @@ def side_by_side(known: Sequence[Edition]) -> list[tuple[str, list[tuple[str, li
     if len(known) < 3:
         return []
     shown = known[: -MOST_COLUMNS - 1 : -1]
-    stated = next((ready.problem for one in shown if (ready := one.of("problem", products.Statement))), None)
-    judged = [one.of("evaluation", products.Evaluation) for one in shown]
+    stated = next((ready.problem for edition in shown if (ready := edition.of("problem", products.Statement))), None)
+    judged = [edition.of("evaluation", products.Evaluation) for edition in shown]
     parts = {
-        "What they are": [_facts(one) for one in shown],
-        "Metrics on the holdout of each": [_metrics(one) if one else {} for one in judged],
-        "Groups": [_slices(one, stated) if one else {} for one in judged],
+        "What they are": [_facts(edition) for edition in shown],
+        "Metrics on the holdout of each": [_metrics(edition) if edition else {} for edition in judged],
+        "Groups": [_slices(evaluation, stated) if evaluation else {} for evaluation in judged],
     }
     table = lambda cells: [
         (name, [of.get(name) or "–" for of in cells]) for name in dict.fromkeys(name for of in cells for name in of)
@@ -391,8 +391,8 @@ def _features(a: Edition, b: Edition) -> str:
         same = "" if ours.definition == theirs.definition else ", but their definition changed"
         return f"Both use the same {len(ours.features):,} features{same}."
     named = lambda names: ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    said = [f"{who.called} alone uses {named(names)}" for who, names in ((a, gone), (b, new)) if names]
-    return f"{'; '.join(said)}.".capitalize()
+    parts = [f"{who.called} alone uses {named(names)}" for who, names in ((a, gone), (b, new)) if names]
+    return f"{'; '.join(parts)}.".capitalize()
 
 
 def _side_by_side(a: Edition, b: Edition, texts_of) -> list[SideBySideView]:
@@ -403,9 +403,9 @@ def _side_by_side(a: Edition, b: Edition, texts_of) -> list[SideBySideView]:
 
 def _calibration(judged: products.Evaluation) -> dict[str, str]:
     return {
-        f"tenth {at}": f"{number(one.predicted)} predicted, {number(one.observed)} observed"
-        for at, one in enumerate(judged.calibration or [], 1)
-        if one.predicted is not None and one.observed is not None
+        f"tenth {at}": f"{number(tenth.predicted)} predicted, {number(tenth.observed)} observed"
+        for at, tenth in enumerate(judged.calibration or [], 1)
+        if tenth.predicted is not None and tenth.observed is not None
     }
 
 

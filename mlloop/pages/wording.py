@@ -499,15 +499,17 @@ def figures(rows: list[JsonObject]) -> TableView:
     spans = [row for row in rows if row.get("low") is not None and row.get("high") is not None]
     if spans:
         rows = [{k: v for k, v in row.items() if k not in ("low", "high")} | {"interval": within(row)} for row in rows]
-    found: dict[str, bool] = {}
+    columns: dict[str, bool] = {}
     for row in rows:
         for key, value in row.items():
             if not isinstance(value, (dict, list)) and value not in (None, ""):
-                found[key] = found.get(key, False) or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    is_figure = lambda key: found[key] or key in ("interval", "unit", GAIN)
-    place = lambda key: (is_figure(key), FIRST.index(key) if key in FIRST else len(FIRST), list(found).index(key))
-    names = sorted(found, key=place)
+                columns[key] = columns.get(key, False) or (
+                    isinstance(value, (int, float)) and not isinstance(value, bool)
+                )
+    is_figure = lambda key: columns[key] or key in ("interval", "unit", GAIN)
+    order = lambda key: (is_figure(key), FIRST.index(key) if key in FIRST else len(FIRST), list(columns).index(key))
+    names = sorted(columns, key=order)
     return {
-        "columns": [(name.replace("_", " "), found[name] or name in ("interval", GAIN)) for name in names],
+        "columns": [(name.replace("_", " "), columns[name] or name in ("interval", GAIN)) for name in names],
         "rows": [[number(row.get(name)) for name in names] for row in rows],
     }

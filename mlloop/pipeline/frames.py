@@ -73,7 +73,7 @@ def monitoring(products: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    known = {one["period"]["until"]: one for product in products for one in product.get("realised") or []}
+    known = {figure["period"]["until"]: figure for product in products for figure in product.get("realised") or []}
     lines = []
     for product in products:
         estimated, realised = product.get("estimated") or {}, known.get(product["period"]["until"], {})
@@ -85,7 +85,7 @@ def monitoring(products: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
             "estimated": estimated.get("value"), "estimated_low": estimated.get("low"), "estimated_high": estimated.get("high"),
             "realised": realised.get("value"), "realised_low": realised.get("low"), "realised_high": realised.get("high"),
             "reference": reference.get("value"), "rows": product.get("rows"),
-            "drifted_columns": sum(bool(one.get("alert")) for one in (product.get("drift") or {}).get("columns") or []),
+            "drifted_columns": sum(bool(column.get("alert")) for column in (product.get("drift") or {}).get("columns") or []),
             "feed_findings": len((product.get("feed") or {}).get("findings") or []),
             "p99_ms": (product.get("latency") or {}).get("p99_ms"),
         })  # fmt: skip

@@ -192,7 +192,7 @@ def _take(descriptor: int, path: Path, is_shared: bool, patience_s: float, what:
             # the project may be held as a whole, or by runs of its problems
             others = _all_locks(path.parent) if path.name == WHOLE else [path]
             holders = [holder(lock) for lock in _locked(others)]
-            held = next((one for one in holders if one.get("alive")), None)
+            held = next((holding for holding in holders if holding.get("alive")), None)
             if held or time.monotonic() > until:
                 held = held or next(iter(holders), Holder())
                 who = f"process {held.get('pid', '?')} on {held.get('host', '?')} ({held.get('command', '?')}, since {held.get('since', '?')})"

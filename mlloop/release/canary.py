@@ -170,11 +170,12 @@ def _ranking_gain(statement, champion, canary, log, bought, now) -> metrics.Esti
     some = set(who)
     rows, relevant = [row for row in rows if row["user"] in some], relevant[relevant["user"].isin(some)]
     users = [row["user"] for row in rows]
-    lists = [[one["items"] for one in release.answers(rows)] for release in (canary, champion)]
+    lists = [[answer["items"] for answer in release.answers(rows)] for release in (canary, champion)]
     figures = [
-        metrics.values_of_lists(users, one, relevant["user"], relevant["item"], statement.task.k) for one in lists
+        metrics.values_of_lists(users, recommended, relevant["user"], relevant["item"], statement.task.k)
+        for recommended in lists
     ]
-    values = [one[statement.success.metric] for one in figures]
+    values = [figure[statement.success.metric] for figure in figures]
     return metrics.estimate_mean(values[0] - values[1], confidence=statement.success.confidence)
 
 

@@ -186,8 +186,8 @@ class Scoring(Release):
 
     def __init__(self, card: ReleaseCardJson, folder: Path, digest: str, session: Any = None):
         super().__init__(card, folder, digest)
-        self.features = [Feature(**one) for one in card["features"]]
-        inputs = {one.name: one.type for one in self.features}
+        self.features = [Feature(**fields_) for fields_ in card["features"]]
+        inputs = {feature.name: feature.type for feature in self.features}
         self.positive, self.cut = card.get("positive_at"), float(card.get("cut", 0.5))
         self.cut_from = str(card.get("cut_from", "default"))
         self.classes = card.get("classes")
@@ -196,7 +196,7 @@ class Scoring(Release):
         if session is not None:
             self.session = session
         elif self.form == "rule":
-            self.session = Rule(card["rule"], {one.name: one.type for one in self.fields})
+            self.session = Rule(card["rule"], {field_.name: field_.type for field_ in self.fields})
         elif self.form == "onnx":
             self.session = onnx_export.Session((folder / "model.onnx").read_bytes(), inputs)
         else:
@@ -362,11 +362,11 @@ class Rule:
         values = [[_plain(value, kind) for value in columns[name]] for name, kind in self.fields.items()]
         with self.lock:
             try:
-                got = self.con.execute(self.sql, parameters([list(range(n)), *values])).fetchnumpy()["score"]
+                scores = self.con.execute(self.sql, parameters([list(range(n)), *values])).fetchnumpy()["score"]
             except duckdb.Error as error:
                 message = " ".join(str(error).split())
                 raise ModelError(f"its rule cannot be computed: {message}", self.definition["name"], NEXT) from error
-        raw: np.ndarray = np.ma.filled(np.ma.asarray(got, dtype=float), np.nan)
+        raw: np.ndarray = np.ma.filled(np.ma.asarray(scores, dtype=float), np.nan)
         raw = np.where(np.isfinite(raw), raw, self.definition["fill"])
         curve = self.definition.get("curve")
         return np.interp(raw, curve["score"], curve["probability"]) if curve else raw

@@ -35,22 +35,24 @@ def everything(root: Path | str | None = None) -> list[str]:
         )
     statements = {file: problems.load(file) for file in files}
     _distinct_names(statements)
-    for file, one in statements.items():
-        lines.append(f"{file.name}: {one.task.kind}, {len(one.tables)} tables, {len(one.rules)} rules")
+    for file, statement in statements.items():
+        lines.append(
+            f"{file.name}: {statement.task.kind}, {len(statement.tables)} tables, {len(statement.rules)} rules"
+        )
     _libraries(settings, statements)
     _, plan = runner.project(files[0].stem, settings.root)
     runner.check_notebooks(list(plan.tasks.values()))
     gates = ", ".join(task.name for task in plan.tasks.values() if task.is_gate) or "none"
     lines.append(f"pipeline.yaml: {len(plan.tasks)} stages, gates: {gates}")
-    wrong = [one for one in (out_of_step(path, settings) for path in _notebooks(settings, plan)) if one]
+    wrong = [line for line in (out_of_step(path, settings) for path in _notebooks(settings, plan)) if line]
     if wrong:
         raise StageFailed("; ".join(wrong), str(settings.notebooks), "Export them: nbdev-export")
     lines.append("notebooks: their modules are what they export")
     lines += _own(settings, statements)
-    for file, one in statements.items():
-        lines += _sources(file, one, settings)
-        expressions(file, one)
-        lines += fold_rows.of_statement(file, one, settings)
+    for file, statement in statements.items():
+        lines += _sources(file, statement, settings)
+        expressions(file, statement)
+        lines += fold_rows.of_statement(file, statement, settings)
     return [*lines, *_alerts(settings), *_ledger(settings)]
 
 
@@ -90,7 +92,7 @@ def _alerts(settings: Settings) -> list[str]:
     from mlloop.core import receivers as known
 
     receivers = known.addresses(settings)
-    return [f"alerts: to {', '.join(one.shown for one in receivers)}; nothing was sent"] if receivers else []
+    return [f"alerts: to {', '.join(receiver.shown for receiver in receivers)}; nothing was sent"] if receivers else []
 
 
 def _ledger(settings: Settings) -> list[str]:

@@ -262,11 +262,11 @@ def _unread(sample: SourceSample) -> list[tuple[str, str]]:
     """What to say of lines that could not be read at all."""
     if not sample.unread:
         return []
-    told = "lines have" if sample.unread > 1 else "line has"
+    lines = "lines have" if sample.unread > 1 else "line has"
     return [
         (
             "not read",
-            f"{sample.unread:,} {told} more or fewer values than the header, or bytes that cannot be read: "
+            f"{sample.unread:,} {lines} more or fewer values than the header, or bytes that cannot be read: "
             "set aside, and counted with its reason by `mlloop run`",
         )
     ]
@@ -1237,26 +1237,26 @@ def first_rule(
         if guess.is_time:
             continue
         values = guess.values.loc[known]
-        for told, sql, yes in _questions(name, guess, values):
+        for words, sql, yes in _questions(name, guess, values):
             n = int(np.count_nonzero(yes))
             if min(n, len(t) - n) < least:
                 continue
             inside, outside = t[yes], t[~yes]
             between = len(inside) * (inside.mean() - mean) ** 2 + len(outside) * (outside.mean() - mean) ** 2
             if best is None or between > best[0]:
-                best = (between, told, sql, yes)
+                best = (between, words, sql, yes)
     form = np.mean if kind == "classification" else np.median
     if best is None:
         usual = float(form(t))
         figure = 0.5 if kind == "classification" else float(np.abs(t - usual).mean())
         return {"name": "always_alike", "meaning": "the same answer for every row", "score": f"{usual:.6g}"}, figure
-    _, told, sql, yes = best
+    _, words, sql, yes = best
     a, b = float(form(t[yes])), float(form(t[~yes]))
     figure = float(np.abs(t - np.where(yes, a, b)).mean())
     if kind == "classification":
         figure = 0.5 + abs(float(yes[t == 1].mean()) - float(yes[t != 1].mean())) / 2  # the curve has one corner
     score = f"CASE WHEN {sql} THEN {a:.6g} ELSE {b:.6g} END"
-    return {"name": "one_question", "meaning": f"{told}: {number(a)}, otherwise {number(b)}", "score": score}, figure
+    return {"name": "one_question", "meaning": f"{words}: {number(a)}, otherwise {number(b)}", "score": score}, figure
 
 
 def _questions(name: str, guess: Guess, values: pd.Series):

@@ -98,9 +98,9 @@ def answered_by(
     """Answer for every row with a pair of releases; see `score`."""
     if out is not None and Path(out).suffix not in KINDS:
         raise SourceError(f"is of kind {Path(out).suffix!r}, expected {' or '.join(KINDS)}", str(out), NEXT)
-    texts = [one.name for one in pair.form.fields if one.type == "text"] + [pair.form.entity or "user"]
+    texts = [field.name for field in pair.form.fields if field.type == "text"] + [pair.form.entity or "user"]
     texts += ["exclude"] * (pair.form.kind == "recommendation")
-    fields = [one.name for one in pair.form.fields if not one.derived]
+    fields = [field.name for field in pair.form.fields if not field.derived]
     rows = read(settings, table, texts, fields, sources)
     log = prediction_log.Log(log_folder) if log_folder else None
     try:
@@ -120,7 +120,7 @@ def answered_by(
         "refused": {str(reason): int(count) for reason, count in counts.items()},
         "not_logged": lost,
         "model": pair.champion.model,
-        "threshold": {role: one.threshold for role, one in _roles(pair) if one.threshold},
+        "threshold": {role: release.threshold for role, release in _roles(pair) if release.threshold},
         "out": str(out) if out else None,
     }
     return Done(answered, summary)
@@ -191,26 +191,26 @@ def _csv(path: Path, texts: Sequence[str], fields: Sequence[str], sources: Seque
 
     plain = [Source(kind="files", path=str(path), separator=mark) for mark in (None, ";", "\t", "|")]
     ways = [ingestion.RawFile(path, "csv", path.name, source) for source in [*sources, *plain]]
-    found: list[tuple[int, int, ingestion.RawFile, list[str]]] = []
+    readable: list[tuple[int, int, ingestion.RawFile, list[str]]] = []
     faults: list[SourceError] = []
-    for place, way in enumerate(ways):
+    for position, way in enumerate(ways):
         try:
             names = ingestion.header(way)
         except SourceError as error:
             faults.append(error)
             continue
-        found.append((-len({*fields, *texts} & set(names)), place, way, names))
-    if not found:
+        readable.append((-len({*fields, *texts} & set(names)), position, way, names))
+    if not readable:
         raise faults[-1]
-    _, _, way, names = min(found, key=lambda one: one[:2])
+    _, _, way, names = min(readable, key=lambda reading: reading[:2])
     if not names:
         raise SourceError("cannot be read: it is empty", str(path), NEXT)
     with tempfile.TemporaryDirectory() as folder:
         rows, unread = ingestion.raw_rows(ibis.duckdb.connect(), [ingestion.as_utf8(way, Path(folder))], names)
         lost = unread.limit(3).to_pyarrow().to_pylist()
         if lost:
-            told = "; ".join(f"line {one['_row']}: {one['_reason']}" for one in lost)
-            raise SourceError(f"cannot be read: {told}", str(path), "Fix the lines, then score it again")
+            lines = "; ".join(f"line {line['_row']}: {line['_reason']}" for line in lost)
+            raise SourceError(f"cannot be read: {lines}", str(path), "Fix the lines, then score it again")
         frame = rows.order_by("_row").select(*names).to_pandas().astype(object)
     for name in set(names) - set(texts):
         frame[name] = frame[name].where(~frame[name].str.strip().str.lower().isin(parsing.MISSING))

@@ -199,16 +199,16 @@ class Champion:
         self._must("recommend", self.kind == "recommendation", "predict")
         terms = {"k": k, "exclude": None if exclude is None else list(exclude)}
         check = serving.checker(self.release)
-        asked = [{"user": user, **terms} for user in ([users] if isinstance(users, str) else users)]
+        requests = [{"user": user, **terms} for user in ([users] if isinstance(users, str) else users)]
         try:
-            rows = [check.validate_python(row) for row in asked]
+            rows = [check.validate_python(row) for row in requests]
         except ValidationError as error:
             raise DataError(_told(error), self.problem, "Example: champion.recommend(['C00001'], k=5)") from error
         shown = serving.answer(serving.Pair(self.release), rows)[0] if rows else []
         lines = [
             (row["user"], rank, item)
-            for row, one in zip(rows, shown, strict=True)
-            for rank, item in enumerate(one["items"], 1)
+            for row, answer in zip(rows, shown, strict=True)
+            for rank, item in enumerate(answer["items"], 1)
         ]
         return pd.DataFrame(lines, columns=["user", "rank", "item"])
 
@@ -237,12 +237,14 @@ class Champion:
         return f"Champion({self.problem!r}, {self.model[:12]}, {self.kind}, since {since} UTC)"
 
     def _repr_html_(self) -> str:
-        said = [(name, value) for name, value in self._shown.items() if value not in (None, "")]
-        return html_table.table(f"Champion of {self.problem}", ["", ""], said)
+        facts = [(name, value) for name, value in self._shown.items() if value not in (None, "")]
+        return html_table.table(f"Champion of {self.problem}", ["", ""], facts)
 
 
 def _told(error: Any) -> str:
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in serving.request_errors(error))
+    return "; ".join(
+        f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}" for mistake in serving.request_errors(error)
+    )
 
 
 def _refused(problem: str, wrong: list[tuple[int, str]], rows: int) -> DataError:

@@ -148,7 +148,7 @@ def fold_log_lines() -> None:
     """Fold what the server and its event loop write."""
     for name in ("uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
-        if not any(isinstance(one, Folded) for one in logger.filters):
+        if not any(isinstance(filter_, Folded) for filter_ in logger.filters):
             logger.addFilter(Folded())
 
 
@@ -160,25 +160,25 @@ def listen(host: str, port: int) -> list[socket.socket]:
     UsageError
         The port is in use, or the host is not this machine.
     """
-    made: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     try:
-        found = dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
-        for family, kind, protocol, _, address in list(found)[: 1 if port == 0 else None]:
-            one = socket.socket(family, kind, protocol)
-            made.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        addresses = dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+        for family, kind, protocol, _, address in list(addresses)[: 1 if port == 0 else None]:
+            opened = socket.socket(family, kind, protocol)
+            sockets.append(opened)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(address)
-            one.listen(WAITING)  # nobody is refused while the models are loaded
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.bind(address)
+            opened.listen(WAITING)  # nobody is refused while the models are loaded
     except OSError as error:
-        for one in made:
-            one.close()
-        if made and made[:-1] and host == "localhost":  # one of its two addresses is enough
+        for opened in sockets:
+            opened.close()
+        if sockets and sockets[:-1] and host == "localhost":  # one of its two addresses is enough
             return listen("127.0.0.1", port)
         raise UsageError(
             f"cannot listen on {host} port {port}: {error.strerror or error}",
             "mlloop serve",
             "Stop what listens there, or choose another port, 0 for any that is free: mlloop serve --port 0",
         ) from error
-    return made
+    return sockets

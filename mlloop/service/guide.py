@@ -32,11 +32,11 @@ def application(**terms: Any) -> FastAPI:
 def directions(request: Request, paths: Iterable[str]) -> Response:
     """Where to go from /: a page for a browser, JSON for a program; links are relative and hold behind a proxy."""
     if "text/html" not in request.headers.get("accept", ""):
-        told = {"service": "mlloop", "ask": [f"POST {path}" for path in paths], **{p: f"/{p}" for p in PLACES}}
-        return Response(pydantic_core.to_json(told), media_type="application/json")
-    lines = [Markup("<li><a href='{}'>/{}</a>: {}</li>").format(place, place, words) for place, words in PLACES.items()]
-    asked = [Markup("<li><code>POST {}</code></li>").format(path) for path in paths]
-    page = PAGE.format(places=Markup("\n").join(lines), paths=Markup("\n").join(asked) or Markup("<li>none</li>"))
+        content = {"service": "mlloop", "ask": [f"POST {path}" for path in paths], **{p: f"/{p}" for p in PLACES}}
+        return Response(pydantic_core.to_json(content), media_type="application/json")
+    lines = [Markup("<li><a href='{}'>/{}</a>: {}</li>").format(path, path, words) for path, words in PLACES.items()]
+    endpoints = [Markup("<li><code>POST {}</code></li>").format(path) for path in paths]
+    page = PAGE.format(places=Markup("\n").join(lines), paths=Markup("\n").join(endpoints) or Markup("<li>none</li>"))
     return Response(page, media_type="text/html")
 
 

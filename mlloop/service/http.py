@@ -105,19 +105,23 @@ class Figures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        made: Any = dict(registry=self.registry)
-        self.requests = Counter("mlloop_requests", "Requests by problem and status.", ["problem", "status"], **made)
-        self.answers = Counter("mlloop_predictions", "Predictions, a row each.", ["problem", "role"], **made)
-        self.errors = Counter("mlloop_canary_errors", "Rows on which the canary failed.", ["problem"], **made)
+        registered: Any = dict(registry=self.registry)
+        self.requests = Counter(
+            "mlloop_requests", "Requests by problem and status.", ["problem", "status"], **registered
+        )
+        self.answers = Counter("mlloop_predictions", "Predictions, a row each.", ["problem", "role"], **registered)
+        self.errors = Counter("mlloop_canary_errors", "Rows on which the canary failed.", ["problem"], **registered)
         self.seconds = Histogram(
             "mlloop_request_duration_seconds", "From the request's last byte to the answer, log included.", ["problem"],
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5), **made,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5), **registered,
         )  # fmt: skip
-        self.gone = Counter("mlloop_clients_gone", "Callers who hung up before their answer.", ["problem"], **made)
-        self.closed = Counter("mlloop_connections_closed", "Connections closed by the service.", ["why"], **made)
-        self.swaps = Counter("mlloop_model_swaps", "Times another pair took over.", ["problem"], **made)
+        self.gone = Counter(
+            "mlloop_clients_gone", "Callers who hung up before their answer.", ["problem"], **registered
+        )
+        self.closed = Counter("mlloop_connections_closed", "Connections closed by the service.", ["why"], **registered)
+        self.swaps = Counter("mlloop_model_swaps", "Times another pair took over.", ["problem"], **registered)
         self.info = Gauge(
-            "mlloop_served_model_info", "1 for the models that answer now.", ["problem", "role", "model"], **made
+            "mlloop_served_model_info", "1 for the models that answer now.", ["problem", "role", "model"], **registered
         )
 
 
@@ -198,7 +202,7 @@ class Endpoint:
             try:
                 rows.append(self.checker.validate_json(pydantic_core.to_json(row)))
             except ValidationError as error:
-                wrong += [{**one, "loc": [at, *one["loc"]]} for one in serving.request_errors(error)]
+                wrong += [{**mistake, "loc": [at, *mistake["loc"]]} for mistake in serving.request_errors(error)]
         if wrong:
             raise Wrong(wrong)
         return rows, False
@@ -209,16 +213,16 @@ class Endpoint:
         Requests that are ready in the same turn of the loop are answered and logged as one: the model is asked once.
         """
         assert self.loop is not None
-        said: asyncio.Future = self.loop.create_future()
+        answer: asyncio.Future = self.loop.create_future()
         if not self.waiting:
             self.loop.call_soon(self._flush)
-        self.waiting.append((pair, rows, said))
-        return said
+        self.waiting.append((pair, rows, answer))
+        return answer
 
     def _flush(self) -> None:
-        asked, self.waiting = self.waiting, []
-        for pair in {id(pair): pair for pair, _, _ in asked}.values():
-            group = [(rows, said) for other, rows, said in asked if other is pair]
+        queued, self.waiting = self.waiting, []
+        for pair in {id(pair): pair for pair, _, _ in queued}.values():
+            group = [(rows, future) for other, rows, future in queued if other is pair]
             try:
                 self.keep(group, *serving.answer(pair, [row for rows, _ in group for row in rows]))
             except Exception:
@@ -226,12 +230,12 @@ class Endpoint:
 
     def _alone(self, pair: serving.Pair, group: list[tuple[list[Row], asyncio.Future]]) -> None:
         """One request's rows have no answer: the others must not suffer."""
-        for rows, said in group:
+        for rows, future in group:
             try:
-                self.keep([(rows, said)], *serving.answer(pair, rows))
+                self.keep([(rows, future)], *serving.answer(pair, rows))
             except Exception as error:
-                if not said.done():
-                    said.set_exception(error)
+                if not future.done():
+                    future.set_exception(error)
 
     def keep(self, group: list, answers: list[AnswerJson], records: list[PredictionRecordJson]) -> None:
         """Log what was said to a group of requests; each has its answers when that is durable.
@@ -243,10 +247,10 @@ class Endpoint:
             self._written(*self._write(self._taken()))
         elif not self.writing:
             self._write_on()
-        failed = sum("error" in one for one in records)
+        failed = sum("error" in record for record in records)
         if failed:
             self.figures.errors.labels(self.problem).inc(failed)
-        canary = sum(one["role"] == "canary" for one in answers)
+        canary = sum(answer["role"] == "canary" for answer in answers)
         self.answered["champion"].inc(len(answers) - canary)
         if canary:
             self.answered["canary"].inc(canary)
@@ -268,7 +272,7 @@ class Endpoint:
             self.loop.call_soon_threadsafe(self._written, *done)  # type: ignore[union-attr]
 
     def _write(self, batch: list) -> tuple[list, bool]:
-        records = [one for _, _, records in batch for one in records]
+        records = [record for _, _, records in batch for record in records]
         is_durable = self.log.append(records)
         if is_durable and self.sink is not None:
             self.sink.send(self.problem, records)
@@ -277,9 +281,9 @@ class Endpoint:
     def _written(self, batch: list, durable: bool) -> None:
         for group, answers, _ in batch:
             start = 0
-            for rows, said in group:
-                if not said.done():
-                    said.set_result((answers[start : start + len(rows)], durable))
+            for rows, future in group:
+                if not future.done():
+                    future.set_result((answers[start : start + len(rows)], durable))
                 start += len(rows)
         if self.log.sync:
             self._write_on()
@@ -348,7 +352,9 @@ class Service:
                     self.head = head
                 elif asyncio.get_running_loop().time() - self.tried > RETRY_S:
                     endpoints = self.endpoints.values()
-                    if failing := [one for one in endpoints if one.fault or (one.pair and one.pair.fault)]:
+                    if failing := [
+                        endpoint for endpoint in endpoints if endpoint.fault or (endpoint.pair and endpoint.pair.fault)
+                    ]:
                         await self._follow(failing)
                 self.fault = None
             except Exception as error:
@@ -416,11 +422,11 @@ class Service:
         async def ask(request: Request) -> Response:
             return await self._ask(endpoint, request)
 
-        said = {"recommend": "The best items for a user.", "predict": "Score and prediction of a row."}[verb]
+        summary = {"recommend": "The best items for a user.", "predict": "Score and prediction of a row."}[verb]
         row, answer = f"{_title(endpoint.problem)}Row", f"{_title(endpoint.problem)}Answer"
         refused = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/Refused"}}}}
         responses: dict[int | str, JsonObject] = {
-            200: {"description": said, "content": {JSON: {"schema": _one_or_many(answer)}}},
+            200: {"description": summary, "content": {JSON: {"schema": _one_or_many(answer)}}},
             **{code: {"description": text, **refused} for code, text in REFUSALS.items()},
         }
         if not self.options.token:
@@ -431,7 +437,7 @@ class Service:
                 ask,
                 methods=["POST"],
                 tags=[endpoint.problem],
-                summary=said,
+                summary=summary,
                 name=f"{endpoint.problem} {verb} {path}",
                 operation_id=path.strip("/").replace("/", "_"),
                 responses=responses,
@@ -442,25 +448,25 @@ class Service:
 
     def _openapi(self) -> JsonObject:
         if self.app.openapi_schema is None:
-            made = get_openapi(
+            schema = get_openapi(
                 title=self.app.title, version=self.app.version, description=self.app.description, routes=self.app.routes
             )
-            schemas = made.setdefault("components", {}).setdefault("schemas", {})
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             for name, endpoint in self.endpoints.items():
                 row = endpoint.checker.json_schema() if endpoint.checker else {"type": "object"}
                 schemas[f"{_title(name)}Row"] = {**row, "title": f"{_title(name)}Row"}
                 schemas[f"{_title(name)}Answer"] = ANSWERS[self._kinds[name] == "recommendation"]
             schemas["Refused"] = REFUSED
-            for path in made["paths"].values():
+            for path in schema["paths"].values():
                 for operation in path.values():
                     if "200" in operation["responses"] and "requestBody" in operation:
                         operation["responses"]["200"]["content"] = {
                             JSON: operation["responses"]["200"]["content"][JSON]
                         }
             if self.options.token:
-                made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-                made["security"] = [{"token": []}]
-            self.app.openapi_schema = made
+                schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                schema["security"] = [{"token": []}]
+            self.app.openapi_schema = schema
         return self.app.openapi_schema
 
     @contextlib.asynccontextmanager
@@ -546,12 +552,12 @@ class Service:
             }
             for name, endpoint in self.endpoints.items()
         }
-        ready = bool(problems) and all(one["champion"] for one in problems.values())
+        ready = bool(problems) and all(problem["champion"] for problem in problems.values())
         # models, paths and addresses are for those who may ask; whoever has no token learns only what a balancer must know
-        told = (
+        state = (
             {"ready": ready, "problems": problems} if has_token(request.scope, self.options.token) else {"ready": ready}
         )
-        content = pydantic_core.to_json(told)
+        content = pydantic_core.to_json(state)
         return Response(content, 200 if ready else 503, media_type=JSON)
 
     async def _metrics(self) -> Response:
@@ -592,8 +598,8 @@ def has_token(scope: Any, token: str | None) -> bool:
     """Whether a request presents the token; without a token everybody who reaches the service may ask."""
     if not token:
         return True
-    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    return hmac.compare_digest(given, f"Bearer {token}".encode())
+    stated = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    return hmac.compare_digest(stated, f"Bearer {token}".encode())
 
 
 class TooLarge(Exception):
@@ -622,8 +628,8 @@ def refuse(status: int, loc: list[Any], message: str, kind: str) -> Response:
 
 def _one_or_many(name: str) -> JsonObject:
     """The schema of one such thing, or a list of them."""
-    one = {"$ref": f"#/components/schemas/{name}"}
-    return {"oneOf": [one, {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": one}]}
+    single = {"$ref": f"#/components/schemas/{name}"}
+    return {"oneOf": [single, {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": single}]}
 
 
 def _title(problem: str) -> str:
@@ -699,8 +705,8 @@ async def _run(
     while not server.started and not running.done():
         await asyncio.sleep(0.01)
     if server.started:
-        for one in sockets:
-            one.listen(connections.WAITING)
+        for socket_ in sockets:
+            socket_.listen(connections.WAITING)
         ready(f"http://{options.host}:{port_of(server)}")
     await running
 

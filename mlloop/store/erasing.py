@@ -117,9 +117,9 @@ class _Files:
 
     def sizes(self, suffix: str) -> dict[str, int]:
         """Name -> bytes of the files with such an ending, relative to the folder."""
-        found = self.fs.get_file_info(pa.fs.FileSelector("", recursive=True, allow_not_found=True))
-        files = [one for one in found if one.type == pa.fs.FileType.File and one.path.endswith(suffix)]
-        return {one.path: one.size for one in files}
+        entries = self.fs.get_file_info(pa.fs.FileSelector("", recursive=True, allow_not_found=True))
+        files = [entry for entry in entries if entry.type == pa.fs.FileType.File and entry.path.endswith(suffix)]
+        return {entry.path: entry.size for entry in files}
 
     def read(self, name: str) -> bytes:
         with self.fs.open_input_stream(name) as stream:
@@ -268,8 +268,8 @@ def _sums_of_versions(files: _Files, commits: dict[str, list[JsonObject]], there
         live -= {unquote(line["remove"]["path"]) for line in lines if "remove" in line}
         live |= {unquote(line["add"]["path"]) for line in lines if "add" in line}
         if live <= there:
-            known |= {one: _sums_of(files, one) for one in live if one not in known}
-            versions[path] = sum((known[one] for one in live), Sums(0, 0, 0))
+            known |= {file: _sums_of(files, file) for file in live if file not in known}
+            versions[path] = sum((known[file] for file in live), Sums(0, 0, 0))
     return versions
 
 

@@ -130,8 +130,8 @@ def _duckdb(settings: Settings):
     try:
         con = ibis.duckdb.connect(**options)
     except Exception as error:
-        told = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_said(error)}"
-        raise SettingsError(told, "settings.ini", "Fix the file, then: mlloop check") from error
+        what = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_said(error)}"
+        raise SettingsError(what, "settings.ini", "Fix the file, then: mlloop check") from error
     con.raw_sql("SET TimeZone = 'UTC'")
     con.raw_sql(f"SET disabled_optimizers = '{NEVER}'")
     return con
@@ -215,7 +215,7 @@ class Lake:
         with _reached(self.where(problem)):
             store = pa.fs.PyFileSystem(DeltaStorageHandler(self.uri, storage_options(self.uri)))
             below = store.get_file_info(pa.fs.FileSelector(problem, allow_not_found=True))
-        folders = sorted(one.base_name for one in below if one.type == pa.fs.FileType.Directory)
+        folders = sorted(entry.base_name for entry in below if entry.type == pa.fs.FileType.Directory)
         return [f"{problem}/{name}" for name in folders if self.exists(f"{problem}/{name}")]
 
     def ref(self, name: str, version: int | None = None) -> TableRef:
@@ -295,7 +295,7 @@ class Lake:
         if mode not in ("overwrite", "append"):
             raise LakeError(f"mode is {mode!r}, expected 'overwrite' or 'append'", name, "Fix the call.")
         present = self._open(name) if self.exists(name) else None
-        if present is not None and mode == "append" and batches and all(_has(present, one) for one in batches):
+        if present is not None and mode == "append" and batches and all(_has(present, batch) for batch in batches):
             return self.ref(name)
         with _prepared(name, data) as (schema, stream, sums):
             if present is not None and mode == "append":
@@ -384,7 +384,7 @@ class Lake:
         with _reached(self.where(name)):
             store = pa.fs.PyFileSystem(DeltaStorageHandler(self.where(name), storage_options(self.uri)))
             below = store.get_file_info(pa.fs.FileSelector("", recursive=True))
-        names = {one.base_name for one in below}
+        names = {entry.base_name for entry in below}
         return all(file.rsplit("/", 1)[-1] in names for file in files)
 
     def compact(self, name: str) -> int:
@@ -459,7 +459,7 @@ class Lake:
     def _is_there(self, present: DeltaTable, mode: str, schema: pa.Schema, sums: "Sums", batches) -> bool:
         if mode == "append":
             return sums.rows == 0 and not batches
-        if _columns_of(schema) != _columns(present) or any(not _has(present, one) for one in batches):
+        if _columns_of(schema) != _columns(present) or any(not _has(present, batch) for batch in batches):
             return False
         return _digest(_columns(present), self._sums(present)) == _digest(_columns_of(schema), sums)
 
@@ -475,7 +475,10 @@ class Lake:
             note["notes"] = dict(notes)
         properties = CommitProperties(
             custom_metadata={NOTE: json.dumps(note)},
-            app_transactions=[*(Transaction(one, 1) for one in batches), *starmap(Transaction, (reached or {}).items())]
+            app_transactions=[
+                *(Transaction(batch, 1) for batch in batches),
+                *starmap(Transaction, (reached or {}).items()),
+            ]
             or None,
         )
         try:
@@ -489,7 +492,7 @@ class Lake:
                 commit_properties=properties,
             )
         except CommitFailedError as error:
-            if mode == "append" and batches and all(_has(self._open(name), one) for one in batches):
+            if mode == "append" and batches and all(_has(self._open(name), batch) for batch in batches):
                 return
             raise LakeError(
                 f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop run"
@@ -510,8 +513,8 @@ class Lake:
                 raise LakeError(_store_said(error), uri, _ASK_STORE) from error
             if version is not None and self.exists(name):
                 latest = DeltaTable(uri, storage_options=storage_options(uri)).version()
-                told = f"table {name!r} has no version {version} (versions: 0 to {latest})"
-                raise LakeError(told, uri, "See which were written: mlloop log") from error
+                what = f"table {name!r} has no version {version} (versions: 0 to {latest})"
+                raise LakeError(what, uri, "See which were written: mlloop log") from error
             raise LakeError(
                 f"table {name!r} cannot be opened: {_said(error)}", uri, "Write it again: mlloop run"
             ) from error
@@ -535,9 +538,9 @@ class Lake:
                 return self.con.table(label)
             return self.con.read_parquet(files, table_name=label, union_by_name=True)
         except Exception as error:
-            told = f"version {table.version()} cannot be read: {_said(error)}"
+            what = f"version {table.version()} cannot be read: {_said(error)}"
             raise LakeError(
-                told, str(table.table_uri), "If its files were removed, write it again: mlloop run --force"
+                what, str(table.table_uri), "If its files were removed, write it again: mlloop run --force"
             ) from error
 
     def _sums(self, table: DeltaTable) -> "Sums":
@@ -556,7 +559,9 @@ class Lake:
                 return total
         schema = pa.schema(table.schema())
         rows = self._scan(table).to_pyarrow_batches(chunk_size=BATCH_ROWS)
-        return _sum(_memory(), pa.RecordBatchReader.from_batches(schema, (one.cast(schema) for one in rows)), schema)
+        return _sum(
+            _memory(), pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in rows)), schema
+        )
 
 
 def _empty(con, label: str, schema: ibis.Schema):
@@ -739,7 +744,9 @@ def _sum(con, rows, schema: pa.Schema, path: Path | None = None) -> Sums:
 def file_sums(path: str, file: Any) -> Sums:
     """The sums of the rows in one Parquet file of a table; those of a version are the sums of its files."""
     source = pq.ParquetFile(file)
-    schema = pa.schema([pa.field(one.name, _stored(path, one.name, one.type)) for one in source.schema_arrow])
+    schema = pa.schema(
+        [pa.field(field_.name, _stored(path, field_.name, field_.type)) for field_ in source.schema_arrow]
+    )
     batches = (batch.cast(schema) for batch in source.iter_batches(BATCH_ROWS))
     return _sum(_memory(), pa.RecordBatchReader.from_batches(schema, batches), schema)
 
