@@ -257,10 +257,10 @@ class Join(Record):
     columns: list[str] | None = None
 
 # %% ../nbs/10_problem.ipynb #e1c7a0b2
-def _must_be_about_a_row(place: str, sql: str | None) -> None:
+def _must_be_about_a_row(where: str, sql: str | None) -> None:
     """Refuse an expression that sees more than its row, or that is not always the same."""
     if sql and (why := expressions.impurity(sql)):
-        raise ValueError(f"{place} {why}")
+        raise ValueError(f"{where} {why}")
 
 # %% ../nbs/10_problem.ipynb #ba26c290
 class Tabular(Record):
@@ -790,8 +790,8 @@ def _as_number(text: str) -> float | None:
 # %% ../nbs/10_problem.ipynb #2ab00c66
 def _range_in_words(text: str) -> str:
     """'28 to 55' for a range as pandas writes it, anything else as it is."""
-    found = re.fullmatch(r"\(([-\d.e+]+), ([-\d.e+]+)\]", text)
-    low, high = (_as_number(found[1]), _as_number(found[2])) if found else (None, None)
+    interval = re.fullmatch(r"\(([-\d.e+]+), ([-\d.e+]+)\]", text)
+    low, high = (_as_number(interval[1]), _as_number(interval[2])) if interval else (None, None)
     if low is None or high is None:
         return text
     return f"{number(round(low, 2) + 0.0)} to {number(high)}"

@@ -87,7 +87,8 @@ def names(node: ast.AST) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
             yield child.name
-            is_json = any(isinstance(base, ast.Name) and base.id == "TypedDict" for base in child.bases)
+            bases = [base.id for base in child.bases if isinstance(base, ast.Name)]
+            is_json = any(base == "TypedDict" or base.endswith(("Json", "View")) for base in bases)
             yield from (
                 field.target.id
                 for field in child.body

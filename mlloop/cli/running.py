@@ -27,11 +27,11 @@ def run(
     as_json: options.Json = False,
 ) -> None:
     """Bring a problem's products up to date: run what is stale, up to a gate that says No."""
-    project, outcomes, given = options.project(), [], options.changes(changes)
+    project, outcomes, stated = options.project(), [], options.changes(changes)
     output.lost(project)
     for name in problem or [None]:  # type: ignore[list-item]
         with _watching(as_json) as watch:
-            outcome = project.run(name, start=start, until=until, changes=given, force=force, pages=False, watch=watch)
+            outcome = project.run(name, start=start, until=until, changes=stated, force=force, pages=False, watch=watch)
         outcomes.append(outcome)
         if outcome.error and not as_json:
             output.complain(outcome.error)

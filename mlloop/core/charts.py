@@ -190,7 +190,7 @@ def _fitted(ax: "Axes") -> list[Any]:
     title = ax.get_title(loc="left")
     inches = ax.get_window_extent().width / ax.figure.dpi
     written = ax._left_title  # type: ignore[attr-defined]
-    captions = ((one, max(28, int(inches * 18))) for one in ax.texts if one.get_gid() == CAPTION)
+    captions = ((text, max(28, int(inches * 18))) for text in ax.texts if text.get_gid() == CAPTION)
     for text, width in [(written, max(22, int(inches * 11.5))), *captions]:
         before = title if text is written else text.get_text()
         text.set_text(textwrap.fill(" ".join(before.split()), width, break_long_words=False))

@@ -74,7 +74,11 @@ def closure(requirements: Iterable[str]) -> Closure:
         for extra in {"", *requirement.extras} - {known for other, known in visited if other == name}:
             visited.add((name, extra))
             stated = map(Requirement, installed.requires or [])
-            waiting += [one for one in stated if one.marker is None or one.marker.evaluate({"extra": extra})]
+            waiting += [
+                requirement
+                for requirement in stated
+                if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            ]
     return result
 
 

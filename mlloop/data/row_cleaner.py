@@ -125,10 +125,10 @@ class RowCleaner:
         sql = with_rows("asked", sql_columns(ends), group["sql"])
         answer = self.con.execute(sql, parameters(values_of(list(unknown.values()), ends)))
         names = [column[0] for column in answer.description]
-        got = dict(zip(names, zip(*answer.fetchall(), strict=True), strict=True))
+        computed = dict(zip(names, zip(*answer.fetchall(), strict=True), strict=True))
         types = {name: self.columns[name]["contract"]["type"] for name in group["inputs"]}
         for at, key in enumerate(unknown):
-            known[key] = {name: _plain(got[name][at]) for name in group["outputs"]}, unread(got, at, types)
+            known[key] = {name: _plain(computed[name][at]) for name in group["outputs"]}, unread(computed, at, types)
 
 # %% ../../nbs/data/row_cleaner.ipynb #ff3b50cf
 def _key(value: Any) -> Any:

@@ -184,9 +184,9 @@ class Counterfactual:
         if known.empty:
             return None
         y = baselines.target_values(known["label"], task)
-        asked = prediction_log.requests(known)
+        requests = prediction_log.requests(known)
         first: Any = self.first
-        never = np.asarray(first.scores(releases.rows_of(asked, first.fields)), dtype=np.float64)
+        never = np.asarray(first.scores(releases.rows_of(requests, first.fields)), dtype=np.float64)
         figures = {
             "loop": self._figure(y, known["score"].to_numpy(float), self._decided(known)),
             "never": self._figure(y, never, never >= first.cut),

@@ -200,17 +200,17 @@ def _copy_database(source: Path, target: Path) -> None:
 def described(done: Iterable[Maintained], dry_run: bool) -> list[str]:
     """What was done, a line each."""
     lines = []
-    for one in done:
-        begin = f"{one.problem:<16} "
-        what = [f"{name.split('/', 1)[1]} compacted into {n} files less" for name, n in one.compacted.items()]
-        files = sum(one.removed.values())
+    for maintained in done:
+        begin = f"{maintained.problem:<16} "
+        what = [f"{name.split('/', 1)[1]} compacted into {n} files less" for name, n in maintained.compacted.items()]
+        files = sum(maintained.removed.values())
         what += [f"{files:,} files that nothing cites"] if files else []
         what += (
-            [f"{one.segments:,} segments of predictions before {one.predictions_since:%Y-%m-%d}"]
-            if one.segments
+            [f"{maintained.segments:,} segments of predictions before {maintained.predictions_since:%Y-%m-%d}"]
+            if maintained.segments
             else []
         )
-        freed = f", {one.freed_bytes / 1e6:,.1f} MB" if one.freed_bytes else ""
+        freed = f", {maintained.freed_bytes / 1e6:,.1f} MB" if maintained.freed_bytes else ""
         lines.append(begin + ("; ".join(what) + freed if what else "nothing to do"))
     if dry_run:
         lines.append("Nothing was changed. To do it: mlloop maintain")
