@@ -29,7 +29,15 @@ from .core.errors import DataError, ModelError
 from .core.metrics import Estimate
 from .problem import Problem, Recommendation, Rule
 from .core.formatting import number as in_words
-from .core.records import EstimateJson, ExplorationJson, FoldJson, LearnableJson, Parameters, TrainedJson, TrialJson
+from mlloop.core.records import (
+    EstimateJson,
+    ExplorationJson,
+    FoldJson,
+    LearnableJson,
+    Parameters,
+    TrainedJson,
+    TrialJson,
+)
 
 # %% ../nbs/18_exploration.ipynb #19731f60
 @dataclass(frozen=True)

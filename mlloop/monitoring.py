@@ -20,7 +20,13 @@ from .core import charts, metrics
 from .data import feed_checks
 from .monitors import drift, estimation
 from .core.errors import DataError
-from .monitors.estimation import MetricValue, PerformanceEstimate, Period, compare_with_reference, realised_performance
+from mlloop.monitors.estimation import (
+    MetricValue,
+    PerformanceEstimate,
+    Period,
+    compare_with_reference,
+    realised_performance,
+)
 from .evaluation import calibration
 from .monitors.evidence import Answers, Inputs, Other, Reference, gather, product_path  # noqa: F401  (the notebook and retraining read them from here)
 from .comparison.holdout import row_slices
@@ -38,7 +44,20 @@ from mlloop.monitors.degradation import (
     realised_results,
     streak,
 )
-from .core.records import CalibrationJson, DriftJson, EstimatedJson, ExplainsJson, MonitoringJson, ObservedJson, OtherJson, Parameters, PredictedPeriodJson, RealisedJson, SegmentJson, WorthGainJson
+from mlloop.core.records import (
+    CalibrationJson,
+    DriftJson,
+    EstimatedJson,
+    ExplainsJson,
+    MonitoringJson,
+    ObservedJson,
+    OtherJson,
+    Parameters,
+    PredictedPeriodJson,
+    RealisedJson,
+    SegmentJson,
+    WorthGainJson,
+)
 
 # %% ../nbs/25_monitoring.ipynb #6ddf567b
 LEAST_ROWS = 200  # answers; of fewer nothing is said
@@ -294,7 +313,9 @@ def segments(
             except DataError:
                 continue
             worse = compare_with_reference(metric, is_, was)
-            groups.append(SegmentJson(slice=name, group=str(group), value=is_.value, n=is_.n, reference=was.value, by=by, **worse))
+            groups.append(
+                SegmentJson(slice=name, group=str(group), value=is_.value, n=is_.n, reference=was.value, by=by, **worse)
+            )
     return sorted(groups, key=lambda group: group["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #0c3c5e07
@@ -493,9 +514,7 @@ def _calibration(statement: Problem, inputs: Inputs) -> CalibrationJson | None:
     return inputs.earlier[-1].get("calibration") if inputs.earlier else None
 
 # %% ../nbs/25_monitoring.ipynb #2b1d6625
-def _explained(
-    statement: Problem, inputs: Inputs, moved: DriftJson, probability: np.ndarray | None
-) -> ExplainsJson:
+def _explained(statement: Problem, inputs: Inputs, moved: DriftJson, probability: np.ndarray | None) -> ExplainsJson:
     reference, answers, policy = inputs.reference, inputs.answers, statement.retrain
     before: dict[str, int] = {}
     for product in inputs.earlier[1 - policy.n :]:
@@ -643,7 +662,14 @@ def methods_table(observed: Mapping[str, Any]) -> pd.DataFrame:
 def findings_table(observed: Mapping[str, Any]) -> pd.DataFrame:
     """What is wrong with the feed: table, column, what, figure, limit, in words."""
     rows = [
-        (finding["table"], finding["column"] or "", finding["kind"], number(finding["value"]), number(finding["threshold"]), finding["said"])
+        (
+            finding["table"],
+            finding["column"] or "",
+            finding["kind"],
+            number(finding["value"]),
+            number(finding["threshold"]),
+            finding["said"],
+        )
         for finding in observed["findings"]
     ]
     return pd.DataFrame(rows, columns=["table", "column", "what", "figure", "limit", "in words"]).set_index("table")

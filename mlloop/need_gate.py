@@ -27,7 +27,14 @@ from .problem import Money, Problem
 from .products import Facts
 from .core.verdict import Check, Conclusion, conclude, WHETHER_KNOWN, known_before
 from .core.formatting import number
-from .core.records import EstimateJson, FoldedContenderJson, FoldedEstimateJson, NeedFiguresJson, UnconfirmedColumnJson, WindowsJson
+from mlloop.core.records import (
+    EstimateJson,
+    FoldedContenderJson,
+    FoldedEstimateJson,
+    NeedFiguresJson,
+    UnconfirmedColumnJson,
+    WindowsJson,
+)
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -33,7 +33,18 @@ from mlloop.comparison.lookback import (
     past_of,
 )
 from .problem import Problem, Recommendation
-from .core.records import FeaturesJson, FitData, JudgedJson, LearnableJson, LearntFromJson, Parameters, RecipeJson, RegisteredJson, TableJson, WindowsJson
+from mlloop.core.records import (
+    FeaturesJson,
+    FitData,
+    JudgedJson,
+    LearnableJson,
+    LearntFromJson,
+    Parameters,
+    RecipeJson,
+    RegisteredJson,
+    TableJson,
+    WindowsJson,
+)
 
 # %% ../nbs/20_training.ipynb #19c9b0c4
 @dataclass(frozen=True)

@@ -157,9 +157,7 @@ def finding(table: str, column: str | None, kind: str, value: float, threshold: 
     }
 
 # %% ../../nbs/data/feed_checks.ipynb #9917b864
-def compare_profiles(
-    table: str, reference: Profile, now: Profile, days: float | None = None
-) -> list[FeedFindingJson]:
+def compare_profiles(table: str, reference: Profile, now: Profile, days: float | None = None) -> list[FeedFindingJson]:
     """What is wrong with the rows of a period, beside those of a reference: a list of `finding`, the worst kinds first.
 
     Parameters

@@ -559,7 +559,11 @@ def _tells(combined: np.ndarray, y: np.ndarray, kind: str) -> bool:
     if len(np.unique(combined)) < 3:
         return False
     if kind == "regression":
-        if np.ptp(combined[:300]) == 0 or np.ptp(y[:300]) == 0 or abs(stats.spearmanr(combined[:300], y[:300]).statistic) < 0.9:
+        if (
+            np.ptp(combined[:300]) == 0
+            or np.ptp(y[:300]) == 0
+            or abs(stats.spearmanr(combined[:300], y[:300]).statistic) < 0.9
+        ):
             return False
         return bool(abs(stats.spearmanr(combined, y).statistic) >= COPY)
     for rows in (400, len(y)):  # few rows rule out nearly every pair

@@ -224,5 +224,7 @@ def rank_columns(
     for row in drift["columns"]:
         share = weight.get(row["name"], 0.0)
         earlier = (before or {}).get(row["name"], 0)  # alerts in the periods before this one
-        rows.append({**row, "weight": share, "explains": float(row["value"] * np.sqrt(share)), "alerts_before": earlier})
+        rows.append(
+            {**row, "weight": share, "explains": float(row["value"] * np.sqrt(share)), "alerts_before": earlier}
+        )
     return sorted(rows, key=lambda row: (row["alert"], row["explains"]), reverse=True)

@@ -37,7 +37,15 @@ from ..store.entries import SWAPS, Row
 from ..store.ledger import Ledger
 from ..problem import Problem, Recommendation
 from ..core.settings import Settings
-from ..core.records import EstimateJson, EvaluationJson, FeedFindingJson, GatheredFeedJson, GroupFigureJson, MonitoringJson, PeriodJson
+from mlloop.core.records import (
+    EstimateJson,
+    EvaluationJson,
+    FeedFindingJson,
+    GatheredFeedJson,
+    GroupFigureJson,
+    MonitoringJson,
+    PeriodJson,
+)
 
 # %% ../../nbs/monitors/evidence.ipynb #24875b02
 @dataclass(frozen=True, eq=False)
