@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlloop import need_gate
+from mlloop import need_gate, problem
 from mlloop.data import leaks, loan_example, parsing
-from mlloop.scaffold import draft, survey, times
+from mlloop.scaffold import draft, project_files, survey, times
 
 
 def parts_of(tmp_path, rows, target, **options):
@@ -21,6 +21,11 @@ def parts_of(tmp_path, rows, target, **options):
     sample = survey.read_sample(data)
     stated = draft.ProjectOptions(data=data, target=target, **options)
     return draft.statement("it", stated, sample, survey.columns_of(sample), None)
+
+
+def csv(tmp_path, rows):
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    return str(tmp_path / "rows.csv")
 
 
 def entity_of(parts):
@@ -702,3 +707,28 @@ def test_folds_of_two_centuries_stay_within_them():
     at = pd.Series([pd.Timestamp(year, 1, 1) for year in range(1800, 2011) for _ in range(3)]).astype("datetime64[us]")
     y = pd.Series((np.arange(len(at)) > len(at) - 4).astype(float))
     assert times.filled(survey.windows_of(at), at, y) is not None
+
+
+@pytest.mark.parametrize("written", ["hour", "clock", "whole", "iso"])
+def test_hours_from_1_to_24_are_the_time_and_the_last_one_begins_the_next_day(tmp_path, written):
+    r = np.random.default_rng(0)
+    ends = pd.Series(pd.date_range("2024-01-01 01:00", periods=2400, freq="h"))
+    day = (ends - pd.Timedelta(hours=1)).dt.normalize()
+    hour = ends.dt.hour.where(ends.dt.hour > 0, 24)
+    load = np.sin(ends.dt.hour / 4) * 10 + r.normal(0, 1, 2400)
+    of_day, clock = day.dt.strftime("%d.%m.%Y"), hour.astype(str).str.zfill(2) + ":00"
+    columns = {
+        "hour": {"day": of_day, "hour": hour},
+        "clock": {"day": of_day, "clock": clock},
+        "whole": {"ended": of_day + " " + clock},
+        "iso": {"ended": day.dt.strftime("%Y-%m-%d") + "T" + clock},
+    }
+    made = project_files.new(
+        tmp_path / "load",
+        project_files.ProjectOptions(csv(tmp_path, pd.DataFrame(columns[written]).assign(load=load)), target="load"),
+    )
+    statement = problem.load(made.root / "problems/load.yaml")
+    chosen = statement.tables["rows"].columns[statement.time.column]
+    raw = ibis.memtable(pd.read_csv(tmp_path / "rows.csv", dtype=str))
+    text = ibis.literal(" ").join([raw[part] for part in chosen.made_of or [statement.time.column]])
+    assert list(raw.select(at=parsing.parse_value(text, chosen)).execute()["at"]) == list(ends)

@@ -784,7 +784,7 @@ def knowledge_beyond_target(
 
 # %% ../../nbs/data/leaks.ipynb #fe577c50
 FEW_FOR_TREES = 1_000  # rows below which a straight line is asked as well
-FOLDED = 10
+FOLDED = 5
 
 
 def line_beyond_target(values: pd.Series, y: pd.Series, others: pd.DataFrame, seed: int = 0) -> float:

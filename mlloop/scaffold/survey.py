@@ -608,8 +608,17 @@ def moments_of(texts: pd.Series, form: str) -> pd.Series:
     return pd.Series(pd.to_datetime(read).to_numpy(), index=texts.index)
 
 
+def _ends_its_day(texts: pd.Series) -> pd.Series:
+    """Whether a text has the hour 24, which is the midnight that begins the next day."""
+    return texts.astype("string").str.contains(parsing.MIDNIGHT, regex=True).fillna(False).astype(bool)
+
+
 def _strptime(texts: pd.Series, form: str) -> pd.Series:
     """The moments of texts in a strptime form, as ingestion reads them: months in any language, two digits of a year until 2049."""
+    ended = _ends_its_day(texts) if "%H" in form else None
+    if ended is not None and ended.any():
+        begun = texts.where(~ended, texts.str.replace(r"([ T])24((?:[ :.]0+)*)$", r"\g<1>00\2", regex=True))
+        return _strptime(begun, form) + pd.to_timedelta(ended.astype(int), "D")
     values = pd.Series(pd.to_datetime(texts, format=form, errors="coerce"), index=texts.index)
     if "%b" in form or "%B" in form:
         lost = texts[values.isna() & texts.notna()]
@@ -639,8 +648,10 @@ def _span(known: pd.Series) -> Guess | None:
 
 
 def _iso(known: pd.Series) -> Guess | None:
-    values = pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-    values = _beyond(values, known, dt.datetime.fromisoformat)
+    ended = _ends_its_day(known)
+    begun = known.where(~ended, known.str.replace(r"([ T])24((?::0+)*)$", r"\g<1>00\2", regex=True))
+    values = pd.to_datetime(begun, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+    values = _beyond(values, begun, dt.datetime.fromisoformat) + pd.to_timedelta(ended.astype(int), "D")
     if values.notna().mean() <= 0.98:
         return None
     whole = bool((known.str.len() <= 10).all())

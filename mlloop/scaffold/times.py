@@ -146,15 +146,13 @@ def _spelt(texts: pd.Series, code: str, most: int) -> str | None:
 
 
 def _of_clock(sample: SourceSample, hour: str, prefix: str) -> tuple[tuple[str, ...], str]:
-    """The columns that make up the time of a day, from the hour on, and their form; none where hours are not 0 to 23.
-
-    An hour 24 ends its day, and no form of the statement reads it: such hours stay a number.
-    """
+    """The columns that make up the time of a day, from the hour on, and their form; none where hours are not 0 to 23, or 1 to 24."""
     names = list(map(str, sample.text.columns))
     minute, second = _beside(names, prefix, CLOCK_MINUTE), _beside(names, prefix, CLOCK_SECOND)
     parts: list[str] = []
     forms: list[str] = []
-    for name, code, most in ((hour, "%H", 23), (minute, "%M", 59), (second, "%S", 59)):
+    last = 24 if (pd.to_numeric(sample.text[hour], errors="coerce").dropna() >= 1).all() else 23
+    for name, code, most in ((hour, "%H", last), (minute, "%M", 59), (second, "%S", 59)):
         form = _spelt(sample.text[name], code, most) if name is not None else None
         if name is None or form is None or sample.text[name].nunique() < 2:
             break
