@@ -732,6 +732,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.data.leaks.secret_pairs': ('data/leaks.html#secret_pairs', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.skill': ('data/leaks.html#skill', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.spike': ('data/leaks.html#spike', 'mlloop/data/leaks.py'),
+                                   'mlloop.data.leaks.steps_apart': ('data/leaks.html#steps_apart', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.strength': ('data/leaks.html#strength', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.sum_signs': ('data/leaks.html#sum_signs', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks.towering_sign': ('data/leaks.html#towering_sign', 'mlloop/data/leaks.py'),

@@ -732,3 +732,30 @@ def test_hours_from_1_to_24_are_the_time_and_the_last_one_begins_the_next_day(tm
     raw = ibis.memtable(pd.read_csv(tmp_path / "rows.csv", dtype=str))
     text = ibis.literal(" ").join([raw[part] for part in chosen.made_of or [statement.time.column]])
     assert list(raw.select(at=parsing.parse_value(text, chosen)).execute()["at"]) == list(ends)
+
+
+def test_a_series_of_a_few_days_is_not_shuffled(tmp_path):
+    r = np.random.default_rng(0)
+    at = pd.date_range("2018-07-31 18:00", periods=600, freq="5s")
+    rows = pd.DataFrame({"time": at, "distance": np.arange(600) * 12.5, "pace": 11 + r.normal(0, 0.3, 600).cumsum()})
+    parts = parts_of(tmp_path, rows.round(3), "pace")
+    assert (
+        parts["table_time"] == "row_time"
+        and parts["asked"] == {}
+        and "not shuffled" in said(parts, "order of the file")
+    )
+    shuffled = rows.sample(frac=1, random_state=0)
+    assert parts_of(tmp_path, shuffled.round(3), "pace")["table_time"] is None
+
+
+def test_the_price_at_which_a_day_opens_is_no_copy_of_its_close(tmp_path):
+    r = np.random.default_rng(0)
+    close = 1000 + r.normal(0, 6, 2500).cumsum()
+    opened = np.r_[1000, close[:-1]] + r.normal(0, 0.3, 2500)
+    rows = pd.DataFrame({"date": pd.date_range("2015-01-01", periods=2500), "open": opened})
+    rows["high"], rows["low"] = (
+        np.maximum(opened, close) + r.gamma(2, 1.5, 2500),
+        np.minimum(opened, close) - r.gamma(2, 1.5, 2500),
+    )
+    parts = parts_of(tmp_path, rows.assign(close=close, adj_close=close * 0.98).round(4), "close")
+    assert set(parts["leaks"]) == {"adj_close"} and set(parts["asked"]) == {"high", "low"}

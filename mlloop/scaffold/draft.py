@@ -287,7 +287,7 @@ def _rows(
         what = "spans less than 8 days" if days < 8 else "leaves no folds that hold rows"
         why = f"{time} {what} ({span.min()} to {span.max()}): too short to hold days out, so it is not used as the time"
         notes.append(("time", why))
-        time = None
+        time, windows = _order_of_short(options, sample, columns, time, y, classes, notes)
     if time and windows:
         notes.append(("folds", times.rows_of_folds(windows, columns[time].values, sample.rows / len(sample.text))))
     years = times.unused_years(sample, columns, target) if time is None or columns[time].column.row_seconds else None
@@ -383,6 +383,34 @@ def _rows(
         "asked": unsure,
         **_success(kind, y, figure, survey.slices_of(columns, usable, sample.rows), sample, windows),
     }
+
+
+def _order_of_short(
+    options: ProjectOptions,
+    sample: SourceSample,
+    columns: dict[str, Guess],
+    time: str,
+    y: pd.Series,
+    classes: pd.Series | None,
+    notes,
+) -> tuple[str | None, DraftWindows | None]:
+    """The rows' place in the file and the windows, where it stands in the order of a time that is too short to be cut by days; else nothing."""
+    steps = columns[time].values.diff().dropna()
+    in_order = len(steps) > 50 and bool((steps >= pd.Timedelta(0)).all()) and bool(steps.any())
+    ordered = times.file_order(sample, columns, y, options.target) if in_order and not options.history else None
+    if ordered is None:
+        return None, None
+    name, columns[name], _ = ordered
+    windows = _windows(options, sample, columns, name, y=classes)
+    if windows is None:
+        del columns[name]
+        return None, None
+    note = f"the file stands in the order of {time}: rows are not shuffled, later ones are predicted from earlier ones"
+    notes.append(("order of the file", note))
+    columns[time] = survey._changed(
+        columns[time], "it says when a row happened, and spans too few days to be cut by", feature=False
+    )
+    return name, windows
 
 
 STRETCHES = (
