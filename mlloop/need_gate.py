@@ -260,7 +260,7 @@ def _gain(figures: NeedFiguresJson, statement: Problem) -> Check:
         f"a gain of {number(gain['value'])} [{number(gain['low'])} to {number(gain['high'])}] (target {number(least)})."
     )
     change = (
-        f"needs {_wanted(statement)}{number(least)} better than any rule; best candidate {label} "
+        f"needs {_target_words(statement)}{number(least)} better than any rule; best candidate {label} "
         f"{model_value} +- {number(half)}; the rule {rule['name']!r} gives {rule_value}"
     )
     interval = gain["value"], gain["low"], gain["high"]
@@ -339,7 +339,7 @@ def _no_target(name: str, figures: NeedFiguresJson, statement: Problem, rule: Fo
     return Check(name, True, reason, value["value"], value["low"], value["high"], None, metric.label)
 
 # %% ../nbs/16_need_gate.ipynb #6afa0548
-def _wanted(statement: Problem) -> str:
+def _target_words(statement: Problem) -> str:
     label = metrics.metric(statement.success.metric).label
     return "" if statement.is_guess("success.threshold") else f"{label} {number(statement.success.threshold)} and "
 

@@ -44,7 +44,7 @@ def main() -> None:
     except Exception as error:
         if STOPPED_BY:  # a library that is stopped while it loads may answer by an error of its own
             _end_interrupted()
-        sys.exit(_told(error))
+        sys.exit(_complain(error))
 
 
 def _end_interrupted() -> None:
@@ -52,7 +52,7 @@ def _end_interrupted() -> None:
     sys.exit(128 + (STOPPED_BY or [signal.SIGINT])[0])
 
 
-def _told(error: Exception) -> int:
+def _complain(error: Exception) -> int:
     """Print what an error says; the exit code."""
     if isinstance(error, ModuleNotFoundError):
         from mlloop.core import extras

@@ -303,8 +303,8 @@ def class_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
         name: filled[name][1] if name in filled else value_sign(rows[name], y) for name in left if name not in agreeing
     }
     pure = {name: words for name, words in pure.items() if words}
-    asked = agreeing | (pure if len(pure) < max(FEWEST_PURE, SHARE_PURE * rows.shape[1]) else {})
-    return signs + [Sign(name, False, words) for name, words in asked.items()]
+    unsure = agreeing | (pure if len(pure) < max(FEWEST_PURE, SHARE_PURE * rows.shape[1]) else {})
+    return signs + [Sign(name, False, words) for name, words in unsure.items()]
 
 # %% ../../nbs/data/leaks.ipynb #70b3e554
 FOLLOWED = re.compile(
@@ -753,9 +753,9 @@ def secret_pairs(pairs: Sequence[Sign], rows: pd.DataFrame, y: pd.Series, seed: 
     """The signs of pairs without those of numbers whose classes the other columns tell apart nearly as well."""
     later = np.random.default_rng(seed).random(len(y)) > 0.5
     enough = strength(NEAR_PERFECT["classification"], "classification")
-    told = lambda name: field_strength(rows.drop(columns=name), y, later, "classification", seed) >= enough
+    is_carried = lambda name: field_strength(rows.drop(columns=name), y, later, "classification", seed) >= enough
     is_clock = lambda name: not is_number(rows.loc[:, name]) or clock_minutes(rows.loc[:, name]) is not None
-    return [sign for sign in pairs if is_clock(sign.column) or not told(sign.column)]
+    return [sign for sign in pairs if is_clock(sign.column) or not is_carried(sign.column)]
 
 # %% ../../nbs/data/leaks.ipynb #d9f582c6
 def figure_of(strong: float, kind: str) -> str:

@@ -52,7 +52,7 @@ def files(request: Request, options: Options) -> dict[str, str]:
         fresh, known = runner.freshness(request.settings, plan), set[str]()
         for task in plan.tasks.values():
             stages[f"{problem}-{task.name}"] = _stage(request, options, plan, task, fresh, known)
-        ends += [_place(request, task.products["data"]) for task in plan.tasks.values() if _is_last(plan, task)]
+        ends += [_relative(request, task.products["data"]) for task in plan.tasks.values() if _is_last(plan, task)]
     stages["ledger"] = _shared(request, options, ends)
     return {"dvc.yaml": HEAD + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120, allow_unicode=True)}
 
@@ -74,7 +74,7 @@ def _stage(request: Request, options: Options, plan: Plan, task: Task, fresh: Fr
         outputs.append(request.settings.state / folder / plan.problem)
     return {
         "cmd": f"{options.command} run --problem {plan.problem} --until {task.name}",
-        "deps": [_place(request, path) for path in reads if request.root in path.parents],
+        "deps": [_relative(request, path) for path in reads if request.root in path.parents],
         "params": [{"env.yaml": [name for name in plan.parameters if name != "problem"]}],
         "outs": _kept(request, outputs),
     }
@@ -111,12 +111,12 @@ def _shared(request: Request, options: Options, ends: list[str]) -> JsonObject:
 
 
 def _kept(request: Request, outputs: list[Path]) -> list[JsonObject]:
-    return [{_place(request, path): {"persist": True}} for path in outputs]
+    return [{_relative(request, path): {"persist": True}} for path in outputs]
 
 
 def _is_last(plan: Plan, task: Task) -> bool:
     return not any(task.name in other.upstream for other in plan.tasks.values())
 
 
-def _place(request: Request, path: Path) -> str:
+def _relative(request: Request, path: Path) -> str:
     return Path(os.path.relpath(path, request.root)).as_posix()

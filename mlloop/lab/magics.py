@@ -46,20 +46,22 @@ def mlloop(shell: Any, inputs: "Inputs", line: str) -> None:
         else:
             _command(words)
     except MlloopError as error:
-        raise _told(error) from None
+        raise _shown_by_ipython(error) from None
 
 
 def _words(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
-        raise _told(UsageError(f"{line!r} cannot be read: {error}", "%mlloop", "See: %mlloop help")) from None
+        raise _shown_by_ipython(
+            UsageError(f"{line!r} cannot be read: {error}", "%mlloop", "See: %mlloop help")
+        ) from None
 
 
-def _told(error: Exception) -> Exception:
-    from IPython.core.error import UsageError as Said
+def _shown_by_ipython(error: Exception) -> Exception:
+    from IPython.core.error import UsageError as IPythonError
 
-    return Said(str(error))
+    return IPythonError(str(error))
 
 
 def _inputs_options(words: list[str]) -> tuple[str, str | None]:

@@ -143,14 +143,14 @@ def loop(
         turned, began = 0, time.monotonic()
         for number, at in enumerate(ends, 1):
             new = at not in turn.decided(session.ledger, session.name)
-            made = turn.turn(session, at, pages=False)
-            if pages and new and (made.verdict == "yes" or number == len(ends)):
+            ended = turn.turn(session, at, pages=False)
+            if pages and new and (ended.verdict == "yes" or number == len(ends)):
                 with session.step("page"):
                     period = Period(at - dt.timedelta(days=session.statement.retrain.every_days), at)
                     turn.show(session, period)
                     turn.monitored(session, period)
             turned += new
-            on_turn(TurnProgress(made, number, len(ends), time.monotonic() - began))
+            on_turn(TurnProgress(ended, number, len(ends), time.monotonic() - began))
         watch("what it gained")
         summary = measured(session, ends, until, always, watch)
         summary["gated"] = backtest.kept_schedules(settings, plan, until)

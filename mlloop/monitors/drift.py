@@ -129,9 +129,9 @@ def _distance(reference: np.ndarray, current: np.ndarray) -> float:
     from scipy.spatial.distance import jensenshannon
 
     classes, counts = np.unique(reference, return_counts=True)
-    place = np.searchsorted(classes, current).clip(max=len(classes) - 1)
-    place[classes[place] != current] = len(classes)
-    shares = np.bincount(place, minlength=len(classes) + 1) / len(current)
+    position = np.searchsorted(classes, current).clip(max=len(classes) - 1)
+    position[classes[position] != current] = len(classes)
+    shares = np.bincount(position, minlength=len(classes) + 1) / len(current)
     value = float(jensenshannon(np.append(counts / len(reference), 0.0), shares, base=2))
     return 0.0 if np.isnan(value) else value
 

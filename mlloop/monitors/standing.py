@@ -152,10 +152,12 @@ def _surely(statement: Problem, periods: Sequence[Mapping[str, Any]], other: Map
     )
     is_sure = lambda n, gain, se: gain >= max(statement.retrain.margin, SURE * se)
     pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
-    return _told(statement, *pooled_gain, other) if pooled_gain else None
+    return _stand_in_by_metric(statement, *pooled_gain, other) if pooled_gain else None
 
 # %% ../../nbs/monitors/standing.ipynb #dd8b00fa
-def _told(statement: Problem, periods, n: int, gain: float, se: float, other: Mapping[str, Any]) -> StandIn:
+def _stand_in_by_metric(
+    statement: Problem, periods, n: int, gain: float, se: float, other: Mapping[str, Any]
+) -> StandIn:
     label = metric(statement.success.metric).label
     who = {
         "rule": f"the rule '{other['name']}'",
@@ -220,10 +222,10 @@ def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]], n
 
     is_sure = lambda n, gain, se: n >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se
     pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
-    return _told_in_money(statement, *pooled_gain, name) if pooled_gain else None
+    return _stand_in_by_money(statement, *pooled_gain, name) if pooled_gain else None
 
 # %% ../../nbs/monitors/standing.ipynb #5535c94b
-def _told_in_money(statement: Problem, periods, n: int, gain: float, se: float, name: str) -> StandIn:
+def _stand_in_by_money(statement: Problem, periods, n: int, gain: float, se: float, name: str) -> StandIn:
     currency, until = statement.money.currency, periods[-1]["period"]["until"]
     sentence = (
         f"On the {n:,} labelled rows until {until[:10]} {name} would have earned {number(gain)} {currency} more a row than what answers "

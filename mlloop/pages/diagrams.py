@@ -64,11 +64,13 @@ def wide(stages: Sequence, is_gate, again: tuple[str, str] | None = None) -> Loo
     """
     w, h, gap, between, margin = 132.0, 56.0, 24.0, 56.0, 34.0  # the drawing's own units
     rows = lanes(stages, is_gate)
-    place = {stage.name: (r, i) for r, row in enumerate(rows) for i, stage in enumerate(row)}
+    position = {stage.name: (r, i) for r, row in enumerate(rows) for i, stage in enumerate(row)}
     turns = (
-        again if again and all(name in place for name in again) and place[again[0]][0] > place[again[1]][0] else None
+        again
+        if again and all(name in position for name in again) and position[again[0]][0] > position[again[1]][0]
+        else None
     )
-    indent = [1 if turns and r > place[turns[1]][0] else 0 for r in range(len(rows))]
+    indent = [1 if turns and r > position[turns[1]][0] else 0 for r in range(len(rows))]
     longest = max((len(row) + indent[r] for r, row in enumerate(rows)), default=0)
     right = max(longest * (w + gap) - gap, w)
     nodes, lines = [], []

@@ -395,7 +395,7 @@ def _windows(p: products.Transformation) -> str:
     return f"Training data from {start} until {end}; holdout from {held} until {until}."
 
 
-def _said(p: products.NeedGate | products.ValidationGate) -> str:
+def _first_reason(p: products.NeedGate | products.ValidationGate) -> str:
     return p.verdict.reasons[0] if p.verdict.reasons else ""
 
 
@@ -404,13 +404,13 @@ _FINDINGS: dict[type[products.Product], Callable[[Any], str]] = {
     products.Collection: _collected,
     products.Ingestion: _ingested,
     products.Transformation: _windows,
-    products.NeedGate: _said,
+    products.NeedGate: _first_reason,
     products.Features: lambda p: f"{len(p.catalogue):,} features, each known before the moment it is used.",
     products.Exploration: _explored,
     products.Building: lambda p: f"{p.estimator.name}, not yet trained.",
     products.Training: _trained,
     products.Evaluation: _evaluated,
-    products.ValidationGate: _said,
+    products.ValidationGate: _first_reason,
 }
 
 

@@ -788,12 +788,12 @@ class _Work:
             if beside.exists():
                 failed.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(beside, failed)
-            raise self._told(task, error, failed) from error
+            raise self._stage_failed(task, error, failed) from error
         _tidy(beside)
         os.replace(beside, task.products["nb"])
         storage.remove(failed)
 
-    def _told(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
+    def _stage_failed(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
         where = f"{self.plan.problem}: stage {task.name} ({os.path.relpath(task.source, self.settings.root)})"
         shown = f"Executed notebook: {os.path.relpath(failed, self.settings.root)}" if failed.exists() else ""
         kind = getattr(errors, getattr(error, "ename", ""), None)

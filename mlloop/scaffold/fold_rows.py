@@ -113,8 +113,8 @@ def _moments(statement: Problem, settings: Settings, columns: dict[str, Column])
         raws = [ingestion.RawFile(path, collection.file_format(path, source), path.name, source) for path in files]
         con = ibis.duckdb.connect(memory_limit="600MB", temp_directory=folder)
         rows, _ = ingestion.raw_rows(con, [ingestion.as_utf8(raw, Path(folder)) for raw in raws], read)
-        asked = table.model_copy(update={"columns": columns})
-        rows = ingestion.derived_columns(rows, asked)
+        derived = table.model_copy(update={"columns": columns})
+        rows = ingestion.derived_columns(rows, derived)
         text = {name: parsing.text_or_null(rows[name], column) for name, column in columns.items()}
         at = parsing.parse_value(text[time], columns[time]).cast("timestamp")
         known = rows.select(at=at, target=text[task.target]).filter(ibis._.at.notnull() & ibis._.target.notnull())

@@ -992,7 +992,7 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
     for name, current in guesses.items():
         if sample.missing[name] == sample.rows:
             continue
-        current = guesses[name] = _told_of_whole(sample, name, current)
+        current = guesses[name] = _guess_of_whole(sample, name, current)
         unique = sample.distinct[name] >= 0.999 * (sample.rows - sample.missing[name])
         whole = current.column.type in ("integer", "category") or (
             current.column.type == "text" and not current.is_number
@@ -1027,7 +1027,7 @@ def columns_of(sample: SourceSample) -> dict[str, Guess]:
 OF_VALUES = re.compile(r"\d[\d,]* (of [\d,]+ values|values such as|different values)")
 
 
-def _told_of_whole(sample: SourceSample, name: str, guess: Guess) -> Guess:
+def _guess_of_whole(sample: SourceSample, name: str, guess: Guess) -> Guess:
     """The guess with counts of all rows, or saying that they are of the rows looked at."""
     if sample.is_whole or not OF_VALUES.search(guess.why):
         return guess

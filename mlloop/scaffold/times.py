@@ -50,8 +50,8 @@ NAMED = re.compile(r"^(date|time|timestamp|created|ordered|observed)|(time|date|
 
 def add_moments(sample: SourceSample, columns: dict[str, Guess]) -> list[str]:
     """Add to `columns` the moments that several columns make up together; returns their names."""
-    made = [*_calendars(sample), *_clocks(sample, columns), *_years(sample, columns)]
-    return [name for name, parts, form, kind in made if _add_moment(sample, columns, name, parts, form, kind)]
+    moments = [*_calendars(sample), *_clocks(sample, columns), *_years(sample, columns)]
+    return [name for name, parts, form, kind in moments if _add_moment(sample, columns, name, parts, form, kind)]
 
 
 def _add_moment(

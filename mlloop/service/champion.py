@@ -153,7 +153,7 @@ class Champion:
             try:
                 checked.append(check.validate_python(row))
             except ValidationError as error:
-                wrong.append((at, _told(error)))
+                wrong.append((at, _request_mistakes(error)))
         if wrong:
             raise _refused(self.problem, wrong, len(rows))
         return pd.DataFrame(self.release.columns(checked), index=rows.index)  # type: ignore[attr-defined]
@@ -203,7 +203,9 @@ class Champion:
         try:
             rows = [check.validate_python(row) for row in requests]
         except ValidationError as error:
-            raise DataError(_told(error), self.problem, "Example: champion.recommend(['C00001'], k=5)") from error
+            raise DataError(
+                _request_mistakes(error), self.problem, "Example: champion.recommend(['C00001'], k=5)"
+            ) from error
         shown = serving.answer(serving.Pair(self.release), rows)[0] if rows else []
         lines = [
             (row["user"], rank, item)
@@ -241,7 +243,7 @@ class Champion:
         return html_table.table(f"Champion of {self.problem}", ["", ""], facts)
 
 
-def _told(error: Any) -> str:
+def _request_mistakes(error: Any) -> str:
     return "; ".join(
         f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}" for mistake in serving.request_errors(error)
     )

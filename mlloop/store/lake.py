@@ -130,7 +130,7 @@ def _duckdb(settings: Settings):
     try:
         con = ibis.duckdb.connect(**options)
     except Exception as error:
-        what = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_said(error)}"
+        what = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_message_of(error)}"
         raise SettingsError(what, "settings.ini", "Fix the file, then: mlloop check") from error
     con.raw_sql("SET TimeZone = 'UTC'")
     con.raw_sql(f"SET disabled_optimizers = '{NEVER}'")
@@ -450,11 +450,11 @@ class Lake:
             yield
         except CommitFailedError as error:
             raise LakeError(
-                f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop maintain"
+                f"was changed by another writer: {_message_of(error)}", name, "Run it again: mlloop maintain"
             ) from error
         except (DeltaError, DeltaProtocolError, OSError) as error:
             step = _ASK_STORE if _is_unreachable(self.where(name), error) else "Run it again: mlloop maintain"
-            raise LakeError(f"cannot be maintained: {_said(error)}", self.where(name), step) from error
+            raise LakeError(f"cannot be maintained: {_message_of(error)}", self.where(name), step) from error
 
     def _is_there(self, present: DeltaTable, mode: str, schema: pa.Schema, sums: "Sums", batches) -> bool:
         if mode == "append":
@@ -495,11 +495,11 @@ class Lake:
             if mode == "append" and batches and all(_has(self._open(name), batch) for batch in batches):
                 return
             raise LakeError(
-                f"was changed by another writer: {_said(error)}", name, "Run it again: mlloop run"
+                f"was changed by another writer: {_message_of(error)}", name, "Run it again: mlloop run"
             ) from error
         except (DeltaError, DeltaProtocolError, OSError) as error:
             step = _ASK_STORE if _is_unreachable(self.where(name), error) else _room(error)
-            raise LakeError(f"cannot be written: {_said(error)}", self.where(name), step) from error
+            raise LakeError(f"cannot be written: {_message_of(error)}", self.where(name), step) from error
 
     def _open(self, name: str, version: int | None = None, uri: str | None = None) -> DeltaTable:
         uri = uri or self.where(name)
@@ -516,7 +516,7 @@ class Lake:
                 what = f"table {name!r} has no version {version} (versions: 0 to {latest})"
                 raise LakeError(what, uri, "See which were written: mlloop log") from error
             raise LakeError(
-                f"table {name!r} cannot be opened: {_said(error)}", uri, "Write it again: mlloop run"
+                f"table {name!r} cannot be opened: {_message_of(error)}", uri, "Write it again: mlloop run"
             ) from error
         if "deletionVectors" in (table.protocol().reader_features or []):
             raise LakeError("uses deletion vectors, which are not read here", uri, "Rewrite it without them.")
@@ -538,7 +538,7 @@ class Lake:
                 return self.con.table(label)
             return self.con.read_parquet(files, table_name=label, union_by_name=True)
         except Exception as error:
-            what = f"version {table.version()} cannot be read: {_said(error)}"
+            what = f"version {table.version()} cannot be read: {_message_of(error)}"
             raise LakeError(
                 what, str(table.table_uri), "If its files were removed, write it again: mlloop run --force"
             ) from error
@@ -612,7 +612,7 @@ def _is_unreachable(uri: str, error: BaseException) -> bool:
 
 
 def _store_said(error: BaseException) -> str:
-    return f"the object store does not give what is asked of it: {_said(error)}"
+    return f"the object store does not give what is asked of it: {_message_of(error)}"
 
 
 @contextlib.contextmanager
@@ -816,7 +816,7 @@ def _version_of(entry: Mapping[str, Any]) -> VersionJson:
     }
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     return " ".join(re.sub(r"\x1b\[\d*m", "", str(error)).split())[:300]
 
 

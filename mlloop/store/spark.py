@@ -77,16 +77,16 @@ class Compiler(PySparkCompiler):
     def visit_StringSplit(self, op, *, arg, delimiter):
         """By a text; Spark takes it for a regular expression."""
         return self.f.anon.split(
-            arg, as_java("".join(f"\\{c}" if c in string.punctuation else c for c in _said(op.delimiter)))
+            arg, as_java("".join(f"\\{c}" if c in string.punctuation else c for c in _constant(op.delimiter)))
         )
 
     def visit_StringSQLLike(self, op, *, arg, pattern, escape):
         """A backslash is a backslash."""
-        return arg.like(sge.convert(_said(op.pattern).replace("\\", "\\\\")))
+        return arg.like(sge.convert(_constant(op.pattern).replace("\\", "\\\\")))
 
     def visit_StringSQLILike(self, op, *, arg, pattern, escape):
         """A backslash is a backslash."""
-        return arg.ilike(sge.convert(_said(op.pattern).replace("\\", "\\\\")))
+        return arg.ilike(sge.convert(_constant(op.pattern).replace("\\", "\\\\")))
 
     def visit_RegexSearch(self, op, *, arg, pattern):
         """As RE2 matches."""
@@ -137,9 +137,9 @@ class Compiler(PySparkCompiler):
         """Half away from zero of the number as it is stored, not as it is written."""
         if not op.arg.dtype.is_floating() or digits is None:
             return super().visit_Round(op, arg=arg, digits=digits)
-        scale = sge.convert(10.0 ** abs(int(_said(op.digits))))
+        scale = sge.convert(10.0 ** abs(int(_constant(op.digits))))
         whole = lambda value: self.f.anon.round(value, 0)
-        if int(_said(op.digits)) < 0:
+        if int(_constant(op.digits)) < 0:
             return self.cast(whole(arg / scale) * scale, op.dtype)
         beyond = sg.or_((arg * scale).eq(self.POS_INF), (arg * scale).eq(self.NEG_INF))
         return self.cast(self.if_(beyond, arg, whole(arg * scale) / scale), op.dtype)
@@ -232,7 +232,7 @@ class Compiler(PySparkCompiler):
 
     def visit_TimestampDelta(self, op, *, part, left, right):
         """The bounds of a unit that lie between two times, not the whole units."""
-        unit = str(_said(op.part))
+        unit = str(_constant(op.part))
         at = lambda value: self.f.anon.date_trunc(unit, value)
         return self.f.anon.timestampdiff(self.v[unit], at(right), at(left))
 
@@ -247,7 +247,7 @@ class Compiler(PySparkCompiler):
         return self.f.last(arg)
 
 
-def _said(value) -> Any:
+def _constant(value) -> Any:
     """What a literal says."""
     if not isinstance(value, ops.Literal):
         raise com.UnsupportedOperationError(f"Spark takes a constant here, not {type(value).__name__}")
@@ -267,7 +267,7 @@ def _odd_cases(case: str) -> tuple[str, str]:
 
 
 def _java(value, replaces: bool = False, translate: Callable[[str], str] = as_java):
-    pattern = _said(value)
+    pattern = _constant(value)
     try:
         if replaces and may_match_nothing(pattern):
             raise Untranslatable("it matches an empty text, which the engines count differently")
