@@ -52,7 +52,7 @@ def release_digest(ledger: Ledger, problem: str, model: str, at: dt.datetime | N
     ]
     return updates[-1] if updates else base
 
-
+# %% ../nbs/23_deployment.ipynb #c8141b70
 def cited_release(ledger: Ledger, problem: str, model: str) -> str:
     """The digest of the release that a decision cites for `model`, as it was trained.
 
@@ -133,7 +133,7 @@ def update_of(ledger: Ledger, problem: str, model: str, until: dt.datetime, with
         None,
     )
 
-
+# %% ../nbs/23_deployment.ipynb #d28e6d75
 def has_counts(ledger: Ledger, problem: str, model: str, until: dt.datetime) -> bool:
     """Whether a recommender was released with the counts up to `until`."""
     return update_of(ledger, problem, model, until) is not None
@@ -263,13 +263,13 @@ def withheld_spans(ledger: Ledger, problem: str, before: dt.datetime) -> list[tu
         begun |= {name: since for name in row.details["columns"] if name not in begun}
     return sorted({*spans, *((name, since, before) for name, since in begun.items())})
 
-
+# %% ../nbs/23_deployment.ipynb #00009ecc
 def withheld_at(ledger: Ledger, problem: str, model: str, at: dt.datetime) -> list[str]:
     """The columns that `model` read as missing at a moment in the data."""
     rows = _withholding(ledger, problem, at, model)
     return list(rows[-1].details["columns"]) if rows else []
 
-
+# %% ../nbs/23_deployment.ipynb #28de65c6
 def _withholding(ledger: Ledger, problem: str, until: dt.datetime, model: str | None = None) -> list[Row]:
     """The rows that said, up to a moment in the data, which columns are withheld; in the order of their moments."""
     rows = ledger.rows(problem=problem, kind="update", subject=WITHHELD, model=model)

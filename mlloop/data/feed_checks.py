@@ -31,7 +31,7 @@ class ColumnProfile(TypedDict):
     quantiles: NotRequired[list[float | None]]
     values: NotRequired[dict[str, float] | None]
 
-
+# %% ../../nbs/data/feed_checks.ipynb #503ecce9
 class Profile(TypedDict):
     """A table in a window: rows, rows of each day, the share of rows that repeat another, and its columns."""
 
@@ -323,7 +323,7 @@ def _is_constant(column: ColumnProfile) -> bool:
         else values is not None and len(values) == 1
     )
 
-
+# %% ../../nbs/data/feed_checks.ipynb #0bd4b2ab
 def _constant(table, name, was, is_, rows) -> list[FeedFindingJson]:
     """A column that varied has one value in every row."""
     if not _is_constant(is_) or rows < MIN_ROWS_SEEN:

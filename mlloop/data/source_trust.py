@@ -35,7 +35,7 @@ class Claims:
     item: np.ndarray
     column: np.ndarray
 
-
+# %% ../../nbs/data/source_trust.ipynb #6b379587
 def encoded(claimed: pd.DataFrame) -> tuple[Claims, pd.DataFrame]:
     """The codes of claims (entity, column, source, value, n), and the entity, column and value of each value code."""
     entity, column, source, codes = (
@@ -60,7 +60,7 @@ def _contested(claims: Claims) -> np.ndarray:
     np.maximum.at(most, claims.item, share)
     return 1 - most + 0.02
 
-
+# %% ../../nbs/data/source_trust.ipynb #ca955452
 def _reliability(claims: Claims, p: np.ndarray, contested: np.ndarray, pooled: bool) -> np.ndarray:
     """How often a source is right in a column, shape (n_sources, n_columns)."""
     n_sources, n_columns = claims.source.max() + 1, claims.column.max() + 1
@@ -97,7 +97,7 @@ def _independence(claims: Claims, p: np.ndarray) -> np.ndarray:
     np.fill_diagonal(dependence, 1.0)
     return 1 / (dependence**2).sum(axis=1)
 
-
+# %% ../../nbs/data/source_trust.ipynb #f5bb0ade
 def _echoes(claims: Claims, contested: np.ndarray) -> np.ndarray:
     """The part of a vote that is a source's own where sources without a difference count once, shape (n_sources,)."""
     from scipy import sparse
@@ -166,7 +166,7 @@ NAMED = re.compile(
     r"(^|[_ .-])(src|source|site|web_?site|feed|publisher|reporter|portal|crawler|domain)s?([_ .-]|name|$)", re.I
 )
 
-
+# %% ../../nbs/data/source_trust.ipynb #7b62e56e
 @dataclass(frozen=True)
 class SourceTable:
     """A table of contradicting sources: its entity, its source, the columns they claim, and the share of pairs that agree."""
@@ -175,7 +175,7 @@ class SourceTable:
     source: str
     agreement: dict[str, float]
 
-
+# %% ../../nbs/data/source_trust.ipynb #0581cadb
 def agreement(entity: np.ndarray, value: np.ndarray) -> tuple[float, float]:
     """How often two known values of one entity are equal, and two of any rows (codes; -1: missing)."""
     known = (entity >= 0) & (value >= 0)
@@ -200,7 +200,7 @@ def _claimed_columns(
             claimed[name] = within
     return claimed
 
-
+# %% ../../nbs/data/source_trust.ipynb #509b86cd
 def _pair_is_key(entity: np.ndarray, source: np.ndarray) -> bool:
     """Whether each source speaks at most once of nearly each entity, and several speak of one."""
     known = entity >= 0
@@ -242,7 +242,7 @@ def _is_name(values: pd.Series) -> bool:
     known = values.dropna().astype(str)
     return bool(len(known)) and known.notna().mean() > 0.95 and known.str.match(r"[+-]?\d").mean() < 0.1
 
-
+# %% ../../nbs/data/source_trust.ipynb #417753de
 def _joint(codes: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
     """Codes of several columns together; -1 where one of them is missing."""
     first = codes[names[0]].astype(np.int64)
@@ -252,7 +252,7 @@ def _joint(codes: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
         first = np.where(both, np.unique(first, return_inverse=True)[1], -1)
     return first
 
-
+# %% ../../nbs/data/source_trust.ipynb #c2920b42
 def claims_of(data: pd.DataFrame, entity: Sequence[str], source: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """The claims of each column of rows: entity, column, source, value, n."""
     who = data.groupby(list(entity), sort=False).ngroup()
@@ -261,7 +261,7 @@ def claims_of(data: pd.DataFrame, entity: Sequence[str], source: str, columns: S
         part = part[part["entity"] >= 0].dropna()
         yield part.groupby(list(part), sort=False).size().rename("n").reset_index()
 
-
+# %% ../../nbs/data/source_trust.ipynb #a29917e9
 def _differ(data: pd.DataFrame, entity: Sequence[str], source: str, columns: Sequence[str]) -> bool:
     """Whether sources differ in reliability by more than chance makes them."""
     claims, _ = encoded(pd.concat(claims_of(data, entity, source, columns)))

@@ -48,12 +48,12 @@ PIECES = {
 }
 HALVES = (("a.m.", "p.m."), ("am", "pm"), ("AM", "PM"), ("A.M.", "P.M."), ("a", "p"), ("A", "P"))
 
-
+# %% ../../nbs/data/time_forms.ipynb #ac5bb6ff
 def tokens(form: str) -> list[str]:
     """A form cut into its pieces and the text between them."""
     return [part for part in re.split(r"(%-?[A-Za-z])", form) if part]
 
-
+# %% ../../nbs/data/time_forms.ipynb #28d71ce0
 def as_pattern(form: str, halves: Sequence[str] = HALVES[0]) -> str:
     """The regular expression of a form."""
     pieces = PIECES | {"%p": f"(?:{'|'.join(re.escape(half) for half in halves)})"}
@@ -96,14 +96,14 @@ DATES = (
     (rf"(?i)(?:^|\D)(\d{{1,2}})(?:st|nd|rd|th)?\.?[ -]{NAME}\.?,?[ -](\d{{4}})(?:\D|$)", (3, 2, 1)),
 )
 
-
+# %% ../../nbs/data/time_forms.ipynb #6f283645
 def _month(name: ir.StringValue) -> ir.Value:
     low = name.lower().substr(0, 3)
     return ibis.cases(
         *((low == short.lower(), i + 1) for i, short in enumerate(SHORT_MONTHS)), else_=ibis.null("int64")
     )
 
-
+# %% ../../nbs/data/time_forms.ipynb #18aa22c6
 def _date(text: ir.StringValue, order: str | None) -> dict[str, ir.Value]:
     """Year, month and day of a text; null where it has none that is sure."""
     by_letter: dict[str, list[ir.Value]] = {"Y": [], "m": [], "d": []}
@@ -177,7 +177,7 @@ FORMS = (
     *(f"{d}{sep}{c}" for d in DATE_FORMS for c in CLOCK_FORMS for sep in (" ", "T", ", ")),
 )
 
-
+# %% ../../nbs/data/time_forms.ipynb #e208b6f2
 def form_of(known: pd.Series) -> tuple[str, tuple[str, str], float] | None:
     """The form most values of a column are in, how it writes the halves of the day, and the share that is in it."""
     looks = known.str.contains(
@@ -198,7 +198,7 @@ def form_of(known: pd.Series) -> tuple[str, tuple[str, str], float] | None:
     share, form, halves = best
     return (form, halves, share) if share >= 0.5 and _order_shows(known, form) else None
 
-
+# %% ../../nbs/data/time_forms.ipynb #b1afa64d
 def _order_shows(known: pd.Series, form: str) -> bool:
     """Whether a form of numbers alone is the only way to read its column."""
     mirrored = form.translate(str.maketrans("md", "dm"))

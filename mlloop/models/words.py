@@ -58,7 +58,7 @@ def digest_of(*parts: Any) -> str:
         )
     return digest.hexdigest()
 
-
+# %% ../../nbs/models/words.ipynb #7a46e6bb
 def remembered(key: tuple[str, ...], compute: Callable[[], Any], size: Callable[[Any], int]) -> Any:
     """`compute()`, or what it returned for `key` before; the oldest results go when `MOST_BYTES` are held."""
     with _LOCK:
@@ -149,7 +149,7 @@ def score_words(texts: Sequence[str], weights: sparse.csr_matrix, y: np.ndarray)
             scores[inside] = ridge(~inside).predict(weights[inside])
     return scores, ridge(np.ones(len(y), dtype=bool))
 
-
+# %% ../../nbs/models/words.ipynb #35f04426
 def has_signal(scores: np.ndarray, y: np.ndarray) -> bool:
     """Whether scores go together with the targets of rows that they were not learned from."""
     if scores.std() < 1e-12 or y.std() < 1e-12:
@@ -178,7 +178,7 @@ class Scored:
     coefficients: np.ndarray
     intercept: float
 
-
+# %% ../../nbs/models/words.ipynb #7eca74c7
 def scored(texts: Texts, weights: sparse.csr_matrix, y: np.ndarray) -> Scored | None:
     """`score_words`, remembered; None where the words say nothing of the target."""
 
@@ -242,7 +242,7 @@ def _joined(column: TextColumn, weights: sparse.csr_matrix | None, counts: np.nd
         return sparse.hstack([*([] if weights is None else [weights]), sparse.csr_matrix(scaled)], format="csr")
     return scaled if weights is None else np.hstack([weights @ column.directions_ + column.offsets_, scaled])
 
-
+# %% ../../nbs/models/words.ipynb #3c68003a
 def features_of(column: TextColumn, values: pd.Series) -> Any:
     """The features of rows other than those that `column` learned from."""
     texts, vectorizer = Texts(values), column.vectorizer_
