@@ -529,7 +529,7 @@ def shop_oracle(root: Path, summary: dict[str, Any]) -> list[float]:
                 row = liking[users.get_loc(user)].copy()
                 row[[at[item] for item in before if item in at]] = -1
                 lists.append(items[np.argsort(-row)[: session.statement.task.k]].tolist())
-            values = compare._wants(shown.assign(items=lists))
+            values = compare._metrics_of(shown.assign(items=lists))
             worth = metrics.worth_of_hits(values["hits"], session.statement.money).mean()
             found.append(float(worth * session.statement.money.decisions_per_period))
     return found

@@ -105,7 +105,7 @@ def test_turns_of_a_history_are_the_grid_and_its_rhythm_the_statements():
     [("person", "yes", "trained"), ("person", "maybe", "gate said maybe"), ("policy", "yes", "gate said maybe")],
 )
 def test_a_challenger_that_passed_is_left_to_a_person_where_settings_say_so(monkeypatch, by, gate, outcome):
-    monkeypatch.setattr(turn, "_made", lambda plan, stage: "m")
+    monkeypatch.setattr(turn, "_trained_by", lambda plan, stage: "m")
     monkeypatch.setattr(turn, "attempted", lambda *of: {})
     monkeypatch.setattr(turn, "after_no", lambda *of, **more: {})
     monkeypatch.setattr(turn.products, "load", lambda *of: SimpleNamespace(action="refused"))
