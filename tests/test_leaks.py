@@ -97,6 +97,12 @@ def test_columns_named_after_the_target_or_measured_with_it_are_asked_about(draw
     assert [(sign.column, sign.sure) for sign in leaks.find(flights, late, "regression")] == [("AirTime", False)]
 
 
+def test_a_copy_in_another_unit_of_which_some_rows_are_wrong_is_kept_away(draw):
+    ounces = draw.normal(119, 20, N).round()
+    pounds = np.where(draw.random(N) < 0.006, 0.06, ounces / 16)
+    assert signs(columns(draw).assign(pounds=pounds), ounces, "regression") == {"pounds": True}
+
+
 def test_a_refund_that_is_zero_unless_the_customer_left_is_kept_away(draw):
     y = draw.random(N) < 0.3
     assert signs(columns(draw).assign(refund=np.where(y, draw.gamma(2, 30, N), 0)), y) == {"refund": True}

@@ -269,11 +269,9 @@ def test_some_hours_and_minutes_beside_a_date_are_one_time_and_whose_row_is_nobo
 @pytest.mark.parametrize(
     "columns",
     [
-        {"hour": HOURS.hour + 1},
         {"hour_ending": HOURS.hour + 1},
         {"hour": [f"{hour} o'clock" for hour in HOURS.hour]},
         {"minute_of_day": HOURS.hour * 60},
-        {"hr": HOURS.hour + 1},
         {"period": HOURS.hour + 1},
     ],
 )

@@ -608,16 +608,19 @@ def moments_of(texts: pd.Series, form: str) -> pd.Series:
     return pd.Series(pd.to_datetime(read).to_numpy(), index=texts.index)
 
 
-def _ends_its_day(texts: pd.Series) -> pd.Series:
-    """Whether a text has the hour 24, which is the midnight that begins the next day."""
-    return texts.astype("string").str.contains(parsing.MIDNIGHT, regex=True).fillna(False).astype(bool)
+def _begun(texts: pd.Series, form: str | None) -> tuple[pd.Series, pd.Series]:
+    """Texts with the hour 0 where their hour 24 ends the day, and whether it does: that is the midnight that begins the next day."""
+    midnight = parsing.midnight_of(form)
+    if midnight is None:
+        return texts, pd.Series(False, index=texts.index)
+    ends = texts.astype("string").str.fullmatch(midnight.removesuffix("$")).fillna(False).astype(bool)
+    return texts.where(~ends, texts.str.replace(midnight, r"\g<1>00\g<2>", regex=True)) if ends.any() else texts, ends
 
 
 def _strptime(texts: pd.Series, form: str) -> pd.Series:
     """The moments of texts in a strptime form, as ingestion reads them: months in any language, two digits of a year until 2049."""
-    ended = _ends_its_day(texts) if "%H" in form else None
-    if ended is not None and ended.any():
-        begun = texts.where(~ended, texts.str.replace(r"([ T])24((?:[ :.]0+)*)$", r"\g<1>00\2", regex=True))
+    begun, ended = _begun(texts, form)
+    if ended.any():
         return _strptime(begun, form) + pd.to_timedelta(ended.astype(int), "D")
     values = pd.Series(pd.to_datetime(texts, format=form, errors="coerce"), index=texts.index)
     if "%b" in form or "%B" in form:
@@ -648,8 +651,7 @@ def _span(known: pd.Series) -> Guess | None:
 
 
 def _iso(known: pd.Series) -> Guess | None:
-    ended = _ends_its_day(known)
-    begun = known.where(~ended, known.str.replace(r"([ T])24((?::0+)*)$", r"\g<1>00\2", regex=True))
+    begun, ended = _begun(known, None)
     values = pd.to_datetime(begun, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
     values = _beyond(values, begun, dt.datetime.fromisoformat) + pd.to_timedelta(ended.astype(int), "D")
     if values.notna().mean() <= 0.98:
