@@ -1892,6 +1892,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlloop.retraining': { 'mlloop.retraining.Case': ('retraining.html#case', 'mlloop/retraining.py'),
                                    'mlloop.retraining.Case.firing': ('retraining.html#case.firing', 'mlloop/retraining.py'),
                                    'mlloop.retraining.Case.has_grown': ('retraining.html#case.has_grown', 'mlloop/retraining.py'),
+                                   'mlloop.retraining.Case.has_just_fallen': ( 'retraining.html#case.has_just_fallen',
+                                                                               'mlloop/retraining.py'),
                                    'mlloop.retraining.Case.is_old': ('retraining.html#case.is_old', 'mlloop/retraining.py'),
                                    'mlloop.retraining.Case.is_urgent': ('retraining.html#case.is_urgent', 'mlloop/retraining.py'),
                                    'mlloop.retraining.Case.label': ('retraining.html#case.label', 'mlloop/retraining.py'),

@@ -383,9 +383,9 @@ def _cite_rule(ledger: Ledger, problem: str, fields: EntryFields) -> None:
 
 # %% ../nbs/23_deployment.ipynb #6199e9ec
 def _may_tie(evidence: Any) -> bool:
-    """Whether the gate let a challenger pass without a sure gain over the champion in the metric."""
+    """Whether the gate compared a challenger with the champion and let it pass."""
     compared = next((check for check in evidence or () if check["name"] == BESIDE_CHAMPION), None)
-    return bool(compared and compared["passed"] and compared["low"] is not None and compared["low"] <= 0)
+    return bool(compared and compared["passed"] and compared["low"] is not None)
 
 # %% ../nbs/23_deployment.ipynb #630e9cef
 def _start_canary(

@@ -22,7 +22,8 @@ from .problem import Problem, Retrain
 from .monitors.standing import RECALIBRATED, StandIn, level_is_off, newer_is_better, rows_for_another_try
 from .core.verdict import Check, table
 from .core.formatting import number
-from .monitors.degradation import Streak, estimated_results, is_feed_broken, is_worse, realised_results, streak
+from .monitors.degradation import Streak, estimated_results, is_feed_broken, is_severe, is_worse
+from .monitors.degradation import realised_results, streak
 from .core.records import AttemptJson, EvidenceJson, RetrainingDecisionJson
 
 # %% ../nbs/26_retraining.ipynb #56028e5f
@@ -173,6 +174,12 @@ class Case:
         return self.facts.fallen is not None or any(series.severe for series in (self.realised, self.estimated))
 
     @property
+    def has_just_fallen(self) -> bool:
+        """Whether the newest labelled period is the first in which the model is far worse."""
+        before = self.realised.marks[-2:-1]
+        return self.realised.severe and not any(is_severe(mark, self.policy) for mark in before)
+
+    @property
     def has_grown(self) -> bool:
         """Whether a champion that learnt from few rows, since the world had changed, could now learn from `FOLLOW_UP` times as many more."""
         rows = self.facts.learnt_rows
@@ -284,7 +291,7 @@ def _latest(case: Case) -> str:
 # %% ../nbs/26_retraining.ipynb #4ed0a58c
 def _attempt(case: Case) -> Outcome | None:
     last = case.facts.attempt
-    if last is None:
+    if last is None or case.has_just_fallen:
         return None
     required = rows_for_another_try(last, max(1, case.policy.min_labelled_rows // 2))
     if case.newer and not case.newer.in_money:  # the labels show already that another model would be better

@@ -2,56 +2,13 @@
 
 import os
 import re
-import stat
 import subprocess
-import sys
 
 import pytest
 from environments import environment
-
-from mlloop.core.settings import load
-from mlloop.export import exporters
+from schedulers import exported
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-STATEMENT = """\
-name: {name}
-revision: 1
-question: Who repays?
-decision: Whom to lend to.
-task: {{kind: classification, table: loans, target: repaid, positive: 1}}
-sources: {{loans: {{kind: files, path: "loans.csv"}}}}
-tables: {{loans: {{source: loans, columns: {{amount: {{type: number}}, repaid: {{type: integer}}}}}}}}
-rules: [{{name: small, meaning: lend small sums, score: -amount}}]
-success: {{metric: roc_auc, threshold: 0.7}}
-money: {{true_positive: 50, false_positive: -500}}
-"""
-STAGES = """\
-tasks:
-  - {name: collection, source: nbs/a.ipynb}
-  - {name: need_gate, source: nbs/b.ipynb, upstream: [collection]}
-  - {name: training, source: nbs/c.ipynb, upstream: [need_gate]}
-"""
-# stands in for mlloop: says what it was called with, and ends as the table tells for the problem and the step
-STAND_IN = """\
-#!{python}
-import json, sys
-words = sys.argv[1:]
-option = lambda name: words[words.index(name) + 1] if name in words else ""
-problem, step = option("--problem"), option("--until")
-with open({log!r}, "a") as log:
-    log.write(" ".join(words) + "\\n")
-code = {codes!r}.get((problem, words[0], step), 0)
-verdict = "yes" if problem == "worse" else "no"
-turn = {{"at": "2026-01-05T00:00:00", "fresh": problem == "done", "verdict": verdict, "said": "labels show it worse"}}
-print(json.dumps(turn if words[0] == "tick" else []))
-sys.exit(code)
-"""
-CODES = {
-    ("worse", "tick", "monitor"): 4,
-    ("worse", "tick", "decide"): 4,
-    ("typo", "tick", "collect"): 2,
-    ("typo", "run", "need_gate"): 3,
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +16,7 @@ def airflow(tmp_path_factory):
     """A project of four problems, exported, and how an Airflow runs one of its DAGs: states of tasks, calls of mlloop."""
     programs = environment("airflow", "apache-airflow>=3.1,<4")
     root = tmp_path_factory.mktemp("airflow") / "loans"
-    (root / "problems").mkdir(parents=True)
-    for name in ("fine", "worse", "done", "typo"):
-        (root / "problems" / f"{name}.yaml").write_text(STATEMENT.format(name=name))
-    (root / "settings.ini").touch()
-    (root / "pipeline.yaml").write_text(STAGES)
-    command, log = root / "mlloop", root / "calls"
-    command.write_text(STAND_IN.format(python=sys.executable, log=str(log), codes=CODES))
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    names = ["typo", "worse", "done", "fine"]
-    options = {"command": str(command), "schedule": "0 6 * * 1"}
-    content = exporters.files("airflow", load(root), names, options)
-    exporters.write("airflow", content, root / "dags" / "loans.py")
+    _, log = exported(root, "airflow", "dags/loans.py")
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
         "PATH": f"{programs}:{os.environ['PATH']}", "AIRFLOW_HOME": str(root / "home"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -63,6 +63,14 @@ def airflow(
     _write("airflow", problem, out, schedule=schedule, command=command)
 
 
+@export.command(epilog="Example: mlloop export dagster --problem shop --out loop_jobs.py")
+def dagster(
+    problem: Problems = None, schedule: Schedule = "@daily", command: Command = "mlloop", out: File = None
+) -> None:
+    """The pipeline and the turns of the loop as jobs for Dagster, an op a stage and an op a step."""
+    _write("dagster", problem, out, schedule=schedule, command=command)
+
+
 @export.command(epilog="Example: mlloop export gitlab --out .gitlab-ci.yml")
 def gitlab(sample: Sample = 0.2, test: Test = "make test", problem: Problems = None, out: File = None) -> None:
     """GitLab CI: check, test, a run on a sample, both gates, the pages, and a promotion by hand."""

@@ -54,11 +54,12 @@ def _decide(project, decide, dry_run: bool, yes: bool, as_json: bool) -> None:
             return output.as_json({**vars(then), "dry_run": True})
         now = project.in_production(then.problem)
         typer.echo(f"now       {output.production_line(now)}\nwould be  {output.production_line(then)}")
+        if then == now:
+            return typer.echo("nothing to decide: it is so already")
         if dry_run:
             return
-        if then == now or not typer.confirm("Decide so?"):
-            typer.echo("nothing was decided" if then != now else "nothing to decide: it is so already")
-            return
+        if not typer.confirm("Decide so?"):
+            return typer.echo("nothing was decided")
     decide(on_decided=lambda now: output.in_production(now, as_json))
 
 

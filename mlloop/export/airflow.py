@@ -3,10 +3,8 @@
 import datetime as dt
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from mlloop.core import parsing
-from mlloop.core.errors import UsageError
+from mlloop.export import orchestration
 from mlloop.export.exporters import Request
 
 DAGS = '''"""The loop of mlloop for Airflow 3; written by `mlloop export airflow`.
@@ -135,36 +133,18 @@ with DAG(dag_id={loop_id!r}, schedule={schedule!r}, **SHARED) as loop:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(orchestration.Options):
     """What can be chosen.
 
     Attributes
     ----------
-    schedule : str
-        Of the turns: '@daily', or a cron expression. A turn that is not due is skipped.
-    command : str
-        How mlloop is called where Airflow runs the tasks; a path is relative to the project.
+    schedule, command : str
+        As `orchestration.Options` has them.
     start : date
         The DAGs' start.
     """
 
-    schedule: str = "@daily"
-    command: str = "mlloop"
     start: dt.date = field(default_factory=dt.date.today)
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"@[a-z]+|(\S+ ){4}\S+", self.schedule):
-            raise UsageError(
-                f"{self.schedule!r} is not a schedule",
-                "--schedule",
-                "Example: mlloop export airflow --schedule '0 6 * * 1'",
-            )
-        if not re.fullmatch(r"[\w./~-]+", self.command):
-            raise UsageError(
-                f"{self.command!r} is not the path of a program",
-                "--command",
-                "Example: mlloop export airflow --command mlloop",
-            )
 
 
 def files(request: Request, options: Options) -> dict[str, str]:
@@ -175,22 +155,15 @@ def files(request: Request, options: Options) -> dict[str, str]:
     ProblemError
         A statement cannot be read.
     """
-    name = re.sub(r"[^\w.-]", "_", f"mlloop_{request.root.name}")
+    name = re.sub(r"[^\w.-]", "_", orchestration.name_of(request))
     text = DAGS.format(
         project=str(request.root),
         command=options.command,
-        stages={task["name"]: list(task.get("upstream") or []) for task in parsing.tasks(request.root)},
-        tables={problem: tables(request, problem) for problem in request.problems},
+        stages=orchestration.stages(request),
+        tables=orchestration.tables(request),
         start=options.start,
         schedule=options.schedule,
         run_id=f"{name}_run",
         loop_id=f"{name}_loop",
     )
     return {f"{name}.py": text}
-
-
-def tables(request: Request, problem: str) -> dict[str, str]:
-    """The tables of a problem's statement in the lake: name -> URI."""
-    statement, lake = request.statement(problem), request.settings.lake_uri
-    home = lake.rstrip("/") if "://" in lake else Path(lake).as_uri()
-    return {table: f"{home}/{statement.name}/{table}" for table in statement.tables}

@@ -49,6 +49,7 @@ EXPORTERS = {
     exporter.name: exporter
     for exporter in (
         Exporter("airflow", "the pipeline and the turns of the loop as DAGs for Airflow"),
+        Exporter("dagster", "the same as jobs and schedules for Dagster"),
         Exporter("great-expectations", "contracts as suites, a checkpoint on the lake", "deploy/great-expectations"),
         Exporter("monitoring", "Prometheus, Alertmanager and Grafana on what mlloop publishes", "deploy/monitoring"),
         Exporter("gitlab", "GitLab CI's pipeline: checks, tests, gates as jobs, pages, promotion by hand"),

@@ -803,7 +803,7 @@ def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime, t
     if stands == "challenger" and (champion is None or champion.model != model):
         trained = storage.read_json(plan.tasks["training"].products["data"])
         release = _release_of(session, plan, trained["model"])
-        reason = "The gate did not let it pass, but on the rows it was judged on it is significantly better than the rule and the model in production."
+        reason = "The gate did not let it pass, but on the rows it was judged on it is significantly better than what answers now, and no rule is better."
         fall_back(
             session, at, model, release, "challenger", f"model {model[:12]}", [reason, *gate.reasons[:1]], gate.evidence
         )

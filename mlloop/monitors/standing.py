@@ -273,10 +273,11 @@ def best_after_no(figures: Mapping[str, Any], evidence: Sequence[Mapping[str, An
         return now
     rules = [c["gain"] for c in figures.get("contenders") or [] if c["kind"] in ("rule", "statistic") and c.get("gain")]
     champion = (figures.get("champion") or {}).get("gain")
-    against = [*rules, *([champion] if champion else [])]
     if not rules or not (rule_answers or champion):
         return now
-    return "challenger" if all(check["low"] is not None and check["low"] > 0 for check in against) else now
+    answering, others = (rules, [champion] if champion else []) if rule_answers else ([champion], rules)
+    is_surely_better = all(gain["low"] is not None and gain["low"] > 0 for gain in answering)
+    return "challenger" if is_surely_better and all(gain["value"] >= 0 for gain in others) else now
 
 # %% ../../nbs/monitors/standing.ipynb #proven
 def has_met_target(statement: Problem, history: Sequence[Mapping[str, Any]], model: str) -> bool:
