@@ -272,10 +272,11 @@ def best_after_no(figures: Mapping[str, Any], evidence: Sequence[Mapping[str, An
     if any(check["passed"] is None and not may_stay_open(check["name"]) for check in evidence):
         return now
     rules = [c["gain"] for c in figures.get("contenders") or [] if c["kind"] in ("rule", "statistic") and c.get("gain")]
-    champion = (figures.get("champion") or {}).get("gain")
-    if not rules or not (rule_answers or champion):
+    gain = (figures.get("champion") or {}).get("gain")
+    over_champion = [gain] if gain else []
+    if not rules or not (rule_answers or over_champion):
         return now
-    answering, others = (rules, [champion] if champion else []) if rule_answers else ([champion], rules)
+    answering, others = (rules, over_champion) if rule_answers else (over_champion, rules)
     is_surely_better = all(gain["low"] is not None and gain["low"] > 0 for gain in answering)
     return "challenger" if is_surely_better and all(gain["value"] >= 0 for gain in others) else now
 
