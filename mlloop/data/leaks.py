@@ -413,7 +413,7 @@ def sum_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     if min(share.values()) > 0:
         return [Sign(n, True, f"is a part of it: {' and '.join(kept)} add up to the target") for n in kept]
     if max(share.values()) < 0:
-        reason = "makes up a fixed total together with {} and the target: which of them is known before?"
+        reason = "makes up a fixed total together with {} and the target, so any of them may be known only with it"
         return [Sign(n, False, reason.format(" and ".join(other for other in kept if other != n))) for n in kept]
     positive = [n for n in kept if share[n] > 0]
     less = ", ".join(n for n in kept if n not in positive)
@@ -957,8 +957,8 @@ def bracket_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     low, high = ends
     if low is None or high is None or low == high or (rows[low] == rows[high]).mean() > 0.5:
         return []
-    words = "the target lies between {} and {} in every row: are they measured together with it?"
-    return [Sign(n, False, f"ends where the target does: {words.format(low, high)}") for n in (low, high)]
+    words = "bounds the target, which lies between {} and {} in every row: it may be measured together with it"
+    return [Sign(n, False, words.format(low, high)) for n in (low, high)]
 
 # %% ../../nbs/data/leaks.ipynb #7c3dcafc
 OF_BEFORE = re.compile(
@@ -1008,7 +1008,7 @@ def named_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str) 
             and is_number(values)
             and values.nunique() > 20
         ):
-            signs.append(Sign(name, False, f"is the time that something took; is it over before {y.name} is known?"))
+            signs.append(Sign(name, False, f"is a time that something took, which is known when it is over"))
         elif _is_of_target(name, y.name):
             known = values.notna()
             if kind == "regression" and is_number(values) and known.sum() >= 50 and values.nunique() > 2:
@@ -1022,7 +1022,7 @@ def named_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str) 
                     Sign(
                         name,
                         False,
-                        f"has the target's name in its own and goes with it ({shown}): is it another form of it?",
+                        f"has the target's name in its own and goes with it ({shown}): it may be another form of it",
                     )
                 )
     return signs
