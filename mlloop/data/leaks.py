@@ -1008,7 +1008,7 @@ def named_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str) 
             and is_number(values)
             and values.nunique() > 20
         ):
-            signs.append(Sign(name, False, f"is a time that something took, which is known when it is over"))
+            signs.append(Sign(name, False, "is a time that something took, which is known when it is over"))
         elif _is_of_target(name, y.name):
             known = values.notna()
             if kind == "regression" and is_number(values) and known.sum() >= 50 and values.nunique() > 2:
