@@ -2028,6 +2028,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'mlloop/validation_gate.py'),
                                         'mlloop.validation_gate._interval': ('validation_gate.html#_interval', 'mlloop/validation_gate.py'),
                                         'mlloop.validation_gate._measured': ('validation_gate.html#_measured', 'mlloop/validation_gate.py'),
+                                        'mlloop.validation_gate._refit_faults': ( 'validation_gate.html#_refit_faults',
+                                                                                  'mlloop/validation_gate.py'),
                                         'mlloop.validation_gate._threshold_of': ( 'validation_gate.html#_threshold_of',
                                                                                   'mlloop/validation_gate.py'),
                                         'mlloop.validation_gate._too_few_for_groups': ( 'validation_gate.html#_too_few_for_groups',

@@ -31,6 +31,7 @@ from mlloop.core.records import (
     IntervalJson,
     JsonObject,
     MeasuredSliceJson,
+    RefitJson,
     ReproductionJson,
     SliceJson,
 )
@@ -277,32 +278,32 @@ def released_as_judged(figures: EvaluationJson, statement: Problem) -> list[Chec
     name, differs, bound = "what goes out is what was judged", refit.get("differs"), refit.get("bound")
     if differs is None or bound is None or not math.isfinite(differs):
         return [missing(name, "how far the refit lies from the judged models")]
-    gain, falls = refit.get("gain"), refit.get("slices") or []
-    worst = max(falls, key=lambda group: group["fall"], default=None)
-    wrong = []
-    if differs > bound:
-        wrong.append(f"its predictions differ by {number(differs)} ({refit['unit']}), {number(bound)} is allowed")
-    if gain is not None and gain["high"] < 0:
-        wrong.append(f"on rows it has learnt it is worse than they are by {number(-gain['value'])}")
-    if worst and worst["fall"] > statement.success.max_slice_gap:
-        wrong.append(
-            f"in '{group_label(statement, worst['slice'], worst['group'])}' it is {number(worst['fall'])} worse than they are"
-        )
     which = "" if figures.get("parts") else "newest "
     reason = f"On the {which}{refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
-    return [
-        Check(
-            name,
-            not wrong,
-            f"{reason}; {'; '.join(wrong)}." if wrong else f"{reason}, {number(bound)} is allowed.",
-            differs,
-            None,
-            None,
-            bound,
-            refit["unit"],
-            "; ".join(wrong),
-        )
-    ]
+    faults = _refit_faults(refit, statement)
+    if not faults:
+        return [Check(name, True, f"{reason}, {number(bound)} is allowed.", differs, None, None, bound, refit["unit"])]
+    wrong = "; ".join(fault.reason for fault in faults)
+    return [replace(faults[0], name=name, reason=f"{reason}; {wrong}.", must_change=wrong)]
+
+# %% ../nbs/22_validation_gate.ipynb #9e1f0a32
+def _refit_faults(refit: RefitJson, statement: Problem) -> list[Check]:
+    """What speaks against a refit, each with its figure and the bound that it breaks."""
+    success, label = statement.success, metrics.metric(statement.success.metric).label
+    differs, bound, gain = refit["differs"], refit["bound"], refit.get("gain")
+    worst = max(refit.get("slices") or [], key=lambda group: group["fall"], default=None)
+    faults = []
+    if differs > bound:
+        text = f"its predictions differ by {number(differs)} ({refit['unit']}), {number(bound)} is allowed"
+        faults.append(Check("", False, text, differs, None, None, bound, refit["unit"]))
+    if gain is not None and gain["high"] < 0 and gain["value"] < -success.min_gain:
+        text = f"on rows it has learnt it is worse than they are by {number(-gain['value'])}, {number(success.min_gain)} is allowed"
+        faults.append(Check("", False, text, gain["value"], gain["low"], gain["high"], -success.min_gain, label))
+    if worst and worst["fall"] > success.max_slice_gap:
+        group = group_label(statement, worst["slice"], worst["group"])
+        text = f"in '{group}' it is {number(worst['fall'])} worse than they are"
+        faults.append(Check("", False, text, worst["fall"], None, None, success.max_slice_gap, label))
+    return faults
 
 # %% ../nbs/22_validation_gate.ipynb #d3f900a8
 def owners_word(figures: EvaluationJson) -> list[Check]:
