@@ -287,6 +287,7 @@ def test_a_file_in_the_order_of_time_is_not_shuffled(tmp_path, draw):
     assert statement.time.column == "row_time" and contract["row_time"].row_seconds
     assert not contract["place"].feature and contract["age"].feature  # the first only grows with the rows
     assert any("not shuffled" in said for _, said in project.notes)
+    assert any("the last" in said and "2000-" not in said for key, said in project.notes if key == "folds")
     assert not baselines.is_calendar(statement) and features.history_of(False, calendar=False) == ["before_target_last"]
 
 

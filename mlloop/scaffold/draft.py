@@ -289,7 +289,8 @@ def _rows(
         notes.append(("time", why))
         time, windows = _order_of_short(options, sample, columns, time, y, classes, notes)
     if time and windows:
-        notes.append(("folds", times.rows_of_folds(windows, columns[time].values, sample.rows / len(sample.text))))
+        by_place, rows_each = columns[time].column.row_seconds is not None, sample.rows / len(sample.text)
+        notes.append(("folds", times.rows_of_folds(windows, columns[time].values, rows_each, by_place)))
     years = times.unused_years(sample, columns, target) if time is None or columns[time].column.row_seconds else None
     if years:
         name_of_years, first, last = years

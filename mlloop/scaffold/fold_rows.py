@@ -18,7 +18,8 @@ MOST_BYTES = 500_000_000
 class Counts:
     """The rows of a table that have a target: of the holdout and of each fold, and what was before the first fold."""
 
-    holdout_from: str
+    by_place: bool
+    holdout_from: dt.datetime
     holdout: int
     folds: list[tuple[str, int]]
     learnt: int
@@ -26,12 +27,14 @@ class Counts:
     @property
     def words(self) -> str:
         """One line of them."""
+        from mlloop.scaffold import times
+
         tested = [rows for _, rows in self.folds]
         span = f"{min(tested):,} to {max(tested):,}" if min(tested) < max(tested) else f"{tested[0]:,}"
         empty = [day for day, rows in self.folds if not rows]
         left_out = f"; the fold from {', '.join(empty)} on holds no row and is left out" if empty else ""
         return (
-            f"{self.holdout:,} rows from {self.holdout_from} on are held out; {len(self.folds)} folds before them test on "
+            f"{times.held_out(f'{self.holdout:,}', self.holdout_from, self.by_place)}; {len(self.folds)} folds before them test on "
             f"{span} rows each, and learn from {self.learnt:,} at least{left_out}"
         )
 
@@ -58,7 +61,7 @@ def of_statement(file: Path, statement: Problem, settings: Settings) -> list[str
     where = f"{file}: time"
     if not counts.holdout:
         raise ProblemError(
-            f"no row from {counts.holdout_from} on has a target: nothing is held out", where,
+            f"no row from {counts.holdout_from:%Y-%m-%d} on has a target: nothing is held out", where,
             "Widen time.holdout_days or change time.as_of, then: mlloop check",
         )  # fmt: skip
     if sum(rows > 0 for _, rows in counts.folds) < 2:
@@ -91,7 +94,15 @@ def counted(statement: Problem, moments: Sequence[dt.datetime]) -> Counts:
     folds = [(f["test_from"][:10], between(f["test_from"], f["test_until"])) for f in windows["folds"]]
     learnt = int(np.searchsorted(at, np.datetime64(windows["folds"][0]["train_until"])))
     held = between(windows["holdout_from"], windows["holdout_until"])
-    return Counts(windows["holdout_from"][:10], held, folds, learnt)
+    holdout_from = dt.datetime.fromisoformat(windows["holdout_from"])
+    return Counts(_is_by_place(statement), holdout_from, held, folds, learnt)
+
+
+def _is_by_place(statement: Problem) -> bool:
+    """Whether the time only stands for each row's place in the file."""
+    task, time = statement.task, statement.time.column
+    columns = statement.tables[task.table].columns if isinstance(task, Tabular) else {}
+    return time in columns and columns[time].row_seconds is not None
 
 
 def _moments(statement: Problem, settings: Settings, columns: dict[str, Column]) -> list[dt.datetime] | None:

@@ -1,5 +1,6 @@
 """Finds out when rows happened: columns that make up a moment, the one that is known in time, and else the order of the file."""
 
+import datetime as dt
 import itertools
 import re
 from collections.abc import Sequence
@@ -617,8 +618,13 @@ def _filled_of(
     return None
 
 
-def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.0) -> str:
-    """How many rows the holdout and the folds hold, in words; each of `times` stands for `rows_each` rows."""
+def held_out(rows: str, since: dt.datetime, by_place: bool) -> str:
+    """Which rows are held out, in words; `by_place`: the moment only stands for a row's place in the file."""
+    return f"the last {rows} rows are held out" if by_place else f"{rows} rows from {since:%Y-%m-%d} on are held out"
+
+
+def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.0, by_place: bool = False) -> str:
+    """How many rows the holdout and the folds hold, in words; each of `times` stands for `rows_each` rows, see `held_out`."""
     as_of = pd.Timestamp(windows["as_of"])
     until = as_of - pd.Timedelta(days=windows["holdout_days"])
     cuts = [until - pd.Timedelta(days=windows["fold_days"] * k) for k in range(windows["folds"], -1, -1)]
@@ -628,7 +634,7 @@ def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.
     span = f"{min(tested):,} to {max(tested):,}" if min(tested) < max(tested) else f"{tested[0]:,}"
     about = "about " if rows_each > 1 else ""
     return (
-        f"{about}{held:,} rows from {until:%Y-%m-%d} on are held out; {windows['folds']} folds before them test on {about}{span} rows "
+        f"{held_out(f'{about}{held:,}', until, by_place)}; {windows['folds']} folds before them test on {about}{span} rows "
         f"each, and learn from {about}{first:,} at least"
     )
 
