@@ -289,8 +289,8 @@ def _rows(
         notes.append(("time", why))
         time, windows = _order_of_short(options, sample, columns, time, y, classes, notes)
     if time and windows:
-        by_place, rows_each = columns[time].column.row_seconds is not None, sample.rows / len(sample.text)
-        notes.append(("folds", times.rows_of_folds(windows, columns[time].values, rows_each, by_place)))
+        by_file_order, rows_each = columns[time].column.row_seconds is not None, sample.rows / len(sample.text)
+        notes.append(("folds", times.rows_of_folds(windows, columns[time].values, rows_each, by_file_order)))
     years = times.unused_years(sample, columns, target) if time is None or columns[time].column.row_seconds else None
     if years:
         name_of_years, first, last = years

@@ -18,7 +18,7 @@ MOST_BYTES = 500_000_000
 class Counts:
     """The rows of a table that have a target: of the holdout and of each fold, and what was before the first fold."""
 
-    by_place: bool
+    by_file_order: bool
     holdout_from: dt.datetime
     holdout: int
     folds: list[tuple[str, int]]
@@ -34,7 +34,7 @@ class Counts:
         empty = [day for day, rows in self.folds if not rows]
         left_out = f"; the fold from {', '.join(empty)} on holds no row and is left out" if empty else ""
         return (
-            f"{times.held_out(f'{self.holdout:,}', self.holdout_from, self.by_place)}; {len(self.folds)} folds before them test on "
+            f"{times.held_out(f'{self.holdout:,}', self.holdout_from, self.by_file_order)}; {len(self.folds)} folds before them test on "
             f"{span} rows each, and learn from {self.learnt:,} at least{left_out}"
         )
 
@@ -95,10 +95,10 @@ def counted(statement: Problem, moments: Sequence[dt.datetime]) -> Counts:
     learnt = int(np.searchsorted(at, np.datetime64(windows["folds"][0]["train_until"])))
     held = between(windows["holdout_from"], windows["holdout_until"])
     holdout_from = dt.datetime.fromisoformat(windows["holdout_from"])
-    return Counts(_is_by_place(statement), holdout_from, held, folds, learnt)
+    return Counts(_is_by_file_order(statement), holdout_from, held, folds, learnt)
 
 
-def _is_by_place(statement: Problem) -> bool:
+def _is_by_file_order(statement: Problem) -> bool:
     """Whether the time only stands for each row's place in the file."""
     task, time = statement.task, statement.time.column
     columns = statement.tables[task.table].columns if isinstance(task, Tabular) else {}

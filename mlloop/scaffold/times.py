@@ -618,12 +618,14 @@ def _filled_of(
     return None
 
 
-def held_out(rows: str, since: dt.datetime, by_place: bool) -> str:
-    """Which rows are held out, in words; `by_place`: the moment only stands for a row's place in the file."""
-    return f"the last {rows} rows are held out" if by_place else f"{rows} rows from {since:%Y-%m-%d} on are held out"
+def held_out(rows: str, since: dt.datetime, by_file_order: bool) -> str:
+    """Which rows are held out, in words; `by_file_order`: the moment only stands for a row's place in the file."""
+    return (
+        f"the last {rows} rows are held out" if by_file_order else f"{rows} rows from {since:%Y-%m-%d} on are held out"
+    )
 
 
-def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.0, by_place: bool = False) -> str:
+def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.0, by_file_order: bool = False) -> str:
     """How many rows the holdout and the folds hold, in words; each of `times` stands for `rows_each` rows, see `held_out`."""
     as_of = pd.Timestamp(windows["as_of"])
     until = as_of - pd.Timedelta(days=windows["holdout_days"])
@@ -634,7 +636,7 @@ def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.
     span = f"{min(tested):,} to {max(tested):,}" if min(tested) < max(tested) else f"{tested[0]:,}"
     about = "about " if rows_each > 1 else ""
     return (
-        f"{held_out(f'{about}{held:,}', until, by_place)}; {windows['folds']} folds before them test on {about}{span} rows "
+        f"{held_out(f'{about}{held:,}', until, by_file_order)}; {windows['folds']} folds before them test on {about}{span} rows "
         f"each, and learn from {about}{first:,} at least"
     )
 
