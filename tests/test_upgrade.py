@@ -21,6 +21,12 @@ def before(tmp_path):
     """A project that mlloop 0.1.0 made, with a feature, a rule and a candidate of its own."""
     with tarfile.open(DATA / "project_0_1_0.tar.gz") as packed:
         packed.extractall(tmp_path, filter="data")
+    statement = tmp_path / "churn/problems/churn.yaml"
+    text = statement.read_text()
+    for had, has in (("as_of: 2025-09-08", "as_of: 2025-02-04"), ("days: 50", "days: 7"), ("days: 30", "days: 5")):
+        assert had in text
+        text = text.replace(had, has)  # its file is cut to the first weeks
+    statement.write_text(text)
     return tmp_path / "churn"
 
 

@@ -259,7 +259,7 @@ def file_lock(path: Path, timeout_s: float) -> contextlib.AbstractContextManager
     from filelock import FileLock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path, timeout=timeout_s)
+    return FileLock(path, timeout=timeout_s, mode=0o600)
 
 
 def is_locked(path: Path) -> bool:

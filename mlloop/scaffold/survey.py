@@ -621,7 +621,7 @@ def _strptime(texts: pd.Series, form: str) -> pd.Series:
     """The moments of texts in a strptime form, as ingestion reads them: months in any language, two digits of a year until 2049."""
     begun, ended = _begun(texts, form)
     if ended.any():
-        return _strptime(begun, form) + pd.to_timedelta(ended.astype(int), "D")
+        return _strptime(begun, form) + _days(ended)
     values = pd.Series(pd.to_datetime(texts, format=form, errors="coerce"), index=texts.index)
     if "%b" in form or "%B" in form:
         lost = texts[values.isna() & texts.notna()]
@@ -653,11 +653,16 @@ def _span(known: pd.Series) -> Guess | None:
 def _iso(known: pd.Series) -> Guess | None:
     begun, ended = _begun(known, None)
     values = pd.to_datetime(begun, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-    values = _beyond(values, begun, dt.datetime.fromisoformat) + pd.to_timedelta(ended.astype(int), "D")
+    values = _beyond(values, begun, dt.datetime.fromisoformat) + _days(ended)
     if values.notna().mean() <= 0.98:
         return None
     whole = bool((known.str.len() <= 10).all())
     return Guess(Column(type="date" if whole else "time"), _unfit(values), values)
+
+
+def _days(ended: pd.Series) -> pd.Series:
+    """A day for each time that is written as the end of its day, in microseconds: nanoseconds hold no year 9999."""
+    return pd.to_timedelta(ended.astype(int), "D").astype("timedelta64[us]")
 
 
 def _beyond(values: pd.Series, known: pd.Series, parse: Any) -> pd.Series:
