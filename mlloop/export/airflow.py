@@ -157,12 +157,8 @@ def files(request: Request, options: Options) -> dict[str, str]:
     """
     name = re.sub(r"[^\w.-]", "_", orchestration.name_of(request))
     text = DAGS.format(
-        project=str(request.root),
-        command=options.command,
-        stages=orchestration.stages(request),
-        tables=orchestration.tables(request),
+        **orchestration.facts(request, options),
         start=options.start,
-        schedule=options.schedule,
         run_id=f"{name}_run",
         loop_id=f"{name}_loop",
     )

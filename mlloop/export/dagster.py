@@ -158,12 +158,4 @@ def files(request: Request, options: Options) -> dict[str, str]:
         A statement cannot be read.
     """
     name = re.sub(r"\W", "_", orchestration.name_of(request))
-    text = JOBS.format(
-        project=str(request.root),
-        command=options.command,
-        schedule=options.schedule,
-        stages=orchestration.stages(request),
-        tables=orchestration.tables(request),
-        prefix=name,
-    )
-    return {f"{name}.py": text}
+    return {f"{name}.py": JOBS.format(**orchestration.facts(request, options), prefix=name)}

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlloop.core import parsing
 from mlloop.core.errors import UsageError
@@ -39,19 +40,25 @@ def name_of(request: Request) -> str:
     return f"mlloop_{request.root.name}"
 
 
-def stages(request: Request) -> dict[str, list[str]]:
-    """The stages of the pipeline, each with those that it reads."""
-    return {task["name"]: list(task.get("upstream") or []) for task in parsing.tasks(request.root)}
-
-
-def tables(request: Request) -> dict[str, dict[str, str]]:
-    """Problem -> its tables in the lake -> URI.
+def facts(request: Request, options: Options) -> dict[str, Any]:
+    """What each scheduler's file says of the project: where it is, how mlloop is called, its stages and its tables.
 
     Raises
     ------
     ProblemError
         A statement cannot be read.
     """
+    return {
+        "project": str(request.root),
+        "command": options.command,
+        "schedule": options.schedule,
+        "stages": {task["name"]: list(task.get("upstream") or []) for task in parsing.tasks(request.root)},
+        "tables": _tables(request),
+    }
+
+
+def _tables(request: Request) -> dict[str, dict[str, str]]:
+    """Problem -> its tables in the lake -> URI."""
     lake = request.settings.lake_uri
     home = lake.rstrip("/") if "://" in lake else Path(lake).as_uri()
     statements = {problem: request.statement(problem) for problem in request.problems}

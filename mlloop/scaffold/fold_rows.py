@@ -30,13 +30,10 @@ class Counts:
         from mlloop.scaffold import times
 
         tested = [rows for _, rows in self.folds]
-        span = f"{min(tested):,} to {max(tested):,}" if min(tested) < max(tested) else f"{tested[0]:,}"
         empty = [day for day, rows in self.folds if not rows]
         left_out = f"; the fold from {', '.join(empty)} on holds no row and is left out" if empty else ""
-        return (
-            f"{times.held_out(f'{self.holdout:,}', self.holdout_from, self.by_file_order)}; {len(self.folds)} folds before them test on "
-            f"{span} rows each, and learn from {self.learnt:,} at least{left_out}"
-        )
+        counted_rows = times.folds_in_words(self.holdout, self.holdout_from, tested, self.learnt, self.by_file_order)
+        return counted_rows + left_out
 
 
 def of_statement(file: Path, statement: Problem, settings: Settings) -> list[str]:

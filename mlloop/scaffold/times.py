@@ -618,27 +618,36 @@ def _filled_of(
     return None
 
 
-def held_out(rows: str, since: dt.datetime, by_file_order: bool) -> str:
-    """Which rows are held out, in words; `by_file_order`: the moment only stands for a row's place in the file."""
-    return (
-        f"the last {rows} rows are held out" if by_file_order else f"{rows} rows from {since:%Y-%m-%d} on are held out"
-    )
+def folds_in_words(
+    held: int, since: dt.datetime, tested: Sequence[int], learnt: int, by_file_order: bool, about: str = ""
+) -> str:
+    """How many rows the holdout, the folds and what was before them hold, in words.
+
+    Parameters
+    ----------
+    since : datetime
+        Where the holdout begins.
+    by_file_order : bool
+        Whether that moment only stands for a row's place in the file; it is not shown then.
+    about : str
+        Before each number that is not exact.
+    """
+    span = f"{min(tested):,} to {max(tested):,}" if min(tested) < max(tested) else f"{tested[0]:,}"
+    rows = f"{about}{held:,} rows"
+    holdout = f"the last {rows} are held out" if by_file_order else f"{rows} from {since:%Y-%m-%d} on are held out"
+    return f"{holdout}; {len(tested)} folds before them test on {about}{span} rows each, and learn from {about}{learnt:,} at least"
 
 
 def rows_of_folds(windows: DraftWindows, times: pd.Series, rows_each: float = 1.0, by_file_order: bool = False) -> str:
-    """How many rows the holdout and the folds hold, in words; each of `times` stands for `rows_each` rows, see `held_out`."""
+    """How many rows the holdout and the folds hold, in words; each of `times` stands for `rows_each` rows."""
     as_of = pd.Timestamp(windows["as_of"])
     until = as_of - pd.Timedelta(days=windows["holdout_days"])
     cuts = [until - pd.Timedelta(days=windows["fold_days"] * k) for k in range(windows["folds"], -1, -1)]
     count = lambda mask: round(int(mask.sum()) * rows_each)
     held, first = count((times >= until) & (times < as_of)), count(times < cuts[0])
     tested = [count((times >= a) & (times < b)) for a, b in itertools.pairwise(cuts)]
-    span = f"{min(tested):,} to {max(tested):,}" if min(tested) < max(tested) else f"{tested[0]:,}"
     about = "about " if rows_each > 1 else ""
-    return (
-        f"{held_out(f'{about}{held:,}', until, by_file_order)}; {windows['folds']} folds before them test on {about}{span} rows "
-        f"each, and learn from {about}{first:,} at least"
-    )
+    return folds_in_words(held, until, tested, first, by_file_order, about)
 
 
 # ---------------------------------------------------------------------------------------------- numbers that stand for nothing
