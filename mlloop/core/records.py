@@ -739,7 +739,18 @@ class ExplainsJson(TypedDict):
     segments: list[SegmentJson]
 
 
-class EstimatedJson(TypedDict):
+class PeriodFigureJson(TypedDict):
+    """A period's figure and how much worse it is than the reference; None where there is no figure."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    se: float | None
+    worse_by: float | None
+    standard_errors: float | None
+
+
+class EstimatedJson(PeriodFigureJson):
     """What is estimated of a period without its labels; `value` is None where nothing could be."""
 
     metric: str
@@ -747,12 +758,6 @@ class EstimatedJson(TypedDict):
     methods: dict[str, FigureJson]
     trusted: bool
     why: str
-    value: float | None
-    low: float | None
-    high: float | None
-    se: float | None
-    worse_by: float | None
-    standard_errors: float | None
     spread: NotRequired[float | None]
     unreached: NotRequired[float | None]
 
@@ -779,19 +784,13 @@ class OtherJson(WorthGainJson):
     n: int
 
 
-class RealisedJson(TypedDict):
+class RealisedJson(PeriodFigureJson):
     """What the labels of a period showed; `value` is None where they show nothing."""
 
     period: PeriodJson
     model: str
     reference: FigureJson
     estimated_then: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    se: float | None
-    worse_by: float | None
-    standard_errors: float | None
     n: int
     labels_missing: float
     trusted: bool
