@@ -141,7 +141,7 @@ def _beyond_zero(values: np.ndarray) -> tuple[int, str]:
         return below, "These are below zero, all others are not: are they corrections, or mistakes?"
     return 0, ""
 
-
+# %% ../nbs/14_analysis.ipynb #64e78fb0
 def _far_away(values: np.ndarray) -> tuple[int, str]:
     """A few values much further out than the middle half is wide."""
     low, high = np.quantile(values, [0.25, 0.75])

@@ -697,7 +697,7 @@ def offsets_text(offsets: Mapping[int, int]) -> str:
     """Offsets by partition as a batch has them: '0:120 1:98'."""
     return " ".join(f"{partition}:{at}" for partition, at in sorted(offsets.items()))
 
-
+# %% ../nbs/11_collection.ipynb #0f1b99e4
 def read_offsets(text: str | None) -> dict[int, int]:
     """What `offsets_text` wrote; none for None."""
     pairs = (part.split(":") for part in (text or "").split())
@@ -771,7 +771,7 @@ def schema_path(source: Source, settings: Settings) -> Path | None:
     """The file of a topic's schema; None where its messages are JSON."""
     return Path(resolve_location(source.schema_file, settings)) if source.schema_file else None
 
-
+# %% ../nbs/11_collection.ipynb #f35b4906
 def schema_digest(source: Source, settings: Settings) -> list[str]:
     """The digest of a topic's schema, as a list: with another schema its messages are read again."""
     path = schema_path(source, settings)

@@ -324,7 +324,7 @@ def _table(con, select: str) -> str:
     con.raw_sql(f"CREATE TEMP TABLE {name} AS {select}")
     return name
 
-
+# %% ../nbs/12_ingestion.ipynb #9eb7e154
 def _view(con, select: str) -> str:
     """The rows of several tables under one name; they are not held twice."""
     name = _temporary_name()
@@ -439,7 +439,7 @@ def md5_number_lower(text: str) -> types.uint64: ...
 @ibis.udf.scalar.builtin
 def json_extract_string(text: str, path: str) -> types.string: ...
 
-
+# %% ../nbs/12_ingestion.ipynb #f76fdd57
 def _stated(line: ibis.Value, field: str, otherwise: ibis.Value) -> ibis.Value:
     """A field of a line that states why it was set aside; `otherwise` for every other line."""
     is_stated = line.startswith(f'{{"{messages.REJECTED}"')

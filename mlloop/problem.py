@@ -763,7 +763,7 @@ def value_label(problem: Problem, column: str, value: object) -> str:
     types = {str(table.columns[column].type) for table in problem.tables.values() if column in table.columns}
     return _as_declared(text, types) or _range_in_words(text)
 
-
+# %% ../nbs/10_problem.ipynb #69fbeb7e
 def group_label(problem: Problem, column: str, value: object) -> str:
     """A group of rows in words: 'cognitive difficulty: yes', or 'DREM (cognitive difficulty): 1' without labels."""
     label = value_label(problem, column, value)
@@ -772,7 +772,7 @@ def group_label(problem: Problem, column: str, value: object) -> str:
     shown = label if _as_number(str(value)) is not None else value
     return f"{meaning}: {label}" if meaning and label != str(value) else f"{column_label(problem, column)}: {shown}"
 
-
+# %% ../nbs/10_problem.ipynb #6c8a5916
 def _as_declared(text: str, types: set[str]) -> str:
     """A value of a boolean or an integer that became a number with decimals, as it was; '' for others."""
     value = _as_number({"True": "1", "False": "0"}.get(text, text))
@@ -780,7 +780,7 @@ def _as_declared(text: str, types: set[str]) -> str:
         return "yes" if value else "no"
     return f"{value:.0f}" if types == {"integer"} and value is not None and value.is_integer() else ""
 
-
+# %% ../nbs/10_problem.ipynb #a50699c0
 def _as_number(text: str) -> float | None:
     try:
         return float(text)
@@ -838,7 +838,7 @@ HEAD = re.compile(r"\A# Revision [0-9]+, opened because .*\n(?:#   - .*\n)*#\n")
 def _revision(path: Path) -> int:
     return YAML(typ="safe").load(path.read_text(encoding="utf-8")).get("revision", 1)
 
-
+# %% ../nbs/10_problem.ipynb #318cfbb5
 def revision_file(path: Path) -> Path:
     """Where the next revision of the statement in `path` lies: `shop.r2.yaml` beside `shop.yaml`."""
     return path.with_name(f"{re.sub(r'[.]r[0-9]+$', '', path.stem)}.r{_revision(path) + 1}.yaml")
