@@ -371,7 +371,7 @@ def decide(figures: EvaluationJson, statement: Problem, reproduction: Reproducti
 def _interval(e: EstimateJson) -> IntervalJson:
     return {"value": e["value"], "low": e["low"], "high": e["high"]}
 
-
+# %% ../nbs/22_validation_gate.ipynb #012aae37
 def _measured(e: EstimateJson | None) -> EstimateJson | None:
     return {"value": e["value"], "low": e["low"], "high": e["high"], "n": e["n"]} if e and is_figure(e) else None
 

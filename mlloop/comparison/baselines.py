@@ -373,7 +373,7 @@ def one_split(kind: str, metric: str, seed: int = 0):
     model = cheap_model(kind, metric, seed)
     return model.set_params(n_estimators=1, num_leaves=2, learning_rate=1.0, reg_lambda=0.0)
 
-
+# %% ../../nbs/comparison/baselines.ipynb #c58d7839
 def two_splits(kind: str, metric: str, seed: int = 0):
     """The best two splits, unfitted: a rule with an exception."""
     return one_split(kind, metric, seed).set_params(num_leaves=3)
@@ -599,7 +599,7 @@ def _fitted_scores(build, rows, train, tuning, test, seed):
             scores.append(predict_scores(model.fit(inputs, y), scored))
     return scores[0], scores[-1]
 
-
+# %% ../../nbs/comparison/baselines.ipynb #75177a8c
 def _with_words(X: pd.DataFrame, y: np.ndarray, scored: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training rows and others, with the features of their words in place of prose."""
     texts = list(X.select_dtypes("object"))
@@ -639,7 +639,7 @@ class Threshold:
     value: float
     source: str
 
-
+# %% ../../nbs/comparison/baselines.ipynb #34ebaa2a
 def decision_threshold(
     statement: Problem, y_tuning=None, tuning=None, is_model: bool = True, of_folds: float | None = None
 ) -> Threshold:

@@ -454,13 +454,13 @@ def new_rows(
         is_new &= ~_keys(rows, [group]).isin(_keys(learnt, [group]))
     return rows[is_new.to_numpy()].reset_index(drop=True)
 
-
+# %% ../../nbs/comparison/holdout.ipynb #2bebeba1
 def identity(rows: pd.DataFrame, learnt: pd.DataFrame, key: Sequence[str], columns: Sequence[str]) -> list[str]:
     """What tells whether two rows are one: the table's `key` where both have it, else the `columns` that both have."""
     both = [name for name in rows if name in learnt]
     return list(key) if key and set(key) <= set(both) else [name for name in columns if name in both]
 
-
+# %% ../../nbs/comparison/holdout.ipynb #242c0f35
 def _keys(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """A digest of each row's values, whatever type a column of numbers has."""
     numbers = pd.api.types.is_numeric_dtype

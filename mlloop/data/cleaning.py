@@ -403,7 +403,7 @@ def _without_noise(text: str) -> str:
         text = re.sub(pattern, kept, text)
     return text
 
-
+# %% ../../nbs/data/cleaning.ipynb #dbc33247
 def fingerprint(value: str) -> str:
     """A value without case, spaces and punctuation; signs that make a difference stay, such as + - < = % # and the point of 1.5."""
     plain = _without_noise(unicodedata.normalize("NFKC", value).casefold())

@@ -111,7 +111,7 @@ def midnight_of(form: str | None) -> str | None:
     tail = "".join("0+" if part.startswith("%") else re.escape(part) for part in parts)
     return rf"^(.*[^0-9])24({tail})$"
 
-
+# %% ../../nbs/data/parsing.ipynb #b1812570
 def _begun(text: ibis.Value, ends: str) -> ibis.Value:
     """The text of a moment that ends its day, with the hour at which that day began; others as they are."""
     return text.re_search(ends).ifelse(text.re_extract(ends, 1).concat("00", text.re_extract(ends, 2)), text)
@@ -162,7 +162,7 @@ def month_in_english(text: str) -> str:
 @ibis.udf.scalar.builtin
 def try_strptime(text: str, form: str) -> types.timestamp: ...
 
-
+# %% ../../nbs/data/parsing.ipynb #3594124b
 LAST_YEAR = 2049  # that two digits stand for: 63 is 1963
 
 
@@ -174,7 +174,7 @@ def _formatted(text: ibis.Value, form: str) -> ibis.Value:
         return ibis.ifelse(ended, whole + ibis.interval(days=1), whole)
     return _strptime(text, form)
 
-
+# %% ../../nbs/data/parsing.ipynb #dfd1cb9b
 def _strptime(text: ibis.Value, form: str) -> ibis.Value:
     moment = try_strptime(text, form)
     if "%b" in form or "%B" in form:

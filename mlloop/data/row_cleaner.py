@@ -134,7 +134,7 @@ class RowCleaner:
 def _key(value: Any) -> Any:
     return (type(value).__name__, value) if value == value else None
 
-
+# %% ../../nbs/data/row_cleaner.ipynb #cb04e255
 def _plain(value: Any) -> Any:
     """A value as the features take it: numbers as floats."""
     return float(value) if isinstance(value, (bool, int)) else value

@@ -607,7 +607,7 @@ def fit_weighted(model, X, y, weight=None, seed: int = 0):
     drawn = np.sort(np.random.default_rng(seed).choice(len(y), rows, p=weight / weight.sum()))
     return model.fit(X.iloc[drawn], y[drawn])
 
-
+# %% ../../nbs/models/candidates.ipynb #506354bb
 FEW = 20  # a leaf may hold a twentieth of the rows at most
 
 

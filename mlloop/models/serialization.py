@@ -131,12 +131,12 @@ def categories(rows) -> list[str]:
     written = set(prose.prose_columns(rows[texts]))
     return [name for name in texts if name not in written]
 
-
+# %% ../../nbs/models/serialization.ipynb #87407af9
 def many_valued(rows) -> list[str]:
     """The categories with more than `prose.MANY` different values."""
     return [name for name in categories(rows) if rows[name].nunique() > prose.MANY]
 
-
+# %% ../../nbs/models/serialization.ipynb #b9b80174
 def written(rows) -> list[str]:
     """The columns of prose."""
     return prose.prose_columns(rows)

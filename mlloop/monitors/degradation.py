@@ -71,7 +71,7 @@ def is_feed_broken(product: Mapping[str, Any]) -> bool:
     """Whether the feed of a period was broken, by its monitoring product."""
     return (product.get("feed") or {}).get("status") == "broken"
 
-
+# %% ../../nbs/monitors/degradation.ipynb #dca39490
 def broken_feed_periods(history: Sequence[Mapping[str, Any]]) -> set[str]:
     """The start of each period whose feed was broken, or in which the model had to do without a column: its figures describe the data, not the model."""
     counts_not = lambda product: is_feed_broken(product) or bool((product.get("feed") or {}).get("withheld"))
