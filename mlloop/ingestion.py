@@ -5,9 +5,9 @@ aside with its reason, and no row is ever lost, repaired or counted twice."""
 
 # %% auto #0
 __all__ = ['SYSTEM_COLUMNS', 'RAW_SUFFIX', 'FETCH_AGAIN', 'DECLARE_ENCODING', 'ESCAPES', 'LINE_BYTES', 'RAW_CHARS',
-           'UNREADABLE_REASONS', 'FIRST_ROW', 'contract_rules', 'contract', 'RawFile', 'as_utf8', 'is_utf8',
-           'unescaped', 'separator', 'distinct_names', 'header', 'raw_rows', 'derived_columns', 'md5_number_lower',
-           'json_extract_string', 'check_rows', 'assign_outcome', 'IngestedTable', 'state_chain',
+           'UNREADABLE_REASONS', 'HEADER_AGAIN', 'FIRST_ROW', 'MOST_COMPARED', 'contract_rules', 'contract', 'RawFile',
+           'as_utf8', 'is_utf8', 'unescaped', 'separator', 'distinct_names', 'header', 'raw_rows', 'derived_columns',
+           'md5_number_lower', 'json_extract_string', 'check_rows', 'assign_outcome', 'IngestedTable', 'state_chain',
            'latest_matching_version', 'is_later', 'sample_entities', 'sampling_column', 'ingest_table',
            'schema_changes', 'ingest', 'all_schema_changes', 'row_counts', 'rejection_reasons', 'plot_rejected']
 
@@ -112,7 +112,8 @@ def as_utf8(raw: RawFile, folder: Path) -> RawFile:
     """
     source, is_csv = raw.source, raw.format == "csv"
     escaped = is_csv and not source.quote and source.escape == "\\"
-    if raw.format == "parquet" or (is_utf8(source) and not (is_csv and source.skip) and not escaped):
+    is_whole = not (is_csv and (source.skip or source.skip_below))
+    if raw.format == "parquet" or (is_utf8(source) and is_whole and not escaped):
         return raw
     copy = folder / f"{uuid.uuid4().hex[:8]}.utf8{Path(raw.path.name.removesuffix('.gz')).suffix}"
     try:
@@ -120,6 +121,9 @@ def as_utf8(raw: RawFile, folder: Path) -> RawFile:
             for _ in range(source.skip if is_csv else 0):
                 read.readline()
             with copy.open("w", encoding="utf-8", newline="") as write:
+                if is_csv and source.skip_below:
+                    write.write(read.readline())
+                    write.write(_first_row(read, source.skip_below, separator(raw)))
                 if escaped:
                     csv.writer(write, delimiter=separator(raw)).writerows(unescaped(read, separator(raw)))
                     source = source.model_copy(update={"quote": '"', "escape": None})
@@ -127,7 +131,17 @@ def as_utf8(raw: RawFile, folder: Path) -> RawFile:
                     shutil.copyfileobj(read, write)
     except (UnicodeError, LookupError) as error:
         raise SourceError(f"cannot be read as {raw.source.encoding}: {error}", raw.origin, DECLARE_ENCODING) from error
-    return replace(raw, path=copy, source=source.model_copy(update={"encoding": "utf-8", "skip": 0}))
+    return replace(raw, path=copy, source=source.model_copy(update={"encoding": "utf-8", "skip": 0, "skip_below": 0}))
+
+# %% ../nbs/12_ingestion.ipynb #8bcb87b3
+def _first_row(lines: Iterator[str], below: int, delimiter: str) -> str:
+    """The first of the lines that is a row: behind at most `below` lines without a number."""
+    for _ in range(below):
+        line = next(lines, "")
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+        if any(re.fullmatch(r"[+-]?[$€£]?[\d.,' ]*\d[\d.,' ]*%?", cell) for cell in cells):
+            return line
+    return ""
 
 # %% ../nbs/12_ingestion.ipynb #97b4dcfe
 FETCH_AGAIN = "Fetch it again, or declare its format, then: mlloop run"
@@ -246,6 +260,7 @@ UNREADABLE_REASONS = {
     "LINE SIZE OVER MAXIMUM": f"line is longer than {LINE_BYTES // 1_000_000} MB",
     "INVALID ENCODING": "line is not UTF-8 (is another encoding to be declared?)",
 }  # fmt: skip
+HEADER_AGAIN = "line repeats the header"
 
 
 def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis.Table, ibis.Table]:
@@ -379,22 +394,39 @@ def _scan_text(con, numbered_files, form, names, columns) -> tuple[str, str]:
     )
     scan = f"""read_csv({_files(numbered_files)}, columns = {{{kinds}}}, auto_detect = false, {dialect}, ignore_errors = true,
         store_rejects = true, rejects_table = '{errors}', rejects_scan = '{scans}', filename = '_file', max_line_size = {LINE_BYTES})"""
-    rows = _table(
-        con, _csv(scan, names, columns, numbered_files) if form == "csv" else _jsonl(scan, columns, numbered_files)
-    )
+    if form == "csv":
+        held = _table(con, _csv(scan, names, columns, numbered_files, _is_header(first, names)))
+        rows = _view(con, f"SELECT * EXCLUDE (_reason) FROM {held} WHERE _reason IS NULL")
+        again = f"SELECT _n, _row, _line, _reason FROM {held} WHERE _reason IS NOT NULL UNION ALL "
+    else:
+        rows, again = _table(con, _jsonl(scan, columns, numbered_files)), ""
     reasons = " ".join(f"WHEN {_literal(kind)} THEN {_literal(reason)}" for kind, reason in UNREADABLE_REASONS.items())
     return rows, _table(
         con,
-        f"""SELECT _n, line::BIGINT AS _row, any_value(csv_line) AS _line,
+        f"""{again}SELECT _n, line::BIGINT AS _row, any_value(csv_line) AS _line,
             min(CASE error_type::VARCHAR {reasons} ELSE 'line cannot be read: ' || lower(error_message) END) AS _reason
         FROM {errors} JOIN {scans} USING (scan_id, file_id) JOIN {_file_numbers(numbered_files)} ON file_path = _file GROUP BY 1, 2""",
     )
 
+# %% ../nbs/12_ingestion.ipynb #74988534
+MOST_COMPARED = 20  # columns of a line that are compared with the header
+
+
+def _is_header(raw: RawFile, names: Sequence[str]) -> str:
+    """SQL: whether a line holds the names of the header where a row would hold its values."""
+    written = [name.strip() for name in _first_line(raw)]
+    pairs = [(place, name) for place, name in zip(_places(names), written, strict=True) if name][:MOST_COMPARED]
+    return " AND ".join(f"trim({place}) = {_literal(name)}" for place, name in pairs) if len(pairs) > 1 else "false"
+
 # %% ../nbs/12_ingestion.ipynb #df6b0c47
-def _csv(scan, names, columns, numbered_files) -> str:
+def _csv(scan, names, columns, numbered_files, is_header) -> str:
     picked = _picked(names, columns, "{}")
     numbered = f"(SELECT *, row_number() OVER () AS _row FROM {scan})"
-    return f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {numbered} JOIN {_file_numbers(numbered_files)} USING (_file)"
+    reason = f"CASE WHEN {is_header} THEN {_literal(HEADER_AGAIN)} END AS _reason"
+    return (
+        f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked}, {reason} FROM {numbered} "
+        f"JOIN {_file_numbers(numbered_files)} USING (_file)"
+    )
 
 # %% ../nbs/12_ingestion.ipynb #1d042a4d
 def _jsonl(scan, columns, numbered_files) -> str:

@@ -25,7 +25,7 @@ from .core.errors import DataError
 from .core.metrics import Estimate
 from .problem import Money, Problem
 from .products import Facts
-from .core.verdict import Check, Conclusion, conclude, WHETHER_KNOWN, known_before
+from .core.verdict import Check, Conclusion, conclude, is_hardly_chance, WHETHER_KNOWN, known_before
 from .core.formatting import number
 from mlloop.core.records import (
     EstimateJson,
@@ -235,11 +235,7 @@ def _contender(figures: NeedFiguresJson, name: str) -> FoldedContenderJson:
 # %% ../nbs/16_need_gate.ipynb #17ec322a
 def _is_hardly_chance(gain: FoldedEstimateJson, statement: Problem) -> bool:
     """Whether the gain is above zero with the statement's confidence, asked on one side."""
-    from scipy.stats import norm
-
-    confidence = statement.success.confidence
-    error = (gain["high"] - gain["low"]) / 2 / norm.ppf(0.5 + confidence / 2)
-    return bool(gain["value"] > norm.ppf(confidence) * error)
+    return is_hardly_chance(gain["value"], gain["low"], gain["high"], statement.success.confidence)
 
 # %% ../nbs/16_need_gate.ipynb #fb3b74fd
 def _gain(figures: NeedFiguresJson, statement: Problem) -> Check:

@@ -61,7 +61,7 @@ class Source(Record):
     """How raw rows are reached.
 
     `kind` is 'files' (`path`: a glob; csv, parquet, json lines, each also .gz; of a text file `skip`: lines above its
-    header, and what `quote` and `escape` its values), 'sql' (`url` as SQLAlchemy has it, with `table` or `query`), 'http' (JSON at `url`, rows under `records`, the next page's address under `next_page`)
+    header, `skip_below`: lines below it that describe the columns, and what `quote` and `escape` its values), 'sql' (`url` as SQLAlchemy has it, with `table` or `query`), 'http' (JSON at `url`, rows under `records`, the next page's address under `next_page`)
     or 'nannyml' (`dataset`: the name of a data set shipped in its wheel); or 'kafka': messages of a `topic` at `brokers`,
     JSON, or as `schema_file` says (see docs/own_source.md).
     """
@@ -72,6 +72,7 @@ class Source(Record):
     encoding: str = "utf-8"
     separator: str | None = None
     skip: Annotated[int, Field(ge=0)] = 0
+    skip_below: Annotated[int, Field(ge=0)] = 0
     quote: Literal['"', "'", ""] = '"'
     escape: Literal['"', "'", "\\", ""] | None = None
     url: str | None = None
@@ -123,7 +124,7 @@ class Column(Record):
     `known` says when its value is there: 'before' the prediction (the owner's word), 'after' it (kept away from the
     model), or 'unsure' (a model that rests on it waits for the owner's word); without it the column counts as known
     before, as long as nothing in the data speaks against it. `format` says how a time is written, as strptime has it
-    (one form, or several), what it counts (unix_s, unix_ms or excel), or that it names a quarter, a week or a
+    (one form, or several), what it counts (unix_s, unix_ms, excel, ordinal, matlab, julian or days_1970), or that it names a quarter, a week or a
     part of a year (year_quarter, year_week, decimal_year). `made_of` names the columns whose texts, joined by a blank, are read as this one. `labels` says what a value means (1: yes, 2: no), for pages and charts. `row_seconds` makes a moment of a row's place in the file: that many seconds for each row;
     `row_stretch` numbers the stretches of so many rows that it consists of.
     """

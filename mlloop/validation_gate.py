@@ -17,7 +17,7 @@ from typing import TypeGuard
 from .core import metric_table, metrics
 from .problem import Problem, column_label, group_label
 from .products import Exploration
-from .core.verdict import BESIDE_CHAMPION, Check, Conclusion, conclude, known_before
+from .core.verdict import BESIDE_CHAMPION, Check, Conclusion, conclude, is_hardly_chance, known_before
 from .core.formatting import number, percent
 from mlloop.core.records import (
     AgainstChampionJson,
@@ -92,11 +92,15 @@ def better_than_rule(figures: EvaluationJson, statement: Problem) -> Check:
         if gain["low"] > 0 and gain["value"] >= least_gain
         else False
     )
-    if passed is False and gain["low"] > 0 and statement.is_guess("success.min_gain"):
+    is_above_zero = is_hardly_chance(gain["value"], gain["low"], gain["high"], statement.success.confidence)
+    is_guess = statement.is_guess("success.min_gain")
+    if passed is False and is_guess and is_above_zero:
         passed = None
+    rows = rule["metric"].get("n")
+    may_be_chance = "" if is_above_zero else f" On {rows:,} rows that may be chance." if rows else " That may be chance."
     reason = (
         f"The rule '{rule['name']}' gives {number(rule_value)}: a gain of {number(gain['value'])} [{number(gain['low'])} to {number(gain['high'])}], "
-        f"at least {number(least_gain)} is required."
+        f"at least {number(least_gain)} is {'asked by mlloop new, a guess that refuses nothing' if is_guess else 'required'}.{may_be_chance}"
     )
     change = (
         f"needs {number(least_gain)} more than the rule '{rule['name']}' ({number(rule_value)}) with {percent(statement.success.confidence)} "
@@ -284,7 +288,8 @@ def released_as_judged(figures: EvaluationJson, statement: Problem) -> list[Chec
     if not faults:
         return [Check(name, True, f"{reason}, {number(bound)} is allowed.", differs, None, None, bound, refit["unit"])]
     wrong = "; ".join(fault.reason for fault in faults)
-    return [replace(faults[0], name=name, reason=f"{reason}; {wrong}.", must_change=wrong)]
+    deciding = min(faults, key=lambda fault: fault.passed is None)
+    return [replace(deciding, name=name, reason=f"{reason}; {wrong}.", must_change=wrong)]
 
 # %% ../nbs/22_validation_gate.ipynb #9e1f0a32
 def _refit_faults(refit: RefitJson, statement: Problem) -> list[Check]:
@@ -302,7 +307,9 @@ def _refit_faults(refit: RefitJson, statement: Problem) -> list[Check]:
     if worst and worst["fall"] > success.max_slice_gap:
         group = group_label(statement, worst["slice"], worst["group"])
         text = f"in '{group}' it is {number(worst['fall'])} worse than they are"
-        faults.append(Check("", False, text, worst["fall"], None, None, success.max_slice_gap, label))
+        is_guess = statement.is_guess("success.slices") or statement.is_guess("success.max_slice_gap")
+        passed = None if is_guess else False
+        faults.append(Check("", passed, text, worst["fall"], None, None, success.max_slice_gap, label))
     return faults
 
 # %% ../nbs/22_validation_gate.ipynb #d3f900a8

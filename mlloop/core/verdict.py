@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from mlloop.core import formatting
@@ -144,6 +145,21 @@ def conclude(gate: str, checks: Iterable[Check], main: str = "") -> Conclusion:
         "evidence": [c.evidence() for c in listed],
         "must_change": [c.must_change for c in failed + unclear if c.must_change],
     }
+
+
+def is_hardly_chance(value: float, low: float, high: float, confidence: float) -> bool:
+    """Whether a gain is above zero with a confidence, asked on one side.
+
+    Parameters
+    ----------
+    value, low, high : float
+        The gain and its interval, two-sided and of the same confidence.
+    confidence : float
+        Such as 0.95.
+    """
+    beyond = NormalDist().inv_cdf
+    error = (high - low) / 2 / beyond(0.5 + confidence / 2)
+    return bool(value > beyond(confidence) * error)
 
 
 def lines_to_change(evidence: Iterable[Mapping[str, Any]]) -> list[str]:

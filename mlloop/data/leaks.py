@@ -7,15 +7,16 @@ __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'SAME_UNIT', 'STEPS', 'AG
            'NONE_WORDS', 'FEWEST_PURE', 'SHARE_PURE', 'FOLLOWED', 'LENGTH', 'ENDS_WITH', 'EXACT', 'PART', 'CLOCKS',
            'CLOCK_HOURS', 'MAX_PAIRED', 'PAIRED_ROWS', 'NEARER', 'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER',
            'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS',
-           'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOVING', 'LIKELY', 'MEASURED', 'FOLLOWS',
-           'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE', 'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS',
-           'PLANNED', 'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES', 'MAX_MAKERS', 'MAKER_ROWS', 'Sign',
-           'group_codes', 'spike', 'forward_score', 'skill', 'strength', 'is_number', 'copy_sign', 'steps_apart',
-           'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign', 'value_sign', 'class_signs', 'followed_signs',
-           'flag_signs', 'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'pair_signs', 'after_words',
-           'aggregate_signs', 'by_chance', 'field_strength', 'secret_pairs', 'figure_of', 'towering_sign',
-           'knowledge_beyond_target', 'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs',
-           'bracket_signs', 'words_of_name', 'named_signs', 'find', 'resting_signs']
+           'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOVING', 'LIKELY', 'MEASURED',
+           'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE', 'OF_BEFORE',
+           'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES',
+           'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill', 'strength',
+           'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign',
+           'value_sign', 'class_signs', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs',
+           'clock_minutes', 'pair_signs', 'after_words', 'aggregate_signs', 'by_chance', 'field_strength',
+           'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target', 'line_beyond_target',
+           'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'words_of_name', 'named_signs',
+           'span_signs', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -28,6 +29,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from . import later as measured_later
 from ..core import prose
 from ..core.formatting import number
 from ..core.records import Parameters
@@ -849,7 +851,7 @@ MOVING = (2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 20, 24, 26, 28, 30, 48, 50, 52, 6
 
 
 def moved_targets(y: pd.Series, who: np.ndarray, means: Sequence[int] = MOVING) -> Iterator[tuple[str, pd.Series]]:
-    """What can be reckoned from a row's target and those around it, each with its words: changes, the next row, running means.
+    """What can be reckoned from a row's target and those around it, each with its words: changes, the next row, running means, the sum so far.
 
     Parameters
     ----------
@@ -870,6 +872,7 @@ def moved_targets(y: pd.Series, who: np.ndarray, means: Sequence[int] = MOVING) 
         mean = (total - total.groupby(who).shift(rows).fillna(0)) / rows
         yield f"is the mean of the target over {rows} rows, the row's own included", mean.where(count >= rows)
     yield "is the mean of the target so far, the row's own included", total / count
+    yield "is the sum of the target so far, the row's own included", total
 
 # %% ../../nbs/data/leaks.ipynb #e3b7a019
 def _together(a: np.ndarray, b: np.ndarray) -> float:
@@ -902,6 +905,7 @@ def nearest_target(own: np.ndarray, targets: dict[str, np.ndarray], drawn: np.nd
     return max(measured, key=lambda pair: pair[0], default=(0.0, ""))
 
 # %% ../../nbs/data/leaks.ipynb #8c8a8258
+FEWEST_RECKONED = 10  # different values of a number that may be reckoned from the target, at least
 FOLLOWS = 0.998  # the correlation of steps from which a column is reckoned from the target
 BEFORE = tuple(sorted({rows - less for rows in MOVING for less in (0, 1, 2)} - {0}))
 ROUNDING = 1e-12  # of a correlation
@@ -912,7 +916,7 @@ def moving_signs(rows: pd.DataFrame, y: pd.Series, order: pd.Series, whose: pd.S
     at = order.dropna().sort_values(kind="stable").index
     t = y[at].reset_index(drop=True)
     who = np.zeros(len(t), dtype=int) if whose is None else pd.factorize(whose[at])[0]
-    able = [str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 20]
+    able = [str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > FEWEST_RECKONED]
     if not able or pd.Series(who).duplicated().mean() < 0.5:
         return []
     step = lambda values: (values - values.groupby(who).shift()).to_numpy(float)
@@ -1027,6 +1031,24 @@ def named_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str) 
                 )
     return signs
 
+# %% ../../nbs/data/leaks.ipynb #9e7d6771
+def span_signs(rows: pd.DataFrame, y: pd.Series, kind: str) -> list[Sign]:
+    """Texts of two dates whose distance is the target, or of which only one class has the second."""
+    signs = []
+    for name in map(str, rows):
+        values = rows[name]
+        is_text = not is_number(values) and not pd.api.types.is_datetime64_any_dtype(values)
+        span = measured_later.spans_of(values) if is_text and values.nunique() > FEW_VALUES else None
+        if span is None:
+            continue
+        days = (span[1] - span[0]).dt.days.astype(float)
+        filled = filled_sign(span[1], y) if kind == "classification" else None
+        if days.notna().mean() > 0.5 and copy_sign(days, y, kind):
+            signs.append(Sign(name, True, "holds two dates, and the days between them are the target"))
+        elif filled and filled[0]:
+            signs.append(Sign(name, True, f"holds two dates, of which the second {filled[1]}"))
+    return signs
+
 # %% ../../nbs/data/leaks.ipynb #090d179b
 MAX_ROWS = 60_000
 
@@ -1055,7 +1077,7 @@ def find(
     known = y.notna()
     rows, y = rows[known], y[known].astype(float)
     order, whose = (None if one is None else one[known] for one in (order, whose))
-    is_series = kind == "regression" and order is not None and 50 <= len(y) <= 2 * MAX_ROWS
+    is_series = order is not None and 50 <= len(y) <= 2 * MAX_ROWS
     moving = moving_signs(rows, y, order, whose) if is_series and order is not None else []
     if len(y) > MAX_ROWS:
         picked = np.sort(np.random.default_rng(seed).choice(len(y), MAX_ROWS, replace=False))
@@ -1073,6 +1095,8 @@ def find(
             signs[sign.column] = sign
     for sign in named_signs(rows.drop(columns=list(signs)), y, later, kind):
         signs[sign.column] = sign
+    for name, words in measured_later.find_later(rows, y, kind).items():
+        signs.setdefault(name, Sign(name, False, words))
     unsure = {name: signs.pop(name) for name in list(signs) if not signs[name].sure}
     signs |= _alone(rows.drop(columns=list(signs)), y, later, kind, order, seed)
     return sorted((unsure | signs).values(), key=lambda sign: not sign.sure)
@@ -1088,6 +1112,7 @@ def _equations(
         copies = [sign for sign in copies if not steps_apart(rows[sign.column], y, order, whose)]
     if kind == "regression":
         copies += [Sign(name, True, words) for name in left if (words := band_sign(rows[name], y))]
+    copies += span_signs(rows, y, kind)
     yield from copies
     left = [name for name in left if name not in {column.column for column in copies}]
     if kind == "classification":

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INTEGER', 'NUMBER', 'ISO', 'OFFSET', 'MISSING', 'SPACES', 'TRUE', 'FALSE', 'LAKE_TYPES', 'MONTH_WORDS', 'LAST_YEAR',
-           'COUNTED', 'SPANS', 'is_any_of', 'text_or_null', 'parse_value', 'midnight_of', 'month_in_english',
+           'DAY_MS', 'COUNTED', 'SPANS', 'is_any_of', 'text_or_null', 'parse_value', 'midnight_of', 'month_in_english',
            'try_strptime']
 
 # %% ../../nbs/data/parsing.ipynb #0422f3aa
@@ -184,7 +184,16 @@ def _strptime(text: ibis.Value, form: str) -> ibis.Value:
     return ibis.ifelse(moment.year() > LAST_YEAR, moment - ibis.interval(years=100), moment)
 
 # %% ../../nbs/data/parsing.ipynb #82fe8d8f
-COUNTED = {"unix_s": (1_000, 0), "unix_ms": (1, 0), "excel": (86_400_000, 25_569)}
+DAY_MS = 86_400_000
+COUNTED = {
+    "unix_s": (1_000, 0),
+    "unix_ms": (1, 0),
+    "excel": (DAY_MS, 25_569),
+    "ordinal": (DAY_MS, 719_163),
+    "matlab": (DAY_MS, 719_529),
+    "julian": (DAY_MS, 2_440_587.5),
+    "days_1970": (DAY_MS, 0),
+}
 
 
 def _counted(text: ibis.Value, form: str) -> ibis.Value:

@@ -19,6 +19,7 @@ from typing import IO
 from mlloop import ingestion
 from mlloop.core.errors import DataError
 from mlloop.core.records import Parameters
+from mlloop.data import parsing, profiling
 
 HEAD_CHARS = 2_000_000
 SEPARATORS = (",", ";", "\t", "|")
@@ -33,6 +34,7 @@ class Dialect:
     encoding: str = "utf-8"
     separator: str = ","
     skip: int = 0
+    below: int = 0
     quote: str = '"'
     escape: str | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)
@@ -42,6 +44,7 @@ class Dialect:
         stated: Parameters = {"encoding": self.encoding}
         stated |= {"separator": self.separator} if self.separator != "," else {}
         stated |= {"skip": self.skip} if self.skip else {}
+        stated |= {"skip_below": self.below} if self.below else {}
         stated |= {"quote": self.quote} if self.quote != '"' else {}
         return stated | ({"escape": self.escape} if self.escape is not None else {})
 
@@ -93,8 +96,9 @@ def read(path: Path, suffix: str = ".csv") -> Dialect:
     Raises
     ------
     DataError
-        Its first line holds values rather than names.
+        Its first line holds values rather than names, or it is no table of text at all.
     """
+    _must_be_text(path)
     dialect = Dialect(encoding(path))
     coded = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     with _bytes(path) as handle:
@@ -123,6 +127,12 @@ def read(path: Path, suffix: str = ".csv") -> Dialect:
         )
         more = f"{above} line{'s' if above > 1 else ''} above it {'are' if above > 1 else 'is'} passed over"
         dialect.notes.append(("header", f"in line {dialect.skip + 1}; {more}{f' ({title[:60]!r})' if title else ''}"))
+    dialect.below = _below(lines[above:], dialect)
+    if dialect.below:
+        shown = dialect.separator.join(next(csv.reader([lines[above + 1]], delimiter=dialect.separator)))
+        those = "lines" if dialect.below > 1 else "line"
+        note = f"{dialect.below} {those} below the header ({shown[:60]!r}) describe the columns and are passed over"
+        dialect.notes.append(("header", note if dialect.below > 1 else note.replace("describe", "describes").replace("are", "is")))
     if dialect.encoding in ("cp1252", "latin-1"):
         dialect.notes.append(
             ("encoding", f"read as {dialect.encoding}, since it is not UTF-8: check letters with accents")
@@ -256,6 +266,74 @@ def _above(lines: Sequence[str], dialect: Dialect) -> int:
         if n >= least and len(row) >= usual:
             return start
     return 0
+
+
+MOST_BELOW = 3
+FEWEST_BELOW = 10  # rows of values from which it is sure what a column holds
+VALUE = re.compile(r"[+-]?[$€£]?\s*(\d[\d.,' ]*|[.,]\d+)([eE][+-]?\d+)?\s*%?|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
+DESCRIBES = re.compile(
+    r"c|d|s|t|n|(continuous|discrete|string|time|numeric|nominal|ordinal|integer|int|int64|float|float64|double|real|number|text|varchar|"
+    r"char|date|datetime|timestamp|bool|boolean|categor(y|ical)|factor|class|meta|ignore|weight|id|unit|units|min|max)(\(.*\))?|"
+    r"[(\[].{1,20}[)\]]",
+    re.I,
+)
+
+
+def _below(lines: Sequence[str], dialect: Dialect) -> int:
+    """How many lines below the header describe the columns, as types, units and roles do: words where all further lines hold values."""
+    read = [row for row in _rows(lines[:200], dialect.separator, dialect.quote, dialect.escape) if row]
+    rows = [[cell.strip() for cell in row] for row in read[1:]]
+    if len(rows) < FEWEST_BELOW + MOST_BELOW or not read:
+        return 0
+    body = rows[MOST_BELOW:]
+    width = len(read[0])
+    cells = lambda at: [row[at] for row in body if at < len(row) and row[at]]
+    of_values = [
+        at for at in range(width) if cells(at) and sum(map(bool, map(VALUE.fullmatch, cells(at)))) >= 0.95 * len(cells(at))
+    ]
+    below = 0
+    for row in rows[:MOST_BELOW]:
+        held = [row[at] for at in of_values if at < len(row)]
+        words = [cell for cell in held if cell and not VALUE.fullmatch(cell) and not _means_missing(cell)]
+        named = bool(words) and all(map(DESCRIBES.fullmatch, words))
+        only_words = held and len(words) == sum(map(bool, held)) and (len(words) >= max(2, 0.8 * len(held)) or named)
+        roles = below and not any(held) and any(row) and all(DESCRIBES.match(cell) for cell in row if cell)
+        if not (only_words or roles):
+            break
+        below += 1
+    return below
+
+
+def _means_missing(cell: str) -> bool:
+    return cell.lower() in (*profiling.MISSING_PLACEHOLDERS, *parsing.MISSING)
+
+
+KINDS_OF_FILE = (
+    (b"PK\x03\x04", "a spreadsheet (.xlsx) or another ZIP archive"),
+    (b"\xd0\xcf\x11\xe0", "an old spreadsheet (.xls)"),
+    (b"PAR1", "a Parquet file: call it .parquet"),
+    (b"%PDF", "a PDF"),
+    (b"\x1f\x8b", "compressed with gzip: let its name end with .gz"),
+    (b"SQLite format 3", "an SQLite database: give it as sqlite:///FILE"),
+)
+MARKS_OF_TEXT = (
+    (re.compile(rb"\s*<(!doctype|html|\?xml|table)", re.I), "HTML or XML"),
+    (re.compile(rb"(\s*%[^\n]*\n)*\s*@relation\b", re.I), "an ARFF file, which holds its header in lines of its own"),
+    (re.compile(rb"\s*[\[{]\s*[\[{\"]"), "JSON: write one object a line, and call it .jsonl"),
+)
+
+
+def _must_be_text(path: Path) -> None:
+    """Refuse a file that is no table of text, whatever its name says."""
+    with _bytes(path) as handle:
+        try:
+            begin = handle.read(4096)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error}", str(path), "Look at the file") from error
+    kind = next((words for mark, words in KINDS_OF_FILE if begin.startswith(mark)), None)
+    kind = kind or next((words for mark, words in MARKS_OF_TEXT if mark.match(begin.removeprefix(codecs.BOM_UTF8))), None)
+    if kind:
+        raise DataError(f"is no table of text but {kind}", str(path), "Save it as CSV or Parquet")
 
 
 def _has_unnamed_index(header: Sequence[str], first: Sequence[str], usual: int) -> bool:

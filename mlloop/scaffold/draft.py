@@ -16,7 +16,7 @@ from mlloop.core import prose
 from mlloop.core.errors import DataError, UsageError
 from mlloop.core.formatting import number, percent
 from mlloop.core.records import JsonObject
-from mlloop.data import dependence
+from mlloop.data import dependence, parsing
 from mlloop.problem import did_you_mean
 from mlloop.scaffold import survey, times
 from mlloop.scaffold.survey import DraftWindows, Guess, SourceSample
@@ -266,6 +266,7 @@ def _rows(
     assert target is not None
     if sample.text[target].isna().all():
         raise DataError("has no value", f"target {target!r}", "Name another: --target COLUMN")
+    _words_of_target(sample, columns, target, notes)
     kind, positive = _kind(options, sample, columns[target], target, notes, ask)
     y = survey.as_number(columns[target], kind, positive).rename(target)
     if y.dropna().nunique() < 2:
@@ -320,7 +321,7 @@ def _rows(
         together, columns[together] = times.stretches(sample)
         notes.append(("order of the file", STRETCHES))
     order = columns[time].values if time else None
-    made_time = {n for n, guess in columns.items() if guess.column.made_of} - {time}
+    made_time = {n for n, guess in columns.items() if guess.column.made_of and guess.is_time} - {time}
     for derived_time in made_time:
         del columns[derived_time]
     skip = [target, *(n for n in (key, entity, together, time) if n), *late]
@@ -346,7 +347,7 @@ def _rows(
     task += [f"positive: {scalar(_typed(positive, columns[target]))}"] if kind == "classification" else []
     task += [f"entity: {scalar(entity)}"] if entity else []
     task += [f"together: {scalar(together)}"] if together else []
-    notes[:0] = _headline(kind, target, positive, columns[target], y, sample)
+    notes[:0] = [*_headline(kind, target, positive, columns[target], y, sample), *_few(kind, y, sample)]
     if not time:
         notes.append(
             (
@@ -457,8 +458,8 @@ def _entity_beside(
     return _group(sample, columns, y, target, time, notes, key) or key
 
 
-def _of_panel(panel: str, sample: SourceSample, time: str) -> tuple[str, str]:
-    note = f"{panel}: {sample.distinct[panel]:,} values, each once at nearly every {time}; its own past is a feature, and the last value of each is a rule"
+def _of_panel(panel: str, sample: SourceSample, time: str, name: str = "") -> tuple[str, str]:
+    note = f"{panel}: {sample.distinct[name or panel]:,} values, each once at nearly every {time}; its own past is a feature, and the last value of each is a rule"
     return "rows that belong together", note
 
 
@@ -470,6 +471,11 @@ def _group(
     if panel is not None:
         notes.append(_of_panel(panel, sample, time or ""))
         return panel
+    pair = times.panel_of_two(sample, columns, time, (target,)) if time and not key else None
+    if pair is not None:
+        entity = times.add_entity(sample, columns, pair)
+        notes.append(_of_panel(f"{entity}, made of {' and '.join(pair)}", sample, time or "", entity))
+        return entity
     fewest = times.FEWEST_SERIES if time else times.FEWEST_STACKED
     series = times.counted_series(sample, columns, [n for n in (target, time, key) if n], fewest)
     if series is not None:
@@ -560,6 +566,26 @@ def _repeats(sample: SourceSample, ordered: bool) -> tuple[list[tuple[str, str]]
         ], [rule]
     more = "They are kept, and never learnt and asked in one fold; if they were written twice, drop them in the statement: cleaning: [{rule: duplicates}]"
     return [("repeated rows", f"{note}. {more}")], []
+
+
+def _words_of_target(sample: SourceSample, columns: dict[str, Guess], target: str, notes) -> None:
+    """Decide what words such as none and NA mean in a target of classes: none is a class, the others are unknown outcomes."""
+    guess = columns[target]
+    if guess.column.type not in ("category", "text") or guess.cleaning:
+        return
+    texts = sample.text[target].astype("string").str.strip()
+    words = texts[texts.str.lower().isin(parsing.MISSING).fillna(False) & (texts != "").fillna(False)]
+    is_class = words.str.lower() == "none"
+    unknown, classes = words[~is_class], words[is_class]
+    if len(classes):
+        guess.values = guess.values.mask(guess.values.index.isin(classes.index), texts.astype(object))
+        sample.missing[target] -= round(len(classes) * sample.rows / len(sample.text))
+        shown = f"{classes.iloc[0]!r} is read as a class of {target}, which {percent(len(classes) / len(texts))} of the rows hold"
+        notes.append(("classes", f"{shown}; if it means that the outcome is unknown: missing: [{classes.iloc[0]}]"))
+    if len(unknown):
+        spelt = sorted({*guess.column.missing, *unknown.unique()})
+        guess.column = guess.column.model_copy(update={"missing": spelt})
+        notes.append(("unknown outcomes", f"{', '.join(map(repr, spelt))} in {target} mean that the outcome is unknown"))
 
 
 MANY_CLASSES = 10  # whole numbers up to which a target may be classes that are numbered
@@ -653,6 +679,30 @@ def _headline(kind, target, positive, column: Guess, y: pd.Series, sample: Sourc
         f"{number(y.median())} in the middle, 9 of 10 between {number(y.quantile(0.05))} and {number(y.quantile(0.95))}"
     )
     return [("question", f"{_question(kind, target, positive)} ({spread}; {sample.rows:,} rows{without})")]
+
+
+FEW_ROWS, FEW_OF_CLASS = 100, 50  # below which hardly any model can be shown to be better than a rule
+
+
+def _few(kind: str, y: pd.Series, sample: SourceSample) -> list[tuple[str, str]]:
+    """What to say of a table with so few rows, or so few of a class, that no figure will mean much."""
+    from mlloop.comparison.baselines import FEWEST
+
+    scale = sample.rows / max(1, len(sample.text))
+    known = int(y.notna().sum() * scale)
+    if known < FEW_ROWS:
+        least = FEWEST["rows"]
+        more = f"; below {least} both gates say No" if known < 2 * least else ""
+        return [("few rows", f"{known:,} rows have a target: hardly any model can be shown to be better than a rule on so few{more}")]
+    fewer = int(y.value_counts().min() * scale) if kind == "classification" else FEW_OF_CLASS
+    if fewer >= FEW_OF_CLASS:
+        return []
+    held = max(1, round(0.2 * fewer))
+    note = (
+        f"{fewer:,} of {known:,} rows are of the rarer class, of which a holdout of a fifth has some {held}: figures will be rough, and hardly "
+        "any model can be shown to be better than a rule"
+    )
+    return [("few rows", note)]
 
 
 def _time_note(time: str | None, windows: DraftWindows | None) -> list[str]:
@@ -872,9 +922,11 @@ def _suggested(sample: SourceSample, columns: dict[str, Guess], parts: JsonObjec
     if parts.get("table") == "events":
         return []
     done = {tuple(rule["columns"]) for rule in parts["cleaning"]}
-    texts = [n for n, guess in columns.items() if guess.column.type in ("text", "category") and not guess.is_number][
-        :30
-    ]
+    texts = [
+        n
+        for n, guess in columns.items()
+        if guess.column.type in ("text", "category") and not guess.is_number and n in sample.text
+    ][:30]
     if not texts:
         return []
     rules = profiling.suggest_cleaning(ibis.memtable(sample.text[texts].head(5000).astype("string")))

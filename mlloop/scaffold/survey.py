@@ -56,7 +56,7 @@ FORMS = (
     *("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"),
     *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%d/%b/%Y:%H:%M:%S", "%Y-%m-%d-%H.%M.%S.%f", "%Y%m%d %H%M%S"),
     *("%d%b%Y", "%d%b%Y:%H:%M:%S", "%Y-%m-%d %H.%M.%S", "%d/%m/%Y %H.%M.%S", "%d.%m.%Y %H.%M.%S"),
-    *("%y%m%d", "%Y%m", "%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%b %y"),
+    *("%y%m%d", "%Y%j", "%Y-%j", "%Y%m", "%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%b %y"),
     *(
         "%d. %B %Y",
         "%d. %b %Y",
@@ -75,6 +75,7 @@ WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}
 YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churned", "fraud", "dead", "won",
        "ja", "oui", "si", "sí", "sì", "sim", "da", "tak", "ano", "áno", "igen", "evet", "kyllä", "jah", "jā", "taip", "да", "так",
        "ναι", "نعم", "כן", "はい", "是", "예", "네", "wahr", "vrai", "vero", "verdadero", "verdadeiro", "waar", "prawda")  # fmt: skip
+NOTHING = {"none", "no", "normal", "ok", "okay", "negative", "absent", "healthy", "nothing", "no failure", "benign", "clean"}
 USER = re.compile(
     r"(^|_)(user|customer|client|member|household|visitor|account|shopper|buyer|reviewer)(_?(id|no|key|number))?$", re.I
 )
@@ -90,8 +91,12 @@ ITEM = re.compile(
     re.I,
 )
 WHEN = re.compile(r"(date|time|timestamp|_at$|^at$|day$|dt$|when|since)", re.I)
-COUNTS_TIME = re.compile(r"(date|time|_at$|^at$|_on$|(^|_)ts$|epoch|unix|when|since|_(s|ms|utc)$)", re.I)
+COUNTS_TIME = re.compile(r"(date|time|_at$|^at$|_on$|(^|_)ts$|^t$|epoch|unix|when|since|_(s|ms|utc)$)", re.I)
 COUNTS_DAYS = re.compile(r"(date|datum|fecha|_at$|^at$|_on$|(^|_)day$)", re.I)
+COUNTS_ORDINALS = re.compile(
+    r"(date|datum|fecha|time|_at$|^at$|_on$|(^|_)days?$|ordinal|julian|serial|epoch|^t$|(^|_)(jd|ts)$|when|since)", re.I
+)
+COUNTED_AS_DATE = re.compile(r"^(date|datum|fecha)$|_date$|(?<=[a-z])Date$", re.I)
 BY_MONTH = re.compile(r"(month|period|yyyymm|(^|_)ym$|mois|monat)", re.I)
 NAMED_THINGS = (
     "user|cust|customer|client|member|order|trans|transaction|prod|product|item|store|acct|account|emp|employee|patient|pat|subj|subject|"
@@ -140,6 +145,8 @@ class SourceSample:
         Columns that the newest files no longer have, each with the words.
     totals : dict of str to str
         The column and the word that mark a last row which sums up the others.
+    headers : int
+        Lines that repeat the header; `unread` counts them too.
     """
 
     source: Source
@@ -153,6 +160,7 @@ class SourceSample:
     notes: list[tuple[str, str]] = field(default_factory=list)
     gone: dict[str, str] = field(default_factory=dict)
     totals: dict[str, str] = field(default_factory=dict)
+    headers: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -213,6 +221,7 @@ def _read_sample(data: str, table: str | None, query: str | None, folder: Path) 
     con = ibis.duckdb.connect(memory_limit=room, temp_directory=str(folder / "engine"))
     rows, unread = ingestion.raw_rows(con, raws, names)
     sample = _counted(rows, unread, names, source, files, data)
+    sample.headers = int(unread.filter(unread["_reason"] == ingestion.HEADER_AGAIN).count().to_pyarrow().as_py())
     changes, sample.gone = _changes(raws)
     sample.notes = [*notes, *_renamed(names), *changes, *_unread(sample), *_take_out_totals(sample)]
     return sample
@@ -259,17 +268,22 @@ def _take_out_totals(sample: SourceSample) -> list[tuple[str, str]]:
 
 
 def _unread(sample: SourceSample) -> list[tuple[str, str]]:
-    """What to say of lines that could not be read at all."""
-    if not sample.unread:
-        return []
-    lines = "lines have" if sample.unread > 1 else "line has"
-    return [
-        (
-            "not read",
-            f"{sample.unread:,} {lines} more or fewer values than the header, or bytes that cannot be read: "
-            "set aside, and counted with its reason by `mlloop run`",
+    """What to say of lines that could not be read at all, and of those that repeat the header."""
+    notes = []
+    if sample.headers:
+        repeat = "lines repeat" if sample.headers > 1 else "line repeats"
+        notes.append(("header again", f"{sample.headers:,} {repeat} the header: set aside, and counted by `mlloop run`"))
+    damaged = sample.unread - sample.headers
+    if damaged:
+        lines = "lines have" if damaged > 1 else "line has"
+        notes.append(
+            (
+                "not read",
+                f"{damaged:,} {lines} more or fewer values than the header, or bytes that cannot be read: "
+                "set aside, and counted with its reason by `mlloop run`",
+            )
         )
-    ]
+    return notes
 
 
 def _changes(raws: Sequence[ingestion.RawFile]) -> tuple[list[tuple[str, str]], dict[str, str]]:
@@ -515,30 +529,51 @@ def _boolean(known: pd.Series) -> Guess | None:
 
 
 COUNTED = (  # a format of the statement, the names it is asked of, its lowest and highest count, and what it counts
-    ("unix_s", COUNTS_TIME, 6e8, 2.3e9, "s", "seconds since 1970"),
-    ("unix_ms", COUNTS_TIME, 6e11, 2.3e12, "ms", "milliseconds since 1970"),
-    ("excel", COUNTS_DAYS, 32_874, 54_789, "D", "days as a spreadsheet does"),
+    ("unix_s", COUNTS_TIME, 6e8, 2.3e9, "seconds since 1970"),
+    ("unix_ms", COUNTS_TIME, 6e11, 2.3e12, "milliseconds since 1970"),
+    ("excel", COUNTS_DAYS, 32_874, 54_789, "days as a spreadsheet does"),
+    ("ordinal", COUNTS_ORDINALS, 693_596, 755_000, "days since the year 1, as Python does"),
+    ("matlab", COUNTS_ORDINALS, 693_962, 755_366, "days since the year 0, as MATLAB does"),
+    ("julian", COUNTS_ORDINALS, 2_415_020, 2_476_500, "Julian days"),
+    ("days_1970", COUNTED_AS_DATE, 7_305, 25_567, "days since 1970"),
 )
+MONTH_AND_DAY = r"\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+"""Five digits that are more likely a year, a month and a day than a count of days."""
 
 
 def _counting(name: str, known: pd.Series) -> Guess | None:
     """A moment that a program counts instead of writing it: by the column's name, and where every count is of our time."""
-    if not (COUNTS_TIME.search(name) or COUNTS_DAYS.search(name)) or not notation.every(r"\d{5,13}(\.\d*)?|0", known):
+    if not any(names.search(name) for _, names, *_ in COUNTED) or not notation.every(r"\d{4,13}(\.\d*)?|0", known):
         return None
     counts = pd.to_numeric(known).astype(float)
     zero = counts == 0
     there = counts[~zero]
-    for form, names, low, high, unit, meaning in COUNTED:
-        if names.search(name) and there.nunique() > 3 and there.between(low, high).all():
-            base = pd.Timestamp(1899, 12, 30) if form == "excel" else pd.Timestamp(0)
-            micros = (counts * {"s": 1e6, "ms": 1e3, "D": 86_400e6}[unit]).round().astype("int64")
-            values = (base + pd.to_timedelta(micros, "us")).astype("datetime64[us]").mask(zero)
-            whole = form == "excel" and bool((there % 1 == 0).all())
-            missing = ["0"] if zero.any() else []
-            column = Column(type="date" if whole else "time", format=form, missing=missing)
-            why = f"counts {meaning}: {known[there.index[0]]} is {values[there.index[0]]:%Y-%m-%d}"
-            return Guess(column, why, values, question=why)
-    return None
+    able = [
+        (form, meaning)
+        for form, names, low, high, meaning in COUNTED
+        if names.search(name) and there.nunique() > 3 and there.between(low, high).all()
+    ]
+    if {form for form, _ in able} >= {"ordinal", "matlab"} and _is_of_matlab(name, there):
+        able.sort(key=lambda pair: pair[0] != "matlab")
+    if not able or (able[0][0] == "days_1970" and (there % 1 != 0).any() or notation.every(MONTH_AND_DAY, known)):
+        return None
+    form, meaning = able[0]
+    unit_ms, since = parsing.COUNTED[form]
+    values = (pd.Timestamp(0) + pd.to_timedelta(((counts - since) * unit_ms).round().astype("int64"), "ms")).mask(zero)
+    values = values.astype("datetime64[us]")
+    whole = unit_ms == parsing.DAY_MS and bool((there % 1 == (0.5 if form == "julian" else 0)).all())
+    column = Column(type="date" if whole else "time", format=form, missing=["0"] if zero.any() else [])
+    why = f"counts {meaning}: {known[there.index[0]]} is {values[there.index[0]]:%Y-%m-%d}"
+    others = [f"{other} ({count})" for other, count in able[1:]]
+    why += f"; if it counts otherwise, change format: {', '.join(others)}" if others else ""
+    return Guess(column, why, values, question=why)
+
+
+def _is_of_matlab(name: str, counts: pd.Series) -> bool:
+    """Whether days since a year without a name are counted as MATLAB does: by the name, parts of days, or days that are still to come."""
+    from_year_1 = pd.Timestamp(0) + pd.Timedelta(days=float(counts.max()) - parsing.COUNTED["ordinal"][1])
+    in_future = from_year_1 > pd.Timestamp(clock.now().replace(tzinfo=None)) + pd.Timedelta(days=2)
+    return "datenum" in name.lower().replace("_", "") or bool((counts % 1 != 0).any()) or in_future
 
 
 def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> Guess | None:
@@ -552,6 +587,8 @@ def _number(name: str, known: pd.Series, hint: Hint | None, separator: str) -> G
         and known.nunique() > 20
         and notation.every(r"\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", known)
     ):
+        return None
+    if WHEN.search(name) and notation.every(r"(19|20)\d\d([0-2]\d\d|3[0-5]\d|36[0-6])", known):
         return None
     named = notation.names_things(name, known)
     if named:
@@ -657,7 +694,19 @@ def _iso(known: pd.Series) -> Guess | None:
     if values.notna().mean() <= 0.98:
         return None
     whole = bool((known.str.len() <= 10).all())
-    return Guess(Column(type="date" if whole else "time"), _unfit(values), values)
+    zones = _zones(known)
+    return Guess(Column(type="date" if whole else "time"), "; ".join(filter(None, (_unfit(values), zones))), values, question=zones)
+
+
+def _zones(known: pd.Series) -> str:
+    """What to say of moments of which some name their offset from UTC and some do not; '' where all do, or none."""
+    offset = known.astype("string").str.extract(r":\d\d(?:\.\d+)?\s*(Z|[+-]\d\d:?\d{0,2})$")[0]
+    if offset.isna().all() or offset.notna().all():
+        return ""
+    return (
+        f"{int(offset.isna().sum()):,} of {len(known):,} moments name no offset from UTC and are read as UTC, the others name "
+        f"{', '.join(sorted(offset.dropna().unique())[:4])}"
+    )
 
 
 def _days(ended: pd.Series) -> pd.Series:
@@ -686,7 +735,7 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     fits = {form: share(some, form) for form in FORMS if share(few, form) > 0.3}
     best = max(fits.values(), default=0.0)
     if best < 0.9:
-        return None
+        return _in_several_forms(known, some, hint)
     tied = _narrowest([form for form, fit in fits.items() if fit == best], some)
     day_first = hint.day_first if hint else None
     if day_first is not None:
@@ -711,6 +760,40 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     guessed = Guess(Column(type="date" if whole else "time", format=stated), question or why, values, question=question)
     guessed.day_first = _day_first(forms[0]) if len(order) == 1 else None
     return guessed
+
+
+MOST_FORMS, FEWEST_OF_FORM = 4, 0.02  # ways in which one column writes its dates, and the share of the values that each has at least
+
+
+def _in_several_forms(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | None:
+    """Dates of which some are written in one way and some in others, where nearly each is a date in one of them."""
+    rest, forms, tied_order = some, [], None
+    while len(rest) and len(forms) < MOST_FORMS:
+        read = {form: _strptime(rest, form).notna() for form in FORMS}
+        counts = {form: int(fits.sum()) for form, fits in read.items()}
+        most = max(counts.values())
+        if most < FEWEST_OF_FORM * len(some):
+            break
+        tied = _narrowest([form for form in FORMS if counts[form] == most], rest)
+        order = {_day_first(form) for form in tied}
+        if {True, False} <= order:
+            day_first = hint.day_first if hint and hint.day_first is not None else True
+            tied.sort(key=lambda form: _day_first(form) is (not day_first))
+            tied_order = tied[0]
+        forms.append(tied[0])
+        rest = rest[~read[tied[0]]]
+    if len(forms) < 2 or len(rest) > 0.02 * len(some):
+        return None
+    values = pd.concat([_strptime(known, form) for form in forms], axis=1).bfill(axis=1).iloc[:, 0]
+    shown = ", ".join(f"{percent(float(_strptime(some, form).notna().mean()))} as {form}" for form in forms)
+    question = f"dates are written in {len(forms)} ways: {shown}"
+    if tied_order:
+        read_first = "the day" if _day_first(tied_order) else "the month"
+        question += f"; in {tied_order} day and month could be taken for each other, and {read_first} is read first"
+    unfit = _unfit(values)
+    question += f"; {unfit}" if unfit else ""
+    whole = not any("%H" in form or "%I" in form for form in forms)
+    return Guess(Column(type="date" if whole else "time", format=forms), question, values, question=question)
 
 
 def _narrowest(forms: list[str], some: pd.Series) -> list[str]:
@@ -1168,10 +1251,13 @@ def kind_of(target: Guess) -> str:
 
 
 def positive_of(counts: pd.Series) -> str:
-    """The class that is looked for: the one called yes, else the rarer of two, else the commonest."""
+    """The class that is looked for: the one called yes, else the rarer of two, else the commonest that does not say that there is nothing."""
     yes = YES[2:] if set(counts.index) == {"1", "2"} else YES  # one and two are numbers of classes: neither is a yes
     likely = [guess for word in yes for guess in counts.index if guess.lower() == word]
-    return likely[0] if likely and len(counts) == 2 else str(counts.index[-1] if len(counts) == 2 else counts.index[0])
+    if len(counts) == 2:
+        return likely[0] if likely else str(counts.index[-1])
+    something = [name for name in map(str, counts.index) if name.casefold() not in NOTHING]
+    return something[0] if something else str(counts.index[0])
 
 
 def as_number(target: Guess, kind: str, positive: str | None = None) -> pd.Series:
@@ -1196,7 +1282,8 @@ def target_counts(sample: SourceSample, name: str, y: pd.Series, positive: str |
         return int(y.isna().sum()), float(y.mean())
     text = sample.table[name]
     unread = sample.text[name][y.isna()].dropna().unique()[:1000].tolist()
-    gone = text.isnull() | text.strip().lower().isin(parsing.MISSING)
+    read = {str(spelling).strip().lower() for spelling in sample.text[name][y.notna()].dropna().unique()[:1000]}
+    gone = text.isnull() | text.strip().lower().isin([word for word in parsing.MISSING if word not in read])
     gone = gone | text.isin(unread) if unread else gone
     lost = int(sample.table.filter(gone).count().to_pyarrow().as_py())
     if positive is None:

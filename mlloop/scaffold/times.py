@@ -266,6 +266,49 @@ def panel_of(sample: SourceSample, columns: dict[str, Guess], time: str, skip: S
     return None
 
 
+MOST_LABELS = 12  # columns of which pairs are tried
+
+
+def panel_of_two(
+    sample: SourceSample, columns: dict[str, Guess], time: str, skip: Sequence[str] = ()
+) -> tuple[str, str] | None:
+    """The two columns that say together whose row it is, where nearly every time holds one row of each pair: a product in a store by week."""
+    at = pd.factorize(sample.text[time] if time in sample.text else columns[time].values)[0]
+    times, rows = int(at.max()) + 1, len(at)
+    if times < FEW_TIMES or times > rows / 4 or not sample.is_whole or (at < 0).any():
+        return None
+    labels = {}
+    for name, guess in columns.items():
+        if name in (time, *skip) or guess.is_time or guess.column.type in ("number", "boolean") or name not in sample.text:
+            continue
+        if guess.cleaning or sample.missing.get(name, 1) or not 2 <= sample.distinct[name] <= rows / (2 * FEW_TIMES):
+            continue
+        if not guess.is_number or SUBJECT.search(name) or NAMING.search(name) or GROUP_NAMES.search(name):
+            labels[name] = pd.factorize(sample.text[name])[0]
+    for first, second in itertools.combinations(list(labels)[:MOST_LABELS], 2):
+        pairs = pd.factorize(labels[first].astype(np.int64) * (labels[second].max() + 1) + labels[second])[0]
+        entities = int(pairs.max()) + 1
+        if entities <= max(sample.distinct[first], sample.distinct[second]) or rows < max(FEW_TIMES, 0.5 * times) * entities:
+            continue
+        if len(np.unique(pairs.astype(np.int64) * times + at)) >= 0.98 * rows:
+            return first, second
+    return None
+
+
+GROUP_NAMES = re.compile(r"(^|[_ .-])(store|shop|product|item|sku|dept|department|branch|site|region|country|city|state|plant|line|warehouse)s?$", re.I)
+
+
+def add_entity(sample: SourceSample, columns: dict[str, Guess], parts: Sequence[str]) -> str:
+    """Add to `columns` the column that names what several columns name together; returns its name."""
+    name = _free("_".join(parts), sample)
+    text = sample.text[list(parts)].astype("string").apply(lambda part: part.str.strip())
+    values = text.iloc[:, 0].str.cat([text.iloc[:, at] for at in range(1, len(parts))], sep=" ").astype(object)
+    sample.distinct[name], sample.missing[name] = int(values.nunique()), 0
+    kind: Literal["category", "text"] = "category" if sample.distinct[name] <= 500 else "text"
+    columns[name] = Guess(Column(type=kind, made_of=list(parts), feature=False), f"made of {', '.join(parts)}", values)
+    return name
+
+
 def _is_clock(name: str, guess: Guess, texts: pd.Series) -> bool:
     """Whether a column holds the time of a day, or counts time: an hour however it is written, or a number called minute or period."""
     if CLOCK_WORD.search(name) or clock_of(texts.dropna().head(200).astype(str).str.strip()):
