@@ -289,3 +289,27 @@ def test_a_verdict_without_checks_is_a_no_and_its_table_is_empty():
         and shown.loc["a", "interval"] == "0.200 to 0.300"
         and shown.loc["b", "figure"] == ""
     )
+
+
+def test_a_least_gain_that_nobody_stated_refuses_no_gain_that_is_hardly_chance():
+    guessed = STATEMENT.model_copy(update={"guessed": {"success.min_gain": 0.02, "success.max_slice_gap": 0.1}})
+    verdicts = {}
+    for name, gain in {"wide": around(0.05, 0.055), "small": around(0.01, 0.005), "chance": around(0.03, 0.04)}.items():
+        verdicts[name] = decide(figures(contenders=rule(gain)), guessed, ASKED)
+    assert {name: found["verdict"] for name, found in verdicts.items()} == {
+        "wide": "maybe",
+        "small": "maybe",
+        "chance": "no",
+    }
+    assert any("may be chance" in reason for reason in verdicts["chance"]["reasons"])
+    assert decide(figures(contenders=rule(around(0.05, 0.055))), STATEMENT, ASKED)["verdict"] == "no"
+
+
+def test_a_group_that_a_refit_serves_worse_refuses_only_where_a_person_stated_the_gap():
+    refit = {
+        "rows": 300, "differs": 0.04, "unit": "probability", "bound": 0.2, "gain": {"value": 0.02, "low": 0.0, "high": 0.04},
+        "slices": [{"slice": "branch", "group": "north", "n": 200, "fall": 0.3}],
+    }  # fmt: skip
+    guessed = STATEMENT.model_copy(update={"guessed": {"success.max_slice_gap": 0.1}})
+    assert decide(figures(refit=refit), STATEMENT, ASKED)["verdict"] == "no"
+    assert decide(figures(refit=refit), guessed, ASKED)["verdict"] == "maybe"
