@@ -181,7 +181,8 @@ def spans_of(values: pd.Series) -> tuple[pd.Series, pd.Series] | None:
     if len(texts) < FEWEST or texts.head(100).str.count(rf"(?i){DATE}").ge(1).mean() < 0.9:
         return None
     dates = texts.str.findall(rf"(?i){DATE}")
-    if dates.str.len().eq(2).mean() < 0.5 or dates.str.len().gt(2).any():
+    count = dates.map(len)
+    if (count == 2).mean() < 0.5 or (count > 2).any():
         return None
     read = [_moments(dates.str[at]).reindex(values.index) for at in (0, 1)]
     return (read[0], read[1]) if all(part.notna().any() for part in read) else None

@@ -132,7 +132,9 @@ def read(path: Path, suffix: str = ".csv") -> Dialect:
         shown = dialect.separator.join(next(csv.reader([lines[above + 1]], delimiter=dialect.separator)))
         those = "lines" if dialect.below > 1 else "line"
         note = f"{dialect.below} {those} below the header ({shown[:60]!r}) describe the columns and are passed over"
-        dialect.notes.append(("header", note if dialect.below > 1 else note.replace("describe", "describes").replace("are", "is")))
+        dialect.notes.append(
+            ("header", note if dialect.below > 1 else note.replace("describe", "describes").replace("are", "is"))
+        )
     if dialect.encoding in ("cp1252", "latin-1"):
         dialect.notes.append(
             ("encoding", f"read as {dialect.encoding}, since it is not UTF-8: check letters with accents")
@@ -270,7 +272,9 @@ def _above(lines: Sequence[str], dialect: Dialect) -> int:
 
 MOST_BELOW = 3
 FEWEST_BELOW = 10  # rows of values from which it is sure what a column holds
-VALUE = re.compile(r"[+-]?[$€£]?\s*(\d[\d.,' ]*|[.,]\d+)([eE][+-]?\d+)?\s*%?|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
+VALUE = re.compile(
+    r"[+-]?[$€£]?\s*(\d[\d.,' ]*|[.,]\d+)([eE][+-]?\d+)?\s*%?|\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*"
+)
 DESCRIBES = re.compile(
     r"c|d|s|t|n|(continuous|discrete|string|time|numeric|nominal|ordinal|integer|int|int64|float|float64|double|real|number|text|varchar|"
     r"char|date|datetime|timestamp|bool|boolean|categor(y|ical)|factor|class|meta|ignore|weight|id|unit|units|min|max)(\(.*\))?|"
@@ -289,7 +293,9 @@ def _below(lines: Sequence[str], dialect: Dialect) -> int:
     width = len(read[0])
     cells = lambda at: [row[at] for row in body if at < len(row) and row[at]]
     of_values = [
-        at for at in range(width) if cells(at) and sum(map(bool, map(VALUE.fullmatch, cells(at)))) >= 0.95 * len(cells(at))
+        at
+        for at in range(width)
+        if cells(at) and sum(map(bool, map(VALUE.fullmatch, cells(at)))) >= 0.95 * len(cells(at))
     ]
     below = 0
     for row in rows[:MOST_BELOW]:
@@ -331,7 +337,9 @@ def _must_be_text(path: Path) -> None:
         except OSError as error:
             raise DataError(f"cannot be read: {error}", str(path), "Look at the file") from error
     kind = next((words for mark, words in KINDS_OF_FILE if begin.startswith(mark)), None)
-    kind = kind or next((words for mark, words in MARKS_OF_TEXT if mark.match(begin.removeprefix(codecs.BOM_UTF8))), None)
+    kind = kind or next(
+        (words for mark, words in MARKS_OF_TEXT if mark.match(begin.removeprefix(codecs.BOM_UTF8))), None
+    )
     if kind:
         raise DataError(f"is no table of text but {kind}", str(path), "Save it as CSV or Parquet")
 

@@ -459,7 +459,10 @@ def _entity_beside(
 
 
 def _of_panel(panel: str, sample: SourceSample, time: str, name: str = "") -> tuple[str, str]:
-    note = f"{panel}: {sample.distinct[name or panel]:,} values, each once at nearly every {time}; its own past is a feature, and the last value of each is a rule"
+    note = (
+        f"{panel}: {sample.distinct[name or panel]:,} values, each once at nearly every {time}; its own past is a feature, and the last value "
+        "of each is a rule"
+    )
     return "rows that belong together", note
 
 
@@ -585,7 +588,9 @@ def _words_of_target(sample: SourceSample, columns: dict[str, Guess], target: st
     if len(unknown):
         spelt = sorted({*guess.column.missing, *unknown.unique()})
         guess.column = guess.column.model_copy(update={"missing": spelt})
-        notes.append(("unknown outcomes", f"{', '.join(map(repr, spelt))} in {target} mean that the outcome is unknown"))
+        notes.append(
+            ("unknown outcomes", f"{', '.join(map(repr, spelt))} in {target} mean that the outcome is unknown")
+        )
 
 
 MANY_CLASSES = 10  # whole numbers up to which a target may be classes that are numbered
@@ -693,7 +698,12 @@ def _few(kind: str, y: pd.Series, sample: SourceSample) -> list[tuple[str, str]]
     if known < FEW_ROWS:
         least = FEWEST["rows"]
         more = f"; below {least} both gates say No" if known < 2 * least else ""
-        return [("few rows", f"{known:,} rows have a target: hardly any model can be shown to be better than a rule on so few{more}")]
+        return [
+            (
+                "few rows",
+                f"{known:,} rows have a target: hardly any model can be shown to be better than a rule on so few{more}",
+            )
+        ]
     fewer = int(y.value_counts().min() * scale) if kind == "classification" else FEW_OF_CLASS
     if fewer >= FEW_OF_CLASS:
         return []

@@ -56,7 +56,22 @@ FORMS = (
     *("%Y-%m-%d %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"),
     *("%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p", "%d/%b/%Y:%H:%M:%S", "%Y-%m-%d-%H.%M.%S.%f", "%Y%m%d %H%M%S"),
     *("%d%b%Y", "%d%b%Y:%H:%M:%S", "%Y-%m-%d %H.%M.%S", "%d/%m/%Y %H.%M.%S", "%d.%m.%Y %H.%M.%S"),
-    *("%y%m%d", "%Y%j", "%Y-%j", "%Y%m", "%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%m-%Y", "%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%b %y"),
+    *(
+        "%y%m%d",
+        "%Y%j",
+        "%Y-%j",
+        "%Y%m",
+        "%Y-%m",
+        "%Y/%m",
+        "%m/%Y",
+        "%m.%Y",
+        "%m-%Y",
+        "%b-%y",
+        "%b-%Y",
+        "%b %Y",
+        "%B %Y",
+        "%b %y",
+    ),
     *(
         "%d. %B %Y",
         "%d. %b %Y",
@@ -75,7 +90,20 @@ WORDS = {"true", "false", "yes", "no", "t", "f", "y", "n"}
 YES = ("1", "1.0", "true", "yes", "y", "t", "positive", "bad", "default", "churned", "fraud", "dead", "won",
        "ja", "oui", "si", "sí", "sì", "sim", "da", "tak", "ano", "áno", "igen", "evet", "kyllä", "jah", "jā", "taip", "да", "так",
        "ναι", "نعم", "כן", "はい", "是", "예", "네", "wahr", "vrai", "vero", "verdadero", "verdadeiro", "waar", "prawda")  # fmt: skip
-NOTHING = {"none", "no", "normal", "ok", "okay", "negative", "absent", "healthy", "nothing", "no failure", "benign", "clean"}
+NOTHING = {
+    "none",
+    "no",
+    "normal",
+    "ok",
+    "okay",
+    "negative",
+    "absent",
+    "healthy",
+    "nothing",
+    "no failure",
+    "benign",
+    "clean",
+}
 USER = re.compile(
     r"(^|_)(user|customer|client|member|household|visitor|account|shopper|buyer|reviewer)(_?(id|no|key|number))?$", re.I
 )
@@ -272,7 +300,9 @@ def _unread(sample: SourceSample) -> list[tuple[str, str]]:
     notes = []
     if sample.headers:
         repeat = "lines repeat" if sample.headers > 1 else "line repeats"
-        notes.append(("header again", f"{sample.headers:,} {repeat} the header: set aside, and counted by `mlloop run`"))
+        notes.append(
+            ("header again", f"{sample.headers:,} {repeat} the header: set aside, and counted by `mlloop run`")
+        )
     damaged = sample.unread - sample.headers
     if damaged:
         lines = "lines have" if damaged > 1 else "line has"
@@ -555,7 +585,8 @@ def _counting(name: str, known: pd.Series) -> Guess | None:
     ]
     if {form for form, _ in able} >= {"ordinal", "matlab"} and _is_of_matlab(name, there):
         able.sort(key=lambda pair: pair[0] != "matlab")
-    if not able or (able[0][0] == "days_1970" and (there % 1 != 0).any() or notation.every(MONTH_AND_DAY, known)):
+    is_unlikely = bool((there % 1 != 0).any()) or notation.every(MONTH_AND_DAY, known)
+    if not able or (able[0][0] == "days_1970" and is_unlikely):
         return None
     form, meaning = able[0]
     unit_ms, since = parsing.COUNTED[form]
@@ -695,7 +726,12 @@ def _iso(known: pd.Series) -> Guess | None:
         return None
     whole = bool((known.str.len() <= 10).all())
     zones = _zones(known)
-    return Guess(Column(type="date" if whole else "time"), "; ".join(filter(None, (_unfit(values), zones))), values, question=zones)
+    return Guess(
+        Column(type="date" if whole else "time"),
+        "; ".join(filter(None, (_unfit(values), zones))),
+        values,
+        question=zones,
+    )
 
 
 def _zones(known: pd.Series) -> str:
@@ -762,12 +798,16 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
     return guessed
 
 
-MOST_FORMS, FEWEST_OF_FORM = 4, 0.02  # ways in which one column writes its dates, and the share of the values that each has at least
+MOST_FORMS, FEWEST_OF_FORM = (
+    4,
+    0.02,
+)  # ways in which one column writes its dates, and the share of the values that each has at least
 
 
 def _in_several_forms(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | None:
     """Dates of which some are written in one way and some in others, where nearly each is a date in one of them."""
-    rest, forms, tied_order = some, [], None
+    rest, tied_order = some, None
+    forms: list[str] = []
     while len(rest) and len(forms) < MOST_FORMS:
         read = {form: _strptime(rest, form).notna() for form in FORMS}
         counts = {form: int(fits.sum()) for form, fits in read.items()}

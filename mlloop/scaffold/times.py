@@ -279,7 +279,12 @@ def panel_of_two(
         return None
     labels = {}
     for name, guess in columns.items():
-        if name in (time, *skip) or guess.is_time or guess.column.type in ("number", "boolean") or name not in sample.text:
+        if (
+            name in (time, *skip)
+            or guess.is_time
+            or guess.column.type in ("number", "boolean")
+            or name not in sample.text
+        ):
             continue
         if guess.cleaning or sample.missing.get(name, 1) or not 2 <= sample.distinct[name] <= rows / (2 * FEW_TIMES):
             continue
@@ -288,14 +293,20 @@ def panel_of_two(
     for first, second in itertools.combinations(list(labels)[:MOST_LABELS], 2):
         pairs = pd.factorize(labels[first].astype(np.int64) * (labels[second].max() + 1) + labels[second])[0]
         entities = int(pairs.max()) + 1
-        if entities <= max(sample.distinct[first], sample.distinct[second]) or rows < max(FEW_TIMES, 0.5 * times) * entities:
+        if (
+            entities <= max(sample.distinct[first], sample.distinct[second])
+            or rows < max(FEW_TIMES, 0.5 * times) * entities
+        ):
             continue
         if len(np.unique(pairs.astype(np.int64) * times + at)) >= 0.98 * rows:
             return first, second
     return None
 
 
-GROUP_NAMES = re.compile(r"(^|[_ .-])(store|shop|product|item|sku|dept|department|branch|site|region|country|city|state|plant|line|warehouse)s?$", re.I)
+GROUP_NAMES = re.compile(
+    r"(^|[_ .-])(store|shop|product|item|sku|dept|department|branch|site|region|country|city|state|plant|line|warehouse)s?$",
+    re.I,
+)
 
 
 def add_entity(sample: SourceSample, columns: dict[str, Guess], parts: Sequence[str]) -> str:
