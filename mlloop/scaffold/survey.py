@@ -768,7 +768,8 @@ def _formatted(known: pd.Series, some: pd.Series, hint: Hint | None) -> Guess | 
         return None
     share = lambda text, form: _strptime(text, form).notna().mean()
     few = some.head(60)
-    fits = {form: share(some, form) for form in FORMS if share(few, form) > 0.3}
+    able = FORMS if notation.every(r"\d{4}-?\d{3}", few) else [form for form in FORMS if "%j" not in form]
+    fits = {form: share(some, form) for form in able if share(few, form) > 0.3}
     best = max(fits.values(), default=0.0)
     if best < 0.9:
         return _in_several_forms(known, some, hint)
@@ -809,12 +810,12 @@ def _in_several_forms(known: pd.Series, some: pd.Series, hint: Hint | None) -> G
     rest, tied_order = some, None
     forms: list[str] = []
     while len(rest) and len(forms) < MOST_FORMS:
-        read = {form: _strptime(rest, form).notna() for form in FORMS}
+        read = {form: _strptime(rest, form).notna() for form in FORMS if "%j" not in form}
         counts = {form: int(fits.sum()) for form, fits in read.items()}
         most = max(counts.values())
         if most < FEWEST_OF_FORM * len(some):
             break
-        tied = _narrowest([form for form in FORMS if counts[form] == most], rest)
+        tied = _narrowest([form for form in read if counts[form] == most], rest)
         order = {_day_first(form) for form in tied}
         if {True, False} <= order:
             day_first = hint.day_first if hint and hint.day_first is not None else True
