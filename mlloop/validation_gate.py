@@ -97,7 +97,9 @@ def better_than_rule(figures: EvaluationJson, statement: Problem) -> Check:
     if passed is False and is_guess and is_above_zero:
         passed = None
     rows = rule["metric"].get("n")
-    may_be_chance = "" if is_above_zero else f" On {rows:,} rows that may be chance." if rows else " That may be chance."
+    may_be_chance = (
+        "" if is_above_zero else f" On {rows:,} rows that may be chance." if rows else " That may be chance."
+    )
     reason = (
         f"The rule '{rule['name']}' gives {number(rule_value)}: a gain of {number(gain['value'])} [{number(gain['low'])} to {number(gain['high'])}], "
         f"at least {number(least_gain)} is {'asked by mlloop new, a guess that refuses nothing' if is_guess else 'required'}.{may_be_chance}"
