@@ -41,14 +41,14 @@ from mlloop.visualization import (
     plot_rate,
     plot_time_series,
 )
-from .core.records import FactsJson, JsonObject, TargetFactsJson
+from .core.records import FactsJson, JsonObject, TargetFactsJson, WindowsJson
 
 # %% ../nbs/14_analysis.ipynb #7aef6f1c
 SAMPLE_ROWS = 200_000
 
 
 def training_rows(
-    table: ir.Table, windows: Mapping[str, Any] | None, time: str | None, entity: str | None = None
+    table: ir.Table, windows: WindowsJson | None, time: str | None, entity: str | None = None
 ) -> ir.Table:
     """The rows of the training period, [from, train_until); without time, those not held out by chance."""
     if not windows or not time:
@@ -365,7 +365,7 @@ def as_target(values: pd.Series, problem: Problem) -> pd.Series:
     return values.astype(float)
 
 # %% ../nbs/14_analysis.ipynb #0e1f8517
-def analyse_rows(problem: Problem, rows: ir.Table, windows: Mapping[str, Any] | None, seed: int = 0) -> Analysis:
+def analyse_rows(problem: Problem, rows: ir.Table, windows: WindowsJson | None, seed: int = 0) -> Analysis:
     """Facts, findings and figures' data of a tabular question's training period."""
     task, time = problem.task, problem.time.column if windows else None
     assert isinstance(task, Tabular)
@@ -462,7 +462,7 @@ def _is_calendar(problem: Problem, time: str) -> bool:
     return declared is None or not declared.row_seconds
 
 # %% ../nbs/14_analysis.ipynb #c8cccbb6
-def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
+def findings_of_rows(problem: Problem, facts: FactsJson) -> list[str]:
     """What the facts of a tabular question say, in sentences."""
     assert isinstance(problem.task, Tabular)
     target, kind = facts["target"], problem.task.kind
@@ -487,7 +487,7 @@ def findings_of_rows(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     return [*sentences, *_findings_of_time(facts), *_findings_of_columns(facts)]
 
 # %% ../nbs/14_analysis.ipynb #5bb5db9c
-def _findings_of_association(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
+def _findings_of_association(problem: Problem, facts: FactsJson) -> list[str]:
     target, clean = facts["target"]["column"], [a for a in facts["association"] if not a["suspect"]]
     if not clean:
         return []
@@ -500,7 +500,7 @@ def _findings_of_association(problem: Problem, facts: Mapping[str, Any]) -> list
     return [f"{target} is most associated with {named} (Cramér's V: 0 none, 1 complete){rest}."]
 
 # %% ../nbs/14_analysis.ipynb #4ab32a89
-def _findings_of_time(facts: Mapping[str, Any]) -> list[str]:
+def _findings_of_time(facts: FactsJson) -> list[str]:
     if "trend" not in facts:
         return ["No column says when a row happened, so changes over time are unknown."]
     target, t = facts["target"]["column"], facts["trend"]
@@ -514,7 +514,7 @@ def _findings_of_time(facts: Mapping[str, Any]) -> list[str]:
     return [f"{target} {change} over the period.", *seasons]
 
 # %% ../nbs/14_analysis.ipynb #126a43e9
-def _findings_of_columns(facts: Mapping[str, Any]) -> list[str]:
+def _findings_of_columns(facts: FactsJson) -> list[str]:
     single = [c["column"] for c in facts["columns"] if c["distinct"] <= 1 and c["missing"] < c["rows"]]
     empty = [c["column"] for c in facts["columns"] if c["missing"] == c["rows"]]
     often_missing = sorted(
@@ -537,7 +537,7 @@ def _findings_of_columns(facts: Mapping[str, Any]) -> list[str]:
 SESSION_GAP = pd.Timedelta(minutes=30)
 
 
-def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: Mapping[str, Any]) -> Analysis:
+def analyse_events(problem: Problem, tables: Mapping[str, ir.Table], windows: WindowsJson) -> Analysis:
     """Facts, findings and figures' data of a recommendation question's training period."""
     task = problem.task
     assert isinstance(task, Recommendation)
@@ -666,7 +666,7 @@ def _share(value: float) -> str:
     return percent(value) if value else "none"
 
 # %% ../nbs/14_analysis.ipynb #f893bb41
-def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
+def findings_of_events(problem: Problem, facts: FactsJson) -> list[str]:
     """What the facts of a recommendation question say, in sentences."""
     task, c, loyal, new = problem.task, facts["concentration"], facts["loyalty"], facts["newcomers"]
     assert isinstance(task, Recommendation)
@@ -692,9 +692,7 @@ def findings_of_events(problem: Problem, facts: Mapping[str, Any]) -> list[str]:
     return sentences + _findings_of_columns(facts)
 
 # %% ../nbs/14_analysis.ipynb #7d718c14
-def analyse(
-    problem: Problem, tables: Mapping[str, ir.Table], windows: Mapping[str, Any] | None, seed: int = 0
-) -> Analysis:
+def analyse(problem: Problem, tables: Mapping[str, ir.Table], windows: WindowsJson | None, seed: int = 0) -> Analysis:
     """Facts, findings and figures' data of the training period of any question; `windows` is None for rows without time."""
     if isinstance(problem.task, Tabular):
         return analyse_rows(problem, tables["rows"], windows, seed)
@@ -849,7 +847,7 @@ def summary_table(analysis: Analysis) -> pd.DataFrame:
     return data.set_index("figure")
 
 # %% ../nbs/14_analysis.ipynb #933c0ae4
-def _event_figures(facts: Mapping[str, Any], need: Need) -> list[tuple]:
+def _event_figures(facts: FactsJson, need: Need) -> list[tuple]:
     buyers, enough = facts["buyers"], facts["buyers"] >= need.min_users
     concentrated, repeated = facts["concentration"]["share_for_80"], facts["loyalty"]["repeat_share"]
     return [
@@ -859,7 +857,7 @@ def _event_figures(facts: Mapping[str, Any], need: Need) -> list[tuple]:
     ]
 
 # %% ../nbs/14_analysis.ipynb #82d11bbf
-def _row_figures(facts: Mapping[str, Any], need: Need) -> list[tuple]:
+def _row_figures(facts: FactsJson, need: Need) -> list[tuple]:
     rows: list[tuple] = []
     positives, suspects = facts["target"]["positives"], facts["suspects"]
     if positives is not None:

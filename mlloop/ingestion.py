@@ -46,6 +46,7 @@ from .core.formatting import number, percent
 from .store import messages
 from .store.lake import WIDE, Lake, TableRef, plan_wide
 from .problem import Column, Problem, Recommendation, Source, Table
+from .core.records import BatchJson
 from .core.settings import Settings
 from .core.storage import digest_json
 
@@ -816,7 +817,7 @@ def _type_changes(rejected: ibis.Table, rows: Mapping[str, int]) -> list[tuple[s
 # %% ../nbs/12_ingestion.ipynb #0624297f
 def ingest(
     problem: Problem,
-    batches: Mapping[str, Sequence[Mapping[str, Any]]],
+    batches: Mapping[str, Sequence[BatchJson]],
     as_of: dt.datetime,
     settings: Settings,
     sample: float = 1.0,
@@ -883,7 +884,7 @@ def _nothing_kept_message(lake: Lake, ingested: IngestedTable, table: Table, raw
 # %% ../nbs/12_ingestion.ipynb #46ed58c5
 def all_schema_changes(
     problem: Problem,
-    batches: Mapping[str, Sequence[Mapping[str, Any]]],
+    batches: Mapping[str, Sequence[BatchJson]],
     done: Mapping[str, IngestedTable],
     lake: Lake,
     settings: Settings,
@@ -902,7 +903,7 @@ def all_schema_changes(
 
 # %% ../nbs/12_ingestion.ipynb #2bc1c0c1
 def _raw_files(
-    problem: Problem, table: Table, batches: Mapping[str, Sequence[Mapping[str, Any]]], settings: Settings
+    problem: Problem, table: Table, batches: Mapping[str, Sequence[BatchJson]], settings: Settings
 ) -> list[RawFile]:
     source = problem.sources[table.source]
     return [RawFile(settings.state / b["path"], b["format"], b["origin"], source) for b in batches[table.source]]

@@ -50,11 +50,13 @@ from mlloop.core.records import (
     DriftJson,
     EstimatedJson,
     ExplainsJson,
+    FeedStatusJson,
     MonitoringJson,
     ObservedJson,
     OtherJson,
     Parameters,
     PeriodFigureJson,
+    PeriodJson,
     PredictedPeriodJson,
     RealisedJson,
     SegmentJson,
@@ -263,11 +265,11 @@ def _not_estimated(metric: str, reference: Reference, why: str) -> EstimatedJson
     }
 
 # %% ../nbs/25_monitoring.ipynb #86a29448
-def _doubts(estimate: PerformanceEstimate, history: Sequence[Mapping[str, Any]], model: str) -> list[str]:
+def _doubts(estimate: PerformanceEstimate, history: Sequence[RealisedJson], model: str) -> list[str]:
     why = []
     if estimate.unreached > 0.5:
         why.append(f"{percent(estimate.unreached)} of the rows are of kinds that the reference hardly has")
-    known = [
+    known: list[Any] = [
         period
         for period in history
         if period["model"] == model and period.get("estimated_then") is not None and period["trusted"]
@@ -370,7 +372,7 @@ def _activities(metric: str, reference: Reference, answers: Answers) -> list[Seg
     return sorted(segments, key=lambda group: group["standard_errors"], reverse=True)
 
 # %% ../nbs/25_monitoring.ipynb #f8d6bea6
-def health(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def health(statement: Problem, observed: ObservedJson, earlier: Sequence[ObservedJson]) -> tuple[str, str]:
     """One of 'ok', 'watch', 'worse', 'feed broken', 'not enough rows'; and a sentence for a product owner.
 
     Parameters
@@ -423,7 +425,7 @@ def _worse(label: str, mark: PeriodResult, what: str) -> str:
             f"{number(mark.reference)} ({number(mark.standard_errors)} standard errors)")  # fmt: skip
 
 # %% ../nbs/25_monitoring.ipynb #79d3cf73
-def _slow(statement: Problem, observed: Mapping[str, Any]) -> list[str]:
+def _slow(statement: Problem, observed: ObservedJson) -> list[str]:
     doubts, limit = [], statement.success.max_latency_ms
     if (observed["latency"]["p99_ms"] or 0) > limit:
         doubts.append(
@@ -434,7 +436,7 @@ def _slow(statement: Problem, observed: Mapping[str, Any]) -> list[str]:
     return doubts
 
 # %% ../nbs/25_monitoring.ipynb #73965876
-def _good(label: str, truths: Sequence[Mapping[str, Any]], guess: Mapping[str, Any]) -> str:
+def _good(label: str, truths: Sequence[RealisedJson], guess: EstimatedJson) -> str:
     known = [figure for figure in truths if figure["value"] is not None]
     parts = []
     if known:
@@ -535,7 +537,7 @@ def _explained(statement: Problem, inputs: Inputs, moved: DriftJson, probability
 NOT_KNOWN = "Not known yet"
 
 
-def is_not_known(observed: Mapping[str, Any]) -> bool:
+def is_not_known(observed: MonitoringJson) -> bool:
     """Whether neither a label nor an estimate says how the model does."""
     truths = [figure["value"] for figure in observed["realised"] if figure["model"] == observed["model"]]
     return observed["health"] == "ok" and observed["estimated"].get("value") is None and all(v is None for v in truths)
@@ -552,7 +554,7 @@ WORDS = {"ok": "The model is all right", "watch": "To be watched", "worse": "The
          "not enough rows": "Too few predictions"}  # fmt: skip
 
 
-def headline(statement: Problem, observed: Mapping[str, Any]) -> str:
+def headline(statement: Problem, observed: MonitoringJson) -> str:
     """Is it all right, since when, why not, what happens next: as Markdown."""
     word = NOT_KNOWN if is_not_known(observed) else WORDS[observed["health"]]
     next_ = NEXT[observed["health"]].format(k=statement.retrain.k, n=statement.retrain.n)
@@ -562,7 +564,7 @@ def headline(statement: Problem, observed: Mapping[str, Any]) -> str:
             f"Model {observed['model'][:12]}, in production since {observed['since'][:10]}; period {until}, {observed['rows']:,} predictions.")  # fmt: skip
 
 # %% ../nbs/25_monitoring.ipynb #9756cc8e
-def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def history(products: Sequence[MonitoringJson]) -> pd.DataFrame:
     """One row a period: time (its end), model, health, estimated, low, high, trusted, realised, worse_by, standard_errors, reference, alert.
 
     Parameters
@@ -570,7 +572,8 @@ def history(products: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     products : list of dict
         Of `observe`, the oldest first; the last one's realised figures are taken.
     """
-    truth = {product["period"]["from"]: product for product in (products[-1]["realised"] if products else [])}
+    realised = products[-1]["realised"] if products else []
+    truth: dict[str, Mapping[str, Any]] = {figure["period"]["from"]: figure for figure in realised}
     rows = []
     for product in products:
         real = truth.get(product["period"]["from"]) or {}
@@ -646,17 +649,17 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     )
 
 # %% ../nbs/25_monitoring.ipynb #21926ec0
-def methods_table(observed: Mapping[str, Any]) -> pd.DataFrame:
+def methods_table(estimated: EstimatedJson) -> pd.DataFrame:
     """What each method says, and the reference: figure, low, high, rows."""
     rows = [
-        ("reference", observed["reference"]),
-        *((ESTIMATION_METHODS[name], figure) for name, figure in observed["methods"].items()),
+        ("reference", estimated["reference"]),
+        *((ESTIMATION_METHODS[name], figure) for name, figure in estimated["methods"].items()),
     ]
     kept = [(name, figure["value"], figure["low"], figure["high"], figure["n"]) for name, figure in rows]
     return pd.DataFrame(kept, columns=["of", "figure", "low", "high", "rows"]).set_index("of").round(4)
 
 # %% ../nbs/25_monitoring.ipynb #e92d7603
-def findings_table(observed: Mapping[str, Any]) -> pd.DataFrame:
+def findings_table(feed: FeedStatusJson) -> pd.DataFrame:
     """What is wrong with the feed: table, column, what, figure, limit, in words."""
     rows = [
         (
@@ -667,41 +670,45 @@ def findings_table(observed: Mapping[str, Any]) -> pd.DataFrame:
             number(finding["threshold"]),
             finding["said"],
         )
-        for finding in observed["findings"]
+        for finding in feed["findings"]
     ]
     return pd.DataFrame(rows, columns=["table", "column", "what", "figure", "limit", "in words"]).set_index("table")
 
 # %% ../nbs/25_monitoring.ipynb #0a600eea
-def why_table(observed: Mapping[str, Any], statement: Problem | None = None) -> pd.DataFrame:
+def why_table(explains: ExplainsJson, statement: Problem | None = None) -> pd.DataFrame:
     """The groups that got worst: group, figure, reference, worse by, standard errors, rows, by."""
     called = lambda group: (
         group_label(statement, group["slice"], group["group"]) if statement else f"{group['slice']} {group['group']}"
     )
     rows = [(called(group), number(group["value"]), number(group["reference"]), number(group["worse_by"]),
-             number(group['standard_errors']), group["n"], group["by"]) for group in observed["segments"] if group["worse_by"] > 0]  # fmt: skip
+             number(group['standard_errors']), group["n"], group["by"]) for group in explains["segments"] if group["worse_by"] > 0]  # fmt: skip
     columns = ["group", "figure", "reference", "worse by", "standard errors", "rows", "by"]
     return pd.DataFrame(rows, columns=columns).set_index("group")
 
 # %% ../nbs/25_monitoring.ipynb #542e5348
-def drift_figure(observed: Mapping[str, Any]) -> pd.DataFrame:
+def drift_figure(explains: ExplainsJson) -> pd.DataFrame:
     """For `plot_drift`: column and value (distance over its threshold), alert."""
-    rows = [(column["name"], column["value"] / column["threshold"], column["alert"]) for column in observed["features"]]
+    rows = [(column["name"], column["value"] / column["threshold"], column["alert"]) for column in explains["features"]]
     return pd.DataFrame(rows, columns=["column", "value", "alert"])
 
 # %% ../nbs/25_monitoring.ipynb #0082726f
-def plot_distributions(observed: Mapping[str, Any], axes: Sequence[Any], statement: Problem) -> None:
+def plot_distributions(drift: DriftJson, axes: Sequence[Any], statement: Problem) -> None:
     """Draw the columns of a period over those of the reference, one a chart."""
     from mlloop.visualization import BLUE, LIGHT, escape_label, label_axes
 
-    figures = {column["name"]: column for column in observed["columns"]}
-    for column, ax in zip(observed["distributions"], axes, strict=False):
+    figures = {column["name"]: column for column in drift["columns"]}
+    for column, ax in zip(drift["distributions"], axes, strict=False):
         name, bins = column["name"], column["bins"][::-1]
         labels = [value_label(statement, name, bar["label"]) for bar in bins]
         at = np.arange(len(bins))
-        for what, colour, offset in (("reference", LIGHT, 0.2), ("period", BLUE, -0.2)):
-            bars = ax.barh(at + offset, [bar[what] for bar in bins], color=colour, height=0.38, label=what)
-            for drawn, label, bar in zip(bars, labels, bins, strict=True):
-                charts.name_marks(drawn, [f"{label}: {percent(bar[what])} of the {what}"])
+        shares = {
+            "reference": (LIGHT, 0.2, [bar["reference"] for bar in bins]),
+            "period": (BLUE, -0.2, [bar["period"] for bar in bins]),
+        }
+        for what, (colour, offset, heights) in shares.items():
+            bars = ax.barh(at + offset, heights, color=colour, height=0.38, label=what)
+            for drawn, label, height in zip(bars, labels, heights, strict=True):
+                charts.name_marks(drawn, [f"{label}: {percent(height)} of the {what}"])
         rows = [
             (label, percent(bar["reference"]), percent(bar["period"])) for label, bar in zip(labels, bins, strict=True)
         ][::-1]
@@ -723,22 +730,22 @@ def plot_distributions(observed: Mapping[str, Any], axes: Sequence[Any], stateme
 
 # %% ../nbs/25_monitoring.ipynb #4df3e84a
 def _figure_row(
-    question: str, figure: Mapping[str, Any], period: Mapping[str, str], policy: Any, broken: Iterable[str]
+    question: str, figure: RealisedJson | EstimatedJson, period: PeriodJson, policy: Any, broken: Iterable[str]
 ) -> tuple[str, str, str, str, str, str]:
     """The line of a realised or estimated figure: question, figure, interval, reference, limit, verdict."""
     limit = f"{number(policy.standard_errors)} standard errors and {number(policy.margin)}"
     if figure.get("value") is None:
         return (question, "none", "", "", limit, figure["why"])
-    span, why = figure.get("period", period), figure["why"]
-    if span["from"] in broken:
+    why = figure["why"]
+    if period["from"] in broken:
         why = FEED_BROKEN
-    is_bad = is_worse(period_result(figure, span, not why), policy)
+    is_bad = is_worse(period_result(figure, period, not why), policy)
     verdict = "worse" if is_bad else f"not relied on: {why}" if why else "all right"
     interval = f"{number(figure['low'])} to {number(figure['high'])}"
     return (question, number(figure["value"]), interval, number(figure["reference"]["value"]), limit, verdict)
 
 # %% ../nbs/25_monitoring.ipynb #8016185e
-def closing(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
+def closing(statement: Problem, observed: ObservedJson, earlier: Sequence[ObservedJson] = ()) -> pd.DataFrame:
     """The page's last table: question, figure, interval, reference, threshold, verdict."""
     policy, guess = statement.retrain, observed["estimated"]
     broken = broken_feed_periods([*earlier, observed])
@@ -754,11 +761,10 @@ def closing(statement: Problem, observed: Mapping[str, Any], earlier: Sequence[M
             "yes" if observed["feed"]["status"] == "ok" else "no",
         )
     ]
-    for what, figure in [
-        ("estimated", guess),
-        *([(f"realised until {truths[-1]['period']['until'][:10]}", truths[-1])] if truths else []),
-    ]:
-        rows.append(_figure_row(f"{label}, {what}", figure, observed["period"], policy, broken))
+    rows.append(_figure_row(f"{label}, estimated", guess, observed["period"], policy, broken))
+    for figure in truths[-1:]:
+        what = f"{label}, realised until {figure['period']['until'][:10]}"
+        rows.append(_figure_row(what, figure, figure["period"], policy, broken))
     took = observed["latency"]["p99_ms"]
     slow = "" if took is None else "yes" if took <= observed["latency"]["limit_ms"] else "no"
     rows.append(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mlloop.core import clock, revisions
 from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ModelError, UsageError
-from mlloop.core.records import BacktestJson, EndedJson, JsonObject
+from mlloop.core.records import BacktestJson, EndedJson, EvaluationJson, JsonObject, MonitoringJson
 from mlloop.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class Monitored:
 
     problem: str
     until: dt.datetime
-    product: JsonObject
+    product: MonitoringJson
     notebook: Path
 
     @property
@@ -531,7 +531,9 @@ class Project:
 
         success = self.statement(problem).success
         return frames.evaluation(
-            self._product(problem, "evaluation"), success.metric, metrics.metric(success.metric).unit
+            cast(EvaluationJson, self._product(problem, "evaluation")),
+            success.metric,
+            metrics.metric(success.metric).unit,
         )
 
     def monitoring(self, problem: str | None = None) -> "pd.DataFrame":
@@ -546,7 +548,9 @@ class Project:
         from mlloop.pipeline import frames
 
         folder = self.settings.state / "monitoring" / self.plan(problem).problem
-        return frames.monitoring([products.load_kept(path) for path in sorted(folder.glob("[!.]*.json"))])
+        return frames.monitoring(
+            [cast(MonitoringJson, products.load_kept(path)) for path in sorted(folder.glob("[!.]*.json"))]
+        )
 
     def _product(self, problem: str | None, stage: str) -> JsonObject:
         from mlloop import products
@@ -1166,7 +1170,9 @@ class Project:
             period = turn.last_period(held, now, bool(at))
             path = turn.monitoring_product(held, period)
         self._publish()
-        return Monitored(held.plan.problem, period.until, products.load_kept(path), path.with_suffix(".ipynb"))
+        return Monitored(
+            held.plan.problem, period.until, cast(MonitoringJson, products.load_kept(path)), path.with_suffix(".ipynb")
+        )
 
     def retrain(
         self,

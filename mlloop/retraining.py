@@ -24,10 +24,10 @@ from .core.verdict import Check, table
 from .core.formatting import number
 from .monitors.degradation import Streak, estimated_results, is_feed_broken, is_severe, is_worse
 from .monitors.degradation import realised_results, streak
-from .core.records import AttemptJson, EvidenceJson, RetrainingDecisionJson
+from .core.records import AttemptJson, EvaluationJson, EvidenceJson, MonitoringJson, RetrainingDecisionJson
 
 # %% ../nbs/26_retraining.ipynb #56028e5f
-def exchange_rate(evaluation: Mapping[str, Any], name: str) -> float | None:
+def exchange_rate(evaluation: EvaluationJson, name: str) -> float | None:
     """Currency per unit of the metric and period of `money`, as model and best rule differ on the holdout.
 
     None where the two figures do not say (no rule, or the better metric did not earn more).
@@ -149,7 +149,7 @@ class Case:
 
     statement: Problem
     facts: Facts
-    newest: Mapping[str, Any]
+    newest: MonitoringJson | None
     estimated: Streak
     realised: Streak
     newer: StandIn | None = None
@@ -198,7 +198,7 @@ Outcome = tuple[str, str, str]  # action, summary, change
 
 
 def _feed(case: Case) -> Outcome | None:
-    if not is_feed_broken(case.newest):
+    if case.newest is None or not is_feed_broken(case.newest):
         return None
     faults = "; ".join(
         str(finding.get("said") or f"{finding.get('table')}.{finding.get('column')}: {finding.get('kind')}")
@@ -401,7 +401,7 @@ RULES: tuple[Callable[[Case], Outcome | None], ...] = (
 )
 
 # %% ../nbs/26_retraining.ipynb #517b7285
-def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Facts) -> Decision:
+def decide(statement: Problem, history: Sequence[MonitoringJson], facts: Facts) -> Decision:
     """Whether to retrain now.
 
     Parameters
@@ -409,7 +409,7 @@ def decide(statement: Problem, history: Sequence[Mapping[str, Any]], facts: Fact
     history : sequence of dict
         The products of monitoring up to now, the oldest first.
     """
-    policy, newest = statement.retrain, history[-1] if history else {}
+    policy, newest = statement.retrain, history[-1] if history else None
     reign = facts.since.isoformat() if facts.since else ""
     own = lambda marks: [
         mark for mark in marks if mark.since >= reign
@@ -464,7 +464,7 @@ def _figures(case: Case) -> list[EvidenceJson]:
     return [check.evidence() for check in checks] + (case.newer.evidence if case.newer else [])
 
 # %% ../nbs/26_retraining.ipynb #dc301d94
-def worse_since(statement: Problem, history: Sequence[Mapping[str, Any]], model: str | None) -> str | None:
+def worse_since(statement: Problem, history: Sequence[MonitoringJson], model: str | None) -> str | None:
     """The beginning (ISO) of the run of worse periods in which the model's newest realised figures are; None where its newest is not worse."""
     marks = realised_results(history, model, statement.retrain.max_labels_missing)
     first_worse = None
@@ -480,7 +480,7 @@ def table_of(decision: Decision) -> pd.DataFrame:
     return table({"evidence": decision.evidence})
 
 # %% ../nbs/26_retraining.ipynb #3fbd76aa
-def history_frame(history: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def history_frame(history: Sequence[MonitoringJson]) -> pd.DataFrame:
     """until, kind ('estimated', 'realised'), value, low, high, reference and model of each period."""
     rows = []
     models = {product["period"]["from"]: product.get("model") for product in history}

@@ -169,6 +169,19 @@ class VersionJson(TypedDict):
     notes: JsonObject
 
 
+class BatchJson(TypedDict):
+    """Raw rows that were fetched once: where they lie, their digests, how many they are, and what they cover."""
+
+    path: str
+    digest: str
+    rows: int
+    format: str
+    origin: str
+    source_digest: str
+    since: NotRequired[str | None]
+    watermark: NotRequired[str | None]
+
+
 class TargetFactsJson(TypedDict):
     """What analysis found about the target: its mean, what is related to it, and columns that look like a leak."""
 
@@ -767,6 +780,14 @@ class WorthGainJson(TypedDict):
 
     worth_gain: float | None
     worth_se: float | None
+
+
+class GainJson(TypedDict):
+    """How much better somebody was on the same rows, the standard error of that, and the rows."""
+
+    gain: float
+    se: float
+    n: int
 
 
 class OtherJson(WorthGainJson):

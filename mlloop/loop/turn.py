@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mlloop import deployment, products, retraining
 from mlloop import problem as problems
@@ -20,6 +20,7 @@ from mlloop.core.formatting import number
 from mlloop.core.records import (
     AttemptJson,
     EndedJson,
+    EvaluationJson,
     HappenedJson,
     JsonObject,
     ModelJson,
@@ -461,7 +462,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
     if canary and dt.datetime.fromisoformat(canary.details["since"]) > at:
         canary = None
     trained = judged_product(session, champion.model if champion else None, "training")
-    evaluated = judged_product(session, champion.model if champion else None, "evaluation")
+    evaluated = judged_evaluation(session, champion.model if champion else None)
     learnt = (trained.get("trained") or {}).get("until")
     earlier = sorted(dt.datetime.fromisoformat(row.details["as_of"]) for row in begun(session.ledger, session.name))
     ended = session.ledger.rows(problem=session.name, kind="retrain", subject="ended")
@@ -515,6 +516,11 @@ def judged_product(session: Session, model: str | None, stage: str) -> JsonObjec
     digest = gate.digests.get(f"stage {stage}") if gate else None
     path = session.settings.state / "objects" / f"{digest}.json"
     return products.load_kept(path) if digest and path.exists() else {}
+
+
+def judged_evaluation(session: Session, model: str | None) -> EvaluationJson:
+    """The evaluation that the validation gate read when it let `model` pass; {} where it is not kept."""
+    return cast(EvaluationJson, judged_product(session, model, "evaluation"))
 
 
 def short_past(session: Session, model: str | None) -> int | None:
@@ -774,12 +780,12 @@ def attempted(session: Session, model: str | None, row: Row) -> AttemptJson:
             continue
         is_metric = check["name"] == "threshold met"
         sign = metrics.metric(session.statement.success.metric).gain(1, 0) if is_metric else 1
-        evaluated = judged_product(session, model, "evaluation")
+        main = judged_evaluation(session, model).get("main")
         return {
             **attempt,
             "gap": sign * (threshold - value),
             "se": (high - low) / (2 * 1.96),
-            "n": int((evaluated.get("main") or {}).get("n") or rows),
+            "n": int((main["n"] if main else None) or rows),
         }
     return attempt
 
@@ -794,7 +800,7 @@ def after_no(session: Session, plan: Plan, model: str | None, at: dt.datetime, t
         ),
         None,
     )
-    gate, evaluated = gate_of(session, model), judged_product(session, model, "evaluation")
+    gate, evaluated = gate_of(session, model), judged_evaluation(session, model)
     if gate is None or not evaluated or model is None:
         return "champion"
     champion = session.ledger.champion(session.name)
@@ -827,7 +833,7 @@ def _release_of(session: Session, plan: Plan, model: ModelJson) -> str:
     ).digest  # fmt: skip
 
 
-def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: JsonObject, at: dt.datetime) -> None:
+def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: EvaluationJson, at: dt.datetime) -> None:
     """Take a No back to the problem statement: what can be attained now, in its next revision and in a row of the ledger."""
     verdict = plans.read_verdict(plan.tasks["validation_gate"].products["data"])
     main, label = evaluated["main"], metrics.metric(session.statement.success.metric).label
@@ -837,7 +843,7 @@ def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: JsonObjec
     change = [*verdict["must_change"], sentence]
     path = runner.statement_file(session.settings, session.plan)
     file = revise.open_next(session.settings, path, "validation", change)
-    figures = {key: main[key] for key in ("value", "low", "high", "n")}
+    figures = {"value": main["value"], "low": main["low"], "high": main["high"], "n": main["n"]}
     attainable = {"metric": session.statement.success.metric, **figures}
     session.ledger.append(Entry(
         "revision", session.name, subject="attainable", reasons=change, evidence=gate.evidence, model=gate.model,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.formatting import percent
+from ..core.records import EstimatedJson, ObservedJson, PeriodJson, RealisedJson
 from ..problem import Retrain
 
 # %% ../../nbs/monitors/degradation.ipynb #eb9e7c90
@@ -43,23 +44,21 @@ class PeriodResult:
     why: str = ""
 
 # %% ../../nbs/monitors/degradation.ipynb #9e0af09b
-def period_result(figure: Mapping[str, Any], period: Mapping[str, str], counts: bool, why: str = "") -> PeriodResult:
+def period_result(
+    figure: RealisedJson | EstimatedJson, period: PeriodJson, counts: bool, why: str = ""
+) -> PeriodResult:
     """The result of a period from a figure of monitoring's product; one without a comparison does not count."""
-    values: dict[str, float | None] = {
-        name: None if figure.get(name) is None else float(figure[name])
-        for name in ("value", "low", "high", "worse_by", "standard_errors")
-    }
-    is_compared = values["worse_by"] is not None and values["standard_errors"] is not None
+    reference, worse_by, errors = figure.get("reference"), figure.get("worse_by"), figure.get("standard_errors")
     return PeriodResult(
         period["from"],
         period["until"],
-        values["value"],
-        values["low"],
-        values["high"],
-        (figure.get("reference") or {}).get("value"),
-        values["worse_by"] or 0.0,
-        values["standard_errors"] or 0.0,
-        counts and is_compared,
+        figure.get("value"),
+        figure.get("low"),
+        figure.get("high"),
+        reference["value"] if reference else None,
+        worse_by or 0.0,
+        errors or 0.0,
+        counts and worse_by is not None and errors is not None,
         why,
     )
 
@@ -67,18 +66,18 @@ def period_result(figure: Mapping[str, Any], period: Mapping[str, str], counts: 
 FEED_BROKEN = "the feed was broken, or a column was withheld because it had been"
 
 
-def is_feed_broken(product: Mapping[str, Any]) -> bool:
+def is_feed_broken(product: ObservedJson) -> bool:
     """Whether the feed of a period was broken, by its monitoring product."""
     return (product.get("feed") or {}).get("status") == "broken"
 
 # %% ../../nbs/monitors/degradation.ipynb #dca39490
-def broken_feed_periods(history: Sequence[Mapping[str, Any]]) -> set[str]:
+def broken_feed_periods(history: Sequence[ObservedJson]) -> set[str]:
     """The start of each period whose feed was broken, or in which the model had to do without a column: its figures describe the data, not the model."""
     counts_not = lambda product: is_feed_broken(product) or bool((product.get("feed") or {}).get("withheld"))
     return {product["period"]["from"] for product in history if counts_not(product)}
 
 # %% ../../nbs/monitors/degradation.ipynb #7f5e7969
-def estimated_results(history: Sequence[Mapping[str, Any]], model: str | None) -> list[PeriodResult]:
+def estimated_results(history: Sequence[ObservedJson], model: str | None) -> list[PeriodResult]:
     """The estimated performance of each period of `model`, the oldest first."""
     broken = broken_feed_periods(history)
     results: list[PeriodResult] = []
@@ -91,14 +90,14 @@ def estimated_results(history: Sequence[Mapping[str, Any]], model: str | None) -
                 results.append(period_result(figure, period, False, figure.get("why", "")))
             continue
         first_method = next(iter(figure["methods"].values()))
-        figure = {**first_method, **{key: value for key, value in figure.items() if value is not None}}
+        whole: Any = {**first_method, **{key: value for key, value in figure.items() if value is not None}}
         is_whole = period["from"] not in broken
         why = figure.get("why", "") if is_whole else FEED_BROKEN
-        results.append(period_result(figure, period, bool(figure.get("trusted")) and is_whole, why))
+        results.append(period_result(whole, period, bool(figure.get("trusted")) and is_whole, why))
     return results
 
 # %% ../../nbs/monitors/degradation.ipynb #7609e450
-def realised_results(history: Sequence[Mapping[str, Any]], model: str | None, max_missing: float) -> list[PeriodResult]:
+def realised_results(history: Sequence[ObservedJson], model: str | None, max_missing: float) -> list[PeriodResult]:
     """The performance that labels showed of each period of `model`, the oldest first, from the newest monitoring."""
     results, broken = [], broken_feed_periods(history)
     figures = (history[-1].get("realised") or []) if history else []

@@ -17,7 +17,15 @@ from ..problem import Problem
 from ..core.formatting import number
 from ..core.verdict import BESIDE_CHAMPION, Check
 from .degradation import broken_feed_periods, is_feed_broken
-from ..core.records import EvidenceJson
+from mlloop.core.records import (
+    AttemptJson,
+    EvaluationJson,
+    EvidenceJson,
+    GainJson,
+    ObservedJson,
+    OtherJson,
+    RealisedJson,
+)
 
 # %% ../../nbs/monitors/standing.ipynb #0d4646d4
 SURE = 3.0  # standard errors
@@ -56,11 +64,11 @@ class StandIn:
 # %% ../../nbs/monitors/standing.ipynb #a65ad3bb
 def judged_periods(
     statement: Problem,
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[ObservedJson],
     champion: str | None,
     since: str = "",
     broken_feed: bool = False,
-) -> list[Mapping[str, Any]]:
+) -> list[RealisedJson]:
     """The champion's periods from `since` (ISO) on whose realised figures may be trusted, the oldest first.
 
     `broken_feed`: those whose feed was broken instead. They say nothing of a model, and who predicts best while it lasts.
@@ -83,7 +91,7 @@ def judged_periods(
     return sorted(good, key=lambda period: period["period"]["from"])
 
 # %% ../../nbs/monitors/standing.ipynb #5d39e13a
-def pooled(pairs: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def pooled(pairs: Sequence[GainJson]) -> tuple[float, float]:
     """The mean gain of several periods, each weighing by its precision, and its standard error."""
     weights = [1 / figure["se"] ** 2 for figure in pairs]
     return sum(w * figure["gain"] for w, figure in zip(weights, pairs, strict=True)) / sum(weights), sum(
@@ -92,7 +100,7 @@ def pooled(pairs: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 # %% ../../nbs/monitors/standing.ipynb #12b3fb78
 def stand_in(
-    statement: Problem, history: Sequence[Mapping[str, Any]], champion: str | None, since: str = ""
+    statement: Problem, history: Sequence[ObservedJson], champion: str | None, since: str = ""
 ) -> StandIn | None:
     """Who is surely better than the champion on its newest labelled periods; None where nobody is.
 
@@ -118,11 +126,11 @@ def stand_in(
 
 # %% ../../nbs/monitors/standing.ipynb #d6912498
 def _sure_periods(
-    periods: Sequence[Mapping[str, Any]],
+    periods: Sequence[RealisedJson],
     most: int,
-    pair: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
+    pair: Callable[[RealisedJson], GainJson | None],
     is_sure: Callable[[int, float, float], bool],
-) -> tuple[Sequence[Mapping[str, Any]], int, float, float] | None:
+) -> tuple[Sequence[RealisedJson], int, float, float] | None:
     """The fewest of the newest `most` periods over which a gain is sure, their rows, the gain and its standard error.
 
     Parameters
@@ -132,7 +140,7 @@ def _sure_periods(
     is_sure : callable
         Of the number of periods, the gain and its standard error.
     """
-    pairs: list[Mapping[str, Any]] = []
+    pairs: list[GainJson] = []
     for period in reversed(periods[-most:]):
         compared = pair(period)
         if compared is None:
@@ -144,7 +152,7 @@ def _sure_periods(
     return None
 
 # %% ../../nbs/monitors/standing.ipynb #8e7ae71c
-def _surely(statement: Problem, periods: Sequence[Mapping[str, Any]], other: Mapping[str, Any]) -> StandIn | None:
+def _surely(statement: Problem, periods: Sequence[RealisedJson], other: OtherJson) -> StandIn | None:
     if not other["se"] or other["gain"] <= 0:
         return None
     pair = lambda period: next(
@@ -156,7 +164,7 @@ def _surely(statement: Problem, periods: Sequence[Mapping[str, Any]], other: Map
 
 # %% ../../nbs/monitors/standing.ipynb #dd8b00fa
 def _stand_in_by_metric(
-    statement: Problem, periods, n: int, gain: float, se: float, other: Mapping[str, Any]
+    statement: Problem, periods: Sequence[RealisedJson], n: int, gain: float, se: float, other: OtherJson
 ) -> StandIn:
     label = metric(statement.success.metric).label
     who = {
@@ -191,7 +199,7 @@ RECALIBRATED = "the same model, recalibrated to the newest rows before them"
 
 
 def newer_is_better(
-    statement: Problem, history: Sequence[Mapping[str, Any]], champion: str | None, since: str = ""
+    statement: Problem, history: Sequence[ObservedJson], champion: str | None, since: str = ""
 ) -> StandIn | None:
     """What a model of the newest rows would surely have gained over the champion, in the metric or in money; None where nothing is sure.
 
@@ -213,19 +221,20 @@ def newer_is_better(
     return min(sure, key=lambda other: (other.in_money, other.name != RECALIBRATED), default=None)
 
 # %% ../../nbs/monitors/standing.ipynb #fe79c8e6
-def _surely_in_money(statement: Problem, periods: Sequence[Mapping[str, Any]], name: str) -> StandIn | None:
-    def pair(period: Mapping[str, Any]) -> dict[str, float] | None:
+def _surely_in_money(statement: Problem, periods: Sequence[RealisedJson], name: str) -> StandIn | None:
+    def pair(period: RealisedJson) -> GainJson | None:
         newer = next((other for other in period.get("others") or [] if other["model"] == name), None)
-        if newer is None or not newer.get("worth_se"):
-            return None
-        return {"gain": newer["worth_gain"], "se": newer["worth_se"], "n": newer["n"]}
+        gain, se = (newer.get("worth_gain"), newer.get("worth_se")) if newer else (None, None)
+        return {"gain": gain, "se": se, "n": newer["n"]} if newer and gain is not None and se else None
 
     is_sure = lambda n, gain, se: n >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se
     pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
     return _stand_in_by_money(statement, *pooled_gain, name) if pooled_gain else None
 
 # %% ../../nbs/monitors/standing.ipynb #5535c94b
-def _stand_in_by_money(statement: Problem, periods, n: int, gain: float, se: float, name: str) -> StandIn:
+def _stand_in_by_money(
+    statement: Problem, periods: Sequence[RealisedJson], n: int, gain: float, se: float, name: str
+) -> StandIn:
     currency, until = statement.money.currency, periods[-1]["period"]["until"]
     sentence = (
         f"On the {n:,} labelled rows until {until[:10]} {name} would have earned {number(gain)} {currency} more a row than what answers "
@@ -236,7 +245,7 @@ def _stand_in_by_money(statement: Problem, periods, n: int, gain: float, se: flo
 
 # %% ../../nbs/monitors/standing.ipynb #b549bf17
 def level_is_off(
-    statement: Problem, history: Sequence[Mapping[str, Any]], champion: str | None, since: str = ""
+    statement: Problem, history: Sequence[ObservedJson], champion: str | None, since: str = ""
 ) -> float | None:
     """Standard errors by which the outcome of the newest labelled period was more frequent than predicted, where that is far too much; else None."""
     periods = judged_periods(statement, history, champion, since)
@@ -253,7 +262,7 @@ AMOUNT = (
 GROUPS = "no group of "  # soon after a change no group has rows enough to be judged
 
 
-def best_after_no(figures: Mapping[str, Any], evidence: Sequence[Mapping[str, Any]], rule_answers: bool) -> str:
+def best_after_no(figures: EvaluationJson, evidence: Sequence[EvidenceJson], rule_answers: bool) -> str:
     """Who of 'challenger', 'champion' and 'rule' is best by the evaluation of a challenger that the gate did not let pass.
 
     Parameters
@@ -272,7 +281,8 @@ def best_after_no(figures: Mapping[str, Any], evidence: Sequence[Mapping[str, An
     if any(check["passed"] is None and not may_stay_open(check["name"]) for check in evidence):
         return now
     rules = [c["gain"] for c in figures.get("contenders") or [] if c["kind"] in ("rule", "statistic") and c.get("gain")]
-    gain = (figures.get("champion") or {}).get("gain")
+    champion = figures.get("champion")
+    gain = champion.get("gain") if champion else None
     over_champion = [gain] if gain else []
     if not rules or not (rule_answers or over_champion):
         return now
@@ -281,7 +291,7 @@ def best_after_no(figures: Mapping[str, Any], evidence: Sequence[Mapping[str, An
     return "challenger" if is_surely_better and all(gain["value"] >= 0 for gain in others) else now
 
 # %% ../../nbs/monitors/standing.ipynb #proven
-def has_met_target(statement: Problem, history: Sequence[Mapping[str, Any]], model: str) -> bool:
+def has_met_target(statement: Problem, history: Sequence[ObservedJson], model: str) -> bool:
     """Whether the newest labelled period that `model` predicted meets the statement's target, with its whole interval.
 
     Parameters
@@ -290,18 +300,16 @@ def has_met_target(statement: Problem, history: Sequence[Mapping[str, Any]], mod
         The products of monitoring, the oldest first.
     """
     better = metric(statement.success.metric)
-    end = "low" if better.higher_is_better else "high"
-    ends = [period[end] for period in judged_periods(statement, history, model) if period[end] is not None]
-    if not ends:
-        return False
-    worst = ends[-1]
-    return bool(better.gain(worst, statement.success.threshold) >= 0)
+    periods = judged_periods(statement, history, model)
+    ends = [period["low"] if better.higher_is_better else period["high"] for period in periods]
+    known = [end for end in ends if end is not None]
+    return bool(known) and bool(better.gain(known[-1], statement.success.threshold) >= 0)
 
 # %% ../../nbs/monitors/standing.ipynb #c9539835
 GROWTH = 0.5  # more rows to learn from than at the attempt before
 
 
-def rows_for_another_try(attempt: Mapping[str, Any], least: int) -> int:
+def rows_for_another_try(attempt: AttemptJson, least: int) -> int:
     """How many labels must come after a refused attempt before the next.
 
     Parameters

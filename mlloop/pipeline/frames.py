@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlloop.core import metrics
+from mlloop.core.records import EvaluationJson, MonitoringJson
 from mlloop.store.entries import Row
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ PERIODS = [
 ]  # fmt: skip
 
 
-def evaluation(product: Mapping[str, Any], metric: str, unit: str) -> "pd.DataFrame":
+def evaluation(product: EvaluationJson, metric: str, unit: str) -> "pd.DataFrame":
     """The figures of the holdout period.
 
     Parameters
@@ -36,28 +37,21 @@ def evaluation(product: Mapping[str, Any], metric: str, unit: str) -> "pd.DataFr
     """
     import pandas as pd
 
-    lines = [{**line, "part": "metric"} for line in product.get("metrics") or []]
-    for line in product.get("slices") or []:
-        lines.append({**line, "part": "slice", "name": f"{line['slice']} = {line['group']}", "unit": unit})
-    for line in product.get("contenders") or []:
-        lines.append({**(line.get("metric") or {}), "part": "contender", "name": line["name"], "unit": unit})
-    latency = product.get("latency") or {}
-    if latency.get("p99_below_ms") is not None:
-        lines.append(
-            {
-                "part": "latency",
-                "name": "p99",
-                "value": latency["p99_below_ms"],
-                "unit": "ms",
-                "n": latency.get("calls"),
-            }
-        )
+    lines: list[dict[str, object]] = [{**figure, "part": "metric"} for figure in product.get("metrics") or []]
+    for group in product.get("slices") or []:
+        lines.append({**group, "part": "slice", "name": f"{group['slice']} = {group['group']}", "unit": unit})
+    for contender in product.get("contenders") or []:
+        lines.append({**contender["metric"], "part": "contender", "name": contender["name"], "unit": unit})
+    latency = product.get("latency")
+    if latency and latency["p99_below_ms"] is not None:
+        p99 = {"value": latency["p99_below_ms"], "unit": "ms", "n": latency["calls"]}
+        lines.append({"part": "latency", "name": "p99", **p99})
     frame = pd.DataFrame(lines, columns=FIGURES)
     frame.attrs["metric"] = metric
     return frame.astype({"value": "float64", "low": "float64", "high": "float64", "n": "Int64"})
 
 
-def monitoring(products: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+def monitoring(products: Sequence[MonitoringJson]) -> "pd.DataFrame":
     """One row a period, the oldest first, with what the newest product knows of its labels.
 
     Parameters
@@ -73,21 +67,19 @@ def monitoring(products: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    known = {figure["period"]["until"]: figure for product in products for figure in product.get("realised") or []}
+    known = {figure["period"]["until"]: figure for product in products for figure in product["realised"]}
     lines = []
     for product in products:
-        estimated, realised = product.get("estimated") or {}, known.get(product["period"]["until"], {})
-        reference = estimated.get("reference") or realised.get("reference") or {}
-        name = estimated.get("metric")
+        estimated, realised = product["estimated"], known.get(product["period"]["until"])
+        shown = (realised["value"], realised["low"], realised["high"]) if realised else (None, None, None)
         lines.append({
-            "from": product["period"]["from"], "model": str(product.get("model") or "")[:12], "health": product.get("health"),
-            "metric": name, "unit": metrics.metric(name).unit if name else "",
-            "estimated": estimated.get("value"), "estimated_low": estimated.get("low"), "estimated_high": estimated.get("high"),
-            "realised": realised.get("value"), "realised_low": realised.get("low"), "realised_high": realised.get("high"),
-            "reference": reference.get("value"), "rows": product.get("rows"),
-            "drifted_columns": sum(bool(column.get("alert")) for column in (product.get("drift") or {}).get("columns") or []),
-            "feed_findings": len((product.get("feed") or {}).get("findings") or []),
-            "p99_ms": (product.get("latency") or {}).get("p99_ms"),
+            "from": product["period"]["from"], "model": product["model"][:12], "health": product["health"],
+            "metric": estimated["metric"], "unit": metrics.metric(estimated["metric"]).unit,
+            "estimated": estimated["value"], "estimated_low": estimated["low"], "estimated_high": estimated["high"],
+            "realised": shown[0], "realised_low": shown[1], "realised_high": shown[2],
+            "reference": estimated["reference"]["value"], "rows": product["rows"],
+            "drifted_columns": sum(column["alert"] for column in product["drift"]["columns"]),
+            "feed_findings": len(product["feed"]["findings"]), "p99_ms": product["latency"]["p99_ms"],
         })  # fmt: skip
     until = pd.DatetimeIndex([product["period"]["until"] for product in products], name="until")
     frame = pd.DataFrame(lines, columns=PERIODS, index=until)
