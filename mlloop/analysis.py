@@ -14,7 +14,6 @@ __all__ = ['SAMPLE_ROWS', 'FAR', 'LEAST_REPEATS', 'DENSE', 'NEARLY_PERFECT', 'SE
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import ibis
 import ibis.expr.types as ir

@@ -7,7 +7,7 @@ __all__ = ['FEED_BROKEN', 'PeriodResult', 'period_result', 'is_feed_broken', 'br
            'realised_results', 'Streak', 'is_worse', 'is_severe', 'streak']
 
 # %% ../../nbs/monitors/degradation.ipynb #f3c0931c
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 

@@ -8,9 +8,8 @@ __all__ = ['SURE', 'SURE_IN_MONEY', 'PERIODS_IN_MONEY', 'RECALIBRATED', 'AMOUNT'
            'rows_for_another_try']
 
 # %% ../../nbs/monitors/standing.ipynb #efa65c7b
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..core.metrics import metric
 from ..problem import Problem
