@@ -320,6 +320,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'mlloop/comparison/holdout.py'),
                                            'mlloop.comparison.holdout.simple_rules': ( 'comparison/holdout.html#simple_rules',
                                                                                        'mlloop/comparison/holdout.py'),
+                                           'mlloop.comparison.holdout.unjudged_groups': ( 'comparison/holdout.html#unjudged_groups',
+                                                                                          'mlloop/comparison/holdout.py'),
                                            'mlloop.comparison.holdout.unseen_from': ( 'comparison/holdout.html#unseen_from',
                                                                                       'mlloop/comparison/holdout.py')},
             'mlloop.comparison.inspection': { 'mlloop.comparison.inspection._whole': ( 'comparison/inspection.html#_whole',

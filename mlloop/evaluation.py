@@ -28,7 +28,7 @@ from .comparison.folds import RowsFold, UsersFold
 from .core.errors import DataError, LakeError
 from .comparison import inspection
 from mlloop.comparison.holdout import (
-    CHAMPION, FEWEST_NEW, MODEL, ByHalf, Champion, Held, Part, accepted_points, is_follow_up, champion_of, held_parts, held_rows, held_users, identity, new_rows, scores_of, unseen_from,
+    CHAMPION, FEWEST_NEW, MODEL, ByHalf, Champion, Held, Part, accepted_points, is_follow_up, champion_of, held_parts, held_rows, held_users, identity, new_rows, scores_of, unjudged_groups, unseen_from,
 )  # fmt: skip
 from .comparison.lookback import halves, parts_by_digest
 from .core.metrics import Estimate
@@ -427,7 +427,7 @@ def against_champion(
     """The gain over the champion on rows neither has learnt: said, digest, accepted, since, n, gain, more_worth, champion's metric.
 
     `detected` (ISO): when the world changed last; only later rows count. `over_rule` is the champion's gain over the best rule on these rows, `accepted` names what a person has accepted,
-    `follow_up` says whether the champion had few rows to learn from, and the model clearly more.
+    `unjudged_groups` the checks of groups that could not be judged on the champion, `follow_up` says whether the champion had few rows to learn from, and the model clearly more.
 
     Where there is nothing to compare with, `digest` is None; where it cannot be compared, `gain` is None.
     """
@@ -438,6 +438,7 @@ def against_champion(
     comparison["accepted"] = accepted_points(Ledger.open(), statement.name)
     if champion is None:
         return comparison
+    comparison["unjudged_groups"] = unjudged_groups(Ledger.open(), statement.name, champion.digest)
     since = unseen_from(features.get("windows"), champion)
     if since is None:
         learnt = f"until {champion.until[:10]}" if champion.until else "until an unknown moment"

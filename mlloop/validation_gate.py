@@ -175,7 +175,7 @@ def no_group_left_behind(figures: EvaluationJson, statement: Problem) -> list[Ch
         groups = [g for g in figures.get("slices") or [] if g["slice"] == name]
         judged = [g for g in groups if g["n"] >= success.min_slice_rows]
         if figures.get("refit") and groups and not judged:
-            checks.append(_too_few_for_groups(name, groups, statement))
+            checks.append(_too_few_for_groups(name, groups, statement, figures.get("champion")))
             continue
         if statement.is_guess("success.slices") and not any(is_measured(g) for g in judged):
             continue
@@ -219,21 +219,25 @@ def no_group_left_behind(figures: EvaluationJson, statement: Problem) -> list[Ch
     return checks
 
 # %% ../nbs/22_validation_gate.ipynb #4a222bc9
-def _too_few_for_groups(name: str, groups: list[SliceJson], statement: Problem) -> Check:
-    """Left open: so soon after a change no group has rows enough to be judged."""
+def _too_few_for_groups(
+    name: str, groups: list[SliceJson], statement: Problem, champion: AgainstChampionJson | None
+) -> Check:
+    """Left open, unless it is for the champion too: so soon after a change no group has rows enough to be judged."""
     least, largest = statement.success.min_slice_rows, max(groups, key=lambda g: g["n"])
     most = largest["n"]
-    reason = f"No group of {column_label(statement, name)} has the required {least:,} rows (at most {most:,}): whether one is left behind is open."
+    reason = f"No group of {column_label(statement, name)} has the required {least:,} rows (at most {most:,}): whether one is left behind is open"
+    check = f"no group of {name} left behind"
+    is_open_for_both = check in ((champion or {}).get("unjudged_groups") or [])
     return Check(
-        f"no group of {name} left behind",
-        None,
-        reason,
+        check,
+        True if is_open_for_both else None,
+        f"{reason}, as it is for the model in production." if is_open_for_both else f"{reason}.",
         most,
         None,
         None,
         least,
         "rows",
-        f"{least - most:,} more rows of '{group_label(statement, name, largest['group'])}'",
+        "" if is_open_for_both else f"{least - most:,} more rows of '{group_label(statement, name, largest['group'])}'",
     )
 
 # %% ../nbs/22_validation_gate.ipynb #97fae553

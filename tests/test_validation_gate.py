@@ -95,6 +95,23 @@ def test_a_question_that_a_person_answered_by_promoting_is_not_asked_of_a_challe
     assert any(reason.startswith("Accepted by the person") for reason in later["reasons"])
 
 
+def test_groups_that_are_too_small_do_not_keep_a_model_in_place_that_was_not_judged_on_them_either():
+    few = {
+        "slices": group(0.0, 0.03, n=60),
+        "refit": {"differs": 0.01, "bound": 0.25, "rows": 60, "unit": "probability"},
+    }
+    beside = {**champion(around(-0.001, 0.01)), "follow_up": True}
+    judged = decide(figures(**few, champion=beside), STATEMENT, ASKED)
+    unjudged = {**beside, "unjudged_groups": ["no group of branch left behind"]}
+    both = decide(figures(**few, champion=unjudged), STATEMENT, ASKED)
+    assert (judged["verdict"], judged["deciding"]) == ("maybe", "no group of branch left behind")
+    assert both["verdict"] == "yes" and any(
+        "as it is for the model in production" in reason for reason in both["reasons"]
+    )
+    worse = {**champion(around(-0.02, 0.01)), "unjudged_groups": ["no group of branch left behind"]}
+    assert decide(figures(**few, champion=worse), STATEMENT, ASKED)["verdict"] == "no"
+
+
 NAN = around(float("nan"), 0.0)
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODEL', 'CHAMPION', 'CHANCE', 'CONSTANT', 'FEWEST_NEW', 'FOLLOW_UP', 'Held', 'Part', 'scores_of', 'held_rows',
            'held_parts', 'simple_rules', 'row_slices', 'activity', 'held_users', 'ByHalf', 'Champion', 'champion_of',
-           'accepted_points', 'unseen_from', 'new_rows', 'identity', 'is_follow_up']
+           'accepted_points', 'unjudged_groups', 'unseen_from', 'new_rows', 'identity', 'is_follow_up']
 
 # %% ../../nbs/comparison/holdout.ipynb #96b80f74
 import json
@@ -26,6 +26,7 @@ from .lookback import halves
 from ..core.errors import DataError, ModelError
 from ..problem import Problem
 from ..core.records import WindowsJson
+from ..core.verdict import GROUPS
 
 # %% ../../nbs/comparison/holdout.ipynb #0b630b1d
 MODEL = Contender("model", "model", "the trained model")
@@ -414,6 +415,13 @@ def accepted_points(ledger: Any, problem: str) -> list[str]:
     model = str(by_person[-1].model) if by_person else None
     gate = ledger.last(problem=problem, kind="gate", subject="validation", model=model) if model else None
     return [str(check["name"]) for check in (gate.evidence if gate else []) if check["passed"] is None]
+
+# %% ../../nbs/comparison/holdout.ipynb #a4d2ec12
+def unjudged_groups(ledger: Any, problem: str, model: str) -> list[str]:
+    """Names of the checks of groups that could not be judged on `model` either: no group had rows enough."""
+    gate = ledger.last(problem=problem, kind="gate", subject="validation", model=model)
+    checks = gate.evidence if gate else []
+    return [str(check["name"]) for check in checks if check["name"].startswith(GROUPS) and check["unit"] == "rows"]
 
 # %% ../../nbs/comparison/holdout.ipynb #9d498628
 def unseen_from(windows: WindowsJson | None, champion: Champion) -> str | None:

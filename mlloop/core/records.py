@@ -512,6 +512,7 @@ class AgainstChampionJson(TypedDict):
     more_worth: NotRequired[EstimateJson]
     over_rule: NotRequired[EstimateJson]
     accepted: NotRequired[list[str]]
+    unjudged_groups: NotRequired[list[str]]
     follow_up: NotRequired[bool]
 
 

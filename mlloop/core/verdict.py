@@ -170,6 +170,7 @@ def lines_to_change(evidence: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 BESIDE_CHAMPION = "better than the champion"  # the name of the check
+GROUPS = "no group of "  # how the names of the checks of groups begin
 
 
 def is_champion_as_good(verdict: Mapping[str, Any]) -> bool:
