@@ -299,7 +299,7 @@ def _attempt(case: Case) -> Outcome | None:
     if last["new"] >= required:
         return None
     reason = (
-        f"{_why(case)} But the attempt of {last['at'][:10]} was refused, and {last['new']:,} labels since cannot change that; "
+        f"{_why(case)} But the gate did not let the model of {last['at'][:10]} pass, and {last['new']:,} labels since cannot change that; "
         f"with {required:,} it is tried again."
     )
     return "not yet", reason, f"{required - last['new']:,} more labels."
@@ -365,7 +365,7 @@ def _loss(case: Case) -> float | None:
 # %% ../nbs/26_retraining.ipynb #9f8c1bb9
 def _why(case: Case) -> str:
     if case.facts.fallen:
-        who = "The rule answers" if case.facts.fallen == "rule" else "A model that its gate refused answers"
+        who = "The rule answers" if case.facts.fallen == "rule" else "A model that the gate did not let pass answers"
         return f"{who} since the model in production was worse than it, so a better model is wanted."
     if case.firing is None and case.newer:
         return case.newer.summary

@@ -289,7 +289,7 @@ def best_after_no(figures: EvaluationJson, evidence: Sequence[EvidenceJson], rul
 
 # %% ../../nbs/monitors/standing.ipynb #proven
 def has_met_target(statement: Problem, history: Sequence[ObservedJson], model: str) -> bool:
-    """Whether the newest labelled period that `model` predicted meets the statement's target, with its whole interval.
+    """Whether a labelled period that `model` predicted met the statement's target, with its whole interval.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def has_met_target(statement: Problem, history: Sequence[ObservedJson], model: s
     periods = judged_periods(statement, history, model)
     ends = [period["low"] if better.higher_is_better else period["high"] for period in periods]
     known = [end for end in ends if end is not None]
-    return bool(known) and bool(better.gain(known[-1], statement.success.threshold) >= 0)
+    return any(better.gain(end, statement.success.threshold) >= 0 for end in known)
 
 # %% ../../nbs/monitors/standing.ipynb #c9539835
 GROWTH = 0.5  # more rows to learn from than at the attempt before

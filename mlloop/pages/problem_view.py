@@ -451,7 +451,7 @@ def stands_in(live: ProductionView) -> str:
     who = {
         "rule": f"The rule {live['stands_in_name']!r} answers, not a model,",
         "former": "An earlier model answers again",
-        "challenger": "A model that its gate refused answers as the best there is",
+        "challenger": "A model that the gate did not let pass answers as the best there is",
     }[kind]
     why = f": {live['reasons'][0]}" if live["reasons"] else "."
     return f"{who} since {live['since']}{why}"
