@@ -524,39 +524,54 @@ def standard_error(estimate: Estimate) -> float:
 
     return float((estimate.high - estimate.low) / 2 / norm.ppf(0.5 + estimate.confidence / 2))
 
+# %% ../../nbs/comparison/lookback.ipynb #ef0cb229
+def _near_best(
+    considered: list[Lookback], values: dict[str, float], gain: Callable[[str, str], Estimate]
+) -> list[Lookback]:
+    """Those not behind the one of the largest value by more than one standard error of `gain`, in their order."""
+    best = max(considered, key=lambda lookback: values[lookback.name])
+    behind = {lookback.name: gain(best.name, lookback.name) for lookback in considered if lookback is not best}
+    is_near = lambda name: name == best.name or behind[name].value <= standard_error(behind[name])
+    return [lookback for lookback in considered if is_near(lookback.name)]
+
 # %% ../../nbs/comparison/lookback.ipynb #f0a23c0e
+def _longest_near_best(
+    fold, considered: list[Lookback], rows: dict[str, float], values: dict[str, float], is_priced: bool
+) -> Lookback:
+    """The lookback with the most rows among those not behind the best by more than one standard error, in the metric and in money.
+
+    Where none is near the best in both, money decides. `values` has the metric of each, larger where it is better.
+    """
+    near = _near_best(considered, values, fold.gain)
+    if is_priced:
+        rich = _near_best(considered, {at.name: fold.worth(at.name).value for at in considered}, fold.worth)
+        near = [lookback for lookback in near if lookback in rich] or rich
+    return max(near, key=lambda lookback: rows[lookback.name])
+
+# %% ../../nbs/comparison/lookback.ipynb #6e242ffb
 def choose(
     past, predictions: dict[str, list[Any]], blocks: list[Block], considered: list[Lookback], rows: dict[str, float]
 ) -> tuple[Lookback, list[Tried]]:
-    """The lookback with the most rows among those not behind the best by more than one standard error, in the metric and in money.
+    """The lookback to learn from, see `_longest_near_best`; by another recipe only where that is ahead by more than one standard error."""
+    fold, names = past.fold(predictions, blocks), [lookback.name for lookback in considered]
+    figures = {name: fold.figure(name) for name in names}
+    values = {name: metrics.metric(fold.metric).gain(figure.value, 0.0) for name, figure in figures.items()}
+    best = max(names, key=values.__getitem__)
+    tried = [Tried(at, figures[at.name], fold.gain(best, at.name), rows[at.name]) for at in considered]
+    is_priced = isinstance(fold, RowsFold) and in_money(past.statement)
+    of_recipe = lambda is_other: [lookback for lookback in considered if bool(lookback.recipe) == is_other]
+    chosen = _longest_near_best(fold, of_recipe(False), rows, values, is_priced)
+    if other := of_recipe(True):
+        challenger = _longest_near_best(fold, other, rows, values, is_priced)
+        chosen = challenger if _is_ahead(fold, challenger, chosen, is_priced) else chosen
+    return chosen, tried
 
-    Where none is near the best in both, money decides.
-    """
-    fold = past.fold(predictions, blocks)
-    better = metrics.metric(fold.metric)
-    figures = {lookback.name: fold.figure(lookback.name) for lookback in considered}
-    best = max(considered, key=lambda lookback: better.gain(figures[lookback.name].value, 0.0))
-    tried = [
-        Tried(lookback, figures[lookback.name], fold.gain(best.name, lookback.name), rows[lookback.name])
-        for lookback in considered
-    ]
-    near = [
-        lookback
-        for lookback in tried
-        if lookback.lookback is best or lookback.behind.value <= standard_error(lookback.behind)
-    ]
-    if isinstance(fold, RowsFold) and in_money(past.statement):
-        richest = max(considered, key=lambda lookback: fold.worth(lookback.name).value)
-        behind = {lookback.name: fold.worth(richest.name, lookback.name) for lookback in considered}
-        rich = [
-            lookback
-            for lookback in considered
-            if lookback is richest or behind[lookback.name].value <= standard_error(behind[lookback.name])
-        ]
-        near = [lookback for lookback in near if lookback.lookback in rich] or [
-            lookback for lookback in tried if lookback.lookback in rich
-        ]
-    return max(near, key=lambda lookback: lookback.rows).lookback, tried
+
+def _is_ahead(fold, ours: Lookback, theirs: Lookback, is_priced: bool) -> bool:
+    """Whether a lookback is better than another by more than one standard error in the metric, and not so much worse in money."""
+    gain = fold.gain(ours.name, theirs.name)
+    more = fold.worth(ours.name, theirs.name) if is_priced else None
+    return gain.value > standard_error(gain) and (more is None or more.value >= -standard_error(more))
 
 # %% ../../nbs/comparison/lookback.ipynb #b403018e
 @dataclass(frozen=True)
