@@ -575,7 +575,8 @@ class Slice(Part):
 class AgainstChampion(Part):
     """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared.
 
-    `accepted` names the open points of a model that a person promoted; `follow_up`: the champion learnt from few rows.
+    `accepted` names the open points of a model that a person promoted; `unjudged_groups` the checks of groups
+    that could not be judged on the champion; `follow_up`: the champion learnt from few rows.
     """
 
     summary: str = Field(alias="said")
@@ -587,6 +588,7 @@ class AgainstChampion(Part):
     more_worth: Estimate | None = None
     over_rule: Estimate | None = None
     accepted: list[str] = Field(default_factory=list)
+    unjudged_groups: list[str] = Field(default_factory=list)
     follow_up: bool = False
 
 

@@ -11,9 +11,10 @@ import pytest
 import sklearn.metrics as sk
 from statsmodels.stats.proportion import proportion_confint
 
-from mlloop import evaluation
+from mlloop import evaluation, products
 from mlloop.comparison import holdout as heldout
 from mlloop.core.errors import DataError, LakeError, ModelError
+from mlloop.core.verdict import Check
 from mlloop.data import loan_example
 from mlloop.models import candidates
 from mlloop.models.recommenders import Popularity
@@ -249,6 +250,15 @@ def test_the_champion_is_compared_on_the_same_rows(project, parts, model):
     y, X = parts[1]["repaid"], parts[1][["age", "branch"]]
     gain = sk.roc_auc_score(y, model.predict_proba(X)[:, 1]) - sk.roc_auc_score(y, champion.predict_proba(X)[:, 1])
     assert found["digest"] == digest and found["n"] == len(y) and found["gain"]["value"] == pytest.approx(gain)
+
+
+def test_groups_that_could_not_be_judged_on_the_champion_are_named_in_the_product(project, parts, model):
+    digest = enthrone(poor(parts), project, "2025-01-20T00:00:00")
+    few = Check("no group of branch left behind", None, "", 60.0, threshold=200.0, unit="rows").evidence()
+    entry = Entry("gate", "loan", subject="validation", verdict="maybe", model=digest, evidence=[few])
+    Ledger.open().append(entry)
+    found = evaluation.against_champion(STATEMENT, *product(parts), model, "d" * 64)
+    assert products.AgainstChampion.model_validate(found).unjudged_groups == ["no group of branch left behind"]
 
 
 def test_a_champion_of_few_rows_is_followed_up(project, parts, model):
