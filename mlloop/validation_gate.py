@@ -227,7 +227,7 @@ def _too_few_for_groups(
     most = largest["n"]
     reason = f"No group of {column_label(statement, name)} has the required {least:,} rows (at most {most:,}): whether one is left behind is open"
     check = f"no group of {name} left behind"
-    is_open_for_both = check in ((champion or {}).get("unjudged_groups") or [])
+    is_open_for_both = champion is not None and check in (champion.get("unjudged_groups") or [])
     return Check(
         check,
         True if is_open_for_both else None,
