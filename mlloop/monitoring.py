@@ -411,10 +411,10 @@ def health(statement: Problem, observed: ObservedJson, earlier: Sequence[Observe
             "not enough rows",
             f"The model made {observed['rows']:,} predictions; of fewer than {LEAST_ROWS} nothing can be said.",
         )
-    watched += _slow(statement, observed)
+    truths = [figure for figure in observed["realised"] if figure["model"] == model]
+    watched += _low_though_few(statement, truths) + _slow(statement, observed)
     if watched:
         return "watch", f"To be watched: {'; '.join(watched)}."
-    truths = [figure for figure in observed["realised"] if figure["model"] == model]
     if observed["estimated"]["value"] is None and all(figure["value"] is None for figure in truths):
         return "ok", f"Nothing is known of the model yet: no label has come. {observed['estimated']['why']}".rstrip()
     return "ok", f"The model is all right: {_good(label, truths, observed['estimated'])}"
@@ -423,6 +423,18 @@ def health(statement: Problem, observed: ObservedJson, earlier: Sequence[Observe
 def _worse(label: str, mark: PeriodResult, what: str) -> str:
     return (f"{what} {label} {number(mark.value)} until {mark.until[:10]}, {number(mark.worse_by)} worse than its reference of "
             f"{number(mark.reference)} ({number(mark.standard_errors)} standard errors)")  # fmt: skip
+
+# %% ../nbs/25_monitoring.ipynb #0595fd4e
+def _low_though_few(statement: Problem, truths: Sequence[RealisedJson]) -> list[str]:
+    """What to say of the newest realised figure where it is worse than the reference, and of too few labels to count."""
+    known = [figure for figure in truths if figure["value"] is not None]
+    policy, newest = statement.retrain, known[-1] if known else None
+    if newest is None or newest.get("trusted", True) or (newest["standard_errors"] or 0) < policy.standard_errors:
+        return []
+    label = metrics.metric(statement.success.metric).label
+    figure = f"labels show {label} {number(newest['value'])} until {newest['period']['until'][:10]}"
+    errors = f"{number(newest['standard_errors'])} standard errors worse than its reference"
+    return [f"{figure}, {errors}, but the figure does not count: {newest['why']}"]
 
 # %% ../nbs/25_monitoring.ipynb #79d3cf73
 def _slow(statement: Problem, observed: ObservedJson) -> list[str]:
@@ -440,7 +452,9 @@ def _good(label: str, truths: Sequence[RealisedJson], guess: EstimatedJson) -> s
     known = [figure for figure in truths if figure["value"] is not None]
     parts = []
     if known:
-        parts.append(f"the labels until {known[-1]['period']['until'][:10]} show {label} {number(known[-1]['value'])}")
+        newest = known[-1]
+        doubt = "" if newest.get("trusted", True) else f" (not to be relied on: {newest['why']})"
+        parts.append(f"the labels until {newest['period']['until'][:10]} show {label} {number(newest['value'])}{doubt}")
     if guess["value"] is not None:
         doubt = "" if guess["trusted"] else f" (not to be relied on: {guess['why']})"
         parts.append(f"for this period {number(guess['value'])} is estimated{doubt}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPLAINED_ROWS', 'LEAF_ROWS', 'LARGE', 'FORMER', 'PERIODS', 'NEWER_PERIODS', 'NEWER_ROWS', 'RECALIBRATION_PERIODS',
-           'Reference', 'Other', 'Answers', 'Inputs', 'described', 'reference_of', 'labels_at', 'with_truth',
+           'SHARED', 'Reference', 'Other', 'Answers', 'Inputs', 'described', 'reference_of', 'labels_at', 'with_truth',
            'list_metrics', 'explained_columns', 'table_findings', 'late_findings', 'feed_of', 'stand_ins', 'folder_of',
            'product_path', 'kept_product', 'earlier_products', 'periods_due', 'newest_rows', 'newer_scores',
            'log_odds_shift', 'shift_known', 'gather']
@@ -690,7 +690,11 @@ class _Reader:
         if model is None and champions.empty:
             return None
         model = model or str(champions.mode().iloc[0])
-        return self.read(inside[inside["model"] == model].reset_index(drop=True), since, until, model)
+        return self.read(self.asked(inside, model, since).reset_index(drop=True), since, until, model)
+
+    def asked(self, inside: pd.DataFrame, model: str, since: dt.datetime) -> pd.DataFrame:
+        """The rows of the log for which the model's predictions are read: those that it answered."""
+        return inside[inside["model"] == model]
 
     def read(self, own: pd.DataFrame, since: dt.datetime, until: dt.datetime, model: str) -> Answers:
         """The model's own log, with requests, truth and others."""
@@ -784,7 +788,19 @@ def shift_known(lake: Lake, statement: Problem, release: Any, at: dt.datetime) -
     return log_odds_shift(before, y) if before.ndim == 1 else None
 
 # %% ../../nbs/monitors/evidence.ipynb #8ac14b95
+SHARED = "shared"  # the role of rows that the canary answered and the champion was asked for again
+
+
 class _RowReader(_Reader):
+    def asked(self, inside: pd.DataFrame, model: str, since: dt.datetime) -> pd.DataFrame:
+        own = super().asked(inside, model, since)
+        shared = inside[(inside["role"] == "canary") & (inside["model"] != model) & inside["error"].isna()]
+        if own.empty or shared.empty:
+            return own
+        release = self.release(model, since)
+        score = np.asarray(release.scores(releases.rows_of(prediction_log.requests(shared), release.fields)), float)
+        return pd.concat([own, shared.assign(model=model, role=SHARED, score=score)]).sort_values("at", kind="stable")
+
     def read(self, own: pd.DataFrame, since: dt.datetime, until: dt.datetime, model: str) -> Answers:
         good = own[own["error"].isna()].reset_index(drop=True)
         release = self.release(model)
@@ -801,7 +817,7 @@ class _RowReader(_Reader):
         ]
         score, truth = good["score"].to_numpy(dtype=float), self._truth(good)
         others += self._newer(release, since, X, score, truth)
-        return Answers(since, until, model, own, X, score, truth, others=others)
+        return Answers(since, until, model, own[own["role"] != SHARED], X, score, truth, others=others)
 
     def _newer(
         self, release: Any, since: dt.datetime, X: pd.DataFrame, score: np.ndarray, truth: np.ndarray
