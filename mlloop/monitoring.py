@@ -429,7 +429,9 @@ def _low_though_few(statement: Problem, truths: Sequence[RealisedJson]) -> list[
     """What to say of the newest realised figure where it is worse than the reference, and of too few labels to count."""
     known = [figure for figure in truths if figure["value"] is not None]
     policy, newest = statement.retrain, known[-1] if known else None
-    if newest is None or newest.get("trusted", True) or (newest["standard_errors"] or 0) < policy.standard_errors:
+    if newest is None or newest.get("trusted", True) or (newest["labels_missing"] or 0) > policy.max_labels_missing:
+        return []
+    if (newest["standard_errors"] or 0) < policy.standard_errors:
         return []
     label = metrics.metric(statement.success.metric).label
     figure = f"labels show {label} {number(newest['value'])} until {newest['period']['until'][:10]}"
