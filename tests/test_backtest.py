@@ -12,6 +12,7 @@ import loop_project
 import pytest
 
 from mlloop import problem as problems
+from mlloop.core import settings as _settings
 from mlloop.core.errors import UsageError
 from mlloop.loop import backtest, counterfactual, start
 from mlloop.pipeline import runner
@@ -135,6 +136,39 @@ def test_without_a_history_a_backtest_is_refused_at_once(tmp_path):
         start.last_end(settings, plan)
     with pytest.raises(UsageError, match="there is no history to turn: it begins at 2025-03-03"):
         backtest.backtest(settings, plan, dt.datetime(2025, 3, 5))
+
+
+def test_a_copy_keeps_everything_in_itself_and_tells_nobody(tmp_path, monkeypatch):
+    """Wherever the original keeps ledger, lake, models, pages and statements: a replay must not write into any of it."""
+    root = loop_project.make(tmp_path / "loan").root
+    away = tmp_path / "away"
+    (root / "settings.ini").write_text(
+        f"[lake]\nuri = {away}/lake\n[ledger]\nurl = sqlite:///{away}/ledger.db\nanchor = {away}/anchor\n"
+        f"[tracking]\nurl = http://models.example.org\nartifacts = s3://models/x\n[engine]\nmemory = 1GB\n"
+        f"[metrics]\ntextfile = {away}/mlloop.prom\n[alerts]\nto = jsons://hook.example.org\n[deployment]\nby = person\n"
+        f"[paths]\nproblems = {root}/problems\nstate = {root}/var\nreports = {away}/reports\n"
+    )
+    monkeypatch.setenv("MLLOOP_ENGINE_THREADS", "1")
+    monkeypatch.setenv("MLLOOP_PATHS_PROBLEMS", str(root / "problems"))
+    for old in (".mlloop", "var"):
+        (root / old).mkdir(exist_ok=True)
+        (root / old / "old").write_text("of the original")
+    settings, copy = _settings.load(root), tmp_path / "copy"
+    statement = (root / "problems" / "loan.yaml").read_text()
+    backtest._copy(root, copy, backtest.kept_by(settings), settings)
+    backtest._state(copy, "loan", backtest.Policy("rare", "rarely", {"every_days": 28}))
+    of_copy = _settings.load(copy, {})
+    places = (of_copy.lake_uri, of_copy.ledger_url.removeprefix("sqlite:///"), of_copy.tracking_url.removeprefix("sqlite:///"),
+              of_copy.artifacts_uri, of_copy.problems, of_copy.notebooks, of_copy.state, of_copy.reports)  # fmt: skip
+    assert all(str(place).startswith(f"{copy}/") for place in places)
+    assert (
+        not (of_copy.alerts_to or of_copy.metrics_textfile or of_copy.ledger_anchor)
+        and of_copy.deployment_by == "policy"
+    )
+    assert (of_copy.engine_memory, of_copy.engine_threads) == ("1GB", 1), "the rest is as in the original"
+    assert (root / "problems" / "loan.yaml").read_text() == statement
+    assert "every_days: 28" in (copy / "problems" / "loan.yaml").read_text()
+    assert not any(copy.rglob("old")) and not away.exists()
 
 
 def test_an_unknown_policy_is_refused_with_the_ones_there_are(statement):

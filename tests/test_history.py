@@ -3,11 +3,18 @@
 import dataclasses
 from types import SimpleNamespace
 
+import loop_project
 import pytest
 from bs4 import BeautifulSoup
 
+from mlloop import problem as problems
 from mlloop.core import settings as _settings
+from mlloop.core import storage
 from mlloop.loop import history
+from mlloop.pipeline import runner
+from mlloop.problem import utc
+from mlloop.store.entries import Entry
+from mlloop.store.ledger import Ledger
 
 
 def summary(never=88_100.0, always=106_022.0):
@@ -102,3 +109,20 @@ def test_what_a_schedule_is_worth_through_gate_and_trial_is_said_where_a_backtes
     assert history.sentences(found)[-2] == (
         "the best fixed schedule through gate and trial (retraining every 4 periods, by mlloop backtest): 99,000 EUR, 4 retrainings"
     )
+
+
+def test_a_history_that_was_kept_makes_no_page_where_none_is_wanted(tmp_path):
+    settings, plan = runner.project("loan", loop_project.make(tmp_path / "loan").root)
+    ledger, until = Ledger.open(settings), utc("2025-03-17")
+    ledger.append(Entry("gate", "loan", subject="validation", verdict="yes", model="a" * 64))
+    first = ledger.append(
+        Entry(
+            "promotion", "loan", model="a" * 64, digests={"release": "b" * 64}, details={"as_of": "2025-03-03T00:00:00"}
+        )
+    )
+    ends = history.moments(problems.load(settings.problems / "loan.yaml"), utc("2025-03-03"), None, until, None)
+    kept = {**summary(), "problem": "loan", "turns": [{**summary()["turns"][0], "at": at.isoformat()} for at in ends]}
+    storage.write_json(history._file(settings, plan), {**kept, "ledger": first.hash, "gated": {}})
+    again = history.loop(settings, plan, until, pages=False)
+    assert (again.page, again.turned) == (None, 0) and not (settings.reports / "loan" / "loop.html").exists()
+    assert history.loop(settings, plan, until).page.exists()

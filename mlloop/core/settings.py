@@ -1,12 +1,15 @@
 """settings.ini: where things live. Nothing here changes what a run computes."""
 
 import configparser
+import io
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mlloop.core import storage
 from mlloop.core.errors import ProjectNotFound, SettingsError
 
 OFF = {
@@ -144,8 +147,13 @@ def find_root(start: Path | str | None = None) -> Path:
     )
 
 
-def load(root: Path | str | None = None) -> Settings:
+def load(root: Path | str | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Read settings.ini of the project at or above `root` (default: the current folder).
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        Variables that override values; default: those of the process.
 
     Raises
     ------
@@ -155,7 +163,7 @@ def load(root: Path | str | None = None) -> Settings:
         An unknown section or key, or a value that cannot be meant.
     """
     folder = find_root(root)
-    values = _values(folder / "settings.ini")
+    values = _values(folder / "settings.ini", os.environ if environment is None else environment)
     resolved = lambda text: _location(folder, text)
     if (state := resolved(values["paths"]["state"])).exists() and not state.is_dir():
         raise SettingsError(
@@ -193,7 +201,7 @@ def load(root: Path | str | None = None) -> Settings:
     )
 
 
-def _values(path: Path) -> dict[str, dict[str, str]]:
+def _values(path: Path, environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
@@ -212,7 +220,7 @@ def _values(path: Path) -> dict[str, dict[str, str]]:
             values[section][key] = value.strip()
     for section, keys in values.items():
         for key in keys:
-            keys[key] = os.environ.get(f"MLLOOP_{section}_{key}".upper(), keys[key])
+            keys[key] = environment.get(f"MLLOOP_{section}_{key}".upper(), keys[key])
     for (section, key), allowed in CHOICES.items():
         if values[section][key] not in allowed:
             raise SettingsError(
@@ -221,6 +229,32 @@ def _values(path: Path) -> dict[str, dict[str, str]]:
                 "Fix the file, then: mlloop check",
             )
     return values
+
+
+SENT = (("ledger", "anchor"), ("predictions", "brokers"), ("metrics", "textfile"), ("alerts", "to"))
+"""What goes out of a project, to a second disk or to somebody."""
+
+
+def write_for_copy(original: Settings, copy: Path) -> Path:
+    """Write settings.ini of a copy of a project: all that it keeps lies in the copy, and it tells nobody anything.
+
+    The rest is as in the original, with what the environment overrides there. In a copy no person decides.
+    """
+    values = _values(original.root / "settings.ini", os.environ)
+    kept = {section: dict(DEFAULTS[section]) for section in ("lake", "tracking", "paths")}
+    for name in ("problems", "notebooks"):
+        folder = getattr(original, name)
+        inside = folder.is_relative_to(original.root)
+        kept["paths"][name] = str(folder.relative_to(original.root) if inside else folder)
+    values |= kept
+    values["ledger"]["url"], values["deployment"]["by"] = DEFAULTS["ledger"]["url"], "policy"
+    for section, key in SENT:
+        values[section][key] = ""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_dict(values)
+    text = io.StringIO()
+    parser.write(text)
+    return storage.write_text(copy / "settings.ini", text.getvalue())
 
 
 def _number(values, section: str, key: str, kind):

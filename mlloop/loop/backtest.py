@@ -25,7 +25,8 @@ from mlloop.core import storage
 from mlloop.core.errors import MlloopError, UsageError
 from mlloop.core.formatting import number
 from mlloop.core.records import BacktestJson, HistoryJson, Parameters, PolicyJson, PolicyLineJson, PolicyTotalJson
-from mlloop.core.settings import Settings
+from mlloop.core.settings import DEFAULTS, Settings, write_for_copy
+from mlloop.core.settings import load as load_settings
 from mlloop.loop.counterfactual import BLOCK, gained
 from mlloop.pipeline import runner
 from mlloop.pipeline.plan import Plan
@@ -141,13 +142,14 @@ def backtest(
     Raises
     ------
     UsageError
-        No turn lies before `until`, an unknown policy, or a project whose state lies elsewhere.
+        No turn lies before `until`, an unknown policy, or a statement outside the project.
     MlloopError
         A replay failed; those that ended are kept.
     """
     file = runner.statement_file(settings, plan)
     statement = problems.load(file)
-    _must_be_here(settings, file)
+    if not file.resolve().is_relative_to(settings.root):
+        raise UsageError("the statement lies outside the project", str(file), "Put it under problems/")
     _must_have_turns(statement, until)
     tried = chosen_by_name(statement, names)
     folder = settings.state / "backtest" / plan.base
@@ -211,19 +213,6 @@ def _named(policy: Policy, until: dt.datetime) -> str:
     return f"{policy.name}-{storage.digest_json([policy.changes, until.isoformat()])[:12]}"
 
 
-def _must_be_here(settings: Settings, file: Path) -> None:
-    stores = [settings.lake_uri, settings.ledger_url.removeprefix("sqlite:///")]
-    if not all(Path(store).is_relative_to(settings.state) for store in stores) or not settings.state.is_relative_to(
-        settings.root
-    ):
-        raise UsageError(
-            "a backtest turns copies of the project, and its lake or ledger is not in its own state folder",
-            str(settings.state), "Try it on a copy of the project whose settings.ini has the defaults",
-        )  # fmt: skip
-    if not file.resolve().is_relative_to(settings.root):
-        raise UsageError("the statement lies outside the project", str(file), "Put it under problems/")
-
-
 def _must_have_turns(statement: Problem, until: dt.datetime) -> None:
     """Refuse an end before which no turn could be measured."""
     from mlloop.problem import utc
@@ -251,8 +240,20 @@ def _mark(settings: Settings, statement: Problem, file: Path) -> str:
     return storage.digest_json([rest, storage.plain(statement.retrain), files, code])[:16]
 
 
-def _copy(source: Path, to: Path, left_out: Sequence[Path] = ()) -> None:
-    """A copy of a project that shares its files on disk where nothing writes into one; whole or not at all."""
+def kept_by(settings: Settings) -> list[Path]:
+    """The folders of a project that a copy must not begin with: the original's state and pages, and where its own will lie."""
+    return [
+        settings.state,
+        settings.reports,
+        *(settings.root / DEFAULTS["paths"][name] for name in ("state", "reports")),
+    ]
+
+
+def _copy(source: Path, to: Path, left_out: Sequence[Path] = (), original: Settings | None = None) -> None:
+    """A copy of a project that shares its files on disk where nothing writes into one; whole or not at all.
+
+    With the settings of an `original`, the copy gets its own: wherever the original keeps things, the copy keeps them in itself.
+    """
     beside = to.with_name(f".{to.name}.{os.getpid()}.part")
     shutil.rmtree(beside, ignore_errors=True)
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -264,6 +265,8 @@ def _copy(source: Path, to: Path, left_out: Sequence[Path] = ()) -> None:
         }
 
     shutil.copytree(source, beside, symlinks=True, ignore=skipped, copy_function=_linked)
+    if original is not None:
+        write_for_copy(original, beside)
     os.replace(beside, to)
 
 
@@ -284,7 +287,7 @@ def _base(settings: Settings, base: Path, problem: str) -> None:
     if done.exists() and base.exists():
         return
     if not base.exists():
-        _copy(settings.root, base, (settings.state, settings.reports))
+        _copy(settings.root, base, kept_by(settings), settings)
     try:
         _called(base, "run", "--problem", problem)
     finally:
@@ -316,9 +319,7 @@ def _replay(
 
 def _state(copy: Path, problem: str, policy: Policy) -> None:
     """Write the policy into the copy's statement."""
-    from mlloop.core import settings as _settings
-
-    settings = _settings.load(copy)
+    settings = load_settings(copy, {})
     file = problems.find(problem, settings.problems)
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     content["retrain"] = {**(content.get("retrain") or {}), **policy.changes}
@@ -350,10 +351,9 @@ def _called(root: Path, *arguments: str) -> str:
 
 def _parted(root: Path) -> None:
     """End the warm kernels that wait for a copy."""
-    from mlloop.core import settings as _settings
     from mlloop.kernels import execute
 
-    execute.stop(_settings.load(root))
+    execute.stop(load_settings(root, {}))
 
 
 # ------------------------------------------------------------------------------------------------ comparing

@@ -135,7 +135,7 @@ def loop(
     """
     import time
 
-    if done := _kept(settings, plan, until, since, every):
+    if done := _kept(settings, plan, until, since, every, pages):
         return done
     with opened(settings, plan, "mlloop loop", watch) as session:
         start = periods.start(session.statement, session.ledger)
@@ -164,7 +164,7 @@ def _file(settings: Settings, plan: Plan) -> Path:
 
 
 def _kept(
-    settings: Settings, plan: Plan, until: dt.datetime, since: dt.datetime | None, every: int | None
+    settings: Settings, plan: Plan, until: dt.datetime, since: dt.datetime | None, every: int | None, pages: bool
 ) -> History | None:
     """What was kept of the same loop, if nothing was decided since."""
     from mlloop.store.ledger import Ledger
@@ -180,11 +180,11 @@ def _kept(
     if not same or not last or last.hash != summary["ledger"]:
         return None
     page, gated = settings.reports / plan.problem / "loop.html", backtest.kept_schedules(settings, plan, until)
-    if page.exists() and gated == summary.get("gated", {}):
-        return History(summary, page, 0)
+    if gated == summary.get("gated", {}) and (page.exists() or not pages):
+        return History(summary, page if page.exists() else None, 0)
     summary["gated"] = gated
     storage.write_json(path, summary)
-    return History(summary, write_page(settings, plan, summary), 0)
+    return History(summary, write_page(settings, plan, summary) if pages else None, 0)
 
 
 # ------------------------------------------------------------------------------------------------ what it gained
