@@ -363,7 +363,8 @@ def stood_in(session: Session, period: Period) -> list[EndedJson]:
     since = periods.since(session.statement, session.ledger, champion)
     if is_broken:  # as it answers now: with the columns that it reads now
         since = max(since, updated(session, str(champion.model), deployment.WITHHELD) or since)
-    better = standing.stand_in(session.statement, looks, champion.model, since.isoformat())
+    unlearnt = unlearnt_from(session, str(champion.model))
+    better = standing.stand_in(session.statement, looks, champion.model, since.isoformat(), unlearnt)
     if better is None or better.model == champion.model:
         return []
     deployment.load_release(session.settings, session.ledger, session.name, better.model)  # it must load
@@ -381,6 +382,14 @@ def stood_in(session: Session, period: Period) -> list[EndedJson]:
         before,
     )
     return [_fallback_of(row)]
+
+
+def unlearnt_from(session: Session, model: str) -> str:
+    """From when on (ISO) a model has learnt no row, since no later label was known; '' where that cannot be told."""
+    trained = periods.trained_at(session.ledger, session.name, model)
+    if trained is None or isinstance(session.statement.task, Recommendation):
+        return ""
+    return (trained - dt.timedelta(days=session.statement.time.label_delay_days)).isoformat()
 
 
 def stood_in_for(champion: Row) -> str | None:

@@ -7,6 +7,7 @@ __all__ = ['SURE', 'SURE_IN_MONEY', 'PERIODS_IN_MONEY', 'RECALIBRATED', 'AMOUNT'
            'stand_in', 'newer_is_better', 'level_is_off', 'best_after_no', 'has_met_target', 'rows_for_another_try']
 
 # %% ../../nbs/monitors/standing.ipynb #efa65c7b
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -96,9 +97,29 @@ def pooled(pairs: Sequence[GainJson]) -> tuple[float, float]:
         weights
     ) ** -0.5
 
+# %% ../../nbs/monitors/standing.ipynb #ba8e9888
+def _in_its_place(
+    statement: Problem, history: Sequence[ObservedJson], champion: str, unlearnt: str
+) -> list[RealisedJson]:
+    """The newest labelled period, answered by another model, as if the champion had; [] where it was not asked or may have learnt it."""
+    realised = (history[-1].get("realised") or []) if history else []
+    newest = max(realised, key=lambda period: period["period"]["from"], default=None)
+    if newest is None or newest["model"] == champion or newest["period"]["from"] < unlearnt:
+        return []
+    others, trusted = newest.get("others") or [], judged_periods(statement, history, newest["model"])
+    own = next((other for other in others if other["model"] == champion), None)
+    if own is None or newest not in trusted:
+        return []
+    beside: list[OtherJson] = []
+    for other in others:
+        if other is not own and other["se"]:
+            gain, se = other["gain"] - own["gain"], math.hypot(other["se"], own["se"] or 0.0)
+            beside.append({**other, "gain": gain, "se": se})
+    return [{**newest, "model": champion, "value": own["value"], "others": beside}]
+
 # %% ../../nbs/monitors/standing.ipynb #12b3fb78
 def stand_in(
-    statement: Problem, history: Sequence[ObservedJson], champion: str | None, since: str = ""
+    statement: Problem, history: Sequence[ObservedJson], champion: str | None, since: str = "", unlearnt: str = ""
 ) -> StandIn | None:
     """Who is surely better than the champion on its newest labelled periods; None where nobody is.
 
@@ -110,9 +131,13 @@ def stand_in(
         Products of monitoring, the oldest first.
     champion : str or None
         Who answers now, `since` when (ISO).
+    unlearnt : str
+        From when on (ISO) it has learnt no row; '' where that is not known.
     """
     is_broken = bool(history) and is_feed_broken(history[-1])
     periods = judged_periods(statement, history, champion, since, is_broken)
+    if not periods and champion and unlearnt and not is_broken:
+        periods = _in_its_place(statement, history, champion, unlearnt)
     best: StandIn | None = None
     for other in (periods[-1].get("others") or []) if periods else []:
         if other["kind"] == "newer":  # it was never released
