@@ -235,7 +235,7 @@ def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
         if name in numbers and begun is not None and _alike(numbers[name], begun):
             later[name] = f"holds what {first} holds, measured later"
     for name in later_than_target(list(numbers), target):
-        later.setdefault(name, "is called as the target, with a higher number: it is measured later")
+        later.setdefault(name, "is called as the target, with a higher number: it may be measured later")
     later |= {
         n: "says that something ended, which is known when it has"
         for n in numbers

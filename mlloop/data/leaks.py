@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'SAME_UNIT', 'STEPS', 'AGREES', 'CHAINED', 'BY_CHANCE', 'PURE',
            'NONE_WORDS', 'FEWEST_PURE', 'SHARE_PURE', 'FOLLOWED', 'LENGTH', 'ENDS_WITH', 'EXACT', 'PART', 'CLOCKS',
-           'CLOCK_HOURS', 'MAX_PAIRED', 'PAIRED_ROWS', 'NEARER', 'FEW', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER',
-           'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS',
-           'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOVING', 'LIKELY', 'MEASURED',
-           'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE', 'OF_BEFORE',
-           'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES',
-           'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill', 'strength',
-           'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign',
-           'value_sign', 'class_signs', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs',
-           'clock_minutes', 'pair_signs', 'after_words', 'aggregate_signs', 'by_chance', 'field_strength',
-           'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target', 'line_beyond_target',
-           'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'words_of_name', 'named_signs',
-           'span_signs', 'find', 'resting_signs']
+           'CLOCK_HOURS', 'MAX_PAIRED', 'PAIRED_ROWS', 'NEARER', 'FEW', 'SIEVED_BY', 'AFTER_WORDS', 'BEFORE_WORDS',
+           'CLEARER', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE',
+           'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOST_DIRECTIONS', 'MOVING',
+           'LIKELY', 'MEASURED', 'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE',
+           'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON',
+           'MANY_VALUES', 'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill',
+           'strength', 'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign', 'chain_sign',
+           'filled_sign', 'value_sign', 'class_signs', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign',
+           'product_signs', 'clock_minutes', 'pair_signs', 'likely_pairs', 'after_words', 'aggregate_signs',
+           'by_chance', 'field_strength', 'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target',
+           'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'words_of_name',
+           'named_signs', 'span_signs', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -522,7 +522,7 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
         return []
     signs: dict[str, Sign] = {}
     for frame, words in _pair_frames(rows.loc[picked].drop(columns=list(near)), MAX_PAIRED):
-        for first, second in itertools.combinations(map(str, frame), 2):
+        for first, second in likely_pairs(frame, y[picked], kind, words):
             if first in signs or second in signs:
                 continue
             word = _pair_word(frame[first], frame[second], y[picked], kind, words)
@@ -534,6 +534,40 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
                 for column in (late,) if is_sure else (first, second):
                     signs[column] = _pair_sign(column, first, second, word, is_sure)
     return list(signs.values())
+
+# %% ../../nbs/data/leaks.ipynb #8d6dbf4c
+SIEVED_BY = {"regression": (300, 0.9), "classification": (400, 0.95)}
+"""The first rows of a pair, and the rank correlation or ROC AUC that they must show."""
+
+
+def likely_pairs(frame: pd.DataFrame, y: pd.Series, kind: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The pairs of columns that may be the target once they are put together, by the first rows alone."""
+    names, (some, least) = list(map(str, frame)), SIEVED_BY[kind]
+    V, t = frame.to_numpy(float)[:some], y.to_numpy(float)[:some]
+    has_gaps = np.isnan(V).any(axis=0) | np.isnan(t).any()
+    target = stats.rankdata(t) if kind == "regression" else (t == 1).astype(float)
+    for at, first in enumerate(names[:-1]):
+        rest, able = V[:, at + 1 :], has_gaps[at + 1 :] | has_gaps[at]
+        if not able.all():
+            ways = [_combined(V[:, [at]], rest, word) for word in words if word != "over"]
+            with np.errstate(all="ignore"):
+                ways += [V[:, [at]] / rest, rest / V[:, [at]]] if "over" in words else []
+            able = able | np.any([_ranks_near(way, target, kind) >= least for way in ways], axis=0)
+        yield from ((first, names[at + 1 + other]) for other in np.flatnonzero(able))
+
+
+def _ranks_near(values: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
+    """How nearly each column of values (n_rows, n_columns) ranks as the target: a rank correlation, or the ROC AUC either way."""
+    ranks = stats.rankdata(np.nan_to_num(values, posinf=1e300, neginf=-1e300), axis=0)
+    if kind == "classification":
+        positive = target.sum()
+        if positive in (0, len(target)):
+            return np.ones(values.shape[1])
+        area = (target @ ranks - positive * (positive + 1) / 2) / (positive * (len(target) - positive))
+        return np.maximum(area, 1 - area)
+    u, t = ranks - ranks.mean(axis=0), target - target.mean()
+    size = np.sqrt((u**2).sum(axis=0) * (t**2).sum())
+    return np.divide(np.abs(t @ u), size, out=np.zeros(values.shape[1]), where=size > 0)
 
 # %% ../../nbs/data/leaks.ipynb #5c3d1d25
 def _pair_frames(rows: pd.DataFrame, most: int) -> list[tuple[pd.DataFrame, tuple[str, ...]]]:
@@ -596,16 +630,16 @@ def _tells(combined: np.ndarray, y: np.ndarray, kind: str) -> bool:
     if len(np.unique(combined)) < 3:
         return False
     if kind == "regression":
-        if (
-            np.ptp(combined[:300]) == 0
-            or np.ptp(y[:300]) == 0
-            or abs(stats.spearmanr(combined[:300], y[:300]).statistic) < 0.9
-        ):
+        some = SIEVED_BY[kind][0]
+        if np.ptp(combined[:some]) == 0 or np.ptp(y[:some]) == 0:
+            return False
+        if abs(stats.spearmanr(combined[:some], y[:some]).statistic) < SIEVED_BY[kind][1]:
             return False
         return bool(abs(stats.spearmanr(combined, y).statistic) >= COPY)
-    for rows in (400, len(y)):  # few rows rule out nearly every pair
+    few, least = SIEVED_BY[kind]
+    for rows in (few, len(y)):  # few rows rule out nearly every pair
         score = skill(y[:rows], combined[:rows], kind)
-        if max(score, 1 - score) < (0.95 if rows < len(y) else 0.99):
+        if max(score, 1 - score) < (least if rows < len(y) else 0.99):
             return False
     return True
 
@@ -822,6 +856,7 @@ def knowledge_beyond_target(
 # %% ../../nbs/data/leaks.ipynb #fe577c50
 FEW_FOR_TREES = 1_000  # rows below which a straight line is asked as well
 FOLDED = 5
+MOST_DIRECTIONS = 80
 
 
 def line_beyond_target(values: pd.Series, y: pd.Series, others: pd.DataFrame, seed: int = 0) -> float:
@@ -835,6 +870,10 @@ def line_beyond_target(values: pd.Series, y: pd.Series, others: pd.DataFrame, se
     if not ranks and not flags:
         return 0.0
     X = pd.DataFrame(ranks | flags, index=others.index).astype(float).fillna(0.5)
+    if X.shape[1] > MOST_DIRECTIONS:  # the directions in which many columns vary most, which know nothing of the target
+        centred = X.to_numpy() - X.to_numpy().mean(axis=0)
+        U, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+        X = pd.DataFrame(U[:, :MOST_DIRECTIONS] * sizes[:MOST_DIRECTIONS], index=others.index)
     t = y.rank(pct=True).to_numpy()
     curve = np.column_stack([np.ones(len(t)), *(t**power for power in (1, 2, 3))])
     beyond = lambda column: column - curve @ np.linalg.lstsq(curve, column, rcond=None)[0]
