@@ -719,6 +719,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.data.leaks._pair_word': ('data/leaks.html#_pair_word', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._r2': ('data/leaks.html#_r2', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._ranks_near': ('data/leaks.html#_ranks_near', 'mlloop/data/leaks.py'),
+                                   'mlloop.data.leaks._row_before': ('data/leaks.html#_row_before', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._seconds': ('data/leaks.html#_seconds', 'mlloop/data/leaks.py'),
                                    'mlloop.data.leaks._share_in_another_unit': ( 'data/leaks.html#_share_in_another_unit',
                                                                                  'mlloop/data/leaks.py'),

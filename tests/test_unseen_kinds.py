@@ -6,7 +6,7 @@ import pytest
 
 from mlloop import ingestion
 from mlloop.core.errors import DataError
-from mlloop.data import dependence, parsing
+from mlloop.data import dependence, leaks, parsing
 from mlloop.problem import Column, Source
 from mlloop.scaffold import draft, survey
 
@@ -117,6 +117,20 @@ def test_lines_below_the_header_that_describe_the_columns_are_no_rows(tmp_path, 
         assert copy.path.read_text() == f"{head}\n{body}"
 
 
+def test_the_types_and_roles_of_a_table_of_words_are_no_rows(tmp_path):
+    rows = pd.DataFrame(
+        {
+            "sex": ["male", "female"] * 60,
+            "age": ["adult", "child", "adult"] * 40,
+            "lived": ["yes", "no", "no", "yes"] * 30,
+        }
+    )
+    head, _, body = rows.to_csv(index=False).partition("\n")
+    parts = parts_of(tmp_path, None, "lived", f"{head}\nd,male female,d\n,,class\n{body}".encode())
+    assert parts["source"]["skip_below"] == 2 and "120 rows" in noted(parts, "question")
+    assert "skip_below" not in parts_of(tmp_path, rows, "lived")["source"]
+
+
 def test_a_first_row_with_a_missing_value_is_a_row(tmp_path):
     rows = measured().astype(object)
     rows.loc[0, ["a", "b"]] = "n/a"
@@ -202,3 +216,12 @@ def test_the_sum_of_the_target_to_date_is_kept_away_and_the_one_before_is_not(tm
     rows["before"] = (rows.to_date - rows.spend).round(2)
     parts = parts_of(tmp_path, rows, "spend")
     assert list(parts["leaks"]) == ["to_date"]
+
+
+def test_the_price_at_which_a_day_opens_is_honest_also_where_the_level_wanders_less():
+    r = RNG(6)
+    close = pd.Series(np.exp(0.03 * r.normal(size=1500).cumsum() * 0.5 + r.normal(0, 0.02, 1500)), name="close")
+    opened = close.shift().fillna(1.0) * (1 + r.normal(0, 0.015, 1500))
+    rows = pd.DataFrame({"open": opened, "adj": close * 0.9})
+    signs = leaks.find(rows, close, "regression", pd.Series(pd.date_range("2015-01-01", periods=1500)))
+    assert [(sign.column, sign.sure) for sign in signs if sign.sure] == [("adj", True)]

@@ -289,6 +289,8 @@ def _below(lines: Sequence[str], dialect: Dialect) -> int:
     rows = [[cell.strip() for cell in row] for row in read[1:]]
     if len(rows) < FEWEST_BELOW + MOST_BELOW or not read:
         return 0
+    if _are_types(rows[0]) and _are_roles(rows[1]):
+        return 2
     body = rows[MOST_BELOW:]
     width = len(read[0])
     cells = lambda at: [row[at] for row in body if at < len(row) and row[at]]
@@ -308,6 +310,21 @@ def _below(lines: Sequence[str], dialect: Dialect) -> int:
             break
         below += 1
     return below
+
+
+TYPE = re.compile(r"c|d|s|t|continuous|discrete|string|time|basket|[\w.<>=+\\-]+( [\w.<>=+\\-]+)+", re.I)
+ROLE = re.compile(r"c|m|i|w|(class|meta|ignore|weight)?( ?[\w-]+=\S+)*", re.I)
+
+
+def _are_types(row: Sequence[str]) -> bool:
+    """Whether a line names a type for each column, as Orange's second line does: continuous, discrete, or the values of a class."""
+    plain = [cell for cell in row if re.fullmatch(r"c|d|s|t|continuous|discrete|string|time", cell, re.I)]
+    return bool(row) and all(map(TYPE.fullmatch, row)) and len(plain) >= 0.5 * len(row)
+
+
+def _are_roles(row: Sequence[str]) -> bool:
+    """Whether a line says what some columns are for, as Orange's third line does, and leaves others empty."""
+    return any(row) and not all(row) and all(map(ROLE.fullmatch, row))
 
 
 def _means_missing(cell: str) -> bool:
