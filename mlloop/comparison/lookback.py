@@ -566,7 +566,7 @@ def choose(
         chosen = challenger if _is_ahead(fold, challenger, chosen, is_priced) else chosen
     return chosen, tried
 
-
+# %% ../../nbs/comparison/lookback.ipynb #e34161de
 def _is_ahead(fold, ours: Lookback, theirs: Lookback, is_priced: bool) -> bool:
     """Whether a lookback is better than another by more than one standard error in the metric, and not so much worse in money."""
     gain = fold.gain(ours.name, theirs.name)

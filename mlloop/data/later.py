@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'ERRORS', 'TIME_WORDS', 'BEGINNING', 'ENDING', 'MOST_LATER', 'RESEMBLES', 'NUMBERED', 'PLANNED', 'DONE',
-           'ENDED', 'MONTH', 'DATE', 'SOME_TEXTS', 'relation', 'words_of', 'places_of', 'repeated_measures',
+           'ENDED', 'MONTH', 'DATE', 'SOME_TEXTS', 'relation', 'words_of_name', 'places_of', 'repeated_measures',
            'later_than_target', 'twins', 'tells_an_end', 'spans_of', 'find_later']
 
 # %% ../../nbs/data/later.ipynb #15bae902
@@ -56,16 +56,16 @@ BEGINNING = re.compile(
 ENDING = re.compile(r"^(post|after|final|followup|fu|end|exit|discharge|outcome|endpoint)$")
 
 
-def words_of(name: str) -> list[str]:
+def words_of_name(name: str) -> list[str]:
     """The words and numbers of a column's name in small letters: of cd4_w20 cd, 4, w, 20."""
     return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
 
-
+# %% ../../nbs/data/later.ipynb #212fc06d
 def places_of(name: str) -> Iterator[tuple[tuple[str, str], int, bool]]:
     """Each number in a name, with the name around it and whether a word of time stands beside it; of 420 also 20 behind a 4."""
     for found in re.finditer(r"\d+", name):
         before, digits, after = name[: found.start()], found[0], name[found.end() :]
-        beside = [*words_of(before)[-1:], *words_of(after)[:1]]
+        beside = [*words_of_name(before)[-1:], *words_of_name(after)[:1]]
         timed = any(TIME_WORDS.match(word) for word in beside)
         yield (before.lower(), after.lower()), int(digits), timed
         for cut in range(1, len(digits)):
@@ -86,18 +86,18 @@ def _families(names: Sequence[str]) -> Iterator[tuple[tuple[str, str], dict[int,
             timed[around] = timed.get(around, True) and has_word
     yield from ((around, members, timed[around]) for around, members in families.items() if len(members) <= MOST_LATER)
 
-
+# %% ../../nbs/data/later.ipynb #22846548
 def _first_of(names: Sequence[str], around: tuple[str, str]) -> str | None:
     """The column that is called as the others, with a word for the beginning in place of the number."""
-    stem = [word for word in words_of(" ".join(around)) if not TIME_WORDS.match(word)]
+    stem = [word for word in words_of_name(" ".join(around)) if not TIME_WORDS.match(word)]
     for name in names:
-        words = words_of(name)
+        words = words_of_name(name)
         rest = [word for word in words if not BEGINNING.match(word)]
         if len(rest) < len(words) and stem and rest == stem:
             return name
     return None
 
-
+# %% ../../nbs/data/later.ipynb #875f8b21
 def repeated_measures(names: Sequence[str], target: str = "") -> dict[str, str]:
     """The columns that hold a measure again, each with the column that holds it first; of the target's own measure those that follow it."""
     later: dict[str, str] = {}
@@ -126,9 +126,9 @@ def later_than_target(names: Sequence[str], target: str) -> list[str]:
     """The columns that are called as the target, with a higher number."""
     later: list[str] = []
     for around, at, _ in places_of(target):
-        if not words_of(" ".join(around)):
+        if not words_of_name(" ".join(around)):
             continue
-        if NUMBERED.match("".join(words_of(" ".join(around)))):
+        if NUMBERED.match("".join(words_of_name(" ".join(around)))):
             continue
         is_cut = around[0][-1:].isdigit()
         for name in names:
@@ -144,13 +144,13 @@ DONE = re.compile(r"^(actual|act|real|realised|realized|final|true|effective)$")
 
 
 def _without(name: str, *words: re.Pattern[str]) -> tuple[str, ...]:
-    return tuple(word for word in words_of(name) if not any(pattern.match(word) for pattern in words))
+    return tuple(word for word in words_of_name(name) if not any(pattern.match(word) for pattern in words))
 
-
+# %% ../../nbs/data/later.ipynb #f4a99c7c
 def twins(names: Sequence[str], early: re.Pattern[str], late: re.Pattern[str], needs_late: bool) -> dict[str, str]:
     """The columns that are called as another one, with a word of `late` (or without any, where that is not needed) for one of `early`."""
-    is_early = lambda name: any(early.match(word) for word in words_of(name))
-    is_late = lambda name: any(late.match(word) for word in words_of(name))
+    is_early = lambda name: any(early.match(word) for word in words_of_name(name))
+    is_late = lambda name: any(late.match(word) for word in words_of_name(name))
     stems = {_without(name, early, late): name for name in names if is_early(name) and not is_late(name)}
     found: dict[str, str] = {}
     for name in names:
@@ -168,7 +168,7 @@ ENDED = re.compile(
 
 def tells_an_end(name: str) -> bool:
     """Whether a name says that a person left a study, or was no longer observed."""
-    words = words_of(name)
+    words = words_of_name(name)
     return any(ENDED.match("_".join(words[at:])) or ENDED.match(words[at]) for at in range(len(words)))
 
 # %% ../../nbs/data/later.ipynb #7a5c4ea9
@@ -189,7 +189,7 @@ def spans_of(values: pd.Series) -> tuple[pd.Series, pd.Series] | None:
     read = [_moments(dates.str[at]).reindex(values.index) for at in (0, 1)]
     return (read[0], read[1]) if all(part.notna().any() for part in read) else None
 
-
+# %% ../../nbs/data/later.ipynb #5821b986
 def _moments(texts: pd.Series) -> pd.Series:
     different = pd.Series(texts.dropna().unique(), dtype=object)
     plain = different.str.replace(r"[.,]", " ", regex=True).where(different.str.contains("[A-Za-z]"), different)
@@ -205,7 +205,7 @@ def _as_numbers(values: pd.Series) -> pd.Series | None:
         return (plain - pd.Timestamp("2000-01-01")).dt.total_seconds()
     return values.astype(float) if pd.api.types.is_numeric_dtype(values) else None
 
-
+# %% ../../nbs/data/later.ipynb #173c96fe
 def _alike(a: pd.Series, b: pd.Series) -> bool:
     """Whether two columns resemble each other as two looks at the same thing do."""
     known = a.notna() & b.notna()
@@ -213,7 +213,7 @@ def _alike(a: pd.Series, b: pd.Series) -> bool:
         return False
     return bool(stats.spearmanr(a[known], b[known]).statistic >= RESEMBLES)
 
-
+# %% ../../nbs/data/later.ipynb #9f026771
 def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
     """The columns that seem to be written down later than the prediction, each with the words that say why.
 
@@ -246,7 +246,7 @@ def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
     related = {name: words for name, words in later.items() if relation(numbers[name], y, kind) > 0}
     return related | _of_plans(numbers, y, kind)
 
-
+# %% ../../nbs/data/later.ipynb #1b0b78da
 def _of_plans(numbers: Mapping[str, pd.Series], y: pd.Series, kind: str) -> dict[str, str]:
     """What came of a plan that another column holds, where the difference of the two goes with the target."""
     pairs = twins(list(numbers), PLANNED, DONE, needs_late=False)

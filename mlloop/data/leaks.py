@@ -15,8 +15,8 @@ __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'SAME_UNIT', 'STEPS', 'WA
            'filled_sign', 'value_sign', 'class_signs', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign',
            'product_signs', 'clock_minutes', 'pair_signs', 'likely_pairs', 'after_words', 'aggregate_signs',
            'by_chance', 'field_strength', 'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target',
-           'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'words_of_name',
-           'named_signs', 'span_signs', 'find', 'resting_signs']
+           'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'named_signs',
+           'span_signs', 'find', 'resting_signs']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -30,6 +30,7 @@ import pandas as pd
 from scipy import stats
 
 from . import later as measured_later
+from .later import words_of_name
 from ..core import prose
 from ..core.formatting import number
 from ..core.records import Parameters
@@ -143,7 +144,7 @@ def copy_sign(values: pd.Series, y: pd.Series, kind: str) -> str:
             return f"follows the target nearly exactly (rank correlation {number(ranked)})"
     return ""
 
-
+# %% ../../nbs/data/leaks.ipynb #f8bf9a7d
 def _share_in_another_unit(values: np.ndarray, y: np.ndarray) -> float:
     """The share of rows in which a number is the target by a factor and a constant, found without the rows that are furthest off."""
     near = np.ones(len(y), dtype=bool)
@@ -596,7 +597,7 @@ def likely_pairs(frame: pd.DataFrame, y: pd.Series, kind: str, words: Sequence[s
             able = able | np.any([_ranks_near(way, target, kind) >= least for way in ways], axis=0)
         yield from ((first, names[at + 1 + other]) for other in np.flatnonzero(able))
 
-
+# %% ../../nbs/data/leaks.ipynb #d0888208
 def _ranks_near(values: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
     """How nearly each column of values (n_rows, n_columns) ranks as the target: a rank correlation, or the ROC AUC either way."""
     ranks = stats.rankdata(np.nan_to_num(values, posinf=1e300, neginf=-1e300), axis=0)
@@ -1014,11 +1015,6 @@ OF_BEFORE = re.compile(
     r"forecast\w*|pred\w*|expect\w*|plan\w*|est\w*|budget\w*|list\w*|ask\w*|target|sched\w*|crs|min|max|limit|t|l?\d+[dhwmy]?)$"
 )
 NAMED_ALIKE = {"classification": 0.5, "regression": 0.8}
-
-
-def words_of_name(name: str) -> list[str]:
-    """The words of a column's name in small letters: of ArrDelay arr and delay."""
-    return re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
 
 
 def _is_of_target(name: str, target: str) -> bool:
