@@ -102,7 +102,7 @@ def repeated_measures(names: Sequence[str], target: str = "") -> dict[str, str]:
     """The columns that hold a measure again, each with the column that holds it first; of the target's own measure those that follow it."""
     later: dict[str, str] = {}
     for around, members, timed in _families(names):
-        if len("".join(words_of(" ".join(around)))) == 1:
+        if len("".join(words_of_name(" ".join(around)))) == 1:
             continue  # v0 to v7 are eight features
         ordered = sorted(members)
         first = members[0] if 0 in members else _first_of(names, around) if timed else None
