@@ -1727,6 +1727,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'mlloop/monitors/standing.py'),
                                           'mlloop.monitors.standing._in_its_place': ( 'monitors/standing.html#_in_its_place',
                                                                                       'mlloop/monitors/standing.py'),
+                                          'mlloop.monitors.standing._predecessor': ( 'monitors/standing.html#_predecessor',
+                                                                                     'mlloop/monitors/standing.py'),
                                           'mlloop.monitors.standing._stand_in_by_metric': ( 'monitors/standing.html#_stand_in_by_metric',
                                                                                             'mlloop/monitors/standing.py'),
                                           'mlloop.monitors.standing._stand_in_by_money': ( 'monitors/standing.html#_stand_in_by_money',

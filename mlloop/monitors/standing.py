@@ -97,6 +97,15 @@ def pooled(pairs: Sequence[GainJson]) -> tuple[float, float]:
         weights
     ) ** -0.5
 
+# %% ../../nbs/monitors/standing.ipynb #424f36e5
+def _predecessor(period: RealisedJson, own: OtherJson, realised: Sequence[RealisedJson]) -> OtherJson:
+    """Who answered a period, beside the champion that only predicted it (`own`): as a rule or an earlier champion."""
+    known = (other for each in realised for other in each.get("others") or [] if other["model"] == period["model"])
+    named = next(((other["name"], other["kind"]) for other in known), (f"model {period['model'][:12]}", "former"))
+    assert period["value"] is not None
+    value, gain = period["value"], -own["gain"]
+    return {**own, "model": period["model"], "name": named[0], "kind": named[1], "value": value, "gain": gain}
+
 # %% ../../nbs/monitors/standing.ipynb #ba8e9888
 def _in_its_place(
     statement: Problem, history: Sequence[ObservedJson], champion: str, unlearnt: str
@@ -110,7 +119,7 @@ def _in_its_place(
     own = next((other for other in others if other["model"] == champion), None)
     if own is None or newest not in trusted:
         return []
-    beside: list[OtherJson] = []
+    beside = [_predecessor(newest, own, realised)]
     for other in others:
         if other is not own and other["se"]:
             gain, se = other["gain"] - own["gain"], math.hypot(other["se"], own["se"] or 0.0)
