@@ -4,6 +4,8 @@ A product is a JSON file. Its `stage` and `version` name the model below that it
 missing, renamed or of another type is an error that names it, when the product is written and when it is read. A product of
 another version, or of none, is of an older form: its stage is stale and makes it again (`core.forms`). Nothing is guessed.
 
+Figures as DataFrames are `Project.evaluation` and `Project.monitoring`, made in `pipeline.dataframes`.
+
 A stage that a project adds itself has a name of its own, and its product holds what it likes: see `Own`.
 
 To add a field: declare it here (with a default, where products without it are to stay readable) and write it in the stage's

@@ -266,9 +266,9 @@ class Monitored:
 
     def to_df(self) -> "pd.DataFrame":
         """The period as one row of `Project.monitoring`."""
-        from mlloop.pipeline import frames
+        from mlloop.pipeline import dataframes
 
-        return frames.monitoring([self.product])
+        return dataframes.monitoring([self.product])
 
     def _repr_html_(self) -> str:
         from mlloop.pages import html_table
@@ -514,7 +514,7 @@ class Project:
         return self.champion(problem).features(rows)
 
     def evaluation(self, problem: str | None = None) -> "pd.DataFrame":
-        """The figures of the holdout period of the model that was trained last, see `frames.evaluation`.
+        """The figures of the holdout period of the model that was trained last, see `dataframes.evaluation`.
 
         Returns
         -------
@@ -527,17 +527,17 @@ class Project:
             The stage has not run.
         """
         from mlloop.core import metrics
-        from mlloop.pipeline import frames
+        from mlloop.pipeline import dataframes
 
         success = self.statement(problem).success
-        return frames.evaluation(
+        return dataframes.evaluation(
             cast(EvaluationJson, self._product(problem, "evaluation")),
             success.metric,
             metrics.metric(success.metric).unit,
         )
 
     def monitoring(self, problem: str | None = None) -> "pd.DataFrame":
-        """What monitoring found, a period a row, see `frames.monitoring`; without rows where no period was monitored.
+        """What monitoring found, a period a row, see `dataframes.monitoring`; without rows where no period was monitored.
 
         Returns
         -------
@@ -545,10 +545,10 @@ class Project:
             Indexed by `until`: health, the estimated and realised metric with intervals and unit, reference, drift.
         """
         from mlloop import products
-        from mlloop.pipeline import frames
+        from mlloop.pipeline import dataframes
 
         folder = self.settings.state / "monitoring" / self.plan(problem).problem
-        return frames.monitoring(
+        return dataframes.monitoring(
             [cast(MonitoringJson, products.load_kept(path)) for path in sorted(folder.glob("[!.]*.json"))]
         )
 
@@ -764,16 +764,16 @@ class Project:
         return rows if last is None else rows[-last:]
 
     def decisions(self, problem: str | None = None, kind: str | None = None, last: int | None = None) -> "pd.DataFrame":
-        """The ledger as a DataFrame, a decision a row, see `frames.decisions`.
+        """The ledger as a DataFrame, a decision a row, see `dataframes.decisions`.
 
         Examples
         --------
         >>> project.decisions("loan", kind="gate")[["subject", "verdict", "figure", "value"]].tail(1).to_dict("records")
         [{'subject': 'need', 'verdict': 'yes', 'figure': 'rows', 'value': 3.0}]
         """
-        from mlloop.pipeline import frames
+        from mlloop.pipeline import dataframes
 
-        return frames.decisions(self.log(problem, kind, last))
+        return dataframes.decisions(self.log(problem, kind, last))
 
     def at(self, moment: dt.datetime | dt.date | str | None = None, clock: str = "decision") -> "dict[str, Standing]":
         """What was in production at a time and what the gates had said, by problem.

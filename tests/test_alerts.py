@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from mlloop.core import settings as _settings
+from mlloop.core.alert_channels import addresses
 from mlloop.core.errors import SettingsError
-from mlloop.core.receivers import addresses
 from mlloop.loop import alerts
 from mlloop.loop.schedule import Turned
 from mlloop.store.ledger import Ledger

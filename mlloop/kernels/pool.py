@@ -1,4 +1,7 @@
-"""The client of a project's zygote: finds or starts it, leases kernels from it, keeps some started ahead of need."""
+"""The client of a project's zygote: finds or starts it, leases kernels from it, keeps some started ahead of need.
+
+How long it waits and how many it keeps is in settings.ini; the defaults are in `core.settings`, the waiting in `zygote`.
+"""
 
 import contextlib
 import fcntl

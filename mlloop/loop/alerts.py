@@ -2,15 +2,15 @@
 
 An alert is told once and its end once, to each address. That it began, that it ended and who was told are rows of the
 ledger, so a turn that is killed or repeated tells nobody twice. An address that cannot be reached fails no turn: it is a
-warning, and the next turn tells it again.
+warning, and the next turn tells it again. How an address is read and a message sent is in `core.alert_channels`.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from mlloop.core.alert_channels import Address, addresses
+from mlloop.core.alert_channels import send as by_apprise
 from mlloop.core.errors import SettingsError
-from mlloop.core.receivers import Address, addresses
-from mlloop.core.receivers import send as by_apprise
 from mlloop.core.settings import Settings
 from mlloop.loop.schedule import Turned
 from mlloop.store.entries import Entry, Row

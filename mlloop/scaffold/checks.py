@@ -89,9 +89,9 @@ def _libraries(settings: Settings, statements: dict[Path, Problem]) -> None:
 
 
 def _alerts(settings: Settings) -> list[str]:
-    from mlloop.core import receivers as known
+    from mlloop.core import alert_channels
 
-    receivers = known.addresses(settings)
+    receivers = alert_channels.addresses(settings)
     return [f"alerts: to {', '.join(receiver.shown for receiver in receivers)}; nothing was sent"] if receivers else []
 
 
