@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_BEHIND', 'RowsJudge', 'UsersJudge', 'features_until', 'Trial', 'Budget', 'search', 'best_of', 'Contestant',
-           'Explored', 'best_threshold', 'compared', 'choose', 'standard_error', 'side_by_side', 'explore', 'judge_of',
-           'shown', 'unlike', 'headline', 'table', 'summary', 'trials_of', 'plot_trials', 'plot_folds_of']
+           'Explored', 'best_threshold', 'compared', 'choose', 'side_by_side', 'explore', 'judge_of', 'shown', 'unlike',
+           'headline', 'table', 'summary', 'trials_of', 'plot_trials', 'plot_folds_of']
 
 # %% ../nbs/18_exploration.ipynb #39ed4037
 import os
@@ -381,14 +381,7 @@ def choose(contestants: list[Contestant]) -> str:
     models = sorted((c for c in contestants if c.kind == "model"), key=lambda c: (c.complexity, c.behind.value))
     best = min(models, key=lambda c: c.behind.value)
     most = MOST_BEHIND * abs(best.figure.value)
-    return next(c.name for c in models if c is best or c.behind.value <= min(standard_error(c.behind), most))
-
-# %% ../nbs/18_exploration.ipynb #4f6bbb16
-def standard_error(estimate: Estimate) -> float:
-    """The standard error that the interval of `estimate` stands for."""
-    from scipy.stats import norm
-
-    return float((estimate.high - estimate.low) / 2 / norm.ppf(0.5 + estimate.confidence / 2))
+    return next(c.name for c in models if c is best or c.behind.value <= min(c.behind.standard_error, most))
 
 # %% ../nbs/18_exploration.ipynb #65986b8d
 def side_by_side(tasks: list[Callable[[], Any]], rows: int) -> list[Any]:

@@ -15,14 +15,14 @@ Run act. To change what a field means, or to remove one: raise its stage's versi
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer
 
 from mlloop.core import forms, reads, storage, verdict
 from mlloop.core.errors import ProductError
 from mlloop.core.forms import older_form, version_of
-from mlloop.core.records import JsonObject
+from mlloop.core.records import JsonObject, MonitoringJson
 from mlloop.problem import Problem
 
 Number = float | None  # None: a figure that could not be measured
@@ -1119,6 +1119,11 @@ def load_kept(path: Path | str) -> JsonObject:
     content = forms.brought_up(storage.read_json(path))
     parse(content, str(path))
     return content
+
+
+def load_monitoring(path: Path | str) -> MonitoringJson:
+    """Read the product of a monitored period: see `load_kept`."""
+    return cast(MonitoringJson, load_kept(path))
 
 
 def load(upstream: Mapping[str, str] | str | Path, kind: type[Kind]) -> Kind:

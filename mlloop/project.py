@@ -548,9 +548,7 @@ class Project:
         from mlloop.pipeline import dataframes
 
         folder = self.settings.state / "monitoring" / self.plan(problem).problem
-        return dataframes.monitoring(
-            [cast(MonitoringJson, products.load_kept(path)) for path in sorted(folder.glob("[!.]*.json"))]
-        )
+        return dataframes.monitoring([products.load_monitoring(path) for path in sorted(folder.glob("[!.]*.json"))])
 
     def _product(self, problem: str | None, stage: str) -> JsonObject:
         from mlloop import products
@@ -1170,9 +1168,7 @@ class Project:
             period = turn.last_period(held, now, bool(at))
             path = turn.monitoring_product(held, period)
         self._publish()
-        return Monitored(
-            held.plan.problem, period.until, cast(MonitoringJson, products.load_kept(path)), path.with_suffix(".ipynb")
-        )
+        return Monitored(held.plan.problem, period.until, products.load_monitoring(path), path.with_suffix(".ipynb"))
 
     def retrain(
         self,

@@ -6,9 +6,8 @@
 __all__ = ['ALL', 'FEWEST', 'SURELY', 'MOST_BINS', 'PARTS', 'ENOUGH_HELD', 'ENOUGH_OF_A_CLASS', 'MOST_IN_PARTS', 'LEARNT_ROWS',
            'MOST_BLOCKS', 'JUDGED', 'LIGHT', 'OTHER', 'OTHER_PARAMS', 'Lookback', 'effective', 'candidates_of',
            'change_point', 'Block', 'digests', 'halves', 'parts_by_digest', 'LabelledRows', 'in_money', 'decided',
-           'RowsPast', 'UsersPast', 'past_of', 'fitted', 'changed_at', 'blocks_of', 'Tried', 'standard_error', 'choose',
-           'LookbackChoice', 'quick_recipe', 'with_other_recipe', 'look_back', 'product_of', 'headline', 'shown',
-           'table_of']
+           'RowsPast', 'UsersPast', 'past_of', 'fitted', 'changed_at', 'blocks_of', 'Tried', 'choose', 'LookbackChoice',
+           'quick_recipe', 'with_other_recipe', 'look_back', 'product_of', 'headline', 'shown', 'table_of']
 
 # %% ../../nbs/comparison/lookback.ipynb #4008b623
 import contextlib
@@ -517,13 +516,6 @@ class Tried:
     behind: Estimate
     rows: float
 
-# %% ../../nbs/comparison/lookback.ipynb #4f6bbb16
-def standard_error(estimate: Estimate) -> float:
-    """The standard error that the interval of `estimate` stands for."""
-    from scipy.stats import norm
-
-    return float((estimate.high - estimate.low) / 2 / norm.ppf(0.5 + estimate.confidence / 2))
-
 # %% ../../nbs/comparison/lookback.ipynb #ef0cb229
 def _near_best(
     considered: list[Lookback], values: dict[str, float], gain: Callable[[str, str], Estimate]
@@ -531,7 +523,7 @@ def _near_best(
     """Those not behind the one of the largest value by more than one standard error of `gain`, in their order."""
     best = max(considered, key=lambda lookback: values[lookback.name])
     behind = {lookback.name: gain(best.name, lookback.name) for lookback in considered if lookback is not best}
-    is_near = lambda name: name == best.name or behind[name].value <= standard_error(behind[name])
+    is_near = lambda name: name == best.name or behind[name].value <= behind[name].standard_error
     return [lookback for lookback in considered if is_near(lookback.name)]
 
 # %% ../../nbs/comparison/lookback.ipynb #f0a23c0e
@@ -571,7 +563,7 @@ def _is_ahead(fold, ours: Lookback, theirs: Lookback, is_priced: bool) -> bool:
     """Whether a lookback is better than another by more than one standard error in the metric, and not so much worse in money."""
     gain = fold.gain(ours.name, theirs.name)
     more = fold.worth(ours.name, theirs.name) if is_priced else None
-    return gain.value > standard_error(gain) and (more is None or more.value >= -standard_error(more))
+    return gain.value > gain.standard_error and (more is None or more.value >= -more.standard_error)
 
 # %% ../../nbs/comparison/lookback.ipynb #b403018e
 @dataclass(frozen=True)

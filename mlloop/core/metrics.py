@@ -60,6 +60,13 @@ class Estimate:
         low, high = sorted((self.low * factor, self.high * factor))
         return Estimate(self.value * factor, low, high, self.n, self.confidence, self.method)
 
+    @property
+    def standard_error(self) -> float:
+        """The standard error that the interval stands for, read as a normal one."""
+        from scipy.stats import norm
+
+        return float((self.high - self.low) / (2 * norm.ppf(0.5 + self.confidence / 2)))
+
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
         return f"{self.value:{spec}} [{self.low:{spec}} to {self.high:{spec}}]".replace("-", "−")
@@ -85,13 +92,10 @@ def anytime(estimate: Estimate, tuned_to: int) -> Estimate:
     sequences, Annals of Statistics 52: Theorem 2.2, with rho of its eq. 10; Robbins (1970), Annals of Mathematical
     Statistics 41, for the mixture.
     """
-    from scipy.stats import norm
-
     alpha = 1 - estimate.confidence
-    error = (estimate.high - estimate.low) / (2 * norm.ppf(0.5 + estimate.confidence / 2))
     two_log = -2 * np.log(alpha)
     grown = max(estimate.n, 1) / max(tuned_to, 1) * (two_log + np.log(two_log) + 1)  # t rho^2
-    reach = float(error * np.sqrt(2 * (grown + 1) / grown * np.log(np.sqrt(grown + 1) / alpha)))
+    reach = float(estimate.standard_error * np.sqrt(2 * (grown + 1) / grown * np.log(np.sqrt(grown + 1) / alpha)))
     return Estimate(
         estimate.value, estimate.value - reach, estimate.value + reach, estimate.n, estimate.confidence, "anytime"
     )
@@ -174,15 +178,13 @@ def standard_error(
     Taken as `estimate` does, DeLong or bootstrap; of more than `SPREAD_ROWS` independent rows so many are drawn and
     the error is made smaller by the root of their share.
     """
-    from scipy.stats import norm
-
     y, s = _checked(name, y_true, y_score)
     n, who = len(y), None if groups is None else np.asarray(groups)
     if n > SPREAD_ROWS and who is None:
         some = np.random.default_rng(seed).choice(n, SPREAD_ROWS, replace=False)
         y, s = y[some], s[some]
     interval = estimate(name, y, s, threshold=threshold, groups=who, draws=300, seed=seed)
-    return float((interval.high - interval.low) / (2 * norm.ppf(0.5 + interval.confidence / 2)) * np.sqrt(len(y) / n))
+    return float(interval.standard_error * np.sqrt(len(y) / n))
 
 
 def _checked(name: str, y_true: ArrayLike, y_score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

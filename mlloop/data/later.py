@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'ERRORS', 'TIME_WORDS', 'BEGINNING', 'ENDING', 'MOST_LATER', 'RESEMBLES', 'NUMBERED', 'PLANNED', 'DONE',
-           'ENDED', 'MONTH', 'DATE', 'SOME_TEXTS', 'relation', 'words_of_name', 'places_of', 'repeated_measures',
-           'later_than_target', 'twins', 'tells_an_end', 'spans_of', 'find_later']
+           'ENDED', 'MONTH', 'DATE', 'relation', 'words_of_name', 'places_of', 'repeated_measures', 'later_than_target',
+           'twins', 'tells_an_end', 'spans_of', 'find_later']
 
 # %% ../../nbs/data/later.ipynb #15bae902
 import re
@@ -174,7 +174,6 @@ def tells_an_end(name: str) -> bool:
 # %% ../../nbs/data/later.ipynb #7a5c4ea9
 MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DATE = rf"\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}[./]\d{{1,2}}[./]\d{{4}}|{MONTH} \d{{1,2}},? \d{{4}}|\d{{1,2}}\.? {MONTH} \d{{4}}"
-SOME_TEXTS = 3_000
 
 
 def spans_of(values: pd.Series) -> tuple[pd.Series, pd.Series] | None:

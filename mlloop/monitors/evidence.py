@@ -620,7 +620,7 @@ def kept_product(path: Path) -> MonitoringJson:
 # %% ../../nbs/monitors/evidence.ipynb #3a2e4983
 @lru_cache(maxsize=2000)
 def _read_once(path: str, written_ns: int, size: int) -> MonitoringJson:
-    return cast(MonitoringJson, products.load_kept(Path(path)))
+    return products.load_monitoring(path)
 
 # %% ../../nbs/monitors/evidence.ipynb #9896f4f7
 def earlier_products(settings: Settings, problem: str, before: dt.datetime) -> list[MonitoringJson]:
