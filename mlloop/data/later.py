@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'ERRORS', 'TIME_WORDS', 'BEGINNING', 'ENDING', 'MOST_LATER', 'RESEMBLES', 'NUMBERED', 'PLANNED', 'DONE',
-           'ENDED', 'MONTH', 'DATE', 'relation', 'words_of_name', 'places_of', 'repeated_measures', 'later_than_target',
-           'twins', 'tells_an_end', 'spans_of', 'find_later']
+           'ENDED', 'DAY_FIRST', 'MONTH', 'DATE', 'relation', 'words_of_name', 'places_of', 'repeated_measures',
+           'later_than_target', 'twins', 'tells_an_end', 'spans_of', 'find_later']
 
 # %% ../../nbs/data/later.ipynb #15bae902
 import re
@@ -171,6 +171,18 @@ def tells_an_end(name: str) -> bool:
     words = words_of_name(name)
     return any(ENDED.match("_".join(words[at:])) or ENDED.match(words[at]) for at in range(len(words)))
 
+# %% ../../nbs/data/later.ipynb #5821b986
+DAY_FIRST = r"^(?:\d{1,2}\.|(?:1[3-9]|2\d|3[01])/)"
+
+
+def _moments(texts: pd.Series) -> pd.Series:
+    different = pd.Series(texts.dropna().unique(), dtype=object)
+    plain = different.str.replace(r"[.,]", " ", regex=True).where(different.str.contains("[A-Za-z]"), different)
+    read = pd.to_datetime(
+        plain, format="mixed", errors="coerce", dayfirst=bool(different.str.contains(DAY_FIRST).any())
+    )
+    return texts.map(dict(zip(different, read, strict=True)))
+
 # %% ../../nbs/data/later.ipynb #7a5c4ea9
 MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DATE = rf"\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}[./]\d{{1,2}}[./]\d{{4}}|{MONTH} \d{{1,2}},? \d{{4}}|\d{{1,2}}\.? {MONTH} \d{{4}}"
@@ -188,15 +200,6 @@ def spans_of(values: pd.Series) -> tuple[pd.Series, pd.Series] | None:
     read = [_moments(dates.str[at]).reindex(values.index) for at in (0, 1)]
     return (read[0], read[1]) if all(part.notna().any() for part in read) else None
 
-# %% ../../nbs/data/later.ipynb #5821b986
-def _moments(texts: pd.Series) -> pd.Series:
-    different = pd.Series(texts.dropna().unique(), dtype=object)
-    plain = different.str.replace(r"[.,]", " ", regex=True).where(different.str.contains("[A-Za-z]"), different)
-    read = pd.to_datetime(
-        plain, format="mixed", errors="coerce", dayfirst=bool(different.str.contains(r"^\d{1,2}\.").any())
-    )
-    return texts.map(dict(zip(different, read, strict=True)))
-
 # %% ../../nbs/data/later.ipynb #e6ffb7e0
 def _as_numbers(values: pd.Series) -> pd.Series | None:
     if pd.api.types.is_datetime64_any_dtype(values):
@@ -211,6 +214,17 @@ def _alike(a: pd.Series, b: pd.Series) -> bool:
     if known.sum() < FEWEST or a[known].nunique() < 2 or b[known].nunique() < 2:
         return False
     return bool(stats.spearmanr(a[known], b[known]).statistic >= RESEMBLES)
+
+# %% ../../nbs/data/later.ipynb #1b0b78da
+def _of_plans(numbers: Mapping[str, pd.Series], y: pd.Series, kind: str) -> dict[str, str]:
+    """What came of a plan that another column holds, where the difference of the two goes with the target."""
+    pairs = twins(list(numbers), PLANNED, DONE, needs_late=False)
+    words = "is what came of {}, which was planned: it is known when it has come"
+    return {
+        name: words.format(plan)
+        for name, plan in pairs.items()
+        if max(relation(numbers[name] - numbers[plan], y, kind), relation(numbers[name], y, kind)) > 0
+    }
 
 # %% ../../nbs/data/later.ipynb #9f026771
 def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
@@ -244,14 +258,3 @@ def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
     }
     related = {name: words for name, words in later.items() if relation(numbers[name], y, kind) > 0}
     return related | _of_plans(numbers, y, kind)
-
-# %% ../../nbs/data/later.ipynb #1b0b78da
-def _of_plans(numbers: Mapping[str, pd.Series], y: pd.Series, kind: str) -> dict[str, str]:
-    """What came of a plan that another column holds, where the difference of the two goes with the target."""
-    pairs = twins(list(numbers), PLANNED, DONE, needs_late=False)
-    words = "is what came of {}, which was planned: it is known when it has come"
-    return {
-        name: words.format(plan)
-        for name, plan in pairs.items()
-        if max(relation(numbers[name] - numbers[plan], y, kind), relation(numbers[name], y, kind)) > 0
-    }
