@@ -44,8 +44,10 @@ class StandIn:
     periods, n : int
     until : str
         ISO: the end of the newest of them.
-    said : str
+    summary : str
+        One sentence for readers.
     evidence : list of dict
+        The same for machines.
     """
 
     model: str
@@ -96,6 +98,75 @@ def pooled(pairs: Sequence[GainJson]) -> tuple[float, float]:
     return sum(w * figure["gain"] for w, figure in zip(weights, pairs, strict=True)) / sum(weights), sum(
         weights
     ) ** -0.5
+
+# %% ../../nbs/monitors/standing.ipynb #d6912498
+def _sure_periods(
+    periods: Sequence[RealisedJson],
+    most: int,
+    pair: Callable[[RealisedJson], GainJson | None],
+    is_sure: Callable[[int, float, float], bool],
+) -> tuple[Sequence[RealisedJson], int, float, float] | None:
+    """The fewest of the newest `most` periods over which a gain is sure, their rows, the gain and its standard error.
+
+    Parameters
+    ----------
+    pair : callable
+        The comparison of a period (gain, se, n); None ends the search, since each period must have had one.
+    is_sure : callable
+        Of the number of periods, the gain and its standard error.
+    """
+    pairs: list[GainJson] = []
+    for period in reversed(periods[-most:]):
+        compared = pair(period)
+        if compared is None:
+            return None
+        pairs.append(compared)
+        gain, se = pooled(pairs)
+        if is_sure(len(pairs), gain, se):
+            return periods[-len(pairs) :], sum(each["n"] for each in pairs), gain, se
+    return None
+
+# %% ../../nbs/monitors/standing.ipynb #7a087ded
+def _evidence(
+    name: str, gain: float, se: float, periods: int, margin: float, errors: float, unit: str
+) -> list[EvidenceJson]:
+    """The gain, how sure it is, and over how many periods; `margin` and `errors` are what it had to reach."""
+    checks = [
+        Check(name, False, "", gain, gain - 1.96 * se, gain + 1.96 * se, margin, unit),
+        Check("standard errors of that gain", False, "", gain / se, None, None, errors, "standard errors"),
+        Check("periods pooled", None, "", periods, None, None, None, "periods"),
+    ]
+    return [check.evidence() for check in checks]
+
+# %% ../../nbs/monitors/standing.ipynb #dd8b00fa
+def _stand_in_by_metric(
+    statement: Problem, periods: Sequence[RealisedJson], n: int, gain: float, se: float, other: OtherJson
+) -> StandIn:
+    label = metric(statement.success.metric).label
+    who = {
+        "rule": f"the rule '{other['name']}'",
+        "former": f"the earlier champion {other['model'][:12]}",
+        "newer": str(other["name"]),
+    }[other["kind"]]
+    until = periods[-1]["period"]["until"]
+    sentence = f"On the {n:,} labelled rows until {until[:10]} {who} is better than what answers: {label} {number(other['value'])} against {number(periods[-1]['value'])}, a gain of {number(gain)} ({gain / se:.1f} standard errors)."
+    evidence = _evidence(
+        f"gain of {who} on the same rows", gain, se, len(periods), statement.retrain.margin, SURE, label
+    )
+    return StandIn(
+        other["model"], other["name"], other["kind"], gain, gain / se, len(periods), n, until, sentence, evidence
+    )
+
+# %% ../../nbs/monitors/standing.ipynb #8e7ae71c
+def _surely(statement: Problem, periods: Sequence[RealisedJson], other: OtherJson) -> StandIn | None:
+    if not other["se"] or other["gain"] <= 0:
+        return None
+    pair = lambda period: next(
+        (p for p in period.get("others") or [] if p["model"] == other["model"] and p["se"]), None
+    )
+    is_sure = lambda n, gain, se: gain >= max(statement.retrain.margin, SURE * se)
+    pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
+    return _stand_in_by_metric(statement, *pooled_gain, other) if pooled_gain else None
 
 # %% ../../nbs/monitors/standing.ipynb #424f36e5
 def _predecessor(period: RealisedJson, own: OtherJson, realised: Sequence[RealisedJson]) -> OtherJson:
@@ -156,80 +227,34 @@ def stand_in(
             best = sure
     return best
 
-# %% ../../nbs/monitors/standing.ipynb #d6912498
-def _sure_periods(
-    periods: Sequence[RealisedJson],
-    most: int,
-    pair: Callable[[RealisedJson], GainJson | None],
-    is_sure: Callable[[int, float, float], bool],
-) -> tuple[Sequence[RealisedJson], int, float, float] | None:
-    """The fewest of the newest `most` periods over which a gain is sure, their rows, the gain and its standard error.
-
-    Parameters
-    ----------
-    pair : callable
-        The comparison of a period (gain, se, n); None ends the search, since each period must have had one.
-    is_sure : callable
-        Of the number of periods, the gain and its standard error.
-    """
-    pairs: list[GainJson] = []
-    for period in reversed(periods[-most:]):
-        compared = pair(period)
-        if compared is None:
-            return None
-        pairs.append(compared)
-        gain, se = pooled(pairs)
-        if is_sure(len(pairs), gain, se):
-            return periods[-len(pairs) :], sum(each["n"] for each in pairs), gain, se
-    return None
-
-# %% ../../nbs/monitors/standing.ipynb #8e7ae71c
-def _surely(statement: Problem, periods: Sequence[RealisedJson], other: OtherJson) -> StandIn | None:
-    if not other["se"] or other["gain"] <= 0:
-        return None
-    pair = lambda period: next(
-        (p for p in period.get("others") or [] if p["model"] == other["model"] and p["se"]), None
-    )
-    is_sure = lambda n, gain, se: gain >= max(statement.retrain.margin, SURE * se)
-    pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
-    return _stand_in_by_metric(statement, *pooled_gain, other) if pooled_gain else None
-
-# %% ../../nbs/monitors/standing.ipynb #dd8b00fa
-def _stand_in_by_metric(
-    statement: Problem, periods: Sequence[RealisedJson], n: int, gain: float, se: float, other: OtherJson
-) -> StandIn:
-    label = metric(statement.success.metric).label
-    who = {
-        "rule": f"the rule '{other['name']}'",
-        "former": f"the earlier champion {other['model'][:12]}",
-        "newer": str(other["name"]),
-    }[other["kind"]]
-    until = periods[-1]["period"]["until"]
-    sentence = f"On the {n:,} labelled rows until {until[:10]} {who} is better than what answers: {label} {number(other['value'])} against {number(periods[-1]['value'])}, a gain of {number(gain)} ({gain / se:.1f} standard errors)."
-    evidence = _evidence(
-        f"gain of {who} on the same rows", gain, se, len(periods), statement.retrain.margin, SURE, label
-    )
-    return StandIn(
-        other["model"], other["name"], other["kind"], gain, gain / se, len(periods), n, until, sentence, evidence
-    )
-
-# %% ../../nbs/monitors/standing.ipynb #7a087ded
-def _evidence(
-    name: str, gain: float, se: float, periods: int, margin: float, errors: float, unit: str
-) -> list[EvidenceJson]:
-    """The gain, how sure it is, and over how many periods; `margin` and `errors` are what it had to reach."""
-    checks = [
-        Check(name, False, "", gain, gain - 1.96 * se, gain + 1.96 * se, margin, unit),
-        Check("standard errors of that gain", False, "", gain / se, None, None, errors, "standard errors"),
-        Check("periods pooled", None, "", periods, None, None, None, "periods"),
-    ]
-    return [check.evidence() for check in checks]
-
-# %% ../../nbs/monitors/standing.ipynb #4f7ac1e4
+# %% ../../nbs/monitors/standing.ipynb #2ff5cbef
 SURE_IN_MONEY, PERIODS_IN_MONEY = 4.0, 2
 RECALIBRATED = "the same model, recalibrated to the newest rows before them"
 
+# %% ../../nbs/monitors/standing.ipynb #5535c94b
+def _stand_in_by_money(
+    statement: Problem, periods: Sequence[RealisedJson], n: int, gain: float, se: float, name: str
+) -> StandIn:
+    currency, until = statement.money.currency, periods[-1]["period"]["until"]
+    sentence = (
+        f"On the {n:,} labelled rows until {until[:10]} {name} would have earned {number(gain)} {currency} more a row than what answers "
+        f"({gain / se:.1f} standard errors)."
+    )
+    evidence = _evidence(f"gain of {name} a row", gain, se, len(periods), 0.0, SURE_IN_MONEY, currency)
+    return StandIn(name, name, "newer", gain, gain / se, len(periods), n, until, sentence, evidence, in_money=True)
 
+# %% ../../nbs/monitors/standing.ipynb #fe79c8e6
+def _surely_in_money(statement: Problem, periods: Sequence[RealisedJson], name: str) -> StandIn | None:
+    def pair(period: RealisedJson) -> GainJson | None:
+        newer = next((other for other in period.get("others") or [] if other["model"] == name), None)
+        gain, se = (newer.get("worth_gain"), newer.get("worth_se")) if newer else (None, None)
+        return {"gain": gain, "se": se, "n": newer["n"]} if newer and gain is not None and se else None
+
+    is_sure = lambda n, gain, se: n >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se
+    pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
+    return _stand_in_by_money(statement, *pooled_gain, name) if pooled_gain else None
+
+# %% ../../nbs/monitors/standing.ipynb #4f7ac1e4
 def newer_is_better(
     statement: Problem, history: Sequence[ObservedJson], champion: str | None, since: str = ""
 ) -> StandIn | None:
@@ -251,29 +276,6 @@ def newer_is_better(
     ]
     sure = [other for other in surely_better if other]
     return min(sure, key=lambda other: (other.in_money, other.name != RECALIBRATED), default=None)
-
-# %% ../../nbs/monitors/standing.ipynb #fe79c8e6
-def _surely_in_money(statement: Problem, periods: Sequence[RealisedJson], name: str) -> StandIn | None:
-    def pair(period: RealisedJson) -> GainJson | None:
-        newer = next((other for other in period.get("others") or [] if other["model"] == name), None)
-        gain, se = (newer.get("worth_gain"), newer.get("worth_se")) if newer else (None, None)
-        return {"gain": gain, "se": se, "n": newer["n"]} if newer and gain is not None and se else None
-
-    is_sure = lambda n, gain, se: n >= PERIODS_IN_MONEY and gain >= SURE_IN_MONEY * se
-    pooled_gain = _sure_periods(periods, statement.retrain.n, pair, is_sure)
-    return _stand_in_by_money(statement, *pooled_gain, name) if pooled_gain else None
-
-# %% ../../nbs/monitors/standing.ipynb #5535c94b
-def _stand_in_by_money(
-    statement: Problem, periods: Sequence[RealisedJson], n: int, gain: float, se: float, name: str
-) -> StandIn:
-    currency, until = statement.money.currency, periods[-1]["period"]["until"]
-    sentence = (
-        f"On the {n:,} labelled rows until {until[:10]} {name} would have earned {number(gain)} {currency} more a row than what answers "
-        f"({gain / se:.1f} standard errors)."
-    )
-    evidence = _evidence(f"gain of {name} a row", gain, se, len(periods), 0.0, SURE_IN_MONEY, currency)
-    return StandIn(name, name, "newer", gain, gain / se, len(periods), n, until, sentence, evidence, in_money=True)
 
 # %% ../../nbs/monitors/standing.ipynb #b549bf17
 def level_is_off(
