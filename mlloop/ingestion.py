@@ -5,11 +5,11 @@ aside with its reason, and no row is ever lost, repaired or counted twice."""
 
 # %% auto #0
 __all__ = ['SYSTEM_COLUMNS', 'RAW_SUFFIX', 'FETCH_AGAIN', 'DECLARE_ENCODING', 'ESCAPES', 'LINE_BYTES', 'RAW_CHARS',
-           'UNREADABLE_REASONS', 'HEADER_AGAIN', 'FIRST_ROW', 'MOST_COMPARED', 'contract_rules', 'contract', 'RawFile',
-           'as_utf8', 'is_utf8', 'unescaped', 'separator', 'distinct_names', 'header', 'raw_rows', 'derived_columns',
+           'UNREADABLE_REASONS', 'HEADER_AGAIN', 'MOST_COMPARED', 'FIRST_ROW', 'contract_rules', 'contract', 'RawFile',
+           'is_utf8', 'separator', 'unescaped', 'as_utf8', 'distinct_names', 'header', 'raw_rows', 'derived_columns',
            'md5_number_lower', 'json_extract_string', 'check_rows', 'assign_outcome', 'IngestedTable', 'state_chain',
            'latest_matching_version', 'is_later', 'sample_entities', 'sampling_column', 'ingest_table',
-           'schema_changes', 'ingest', 'all_schema_changes', 'row_counts', 'rejection_reasons', 'plot_rejected']
+           'schema_changes', 'rejection_reasons', 'ingest', 'all_schema_changes', 'row_counts', 'plot_rejected']
 
 # %% ../nbs/12_ingestion.ipynb #41502bb3
 import contextlib
@@ -102,6 +102,53 @@ class RawFile:
     origin: str
     source: Source
 
+# %% ../nbs/12_ingestion.ipynb #97b4dcfe
+FETCH_AGAIN = "Fetch it again, or declare its format, then: mlloop run"
+DECLARE_ENCODING = "Declare its encoding in the statement (encoding: latin-1, cp1252, utf-16 ...), then: mlloop run"
+
+
+def _open(raw: RawFile, encoding: str, errors: str = "strict"):
+    opened = gzip.open if raw.path.name.endswith(".gz") else open
+    return opened(raw.path, "rt", encoding=encoding, errors=errors, newline="")
+
+# %% ../nbs/12_ingestion.ipynb #ff81aa18
+def is_utf8(source: Source) -> bool:
+    """Whether its text is declared to be UTF-8."""
+    return source.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
+
+# %% ../nbs/12_ingestion.ipynb #a8b1b635
+def separator(raw: RawFile) -> str:
+    """The declared separator, else a tab for .tsv and a comma otherwise."""
+    return raw.source.separator or ("\t" if ".tsv" in raw.path.name or raw.origin.endswith(".tsv") else ",")
+
+# %% ../nbs/12_ingestion.ipynb #d6f36424
+ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "0": "\0"}
+
+
+def unescaped(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """The rows of text whose values are not quoted, but escaped by a backslash; `\\N` is empty."""
+    parts = re.compile(rf"(?:[^\\{re.escape(delimiter)}]|\\.|\\$)+|{re.escape(delimiter)}", re.DOTALL)
+    held = ""
+    for line in lines:
+        held += line
+        body = held.rstrip("\r\n")
+        if (len(body) - len(body.rstrip("\\"))) % 2 and body != held:
+            continue  # an escaped line end: the value goes on
+        held, values = "", [""]
+        for part in parts.findall(body):
+            values.append("") if part == delimiter else values.__setitem__(-1, part)
+        yield ["" if v == r"\N" else re.sub(r"\\(.)", lambda m: ESCAPES.get(m[1], m[1]), v, flags=re.S) for v in values]
+
+# %% ../nbs/12_ingestion.ipynb #8bcb87b3
+def _first_row(lines: Iterator[str], below: int, delimiter: str) -> str:
+    """The first of the lines that is a row: behind at most `below` lines without a number."""
+    for _ in range(below):
+        line = next(lines, "")
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+        if any(re.fullmatch(r"[+-]?[$€£]?[\d.,' ]*\d[\d.,' ]*%?", cell) for cell in cells):
+            return line
+    return ""
+
 # %% ../nbs/12_ingestion.ipynb #22ed22f9
 def as_utf8(raw: RawFile, folder: Path) -> RawFile:
     """`raw` itself, or a copy as the engine reads it: in UTF-8, from the header on, values quoted rather than escaped.
@@ -134,53 +181,6 @@ def as_utf8(raw: RawFile, folder: Path) -> RawFile:
         raise SourceError(f"cannot be read as {raw.source.encoding}: {error}", raw.origin, DECLARE_ENCODING) from error
     return replace(raw, path=copy, source=source.model_copy(update={"encoding": "utf-8", "skip": 0, "skip_below": 0}))
 
-# %% ../nbs/12_ingestion.ipynb #8bcb87b3
-def _first_row(lines: Iterator[str], below: int, delimiter: str) -> str:
-    """The first of the lines that is a row: behind at most `below` lines without a number."""
-    for _ in range(below):
-        line = next(lines, "")
-        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
-        if any(re.fullmatch(r"[+-]?[$€£]?[\d.,' ]*\d[\d.,' ]*%?", cell) for cell in cells):
-            return line
-    return ""
-
-# %% ../nbs/12_ingestion.ipynb #97b4dcfe
-FETCH_AGAIN = "Fetch it again, or declare its format, then: mlloop run"
-DECLARE_ENCODING = "Declare its encoding in the statement (encoding: latin-1, cp1252, utf-16 ...), then: mlloop run"
-
-
-def _open(raw: RawFile, encoding: str, errors: str = "strict"):
-    opened = gzip.open if raw.path.name.endswith(".gz") else open
-    return opened(raw.path, "rt", encoding=encoding, errors=errors, newline="")
-
-# %% ../nbs/12_ingestion.ipynb #ff81aa18
-def is_utf8(source: Source) -> bool:
-    """Whether its text is declared to be UTF-8."""
-    return source.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
-
-# %% ../nbs/12_ingestion.ipynb #d6f36424
-ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "0": "\0"}
-
-
-def unescaped(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
-    """The rows of text whose values are not quoted, but escaped by a backslash; `\\N` is empty."""
-    parts = re.compile(rf"(?:[^\\{re.escape(delimiter)}]|\\.|\\$)+|{re.escape(delimiter)}", re.DOTALL)
-    held = ""
-    for line in lines:
-        held += line
-        body = held.rstrip("\r\n")
-        if (len(body) - len(body.rstrip("\\"))) % 2 and body != held:
-            continue  # an escaped line end: the value goes on
-        held, values = "", [""]
-        for part in parts.findall(body):
-            values.append("") if part == delimiter else values.__setitem__(-1, part)
-        yield ["" if v == r"\N" else re.sub(r"\\(.)", lambda m: ESCAPES.get(m[1], m[1]), v, flags=re.S) for v in values]
-
-# %% ../nbs/12_ingestion.ipynb #a8b1b635
-def separator(raw: RawFile) -> str:
-    """The declared separator, else a tab for .tsv and a comma otherwise."""
-    return raw.source.separator or ("\t" if ".tsv" in raw.path.name or raw.origin.endswith(".tsv") else ",")
-
 # %% ../nbs/12_ingestion.ipynb #6ba3195b
 def _first_line(raw: RawFile) -> list[str]:
     """The values of the header's line."""
@@ -208,6 +208,16 @@ def distinct_names(names: Sequence[str]) -> list[str]:
         taken.add(tried.lower())
         distinct.append(tried)
     return distinct
+
+# %% ../nbs/12_ingestion.ipynb #4e493e95
+def _keys(raw: RawFile, lines: int = 200) -> list[str]:
+    keys: dict[str, None] = {}
+    with gzip.open(raw.path, "rb") if raw.path.name.endswith(".gz") else raw.path.open("rb") as handle:
+        for line in itertools.islice(handle, lines):
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                keys |= dict.fromkeys(row) if isinstance(row, dict) and messages.REJECTED not in row else {}
+    return list(keys)
 
 # %% ../nbs/12_ingestion.ipynb #04181937
 def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
@@ -243,16 +253,6 @@ def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
             raise SourceError(f"has the column {name!r} twice", raw.origin, step)
     return distinct
 
-# %% ../nbs/12_ingestion.ipynb #4e493e95
-def _keys(raw: RawFile, lines: int = 200) -> list[str]:
-    keys: dict[str, None] = {}
-    with gzip.open(raw.path, "rb") if raw.path.name.endswith(".gz") else raw.path.open("rb") as handle:
-        for line in itertools.islice(handle, lines):
-            with contextlib.suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                keys |= dict.fromkeys(row) if isinstance(row, dict) and messages.REJECTED not in row else {}
-    return list(keys)
-
 # %% ../nbs/12_ingestion.ipynb #007bea1d
 LINE_BYTES, RAW_CHARS = 8_000_000, 10_000
 UNREADABLE_REASONS = {
@@ -263,7 +263,148 @@ UNREADABLE_REASONS = {
 }  # fmt: skip
 HEADER_AGAIN = "line repeats the header"
 
+# %% ../nbs/12_ingestion.ipynb #3f072f1d
+def _temporary_name() -> str:
+    return f"raw_{uuid.uuid4().hex[:12]}"
 
+# %% ../nbs/12_ingestion.ipynb #f81d0c41
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+# %% ../nbs/12_ingestion.ipynb #3c0613c6
+def _files(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
+    return "[" + ", ".join(_literal(str(raw.path)) for _, raw in numbered_files) + "]"
+
+# %% ../nbs/12_ingestion.ipynb #1557fc93
+def _file_numbers(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
+    return (
+        "(VALUES "
+        + ", ".join(f"({_literal(str(raw.path))}, {n}::BIGINT)" for n, raw in numbered_files)
+        + ") AS places(_file, _n)"
+    )
+
+# %% ../nbs/12_ingestion.ipynb #9f1ced08
+def _table(con, select: str) -> str:
+    name = _temporary_name()
+    con.raw_sql(f"CREATE TEMP TABLE {name} AS {select}")
+    return name
+
+# %% ../nbs/12_ingestion.ipynb #9eb7e154
+def _view(con, select: str) -> str:
+    """The rows of several tables under one name; they are not held twice."""
+    name = _temporary_name()
+    con.raw_sql(f"CREATE TEMP VIEW {name} AS {select}")
+    return name
+
+# %% ../nbs/12_ingestion.ipynb #a1e83ad0
+def _places(names: Sequence[str]) -> list[str]:
+    return [f"c{position}" for position in range(1, len(names) + 1)]
+
+# %% ../nbs/12_ingestion.ipynb #229f16e1
+def _picked(names: Sequence[str], columns: Sequence[str], form: str) -> str:
+    """The declared columns by their places in the file; those that it lacks are empty."""
+    at = dict(zip(names, _places(names), strict=True))
+    texts = (form.format(at[column]) if column in at else "NULL::VARCHAR" for column in columns)
+    return ", ".join(f"{text} AS {quoted(column)}" for text, column in zip(texts, columns, strict=True))
+
+# %% ../nbs/12_ingestion.ipynb #74988534
+MOST_COMPARED = 20  # columns of a line that are compared with the header
+
+
+def _is_header(raw: RawFile, names: Sequence[str]) -> str:
+    """SQL: whether a line holds the names of the header where a row would hold its values."""
+    written = [name.strip() for name in _first_line(raw)]
+    pairs = [(place, name) for place, name in zip(_places(names), written, strict=True) if name][:MOST_COMPARED]
+    return " AND ".join(f"trim({place}) = {_literal(name)}" for place, name in pairs) if len(pairs) > 1 else "false"
+
+# %% ../nbs/12_ingestion.ipynb #df6b0c47
+def _csv(scan, names, columns, numbered_files, is_header) -> str:
+    picked = _picked(names, columns, "{}")
+    numbered = f"(SELECT *, row_number() OVER () AS _row FROM {scan})"
+    reason = f"CASE WHEN {is_header} THEN {_literal(HEADER_AGAIN)} END AS _reason"
+    return (
+        f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked}, {reason} FROM {numbered} "
+        f"JOIN {_file_numbers(numbered_files)} USING (_file)"
+    )
+
+# %% ../nbs/12_ingestion.ipynb #1d042a4d
+def _jsonl(scan, columns, numbered_files) -> str:
+    keys: dict[str, str] = {}
+    for _, raw in numbered_files:
+        keys |= dict(zip(header(raw), _keys(raw), strict=True))
+    paths = "[" + ", ".join(_literal('$."' + keys.get(c, c).replace('"', '\\"') + '"') for c in columns) + "]"
+    picked = ", ".join(f"_found[{i}] AS {quoted(c)}" for i, c in enumerate(columns, 1))
+    path = _literal(f'$."{messages.REJECTED}"')
+    stated = f"json_exists(_line, {path})"
+    is_object = f"CASE WHEN json_valid(_line) THEN json_type(_line) = 'OBJECT' AND NOT {stated} ELSE false END"
+    return f"""SELECT _n, _row, CASE WHEN _found IS NULL THEN _line END AS _line, {picked} FROM (
+        SELECT _file, row_number() OVER () AS _row, _line,
+            CASE WHEN {is_object} THEN json_extract_string(_line, {paths}) END AS _found
+        FROM {scan} WHERE trim(_line) <> '') JOIN {_file_numbers(numbered_files)} USING (_file)"""
+
+# %% ../nbs/12_ingestion.ipynb #4eda3af0
+def _scan_text(con, numbered_files, form, names, columns) -> tuple[str, str]:
+    errors, scans, first = _temporary_name(), _temporary_name(), numbered_files[0][1]
+    kinds = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in (_places(names) if form == "csv" else ["_line"]))
+    quote, escape = first.source.quote, first.source.escape
+    dialect = (
+        f"header = true, delim = {_literal(separator(first))}, quote = {_literal(quote)}, "
+        f"escape = {_literal(quote if escape is None else escape)}"
+        if form == "csv"
+        else ("header = false, delim = '\x01', quote = '', escape = ''")
+    )
+    scan = f"""read_csv({_files(numbered_files)}, columns = {{{kinds}}}, auto_detect = false, {dialect}, ignore_errors = true,
+        store_rejects = true, rejects_table = '{errors}', rejects_scan = '{scans}', filename = '_file', max_line_size = {LINE_BYTES})"""
+    if form == "csv":
+        held = _table(con, _csv(scan, names, columns, numbered_files, _is_header(first, names)))
+        rows = _view(con, f"SELECT * EXCLUDE (_reason) FROM {held} WHERE _reason IS NULL")
+        again = f"SELECT _n, _row, _line, _reason FROM {held} WHERE _reason IS NOT NULL UNION ALL "
+    else:
+        rows, again = _table(con, _jsonl(scan, columns, numbered_files)), ""
+    reasons = " ".join(f"WHEN {_literal(kind)} THEN {_literal(reason)}" for kind, reason in UNREADABLE_REASONS.items())
+    return rows, _table(
+        con,
+        f"""{again}SELECT _n, line::BIGINT AS _row, any_value(csv_line) AS _line,
+            min(CASE error_type::VARCHAR {reasons} ELSE 'line cannot be read: ' || lower(error_message) END) AS _reason
+        FROM {errors} JOIN {scans} USING (scan_id, file_id) JOIN {_file_numbers(numbered_files)} ON file_path = _file GROUP BY 1, 2""",
+    )
+
+# %% ../nbs/12_ingestion.ipynb #21327dbd
+def _one_line_end(raw: RawFile, copy: Path) -> RawFile:
+    with (
+        gzip.open(raw.path) if raw.path.name.endswith(".gz") else raw.path.open("rb") as read,
+        copy.open("wb") as write,
+    ):
+        for line in read:
+            write.write(line.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return replace(raw, path=copy)
+
+# %% ../nbs/12_ingestion.ipynb #9fbb7d18
+def _text_file(con, numbered_files, form, names, columns) -> tuple[str, str]:
+    try:
+        return _scan_text(con, numbered_files, form, names, columns)
+    except duckdb.Error as first:
+        with tempfile.TemporaryDirectory() as folder:
+            copies = [(n, _one_line_end(raw, Path(folder, f"{n}.txt"))) for n, raw in numbered_files]
+            try:
+                return _scan_text(con, copies, form, names, columns)
+            except duckdb.Error:
+                message = " ".join(str(first).split())[:200]
+                origins = ", ".join(raw.origin for _, raw in numbered_files[:3])
+                raise SourceError(f"cannot be read as {form}: {message}", origins, FETCH_AGAIN) from first
+
+# %% ../nbs/12_ingestion.ipynb #8fb79f5a
+def _parquet(con, numbered_files, names, columns) -> tuple[str, None]:
+    picked = _picked(names, columns, "{}::VARCHAR")
+    called = ", ".join([*_places(names), "_file"])
+    read = f"read_parquet({_files(numbered_files)}, filename = '_file') AS held({called})"
+    scan = f"(SELECT *, row_number() OVER () AS _row FROM {read})"
+    return _table(
+        con,
+        f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {scan} JOIN {_file_numbers(numbered_files)} USING (_file)",
+    ), None
+
+# %% ../nbs/12_ingestion.ipynb #e1bda9df
 def raw_rows(con, raws: Sequence[RawFile], columns: Sequence[str]) -> tuple[ibis.Table, ibis.Table]:
     """All rows of `raws` as text, and the lines that could not be read at all.
 
@@ -314,155 +455,14 @@ def derived_columns(rows: ibis.Table, table: Table, before: int = 0) -> ibis.Tab
             columns[name] = moment.strftime("%Y-%m-%dT%H:%M:%S")
     return rows.mutate(**columns) if columns else rows
 
-# %% ../nbs/12_ingestion.ipynb #3f072f1d
-def _temporary_name() -> str:
-    return f"raw_{uuid.uuid4().hex[:12]}"
-
-# %% ../nbs/12_ingestion.ipynb #f81d0c41
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-# %% ../nbs/12_ingestion.ipynb #3c0613c6
-def _files(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
-    return "[" + ", ".join(_literal(str(raw.path)) for _, raw in numbered_files) + "]"
-
-# %% ../nbs/12_ingestion.ipynb #1557fc93
-def _file_numbers(numbered_files: Sequence[tuple[int, RawFile]]) -> str:
-    return (
-        "(VALUES "
-        + ", ".join(f"({_literal(str(raw.path))}, {n}::BIGINT)" for n, raw in numbered_files)
-        + ") AS places(_file, _n)"
-    )
-
-# %% ../nbs/12_ingestion.ipynb #9f1ced08
-def _table(con, select: str) -> str:
-    name = _temporary_name()
-    con.raw_sql(f"CREATE TEMP TABLE {name} AS {select}")
-    return name
-
-# %% ../nbs/12_ingestion.ipynb #9eb7e154
-def _view(con, select: str) -> str:
-    """The rows of several tables under one name; they are not held twice."""
-    name = _temporary_name()
-    con.raw_sql(f"CREATE TEMP VIEW {name} AS {select}")
-    return name
-
-# %% ../nbs/12_ingestion.ipynb #a1e83ad0
-def _places(names: Sequence[str]) -> list[str]:
-    return [f"c{position}" for position in range(1, len(names) + 1)]
-
-# %% ../nbs/12_ingestion.ipynb #229f16e1
-def _picked(names: Sequence[str], columns: Sequence[str], form: str) -> str:
-    """The declared columns by their places in the file; those that it lacks are empty."""
-    at = dict(zip(names, _places(names), strict=True))
-    texts = (form.format(at[column]) if column in at else "NULL::VARCHAR" for column in columns)
-    return ", ".join(f"{text} AS {quoted(column)}" for text, column in zip(texts, columns, strict=True))
-
-# %% ../nbs/12_ingestion.ipynb #9fbb7d18
-def _text_file(con, numbered_files, form, names, columns) -> tuple[str, str]:
-    try:
-        return _scan_text(con, numbered_files, form, names, columns)
-    except duckdb.Error as first:
-        with tempfile.TemporaryDirectory() as folder:
-            copies = [(n, _one_line_end(raw, Path(folder, f"{n}.txt"))) for n, raw in numbered_files]
-            try:
-                return _scan_text(con, copies, form, names, columns)
-            except duckdb.Error:
-                message = " ".join(str(first).split())[:200]
-                origins = ", ".join(raw.origin for _, raw in numbered_files[:3])
-                raise SourceError(f"cannot be read as {form}: {message}", origins, FETCH_AGAIN) from first
-
-# %% ../nbs/12_ingestion.ipynb #21327dbd
-def _one_line_end(raw: RawFile, copy: Path) -> RawFile:
-    with (
-        gzip.open(raw.path) if raw.path.name.endswith(".gz") else raw.path.open("rb") as read,
-        copy.open("wb") as write,
-    ):
-        for line in read:
-            write.write(line.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
-    return replace(raw, path=copy)
-
-# %% ../nbs/12_ingestion.ipynb #4eda3af0
-def _scan_text(con, numbered_files, form, names, columns) -> tuple[str, str]:
-    errors, scans, first = _temporary_name(), _temporary_name(), numbered_files[0][1]
-    kinds = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in (_places(names) if form == "csv" else ["_line"]))
-    quote, escape = first.source.quote, first.source.escape
-    dialect = (
-        f"header = true, delim = {_literal(separator(first))}, quote = {_literal(quote)}, "
-        f"escape = {_literal(quote if escape is None else escape)}"
-        if form == "csv"
-        else ("header = false, delim = '\x01', quote = '', escape = ''")
-    )
-    scan = f"""read_csv({_files(numbered_files)}, columns = {{{kinds}}}, auto_detect = false, {dialect}, ignore_errors = true,
-        store_rejects = true, rejects_table = '{errors}', rejects_scan = '{scans}', filename = '_file', max_line_size = {LINE_BYTES})"""
-    if form == "csv":
-        held = _table(con, _csv(scan, names, columns, numbered_files, _is_header(first, names)))
-        rows = _view(con, f"SELECT * EXCLUDE (_reason) FROM {held} WHERE _reason IS NULL")
-        again = f"SELECT _n, _row, _line, _reason FROM {held} WHERE _reason IS NOT NULL UNION ALL "
-    else:
-        rows, again = _table(con, _jsonl(scan, columns, numbered_files)), ""
-    reasons = " ".join(f"WHEN {_literal(kind)} THEN {_literal(reason)}" for kind, reason in UNREADABLE_REASONS.items())
-    return rows, _table(
-        con,
-        f"""{again}SELECT _n, line::BIGINT AS _row, any_value(csv_line) AS _line,
-            min(CASE error_type::VARCHAR {reasons} ELSE 'line cannot be read: ' || lower(error_message) END) AS _reason
-        FROM {errors} JOIN {scans} USING (scan_id, file_id) JOIN {_file_numbers(numbered_files)} ON file_path = _file GROUP BY 1, 2""",
-    )
-
-# %% ../nbs/12_ingestion.ipynb #74988534
-MOST_COMPARED = 20  # columns of a line that are compared with the header
-
-
-def _is_header(raw: RawFile, names: Sequence[str]) -> str:
-    """SQL: whether a line holds the names of the header where a row would hold its values."""
-    written = [name.strip() for name in _first_line(raw)]
-    pairs = [(place, name) for place, name in zip(_places(names), written, strict=True) if name][:MOST_COMPARED]
-    return " AND ".join(f"trim({place}) = {_literal(name)}" for place, name in pairs) if len(pairs) > 1 else "false"
-
-# %% ../nbs/12_ingestion.ipynb #df6b0c47
-def _csv(scan, names, columns, numbered_files, is_header) -> str:
-    picked = _picked(names, columns, "{}")
-    numbered = f"(SELECT *, row_number() OVER () AS _row FROM {scan})"
-    reason = f"CASE WHEN {is_header} THEN {_literal(HEADER_AGAIN)} END AS _reason"
-    return (
-        f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked}, {reason} FROM {numbered} "
-        f"JOIN {_file_numbers(numbered_files)} USING (_file)"
-    )
-
-# %% ../nbs/12_ingestion.ipynb #1d042a4d
-def _jsonl(scan, columns, numbered_files) -> str:
-    keys: dict[str, str] = {}
-    for _, raw in numbered_files:
-        keys |= dict(zip(header(raw), _keys(raw), strict=True))
-    paths = "[" + ", ".join(_literal('$."' + keys.get(c, c).replace('"', '\\"') + '"') for c in columns) + "]"
-    picked = ", ".join(f"_found[{i}] AS {quoted(c)}" for i, c in enumerate(columns, 1))
-    path = _literal(f'$."{messages.REJECTED}"')
-    stated = f"json_exists(_line, {path})"
-    is_object = f"CASE WHEN json_valid(_line) THEN json_type(_line) = 'OBJECT' AND NOT {stated} ELSE false END"
-    return f"""SELECT _n, _row, CASE WHEN _found IS NULL THEN _line END AS _line, {picked} FROM (
-        SELECT _file, row_number() OVER () AS _row, _line,
-            CASE WHEN {is_object} THEN json_extract_string(_line, {paths}) END AS _found
-        FROM {scan} WHERE trim(_line) <> '') JOIN {_file_numbers(numbered_files)} USING (_file)"""
-
-# %% ../nbs/12_ingestion.ipynb #8fb79f5a
-def _parquet(con, numbered_files, names, columns) -> tuple[str, None]:
-    picked = _picked(names, columns, "{}::VARCHAR")
-    called = ", ".join([*_places(names), "_file"])
-    read = f"read_parquet({_files(numbered_files)}, filename = '_file') AS held({called})"
-    scan = f"(SELECT *, row_number() OVER () AS _row FROM {read})"
-    return _table(
-        con,
-        f"SELECT _n, _row, NULL::VARCHAR AS _line, {picked} FROM {scan} JOIN {_file_numbers(numbered_files)} USING (_file)",
-    ), None
+# %% ../nbs/12_ingestion.ipynb #05cc186c
+def _content_hash(content): ...
 
 # %% ../nbs/12_ingestion.ipynb #ec03a836
 def _hash(rows: ibis.Table, names: Sequence[str]) -> ibis.Value:
     """A hash of a row's content, used within one run only."""
     content = ibis.struct({name: rows[name] for name in names})
     return ibis.udf.scalar.builtin(_content_hash, name="hash", signature=((content.type(),), types.uint64))(content)
-
-# %% ../nbs/12_ingestion.ipynb #05cc186c
-def _content_hash(content): ...
 
 # %% ../nbs/12_ingestion.ipynb #02ce652f
 @ibis.udf.scalar.builtin
@@ -477,6 +477,10 @@ def _stated(line: ibis.Value, field: str, otherwise: ibis.Value) -> ibis.Value:
     """A field of a line that states why it was set aside; `otherwise` for every other line."""
     is_stated = line.startswith(f'{{"{messages.REJECTED}"')
     return ibis.cases((is_stated, json_extract_string(line, f'$."{field}"')), else_=otherwise)
+
+# %% ../nbs/12_ingestion.ipynb #da19d66d
+def _as_json(fields: dict[str, ibis.Value]) -> ibis.Value:
+    return ibis.struct(fields).cast("json").cast("string")
 
 # %% ../nbs/12_ingestion.ipynb #5789b022
 def check_rows(rows: ibis.Table, table: Table) -> ibis.Table:
@@ -503,10 +507,6 @@ def check_rows(rows: ibis.Table, table: Table) -> ibis.Table:
     return checked.select(
         "_n", "_row", *columns, "_reason", _raw=checked._reason.isnull().ifelse(ibis.null("string"), raw_text)
     )
-
-# %% ../nbs/12_ingestion.ipynb #da19d66d
-def _as_json(fields: dict[str, ibis.Value]) -> ibis.Value:
-    return ibis.struct(fields).cast("json").cast("string")
 
 # %% ../nbs/12_ingestion.ipynb #9b35121f
 def assign_outcome(rows: ibis.Table, table: Table, before: ibis.Table | None = None) -> ibis.Table:
@@ -598,7 +598,80 @@ def sampling_column(problem: Problem, name: str) -> str | None:
         return next((use.user for use in problem.task.interactions if use.table == name), None)
     return problem.task.entity
 
-# %% ../nbs/12_ingestion.ipynb #ffda5cc6
+# %% ../nbs/12_ingestion.ipynb #b982dd93
+def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) -> tuple[tuple, dict]:
+    """The new rows with their place, computed once into a temporary table; and the notes of the state they lead to."""
+    con = lake.con
+    with tempfile.TemporaryDirectory() as folder:
+        raws = [as_utf8(raw, Path(folder)) for raw in raws]
+        rows, unread = raw_rows(con, raws, list(table.columns))
+    rows = derived_columns(rows, table, notes.get("counts", {}).get("read", 0))
+    rows = sample_entities(rows, entity, sample)
+    later = is_later(rows, table, as_of)
+    cut = table.time is not None and bool(rows.filter(later).count().execute())
+    rows = check_rows(rows.filter(~later) if cut else rows, table)
+    classified = assign_outcome(rows, table, lake.read(before) if before else None).cache()
+    outcome_counts = {
+        outcome: (classified._place == outcome).sum().fill_null(0) for outcome in ("kept", "rejected", "duplicates")
+    }
+    latest = classified[table.time].max().cast("timestamp(6)") if table.time else ibis.null("timestamp(6)")
+    totals = classified.aggregate(**outcome_counts, latest=latest).to_pyarrow().to_pylist()[0]
+    counts = {outcome: totals[outcome] + notes.get("counts", {}).get(outcome, 0) for outcome in outcome_counts}
+    counts["rejected"] += int(unread.count().execute())
+    last = max([t for t in (notes.get("latest"), totals["latest"] and totals["latest"].isoformat()) if t], default=None)
+    cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None
+    return (classified, unread, raws), {
+        "counts": {"read": sum(counts.values())} | counts,
+        "latest": last,
+        "cut_at": cut_at,
+        "new": totals["kept"],
+    }
+
+# %% ../nbs/12_ingestion.ipynb #c6de75bd
+def _validate_contract(classified: ibis.Table, table: Table, name: str, engine: str) -> None:
+    kept = classified.filter(classified._place == "kept").select(*table.columns)
+    broken, cause = "", None
+    if engine == "great_expectations":
+        broken = "; ".join(expectations.broken(kept.to_pyarrow(), table))
+    else:
+        try:
+            contract(table).validate(kept)
+        except SchemaError as error:
+            broken, cause = str(error), error
+    if broken:
+        raise ContractError(
+            f"rows that passed the rules break the contract: {broken}", name, "This is a fault of mlloop: report it."
+        ) from cause
+
+# %% ../nbs/12_ingestion.ipynb #9554c922
+def _rejected_rows(classified: ibis.Table, unread: ibis.Table, raws: Sequence[RawFile]) -> ibis.Table:
+    """Rejected rows: origin (file), row (its number there), reason, raw (unedited, at most `RAW_CHARS`)."""
+    origins = ibis.memtable(
+        {"_n": range(len(raws)), "origin": [raw.origin for raw in raws]}, schema={"_n": "int64", "origin": "string"}
+    )
+    first = classified.group_by("_n").agg(_first=classified._row.min())
+    rejected = classified.filter(classified._place == "rejected").join(first, "_n")
+    rejected = rejected.select(
+        "_n", row=rejected._row - rejected._first + 1, reason=rejected._reason, raw=rejected._raw.substr(0, RAW_CHARS)
+    )
+    rejected = rejected.union(
+        unread.select("_n", row=unread._row, reason=unread._reason, raw=unread._line.substr(0, RAW_CHARS))
+    )
+    return rejected.join(origins, "_n").order_by("_n", "row").select("origin", "row", "reason", "raw")
+
+# %% ../nbs/12_ingestion.ipynb #103fda1c
+def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) -> None:
+    """Append, or write whole, the rejected rows and then the kept ones; both carry the state that they lead to."""
+    classified, unread, raws = sorted_rows
+    kept = classified.filter(classified._place == "kept")
+    batch, notes = digest_json([chain[-1], notes["cut_at"]]), notes | {"state": chain[-1]}
+    other, mode = f"{name}__rejected", "append" if before else "overwrite"
+    if before:
+        lake.restore(other, latest_matching_version(lake, other, chain[: held + 1], as_of)[1])
+    lake.write(other, _rejected_rows(classified, unread, raws), mode, batches=[batch], notes=notes)
+    lake.write(name, kept.order_by("_n", "_row").select(*table.columns), mode, batches=[batch], notes=notes)
+
+# %% ../nbs/12_ingestion.ipynb #a74725e3
 def ingest_table(
     lake: Lake,
     name: str,
@@ -647,120 +720,6 @@ def ingest_table(
     rejected = latest_matching_version(lake, f"{name}__rejected", chain, as_of)[1]
     return IngestedTable(lake.ref(name, version), lake.ref(f"{name}__rejected", rejected), notes["counts"])
 
-# %% ../nbs/12_ingestion.ipynb #b982dd93
-def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) -> tuple[tuple, dict]:
-    """The new rows with their place, computed once into a temporary table; and the notes of the state they lead to."""
-    con = lake.con
-    with tempfile.TemporaryDirectory() as folder:
-        raws = [as_utf8(raw, Path(folder)) for raw in raws]
-        rows, unread = raw_rows(con, raws, list(table.columns))
-    rows = derived_columns(rows, table, notes.get("counts", {}).get("read", 0))
-    rows = sample_entities(rows, entity, sample)
-    later = is_later(rows, table, as_of)
-    cut = table.time is not None and bool(rows.filter(later).count().execute())
-    rows = check_rows(rows.filter(~later) if cut else rows, table)
-    classified = assign_outcome(rows, table, lake.read(before) if before else None).cache()
-    outcome_counts = {
-        outcome: (classified._place == outcome).sum().fill_null(0) for outcome in ("kept", "rejected", "duplicates")
-    }
-    latest = classified[table.time].max().cast("timestamp(6)") if table.time else ibis.null("timestamp(6)")
-    totals = classified.aggregate(**outcome_counts, latest=latest).to_pyarrow().to_pylist()[0]
-    counts = {outcome: totals[outcome] + notes.get("counts", {}).get(outcome, 0) for outcome in outcome_counts}
-    counts["rejected"] += int(unread.count().execute())
-    last = max([t for t in (notes.get("latest"), totals["latest"] and totals["latest"].isoformat()) if t], default=None)
-    cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None
-    return (classified, unread, raws), {
-        "counts": {"read": sum(counts.values())} | counts,
-        "latest": last,
-        "cut_at": cut_at,
-        "new": totals["kept"],
-    }
-
-# %% ../nbs/12_ingestion.ipynb #103fda1c
-def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) -> None:
-    """Append, or write whole, the rejected rows and then the kept ones; both carry the state that they lead to."""
-    classified, unread, raws = sorted_rows
-    kept = classified.filter(classified._place == "kept")
-    batch, notes = digest_json([chain[-1], notes["cut_at"]]), notes | {"state": chain[-1]}
-    other, mode = f"{name}__rejected", "append" if before else "overwrite"
-    if before:
-        lake.restore(other, latest_matching_version(lake, other, chain[: held + 1], as_of)[1])
-    lake.write(other, _rejected_rows(classified, unread, raws), mode, batches=[batch], notes=notes)
-    lake.write(name, kept.order_by("_n", "_row").select(*table.columns), mode, batches=[batch], notes=notes)
-
-# %% ../nbs/12_ingestion.ipynb #c6de75bd
-def _validate_contract(classified: ibis.Table, table: Table, name: str, engine: str) -> None:
-    kept = classified.filter(classified._place == "kept").select(*table.columns)
-    broken, cause = "", None
-    if engine == "great_expectations":
-        broken = "; ".join(expectations.broken(kept.to_pyarrow(), table))
-    else:
-        try:
-            contract(table).validate(kept)
-        except SchemaError as error:
-            broken, cause = str(error), error
-    if broken:
-        raise ContractError(
-            f"rows that passed the rules break the contract: {broken}", name, "This is a fault of mlloop: report it."
-        ) from cause
-
-# %% ../nbs/12_ingestion.ipynb #9554c922
-def _rejected_rows(classified: ibis.Table, unread: ibis.Table, raws: Sequence[RawFile]) -> ibis.Table:
-    """Rejected rows, unedited: origin (file), row (its number there), reason, raw (at most `RAW_CHARS`)."""
-    origins = ibis.memtable(
-        {"_n": range(len(raws)), "origin": [raw.origin for raw in raws]}, schema={"_n": "int64", "origin": "string"}
-    )
-    first = classified.group_by("_n").agg(_first=classified._row.min())
-    rejected = classified.filter(classified._place == "rejected").join(first, "_n")
-    rejected = rejected.select(
-        "_n", row=rejected._row - rejected._first + 1, reason=rejected._reason, raw=rejected._raw.substr(0, RAW_CHARS)
-    )
-    rejected = rejected.union(
-        unread.select("_n", row=unread._row, reason=unread._reason, raw=unread._line.substr(0, RAW_CHARS))
-    )
-    return rejected.join(origins, "_n").order_by("_n", "row").select("origin", "row", "reason", "raw")
-
-# %% ../nbs/12_ingestion.ipynb #818c5ae2
-def schema_changes(
-    table: Table, raws: Sequence[RawFile], rejected: ibis.Table | None = None, rows: Mapping[str, int] | None = None
-):
-    """Changes in a source's columns from file to file (pandas.DataFrame: file, change, column, explanation).
-
-    Parameters
-    ----------
-    table : Table
-    raws : sequence of Raw
-        In the order in which they came; the first is held against the statement, each other against the one before.
-    rejected : ibis.Table, optional
-        The rejected rows; with `rows` (by origin), a column most of whose values no longer fit is reported as well.
-    """
-    import pandas as pd
-
-    changes, before = [], None
-    for raw in raws:
-        names = header(raw)
-        if not names:
-            continue
-        expected = [n for n, c in table.columns.items() if not c.is_composed] if before is None else before
-        lost = [c for c in expected if c not in names and not _mentions(raw, c)]
-        added = [c for c in names if c not in expected]
-        paired = {column: _renamed(column, added) for column in lost}
-        for column, new_name in paired.items():
-            changes.append(
-                (raw.origin, "renamed" if new_name else "missing", column, _explanation(column, new_name, table))
-            )
-        for column in added if before is not None else []:
-            if column not in paired.values():
-                known = (
-                    "it is declared and was missing before"
-                    if column in table.columns
-                    else "declare it to use it, else it is left out"
-                )
-                changes.append((raw.origin, "new", column, known))
-        before = names
-    changes += _type_changes(rejected, rows or {}) if rejected is not None else []
-    return pd.DataFrame(changes, columns=["file", "change", "column", "explanation"])
-
 # %% ../nbs/12_ingestion.ipynb #16f6c376
 def _mentions(raw: RawFile, column: str) -> bool:
     """Whether a JSON key that the first lines lack comes later in the file: keys without a value are often left out."""
@@ -801,7 +760,8 @@ def _type_changes(rejected: ibis.Table, rows: Mapping[str, int]) -> list[tuple[s
     )
     changes = []
     for row in by.to_pyarrow().to_pylist():
-        column, reason = row["reason"].split(" ", 1)
+        reason = next(error for error in TYPE_ERRORS.values() if row["reason"].endswith(f" {error}"))
+        column = row["reason"].removesuffix(f" {reason}")  # its name may hold blanks
         of = rows.get(row["origin"], 10**12)
         if row["n"] >= 0.5 * of:
             changes.append(
@@ -813,6 +773,82 @@ def _type_changes(rejected: ibis.Table, rows: Mapping[str, int]) -> list[tuple[s
                 )
             )
     return changes
+
+# %% ../nbs/12_ingestion.ipynb #fb52a54b
+def schema_changes(
+    table: Table, raws: Sequence[RawFile], rejected: ibis.Table | None = None, rows: Mapping[str, int] | None = None
+):
+    """Changes in a source's columns from file to file (pandas.DataFrame: file, change, column, explanation).
+
+    Parameters
+    ----------
+    table : Table
+    raws : sequence of Raw
+        In the order in which they came; the first is held against the statement, each other against the one before.
+    rejected : ibis.Table, optional
+        The rejected rows; with `rows` (by origin), a column most of whose values no longer fit is reported as well.
+    """
+    import pandas as pd
+
+    changes, before = [], None
+    for raw in raws:
+        names = header(raw)
+        if not names:
+            continue
+        expected = [n for n, c in table.columns.items() if not c.is_composed] if before is None else before
+        lost = [c for c in expected if c not in names and not _mentions(raw, c)]
+        added = [c for c in names if c not in expected]
+        paired = {column: _renamed(column, added) for column in lost}
+        for column, new_name in paired.items():
+            changes.append(
+                (raw.origin, "renamed" if new_name else "missing", column, _explanation(column, new_name, table))
+            )
+        for column in added if before is not None else []:
+            if column not in paired.values():
+                known = (
+                    "it is declared and was missing before"
+                    if column in table.columns
+                    else "declare it to use it, else it is left out"
+                )
+                changes.append((raw.origin, "new", column, known))
+        before = names
+    changes += _type_changes(rejected, rows or {}) if rejected is not None else []
+    return pd.DataFrame(changes, columns=["file", "change", "column", "explanation"])
+
+# %% ../nbs/12_ingestion.ipynb #2bc1c0c1
+def _raw_files(
+    problem: Problem, table: Table, batches: Mapping[str, Sequence[BatchJson]], settings: Settings
+) -> list[RawFile]:
+    source = problem.sources[table.source]
+    return [RawFile(settings.state / b["path"], b["format"], b["origin"], source) for b in batches[table.source]]
+
+# %% ../nbs/12_ingestion.ipynb #59c7830b
+def rejection_reasons(lake: Lake, done: Mapping[str, IngestedTable]):
+    """Rejected rows by table and reason, with one example each, most frequent first (pandas.DataFrame)."""
+    import pandas as pd
+
+    parts = []
+    for name, ingested in done.items():
+        rejected = lake.read(ingested.rejected)
+        by = rejected.group_by("reason").agg(rows=rejected.count(), example=rejected.raw.min().substr(0, 120)).execute()
+        parts.append(by.assign(table=name))
+    reasons = pd.concat(parts)[["table", "reason", "rows", "example"]]
+    return reasons.sort_values(["rows", "table", "reason"], ascending=[False, True, True], ignore_index=True)
+
+# %% ../nbs/12_ingestion.ipynb #c5c1caea
+def _nothing_kept_message(lake: Lake, ingested: IngestedTable, table: Table, raws: Sequence[RawFile]) -> str:
+    frequent = rejection_reasons(lake, {"": ingested}).head(3)
+    if not len(frequent):
+        return "no row was there before this moment"
+    reasons = "; ".join(
+        f"{reason} ({rows:,} rows)" for reason, rows in zip(frequent.reason, frequent.rows, strict=True)
+    )
+    changed = "; ".join(
+        f"{c.column!r} {c.change} in {c.file}: {c.explanation}" for c in schema_changes(table, raws[-1:]).itertuples()
+    )
+    return f"none of {ingested.counts['read']:,} rows fits the contract: {reasons}" + (
+        f". {changed}" if changed else ""
+    )
 
 # %% ../nbs/12_ingestion.ipynb #0624297f
 def ingest(
@@ -866,21 +902,6 @@ def ingest(
             )
     return ingested
 
-# %% ../nbs/12_ingestion.ipynb #c5c1caea
-def _nothing_kept_message(lake: Lake, ingested: IngestedTable, table: Table, raws: Sequence[RawFile]) -> str:
-    frequent = rejection_reasons(lake, {"": ingested}).head(3)
-    if not len(frequent):
-        return "no row was there before this moment"
-    reasons = "; ".join(
-        f"{reason} ({rows:,} rows)" for reason, rows in zip(frequent.reason, frequent.rows, strict=True)
-    )
-    changed = "; ".join(
-        f"{c.column!r} {c.change} in {c.file}: {c.explanation}" for c in schema_changes(table, raws[-1:]).itertuples()
-    )
-    return f"none of {ingested.counts['read']:,} rows fits the contract: {reasons}" + (
-        f". {changed}" if changed else ""
-    )
-
 # %% ../nbs/12_ingestion.ipynb #46ed58c5
 def all_schema_changes(
     problem: Problem,
@@ -901,13 +922,6 @@ def all_schema_changes(
         parts.append(changes)
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/12_ingestion.ipynb #2bc1c0c1
-def _raw_files(
-    problem: Problem, table: Table, batches: Mapping[str, Sequence[BatchJson]], settings: Settings
-) -> list[RawFile]:
-    source = problem.sources[table.source]
-    return [RawFile(settings.state / b["path"], b["format"], b["origin"], source) for b in batches[table.source]]
-
 # %% ../nbs/12_ingestion.ipynb #d5bb68c2
 def row_counts(done: Mapping[str, IngestedTable]):
     """Rows read, kept, rejected and duplicate of each table (pandas.DataFrame)."""
@@ -919,19 +933,6 @@ def row_counts(done: Mapping[str, IngestedTable]):
     return table.assign(set_aside_pct=(100 * (1 - table.kept / table["read"].clip(lower=1))).round(2)).rename_axis(
         "table"
     )
-
-# %% ../nbs/12_ingestion.ipynb #59c7830b
-def rejection_reasons(lake: Lake, done: Mapping[str, IngestedTable]):
-    """Rejected rows by table and reason, with one example each, most frequent first (pandas.DataFrame)."""
-    import pandas as pd
-
-    parts = []
-    for name, ingested in done.items():
-        rejected = lake.read(ingested.rejected)
-        by = rejected.group_by("reason").agg(rows=rejected.count(), example=rejected.raw.min().substr(0, 120)).execute()
-        parts.append(by.assign(table=name))
-    reasons = pd.concat(parts)[["table", "reason", "rows", "example"]]
-    return reasons.sort_values(["rows", "table", "reason"], ascending=[False, True, True], ignore_index=True)
 
 # %% ../nbs/12_ingestion.ipynb #027f83e0
 def plot_rejected(reasons, ax, n_read: int, top: int = 10):
