@@ -236,6 +236,15 @@ def _calibration(case: Case) -> Outcome | None:
     )
     return "recalibrate", reason, change
 
+# %% ../nbs/26_retraining.ipynb #154835dd
+def _latest(case: Case) -> str:
+    figures = [
+        f"{series.kind} {case.label} {number(series.marks[-1].value)} (reference {number(series.marks[-1].reference)})"
+        for series in (case.realised, case.estimated)
+        if series.trusted and series.marks[-1].value is not None
+    ]
+    return ", ".join(figures) or "no figure is worse"
+
 # %% ../nbs/26_retraining.ipynb #42c19b65
 def _evidence(case: Case) -> Outcome | None:
     if case.firing or case.newer or case.has_grown or case.is_old or case.facts.fallen:
@@ -279,14 +288,30 @@ def _evidence(case: Case) -> Outcome | None:
     )
     return "nothing", f"The model {how}: {_latest(case)}.", change
 
-# %% ../nbs/26_retraining.ipynb #154835dd
-def _latest(case: Case) -> str:
-    figures = [
-        f"{series.kind} {case.label} {number(series.marks[-1].value)} (reference {number(series.marks[-1].reference)})"
-        for series in (case.realised, case.estimated)
-        if series.trusted and series.marks[-1].value is not None
-    ]
-    return ", ".join(figures) or "no figure is worse"
+# %% ../nbs/26_retraining.ipynb #9f8c1bb9
+def _why(case: Case) -> str:
+    if case.facts.fallen:
+        who = "The rule answers" if case.facts.fallen == "rule" else "A model that the gate did not let pass answers"
+        return f"{who} since the model in production was worse than it, so a better model is wanted."
+    if case.firing is None and case.newer:
+        return case.newer.summary
+    if case.firing is None and case.has_grown:
+        return (
+            f"The model in production learnt from {case.facts.learnt_rows:,} rows only, since the world had changed, and "
+            f"{case.facts.new_labelled_rows:,} labelled rows have come since."
+        )
+    if case.firing is None:
+        return f"{case.policy.backstop_days} days have passed since a model was last trained, which is when the schedule asks for a new one."
+    last = case.firing.marks[-1]
+    if case.firing.severe:
+        return (
+            f"The last period is far worse than the reference by {case.firing.kind} {case.label}: {number(last.value)} against {number(last.reference)}, "
+            f"{number(last.standard_errors)} standard errors ({number(case.policy.severe_standard_errors)} count at once)."
+        )
+    return (
+        f"{case.firing.worse} of the last {len(case.firing.marks)} periods are worse than the reference by {case.firing.kind} {case.label}: "
+        f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors."
+    )
 
 # %% ../nbs/26_retraining.ipynb #4ed0a58c
 def _attempt(case: Case) -> Outcome | None:
@@ -339,14 +364,6 @@ def _budget(case: Case) -> Outcome | None:
     reason = f"{_why(case)} But {len(year)} of {case.policy.budget_per_year} retrainings of a year are spent."
     return "budget", reason, "A larger retrain.budget_per_year in the statement, or time."
 
-# %% ../nbs/26_retraining.ipynb #8b268de1
-def _worth(case: Case) -> Outcome | None:
-    loss, cost = _loss(case), case.statement.money.per_retraining
-    if loss is None or loss > cost:
-        return None
-    reason = f"{_why(case)} But that costs {number(loss)} {case.statement.money.currency} until the next retraining could come, and one costs {number(cost)}."
-    return "not worth it", reason, "A larger loss, or a cheaper retraining."
-
 # %% ../nbs/26_retraining.ipynb #1fe457c8
 def _loss(case: Case) -> float | None:
     newer, policy = case.newer, case.policy
@@ -362,67 +379,13 @@ def _loss(case: Case) -> float | None:
         return None
     return expected_loss(worse_by, case.facts.rate, policy, case.statement.money.period_days)
 
-# %% ../nbs/26_retraining.ipynb #9f8c1bb9
-def _why(case: Case) -> str:
-    if case.facts.fallen:
-        who = "The rule answers" if case.facts.fallen == "rule" else "A model that the gate did not let pass answers"
-        return f"{who} since the model in production was worse than it, so a better model is wanted."
-    if case.firing is None and case.newer:
-        return case.newer.summary
-    if case.firing is None and case.has_grown:
-        return (
-            f"The model in production learnt from {case.facts.learnt_rows:,} rows only, since the world had changed, and "
-            f"{case.facts.new_labelled_rows:,} labelled rows have come since."
-        )
-    if case.firing is None:
-        return f"{case.policy.backstop_days} days have passed since a model was last trained, which is when the schedule asks for a new one."
-    last = case.firing.marks[-1]
-    if case.firing.severe:
-        return (
-            f"The last period is far worse than the reference by {case.firing.kind} {case.label}: {number(last.value)} against {number(last.reference)}, "
-            f"{number(last.standard_errors)} standard errors ({number(case.policy.severe_standard_errors)} count at once)."
-        )
-    return (
-        f"{case.firing.worse} of the last {len(case.firing.marks)} periods are worse than the reference by {case.firing.kind} {case.label}: "
-        f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors."
-    )
-
-# %% ../nbs/26_retraining.ipynb #6bb737ac
-RULES: tuple[Callable[[Case], Outcome | None], ...] = (
-    _feed,
-    _production,
-    _calibration,
-    _evidence,
-    _attempt,
-    _labels,
-    _cooldown,
-    _budget,
-    _worth,
-)
-
-# %% ../nbs/26_retraining.ipynb #517b7285
-def decide(statement: Problem, history: Sequence[MonitoringJson], facts: Facts) -> Decision:
-    """Whether to retrain now.
-
-    Parameters
-    ----------
-    history : sequence of dict
-        The products of monitoring up to now, the oldest first.
-    """
-    policy, newest = statement.retrain, history[-1] if history else None
-    reign = facts.since.isoformat() if facts.since else ""
-    own = lambda marks: [
-        mark for mark in marks if mark.since >= reign
-    ]  # an earlier reign of the same model is no reason
-    estimated = streak("estimated", own(estimated_results(history, facts.champion)), policy)
-    realised = streak("realised", own(realised_results(history, facts.champion, policy.max_labels_missing)), policy)
-    level = max(reign, facts.recalibrated.isoformat() if facts.recalibrated else "")
-    newer = newer_is_better(statement, history, facts.champion, level)
-    off = level_is_off(statement, history, facts.champion, level)
-    case = Case(statement, facts, newest, estimated, realised, newer, off)
-    decided = next((answer for rule in RULES if (answer := rule(case))), None)
-    action, summary, change = decided or ("retrain", f"{_why(case)} A challenger is trained.", "")
-    return Decision(action, VERDICTS.get(action, "no"), summary, change, _figures(case))
+# %% ../nbs/26_retraining.ipynb #8b268de1
+def _worth(case: Case) -> Outcome | None:
+    loss, cost = _loss(case), case.statement.money.per_retraining
+    if loss is None or loss > cost:
+        return None
+    reason = f"{_why(case)} But that costs {number(loss)} {case.statement.money.currency} until the next retraining could come, and one costs {number(cost)}."
+    return "not worth it", reason, "A larger loss, or a cheaper retraining."
 
 # %% ../nbs/26_retraining.ipynb #580b4dbe
 def _streak_checks(case: Case, series: Streak) -> list[Check]:
@@ -462,6 +425,43 @@ def _figures(case: Case) -> list[EvidenceJson]:
         name, most = "standard errors of the outcome's frequency", case.policy.severe_standard_errors
         checks.append(Check(name, False, "", abs(case.level), None, None, most, "standard errors"))
     return [check.evidence() for check in checks] + (case.newer.evidence if case.newer else [])
+
+# %% ../nbs/26_retraining.ipynb #6bb737ac
+RULES: tuple[Callable[[Case], Outcome | None], ...] = (
+    _feed,
+    _production,
+    _calibration,
+    _evidence,
+    _attempt,
+    _labels,
+    _cooldown,
+    _budget,
+    _worth,
+)
+
+# %% ../nbs/26_retraining.ipynb #517b7285
+def decide(statement: Problem, history: Sequence[MonitoringJson], facts: Facts) -> Decision:
+    """Whether to retrain now.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        The products of monitoring up to now, the oldest first.
+    """
+    policy, newest = statement.retrain, history[-1] if history else None
+    reign = facts.since.isoformat() if facts.since else ""
+    own = lambda marks: [
+        mark for mark in marks if mark.since >= reign
+    ]  # an earlier reign of the same model is no reason
+    estimated = streak("estimated", own(estimated_results(history, facts.champion)), policy)
+    realised = streak("realised", own(realised_results(history, facts.champion, policy.max_labels_missing)), policy)
+    level = max(reign, facts.recalibrated.isoformat() if facts.recalibrated else "")
+    newer = newer_is_better(statement, history, facts.champion, level)
+    off = level_is_off(statement, history, facts.champion, level)
+    case = Case(statement, facts, newest, estimated, realised, newer, off)
+    decided = next((answer for rule in RULES if (answer := rule(case))), None)
+    action, summary, change = decided or ("retrain", f"{_why(case)} A challenger is trained.", "")
+    return Decision(action, VERDICTS.get(action, "no"), summary, change, _figures(case))
 
 # %% ../nbs/26_retraining.ipynb #dc301d94
 def worse_since(statement: Problem, history: Sequence[MonitoringJson], model: str | None) -> str | None:
