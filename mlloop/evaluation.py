@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ROUNDS', 'CALLS', 'CHANGED_ROWS', 'PROBABILITY', 'DEVIATIONS', 'CHANGED', 'DEPENDED_ON', 'plain', 'all_metrics',
-           'contenders', 'best_simple', 'slice_figures', 'part_of', 'calibration', 'latency', 'step_above', 'examples',
+           'contenders', 'best_simple', 'part_of', 'slice_figures', 'calibration', 'step_above', 'latency', 'examples',
            'questions', 'load_model', 'Judge', 'judges_of', 'hold', 'in_parts', 'parts_of', 'on_equal_terms',
-           'detected_at', 'unseen_rows', 'against_champion', 'periods_of', 'refit_of', 'newest_unlearnt', 'inspect',
-           'judged_on', 'headline', 'judge', 'forest', 'worths', 'slice_table', 'forest_title', 'slice_title',
+           'detected_at', 'unseen_rows', 'against_champion', 'periods_of', 'refit_of', 'judge', 'newest_unlearnt',
+           'inspect', 'judged_on', 'headline', 'forest', 'worths', 'slice_table', 'forest_title', 'slice_title',
            'closing', 'confusion', 'by_threshold', 'plot_thresholds']
 
 # %% ../nbs/21_evaluation.ipynb #b36ea778
@@ -57,21 +57,6 @@ def plain(e: Estimate) -> EstimateJson:
     """An estimate in JSON's types: value, low, high, n."""
     return {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
 
-# %% ../nbs/21_evaluation.ipynb #ccbdc255
-def all_metrics(statement: Problem, held: Held) -> list[NamedEstimateJson]:
-    """Every metric of the task that can be measured: name, label, unit, value, low, high, n."""
-    measured: list[NamedEstimateJson] = []
-    for metric in metrics.METRICS.values():
-        if metric.task != statement.task.kind or not (metric.is_usual or metric.name == statement.success.metric):
-            continue
-        try:
-            estimate = _of_metric(held.fold, metric.name)
-        except DataError:
-            continue
-        unit = _unit(statement) if metric.unit == "target" else metric.unit
-        measured.append({"name": metric.name, "label": metric.label, "unit": unit, **plain(estimate)})
-    return measured
-
 # %% ../nbs/21_evaluation.ipynb #4f30e3ed
 def _of_metric(fold: RowsFold | UsersFold, name: str) -> Estimate:
     if isinstance(fold, UsersFold):
@@ -92,6 +77,21 @@ def _unit(statement: Problem) -> str:
     task: Any = statement.task
     column = statement.tables[task.table].columns.get(task.target)
     return column.unit if column and column.unit else f"of {task.target}"
+
+# %% ../nbs/21_evaluation.ipynb #ccbdc255
+def all_metrics(statement: Problem, held: Held) -> list[NamedEstimateJson]:
+    """Every metric of the task that can be measured: name, label, unit, value, low, high, n."""
+    measured: list[NamedEstimateJson] = []
+    for metric in metrics.METRICS.values():
+        if metric.task != statement.task.kind or not (metric.is_usual or metric.name == statement.success.metric):
+            continue
+        try:
+            estimate = _of_metric(held.fold, metric.name)
+        except DataError:
+            continue
+        unit = _unit(statement) if metric.unit == "target" else metric.unit
+        measured.append({"name": metric.name, "label": metric.label, "unit": unit, **plain(estimate)})
+    return measured
 
 # %% ../nbs/21_evaluation.ipynb #2f246923
 def contenders(held: Held) -> list[ContenderJson]:
@@ -117,6 +117,16 @@ def best_simple(statement: Problem, rows: list[ContenderJson]) -> int:
     better = metrics.metric(statement.success.metric)
     simple = [i for i, c in enumerate(rows) if c["kind"] in ("rule", "statistic")]
     return max(simple, key=lambda i: better.gain(rows[i]["metric"]["value"], 0.0))
+
+# %% ../nbs/21_evaluation.ipynb #c36150ef
+def part_of(fold: RowsFold | UsersFold, at: np.ndarray):
+    """The model's predictions on the rows or users at positions `at`, as a fold of its own."""
+    if isinstance(fold, UsersFold):
+        return UsersFold({MODEL.name: fold.values[MODEL.name].iloc[at]}, fold.metric, fold.money, fold.confidence)
+    prediction = fold.predictions[MODEL.name]
+    groups = None if fold.groups is None else fold.groups[at]
+    some = Prediction(prediction.scores[at], prediction.cut, prediction.worth[at])
+    return RowsFold(fold.y[at], {MODEL.name: some}, groups, fold.metric, fold.money, fold.confidence, fold.seed)
 
 # %% ../nbs/21_evaluation.ipynb #956ccdf0
 def slice_figures(statement: Problem, held: Held) -> list[SliceJson]:
@@ -144,16 +154,6 @@ def slice_figures(statement: Problem, held: Held) -> list[SliceJson]:
             rows.append(row)
     return rows
 
-# %% ../nbs/21_evaluation.ipynb #c36150ef
-def part_of(fold: RowsFold | UsersFold, at: np.ndarray):
-    """The model's predictions on the rows or users at positions `at`, as a fold of its own."""
-    if isinstance(fold, UsersFold):
-        return UsersFold({MODEL.name: fold.values[MODEL.name].iloc[at]}, fold.metric, fold.money, fold.confidence)
-    prediction = fold.predictions[MODEL.name]
-    groups = None if fold.groups is None else fold.groups[at]
-    some = Prediction(prediction.scores[at], prediction.cut, prediction.worth[at])
-    return RowsFold(fold.y[at], {MODEL.name: some}, groups, fold.metric, fold.money, fold.confidence, fold.seed)
-
 # %% ../nbs/21_evaluation.ipynb #8d563b27
 def calibration(y_true: np.ndarray, y_score: np.ndarray, groups: int = 10) -> list[CalibrationBinJson]:
     """Mean predicted probability and observed share of positives, by tenths of the scores: predicted, observed, low, high, n.
@@ -180,6 +180,12 @@ def calibration(y_true: np.ndarray, y_score: np.ndarray, groups: int = 10) -> li
             }
         )
     return bins
+
+# %% ../nbs/21_evaluation.ipynb #10d1183a
+def step_above(value: float, limit: float) -> float:
+    """The smallest step of 1, 2, 5, 10, 20, 50 ... or `limit` that is not below `value`."""
+    steps = sorted({*(f * 10.0**e for e in range(-2, 7) for f in (1, 2, 5)), float(limit)})
+    return next((step for step in steps if value <= step), float("inf"))
 
 # %% ../nbs/21_evaluation.ipynb #907cad4b
 ROUNDS, CALLS = 3, 100
@@ -213,12 +219,6 @@ def latency(ask, questions: list, limit_ms: float) -> LatencyJson:
         rounds.append(np.percentile(times_ms, [50, 99]))
     p50, p99 = min(rounds, key=lambda r: r[1])
     return {"p50_below_ms": step_above(p50, limit_ms), "p99_below_ms": step_above(p99, limit_ms), "calls": CALLS}
-
-# %% ../nbs/21_evaluation.ipynb #10d1183a
-def step_above(value: float, limit: float) -> float:
-    """The smallest step of 1, 2, 5, 10, 20, 50 ... or `limit` that is not below `value`."""
-    steps = sorted({*(f * 10.0**e for e in range(-2, 7) for f in (1, 2, 5)), float(limit)})
-    return next((step for step in steps if value <= step), float("inf"))
 
 # %% ../nbs/21_evaluation.ipynb #6bd9996f
 def examples(statement: Problem, model, source, features: list[str] | None = None, count: int = 5) -> ExamplesJson:
@@ -496,6 +496,42 @@ def periods_of(held: Held, judges: Sequence[Judge]) -> list[JudgedPeriodJson] | 
         periods.append(row)
     return periods
 
+# %% ../nbs/21_evaluation.ipynb #8dac81ed
+def _refit_record(model: str, judged: list[str], rows: int, differs: float, unit: str, bound: float) -> RefitJson:
+    """How far a refit lies from the judged models, before its gain and its slices are known."""
+    return {
+        "model": model,
+        "judged": judged,
+        "rows": rows,
+        "differs": differs,
+        "unit": unit,
+        "bound": bound,
+        "gain": None,
+        "slices": None,
+    }
+
+# %% ../nbs/21_evaluation.ipynb #9af48211
+def _refit_slices(statement: Problem, fold: RowsFold, slices: pd.DataFrame) -> list[GroupFallJson]:
+    """How much worse the refit is than the judged models in each group that is large enough: slice, group, n, fall."""
+    falls: list[GroupFallJson] = []
+    better = metrics.metric(fold.metric)
+    for name in slices:
+        for group in sorted(slices[name].unique()):
+            at = np.flatnonzero((slices[name] == group).to_numpy())
+            if len(at) < statement.success.min_slice_rows:
+                continue
+            predictions = {
+                contender: Prediction(prediction.scores[at], prediction.cut, prediction.worth[at])
+                for contender, prediction in fold.predictions.items()
+            }
+            part = RowsFold(fold.y[at], predictions, None, fold.metric, fold.money, fold.confidence, fold.seed)
+            try:
+                fall = better.gain(part.figure(MODEL.name).value, part.figure("refit").value)
+            except DataError:
+                continue
+            falls.append({"slice": str(name), "group": group, "n": len(at), "fall": fall})
+    return falls
+
 # %% ../nbs/21_evaluation.ipynb #87622163
 def refit_of(statement: Problem, held: Held, judges: Sequence[Judge], model, training: Training) -> RefitJson | None:
     """How far the released model lies from the judged ones on the newest rows; None where it is the one that is judged.
@@ -538,41 +574,27 @@ def refit_of(statement: Problem, held: Held, judges: Sequence[Judge], model, tra
         comparison["gain"] = {"value": gain.value, "low": gain.low, "high": gain.high}
     return comparison
 
-# %% ../nbs/21_evaluation.ipynb #8dac81ed
-def _refit_record(model: str, judged: list[str], rows: int, differs: float, unit: str, bound: float) -> RefitJson:
-    """How far a refit lies from the judged models, before its gain and its slices are known."""
-    return {
-        "model": model,
-        "judged": judged,
-        "rows": rows,
-        "differs": differs,
-        "unit": unit,
-        "bound": bound,
-        "gain": None,
-        "slices": None,
+# %% ../nbs/21_evaluation.ipynb #bacfc54b
+def judge(statement: Problem, held: Held, cut: float | None = None) -> EvaluationJson:
+    """All figures of the holdout period but the champion's and the latency, in JSON's types; `cut` as in `hold`."""
+    rows = contenders(held)
+    best = best_simple(statement, rows)
+    figures: EvaluationJson = {
+        "main": rows[0]["metric"],
+        "metrics": all_metrics(statement, held),
+        "contenders": rows,
+        "best_rule": best,
     }
-
-# %% ../nbs/21_evaluation.ipynb #9af48211
-def _refit_slices(statement: Problem, fold: RowsFold, slices: pd.DataFrame) -> list[GroupFallJson]:
-    """How much worse the refit is than the judged models in each group that is large enough: slice, group, n, fall."""
-    falls: list[GroupFallJson] = []
-    better = metrics.metric(fold.metric)
-    for name in slices:
-        for group in sorted(slices[name].unique()):
-            at = np.flatnonzero((slices[name] == group).to_numpy())
-            if len(at) < statement.success.min_slice_rows:
-                continue
-            predictions = {
-                contender: Prediction(prediction.scores[at], prediction.cut, prediction.worth[at])
-                for contender, prediction in fold.predictions.items()
-            }
-            part = RowsFold(fold.y[at], predictions, None, fold.metric, fold.money, fold.confidence, fold.seed)
-            try:
-                fall = better.gain(part.figure(MODEL.name).value, part.figure("refit").value)
-            except DataError:
-                continue
-            falls.append({"slice": str(name), "group": group, "n": len(at), "fall": fall})
-    return falls
+    if statement.task.kind == "classification":
+        threshold = baselines.decision_threshold(statement, of_folds=cut)
+        figures["threshold"] = {"value": threshold.value, "source": threshold.source}
+    figures["slices"] = slice_figures(statement, held)
+    figures["slices_missing"] = [name for name in statement.success.slices if name not in held.slices]
+    if statement.task.kind == "classification" and isinstance(held.fold, RowsFold):
+        scores = held.fold.predictions[MODEL.name].scores
+        if (scores >= 0).all() and (scores <= 1).all():
+            figures["calibration"] = calibration(held.fold.y, scores)
+    return figures
 
 # %% ../nbs/21_evaluation.ipynb #88095f76
 def newest_unlearnt(statement: Problem, held: Held, judges: Sequence[Judge], model: Any) -> tuple[Any, np.ndarray]:
@@ -644,19 +666,6 @@ def judged_on(figures: EvaluationJson) -> str:
         else "on the holdout period"
     )
 
-# %% ../nbs/21_evaluation.ipynb #85e98599
-def headline(statement: Problem, figures: EvaluationJson) -> str:
-    """The main figure, its interval, and the best rule beside it, as Markdown."""
-    main, better = figures["main"], metrics.metric(statement.success.metric)
-    rule, refit = figures["contenders"][figures["best_rule"]], figures.get("refit")
-    text = (
-        f"### {better.label} {number(main['value'])} {judged_on(figures)}\n\n"
-        f"Between {number(main['low'])} and {number(main['high'])} ({percent(statement.success.confidence)} interval, n = {main['n']:,} {counted(statement)}). "
-        f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: a gain of {number(rule['gain']['value'])} "
-        f"[{number(rule['gain']['low'])} to {number(rule['gain']['high'])}]."
-    )
-    return f"{text}\n\n{_threshold_sentence(figures)}{figures['champion']['said']}{_refit_sentence(refit)}"
-
 # %% ../nbs/21_evaluation.ipynb #ea67b83b
 def _threshold_sentence(figures: EvaluationJson) -> str:
     threshold = figures.get("threshold")
@@ -681,27 +690,18 @@ def _refit_sentence(refit: RefitJson | None) -> str:
         f"{number(refit['differs'])} ({refit['unit']}; {number(refit['bound'])} is allowed)."
     )
 
-# %% ../nbs/21_evaluation.ipynb #bacfc54b
-def judge(statement: Problem, held: Held, cut: float | None = None) -> EvaluationJson:
-    """All figures of the holdout period but the champion's and the latency, in JSON's types; `cut` as in `hold`."""
-    rows = contenders(held)
-    best = best_simple(statement, rows)
-    figures: EvaluationJson = {
-        "main": rows[0]["metric"],
-        "metrics": all_metrics(statement, held),
-        "contenders": rows,
-        "best_rule": best,
-    }
-    if statement.task.kind == "classification":
-        threshold = baselines.decision_threshold(statement, of_folds=cut)
-        figures["threshold"] = {"value": threshold.value, "source": threshold.source}
-    figures["slices"] = slice_figures(statement, held)
-    figures["slices_missing"] = [name for name in statement.success.slices if name not in held.slices]
-    if statement.task.kind == "classification" and isinstance(held.fold, RowsFold):
-        scores = held.fold.predictions[MODEL.name].scores
-        if (scores >= 0).all() and (scores <= 1).all():
-            figures["calibration"] = calibration(held.fold.y, scores)
-    return figures
+# %% ../nbs/21_evaluation.ipynb #85e98599
+def headline(statement: Problem, figures: EvaluationJson) -> str:
+    """The main figure, its interval, and the best rule beside it, as Markdown."""
+    main, better = figures["main"], metrics.metric(statement.success.metric)
+    rule, refit = figures["contenders"][figures["best_rule"]], figures.get("refit")
+    text = (
+        f"### {better.label} {number(main['value'])} {judged_on(figures)}\n\n"
+        f"Between {number(main['low'])} and {number(main['high'])} ({percent(statement.success.confidence)} interval, n = {main['n']:,} {counted(statement)}). "
+        f"The best rule, '{rule['name']}', gives {number(rule['metric']['value'])}: a gain of {number(rule['gain']['value'])} "
+        f"[{number(rule['gain']['low'])} to {number(rule['gain']['high'])}]."
+    )
+    return f"{text}\n\n{_threshold_sentence(figures)}{figures['champion']['said']}{_refit_sentence(refit)}"
 
 # %% ../nbs/21_evaluation.ipynb #7dac8c64
 def forest(figures: EvaluationJson) -> pd.DataFrame:
@@ -750,7 +750,7 @@ def slice_title(statement: Problem, figures: EvaluationJson) -> str:
     if not judged:
         return f"No group has the {least:,} rows that a judgement needs"
     gap, worst = max(judged, key=lambda pair: pair[0])
-    behind = f"is {number(gap)} worse than the overall figure"
+    behind = f"is {number(gap)} worse than the overall figure" if gap > 0 else "is no worse than the overall figure"
     return (
         f"Of groups with {least:,} rows the worst, {group_label(statement, worst['slice'], worst['group'])}, {behind}"
     )
