@@ -140,6 +140,7 @@ def test_a_run_goes_on_where_it_failed(project):
     project.change("toy/fit.py", "return nothing(values)", "return total(values)")
     outcome = project.run()
     assert set(outcome["ran"]) == {"training", "evaluation"} and outcome["exit_code"] == 0
+    assert not (project.root / ".mlloop/failed").exists()  # nothing is left of the failure, no empty folder either
 
 
 def test_until_stops_and_from_enters(project):

@@ -786,12 +786,14 @@ class _Work:
             )
         except StageFailed as error:
             if beside.exists():
-                failed.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(beside, failed)
+                with self._mutex:
+                    failed.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(beside, failed)
             raise self._stage_failed(task, error, failed) from error
         _tidy(beside)
         os.replace(beside, task.products["nb"])
-        storage.remove(failed)
+        with self._mutex:
+            storage.remove_with_empty_folders(failed, self.settings.state)
 
     def _stage_failed(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
         where = f"{self.plan.problem}: stage {task.name} ({os.path.relpath(task.source, self.settings.root)})"
