@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_EXCLUDED', 'UNREAD', 'ISO_DAY', 'CHUNK', 'request_type', 'Checker', 'checker', 'request_errors', 'takes_canary',
-           'Pair', 'in_production', 'answer', 'score_table', 'log_by_model']
+           'Pair', 'in_production', 'answer', 'score_table', 'with_made_fields', 'log_by_model']
 
 # %% ../nbs/24_serving.ipynb #a309985c
 import datetime as dt
@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # a service of single rows starts without it
 # %% ../nbs/24_serving.ipynb #0d1bdd36
 MOST_EXCLUDED = 1000
 _Name = Annotated[str, Limits(max_length=200)]
+_Part = Annotated[str, Limits(max_length=1000)]
 
 
 def request_type(release: Release) -> type:
@@ -67,6 +68,7 @@ def request_type(release: Release) -> type:
         if release.entity and release.entity not in keys:
             limits = Limits(max_length=200, description="who is asked about; labels are joined by it")
             keys[release.entity] = NotRequired[Annotated[str | None, limits]]
+        keys |= _parts_of_fields(release, keys)
     row_type = TypedDict("Row", keys)  # type: ignore[misc]
     row_type.__pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)  # type: ignore[attr-defined]
     return row_type
@@ -101,6 +103,18 @@ def _strict(field: Field) -> Any:
 # %% ../nbs/24_serving.ipynb #174a7e8d
 def _escaped(text: str) -> str:
     return "".join(c if c.isalnum() or c in " _-" else f"\\x{{{ord(c):x}}}" for c in text)
+
+# %% ../nbs/24_serving.ipynb #52893ecd
+def _parts_of_fields(release: Release, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The types of the columns that fields are made of, and of those fields, which need not be stated then."""
+    types: dict[str, Any] = {}
+    for name, parts in release.made_of.items():
+        if name not in keys:
+            continue
+        others = Limits(description=f"with {', '.join(parts)} stated, {name} need not be")
+        types |= {part: NotRequired[Annotated[int | _Part | None, others]] for part in parts if part not in keys}
+        types |= {field.name: _key(replace(field, required=False)) for field in release.fields if field.name == name}
+    return types
 
 # %% ../nbs/24_serving.ipynb #3aaec72d
 UNREAD = {"number": "float_parsing", "time": "datetime_parsing"}
@@ -141,7 +155,9 @@ class Checker:
 
     def __init__(self, release: Release):
         self.adapter: TypeAdapter[Any] = TypeAdapter(request_type(release))
-        self.cleaners = release.cleaners
+        self.cleaners, self.made_of = release.cleaners, release.made_of
+        self.names = release.names
+        self.required = {field.name for field in release.fields if field.required}
         self.derived = {field.name for field in release.fields if field.derived}
         self.strict = {
             field.name: (field, TypeAdapter(_strict(field)))
@@ -155,11 +171,24 @@ class Checker:
 
     def validate_json(self, content: bytes | str) -> Row:
         """One checked and cleaned request; a ValidationError where it breaks the contract."""
-        return self._cleaned(self.adapter.validate_json(content))
+        return self._cleaned(self.whole(self.adapter.validate_json(content)))
 
     def validate_python(self, row: Any) -> Row:
         """The same for a row in Python's types."""
-        return self._cleaned(self.adapter.validate_python(row))
+        return self._cleaned(self.whole(self.adapter.validate_python(row)))
+
+    def whole(self, row: Row) -> Row:
+        """A row that keeps the contract, with the fields that are made of its parts; an error where a required one is not."""
+        if not self.made_of:
+            return row
+        made = {name: releases.joined(row, parts) for name, parts in self.made_of.items() if row.get(name) is None}
+        stated = {name: value for name, value in row.items() if name in self.names}
+        stated |= {name: text for name, text in made.items() if text is not None}
+        lacking = [name for name in made if name in self.required and stated.get(name) is None]
+        if lacking:
+            mistakes: list[Any] = [{"type": "missing", "loc": (name,), "input": None} for name in lacking]
+            raise ValidationError.from_exception_data("Row", mistakes)
+        return stated
 
     def _cleaned(self, row: Row) -> Row:
         checked = self.cleaned([row])[0]
@@ -228,6 +257,7 @@ class Pair:
         merged.fields = [*self.champion.fields, *more]
         cleaned = {name for cleaner in merged.cleaners for name in cleaner.columns}
         merged.cleaners += [part for part in self.canary.cleaners if not cleaned & set(part.columns)]
+        merged.made_of = {**self.canary.made_of, **self.champion.made_of}
         return merged
 
 # %% ../nbs/24_serving.ipynb #effb075c
@@ -415,6 +445,7 @@ def score_table(
     import pandas as pd
 
     form, checks = pair.form, checker(pair.form)
+    table = with_made_fields(form, table)
     fields = _columns_of(form, table)
     predicted: list[Row] = []
     refused: list[RefusedRowJson] = []
@@ -442,6 +473,21 @@ def _columns_of(form: Release, table: "pd.DataFrame") -> list[Field]:
         raise DataError(f"lacks {', '.join(lacking)} (has: {has})", "the table", "Add the columns, then score it again")
     return fields
 
+# %% ../nbs/24_serving.ipynb #6a93aacc
+def with_made_fields(form: Release, table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with the fields that are made of its columns, where it has these and not the field."""
+    import pandas as pd
+
+    made = {}
+    for name, parts in form.made_of.items():
+        if name not in table and set(parts) <= set(table):
+            rows = (
+                dict(zip(parts, values, strict=True))
+                for values in table[list(parts)].itertuples(index=False, name=None)
+            )
+            made[name] = pd.Series([releases.joined(row, parts) for row in rows], index=table.index, dtype=object)
+    return table.assign(**made)
+
 # %% ../nbs/24_serving.ipynb #ce25e881
 def _valid(
     checks: Checker, rows: list[Row], start: int, refused: list[RefusedRowJson], clean: bool = True
@@ -452,7 +498,7 @@ def _valid(
         added = {name: row[name] for name in checks.derived & row.keys()}
         request = {name: value for name, value in row.items() if name not in added}
         try:
-            stated.append(checks.adapter.validate_python(request) | ({} if clean else added))
+            stated.append(checks.whole(checks.adapter.validate_python(request)) | ({} if clean else added))
         except ValidationError as error:
             stated.append(error)
     kept = [row for row in stated if not isinstance(row, ValidationError)]

@@ -1053,6 +1053,7 @@ class ReleaseCardJson(TypedDict, total=False):
     features: list[JsonObject]
     definitions: dict[str, str]
     cleaning: list[RowCleaningJson]
+    made_of: dict[str, list[str]]
     entity: str | None
     calibration: CurveJson | None
     classes: list[Any] | None

@@ -160,6 +160,8 @@ class Release:
         What cleans a request as the training table was cleaned.
     withheld : list of str
         Fields that are read as missing, because their feed is broken.
+    made_of : dict of str to list of str
+        Fields that no source holds: each is made of these columns, see `joined`.
     """
 
     def __init__(self, card: ReleaseCardJson, folder: Path, digest: str):
@@ -169,6 +171,12 @@ class Release:
         self.fields = [Field(**field) for field in card["fields"]]
         self.cleaners = _cleaners(card.get("cleaning") or [])
         self.withheld: list[str] = list(card.get("withheld") or [])
+        self.made_of: dict[str, list[str]] = dict(card.get("made_of") or {})
+
+    @property
+    def names(self) -> set[str]:
+        """The names of its fields and of its entity."""
+        return {field.name for field in self.fields} | ({self.entity} if self.entity else set())
 
     @property
     def threshold(self) -> DecisionThresholdJson | None:
@@ -463,6 +471,13 @@ def rows_of(frame: "pd.DataFrame", fields: Sequence[Field]) -> list[Row]:
             listed = values.tolist()
         columns[field.name] = [None if gone else value for value, gone in zip(listed, missing, strict=True)]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def joined(row: Mapping[str, Any], parts: Sequence[str]) -> str | None:
+    """The texts of a row's parts joined by a blank, as ingestion joins them; None where one of them is missing."""
+    values = [row.get(part) for part in parts]
+    texts = ["" if value is None or value != value else _text(value).strip() for value in values]
+    return " ".join(texts) if all(texts) else None
 
 
 def _listed(values: "pd.Series", kind: str) -> list[Any]:

@@ -164,6 +164,7 @@ def _fields(
         "fields": [vars(field) for field in fields],
         "features": [vars(feature) for feature in features],
         "cleaning": preparation.cleaning_of(fields, cleaning),
+        **preparation.made_of(statement, fields),
     }
 
 # %% ../../nbs/release/rule_release.ipynb #fd1037ac

@@ -1,7 +1,7 @@
 """Scoring of files and tables: read, answer with the code that answers requests, write whole or not at all."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mlloop.core.errors import ModelError, ProblemError, SourceError
 from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.data import parsing
-from mlloop.problem import Problem, Source, Tabular
+from mlloop.problem import Problem, Source
 from mlloop.service import models_in_use
 from mlloop.store import champions, prediction_log
 from mlloop.store.ledger import Ledger
@@ -60,7 +60,7 @@ def score(
         raise ModelError("no model is in production", problem, champions.way_into_production(ledger, problem))
     folder = prediction_log.folder_of(settings, problem) if log else None
     statement = _statement(settings, problem)
-    return answered_by(pair, table, out, folder, _sources(statement), settings, _composed(statement))
+    return answered_by(pair, table, out, folder, _sources(statement), settings)
 
 
 def score_alone(
@@ -95,25 +95,15 @@ def answered_by(
     log_folder: Path | None,
     sources: Sequence[Source] = (),
     settings: Settings | None = None,
-    composed: Mapping[str, Sequence[str]] | None = None,
 ) -> Done:
-    """Answer for every row with a pair of releases; see `score`.
-
-    Parameters
-    ----------
-    composed : dict of str to sequence of str
-        Columns that no file holds, each with those whose texts, joined by a blank, are read as it.
-    """
+    """Answer for every row with a pair of releases; see `score`."""
     if out is not None and Path(out).suffix not in KINDS:
         raise SourceError(f"is of kind {Path(out).suffix!r}, expected {' or '.join(KINDS)}", str(out), NEXT)
     texts = [field.name for field in pair.form.fields if field.type == "text"] + [pair.form.entity or "user"]
     texts += ["exclude"] * (pair.form.kind == "recommendation")
+    texts += [part for parts in pair.form.made_of.values() for part in parts if part not in pair.form.names]
     fields = [field.name for field in pair.form.fields if not field.derived]
-    asked = [*fields, *([pair.form.entity] if pair.form.entity else [])]
     rows = read(settings, table, texts, fields, sources)
-    for name, parts in (composed or {}).items():
-        if name in asked and name not in rows and set(parts) <= set(rows):
-            rows = rows.assign(**{name: joined(rows, parts)})
     log = prediction_log.Log(log_folder) if log_folder else None
     try:
         cleaned = isinstance(table, str) and table.startswith("lake:")
@@ -154,25 +144,6 @@ def _statement(settings: Settings, problem: str) -> Problem | None:
 def _sources(statement: Problem | None) -> list[Source]:
     """How the files of a problem are written, going by its statement."""
     return [source for source in statement.sources.values() if source.kind == "files"] if statement else []
-
-
-def _composed(statement: Problem | None) -> dict[str, list[str]]:
-    """The columns of a problem's rows that are made of others, each with those."""
-    if statement is None or not isinstance(statement.task, Tabular):
-        return {}
-    columns = statement.tables[statement.task.table].columns
-    return {name: column.made_of for name, column in columns.items() if column.made_of}
-
-
-def joined(rows: "pd.DataFrame", parts: Sequence[str]) -> "pd.Series":
-    """The texts of columns joined by a blank, as ingestion joins them; none where one of them is missing."""
-    texts = rows[list(parts)].astype("string").apply(lambda part: part.str.strip())
-    whole = (
-        texts.iloc[:, 0].str.cat([texts.iloc[:, at] for at in range(1, len(parts))], sep=" ")
-        if len(parts) > 1
-        else texts.iloc[:, 0]
-    )
-    return whole.astype(object).where(whole.notna(), None)
 
 
 def read(
