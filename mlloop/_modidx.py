@@ -1995,7 +1995,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.serving.request_type': ('serving.html#request_type', 'mlloop/serving.py'),
                                 'mlloop.serving.score_table': ('serving.html#score_table', 'mlloop/serving.py'),
                                 'mlloop.serving.takes_canary': ('serving.html#takes_canary', 'mlloop/serving.py'),
-                                'mlloop.serving.with_made_fields': ('serving.html#with_made_fields', 'mlloop/serving.py')},
+                                'mlloop.serving.with_joined_fields': ('serving.html#with_joined_fields', 'mlloop/serving.py')},
             'mlloop.training': { 'mlloop.training.Material': ('training.html#material', 'mlloop/training.py'),
                                  'mlloop.training.Stretch': ('training.html#stretch', 'mlloop/training.py'),
                                  'mlloop.training._before': ('training.html#_before', 'mlloop/training.py'),

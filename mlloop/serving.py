@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_EXCLUDED', 'UNREAD', 'ISO_DAY', 'CHUNK', 'request_type', 'Checker', 'checker', 'request_errors', 'takes_canary',
-           'Pair', 'in_production', 'answer', 'score_table', 'with_made_fields', 'log_by_model']
+           'Pair', 'in_production', 'answer', 'score_table', 'with_joined_fields', 'log_by_model']
 
 # %% ../nbs/24_serving.ipynb #a309985c
 import datetime as dt
@@ -445,7 +445,7 @@ def score_table(
     import pandas as pd
 
     form, checks = pair.form, checker(pair.form)
-    table = with_made_fields(form, table)
+    table = with_joined_fields(form, table)
     fields = _columns_of(form, table)
     predicted: list[Row] = []
     refused: list[RefusedRowJson] = []
@@ -474,7 +474,7 @@ def _columns_of(form: Release, table: "pd.DataFrame") -> list[Field]:
     return fields
 
 # %% ../nbs/24_serving.ipynb #6a93aacc
-def with_made_fields(form: Release, table: "pd.DataFrame") -> "pd.DataFrame":
+def with_joined_fields(form: Release, table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with the fields that are made of its columns, where it has these and not the field."""
     import pandas as pd
 

@@ -148,7 +148,7 @@ class Champion:
 
         self._must("features", self.kind != "recommendation", "recommend")
         serving.score_table(serving.Pair(self.release), rows.iloc[:0])  # raises where a column is missing
-        rows = serving.with_made_fields(self.release, rows)
+        rows = serving.with_joined_fields(self.release, rows)
         check, checked, wrong = serving.checker(self.release), [], []
         for at, row in enumerate(rows_of(rows, [field for field in self.release.fields if not field.derived])):
             try:
