@@ -236,6 +236,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'mlloop/comparison/baselines.py'),
                                              'mlloop.comparison.baselines.typical_of': ( 'comparison/baselines.html#typical_of',
                                                                                          'mlloop/comparison/baselines.py'),
+                                             'mlloop.comparison.baselines.typical_words': ( 'comparison/baselines.html#typical_words',
+                                                                                            'mlloop/comparison/baselines.py'),
                                              'mlloop.comparison.baselines.usable_columns': ( 'comparison/baselines.html#usable_columns',
                                                                                              'mlloop/comparison/baselines.py'),
                                              'mlloop.comparison.baselines.user_metrics': ( 'comparison/baselines.html#user_metrics',
