@@ -6,7 +6,7 @@
 __all__ = ['MAX_CATEGORIES', 'QUANTILES', 'MAX_NULLS', 'MAX_UNSEEN', 'MAX_REPEATS', 'MAX_SET_ASIDE', 'MAX_LATE', 'MIN_VOLUME',
            'MAX_VOLUME', 'MIN_UNIT_FACTOR', 'MIN_STANDARD_ERRORS', 'MIN_ROWS_SEEN', 'MAX_CHANCE', 'KINDS', 'NO_FAULT',
            'WITHHELD', 'MIN_KEPT', 'JUMP_KINDS', 'UNSEEN_KINDS', 'ColumnProfile', 'Profile', 'profile', 'finding',
-           'compare_profiles', 'is_addition', 'confirmed_findings', 'ingestion_findings', 'late_row_findings',
+           'is_addition', 'compare_profiles', 'confirmed_findings', 'ingestion_findings', 'late_row_findings',
            'feed_status']
 
 # %% ../../nbs/data/feed_checks.ipynb #072947f9
@@ -39,6 +39,44 @@ class Profile(TypedDict):
     daily: list[int]
     repeats: float
     columns: dict[str, ColumnProfile]
+
+# %% ../../nbs/data/feed_checks.ipynb #7fc4075b
+def _kind(table: ibis.Table, name: str, spec: Table) -> str:
+    if name in spec.key or name == spec.time:
+        return "key"
+    declared = spec.columns[name].type
+    if declared in ("integer", "number"):
+        return "number"
+    return "category" if declared in ("category", "boolean") else "other"
+
+# %% ../../nbs/data/feed_checks.ipynb #e7ddb5d4
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+# %% ../../nbs/data/feed_checks.ipynb #d23f3923
+def _are_many(counts: Mapping[str, int], nulls: float) -> bool:
+    """Whether a column was not counted since it has more than `MAX_CATEGORIES` values."""
+    return not counts and nulls < 1
+
+# %% ../../nbs/data/feed_checks.ipynb #b4972f04
+def _shares(counts: Mapping[str, int]) -> dict[str, float]:
+    """The share of each value, the most frequent first."""
+    total = sum(counts.values()) or 1
+    return {value: n / total for value, n in sorted(counts.items(), key=lambda each: (-each[1], each[0]))}
+
+# %% ../../nbs/data/feed_checks.ipynb #6341c033
+def _daily(table: ibis.Table, spec: Table) -> list[int]:
+    if not spec.time or spec.time not in table.columns:
+        return []
+    days = table.group_by(day=table[spec.time].cast("date")).aggregate(n=lambda t: t.count()).order_by("day")
+    return [int(n) for n in days.to_pyarrow()["n"].to_pylist()]
+
+# %% ../../nbs/data/feed_checks.ipynb #6c1ccd2a
+def _repeats(table: ibis.Table, spec: Table, names: Iterable[str], rows: int) -> float:
+    described = [name for name in names if name not in spec.key]
+    if not rows or not described:
+        return 0.0
+    return 1 - table.select(*described).distinct().count().to_pyarrow().as_py() / rows
 
 # %% ../../nbs/data/feed_checks.ipynb #92def1ee
 MAX_CATEGORIES = 200  # values that a column of categories may have; one with more is a name or a number of something
@@ -90,44 +128,6 @@ def profile(
         "columns": columns,
     }
 
-# %% ../../nbs/data/feed_checks.ipynb #7fc4075b
-def _kind(table: ibis.Table, name: str, spec: Table) -> str:
-    if name in spec.key or name == spec.time:
-        return "key"
-    declared = spec.columns[name].type
-    if declared in ("integer", "number"):
-        return "number"
-    return "category" if declared in ("category", "boolean") else "other"
-
-# %% ../../nbs/data/feed_checks.ipynb #e7ddb5d4
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-# %% ../../nbs/data/feed_checks.ipynb #d23f3923
-def _are_many(counts: Mapping[str, int], nulls: float) -> bool:
-    """Whether a column was not counted since it has more than `MAX_CATEGORIES` values."""
-    return not counts and nulls < 1
-
-# %% ../../nbs/data/feed_checks.ipynb #b4972f04
-def _shares(counts: Mapping[str, int]) -> dict[str, float]:
-    """The share of each value, the most frequent first."""
-    total = sum(counts.values()) or 1
-    return {value: n / total for value, n in sorted(counts.items(), key=lambda each: (-each[1], each[0]))}
-
-# %% ../../nbs/data/feed_checks.ipynb #6341c033
-def _daily(table: ibis.Table, spec: Table) -> list[int]:
-    if not spec.time or spec.time not in table.columns:
-        return []
-    days = table.group_by(day=table[spec.time].cast("date")).aggregate(n=lambda t: t.count()).order_by("day")
-    return [int(n) for n in days.to_pyarrow()["n"].to_pylist()]
-
-# %% ../../nbs/data/feed_checks.ipynb #6c1ccd2a
-def _repeats(table: ibis.Table, spec: Table, names: Iterable[str], rows: int) -> float:
-    described = [name for name in names if name not in spec.key]
-    if not rows or not described:
-        return 0.0
-    return 1 - table.select(*described).distinct().count().to_pyarrow().as_py() / rows
-
 # %% ../../nbs/data/feed_checks.ipynb #dd6fc720
 MAX_NULLS, MAX_UNSEEN, MAX_REPEATS, MAX_SET_ASIDE, MAX_LATE = (
     0.05,
@@ -155,31 +155,6 @@ def finding(table: str, column: str | None, kind: str, value: float, threshold: 
         "threshold": float(threshold),
         "said": summary,
     }
-
-# %% ../../nbs/data/feed_checks.ipynb #9917b864
-def compare_profiles(table: str, reference: Profile, now: Profile, days: float | None = None) -> list[FeedFindingJson]:
-    """What is wrong with the rows of a period, beside those of a reference: a list of `finding`, the worst kinds first.
-
-    Parameters
-    ----------
-    reference, now : dict
-        As `profile` gives them.
-    days : float, optional
-        Length of the period; None: the tables are taken whole.
-    """
-    findings = _volume(table, reference, now, days)
-    if not now["rows"] or not reference["rows"]:
-        return findings
-    findings += _repeated(table, reference, now)
-    for name, was in reference["columns"].items():
-        is_ = now["columns"].get(name)
-        if is_ is None:
-            findings.append(finding(table, name, "schema", 1, 0, f"{table}.{name} is not there any more."))
-            continue
-        gone = _null_findings(table, name, was, is_, now["rows"])
-        wrong = _constant(table, name, was, is_, now["rows"]) or _unit(table, name, was, is_)
-        findings += gone or [*_unseen(table, name, was, is_, now["rows"]), *wrong]
-    return sorted(findings, key=lambda entry: KINDS.index(entry["kind"]))
 
 # %% ../../nbs/data/feed_checks.ipynb #8b5ec34d
 def _volume(table, reference, now, days) -> list[FeedFindingJson]:
@@ -338,11 +313,65 @@ def _constant(table, name, was, is_, rows) -> list[FeedFindingJson]:
         return []
     return [finding(table, name, "constant", 1, 1, f"{table}.{name} is {value} in every row; it varied before.")]
 
-# %% ../../nbs/data/feed_checks.ipynb #5548b8ef
+# %% ../../nbs/data/feed_checks.ipynb #9917b864
+def compare_profiles(table: str, reference: Profile, now: Profile, days: float | None = None) -> list[FeedFindingJson]:
+    """What is wrong with the rows of a period, beside those of a reference: a list of `finding`, the worst kinds first.
+
+    Parameters
+    ----------
+    reference, now : dict
+        As `profile` gives them.
+    days : float, optional
+        Length of the period; None: the tables are taken whole.
+    """
+    findings = _volume(table, reference, now, days)
+    if not now["rows"] or not reference["rows"]:
+        return findings
+    findings += _repeated(table, reference, now)
+    for name, was in reference["columns"].items():
+        is_ = now["columns"].get(name)
+        if is_ is None:
+            findings.append(finding(table, name, "schema", 1, 0, f"{table}.{name} is not there any more."))
+            continue
+        gone = _null_findings(table, name, was, is_, now["rows"])
+        wrong = _constant(table, name, was, is_, now["rows"]) or _unit(table, name, was, is_)
+        findings += gone or [*_unseen(table, name, was, is_, now["rows"]), *wrong]
+    return sorted(findings, key=lambda entry: KINDS.index(entry["kind"]))
+
+# %% ../../nbs/data/feed_checks.ipynb #42b7e655
 JUMP_KINDS = ("volume", "unit")
+
+
+def _matches_last_whole_period(entry, now, lately, times) -> bool:
+    """Whether a jump is none against the last whole period: like it all along, not merely not surely unlike it, since half of that one may have the fault already."""
+    if entry["kind"] not in JUMP_KINDS or not lately or not lately["rows"]:
+        return False
+    if entry["kind"] == "volume":
+        return MIN_VOLUME <= now["rows"] / (lately["rows"] * times) <= MAX_VOLUME
+    was, is_ = (table["columns"].get(entry["column"], {}).get("quantiles") or [] for table in (lately, now))
+    factors = [b / a for a, b in zip(was, is_, strict=False) if a and b and a * b > 0]
+    return bool(factors) and all(1 / MIN_UNIT_FACTOR < factor < MIN_UNIT_FACTOR for factor in factors)
+
+# %% ../../nbs/data/feed_checks.ipynb #539475e6
+def _follows_time(entry, spans) -> bool:
+    """Whether a column that has one value had one in an earlier span of the period's length too."""
+    if entry["kind"] != "constant":
+        return False
+    return any(span["rows"] and _is_constant(span["columns"].get(entry["column"], {})) for span in spans)
+
+# %% ../../nbs/data/feed_checks.ipynb #81375226
 UNSEEN_KINDS = ("unseen", "new")
 
 
+def _seen_before_reference(entry, now, ever) -> bool:
+    """Whether values that the reference lacks were there before it, more than here and there."""
+    was = (ever or {}).get("columns", {}).get(entry["column"], {}).get("values")
+    if entry["kind"] not in UNSEEN_KINDS or was is None:
+        return False
+    often = {value: share for value, share in was.items() if share * ever["rows"] >= MIN_ROWS_SEEN}
+    return not _unseen("", entry["column"], {"values": often}, now["columns"][entry["column"]], now["rows"])
+
+# %% ../../nbs/data/feed_checks.ipynb #5548b8ef
 def confirmed_findings(
     findings: Iterable[FeedFindingJson],
     now: Profile,
@@ -373,33 +402,6 @@ def confirmed_findings(
         and not _seen_before_reference(entry, now, ever)
         and not _follows_time(entry, spans)
     ]
-
-# %% ../../nbs/data/feed_checks.ipynb #42b7e655
-def _matches_last_whole_period(entry, now, lately, times) -> bool:
-    """Whether a jump is none against the last whole period: like it all along, not merely not surely unlike it, since half of that one may have the fault already."""
-    if entry["kind"] not in JUMP_KINDS or not lately or not lately["rows"]:
-        return False
-    if entry["kind"] == "volume":
-        return MIN_VOLUME <= now["rows"] / (lately["rows"] * times) <= MAX_VOLUME
-    was, is_ = (table["columns"].get(entry["column"], {}).get("quantiles") or [] for table in (lately, now))
-    factors = [b / a for a, b in zip(was, is_, strict=False) if a and b and a * b > 0]
-    return bool(factors) and all(1 / MIN_UNIT_FACTOR < factor < MIN_UNIT_FACTOR for factor in factors)
-
-# %% ../../nbs/data/feed_checks.ipynb #539475e6
-def _follows_time(entry, spans) -> bool:
-    """Whether a column that has one value had one in an earlier span of the period's length too."""
-    if entry["kind"] != "constant":
-        return False
-    return any(span["rows"] and _is_constant(span["columns"].get(entry["column"], {})) for span in spans)
-
-# %% ../../nbs/data/feed_checks.ipynb #81375226
-def _seen_before_reference(entry, now, ever) -> bool:
-    """Whether values that the reference lacks were there before it, more than here and there."""
-    was = (ever or {}).get("columns", {}).get(entry["column"], {}).get("values")
-    if entry["kind"] not in UNSEEN_KINDS or was is None:
-        return False
-    often = {value: share for value, share in was.items() if share * ever["rows"] >= MIN_ROWS_SEEN}
-    return not _unseen("", entry["column"], {"values": often}, now["columns"][entry["column"]], now["rows"])
 
 # %% ../../nbs/data/feed_checks.ipynb #73e7ef8c
 def ingestion_findings(table: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[FeedFindingJson]:
