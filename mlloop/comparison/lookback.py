@@ -275,7 +275,7 @@ def decided(statement: Problem, y: np.ndarray, predictions: dict[str, list[np.nd
         return {name: Prediction(score, 0.5, np.zeros(len(y))) for name, score in scores.items()}
     pays_from, money = metrics.breakeven(statement.money), statement.money
     return {
-        name: Prediction(score, 0.5, metrics.worth_of_decisions(y, score, pays_from, money))
+        name: Prediction(score, pays_from, metrics.worth_of_decisions(y, score, pays_from, money))
         for name, score in scores.items()
     }
 
@@ -540,6 +540,13 @@ def _longest_near_best(
         near = [lookback for lookback in near if lookback in rich] or rich
     return max(near, key=lambda lookback: rows[lookback.name])
 
+# %% ../../nbs/comparison/lookback.ipynb #e34161de
+def _is_ahead(fold, ours: Lookback, theirs: Lookback, is_priced: bool) -> bool:
+    """Whether a lookback is better than another by more than one standard error in the metric, and not so much worse in money."""
+    gain = fold.gain(ours.name, theirs.name)
+    more = fold.worth(ours.name, theirs.name) if is_priced else None
+    return gain.value > gain.standard_error and (more is None or more.value >= -more.standard_error)
+
 # %% ../../nbs/comparison/lookback.ipynb #6e242ffb
 def choose(
     past, predictions: dict[str, list[Any]], blocks: list[Block], considered: list[Lookback], rows: dict[str, float]
@@ -557,13 +564,6 @@ def choose(
         challenger = _longest_near_best(fold, other, rows, values, is_priced)
         chosen = challenger if _is_ahead(fold, challenger, chosen, is_priced) else chosen
     return chosen, tried
-
-# %% ../../nbs/comparison/lookback.ipynb #e34161de
-def _is_ahead(fold, ours: Lookback, theirs: Lookback, is_priced: bool) -> bool:
-    """Whether a lookback is better than another by more than one standard error in the metric, and not so much worse in money."""
-    gain = fold.gain(ours.name, theirs.name)
-    more = fold.worth(ours.name, theirs.name) if is_priced else None
-    return gain.value > gain.standard_error and (more is None or more.value >= -more.standard_error)
 
 # %% ../../nbs/comparison/lookback.ipynb #b403018e
 @dataclass(frozen=True)
