@@ -236,6 +236,12 @@ def plot_shapley(importances: list[Importance], ax, label=str):
     title = f"{first['column']} moves single predictions most"
     return plot_association(data, ax, label="mean size of the Shapley value", title=title, top=12)
 
+# %% ../../nbs/comparison/inspection.ipynb #b348690a
+def _whole(value: object) -> object:
+    """3 for '3.0', anything else as it is."""
+    text = str(value)
+    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else value
+
 # %% ../../nbs/comparison/inspection.ipynb #91c77459
 def plot_dependence(shape: Dependence, ax, what: str, label=str, value_label=str):
     """Draw the mean prediction with the column set to each value."""
@@ -255,12 +261,6 @@ def plot_dependence(shape: Dependence, ax, what: str, label=str, value_label=str
     title = f"{label(shape.feature)}: from {number(low)} to {number(high)} on average"
     axes = (label(shape.feature), what) if shape.is_number else (what, "")
     return label_axes(ax, title, "all other columns as they are", *axes)
-
-# %% ../../nbs/comparison/inspection.ipynb #b348690a
-def _whole(value: object) -> object:
-    """3 for '3.0', anything else as it is."""
-    text = str(value)
-    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else value
 
 # %% ../../nbs/comparison/inspection.ipynb #43ec2365
 def plot_curves(curve: Curves, roc, precision):
