@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'DEFINITIONS', 'Feature', 'Definition', 'feature', 'definitions', 'catalogue', 'formula_digest',
-           'definition_digest', 'Past', 'build_past', 'compute_features', 'compute_features_at', 'leaking_features',
+           'definition_digest', 'Past', 'build_past', 'compute_features_at', 'compute_features', 'leaking_features',
            'columns_read', 'RowFeatures']
 
 # %% ../../nbs/data/feature_registry.ipynb #39c24c5b
@@ -136,6 +136,15 @@ class Past:
         """The events of a kind in the last `days`."""
         return self.events.filter(self._where(self.events, kind, days))
 
+# %% ../../nbs/data/feature_registry.ipynb #26aaf708
+def _item_descriptions(items: ibis.Table | None, before: ibis.Table) -> ibis.Table:
+    table = before.select("item").distinct() if items is None else items
+    empty = {"category": ("text", "string"), "price_eur": ("number", "float64")}
+    table = table.mutate(**{name: ibis.null(kind) for name, (_, kind) in empty.items() if name not in table.columns})
+    table = table.mutate(category=table.category.cast("string").fill_null("(none)"))
+    position = ibis.percent_rank().over(group_by=table.category, order_by=table.price_eur)
+    return table.mutate(price_position=position.cast("float64"))
+
 # %% ../../nbs/data/feature_registry.ipynb #7ca767cb
 def build_past(
     events: ibis.Table, items: ibis.Table | None, cutoff: dt.datetime, target_kind: str = "purchase"
@@ -154,14 +163,36 @@ def build_past(
         target_kind,
     )
 
-# %% ../../nbs/data/feature_registry.ipynb #26aaf708
-def _item_descriptions(items: ibis.Table | None, before: ibis.Table) -> ibis.Table:
-    table = before.select("item").distinct() if items is None else items
-    empty = {"category": ("text", "string"), "price_eur": ("number", "float64")}
-    table = table.mutate(**{name: ibis.null(kind) for name, (_, kind) in empty.items() if name not in table.columns})
-    table = table.mutate(category=table.category.cast("string").fill_null("(none)"))
-    position = ibis.percent_rank().over(group_by=table.category, order_by=table.price_eur)
-    return table.mutate(price_position=position.cast("float64"))
+# %% ../../nbs/data/feature_registry.ipynb #70dbbeea
+def _run_definition(definition: Definition, known: Past) -> ibis.Table:
+    computed = definition.compute(known)
+    table = ibis.memtable(computed) if isinstance(computed, pd.DataFrame) else computed
+    names = [*KEYS[definition.of], *(f.name for f in definition.features)]
+    missing = sorted(set(names) - set(table.columns))
+    if missing:
+        message = f"declares {missing}, but made {list(table.columns)}"
+        raise DataError(message, f"feature {definition.name!r}", "Fix the definition, then: mlloop run")
+    return table.select(*names)
+
+# %% ../../nbs/data/feature_registry.ipynb #bb4cb288
+def _features_at_cutoff(kind: str, known: Past) -> ibis.Table:
+    tables = [_run_definition(definition, known) for definition in definitions(kind)]
+    keys = KEYS[kind]
+    joined = tables[0]
+    for table in tables[1:]:
+        joined = joined.outer_join(table, keys)
+        joined = joined.mutate(**{k: ibis.coalesce(joined[k], joined[f"{k}_right"]) for k in keys}).drop(
+            *[f"{k}_right" for k in keys]
+        )
+    joined = joined.filter(*[joined[k].notnull() for k in keys])
+    columns = {f.name: joined[f.name].cast("float64") for d in definitions(kind) for f in d.features}
+    return joined.select(cutoff=ibis.literal(known.cutoff, "timestamp"), **{k: joined[k] for k in keys}, **columns)
+
+# %% ../../nbs/data/feature_registry.ipynb #f9e77751
+def compute_features_at(kind: str, known: list[Past]) -> ibis.Table:
+    """As `compute_features`, for existing pasts: what one `Past` keeps is computed once for all kinds."""
+    parts = [_features_at_cutoff(kind, past) for past in known]
+    return ibis.union(*parts) if len(parts) > 1 else parts[0]
 
 # %% ../../nbs/data/feature_registry.ipynb #83db4c14
 def compute_features(
@@ -180,37 +211,6 @@ def compute_features(
         A definition did not make the columns that it declares.
     """
     return compute_features_at(kind, [build_past(events, items, cutoff, target_kind) for cutoff in cutoffs])
-
-# %% ../../nbs/data/feature_registry.ipynb #f9e77751
-def compute_features_at(kind: str, known: list[Past]) -> ibis.Table:
-    """As `compute_features`, for existing pasts: what one `Past` keeps is computed once for all kinds."""
-    parts = [_features_at_cutoff(kind, past) for past in known]
-    return ibis.union(*parts) if len(parts) > 1 else parts[0]
-
-# %% ../../nbs/data/feature_registry.ipynb #bb4cb288
-def _features_at_cutoff(kind: str, known: Past) -> ibis.Table:
-    tables = [_run_definition(definition, known) for definition in definitions(kind)]
-    keys = KEYS[kind]
-    joined = tables[0]
-    for table in tables[1:]:
-        joined = joined.outer_join(table, keys)
-        joined = joined.mutate(**{k: ibis.coalesce(joined[k], joined[f"{k}_right"]) for k in keys}).drop(
-            *[f"{k}_right" for k in keys]
-        )
-    joined = joined.filter(*[joined[k].notnull() for k in keys])
-    columns = {f.name: joined[f.name].cast("float64") for d in definitions(kind) for f in d.features}
-    return joined.select(cutoff=ibis.literal(known.cutoff, "timestamp"), **{k: joined[k] for k in keys}, **columns)
-
-# %% ../../nbs/data/feature_registry.ipynb #70dbbeea
-def _run_definition(definition: Definition, known: Past) -> ibis.Table:
-    computed = definition.compute(known)
-    table = ibis.memtable(computed) if isinstance(computed, pd.DataFrame) else computed
-    names = [*KEYS[definition.of], *(f.name for f in definition.features)]
-    missing = sorted(set(names) - set(table.columns))
-    if missing:
-        message = f"declares {missing}, but made {list(table.columns)}"
-        raise DataError(message, f"feature {definition.name!r}", "Fix the definition, then: mlloop run")
-    return table.select(*names)
 
 # %% ../../nbs/data/feature_registry.ipynb #e32f81cc
 def leaking_features(
