@@ -237,6 +237,10 @@ def _judged_figures(evaluation: EvaluationJson, rule: str | None) -> tuple[Metri
     ]
     return figure, groups
 
+# %% ../../nbs/monitors/evidence.ipynb #8ed0685d
+def _moments(values: pd.Series) -> pd.Series:
+    return pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601" if values.dtype == object else None)
+
 # %% ../../nbs/monitors/evidence.ipynb #a4f6bc6d
 def _typed(frame: pd.DataFrame, release: Any, own_time: str | None, when: pd.Series) -> pd.DataFrame:
     """The fields of the release as periods are compared by them: numbers, words, and times as days before the row's own.
@@ -260,10 +264,6 @@ def _typed(frame: pd.DataFrame, release: Any, own_time: str | None, when: pd.Ser
         elif field_.name != own_time:
             columns[field_.name] = (_moments(when) - _moments(values)).dt.total_seconds() / 86_400
     return pd.DataFrame(columns, index=frame.index)
-
-# %% ../../nbs/monitors/evidence.ipynb #8ed0685d
-def _moments(values: pd.Series) -> pd.Series:
-    return pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601" if values.dtype == object else None)
 
 # %% ../../nbs/monitors/evidence.ipynb #af9b357b
 def _holdout_rows(table, release: Any, *others: str) -> pd.DataFrame:
@@ -413,49 +413,10 @@ def list_metrics(log: pd.DataFrame, events: pd.DataFrame, statement: Problem) ->
     earlier = events.merge(shown[["entity", "at"]], left_on="user", right_on="entity")
     return values.assign(activity=activity(earlier[earlier["time"] < earlier["at"]], users))
 
-# %% ../../nbs/monitors/evidence.ipynb #6b1d2e02
+# %% ../../nbs/monitors/evidence.ipynb #92467634
 EXPLAINED_ROWS = 100_000  # of the reference and of the period, at most
 LEAF_ROWS = 20
 LARGE = 1e30  # trees read numbers in 32 bits
-
-
-def explained_columns(
-    table, spec: Any, stuck: Sequence[str], reference: Sequence[dt.datetime], period: Sequence[dt.datetime]
-) -> set[str]:
-    """Those of the `stuck` columns of which the others let one expect that they have one value in all rows of a period.
-
-    Parameters
-    ----------
-    stuck : sequence of str
-        Columns that have one value in the period: they explain nothing.
-    reference, period : sequence of datetime
-        From (included) and until (not included).
-    """
-    (then, _), (now, rows) = (_rows_between(table, str(spec.time), span) for span in (reference, period))
-    kept = [n for n, c in spec.columns.items() if n in table.columns and c.known != "after"]
-    names = [n for n in kept if n not in {spec.time, *spec.key, *stuck}]
-    names = [n for n in names if not pd.api.types.is_datetime64_any_dtype(then[n])]
-    return {column for column in stuck if _others_explain(then, now, column, names, rows)}
-
-# %% ../../nbs/monitors/evidence.ipynb #fead5595
-def _others_explain(then: pd.DataFrame, now: pd.DataFrame, column: str, names: Sequence[str], rows: int) -> bool:
-    """Whether the columns `names` explain one value in all `rows` of the period, of which `now` are drawn; `then`: the reference."""
-    from sklearn.tree import DecisionTreeClassifier
-
-    known, value = then[column].notna().to_numpy(), now[column].mode()
-    if not names or value.empty or not known.any():
-        return False
-    is_other = (then[column] != value.iloc[0]).to_numpy()[known]
-    if is_other.all() or not is_other.any():
-        return False
-    then_X, now_X = _as_numbers(then.loc[known, names], now[names], is_other)
-    tree = DecisionTreeClassifier(max_depth=6, min_samples_leaf=LEAF_ROWS, random_state=0).fit(then_X, is_other)
-    leaves = (
-        pd.DataFrame({"leaf": tree.apply(then_X), "other": is_other}).groupby("leaf")["other"].agg(["sum", "count"])
-    )
-    share = (leaves["sum"] + 1) / (leaves["count"] + 2)  # a leaf without another value has seen only so many rows
-    chance = float(np.log1p(-share.loc[tree.apply(now_X)]).sum()) * rows / len(now)
-    return chance > np.log(feed.MAX_CHANCE)
 
 # %% ../../nbs/monitors/evidence.ipynb #bbbdeb8e
 def _rows_between(table, time: str, span: Sequence[dt.datetime]) -> tuple[pd.DataFrame, int]:
@@ -483,6 +444,54 @@ def _as_numbers(then: pd.DataFrame, now: pd.DataFrame, is_other: np.ndarray) -> 
         for kept, values in zip(columns, pair, strict=True):
             kept.append(values)
     return np.column_stack(columns[0]), np.column_stack(columns[1])
+
+# %% ../../nbs/monitors/evidence.ipynb #fead5595
+def _others_explain(then: pd.DataFrame, now: pd.DataFrame, column: str, names: Sequence[str], rows: int) -> bool:
+    """Whether the columns `names` explain one value in all `rows` of the period, of which `now` are drawn; `then`: the reference."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    known, value = then[column].notna().to_numpy(), now[column].mode()
+    if not names or value.empty or not known.any():
+        return False
+    is_other = (then[column] != value.iloc[0]).to_numpy()[known]
+    if is_other.all() or not is_other.any():
+        return False
+    then_X, now_X = _as_numbers(then.loc[known, names], now[names], is_other)
+    tree = DecisionTreeClassifier(max_depth=6, min_samples_leaf=LEAF_ROWS, random_state=0).fit(then_X, is_other)
+    leaves = (
+        pd.DataFrame({"leaf": tree.apply(then_X), "other": is_other}).groupby("leaf")["other"].agg(["sum", "count"])
+    )
+    share = (leaves["sum"] + 1) / (leaves["count"] + 2)  # a leaf without another value has seen only so many rows
+    chance = float(np.log1p(-share.loc[tree.apply(now_X)]).sum()) * rows / len(now)
+    return chance > np.log(feed.MAX_CHANCE)
+
+# %% ../../nbs/monitors/evidence.ipynb #6b1d2e02
+def explained_columns(
+    table, spec: Any, stuck: Sequence[str], reference: Sequence[dt.datetime], period: Sequence[dt.datetime]
+) -> set[str]:
+    """Those of the `stuck` columns of which the others let one expect that they have one value in all rows of a period.
+
+    Parameters
+    ----------
+    stuck : sequence of str
+        Columns that have one value in the period: they explain nothing.
+    reference, period : sequence of datetime
+        From (included) and until (not included).
+    """
+    (then, _), (now, rows) = (_rows_between(table, str(spec.time), span) for span in (reference, period))
+    kept = [n for n, c in spec.columns.items() if n in table.columns and c.known != "after"]
+    names = [n for n in kept if n not in {spec.time, *spec.key, *stuck}]
+    names = [n for n in names if not pd.api.types.is_datetime64_any_dtype(then[n])]
+    return {column for column in stuck if _others_explain(then, now, column, names, rows)}
+
+# %% ../../nbs/monitors/evidence.ipynb #d91d7cb6
+def _spans(
+    table, spec: Any, reference: Sequence[dt.datetime], length: dt.timedelta, sound: Sequence[dt.datetime] | None
+) -> list[feed.Profile]:
+    """The profiles of the reference in pieces as long as a period, and of the last period that was whole."""
+    starts = [reference[1] - length * n for n in range(1, max(1, (reference[1] - reference[0]) // length) + 1)]
+    pieces = [(start, start + length) for start in starts] + ([(sound[0], sound[1])] if sound else [])
+    return [feed.profile(table, spec, *piece) for piece in pieces]
 
 # %% ../../nbs/monitors/evidence.ipynb #f143960f
 def table_findings(
@@ -521,15 +530,6 @@ def table_findings(
     stuck = [str(finding["column"]) for finding in confirmed if finding["kind"] == "constant"]
     honest = explained_columns(table, spec, stuck, reference, period) if stuck and is_stream else set()
     return [f for f in confirmed if f["kind"] != "constant" or f["column"] not in honest], now["rows"]
-
-# %% ../../nbs/monitors/evidence.ipynb #d91d7cb6
-def _spans(
-    table, spec: Any, reference: Sequence[dt.datetime], length: dt.timedelta, sound: Sequence[dt.datetime] | None
-) -> list[feed.Profile]:
-    """The profiles of the reference in pieces as long as a period, and of the last period that was whole."""
-    starts = [reference[1] - length * n for n in range(1, max(1, (reference[1] - reference[0]) // length) + 1)]
-    pieces = [(start, start + length) for start in starts] + ([(sound[0], sound[1])] if sound else [])
-    return [feed.profile(table, spec, *piece) for piece in pieces]
 
 # %% ../../nbs/monitors/evidence.ipynb #d957a134
 def late_findings(name: str, table, time: str, last: MonitoringJson | None) -> list[FeedFindingJson]:
@@ -611,16 +611,16 @@ def product_path(settings: Settings, problem: str, as_of: dt.datetime) -> Path:
     """The product of the period that ends at `as_of`."""
     return folder_of(settings, problem) / f"{as_of:%Y-%m-%d}.json"
 
+# %% ../../nbs/monitors/evidence.ipynb #3a2e4983
+@lru_cache(maxsize=2000)
+def _read_once(path: str, written_ns: int, size: int) -> MonitoringJson:
+    return products.load_monitoring(path)
+
 # %% ../../nbs/monitors/evidence.ipynb #e037cdf2
 def kept_product(path: Path) -> MonitoringJson:
     """A product of monitoring; each is read once in a process, so that a period takes no longer for those before it."""
     stat = path.stat()
     return _read_once(str(path), stat.st_mtime_ns, stat.st_size)
-
-# %% ../../nbs/monitors/evidence.ipynb #3a2e4983
-@lru_cache(maxsize=2000)
-def _read_once(path: str, written_ns: int, size: int) -> MonitoringJson:
-    return products.load_monitoring(path)
 
 # %% ../../nbs/monitors/evidence.ipynb #9896f4f7
 def earlier_products(settings: Settings, problem: str, before: dt.datetime) -> list[MonitoringJson]:
@@ -844,6 +844,18 @@ class _RowReader(_Reader):
             return np.full(len(log), np.nan)
         return with_truth(log, self._known, str(self.statement.task.entity), self.statement.time.column)  # type: ignore[union-attr]
 
+# %% ../../nbs/monitors/evidence.ipynb #a657ff38
+def _with_lists(log: pd.DataFrame, release: Any) -> pd.DataFrame:
+    """The log with the lists that another release would have shown for the same requests."""
+    requests = prediction_log.requests(log)
+    empty = pd.Series([None] * len(log), index=log.index, dtype=object)
+    left_out = requests.get("exclude", empty)
+    rows = [
+        {"user": user, "exclude": out if isinstance(out, list) else None}
+        for user, out in zip(log["entity"], left_out, strict=True)
+    ]
+    return log.assign(items=pd.Series([prediction["items"] for prediction in release.answers(rows)], index=log.index))
+
 # %% ../../nbs/monitors/evidence.ipynb #890e060e
 class _ListReader(_Reader):
     def read(self, own: pd.DataFrame, since: dt.datetime, until: dt.datetime, model: str) -> Answers:
@@ -863,18 +875,6 @@ class _ListReader(_Reader):
             for other, its in (self.others(model, since) if len(good) else [])
         ]
         return Answers(since, until, model, own, X, values=values, others=others)
-
-# %% ../../nbs/monitors/evidence.ipynb #a657ff38
-def _with_lists(log: pd.DataFrame, release: Any) -> pd.DataFrame:
-    """The log with the lists that another release would have shown for the same requests."""
-    requests = prediction_log.requests(log)
-    empty = pd.Series([None] * len(log), index=log.index, dtype=object)
-    left_out = requests.get("exclude", empty)
-    rows = [
-        {"user": user, "exclude": out if isinstance(out, list) else None}
-        for user, out in zip(log["entity"], left_out, strict=True)
-    ]
-    return log.assign(items=pd.Series([prediction["items"] for prediction in release.answers(rows)], index=log.index))
 
 # %% ../../nbs/monitors/evidence.ipynb #0d2418fe
 def gather(settings: Settings, ledger: Ledger, statement: Problem, as_of: dt.datetime, period: int = 0) -> Inputs:
