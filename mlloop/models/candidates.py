@@ -585,6 +585,16 @@ def load(path: Path | str, digest: str | None = None):
     extensions.bring_in()
     return serialization.load(path, recommender_types(), digest)
 
+# %% ../../nbs/models/candidates.ipynb #506354bb
+FEW = 20  # a leaf may hold a twentieth of the rows at most
+
+
+def _suit_to_few_rows(model, rows: int) -> None:
+    """Leaves that were tuned on many rows would be larger than a short window: trees could not split at all."""
+    for name, value in model.get_params().items():
+        if name.split("__")[-1] == "min_child_samples" and value > max(5, rows // FEW):
+            model.set_params(**{name: max(5, rows // FEW)})
+
 # %% ../../nbs/models/candidates.ipynb #2f7ecb30
 def fit_weighted(model, X, y, weight=None, seed: int = 0):
     """`model`, fitted to rows that count `weight` each; None: all alike.
@@ -606,13 +616,3 @@ def fit_weighted(model, X, y, weight=None, seed: int = 0):
     rows = int(np.ceil(weight.sum() ** 2 / (weight**2).sum()))
     drawn = np.sort(np.random.default_rng(seed).choice(len(y), rows, p=weight / weight.sum()))
     return model.fit(X.iloc[drawn], y[drawn])
-
-# %% ../../nbs/models/candidates.ipynb #506354bb
-FEW = 20  # a leaf may hold a twentieth of the rows at most
-
-
-def _suit_to_few_rows(model, rows: int) -> None:
-    """Leaves that were tuned on many rows would be larger than a short window: trees could not split at all."""
-    for name, value in model.get_params().items():
-        if name.split("__")[-1] == "min_child_samples" and value > max(5, rows // FEW):
-            model.set_params(**{name: max(5, rows // FEW)})
