@@ -1796,6 +1796,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.problem.Canary': ('problem.html#canary', 'mlloop/problem.py'),
                                 'mlloop.problem.Cleaning': ('problem.html#cleaning', 'mlloop/problem.py'),
                                 'mlloop.problem.Column': ('problem.html#column', 'mlloop/problem.py'),
+                                'mlloop.problem.Column._in_utc': ('problem.html#column._in_utc', 'mlloop/problem.py'),
                                 'mlloop.problem.Column._range_is_possible': ('problem.html#column._range_is_possible', 'mlloop/problem.py'),
                                 'mlloop.problem.Column.is_composed': ('problem.html#column.is_composed', 'mlloop/problem.py'),
                                 'mlloop.problem.Interactions': ('problem.html#interactions', 'mlloop/problem.py'),

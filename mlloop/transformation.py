@@ -86,7 +86,42 @@ def time_windows(time: Time, as_of: dt.datetime, first: dt.datetime) -> WindowsJ
         "folds": folds,
     }
 
-# %% ../nbs/13_transformation.ipynb #aef8ef5c
+# %% ../nbs/13_transformation.ipynb #a39d01df
+def _require_columns(rows: ir.Table, right: ir.Table, join: Join) -> None:
+    for what, table in (("the rows", rows), (f"table {join.table!r}", right)):
+        missing = [k for k in [*join.on, *((join.columns or []) if table is right else [])] if k not in table.columns]
+        if missing:
+            raise DataError(
+                f"{missing[0]!r} is not a column of {what}" + did_you_mean(missing[0], table.columns),
+                f"task.joins: {join.table}",
+                "Fix the statement, then: mlloop check",
+            )
+
+# %% ../nbs/13_transformation.ipynb #aa5d7c4a
+def _require_unique_keys(right: ir.Table, keys: Sequence[str], name: str) -> None:
+    present = right.filter(ibis.and_(*(right[key].notnull() for key in keys)))
+    repeated = present.group_by(keys).aggregate(copies=lambda t: t.count()).filter(lambda t: t.copies > 1)
+    repeats = repeated.aggregate(keys=repeated.count(), rows=repeated.copies.sum()).to_pyarrow().to_pylist()[0]
+    if repeats["keys"]:
+        raise DataError(
+            f"{repeats['keys']:,} keys ({', '.join(keys)}) occur {repeats['rows']:,} times: a join would multiply rows",
+            f"table {name!r}",
+            f"Declare under tables.{name}.cleaning: {{rule: duplicates, columns: [{', '.join(keys)}]}}, then: mlloop run",
+        )
+
+# %% ../nbs/13_transformation.ipynb #c71d7bd4
+def _latest_match(rows: ir.Table, side: ir.Table, on: Sequence[str], time: str) -> ir.Table:
+    """The rows with __latest: the time of the newest entry of their key at or before them."""
+    left = rows.select(*on, time).distinct()
+    pairs = left.inner_join(
+        side, [*((left[k] == side[f"__k{i}"]) for i, k in enumerate(on)), side["__at"] <= left[time]]
+    )
+    newest = pairs.group_by([*on, time]).aggregate(__latest=pairs["__at"].max())
+    newest = newest.rename({f"__r{i}": c for i, c in enumerate([*on, time])})
+    matched = rows.left_join(newest, [rows[c] == newest[f"__r{i}"] for i, c in enumerate([*on, time])])
+    return matched.select(*rows.columns, "__latest")
+
+# %% ../nbs/13_transformation.ipynb #d31b3e95
 def join_table(
     rows: ir.Table, right: ir.Table, join: Join, *, time: str | None = None, right_time: str | None = None
 ) -> tuple[ir.Table, Change]:
@@ -136,39 +171,16 @@ def join_table(
         join.table, "join", list(join.on), 0, "noted", f"left join on {', '.join(join.on)}", True
     )
 
-# %% ../nbs/13_transformation.ipynb #a39d01df
-def _require_columns(rows: ir.Table, right: ir.Table, join: Join) -> None:
-    for what, table in (("the rows", rows), (f"table {join.table!r}", right)):
-        missing = [k for k in [*join.on, *((join.columns or []) if table is right else [])] if k not in table.columns]
-        if missing:
-            raise DataError(
-                f"{missing[0]!r} is not a column of {what}" + did_you_mean(missing[0], table.columns),
-                f"task.joins: {join.table}",
-                "Fix the statement, then: mlloop check",
-            )
-
-# %% ../nbs/13_transformation.ipynb #aa5d7c4a
-def _require_unique_keys(right: ir.Table, keys: Sequence[str], name: str) -> None:
-    repeated = right.group_by(keys).aggregate(copies=lambda t: t.count()).filter(lambda t: t.copies > 1)
-    repeats = repeated.aggregate(keys=repeated.count(), rows=repeated.copies.sum()).to_pyarrow().to_pylist()[0]
-    if repeats["keys"]:
+# %% ../nbs/13_transformation.ipynb #0e53a85a
+def _apply_sql(rows: ir.Table, select: str, where: str, expression: str, rest: str = "") -> ir.Table:
+    name = ibis.util.gen_name("rows")
+    try:
+        return with_sql(rows, name, f"{select} FROM {name} {rest}")
+    except Exception as error:
+        message = re.sub(r"\bibis_rows_\w+", "rows", " ".join(str(error).split())[:300])
         raise DataError(
-            f"{repeats['keys']:,} keys ({', '.join(keys)}) occur {repeats['rows']:,} times: a join would multiply rows",
-            f"table {name!r}",
-            f"Declare under tables.{name}.cleaning: {{rule: duplicates, columns: [{', '.join(keys)}]}}, then: mlloop run",
-        )
-
-# %% ../nbs/13_transformation.ipynb #c71d7bd4
-def _latest_match(rows: ir.Table, side: ir.Table, on: Sequence[str], time: str) -> ir.Table:
-    """The rows with __latest: the time of the newest entry of their key at or before them."""
-    left = rows.select(*on, time).distinct()
-    pairs = left.inner_join(
-        side, [*((left[k] == side[f"__k{i}"]) for i, k in enumerate(on)), side["__at"] <= left[time]]
-    )
-    newest = pairs.group_by([*on, time]).aggregate(__latest=pairs["__at"].max())
-    newest = newest.rename({f"__r{i}": c for i, c in enumerate([*on, time])})
-    matched = rows.left_join(newest, [rows[c] == newest[f"__r{i}"] for i, c in enumerate([*on, time])])
-    return matched.select(*rows.columns, "__latest")
+            f"{expression!r} cannot be computed: {message}", where, "Fix the statement, then: mlloop check"
+        ) from error
 
 # %% ../nbs/13_transformation.ipynb #c26396a3
 def add_derived_columns(rows: ir.Table, expressions: Mapping[str, str]) -> ir.Table:
@@ -189,17 +201,6 @@ def filter_by_condition(rows: ir.Table, condition: str | None) -> ir.Table:
     if not condition:
         return rows
     return _apply_sql(rows, "SELECT *", "task.where", condition, f"WHERE ({condition})")
-
-# %% ../nbs/13_transformation.ipynb #0e53a85a
-def _apply_sql(rows: ir.Table, select: str, where: str, expression: str, rest: str = "") -> ir.Table:
-    name = ibis.util.gen_name("rows")
-    try:
-        return with_sql(rows, name, f"{select} FROM {name} {rest}")
-    except Exception as error:
-        message = re.sub(r"\bibis_rows_\w+", "rows", " ".join(str(error).split())[:300])
-        raise DataError(
-            f"{expression!r} cannot be computed: {message}", where, "Fix the statement, then: mlloop check"
-        ) from error
 
 # %% ../nbs/13_transformation.ipynb #e42a2de6
 @dataclass
@@ -264,7 +265,76 @@ def set_to_missing(
             rows = rows.mutate(**{column: broken.ifelse(ibis.null(rows[column].type()), rows[column])})
     return rows, changes
 
-# %% ../nbs/13_transformation.ipynb #1084da84
+# %% ../nbs/13_transformation.ipynb #ec47493a
+def _with_count(change: Change, count: int, reason: str) -> Change:
+    return Change(change.table, change.rule, change.columns, count, "noted", f"{change.reason}; {reason}", True)
+
+# %% ../nbs/13_transformation.ipynb #7127f33d
+def _require_two_classes(rows: ir.Table, problem: Problem) -> None:
+    task = problem.task
+    assert isinstance(task, Tabular)
+    frequent = rows[task.target].cast("string").topk(5).to_pyarrow().to_pylist()
+    values = [row[task.target] if task.target in row else next(iter(row.values())) for row in frequent]
+    if len(values) < 2:
+        message = f"target {task.target!r} has one value only ({values[0]!r})" if values else "no row has a target"
+        raise DataError(
+            f"{message}: nothing can be learnt from it",
+            f"{problem.name}/rows",
+            "Ask for rows of other kinds, or see: mlloop report --open",
+        )
+
+# %% ../nbs/13_transformation.ipynb #702f786c
+def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> tuple[ir.Table, list[Change]]:
+    task = problem.task
+    assert isinstance(task, Tabular)
+    if task.target not in rows.columns:
+        raise DataError(
+            f"target {task.target!r} is not among the columns" + did_you_mean(task.target, rows.columns),
+            f"{problem.name}/rows",
+            "Fix task.target or the table's columns, then: mlloop check",
+        )
+    selected = filter_by_condition(rows, task.where)
+    if not labelled_only:
+        return selected, []
+    labelled = selected.filter(selected[task.target].notnull())
+    counts = [table.count().to_pyarrow().as_py() for table in (rows, selected, labelled)]
+    changes = [
+        Change("rows", "where", [], counts[0] - counts[1], "dropped", task.where or ""),
+        Change(
+            "rows",
+            "target",
+            [task.target],
+            counts[1] - counts[2],
+            "dropped",
+            "a row without its target cannot be learnt from",
+        ),
+    ]
+    _require_two_classes(labelled, problem)
+    return labelled, [change for change in changes if change.rows]
+
+# %% ../nbs/13_transformation.ipynb #0fbb8f5f
+def _time_column(rows: ir.Table, problem: Problem) -> str | None:
+    task = problem.task
+    assert isinstance(task, Tabular)
+    column = problem.time.column or problem.tables[task.table].time
+    if column is None:
+        return None
+    if column not in rows.columns or not (rows[column].type().is_timestamp() or rows[column].type().is_date()):
+        raise DataError(
+            f"time column {column!r} is missing or holds no times (columns: {', '.join(rows.columns)})",
+            f"{problem.name}/rows",
+            "Declare time.column, then: mlloop check",
+        )
+    return column
+
+# %% ../nbs/13_transformation.ipynb #614742c9
+def _first_time(table: ir.Table, column: str, origin: str) -> dt.datetime:
+    first = table[column].cast("timestamp").min().to_pyarrow().as_py()
+    if first is None:
+        raise DataError("no row is left before as_of", origin, "See what became of the rows: mlloop report --open")
+    return first
+
+# %% ../nbs/13_transformation.ipynb #6a0a4545
 def prepare_rows(
     problem: Problem,
     tables: Mapping[str, ir.Table],
@@ -306,75 +376,6 @@ def prepare_rows(
     ordered = rows.order_by(list(dict.fromkeys(key or rows.columns)))
     return Transformed({"rows": ordered}, windows, [*changes, *more], single or [])
 
-# %% ../nbs/13_transformation.ipynb #ec47493a
-def _with_count(change: Change, count: int, reason: str) -> Change:
-    return Change(change.table, change.rule, change.columns, count, "noted", f"{change.reason}; {reason}", True)
-
-# %% ../nbs/13_transformation.ipynb #702f786c
-def _filtered(rows: ir.Table, problem: Problem, labelled_only: bool = True) -> tuple[ir.Table, list[Change]]:
-    task = problem.task
-    assert isinstance(task, Tabular)
-    if task.target not in rows.columns:
-        raise DataError(
-            f"target {task.target!r} is not among the columns" + did_you_mean(task.target, rows.columns),
-            f"{problem.name}/rows",
-            "Fix task.target or the table's columns, then: mlloop check",
-        )
-    selected = filter_by_condition(rows, task.where)
-    if not labelled_only:
-        return selected, []
-    labelled = selected.filter(selected[task.target].notnull())
-    counts = [table.count().to_pyarrow().as_py() for table in (rows, selected, labelled)]
-    changes = [
-        Change("rows", "where", [], counts[0] - counts[1], "dropped", task.where or ""),
-        Change(
-            "rows",
-            "target",
-            [task.target],
-            counts[1] - counts[2],
-            "dropped",
-            "a row without its target cannot be learnt from",
-        ),
-    ]
-    _require_two_classes(labelled, problem)
-    return labelled, [change for change in changes if change.rows]
-
-# %% ../nbs/13_transformation.ipynb #7127f33d
-def _require_two_classes(rows: ir.Table, problem: Problem) -> None:
-    task = problem.task
-    assert isinstance(task, Tabular)
-    frequent = rows[task.target].cast("string").topk(5).to_pyarrow().to_pylist()
-    values = [row[task.target] if task.target in row else next(iter(row.values())) for row in frequent]
-    if len(values) < 2:
-        message = f"target {task.target!r} has one value only ({values[0]!r})" if values else "no row has a target"
-        raise DataError(
-            f"{message}: nothing can be learnt from it",
-            f"{problem.name}/rows",
-            "Ask for rows of other kinds, or see: mlloop report --open",
-        )
-
-# %% ../nbs/13_transformation.ipynb #0fbb8f5f
-def _time_column(rows: ir.Table, problem: Problem) -> str | None:
-    task = problem.task
-    assert isinstance(task, Tabular)
-    column = problem.time.column or problem.tables[task.table].time
-    if column is None:
-        return None
-    if column not in rows.columns or not (rows[column].type().is_timestamp() or rows[column].type().is_date()):
-        raise DataError(
-            f"time column {column!r} is missing or holds no times (columns: {', '.join(rows.columns)})",
-            f"{problem.name}/rows",
-            "Declare time.column, then: mlloop check",
-        )
-    return column
-
-# %% ../nbs/13_transformation.ipynb #614742c9
-def _first_time(table: ir.Table, column: str, origin: str) -> dt.datetime:
-    first = table[column].cast("timestamp").min().to_pyarrow().as_py()
-    if first is None:
-        raise DataError("no row is left before as_of", origin, "See what became of the rows: mlloop report --open")
-    return first
-
 # %% ../nbs/13_transformation.ipynb #c640b82e
 EVENT_TYPES = {
     "user": "string",
@@ -385,7 +386,20 @@ EVENT_TYPES = {
     "price_eur": "float64",
 }
 
+# %% ../nbs/13_transformation.ipynb #3aba0300
+def _event_columns(table: ir.Table, use: Interactions) -> ir.Table:
+    take = lambda column, kind: table[column].cast(kind) if column else ibis.null(kind)
+    kind = table[use.kind_column].cast("string") if use.kind_column else ibis.literal(use.kind)
+    number = {"quantity": use.quantity, "price_eur": use.price}
+    return table.select(
+        user=take(use.user, "string"),
+        item=take(use.item, "string"),
+        time=take(use.time, EVENT_TYPES["time"]),
+        kind=kind,
+        **{name: take(column, "float64") for name, column in number.items()},
+    )
 
+# %% ../nbs/13_transformation.ipynb #ab56376d
 def prepare_events(
     uses: Sequence[Interactions], tables: Mapping[str, ir.Table], target_kind: str = "purchase"
 ) -> tuple[ir.Table, list[Change]]:
@@ -432,18 +446,18 @@ def prepare_events(
         parts.append(part)
     return ibis.union(*parts) if len(parts) > 1 else parts[0], [change for change in changes if change.rows]
 
-# %% ../nbs/13_transformation.ipynb #3aba0300
-def _event_columns(table: ir.Table, use: Interactions) -> ir.Table:
-    take = lambda column, kind: table[column].cast(kind) if column else ibis.null(kind)
-    kind = table[use.kind_column].cast("string") if use.kind_column else ibis.literal(use.kind)
-    number = {"quantity": use.quantity, "price_eur": use.price}
-    return table.select(
-        user=take(use.user, "string"),
-        item=take(use.item, "string"),
-        time=take(use.time, EVENT_TYPES["time"]),
-        kind=kind,
-        **{name: take(column, "float64") for name, column in number.items()},
-    )
+# %% ../nbs/13_transformation.ipynb #cd8b2446
+def _most_frequent_values(table: ir.Table) -> ir.Table:
+    settled = table.select("item").distinct()
+    for i, column in enumerate(c for c in table.columns if c != "item"):
+        counted = table.filter(table[column].notnull()).group_by("item", column).aggregate(n=lambda t: t.count())
+        first = ibis.row_number().over(
+            ibis.window(group_by=counted.item, order_by=[ibis.desc(counted.n), counted[column]])
+        )
+        top = counted.mutate(__first=first).filter(lambda t: t["__first"] == 0)
+        side = top.select(**{f"__i{i}": top.item, column: top[column]})
+        settled = settled.left_join(side, [settled.item == side[f"__i{i}"]]).drop(f"__i{i}")
+    return settled.select(*table.columns)
 
 # %% ../nbs/13_transformation.ipynb #5efac879
 def prepare_items(
@@ -480,18 +494,30 @@ def prepare_items(
         Change(use.table, "one row an item", [use.item], int(several or 0), "changed", reason)
     ]
 
-# %% ../nbs/13_transformation.ipynb #cd8b2446
-def _most_frequent_values(table: ir.Table) -> ir.Table:
-    settled = table.select("item").distinct()
-    for i, column in enumerate(c for c in table.columns if c != "item"):
-        counted = table.filter(table[column].notnull()).group_by("item", column).aggregate(n=lambda t: t.count())
-        first = ibis.row_number().over(
-            ibis.window(group_by=counted.item, order_by=[ibis.desc(counted.n), counted[column]])
-        )
-        top = counted.mutate(__first=first).filter(lambda t: t["__first"] == 0)
-        side = top.select(**{f"__i{i}": top.item, column: top[column]})
-        settled = settled.left_join(side, [settled.item == side[f"__i{i}"]]).drop(f"__i{i}")
-    return settled.select(*table.columns)
+# %% ../nbs/13_transformation.ipynb #6e7f0e9a
+def _unknown_items(events: ir.Table, items: ir.Table, task: Recommendation) -> list[Change]:
+    if task.items is None:
+        return []
+    unknown = events.anti_join(items, "item").group_by("item").aggregate(events=lambda t: t.count())
+    examples = unknown.order_by(ibis.desc("events"), "item").limit(3).to_pyarrow().to_pylist()
+    count = unknown.count().to_pyarrow().as_py()
+    reason = "products bought or looked at that the catalogue does not hold; their events stay"
+    return (
+        [
+            Change(
+                "events",
+                "not in the catalogue",
+                ["item"],
+                count,
+                "noted",
+                reason,
+                True,
+                [{"row": f"item={r['item']}, {r['events']} events"} for r in examples],
+            )
+        ]
+        if count
+        else []
+    )
 
 # %% ../nbs/13_transformation.ipynb #415aacc0
 def transform(
@@ -542,31 +568,6 @@ def transform(
     ordered = {"events": events.order_by("time", "user", "item", "kind", "quantity"), "items": items.order_by("item")}
     changes += [*more, *settled, *_unknown_items(events, items, task)]
     return Transformed(ordered, time_windows(problem.time, as_of, first), changes)
-
-# %% ../nbs/13_transformation.ipynb #6e7f0e9a
-def _unknown_items(events: ir.Table, items: ir.Table, task: Recommendation) -> list[Change]:
-    if task.items is None:
-        return []
-    unknown = events.anti_join(items, "item").group_by("item").aggregate(events=lambda t: t.count())
-    examples = unknown.order_by(ibis.desc("events"), "item").limit(3).to_pyarrow().to_pylist()
-    count = unknown.count().to_pyarrow().as_py()
-    reason = "products bought or looked at that the catalogue does not hold; their events stay"
-    return (
-        [
-            Change(
-                "events",
-                "not in the catalogue",
-                ["item"],
-                count,
-                "noted",
-                reason,
-                True,
-                [{"row": f"item={r['item']}, {r['events']} events"} for r in examples],
-            )
-        ]
-        if count
-        else []
-    )
 
 # %% ../nbs/13_transformation.ipynb #b4a143eb
 def headline(refs: Mapping[str, Any], result: Transformed) -> str:
