@@ -84,6 +84,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.collection._write_messages': ('collection.html#_write_messages', 'mlloop/collection.py'),
                                    'mlloop.collection.collect': ('collection.html#collect', 'mlloop/collection.py'),
                                    'mlloop.collection.count_rows': ('collection.html#count_rows', 'mlloop/collection.py'),
+                                   'mlloop.collection.day_in_name': ('collection.html#day_in_name', 'mlloop/collection.py'),
                                    'mlloop.collection.external_files': ('collection.html#external_files', 'mlloop/collection.py'),
                                    'mlloop.collection.feeds': ('collection.html#feeds', 'mlloop/collection.py'),
                                    'mlloop.collection.fetch_files': ('collection.html#fetch_files', 'mlloop/collection.py'),

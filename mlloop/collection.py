@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['FORMATS', 'CHUNK_ROWS', 'NANNYML', 'FETCH', 'Batch', 'resolve_location', 'matching_files', 'external_files',
            'has_arrived', 'RawStore', 'file_format', 'count_rows', 'fetch_files', 'fetched_windows', 'fetch_windows',
-           'write_rows', 'fetch_sql', 'fetch_http', 'nannyml_history', 'spread_over_year', 'fetch_nannyml',
+           'write_rows', 'fetch_sql', 'fetch_http', 'spread_over_year', 'nannyml_history', 'fetch_nannyml',
            'landing_topic', 'landed_messages', 'offsets_at', 'offsets_text', 'read_offsets', 'fetched_offsets',
-           'fetch_kafka', 'schema_path', 'schema_digest', 'collect', 'summary', 'plot_feed', 'feeds']
+           'schema_path', 'schema_digest', 'fetch_kafka', 'collect', 'summary', 'day_in_name', 'plot_feed', 'feeds']
 
 # %% ../nbs/11_collection.ipynb #0fe9df77
 import calendar
+import contextlib
 import datetime as dt
 import glob
 import gzip
@@ -204,34 +205,6 @@ def count_rows(path: Path, form: str) -> int:
             lines, last = lines + block.count(b"\n"), block[-1:]
     return max(0, lines + (last != b"\n") - (form == "csv"))
 
-# %% ../nbs/11_collection.ipynb #2271337d
-def fetch_files(
-    source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
-) -> list[Batch]:
-    """The files of a glob that had arrived at `as_of`, as batches in the order of their names.
-
-    Raises
-    ------
-    SourceError
-        No file matches, or one cannot be read.
-    """
-    where = resolve_location(source.path or "", settings, problem)
-    paths = matching_files(source, settings, problem)
-    if not paths:
-        siblings = sorted(p.name for p in Path(where).parent.glob("*"))[:8] if Path(where).parent.is_dir() else []
-        folder_content = f"the folder holds {', '.join(siblings)}" if siblings else "the folder is empty or not there"
-        raise SourceError(
-            f"no file matches ({folder_content})",
-            where,
-            "Put the file there or fix sources in the statement, then: mlloop run",
-        )
-    batches = [_stored_copy(path, source, store) for path in paths if has_arrived(path, as_of)]
-    if batches and not any(batch.rows for batch in batches):
-        raise SourceError(
-            "is empty: no row in any file of the source", where, "Fetch it again from where it comes, then: mlloop run"
-        )
-    return batches
-
 # %% ../nbs/11_collection.ipynb #c91f21c2
 def _copy(path: Path, to: Path) -> None:
     import shutil
@@ -270,6 +243,34 @@ def _stored_copy(path: Path, source: Source, store: RawStore) -> Batch:
     store.batches[batch.name()] = batch
     return batch
 
+# %% ../nbs/11_collection.ipynb #5f25d9b6
+def fetch_files(
+    source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
+) -> list[Batch]:
+    """The files of a glob that had arrived at `as_of`, as batches in the order of their names.
+
+    Raises
+    ------
+    SourceError
+        No file matches, or one cannot be read.
+    """
+    where = resolve_location(source.path or "", settings, problem)
+    paths = matching_files(source, settings, problem)
+    if not paths:
+        siblings = sorted(p.name for p in Path(where).parent.glob("*"))[:8] if Path(where).parent.is_dir() else []
+        folder_content = f"the folder holds {', '.join(siblings)}" if siblings else "the folder is empty or not there"
+        raise SourceError(
+            f"no file matches ({folder_content})",
+            where,
+            "Put the file there or fix sources in the statement, then: mlloop run",
+        )
+    batches = [_stored_copy(path, source, store) for path in paths if has_arrived(path, as_of)]
+    if batches and not any(batch.rows for batch in batches):
+        raise SourceError(
+            "is empty: no row in any file of the source", where, "Fetch it again from where it comes, then: mlloop run"
+        )
+    return batches
+
 # %% ../nbs/11_collection.ipynb #1e59403d
 def fetched_windows(store: RawStore, as_of: dt.datetime) -> tuple[list[Batch], str | None]:
     """The batches that lie gaplessly before `as_of`, and where the next window must begin (None: at the start)."""
@@ -306,7 +307,37 @@ def fetch_windows(
     )
     return [*chain, batch]
 
-# %% ../nbs/11_collection.ipynb #fb96e502
+# %% ../nbs/11_collection.ipynb #b598cd4d
+def _as_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (dt.datetime, dt.date)):
+        return value.isoformat()
+    return json.dumps(value, default=str) if isinstance(value, (dict, list, bool)) else str(value)
+
+# %% ../nbs/11_collection.ipynb #5808463b
+def _arrow_array(values: list):
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int} or kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, dt.datetime, dt.date}):
+        try:
+            return pa.array([float(v) if v is not None and float in kinds else v for v in values])
+        except (pa.ArrowException, OverflowError):
+            pass
+    return pa.array([v if v is None or isinstance(v, str) else _as_text(v) for v in values], pa.string())
+
+# %% ../nbs/11_collection.ipynb #6ba7e40c
+def _common_type(types: list):
+    """One type for a column that came in several: integers widen to numbers, anything else becomes text."""
+    import pyarrow as pa
+
+    kinds = {kind for kind in types if not pa.types.is_null(kind)}
+    if len(kinds) <= 1:
+        return kinds.pop() if kinds else pa.string()
+    return pa.float64() if kinds <= {pa.int64(), pa.float64()} else pa.string()
+
+# %% ../nbs/11_collection.ipynb #c7c3dc49
 def write_rows(chunks: Iterable[list[Row]], path: Path, columns: list[str]) -> int:
     """Write rows to a Parquet file as they come, chunk by chunk; returns how many."""
     import pyarrow as pa
@@ -326,71 +357,8 @@ def write_rows(chunks: Iterable[list[Row]], path: Path, columns: list[str]) -> i
             part.unlink()
     return rows
 
-# %% ../nbs/11_collection.ipynb #5808463b
-def _arrow_array(values: list):
-    import pyarrow as pa
-
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int} or kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, dt.datetime, dt.date}):
-        try:
-            return pa.array([float(v) if v is not None and float in kinds else v for v in values])
-        except (pa.ArrowException, OverflowError):
-            pass
-    return pa.array([v if v is None or isinstance(v, str) else _as_text(v) for v in values], pa.string())
-
-# %% ../nbs/11_collection.ipynb #b598cd4d
-def _as_text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, (dt.datetime, dt.date)):
-        return value.isoformat()
-    return json.dumps(value, default=str) if isinstance(value, (dict, list, bool)) else str(value)
-
-# %% ../nbs/11_collection.ipynb #6ba7e40c
-def _common_type(types: list):
-    """One type for a column that came in several: integers widen to numbers, anything else becomes text."""
-    import pyarrow as pa
-
-    kinds = {kind for kind in types if not pa.types.is_null(kind)}
-    if len(kinds) <= 1:
-        return kinds.pop() if kinds else pa.string()
-    return pa.float64() if kinds <= {pa.int64(), pa.float64()} else pa.string()
-
-# %% ../nbs/11_collection.ipynb #ca934bc1
+# %% ../nbs/11_collection.ipynb #97ec4c69
 CHUNK_ROWS = 50_000
-
-
-def fetch_sql(
-    source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
-) -> list[Batch]:
-    """The rows of a table or query: those of new windows of its watermark, or all where there is none.
-
-    Raises
-    ------
-    SourceError
-        The database cannot be reached, or the query fails.
-    """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    url, origin = resolve_location(source.url or "", settings, problem), source.table or "query"
-    file = Path(url.removeprefix("sqlite:///").split("?")[0])
-    if url.startswith("sqlite:///") and not file.is_file():
-        raise SourceError(
-            "there is no such database", str(file), "Put it there or fix sources in the statement, then: mlloop run"
-        )
-    try:
-        if source.watermark:
-            return fetch_windows(store, as_of, ".parquet", origin, lambda *window: _query(source, url, *window))
-        read = lambda to: _query(source, url, None, None, to)
-        return [store.take(".parquet", read, format="parquet", origin=origin)]
-    except SQLAlchemyError as error:
-        message = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        raise SourceError(
-            f"{origin}: {message}", secrets.masked_url(url), "Fix sources in the statement, then: mlloop run"
-        ) from error
-    except ModuleNotFoundError as error:
-        step = f"Run: pip install {'mlloop[postgres]' if error.name == 'psycopg' else error.name}"
-        raise SourceError(f"the driver {error.name} is not installed", secrets.masked_url(url), step) from error
 
 # %% ../nbs/11_collection.ipynb #590083fb
 def _driver_url(url: str):
@@ -463,36 +431,38 @@ def _query(source: Source, url: str, since: str | None, until: str | None, to: P
     finally:
         engine.dispose()
 
-# %% ../nbs/11_collection.ipynb #89431dca
-def fetch_http(
+# %% ../nbs/11_collection.ipynb #13558263
+def fetch_sql(
     source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
 ) -> list[Batch]:
-    """The rows of a paged JSON service, as JSON lines: new windows of its watermark, or all where there is none.
+    """The rows of a table or query: those of new windows of its watermark, or all where there is none.
 
     Raises
     ------
     SourceError
-        The service returns an error, something other than JSON, or a page that came before.
+        The database cannot be reached, or the query fails.
     """
+    from sqlalchemy.exc import SQLAlchemyError
 
-    def write(since: str | None, until: str, to: Path) -> int:
-        url = (
-            resolve_location(source.url or "", settings, problem)
-            .replace("{since}", since or "")
-            .replace("{until}", until)
+    url, origin = resolve_location(source.url or "", settings, problem), source.table or "query"
+    file = Path(url.removeprefix("sqlite:///").split("?")[0])
+    if url.startswith("sqlite:///") and not file.is_file():
+        raise SourceError(
+            "there is no such database", str(file), "Put it there or fix sources in the statement, then: mlloop run"
         )
-        rows = 0
-        with to.open("w", encoding="utf-8") as handle:
-            for row in _pages(url, source):
-                if _within_window(row.get(source.watermark) if source.watermark else None, since, until):
-                    handle.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    rows += 1
-        return rows
-
-    origin = secrets.masked_url(source.url or "")
-    if source.watermark:
-        return fetch_windows(store, as_of, ".jsonl", origin, write)
-    return [store.take(".jsonl", lambda to: write(None, as_of.isoformat(), to), format="jsonl", origin=origin)]
+    try:
+        if source.watermark:
+            return fetch_windows(store, as_of, ".parquet", origin, lambda *window: _query(source, url, *window))
+        read = lambda to: _query(source, url, None, None, to)
+        return [store.take(".parquet", read, format="parquet", origin=origin)]
+    except SQLAlchemyError as error:
+        message = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+        raise SourceError(
+            f"{origin}: {message}", secrets.masked_url(url), "Fix sources in the statement, then: mlloop run"
+        ) from error
+    except ModuleNotFoundError as error:
+        step = f"Run: pip install {'mlloop[postgres]' if error.name == 'psycopg' else error.name}"
+        raise SourceError(f"the driver {error.name} is not installed", secrets.masked_url(url), step) from error
 
 # %% ../nbs/11_collection.ipynb #c7248e08
 def _within_window(value: Any, since: str | None, until: str) -> bool:
@@ -502,35 +472,6 @@ def _within_window(value: Any, since: str | None, until: str) -> bool:
     except MlloopError:
         moment = None
     return moment is None or ((since is None or moment >= utc(since)) and moment < utc(until))
-
-# %% ../nbs/11_collection.ipynb #9ec3eeb7
-def _pages(url: str, source: Source) -> Iterator[dict]:
-    import httpx
-
-    headers = {
-        key: re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1], ""), value) for key, value in source.headers.items()
-    }
-    visited: set[str] = set()
-    with httpx.Client(timeout=30, follow_redirects=True, headers=headers) as client:
-        while url:
-            if url in visited:
-                raise SourceError(
-                    "the pages go in a circle: this address came twice",
-                    secrets.masked_url(url),
-                    "Fix next_page in the statement, then: mlloop run",
-                )
-            visited.add(url)
-            page = _page(client, url)
-            rows = _under(page, source.records, url)
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise SourceError(
-                    f"records {source.records!r} is {type(rows).__name__}, expected a list of objects",
-                    secrets.masked_url(url),
-                    "Fix records in the statement, then: mlloop run",
-                )
-            yield from rows
-            following = _under(page, source.next_page, url, missing=None) if source.next_page else None
-            url = str(httpx.URL(url).join(following)) if following else ""
 
 # %% ../nbs/11_collection.ipynb #a704dd0e
 def _under(page: Any, dotted: str | None, url: str, missing: Any = ...) -> Any:
@@ -582,6 +523,76 @@ def _page(client: Any, url: str, attempts: int = 5, wait_s: float = 0.2) -> Any:
             "the response is not JSON", secrets.masked_url(url), "Check the address of the source, then: mlloop run"
         ) from error
 
+# %% ../nbs/11_collection.ipynb #f1b5ef37
+def _pages(url: str, source: Source) -> Iterator[dict]:
+    import httpx
+
+    headers = {
+        key: re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m[1], ""), value) for key, value in source.headers.items()
+    }
+    visited: set[str] = set()
+    with httpx.Client(timeout=30, follow_redirects=True, headers=headers) as client:
+        while url:
+            if url in visited:
+                raise SourceError(
+                    "the pages go in a circle: this address came twice",
+                    secrets.masked_url(url),
+                    "Fix next_page in the statement, then: mlloop run",
+                )
+            visited.add(url)
+            page = _page(client, url)
+            rows = _under(page, source.records, url)
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise SourceError(
+                    f"records {source.records!r} is {type(rows).__name__}, expected a list of objects",
+                    secrets.masked_url(url),
+                    "Fix records in the statement, then: mlloop run",
+                )
+            yield from rows
+            following = _under(page, source.next_page, url, missing=None) if source.next_page else None
+            url = str(httpx.URL(url).join(following)) if following else ""
+
+# %% ../nbs/11_collection.ipynb #e3e75e8e
+def fetch_http(
+    source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
+) -> list[Batch]:
+    """The rows of a paged JSON service, as JSON lines: new windows of its watermark, or all where there is none.
+
+    Raises
+    ------
+    SourceError
+        The service returns an error, something other than JSON, or a page that came before.
+    """
+
+    def write(since: str | None, until: str, to: Path) -> int:
+        url = (
+            resolve_location(source.url or "", settings, problem)
+            .replace("{since}", since or "")
+            .replace("{until}", until)
+        )
+        rows = 0
+        with to.open("w", encoding="utf-8") as handle:
+            for row in _pages(url, source):
+                if _within_window(row.get(source.watermark) if source.watermark else None, since, until):
+                    handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    rows += 1
+        return rows
+
+    origin = secrets.masked_url(source.url or "")
+    if source.watermark:
+        return fetch_windows(store, as_of, ".jsonl", origin, write)
+    return [store.take(".jsonl", lambda to: write(None, as_of.isoformat(), to), format="jsonl", origin=origin)]
+
+# %% ../nbs/11_collection.ipynb #b22a6e13
+def spread_over_year(year):
+    """A time for each row, spread evenly over the year it states, in the order of the rows (naive, seconds)."""
+    import pandas as pd
+
+    begins = pd.to_datetime(year.astype(str) + "-01-01")
+    length = pd.to_datetime((year + 1).astype(str) + "-01-01") - begins
+    place_in_year = year.groupby(year).cumcount() / year.groupby(year).transform("size")
+    return (begins + length * place_in_year).dt.floor("s")
+
 # %% ../nbs/11_collection.ipynb #d252b0d8
 NANNYML = {
     "us_census_ma_employment": ("employment_MA_reference.pq", "employment_MA_analysis.pq", "employment_MA_analysis_target.pq"),
@@ -623,16 +634,6 @@ def nannyml_history(dataset: str):
     if "year" in history and "timestamp" not in history:
         history["observed_at"] = spread_over_year(history["year"])
     return history
-
-# %% ../nbs/11_collection.ipynb #b22a6e13
-def spread_over_year(year):
-    """A time for each row, spread evenly over the year it states, in the order of the rows (naive, seconds)."""
-    import pandas as pd
-
-    begins = pd.to_datetime(year.astype(str) + "-01-01")
-    length = pd.to_datetime((year + 1).astype(str) + "-01-01") - begins
-    place_in_year = year.groupby(year).cumcount() / year.groupby(year).transform("size")
-    return (begins + length * place_in_year).dt.floor("s")
 
 # %% ../nbs/11_collection.ipynb #b3726316
 def fetch_nannyml(
@@ -717,34 +718,6 @@ def fetched_offsets(store: RawStore, until: Mapping[int, int]) -> tuple[list[Bat
         chain.append(max(following, key=lambda batch: sum(read_offsets(batch.watermark).values())))
         since = chain[-1].watermark
 
-# %% ../nbs/11_collection.ipynb #59b27fc1
-def fetch_kafka(
-    source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
-) -> list[Batch]:
-    """The messages of a topic that have landed and that `as_of` sees, as JSON lines.
-
-    Raises
-    ------
-    SourceError
-        Nothing has landed yet, or the schema cannot be used.
-    """
-    from mlloop.store.lake import Lake
-
-    topic, lake = landing_topic(problem, store.folder.name, source), Lake(settings).on_duckdb()
-    decode = messages.decoder(schema_path(source, settings), source.message, source.framed)
-    if not lake.exists(topic.table):
-        raise SourceError("no message has landed yet", topic.name, f"Run: mlloop ingest --problem {problem}")
-    rows = landed_messages(lake, topic, source.late_hours)
-    until = offsets_at(rows, as_of)
-    chain, since = fetched_offsets(store, until)
-    text = offsets_text(until)
-    if text == (since or ""):
-        return chain
-    fresh = _between(rows, read_offsets(since), until)
-    write = lambda to: _write_messages(fresh, decode, source.late_hours, to)
-    origin = f"{topic.name}, offsets up to {text}"
-    return [*chain, store.take(".jsonl", write, since=since, watermark=text, format="jsonl", origin=origin)]
-
 # %% ../nbs/11_collection.ipynb #39a1f5a3
 def _between(rows: Any, since: Mapping[int, int], until: Mapping[int, int]):
     """The messages of `landed_messages` from one set of offsets to the next, in their order."""
@@ -776,6 +749,34 @@ def schema_digest(source: Source, settings: Settings) -> list[str]:
     """The digest of a topic's schema, as a list: with another schema its messages are read again."""
     path = schema_path(source, settings)
     return [digest_file(path) if path.is_file() else ""] if path else []
+
+# %% ../nbs/11_collection.ipynb #535d3693
+def fetch_kafka(
+    source: Source, store: RawStore, as_of: dt.datetime, settings: Settings, problem: str = ""
+) -> list[Batch]:
+    """The messages of a topic that have landed and that `as_of` sees, as JSON lines.
+
+    Raises
+    ------
+    SourceError
+        Nothing has landed yet, or the schema cannot be used.
+    """
+    from mlloop.store.lake import Lake
+
+    topic, lake = landing_topic(problem, store.folder.name, source), Lake(settings).on_duckdb()
+    decode = messages.decoder(schema_path(source, settings), source.message, source.framed)
+    if not lake.exists(topic.table):
+        raise SourceError("no message has landed yet", topic.name, f"Run: mlloop ingest --problem {problem}")
+    rows = landed_messages(lake, topic, source.late_hours)
+    until = offsets_at(rows, as_of)
+    chain, since = fetched_offsets(store, until)
+    text = offsets_text(until)
+    if text == (since or ""):
+        return chain
+    fresh = _between(rows, read_offsets(since), until)
+    write = lambda to: _write_messages(fresh, decode, source.late_hours, to)
+    origin = f"{topic.name}, offsets up to {text}"
+    return [*chain, store.take(".jsonl", write, since=since, watermark=text, format="jsonl", origin=origin)]
 
 # %% ../nbs/11_collection.ipynb #a1236a58
 FETCH = {
@@ -835,6 +836,14 @@ def summary(batches: dict[str, list[Batch]], problem: Problem):
     columns = ["source", "kind", "where it comes from", "batches", "rows", "fetched up to (UTC)"]
     return pd.DataFrame(rows, columns=columns).set_index("source")
 
+# %% ../nbs/11_collection.ipynb #4f74eb2a
+def day_in_name(name: str) -> dt.date | None:
+    """The first day (YYYY-MM-DD) in a file's name; None where there is none."""
+    for text in re.findall(r"\d{4}-\d{2}-\d{2}", name):
+        with contextlib.suppress(ValueError):
+            return dt.date.fromisoformat(text)
+    return None
+
 # %% ../nbs/11_collection.ipynb #3e274c59
 def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     """Rows of each file of a feed, in the order they came; returns ax. Its title says whether a day is missing."""
@@ -844,8 +853,8 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
     from mlloop.core import charts
     from mlloop.visualization import BLUE, label_axes, name_bars
 
-    days = [re.search(r"\d{4}-\d{2}-\d{2}", batch.origin) for batch in batches]
-    dated = [dt.date.fromisoformat(day[0]) for day in days if day]
+    days = [day_in_name(batch.origin) for batch in batches]
+    dated = [day for day in days if day]
     rows = [batch.rows for batch, day in zip(batches, days, strict=True) if day]
     name_bars(ax.bar(dated, rows, width=0.9, color=BLUE), dated, [f"{n:,} rows" for n in rows])
     charts.keep_numbers(ax, pd.DataFrame({"day": [str(day) for day in dated], "rows": rows})[::-1])
@@ -867,5 +876,5 @@ def plot_feed(batches: list[Batch], ax, name: str = "feed"):
 # %% ../nbs/11_collection.ipynb #3301e91c
 def feeds(batches: dict[str, list[Batch]]) -> dict[str, list[Batch]]:
     """The sources that come as files named by day, five or more: those whose daily volume can be drawn."""
-    dated = {n: [b for b in bs if re.search(r"\d{4}-\d{2}-\d{2}", b.origin)] for n, bs in batches.items()}
+    dated = {n: [b for b in bs if day_in_name(b.origin)] for n, bs in batches.items()}
     return {name: daily for name, daily in dated.items() if len(daily) >= 5}
