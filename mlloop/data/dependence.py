@@ -72,6 +72,19 @@ def _stands_sorted(codes: np.ndarray, same_part: np.ndarray) -> bool:
     moves = steps[steps != 0]
     return len(moves) > 0 and bool(max((moves > 0).mean(), (moves < 0).mean()) >= 0.99)
 
+# %% ../../nbs/data/dependence.ipynb #f992e218
+def _repeats_in_order(ranks: np.ndarray, part: np.ndarray, inner: np.ndarray) -> bool:
+    """Whether each part runs through the same values, as days through their hours, and neighbours share more than both means."""
+    codes = pd.factorize(inner, sort=True)[0]
+    sizes = np.bincount(part)
+    if len(sizes) < 20 or sizes.mean() < 6 or sizes.mean() < 0.7 * (codes.max() + 1):
+        return False
+    rest = ranks - (np.bincount(part, ranks) / sizes)[part]
+    rest -= (np.bincount(codes, rest) / np.bincount(codes))[codes]
+    same = np.diff(part) == 0
+    before, after = rest[:-1][same], rest[1:][same]
+    return bool(before.std() > 0 and after.std() > 0 and np.corrcoef(before, after)[0, 1] >= DEPENDENT)
+
 # %% ../../nbs/data/dependence.ipynb #3dec1b9d
 def is_arranged(y: pd.Series, columns: pd.DataFrame) -> bool:
     """Whether neighbours share the target only since the file is sorted by `columns`, or by the target within them."""
@@ -111,19 +124,6 @@ def is_arranged(y: pd.Series, columns: pd.DataFrame) -> bool:
     rest = ranks - (np.bincount(part, ranks) / sizes)[part]
     before, after = rest[:-1][same_part], rest[1:][same_part]
     return bool(before.std() == 0 or after.std() == 0 or np.corrcoef(before, after)[0, 1] < DEPENDENT)
-
-# %% ../../nbs/data/dependence.ipynb #f992e218
-def _repeats_in_order(ranks: np.ndarray, part: np.ndarray, inner: np.ndarray) -> bool:
-    """Whether each part runs through the same values, as days through their hours, and neighbours share more than both means."""
-    codes = pd.factorize(inner, sort=True)[0]
-    sizes = np.bincount(part)
-    if len(sizes) < 20 or sizes.mean() < 6 or sizes.mean() < 0.7 * (codes.max() + 1):
-        return False
-    rest = ranks - (np.bincount(part, ranks) / sizes)[part]
-    rest -= (np.bincount(codes, rest) / np.bincount(codes))[codes]
-    same = np.diff(part) == 0
-    before, after = rest[:-1][same], rest[1:][same]
-    return bool(before.std() > 0 and after.std() > 0 and np.corrcoef(before, after)[0, 1] >= DEPENDENT)
 
 # %% ../../nbs/data/dependence.ipynb #abeb4ad4
 STRETCHES = 50  # of a file, at most
