@@ -280,7 +280,8 @@ def _trend_title(data: pd.DataFrame, label: str) -> str:
     quarter = max(1, len(ordered) // 4)
     if len(ordered) < 2 or ordered.iloc[:quarter].mean() == 0:
         return f"{label} over time"
-    change = ordered.iloc[-quarter:].mean() / ordered.iloc[:quarter].mean() - 1
+    first, last = ordered.iloc[:quarter].mean(), ordered.iloc[-quarter:].mean()
+    change = (last - first) / abs(first)  # below zero, less of a loss is a rise
     return (
         f"{label} {'rose' if change > 0 else 'fell'} by {percent(abs(change))}"
         if abs(change) >= 0.05
