@@ -2120,6 +2120,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'mlloop/visualization.py'),
                                       'mlloop.visualization._Thousands.__init__': ( 'visualization.html#_thousands.__init__',
                                                                                     'mlloop/visualization.py'),
+                                      'mlloop.visualization._draw_empty': ('visualization.html#_draw_empty', 'mlloop/visualization.py'),
                                       'mlloop.visualization._draw_no_money': ( 'visualization.html#_draw_no_money',
                                                                                'mlloop/visualization.py'),
                                       'mlloop.visualization._draw_random_split': ( 'visualization.html#_draw_random_split',

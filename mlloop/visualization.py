@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'SKY', 'YELLOW', 'PINK', 'BLACK', 'PALETTE', 'GREY', 'LIGHT', 'HEALTH', 'panels',
-           'escape_label', 'label_axes', 'name_bars', 'plot_intervals', 'draw_threshold', 'plot_money', 'shade_windows',
-           'day_number', 'plot_time_series', 'folds_table', 'plot_folds', 'plot_distribution', 'plot_missing',
+           'escape_label', 'label_axes', 'name_bars', 'draw_threshold', 'plot_intervals', 'plot_money', 'day_number',
+           'shade_windows', 'plot_time_series', 'folds_table', 'plot_folds', 'plot_distribution', 'plot_missing',
            'plot_association', 'plot_heatmap', 'plot_rate', 'plot_concentration', 'plot_counts', 'plot_calibration',
-           'plot_performance', 'plot_drift', 'health', 'counts_table', 'missing_table', 'questions_table',
-           'example_text', 'changes_table', 'health_table']
+           'plot_performance', 'plot_drift', 'counts_table', 'missing_table', 'questions_table', 'example_text',
+           'changes_table', 'health', 'health_table']
 
 # %% ../nbs/15_visualization.ipynb #d5ff5c50
 from .core import charts, prose
@@ -54,15 +54,15 @@ def panels(count: int = 1, columns: int = 2, width: float = 8.0, height: float =
         spare.remove()
     return fig, list(grid.flat[:count])
 
+# %% ../nbs/15_visualization.ipynb #f57a3e11
+def _literal(text: str) -> str:
+    return re.sub(r"(?<!\\)\$", r"\$", text)
+
 # %% ../nbs/15_visualization.ipynb #f29bd480
 def escape_label(text: object) -> str:
     """`text` as matplotlib draws it: a dollar sign is a dollar sign, and no text runs longer than 60 characters."""
     text = " ".join(str(text).split())
     return _literal(text if len(text) <= 60 else text[:57] + "...")
-
-# %% ../nbs/15_visualization.ipynb #f57a3e11
-def _literal(text: str) -> str:
-    return re.sub(r"(?<!\\)\$", r"\$", text)
 
 # %% ../nbs/15_visualization.ipynb #036088b3
 class _Thousands(ScalarFormatter):
@@ -105,11 +105,29 @@ def label_axes(ax: Axes, title: str, caption: str = "", xlabel: str = "", ylabel
         )
     return ax
 
+# %% ../nbs/15_visualization.ipynb #418f20f8
+def _draw_empty(ax: Axes, title: str, caption: str = "", words: str = "nothing to draw") -> Axes:
+    ax.text(0.5, 0.5, words, ha="center", va="center", transform=ax.transAxes, color=GREY)
+    ax.set(xticks=[], yticks=[])
+    return label_axes(ax, title, caption)
+
 # %% ../nbs/15_visualization.ipynb #170e419a
 def name_bars(bars: BarContainer, names: Iterable[object], values: Iterable[object]) -> None:
     """Say of each bar what it stands for."""
     for bar, name, value in zip(bars, names, values, strict=True):
         charts.name_marks(bar, [f"{name}: {value}"])
+
+# %% ../nbs/15_visualization.ipynb #36708cc6
+def draw_threshold(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
+    """Draw a threshold, dashed, with its name and value at the line."""
+    words: Parameters = {"s": f" {escape_label(name)} {number(value)} ", "color": RED, "fontsize": 7.5}
+    if horizontal:
+        ax.axhline(value, color=RED, ls="--", lw=1.2, zorder=1)
+        ax.text(x=1, y=value, transform=ax.get_yaxis_transform(), ha="right", va="bottom", **words)
+    else:
+        ax.axvline(value, color=RED, ls="--", lw=1.2, zorder=1)
+        ax.text(x=value, y=1, transform=ax.get_xaxis_transform(), ha="center", va="bottom", gid="mark", **words)
+    return ax
 
 # %% ../nbs/15_visualization.ipynb #a6eca7cd
 def plot_intervals(
@@ -131,6 +149,8 @@ def plot_intervals(
     thresholds : mapping of str to float, optional
         Labelled lines, e.g. {'threshold': 0.85}.
     """
+    if data.empty:
+        return _draw_empty(ax, title or "Nothing to compare", caption)
     shown = data.sort_values("value", ascending=higher_is_better).reset_index(drop=True)
     groups = list(dict.fromkeys(data["group"])) if "group" in data else [""]
     for i, row in enumerate(shown.to_dict("records")):
@@ -153,25 +173,20 @@ def plot_intervals(
     heading = title or f"{best['name']} is ahead with {number(best['value'])}{' ' + unit if unit else ''}"
     return label_axes(ax, heading, caption or "Lines are intervals", unit)
 
-# %% ../nbs/15_visualization.ipynb #36708cc6
-def draw_threshold(ax: Axes, value: float, name: str, horizontal: bool = False) -> Axes:
-    """Draw a threshold, dashed, with its name and value at the line."""
-    words: Parameters = {"s": f" {escape_label(name)} {number(value)} ", "color": RED, "fontsize": 7.5}
-    if horizontal:
-        ax.axhline(value, color=RED, ls="--", lw=1.2, zorder=1)
-        ax.text(x=1, y=value, transform=ax.get_yaxis_transform(), ha="right", va="bottom", **words)
-    else:
-        ax.axvline(value, color=RED, ls="--", lw=1.2, zorder=1)
-        ax.text(x=value, y=1, transform=ax.get_xaxis_transform(), ha="center", va="bottom", gid="mark", **words)
-    return ax
-
 # %% ../nbs/15_visualization.ipynb #3f2e8522
 def _draw_no_money(ax: Axes, caption: str) -> Axes:
     if len(ax.figure.axes) == 1:
         ax.figure.set_figheight(1.1)  # type: ignore[union-attr]
-    ax.text(0.5, 0.5, "nothing to compare in money", ha="center", va="center", transform=ax.transAxes, color=GREY)
-    ax.set(xticks=[], yticks=[])
-    return label_axes(ax, "The statement does not say what a prediction is worth", caption)
+    title = "The statement does not say what a prediction is worth"
+    return _draw_empty(ax, title, caption, "nothing to compare in money")
+
+# %% ../nbs/15_visualization.ipynb #41d271ad
+def _write_amounts(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    for i, value in enumerate(values):
+        at, side, away = (high[i], "left", 4) if value >= 0 else (low[i], "right", -4)
+        how: Parameters = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "ha": side}
+        ax.annotate(number(value), (at, i), xytext=(away, 0), **how)
+    ax.margins(x=0.12)
 
 # %% ../nbs/15_visualization.ipynb #c36fb975
 def plot_money(
@@ -213,13 +228,10 @@ def plot_money(
     heading = title or f"{who} is worth most: {number(ahead)} {currency} {period} more than the next".replace("  ", " ")
     return label_axes(ax, heading, caption, f"{currency} {period}".strip())
 
-# %% ../nbs/15_visualization.ipynb #41d271ad
-def _write_amounts(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
-    for i, value in enumerate(values):
-        at, side, away = (high[i], "left", 4) if value >= 0 else (low[i], "right", -4)
-        how: Parameters = {"textcoords": "offset points", "fontsize": 7.5, "va": "center", "ha": side}
-        ax.annotate(number(value), (at, i), xytext=(away, 0), **how)
-    ax.margins(x=0.12)
+# %% ../nbs/15_visualization.ipynb #aca94702
+def day_number(moment: str) -> float:
+    """A moment (ISO) as matplotlib counts time: days since 1970."""
+    return float(mdates.date2num(pd.Timestamp(moment).to_pydatetime()))
 
 # %% ../nbs/15_visualization.ipynb #3d2e7162
 def shade_windows(ax: Axes, windows: Mapping) -> Axes:
@@ -233,10 +245,20 @@ def shade_windows(ax: Axes, windows: Mapping) -> Axes:
     ax.set_xlim(min(low, start), max(high, end))
     return ax
 
-# %% ../nbs/15_visualization.ipynb #aca94702
-def day_number(moment: str) -> float:
-    """A moment (ISO) as matplotlib counts time: days since 1970."""
-    return float(mdates.date2num(pd.Timestamp(moment).to_pydatetime()))
+# %% ../nbs/15_visualization.ipynb #4a8efbea
+def _trend_title(data: pd.DataFrame, label: str) -> str:
+    """How the last quarter of a series compares with its first, in words."""
+    ordered = data.sort_values("time")["value"].dropna()
+    quarter = max(1, len(ordered) // 4)
+    if len(ordered) < 2 or ordered.iloc[:quarter].mean() == 0:
+        return f"{label} over time"
+    first, last = ordered.iloc[:quarter].mean(), ordered.iloc[-quarter:].mean()
+    change = (last - first) / abs(first)  # below zero, less of a loss is a rise
+    return (
+        f"{label} {'rose' if change > 0 else 'fell'} by {percent(abs(change))}"
+        if abs(change) >= 0.05
+        else f"{label} stayed level"
+    )
 
 # %% ../nbs/15_visualization.ipynb #4e9ffde6
 def plot_time_series(
@@ -273,21 +295,6 @@ def plot_time_series(
         ax, title or _trend_title(data, label), caption or f"n = {len(data):,} points", "time (UTC)", label
     )
 
-# %% ../nbs/15_visualization.ipynb #4a8efbea
-def _trend_title(data: pd.DataFrame, label: str) -> str:
-    """How the last quarter of a series compares with its first, in words."""
-    ordered = data.sort_values("time")["value"].dropna()
-    quarter = max(1, len(ordered) // 4)
-    if len(ordered) < 2 or ordered.iloc[:quarter].mean() == 0:
-        return f"{label} over time"
-    first, last = ordered.iloc[:quarter].mean(), ordered.iloc[-quarter:].mean()
-    change = (last - first) / abs(first)  # below zero, less of a loss is a rise
-    return (
-        f"{label} {'rose' if change > 0 else 'fell'} by {percent(abs(change))}"
-        if abs(change) >= 0.05
-        else f"{label} stayed level"
-    )
-
 # %% ../nbs/15_visualization.ipynb #c22960d6
 def folds_table(windows: Mapping) -> pd.DataFrame:
     """The periods of each fold and of the holdout: part, train from, train until, test from, test until (one row a part)."""
@@ -296,6 +303,15 @@ def folds_table(windows: Mapping) -> pd.DataFrame:
     parts = [(f"fold {i}", f["train_until"], f["test_from"], f["test_until"]) for i, f in enumerate(folds, 1)]
     rows = [(name, windows["from"], *moments) for name, *moments in [*parts, holdout]]
     return pd.DataFrame(rows, columns=["part", "train from", "train until", "test from", "test until"])
+
+# %% ../nbs/15_visualization.ipynb #da5431fb
+def _draw_random_split(ax: Axes, title: str | None) -> Axes:
+    ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
+    ax.set_yticks([0], ["rows"])
+    charts.keep_numbers(ax, pd.DataFrame({"part": ["training", "holdout"], "share of the rows": ["80%", "20%"]}))
+    heading = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
+    legend = "grey: training; orange: holdout, read once by the evaluation"
+    return label_axes(ax, heading, legend, "share of the rows (%)")
 
 # %% ../nbs/15_visualization.ipynb #b9564773
 def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -> Axes:
@@ -321,15 +337,6 @@ def plot_folds(windows: Mapping | None, ax: Axes, *, title: str | None = None) -
     later = f"{len(parts) - 1} folds are tested on later days than they are trained on; the last days are read once"
     legend = "grey: training; blue: test; orange: holdout, read once by the evaluation"
     return label_axes(ax, title or later, legend, "time (UTC)")
-
-# %% ../nbs/15_visualization.ipynb #da5431fb
-def _draw_random_split(ax: Axes, title: str | None) -> Axes:
-    ax.barh([0, 0], [80, 20], left=[0, 80], color=[LIGHT, ORANGE], height=0.55)
-    ax.set_yticks([0], ["rows"])
-    charts.keep_numbers(ax, pd.DataFrame({"part": ["training", "holdout"], "share of the rows": ["80%", "20%"]}))
-    heading = title or "No column says when a row happened: a fifth of the rows is held out, drawn by chance"
-    legend = "grey: training; orange: holdout, read once by the evaluation"
-    return label_axes(ax, heading, legend, "share of the rows (%)")
 
 # %% ../nbs/15_visualization.ipynb #083e46bf
 def plot_distribution(
@@ -378,9 +385,7 @@ def plot_missing(data: pd.DataFrame, ax: Axes, *, title: str | None = None, top:
     shown = data[data["share"] > 0].sort_values("share").tail(top)
     caption = f"n = {int(data['n'].max()):,} rows, {len(data)} columns" if "n" in data else f"{len(data)} columns"
     if shown.empty:
-        ax.text(0.5, 0.5, "nothing is missing", ha="center", va="center", transform=ax.transAxes, color=GREY)
-        ax.set(xticks=[], yticks=[])
-        return label_axes(ax, title or "No column misses a value", caption)
+        return _draw_empty(ax, title or "No column misses a value", caption, "nothing is missing")
     bars = ax.barh([escape_label(c) for c in shown["column"]], shown["share"], color=BLUE, height=0.7)
     name_bars(bars, shown["column"], map(percent, shown["share"]))
     listed = shown[::-1].assign(share=lambda rows: rows["share"].map(percent).to_numpy())
@@ -415,6 +420,8 @@ def plot_association(
     suspicious : float, optional
         The line past which a column is suspected to leak.
     """
+    if data.empty:
+        return _draw_empty(ax, title or "No column to compare with the target", caption)
     shown = data.sort_values("value").tail(top)
     suspect = shown["suspect"].astype(bool) if "suspect" in shown else pd.Series(False, index=shown.index)
     names = [escape_label(c) for c in shown["column"]]
@@ -447,6 +454,8 @@ def plot_heatmap(
     high: float | None = None,
 ) -> Axes:
     """Draw a table of numbers as colours, with the numbers written in where they fit (up to 120 cells)."""
+    if matrix.empty:
+        return _draw_empty(ax, title, caption)
     colours = "vlag" if centre is not None else "cividis"
     rows = [[name, *row] for name, row in zip(matrix.index, matrix.to_numpy(), strict=True)]
     charts.keep_numbers(ax, pd.DataFrame(rows, columns=[str(matrix.index.name or ""), *matrix.columns]))
@@ -487,6 +496,8 @@ def plot_rate(
     share : bool
         Whether the value is a share (0 to 1), shown in per cent.
     """
+    if data.empty:
+        return _draw_empty(ax, title or f"{label}: no group to compare", caption)
     at = range(len(data))
     gap = np.clip([data["value"] - data["low"], data["high"] - data["value"]], 0, None)
     points = ax.errorbar(at, data["value"], yerr=gap, fmt="o", color=BLUE, ms=5, capsize=2, lw=1.4)[0]
@@ -526,10 +537,12 @@ def plot_concentration(
     counts: pd.Series, ax: Axes, *, what: str = "items", of: str = "events", title: str | None = None
 ) -> Axes:
     """Draw which share of `of` the most frequent share of `what` makes; `counts` has one value for each."""
+    if not counts.sum():
+        return _draw_empty(ax, title or f"No {of} to count")
     ordered = np.sort(counts.to_numpy(dtype=float))[::-1]
-    held = np.concatenate([[0], np.cumsum(ordered) / max(ordered.sum(), 1e-12)])
+    held = np.concatenate([[0], np.cumsum(ordered) / ordered.sum()])
     part = np.linspace(0, 1, len(held))
-    few = part[int(np.searchsorted(held, 0.8))] if ordered.sum() else 1.0
+    few = part[int(np.searchsorted(held, 0.8))]
     ax.plot(part, held, color=BLUE, lw=1.8)
     rows = [(percent(at), percent(np.interp(at, part, held))) for at in (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)]
     charts.keep_numbers(ax, pd.DataFrame(rows, columns=[f"most frequent {what}", f"their share of {of}"]))
@@ -591,6 +604,8 @@ def plot_calibration(data: pd.DataFrame, ax: Axes, *, title: str | None = None) 
     data : DataFrame
         Columns predicted, observed (0 to 1), n (rows), and optionally low, high: one row a bin.
     """
+    if not data["n"].sum():
+        return _draw_empty(ax, title or "No prediction to compare with its outcome")
     ax.plot([0, 1], [0, 1], color=LIGHT, lw=1, zorder=0)
     if {"low", "high"} <= set(data):
         ax.vlines(data["predicted"], data["low"], data["high"], color=BLUE, lw=1.4)
@@ -682,6 +697,48 @@ def plot_drift(
     )
     return label_axes(ax, heading, f"{len(data)} columns", label)
 
+# %% ../nbs/15_visualization.ipynb #6f84df65
+def counts_table(ingestion: Mapping) -> pd.DataFrame:
+    """Rows read, kept, rejected and duplicate of each table (DataFrame, one row a table)."""
+    rows = [{"table": name, **counts} for name, counts in sorted(ingestion.get("counts", {}).items())]
+    counted = ["read", "kept", "rejected", "duplicates"]
+    return pd.DataFrame(rows, columns=["table", *counted]).fillna(0).astype(dict.fromkeys(counted, int))
+
+# %% ../nbs/15_visualization.ipynb #46f1c9c9
+def missing_table(analysis: Mapping) -> pd.DataFrame:
+    """The share of missing values of each column: column, share, n (DataFrame, one row a column)."""
+    columns = analysis.get("facts", {}).get("columns", [])
+    rows = [(c["column"], c["missing"] / max(c["rows"], 1), c["rows"]) for c in columns]
+    return pd.DataFrame(rows, columns=["column", "share", "n"])
+
+# %% ../nbs/15_visualization.ipynb #444fd25b
+def questions_table(analysis: Mapping) -> pd.DataFrame:
+    """Values that deserve a question: rows, share, question (one row a column)."""
+    questions = analysis.get("facts", {}).get("questions") or []
+    rows = [
+        (question["column"], question["rows"], percent(question["share"]), question["question"])
+        for question in questions
+    ]
+    return pd.DataFrame(rows, columns=["column", "rows", "share", "question"]).set_index("column")
+
+# %% ../nbs/15_visualization.ipynb #430f1135
+def example_text(example: Mapping) -> str:
+    """An example of a change in words: a value before and after, or what was dropped; '' for none."""
+    if "before" not in example:
+        return str(example.get("row", ""))
+    before, after = ("missing" if value is None else repr(value) for value in (example["before"], example["after"]))
+    return f"{before} -> {after}"
+
+# %% ../nbs/15_visualization.ipynb #5b4526fe
+def changes_table(transformation: Mapping) -> pd.DataFrame:
+    """What each cleaning rule did: table, rule, columns, rows, an example before and after (one row a rule)."""
+    rows = []
+    for change in transformation.get("changes", []):
+        example: Mapping = next(iter(change.get("examples", [])), {})
+        shown = example_text(example) if "before" in example or change["columns"] else ""
+        rows.append((change["table"], change["rule"], ", ".join(change["columns"]), int(change["rows"]), shown))
+    return pd.DataFrame(rows, columns=["table", "rule", "columns", "rows", "example"])
+
 # %% ../nbs/15_visualization.ipynb #27f157e4
 HEALTH = {"rows set aside": 0.05, "cells missing": 0.30, "values changed": 0.10}
 
@@ -718,47 +775,6 @@ def health(ingestion: Mapping, transformation: Mapping, analysis: Mapping, stale
         data["value"].isna(), "not known", np.where(data["value"] <= data["threshold"], "good", "look at it")
     )
     return data.set_index("figure")
-
-# %% ../nbs/15_visualization.ipynb #6f84df65
-def counts_table(ingestion: Mapping) -> pd.DataFrame:
-    """Rows read, kept, rejected and duplicate of each table (DataFrame, one row a table)."""
-    rows = [{"table": name, **counts} for name, counts in sorted(ingestion.get("counts", {}).items())]
-    return pd.DataFrame(rows, columns=["table", "read", "kept", "rejected", "duplicates"]).fillna(0)
-
-# %% ../nbs/15_visualization.ipynb #46f1c9c9
-def missing_table(analysis: Mapping) -> pd.DataFrame:
-    """The share of missing values of each column: column, share, n (DataFrame, one row a column)."""
-    columns = analysis.get("facts", {}).get("columns", [])
-    rows = [(c["column"], c["missing"] / max(c["rows"], 1), c["rows"]) for c in columns]
-    return pd.DataFrame(rows, columns=["column", "share", "n"])
-
-# %% ../nbs/15_visualization.ipynb #444fd25b
-def questions_table(analysis: Mapping) -> pd.DataFrame:
-    """Values that deserve a question: rows, share, question (one row a column)."""
-    questions = analysis.get("facts", {}).get("questions") or []
-    rows = [
-        (question["column"], question["rows"], percent(question["share"]), question["question"])
-        for question in questions
-    ]
-    return pd.DataFrame(rows, columns=["column", "rows", "share", "question"]).set_index("column")
-
-# %% ../nbs/15_visualization.ipynb #430f1135
-def example_text(example: Mapping) -> str:
-    """An example of a change in words: a value before and after, or what was dropped; '' for none."""
-    if "before" not in example:
-        return str(example.get("row", ""))
-    before, after = ("missing" if value is None else repr(value) for value in (example["before"], example["after"]))
-    return f"{before} -> {after}"
-
-# %% ../nbs/15_visualization.ipynb #5b4526fe
-def changes_table(transformation: Mapping) -> pd.DataFrame:
-    """What each cleaning rule did: table, rule, columns, rows, an example before and after (one row a rule)."""
-    rows = []
-    for change in transformation.get("changes", []):
-        example: Mapping = next(iter(change.get("examples", [])), {})
-        shown = example_text(example) if "before" in example or change["columns"] else ""
-        rows.append((change["table"], change["rule"], ", ".join(change["columns"]), int(change["rows"]), shown))
-    return pd.DataFrame(rows, columns=["table", "rule", "columns", "rows", "example"])
 
 # %% ../nbs/15_visualization.ipynb #89ee6033
 def health_table(health: pd.DataFrame) -> pd.DataFrame:
