@@ -11,6 +11,7 @@ __all__ = ['MISSING', 'OF_MOMENT', 'HISTORY', 'SEASON', 'typed_columns', 'with_m
 # %% ../nbs/17_features.ipynb #2d5c4551
 import datetime as dt
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +31,13 @@ from .products import NeedGate
 from .store.engines import with_sql
 from .store.lake import TableRef
 from .core.records import WindowsJson
+
+# %% ../nbs/17_features.ipynb #a3f2b930
+def _time_parts(name: str, column) -> dict[str, ibis.Value]:
+    parts = {"month": column.month(), "weekday": column.day_of_week.index()}
+    if isinstance(column.type(), types.Timestamp):
+        parts["hour"] = column.hour()
+    return {f"{name}_{part}": value.cast("float64") for part, value in parts.items()}
 
 # %% ../nbs/17_features.ipynb #fac13cc1
 MISSING = "(missing)"
@@ -55,13 +63,6 @@ def typed_columns(rows: ibis.Table, names: list[str]) -> dict[str, ibis.Value]:
         else:
             columns[name] = column.cast("string").fill_null(MISSING)
     return columns
-
-# %% ../nbs/17_features.ipynb #a3f2b930
-def _time_parts(name: str, column) -> dict[str, ibis.Value]:
-    parts = {"month": column.month(), "weekday": column.day_of_week.index()}
-    if isinstance(column.type(), types.Timestamp):
-        parts["hour"] = column.hour()
-    return {f"{name}_{part}": value.cast("float64") for part, value in parts.items()}
 
 # %% ../nbs/17_features.ipynb #f5360694
 OF_MOMENT = "__target_of_moment"
@@ -128,6 +129,14 @@ def history_of(by_entity: bool, calendar: bool = True, seasonal: bool = False) -
     since = ["before_days_since", "before_target_mean_28d", *(SEASON if seasonal else [])]
     return ["before_target_last", *(since if calendar else [])]
 
+# %% ../nbs/17_features.ipynb #26f9465e
+def _check_rule(rows: ibis.Table, rule: Rule) -> None:
+    try:
+        with_sql(rows, "rows_to_try", f"SELECT CAST(({rule.score}) AS DOUBLE) AS score FROM rows_to_try").schema()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ProblemError(f"rule {rule.name!r}: {reason}", "rules", "Fix the rule, then: mlloop check") from error
+
 # %% ../nbs/17_features.ipynb #4168b949
 def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
     """`rows` with one column ``rule_NAME`` for each rule.
@@ -149,14 +158,6 @@ def with_rules(rows: ibis.Table, rules: list[Rule]) -> ibis.Table:
         return rows
     scores = ", ".join(f'CAST(({rule.score}) AS DOUBLE) AS "rule_{rule.name}"' for rule in rules)
     return with_sql(rows, "rows_to_score", f"SELECT *, {scores} FROM rows_to_score")
-
-# %% ../nbs/17_features.ipynb #26f9465e
-def _check_rule(rows: ibis.Table, rule: Rule) -> None:
-    try:
-        with_sql(rows, "rows_to_try", f"SELECT CAST(({rule.score}) AS DOUBLE) AS score FROM rows_to_try").schema()
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ProblemError(f"rule {rule.name!r}: {reason}", "rules", "Fix the rule, then: mlloop check") from error
 
 # %% ../nbs/17_features.ipynb #5c8668da
 @dataclass(frozen=True)
@@ -181,6 +182,25 @@ class FeatureSet:
     catalogue: list[dict[str, str]]
     left_out: list[dict[str, str]]
     definition: str
+
+# %% ../nbs/17_features.ipynb #586414d7
+def _catalogue_entry(name: str, declared: Mapping[str, Column], table: str) -> dict[str, str]:
+    if name in declared:
+        return {"name": name, "meaning": declared[name].meaning, "unit": declared[name].unit, "source": table}
+    base, _, part = name.rpartition("_")
+    meaning = f"{part} of {base}" if part in ("month", "weekday", "hour") else "derived by the statement"
+    return {"name": name, "meaning": meaning, "unit": "", "source": table}
+
+# %% ../nbs/17_features.ipynb #a75476e6
+def _numeric_target(rows: ibis.Table, task) -> ibis.Value:
+    column, positive = rows[task.target], task.positive
+    if task.kind == "regression":
+        return column.cast("float64")
+    if isinstance(column.type(), (types.Numeric, types.Boolean)):
+        number = column.cast("int8") if isinstance(column.type(), types.Boolean) else column
+        with suppress(ValueError):  # a word is no number, and equals none
+            return (number.cast("float64") == float(positive)).cast("float64")
+    return (column.cast("string") == str(positive)).cast("float64")
 
 # %% ../nbs/17_features.ipynb #a4f208b7
 def row_features(
@@ -233,21 +253,6 @@ def row_features(
         left_out,
         feature_registry.digest_json([catalogue, feature_registry.definition_digest("row")]),
     )
-
-# %% ../nbs/17_features.ipynb #586414d7
-def _catalogue_entry(name: str, declared: Mapping[str, Column], table: str) -> dict[str, str]:
-    if name in declared:
-        return {"name": name, "meaning": declared[name].meaning, "unit": declared[name].unit, "source": table}
-    base, _, part = name.rpartition("_")
-    meaning = f"{part} of {base}" if part in ("month", "weekday", "hour") else "derived by the statement"
-    return {"name": name, "meaning": meaning, "unit": "", "source": table}
-
-# %% ../nbs/17_features.ipynb #a75476e6
-def _numeric_target(rows: ibis.Table, task) -> ibis.Value:
-    column = rows[task.target]
-    if task.kind == "regression":
-        return column.cast("float64")
-    return (column.cast("string") == str(task.positive)).cast("float64")
 
 # %% ../nbs/17_features.ipynb #1625d645
 def cutoffs(windows: WindowsJson) -> list[dt.datetime]:
@@ -325,6 +330,23 @@ def build_features(
         parts = split_by_digest(rows, task.group, tables["rows"].columns)
     return FeatureSet(parts, feature_set.features, feature_set.catalogue, feature_set.left_out, feature_set.definition)
 
+# %% ../nbs/17_features.ipynb #067e757e
+def _fingerprint(column) -> ibis.Value:
+    return column.sum() if isinstance(column.type(), types.Numeric) else column.length().sum()
+
+# %% ../nbs/17_features.ipynb #dc6cb9bd
+def _same(a, b) -> bool:
+    return (pd.isna(a) and pd.isna(b)) or abs(a - b) <= 1e-9 * (1 + abs(a))
+
+# %% ../nbs/17_features.ipynb #3ddacd3d
+def _changed_event_features(task: Recommendation, tables: dict[str, ibis.Table], moment: dt.datetime) -> list[str]:
+    events, items = tables["events"], tables.get("items")
+    return [
+        name
+        for kind in ("user", "item", "taste", "pair")
+        for name in feature_registry.leaking_features(kind, events, items, moment, task.target_kind)
+    ]
+
 # %% ../nbs/17_features.ipynb #259e73c2
 def features_changed_by_future(
     statement: Problem, tables: dict[str, ibis.Table], windows: WindowsJson | None, feature_set: FeatureSet
@@ -347,23 +369,6 @@ def features_changed_by_future(
         for table in (recomputed, train.filter(train[time] < moment))
     )
     return [name for name in names if not _same(without_future[name], with_future[name])]
-
-# %% ../nbs/17_features.ipynb #3ddacd3d
-def _changed_event_features(task: Recommendation, tables: dict[str, ibis.Table], moment: dt.datetime) -> list[str]:
-    events, items = tables["events"], tables.get("items")
-    return [
-        name
-        for kind in ("user", "item", "taste", "pair")
-        for name in feature_registry.leaking_features(kind, events, items, moment, task.target_kind)
-    ]
-
-# %% ../nbs/17_features.ipynb #067e757e
-def _fingerprint(column) -> ibis.Value:
-    return column.sum() if isinstance(column.type(), types.Numeric) else column.length().sum()
-
-# %% ../nbs/17_features.ipynb #dc6cb9bd
-def _same(a, b) -> bool:
-    return (pd.isna(a) and pd.isna(b)) or abs(a - b) <= 1e-9 * (1 + abs(a))
 
 # %% ../nbs/17_features.ipynb #b02b4cf0
 def describe_features(table: pd.DataFrame, catalogue: list[dict[str, str]]) -> pd.DataFrame:
@@ -442,4 +447,4 @@ def catalogue_table(shown: list[pd.DataFrame]):
     for name in ("low", "middle", "high"):
         table[name] = table[name].map(short)
     table["missing"] = table.pop("missing_share").map(percent)
-    return table.set_index("name").style.format(escape="html")
+    return table.set_index("name").style.format(escape="html").format_index(escape="html")
