@@ -27,6 +27,16 @@ def built(statement: Problem, recipe: RecipeJson):
     """The untrained estimator of a recipe."""
     return candidates.from_recipe(recipe, statement.task)
 
+# %% ../nbs/19_building.ipynb #3226692b
+def _text(value: Any) -> str:
+    return (
+        number(value)
+        if isinstance(value, float)
+        else ", ".join(map(str, value))
+        if isinstance(value, (list, tuple))
+        else str(value)
+    )
+
 # %% ../nbs/19_building.ipynb #b3bcf74e
 def described(statement: Problem, recipe: RecipeJson) -> pd.DataFrame:
     """Each parameter of the recipe with its default and the range that was searched; indexed by name."""
@@ -48,16 +58,6 @@ def described(statement: Problem, recipe: RecipeJson) -> pd.DataFrame:
         if name != "checkpoint"
     ]
     return pd.DataFrame(lines, columns=["parameter", "value", "default", "searched"]).set_index("parameter")
-
-# %% ../nbs/19_building.ipynb #3226692b
-def _text(value: Any) -> str:
-    return (
-        number(value)
-        if isinstance(value, float)
-        else ", ".join(map(str, value))
-        if isinstance(value, (list, tuple))
-        else str(value)
-    )
 
 # %% ../nbs/19_building.ipynb #0dc179cd
 def headline(statement: Problem, recipe: RecipeJson, exploration: Exploration) -> str:
