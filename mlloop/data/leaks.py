@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'SAME_UNIT', 'STEPS', 'WANDERS', 'AGREES', 'CHAINED', 'BY_CHANCE', 'PURE',
            'NONE_WORDS', 'FEWEST_PURE', 'SHARE_PURE', 'FOLLOWED', 'LENGTH', 'ENDS_WITH', 'EXACT', 'PART', 'CLOCKS',
-           'CLOCK_HOURS', 'MAX_PAIRED', 'PAIRED_ROWS', 'NEARER', 'FEW', 'SIEVED_BY', 'AFTER_WORDS', 'BEFORE_WORDS',
-           'CLEARER', 'MAX_AGGREGATES', 'SIEVED_ROWS', 'LEFT_WITHIN', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE',
-           'FIELD_ROWS', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOST_DIRECTIONS', 'MOVING',
-           'LIKELY', 'MEASURED', 'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE',
-           'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'MAX_ROWS', 'RESTS_FROM', 'RESTS_ON',
-           'MANY_VALUES', 'MAX_MAKERS', 'MAKER_ROWS', 'Sign', 'group_codes', 'spike', 'forward_score', 'skill',
-           'strength', 'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign', 'chain_sign',
-           'filled_sign', 'value_sign', 'class_signs', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign',
-           'product_signs', 'clock_minutes', 'pair_signs', 'likely_pairs', 'after_words', 'aggregate_signs',
-           'by_chance', 'field_strength', 'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target',
+           'CLOCK_HOURS', 'SIEVED_BY', 'NEARER', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER', 'MAX_PAIRED', 'PAIRED_ROWS',
+           'FEW', 'SIEVED_ROWS', 'LEFT_WITHIN', 'MAX_AGGREGATES', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS',
+           'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOST_DIRECTIONS', 'MOVING', 'LIKELY',
+           'MEASURED', 'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE',
+           'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES',
+           'MAX_MAKERS', 'MAKER_ROWS', 'MAX_ROWS', 'Sign', 'spike', 'group_codes', 'skill', 'forward_score', 'strength',
+           'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign',
+           'value_sign', 'class_signs', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs',
+           'clock_minutes', 'likely_pairs', 'after_words', 'pair_signs', 'aggregate_signs', 'by_chance',
+           'field_strength', 'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target',
            'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'named_signs',
-           'span_signs', 'find', 'resting_signs']
+           'span_signs', 'resting_signs', 'find']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -44,6 +44,12 @@ class Sign:
     sure: bool
     reason: str
 
+# %% ../../nbs/data/leaks.ipynb #70bc8564
+def spike(values: pd.Series) -> tuple[Any, float]:
+    """The most frequent known value of a column and its share of all rows."""
+    counts = values.value_counts()
+    return (counts.index[0], float(counts.iloc[0] / max(len(values), 1))) if len(counts) else (None, 0.0)
+
 # %% ../../nbs/data/leaks.ipynb #36e1edba
 MAX_GROUPS, MAX_WORDS = 20, 100  # groups of a number, and of a category
 SPIKE = 0.05  # the share of rows from which one value of a number is a group of its own
@@ -69,11 +75,17 @@ def group_codes(values: pd.Series, groups: int = MAX_GROUPS) -> pd.Series:
     frequent = {v: i for i, v in enumerate(sorted(text.value_counts().index[: most - 1]))}
     return text.map(frequent).fillna(most - 1).where(text.notna(), -1).astype(int)
 
-# %% ../../nbs/data/leaks.ipynb #70bc8564
-def spike(values: pd.Series) -> tuple[Any, float]:
-    """The most frequent known value of a column and its share of all rows."""
-    counts = values.value_counts()
-    return (counts.index[0], float(counts.iloc[0] / max(len(values), 1))) if len(counts) else (None, 0.0)
+# %% ../../nbs/data/leaks.ipynb #a1e76314
+def skill(y_true: np.ndarray, y_score: np.ndarray, kind: str) -> float:
+    """ROC AUC of scores, or R2 of predicted numbers, never below 0."""
+    if kind == "regression":
+        spread = ((y_true - y_true.mean()) ** 2).sum()
+        return float(max(0.0, 1 - ((y_true - y_score) ** 2).sum() / spread)) if spread > 0 else 0.0
+    positive = int(y_true.sum())
+    if positive in (0, len(y_true)):
+        return 0.5
+    ranks = stats.rankdata(y_score)
+    return float((ranks[y_true == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(y_true) - positive)))
 
 # %% ../../nbs/data/leaks.ipynb #c677de59
 def forward_score(codes: pd.Series, y: pd.Series, later: np.ndarray, kind: str) -> float:
@@ -92,18 +104,6 @@ def forward_score(codes: pd.Series, y: pd.Series, later: np.ndarray, kind: str) 
     mean = np.where(size > 0, total / np.maximum(size, 1), target[early].mean())
     return skill(target[later], mean[groups[later]], kind)
 
-# %% ../../nbs/data/leaks.ipynb #a1e76314
-def skill(y_true: np.ndarray, y_score: np.ndarray, kind: str) -> float:
-    """ROC AUC of scores, or R2 of predicted numbers, never below 0."""
-    if kind == "regression":
-        spread = ((y_true - y_true.mean()) ** 2).sum()
-        return float(max(0.0, 1 - ((y_true - y_score) ** 2).sum() / spread)) if spread > 0 else 0.0
-    positive = int(y_true.sum())
-    if positive in (0, len(y_true)):
-        return 0.5
-    ranks = stats.rankdata(y_score)
-    return float((ranks[y_true == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(y_true) - positive)))
-
 # %% ../../nbs/data/leaks.ipynb #5f0c2a71
 def strength(score: float, kind: str) -> float:
     """A figure from 0 (nothing) to 1 (perfect): of ROC AUC twice the distance from a half, or R2."""
@@ -116,6 +116,19 @@ COPY = 0.995  # rank correlation of a number with a numeric target: a copy, what
 def is_number(values: pd.Series) -> bool:
     """Whether a column holds numbers; booleans do not count."""
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+# %% ../../nbs/data/leaks.ipynb #f8bf9a7d
+def _share_in_another_unit(values: np.ndarray, y: np.ndarray) -> float:
+    """The share of rows in which a number is the target by a factor and a constant, found without the rows that are furthest off."""
+    near = np.ones(len(y), dtype=bool)
+    for _ in range(3):
+        if values[near].std() == 0:
+            return 0.0
+        slope, zero = np.polyfit(values[near], y[near], 1)
+        off = np.abs(y - slope * values - zero)
+        near = off <= np.quantile(off, 0.95)
+    within = 0.001 * np.subtract(*np.quantile(y, [0.75, 0.25]))
+    return float((off <= within).mean()) if within > 0 else 0.0
 
 # %% ../../nbs/data/leaks.ipynb #3a49845b
 SAME_UNIT = 0.98  # of the rows
@@ -144,18 +157,15 @@ def copy_sign(values: pd.Series, y: pd.Series, kind: str) -> str:
             return f"follows the target nearly exactly (rank correlation {number(ranked)})"
     return ""
 
-# %% ../../nbs/data/leaks.ipynb #f8bf9a7d
-def _share_in_another_unit(values: np.ndarray, y: np.ndarray) -> float:
-    """The share of rows in which a number is the target by a factor and a constant, found without the rows that are furthest off."""
-    near = np.ones(len(y), dtype=bool)
-    for _ in range(3):
-        if values[near].std() == 0:
-            return 0.0
-        slope, zero = np.polyfit(values[near], y[near], 1)
-        off = np.abs(y - slope * values - zero)
-        near = off <= np.quantile(off, 0.95)
-    within = 0.001 * np.subtract(*np.quantile(y, [0.75, 0.25]))
-    return float((off <= within).mean()) if within > 0 else 0.0
+# %% ../../nbs/data/leaks.ipynb #e3b7a019
+def _together(a: np.ndarray, b: np.ndarray) -> float:
+    """The size of the correlation of two numbers; 0 where few rows have both, or one of them stands still."""
+    known = np.isfinite(a) & np.isfinite(b)
+    if known.sum() < max(50, 0.5 * len(a)):
+        return 0.0
+    u, v = a[known] - a[known].mean(), b[known] - b[known].mean()
+    size = float(np.sqrt((u @ u) * (v @ v)))
+    return abs(float(u @ v)) / size if size > 0 else 0.0
 
 # %% ../../nbs/data/leaks.ipynb #32b32155
 STEPS = 0.9  # the correlation of steps from which a wandering column is a copy
@@ -232,23 +242,11 @@ def chain_sign(values: pd.Series, y: pd.Series) -> str:
         return ""
     return f"cuts the target into {bands} bands that do not overlap, for {number(100 * rows / len(y))} % of the rows"
 
-# %% ../../nbs/data/leaks.ipynb #934478d7
+# %% ../../nbs/data/leaks.ipynb #d05b6aec
 BY_CHANCE = 12  # rows of one class only are no chance where -log of its probability is larger
 PURE = 0.995
 
 
-def filled_sign(values: pd.Series, y: pd.Series) -> tuple[bool, str] | None:
-    """Whether a column is filled in, or other than its usual value, for rows of one class only: (sure, words)."""
-    weaker = None
-    for empty, words, otherwise, able in _empties(values):
-        for rows, shown, is_sure in ((~empty, words, able), (empty, otherwise, able and "is empty" in otherwise)):
-            sign = _of_one_class(rows, y, shown) if shown else None
-            if sign and sign[0] and is_sure:
-                return sign
-            weaker = weaker or (sign and (False, sign[1]))
-    return weaker
-
-# %% ../../nbs/data/leaks.ipynb #d05b6aec
 def _of_one_class(rows: pd.Series, y: pd.Series, words: str) -> tuple[bool, str] | None:
     """Whether `rows` (a mask) are of one class, and so many that chance does not do it: (nearly all of the class, words)."""
     n, share = int(rows.sum()), float(y[rows].mean()) if rows.any() else 0.0
@@ -298,6 +296,18 @@ def _empties(values: pd.Series) -> Iterator[tuple[pd.Series, str, str, bool]]:
         is_none = str(value).strip().lower() in NONE_WORDS
         yield empty | (values == value), f"is other than '{value}'", "", is_none
 
+# %% ../../nbs/data/leaks.ipynb #934478d7
+def filled_sign(values: pd.Series, y: pd.Series) -> tuple[bool, str] | None:
+    """Whether a column is filled in, or other than its usual value, for rows of one class only: (sure, words)."""
+    weaker = None
+    for empty, words, otherwise, able in _empties(values):
+        for rows, shown, is_sure in ((~empty, words, able), (empty, otherwise, able and "is empty" in otherwise)):
+            sign = _of_one_class(rows, y, shown) if shown else None
+            if sign and sign[0] and is_sure:
+                return sign
+            weaker = weaker or (sign and (False, sign[1]))
+    return weaker
+
 # %% ../../nbs/data/leaks.ipynb #c11515ee
 def value_sign(values: pd.Series, y: pd.Series) -> str:
     """The words for a category some of whose values stand for the rarer class only; '' for others."""
@@ -333,6 +343,22 @@ def class_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     unsure = agreeing | (pure if len(pure) < max(FEWEST_PURE, SHARE_PURE * rows.shape[1]) else {})
     return signs + [Sign(name, False, words) for name, words in unsure.items()]
 
+# %% ../../nbs/data/leaks.ipynb #5559f0d5
+def _event_flags(rows: pd.DataFrame, times: Sequence[str]) -> list[Sign]:
+    """Columns of two values that say whether one of two times ended before the other."""
+    signs: dict[str, Sign] = {}
+    for first, second in itertools.permutations(times, 2):
+        known = rows[first].notna() & rows[second].notna()
+        shorter = (rows[first] < rows[second])[known]
+        if (rows[first] > rows[second])[known].any() or not 0.05 <= shorter.mean() <= 0.95:
+            continue
+        for name in map(str, rows):
+            if rows[name].nunique() == 2 and agreement_sign(rows.loc[known, name], shorter.astype(float)):
+                signs[name] = Sign(
+                    name, False, f"says whether {first} ended before {second}: did it happen before the prediction?"
+                )
+    return list(signs.values())
+
 # %% ../../nbs/data/leaks.ipynb #70b3e554
 FOLLOWED = re.compile(
     r"^((fu|followup|follow_?up|surv(ival)?|os|pfs|dfs|rfs|efs|lfs|ttp|tte|event|death|relapse|recurrence|progression)_?(time|days?|weeks?|months?|years?|duration)?"
@@ -367,22 +393,6 @@ def followed_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
         signs[name] = Sign(name, False, reason)
     return [*signs.values(), *_event_flags(rows, list(signs))]
 
-# %% ../../nbs/data/leaks.ipynb #5559f0d5
-def _event_flags(rows: pd.DataFrame, times: Sequence[str]) -> list[Sign]:
-    """Columns of two values that say whether one of two times ended before the other."""
-    signs: dict[str, Sign] = {}
-    for first, second in itertools.permutations(times, 2):
-        known = rows[first].notna() & rows[second].notna()
-        shorter = (rows[first] < rows[second])[known]
-        if (rows[first] > rows[second])[known].any() or not 0.05 <= shorter.mean() <= 0.95:
-            continue
-        for name in map(str, rows):
-            if rows[name].nunique() == 2 and agreement_sign(rows.loc[known, name], shorter.astype(float)):
-                signs[name] = Sign(
-                    name, False, f"says whether {first} ended before {second}: did it happen before the prediction?"
-                )
-    return list(signs.values())
-
 # %% ../../nbs/data/leaks.ipynb #50534485
 def flag_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     """Columns of two values that are set for rows of the positive class only, and together cover it."""
@@ -401,10 +411,39 @@ def flag_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     reason = f"is one of {len(flags)} flags ({', '.join(flags)}) that together cover {number(100 * covered)} % of the class looked for, and of no other rows"
     return [Sign(name, True, reason) for name in flags]
 
-# %% ../../nbs/data/leaks.ipynb #4df3787d
+# %% ../../nbs/data/leaks.ipynb #c7adf9ad
+def _r2(X: pd.DataFrame, y: pd.Series) -> float:
+    scaled = (X - X.mean()) / X.std(ddof=0).replace(0, 1)
+    A = np.column_stack([np.ones(len(X)), scaled.to_numpy(float)])
+    rest = y.to_numpy(float) - A @ np.linalg.lstsq(A, y.to_numpy(float), rcond=None)[0]
+    spread = float(((y - y.mean()) ** 2).sum())
+    return 1 - float((rest**2).sum()) / spread if spread else 0.0
+
+# %% ../../nbs/data/leaks.ipynb #7341e709
 EXACT = 0.99995  # R2 from which an equation holds but for rounding
 
 
+def _needed(X: pd.DataFrame, y: pd.Series) -> list[str]:
+    """The fewest columns that still make up the target, found by leaving one out after the other."""
+    kept, spread = list(X.columns), float(((y - y.mean()) ** 2).sum())
+    scaled = ((X - X.mean()) / X.std(ddof=0).replace(0, 1)).to_numpy(float)
+    # as many rows as columns leave the same rest: least squares of the triangle that the rows are turned into
+    rows = np.column_stack([np.ones(len(X)), scaled, y.to_numpy(float)])
+    triangle = np.asarray(np.linalg.qr(rows, mode="r"))
+    at = {name: position for position, name in enumerate(kept, 1)}
+    while len(kept) > 1:
+        left = {}
+        for name in kept:
+            A = triangle[:, [0, *(at[c] for c in kept if c != name)]]
+            rest = triangle[:, -1] - A @ np.linalg.lstsq(A, triangle[:, -1], rcond=None)[0]
+            left[name] = 1 - float((rest**2).sum()) / spread
+        name = max(left, key=lambda n: left[n])
+        if left[name] < EXACT:
+            break
+        kept.remove(name)
+    return kept
+
+# %% ../../nbs/data/leaks.ipynb #4df3787d
 def sum_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     """Numbers that add up to a numeric target, or a total less its other parts."""
     numbers = {n: rows[n].astype(float) for n in rows if is_number(rows[n]) and rows[n].isna().mean() < 0.05}
@@ -426,35 +465,6 @@ def sum_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     positive = [n for n in kept if share[n] > 0]
     less = ", ".join(n for n in kept if n not in positive)
     return [Sign(n, True, f"contains it: {' and '.join(positive)} less {less} is the target") for n in positive]
-
-# %% ../../nbs/data/leaks.ipynb #7341e709
-def _needed(X: pd.DataFrame, y: pd.Series) -> list[str]:
-    """The fewest columns that still make up the target, found by leaving one out after the other."""
-    kept, spread = list(X.columns), float(((y - y.mean()) ** 2).sum())
-    scaled = ((X - X.mean()) / X.std(ddof=0).replace(0, 1)).to_numpy(float)
-    # as many rows as columns leave the same rest: least squares of the triangle that the rows are turned into
-    rows = np.column_stack([np.ones(len(X)), scaled, y.to_numpy(float)])
-    triangle = np.asarray(np.linalg.qr(rows, mode="r"))
-    at = {name: position for position, name in enumerate(kept, 1)}
-    while len(kept) > 1:
-        left = {}
-        for name in kept:
-            A = triangle[:, [0, *(at[c] for c in kept if c != name)]]
-            rest = triangle[:, -1] - A @ np.linalg.lstsq(A, triangle[:, -1], rcond=None)[0]
-            left[name] = 1 - float((rest**2).sum()) / spread
-        name = max(left, key=lambda n: left[n])
-        if left[name] < EXACT:
-            break
-        kept.remove(name)
-    return kept
-
-# %% ../../nbs/data/leaks.ipynb #c7adf9ad
-def _r2(X: pd.DataFrame, y: pd.Series) -> float:
-    scaled = (X - X.mean()) / X.std(ddof=0).replace(0, 1)
-    A = np.column_stack([np.ones(len(X)), scaled.to_numpy(float)])
-    rest = y.to_numpy(float) - A @ np.linalg.lstsq(A, y.to_numpy(float), rcond=None)[0]
-    spread = float(((y - y.mean()) ** 2).sum())
-    return 1 - float((rest**2).sum()) / spread if spread else 0.0
 
 # %% ../../nbs/data/leaks.ipynb #dd171171
 PART = 0.9  # correlation of a count with the target from which it may be a part of it
@@ -508,10 +518,157 @@ def clock_minutes(values: pd.Series) -> pd.Series | None:
         return None
     return (values // 100 * 60 + values % 100).astype(float)
 
+# %% ../../nbs/data/leaks.ipynb #a9903cde
+def _seconds(values: pd.Series) -> pd.Series:
+    """Moments as numbers; those with a time zone as the clock of Greenwich has them, where no hour is left out or comes twice."""
+    plain = values.dt.tz_convert(None) if values.dt.tz is not None else values
+    return (plain - pd.Timestamp("2000-01-01")).dt.total_seconds()
+
+# %% ../../nbs/data/leaks.ipynb #5c3d1d25
+def _pair_frames(rows: pd.DataFrame, most: int) -> list[tuple[pd.DataFrame, tuple[str, ...]]]:
+    """The times, the clocks and the numbers of a table, each as numbers, with the ways in which two of them are put together."""
+    able = (str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 5)
+    numbers = rows[list(itertools.islice(able, most))].astype(float)
+    times = [str(n) for n in rows if pd.api.types.is_datetime64_any_dtype(rows[n])][:most]
+    moments = pd.DataFrame({n: _seconds(rows[n]) for n in times}, index=rows.index)
+    clocks = pd.DataFrame({n: c for n in numbers if (c := clock_minutes(numbers[n])) is not None}, index=rows.index)
+    return [(moments, ("less",)), (clocks, ("past",)), (numbers, ("less", "over", "times"))]
+
+# %% ../../nbs/data/leaks.ipynb #b474ff5a
+def _pair_sign(column: str, first: str, second: str, word: str, is_sure: bool) -> Sign:
+    other = second if column == first else first
+    reason = f"and {other} together are the target: {first} {word} {second} tells the target nearly exactly"
+    return Sign(column, is_sure, reason if is_sure else f"{reason}; which of the two is known only afterwards?")
+
+# %% ../../nbs/data/leaks.ipynb #84a14b67
+def _nearness(values: np.ndarray, y: np.ndarray, kind: str) -> float:
+    """How nearly values rank as the target does, from 0 to 1."""
+    if kind == "regression":
+        return abs(float(np.nan_to_num(stats.spearmanr(values, y).statistic)))
+    return abs(2 * skill(y, values, kind) - 1)
+
+# %% ../../nbs/data/leaks.ipynb #0d38bad1
+def _combined(u: np.ndarray, v: np.ndarray, word: str) -> np.ndarray:
+    """Two columns as one: `past` is the difference of two clocks in minutes, at most half a day either way."""
+    if word == "past":
+        return (u - v + 720) % 1440 - 720
+    return u - v if word == "less" else u / v if word == "over" else u * v
+
+# %% ../../nbs/data/leaks.ipynb #d0888208
+def _ranks_near(values: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
+    """How nearly each column of values (n_rows, n_columns) ranks as the target: a rank correlation, or the ROC AUC either way."""
+    ranks = stats.rankdata(np.nan_to_num(values, posinf=1e300, neginf=-1e300), axis=0)
+    if kind == "classification":
+        positive = target.sum()
+        if positive in (0, len(target)):
+            return np.ones(values.shape[1])
+        area = (target @ ranks - positive * (positive + 1) / 2) / (positive * (len(target) - positive))
+        return np.maximum(area, 1 - area)
+    u, t = ranks - ranks.mean(axis=0), target - target.mean()
+    size = np.sqrt((u**2).sum(axis=0) * (t**2).sum())
+    return np.divide(np.abs(t @ u), size, out=np.zeros(values.shape[1]), where=size > 0)
+
+# %% ../../nbs/data/leaks.ipynb #8d6dbf4c
+SIEVED_BY = {"regression": (300, 0.9), "classification": (400, 0.95)}
+"""The first rows of a pair, and the rank correlation or ROC AUC that they must show."""
+
+
+def likely_pairs(frame: pd.DataFrame, y: pd.Series, kind: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The pairs of columns that may be the target once they are put together, by the first rows alone."""
+    names, (some, least) = list(map(str, frame)), SIEVED_BY[kind]
+    V, t = frame.to_numpy(float)[:some], y.to_numpy(float)[:some]
+    has_gaps = np.isnan(V).any(axis=0) | np.isnan(t).any()
+    target = stats.rankdata(t) if kind == "regression" else (t == 1).astype(float)
+    for at, first in enumerate(names[:-1]):
+        rest, able = V[:, at + 1 :], has_gaps[at + 1 :] | has_gaps[at]
+        if not able.all():
+            ways = [_combined(V[:, [at]], rest, word) for word in words if word != "over"]
+            with np.errstate(all="ignore"):
+                ways += [V[:, [at]] / rest, rest / V[:, [at]]] if "over" in words else []
+            able = able | np.any([_ranks_near(way, target, kind) >= least for way in ways], axis=0)
+        yield from ((first, names[at + 1 + other]) for other in np.flatnonzero(able))
+
+# %% ../../nbs/data/leaks.ipynb #e9fffb0a
+def _tells(combined: np.ndarray, y: np.ndarray, kind: str) -> bool:
+    if len(np.unique(combined)) < 3:
+        return False
+    if kind == "regression":
+        some = SIEVED_BY[kind][0]
+        if np.ptp(combined[:some]) == 0 or np.ptp(y[:some]) == 0:
+            return False
+        if abs(stats.spearmanr(combined[:some], y[:some]).statistic) < SIEVED_BY[kind][1]:
+            return False
+        return bool(abs(stats.spearmanr(combined, y).statistic) >= COPY)
+    few, least = SIEVED_BY[kind]
+    for rows in (few, len(y)):  # few rows rule out nearly every pair
+        score = skill(y[:rows], combined[:rows], kind)
+        if max(score, 1 - score) < (least if rows < len(y) else 0.99):
+            return False
+    return True
+
+# %% ../../nbs/data/leaks.ipynb #c8fb1ec7
+NEARER = 0.5  # what a pair may leave open of the target, as a share of what the better of the two leaves
+
+
+def _pair_word(a: pd.Series, b: pd.Series, y: pd.Series, kind: str, able: Sequence[str]) -> str:
+    """'less', 'past' (of clocks), 'over' or 'times' where a and b put together so are the target; '' where none is."""
+    known = (a.notna() & b.notna()).to_numpy()
+    if known.sum() < max(50, 0.5 * len(y)):
+        return ""
+    u, v, target = a.to_numpy()[known], b.to_numpy()[known], y.to_numpy()[known]
+    for word in able:
+        if word == "over" and (v == 0).any():
+            u, v = v, u
+            if (v == 0).any():
+                continue
+        combined = _combined(u, v, word)
+        if not _tells(combined, target, kind) or _tells(u, target, kind) or _tells(v, target, kind):
+            continue
+        off = [1 - _nearness(values, target, kind) for values in (combined, u, v)]
+        if off[0] <= NEARER * min(off[1:]):  # a year over a price is the price
+            return word
+    return ""
+
+# %% ../../nbs/data/leaks.ipynb #61413769
+AFTER_WORDS = (
+    "status", "end", "ended", "close", "closed", "complet", "resolv", "updat", "modif", "cancel", "drop", "finish", "return",
+    "deliver", "paid", "settl", "discharg", "last", "out", "exit", "leave", "left", "churn", "final", "result", "actual",
+    "decided", "approved", "shipped", "refund", "payment", "recover", "repaid",
+)  # fmt: skip
+BEFORE_WORDS = (
+    "arriv", "creat", "open", "book", "order", "start", "pick", "begin", "admi", "sign", "issue", "request", "due", "in",
+    "entry", "planned", "sched", "crs", "expect", "promis", "estimat", "birth", "made", "ts",
+)  # fmt: skip
+
+
+def after_words(name: str) -> int:
+    """1 for a name that speaks of an end, a state or a result, -1 for one that speaks of a beginning, 0 for others."""
+    parts = words_of_name(name)
+    starts = lambda words: any(p == w or (len(w) > 3 and p.startswith(w)) for p in parts for w in words)
+    return int(starts(AFTER_WORDS)) - int(starts(BEFORE_WORDS))
+
+# %% ../../nbs/data/leaks.ipynb #02fd1e9c
+CLEARER = 2  # times as close to the target is the later one of a pair of numbers, at least
+
+
+def _which(frame: pd.DataFrame, first: str, second: str, word: str, y: pd.Series) -> tuple[str, bool]:
+    """The one of a pair that is known later, and whether that is sure."""
+    tones, are_moments = [after_words(first), after_words(second)], frame[first].abs().median() > 1e7
+    if tones[0] != tones[1] and (max(tones) > 0 or are_moments or word == "past"):
+        return max((first, second), key=after_words), True
+    if are_moments and word == "less" and (frame[first] <= frame[second]).mean() > 0.95:
+        return second, True
+    if are_moments and word == "less" and (frame[first] >= frame[second]).mean() > 0.95:
+        return first, True
+    alike = {
+        n: abs(float(np.nan_to_num(stats.spearmanr(frame[n], y, nan_policy="omit").statistic))) for n in (first, second)
+    }
+    near, far = sorted((first, second), key=lambda n: -alike[n])
+    return near, bool(alike[near] >= CLEARER * alike[far] and alike[near] > 4 / np.sqrt(len(y)))
+
 # %% ../../nbs/data/leaks.ipynb #ee42b038
 MAX_PAIRED = 60  # columns of which pairs are tried
 PAIRED_ROWS = 3_000
-NEARER = 0.5  # what a pair may leave open of the target, as a share of what the better of the two leaves
 FEW = 500  # rows below which an honest column, or a pair, may be near perfect by chance
 
 
@@ -541,175 +698,32 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
                     signs[column] = _pair_sign(column, first, second, word, is_sure)
     return list(signs.values())
 
-# %% ../../nbs/data/leaks.ipynb #5c3d1d25
-def _pair_frames(rows: pd.DataFrame, most: int) -> list[tuple[pd.DataFrame, tuple[str, ...]]]:
-    """The times, the clocks and the numbers of a table, each as numbers, with the ways in which two of them are put together."""
-    able = (str(n) for n in rows if is_number(rows[n]) and rows[n].nunique() > 5)
-    numbers = rows[list(itertools.islice(able, most))].astype(float)
-    times = [str(n) for n in rows if pd.api.types.is_datetime64_any_dtype(rows[n])][:most]
-    moments = pd.DataFrame({n: _seconds(rows[n]) for n in times}, index=rows.index)
-    clocks = pd.DataFrame({n: c for n in numbers if (c := clock_minutes(numbers[n])) is not None}, index=rows.index)
-    return [(moments, ("less",)), (clocks, ("past",)), (numbers, ("less", "over", "times"))]
-
-# %% ../../nbs/data/leaks.ipynb #b474ff5a
-def _pair_sign(column: str, first: str, second: str, word: str, is_sure: bool) -> Sign:
-    other = second if column == first else first
-    reason = f"and {other} together are the target: {first} {word} {second} tells the target nearly exactly"
-    return Sign(column, is_sure, reason if is_sure else f"{reason}; which of the two is known only afterwards?")
-
-# %% ../../nbs/data/leaks.ipynb #a9903cde
-def _seconds(values: pd.Series) -> pd.Series:
-    """Moments as numbers; those with a time zone as the clock of Greenwich has them, where no hour is left out or comes twice."""
-    plain = values.dt.tz_convert(None) if values.dt.tz is not None else values
-    return (plain - pd.Timestamp("2000-01-01")).dt.total_seconds()
-
-# %% ../../nbs/data/leaks.ipynb #84a14b67
-def _nearness(values: np.ndarray, y: np.ndarray, kind: str) -> float:
-    """How nearly values rank as the target does, from 0 to 1."""
-    if kind == "regression":
-        return abs(float(np.nan_to_num(stats.spearmanr(values, y).statistic)))
-    return abs(2 * skill(y, values, kind) - 1)
-
-# %% ../../nbs/data/leaks.ipynb #0d38bad1
-def _combined(u: np.ndarray, v: np.ndarray, word: str) -> np.ndarray:
-    """Two columns as one: `past` is the difference of two clocks in minutes, at most half a day either way."""
-    if word == "past":
-        return (u - v + 720) % 1440 - 720
-    return u - v if word == "less" else u / v if word == "over" else u * v
-
-# %% ../../nbs/data/leaks.ipynb #8d6dbf4c
-SIEVED_BY = {"regression": (300, 0.9), "classification": (400, 0.95)}
-"""The first rows of a pair, and the rank correlation or ROC AUC that they must show."""
-
-
-def likely_pairs(frame: pd.DataFrame, y: pd.Series, kind: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The pairs of columns that may be the target once they are put together, by the first rows alone."""
-    names, (some, least) = list(map(str, frame)), SIEVED_BY[kind]
-    V, t = frame.to_numpy(float)[:some], y.to_numpy(float)[:some]
-    has_gaps = np.isnan(V).any(axis=0) | np.isnan(t).any()
-    target = stats.rankdata(t) if kind == "regression" else (t == 1).astype(float)
-    for at, first in enumerate(names[:-1]):
-        rest, able = V[:, at + 1 :], has_gaps[at + 1 :] | has_gaps[at]
-        if not able.all():
-            ways = [_combined(V[:, [at]], rest, word) for word in words if word != "over"]
-            with np.errstate(all="ignore"):
-                ways += [V[:, [at]] / rest, rest / V[:, [at]]] if "over" in words else []
-            able = able | np.any([_ranks_near(way, target, kind) >= least for way in ways], axis=0)
-        yield from ((first, names[at + 1 + other]) for other in np.flatnonzero(able))
-
-# %% ../../nbs/data/leaks.ipynb #d0888208
-def _ranks_near(values: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
-    """How nearly each column of values (n_rows, n_columns) ranks as the target: a rank correlation, or the ROC AUC either way."""
-    ranks = stats.rankdata(np.nan_to_num(values, posinf=1e300, neginf=-1e300), axis=0)
-    if kind == "classification":
-        positive = target.sum()
-        if positive in (0, len(target)):
-            return np.ones(values.shape[1])
-        area = (target @ ranks - positive * (positive + 1) / 2) / (positive * (len(target) - positive))
-        return np.maximum(area, 1 - area)
-    u, t = ranks - ranks.mean(axis=0), target - target.mean()
-    size = np.sqrt((u**2).sum(axis=0) * (t**2).sum())
-    return np.divide(np.abs(t @ u), size, out=np.zeros(values.shape[1]), where=size > 0)
-
-# %% ../../nbs/data/leaks.ipynb #c8fb1ec7
-def _pair_word(a: pd.Series, b: pd.Series, y: pd.Series, kind: str, able: Sequence[str]) -> str:
-    """'less', 'past' (of clocks), 'over' or 'times' where a and b put together so are the target; '' where none is."""
-    known = (a.notna() & b.notna()).to_numpy()
-    if known.sum() < max(50, 0.5 * len(y)):
+# %% ../../nbs/data/leaks.ipynb #a0cd7621
+def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:
+    known = values.notna() & group.notna()
+    codes = pd.factorize(group[known])[0]
+    v, t = values[known].to_numpy(), y[known].to_numpy(float)
+    size = np.bincount(codes).astype(float)
+    if len(size) < 3 or not len(v):
         return ""
-    u, v, target = a.to_numpy()[known], b.to_numpy()[known], y.to_numpy()[known]
-    for word in able:
-        if word == "over" and (v == 0).any():
-            u, v = v, u
-            if (v == 0).any():
-                continue
-        combined = _combined(u, v, word)
-        if not _tells(combined, target, kind) or _tells(u, target, kind) or _tells(v, target, kind):
-            continue
-        off = [1 - _nearness(values, target, kind) for values in (combined, u, v)]
-        if off[0] <= NEARER * min(off[1:]):  # a year over a price is the price
-            return word
-    return ""
-
-# %% ../../nbs/data/leaks.ipynb #e9fffb0a
-def _tells(combined: np.ndarray, y: np.ndarray, kind: str) -> bool:
-    if len(np.unique(combined)) < 3:
-        return False
-    if kind == "regression":
-        some = SIEVED_BY[kind][0]
-        if np.ptp(combined[:some]) == 0 or np.ptp(y[:some]) == 0:
-            return False
-        if abs(stats.spearmanr(combined[:some], y[:some]).statistic) < SIEVED_BY[kind][1]:
-            return False
-        return bool(abs(stats.spearmanr(combined, y).statistic) >= COPY)
-    few, least = SIEVED_BY[kind]
-    for rows in (few, len(y)):  # few rows rule out nearly every pair
-        score = skill(y[:rows], combined[:rows], kind)
-        if max(score, 1 - score) < (least if rows < len(y) else 0.99):
-            return False
-    return True
-
-# %% ../../nbs/data/leaks.ipynb #61413769
-AFTER_WORDS = (
-    "status", "end", "ended", "close", "closed", "complet", "resolv", "updat", "modif", "cancel", "drop", "finish", "return",
-    "deliver", "paid", "settl", "discharg", "last", "out", "exit", "leave", "left", "churn", "final", "result", "actual",
-    "decided", "approved", "shipped", "refund", "payment", "recover", "repaid",
-)  # fmt: skip
-BEFORE_WORDS = (
-    "arriv", "creat", "open", "book", "order", "start", "pick", "begin", "admi", "sign", "issue", "request", "due", "in",
-    "entry", "planned", "sched", "crs", "expect", "promis", "estimat", "birth", "made", "ts",
-)  # fmt: skip
-
-
-def after_words(name: str) -> int:
-    """1 for a name that speaks of an end, a state or a result, -1 for one that speaks of a beginning, 0 for others."""
-    parts = "".join(c.lower() if c.isalnum() else " " for c in name).split()
-    starts = lambda words: any(p == w or (len(w) > 3 and p.startswith(w)) for p in parts for w in words)
-    return int(starts(AFTER_WORDS)) - int(starts(BEFORE_WORDS))
-
-# %% ../../nbs/data/leaks.ipynb #02fd1e9c
-CLEARER = 2  # times as close to the target is the later one of a pair of numbers, at least
-
-
-def _which(frame: pd.DataFrame, first: str, second: str, word: str, y: pd.Series) -> tuple[str, bool]:
-    """The one of a pair that is known later, and whether that is sure."""
-    tones, are_moments = [after_words(first), after_words(second)], frame[first].abs().median() > 1e7
-    if tones[0] != tones[1] and (max(tones) > 0 or are_moments or word == "past"):
-        return max((first, second), key=after_words), True
-    if are_moments and word == "less" and (frame[first] <= frame[second]).mean() > 0.95:
-        return second, True
-    if are_moments and word == "less" and (frame[first] >= frame[second]).mean() > 0.95:
-        return first, True
-    alike = {
-        n: abs(float(np.nan_to_num(stats.spearmanr(frame[n], y, nan_policy="omit").statistic))) for n in (first, second)
-    }
-    near, far = sorted((first, second), key=lambda n: -alike[n])
-    return near, bool(alike[near] >= CLEARER * alike[far] and alike[near] > 4 / np.sqrt(len(y)))
-
-# %% ../../nbs/data/leaks.ipynb #ca7afc68
-MAX_AGGREGATES = 5_000  # pairs of a number and a group up to which every pair is tried
-
-
-def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
-    """Numbers that are the mean, count or sum of the target over groups of another column, with the row or without it."""
-    n, signs = len(y), []
-    distinct = {c: rows[c].nunique() for c in rows}
-    numbers = {str(c): rows[c].astype(float) for c in rows if is_number(rows[c]) and distinct[c] > 2}
-    grouping = [c for c in rows if 3 <= distinct[c] <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
-    every = y.nunique() > 2 and len(numbers) * len(grouping) <= MAX_AGGREGATES  # without it, each row has its own mean
-    able: dict[str, list[Any]] = {name: [] for name in numbers}
-    for group in grouping:
-        candidates = [name for name in numbers if name != group and (every or distinct[name] <= 2 * distinct[group])]
-        for name in _may_be_aggregates({name: numbers[name] for name in candidates}, rows[group], y):
-            able[name].append(group)
-    for name, groups in able.items():
-        for group in groups:
-            reason = _aggregate(numbers[name], rows[group], y)
-            if reason:
-                among = "later ones" if "other" in reason else "the row's own"
-                signs.append(Sign(name, True, f"{reason} {group}, {among} among them"))
-                break
-    return signs
+    total, mean_v = np.bincount(codes, t), np.bincount(codes, v) / size
+    inner = float(((v - mean_v[codes]) ** 2).mean())
+    if inner > 1e-12 * max(v.var(), 1e-300) * 1e3 and inner > 1e-3 * v.var():
+        others = size[codes] > 1
+        rest = (total[codes] - t)[others] / (size[codes][others] - 1)
+        alike = (
+            np.corrcoef(rest, v[others])[0, 1] if others.sum() > 50 and rest.std() > 0 and v[others].std() > 0 else 0.0
+        )
+        return "is the mean of the target over the other rows of its" if alike > 0.98 and len(size) > 10 else ""
+    mean = total / size
+    if mean.std() == 0 or mean_v.std() == 0 or len(size) < 8:
+        return ""
+    w = size / size.sum()
+    centre = lambda x: x - (w * x).sum()
+    alike = (w * centre(mean) * centre(mean_v)).sum() / np.sqrt(
+        (w * centre(mean) ** 2).sum() * (w * centre(mean_v) ** 2).sum()
+    )
+    return "is the mean of the target over the rows of its" if abs(alike) > 0.98 else ""
 
 # %% ../../nbs/data/leaks.ipynb #6b1e9c42
 SIEVED_ROWS, LEFT_WITHIN = 4_000, 0.15
@@ -741,32 +755,30 @@ def _may_be_aggregates(numbers: Mapping[str, pd.Series], group: pd.Series, y: pd
     able = (freedom < 30) | (rest <= LEFT_WITHIN * spread * freedom)
     return [name for name, column in zip(numbers, able, strict=True) if column]
 
-# %% ../../nbs/data/leaks.ipynb #a0cd7621
-def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:
-    known = values.notna() & group.notna()
-    codes = pd.factorize(group[known])[0]
-    v, t = values[known].to_numpy(), y[known].to_numpy(float)
-    size = np.bincount(codes).astype(float)
-    if len(size) < 3 or not len(v):
-        return ""
-    total, mean_v = np.bincount(codes, t), np.bincount(codes, v) / size
-    inner = float(((v - mean_v[codes]) ** 2).mean())
-    if inner > 1e-12 * max(v.var(), 1e-300) * 1e3 and inner > 1e-3 * v.var():
-        others = size[codes] > 1
-        rest = (total[codes] - t)[others] / (size[codes][others] - 1)
-        alike = (
-            np.corrcoef(rest, v[others])[0, 1] if others.sum() > 50 and rest.std() > 0 and v[others].std() > 0 else 0.0
-        )
-        return "is the mean of the target over the other rows of its" if alike > 0.98 and len(size) > 10 else ""
-    mean = total / size
-    if mean.std() == 0 or mean_v.std() == 0 or len(size) < 8:
-        return ""
-    w = size / size.sum()
-    centre = lambda x: x - (w * x).sum()
-    alike = (w * centre(mean) * centre(mean_v)).sum() / np.sqrt(
-        (w * centre(mean) ** 2).sum() * (w * centre(mean_v) ** 2).sum()
-    )
-    return "is the mean of the target over the rows of its" if abs(alike) > 0.98 else ""
+# %% ../../nbs/data/leaks.ipynb #ca7afc68
+MAX_AGGREGATES = 5_000  # pairs of a number and a group up to which every pair is tried
+
+
+def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
+    """Numbers that are the mean, count or sum of the target over groups of another column, with the row or without it."""
+    n, signs = len(y), []
+    distinct = {c: rows[c].nunique() for c in rows}
+    numbers = {str(c): rows[c].astype(float) for c in rows if is_number(rows[c]) and distinct[c] > 2}
+    grouping = [c for c in rows if 3 <= distinct[c] <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
+    every = y.nunique() > 2 and len(numbers) * len(grouping) <= MAX_AGGREGATES  # without it, each row has its own mean
+    able: dict[str, list[Any]] = {name: [] for name in numbers}
+    for group in grouping:
+        candidates = [name for name in numbers if name != group and (every or distinct[name] <= 2 * distinct[group])]
+        for name in _may_be_aggregates({name: numbers[name] for name in candidates}, rows[group], y):
+            able[name].append(group)
+    for name, groups in able.items():
+        for group in groups:
+            reason = _aggregate(numbers[name], rows[group], y)
+            if reason:
+                among = "later ones" if "other" in reason else "the row's own"
+                signs.append(Sign(name, True, f"{reason} {group}, {among} among them"))
+                break
+    return signs
 
 # %% ../../nbs/data/leaks.ipynb #1cca57f0
 NEAR_PERFECT = {"classification": 0.97, "regression": 0.95}
@@ -780,6 +792,14 @@ def by_chance(columns: int, positive: int, negative: int) -> float:
         return 1.0
     deviation = np.sqrt((positive + negative + 1) / (3 * positive * negative))  # of 2 * ROC AUC - 1
     return float(stats.norm.isf(0.0005 / max(columns, 1)) * deviation)
+
+# %% ../../nbs/data/leaks.ipynb #5c2d53d7
+def _as_number(values: pd.Series) -> pd.Series:
+    if is_number(values):
+        return values.astype(float)
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return _seconds(values)
+    return group_codes(values, 100).astype(float)
 
 # %% ../../nbs/data/leaks.ipynb #5da838e2
 def field_strength(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str, seed: int = 0) -> float:
@@ -800,14 +820,6 @@ def field_strength(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: st
     else:
         scores = LGBMClassifier(**how).fit(X.iloc[early], y.iloc[early].astype(int)).predict_proba(X.iloc[late])[:, 1]
     return strength(skill(y.iloc[late].to_numpy(float), np.asarray(scores, dtype=float), kind), kind)
-
-# %% ../../nbs/data/leaks.ipynb #5c2d53d7
-def _as_number(values: pd.Series) -> pd.Series:
-    if is_number(values):
-        return values.astype(float)
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return _seconds(values)
-    return group_codes(values, 100).astype(float)
 
 # %% ../../nbs/data/leaks.ipynb #fc14a035
 def secret_pairs(pairs: Sequence[Sign], rows: pd.DataFrame, y: pd.Series, seed: int = 0) -> list[Sign]:
@@ -918,16 +930,6 @@ def moved_targets(y: pd.Series, who: np.ndarray, means: Sequence[int] = MOVING) 
         yield f"is the mean of the target over {rows} rows, the row's own included", mean.where(count >= rows)
     yield "is the mean of the target so far, the row's own included", total / count
     yield "is the sum of the target so far, the row's own included", total
-
-# %% ../../nbs/data/leaks.ipynb #e3b7a019
-def _together(a: np.ndarray, b: np.ndarray) -> float:
-    """The size of the correlation of two numbers; 0 where few rows have both, or one of them stands still."""
-    known = np.isfinite(a) & np.isfinite(b)
-    if known.sum() < max(50, 0.5 * len(a)):
-        return 0.0
-    u, v = a[known] - a[known].mean(), b[known] - b[known].mean()
-    size = float(np.sqrt((u @ u) * (v @ v)))
-    return abs(float(u @ v)) / size if size > 0 else 0.0
 
 # %% ../../nbs/data/leaks.ipynb #ee91d61e
 LIKELY, MEASURED = 0.9, 3  # the correlation on the drawn rows from which all rows are asked, of the nearest few
@@ -1089,59 +1091,6 @@ def span_signs(rows: pd.DataFrame, y: pd.Series, kind: str) -> list[Sign]:
             signs.append(Sign(name, True, f"holds two dates, of which the second {filled[1]}"))
     return signs
 
-# %% ../../nbs/data/leaks.ipynb #090d179b
-MAX_ROWS = 60_000
-
-
-def find(
-    rows: pd.DataFrame,
-    y: pd.Series,
-    kind: str,
-    order: pd.Series | None = None,
-    seed: int = 0,
-    whose: pd.Series | None = None,
-) -> list[Sign]:
-    """The columns of a table that know the target too well, each with its sign; the sure ones first.
-
-    Parameters
-    ----------
-    rows : DataFrame (n_samples, n_columns)
-        Typed, without the target and without what names rows.
-    y : Series of float (n_samples,)
-        1 for the positive class, or the number.
-    order : Series, optional
-        When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
-    whose : Series, optional
-        The store, the country ... whose row it is, where each has a series of its own.
-    """
-    known = y.notna()
-    rows, y = rows[known], y[known].astype(float)
-    order, whose = (None if one is None else one[known] for one in (order, whose))
-    is_series = order is not None and 50 <= len(y) <= 2 * MAX_ROWS
-    moving = moving_signs(rows, y, order, whose) if is_series and order is not None else []
-    if len(y) > MAX_ROWS:
-        picked = np.sort(np.random.default_rng(seed).choice(len(y), MAX_ROWS, replace=False))
-        rows, y = rows.iloc[picked], y.iloc[picked]
-        order, whose = (None if one is None else one.iloc[picked] for one in (order, whose))
-    rows, y = rows.reset_index(drop=True), y.reset_index(drop=True)
-    if len(y) < 20 or y.nunique() < 2:
-        return []
-    at = np.random.default_rng(seed).random(len(y)) if order is None else order.reset_index(drop=True)
-    later = (pd.Series(at).rank(method="first") > len(y) / 2).to_numpy()
-    signs = {sign.column: sign for sign in moving}
-    order, whose = (None if one is None else one.reset_index(drop=True) for one in (order, whose))
-    for sign in _equations(rows.drop(columns=list(signs)), y, kind, order, seed, whose):
-        if sign.column not in signs or (sign.sure and not signs[sign.column].sure):
-            signs[sign.column] = sign
-    for sign in named_signs(rows.drop(columns=list(signs)), y, later, kind):
-        signs[sign.column] = sign
-    for name, words in measured_later.find_later(rows, y, kind).items():
-        signs.setdefault(name, Sign(name, False, words))
-    unsure = {name: signs.pop(name) for name in list(signs) if not signs[name].sure}
-    left = rows.drop(columns=list(signs))
-    signs |= _alone(left, y, later, kind, order, seed, _row_before(y, order, whose) if kind == "regression" else None)
-    return sorted((unsure | signs).values(), key=lambda sign: not sign.sure)
-
 # %% ../../nbs/data/leaks.ipynb #fd3893eb
 def _equations(
     rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None, seed: int, whose: pd.Series | None = None
@@ -1195,6 +1144,54 @@ def resting_signs(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str
             reason = f"makes a cheap model near perfect: {figure_of(full, kind)} with all columns, {figure_of(without, kind)} without it"
             signs[name] = Sign(name, False, reason)
     return signs if len(signs) <= 2 else {}
+
+# %% ../../nbs/data/leaks.ipynb #f1a0f975
+def _row_before(y: pd.Series, order: pd.Series | None, whose: pd.Series | None) -> pd.Series | None:
+    """The target of the row before, of the same series where there are several; the mean of the target where there is none."""
+    if order is None:
+        return None
+    at = order.dropna().sort_values(kind="stable").index
+    last = y[at].shift() if whose is None else y[at].groupby(whose[at].to_numpy()).shift()
+    return last.reindex(y.index).fillna(y.mean())
+
+# %% ../../nbs/data/leaks.ipynb #16293ab8
+def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:
+    """The strong columns that say the same as another one: seconds and minutes of one duration."""
+    codes = group_codes(rows[name])
+    alike = lambda other: abs(np.nan_to_num(stats.spearmanr(codes, group_codes(rows.loc[:, other])).statistic)) > 0.95
+    return [other for other in strong if other != name and alike(other)]
+
+# %% ../../nbs/data/leaks.ipynb #20ac8502
+MAX_MAKERS, MAKER_ROWS = 30, 400  # columns of which pairs are tried, and the rows on which they are
+
+
+def _may_make(u: np.ndarray, v: np.ndarray, target: np.ndarray, words: Sequence[str]) -> bool:
+    """Whether a straight line through two columns put together is near a third: quick, and asked before the rest."""
+    known = ~(np.isnan(u) | np.isnan(v) | np.isnan(target))
+    u, v, target = u[known], v[known], target[known]
+    if len(target) < 50 or target.std() == 0:
+        return False
+    with np.errstate(all="ignore"):
+        tried = [_combined(u, v, word) for word in words] + ([v / u] if "over" in words else [])
+        near = [np.corrcoef(combined, target)[0, 1] for combined in tried]
+    return any(abs(combined) > 0.98 for combined in near if np.isfinite(combined))
+
+# %% ../../nbs/data/leaks.ipynb #4a54f59b
+def _makers(rows: pd.DataFrame, name: str, y: pd.Series, seed: int = 0) -> list[str]:
+    """The two columns that make up a strong one, the later first: the clocks of which a delay is the difference."""
+    if not is_number(rows[name]) or rows[name].nunique() <= MAX_GROUPS or len(rows) < MAKER_ROWS:
+        return []
+    some = rows.sample(MAKER_ROWS, random_state=seed)
+    strong = some[name].to_numpy(float)
+    for frame, words in _pair_frames(some.drop(columns=name), MAX_MAKERS):
+        for first, second in itertools.combinations(map(str, frame), 2):
+            if not _may_make(frame[first].to_numpy(float), frame[second].to_numpy(float), strong, words):
+                continue
+            word = _pair_word(frame[first], frame[second], some[name].astype(float), "regression", words)
+            if word:
+                late = _which(frame, first, second, word, y[some.index])[0]
+                return [late, second if late == first else first]
+    return []
 
 # %% ../../nbs/data/leaks.ipynb #0d9305ed
 def _alone(
@@ -1253,50 +1250,55 @@ def _alone(
     resting = resting_signs(rows.drop(columns=list(signs)), y, later, kind, seed)
     return signs | resting | (echoes if len(echoes) == 1 else {})
 
-# %% ../../nbs/data/leaks.ipynb #f1a0f975
-def _row_before(y: pd.Series, order: pd.Series | None, whose: pd.Series | None) -> pd.Series | None:
-    """The target of the row before, of the same series where there are several; the mean of the target where there is none."""
-    if order is None:
-        return None
-    at = order.dropna().sort_values(kind="stable").index
-    last = y[at].shift() if whose is None else y[at].groupby(whose[at].to_numpy()).shift()
-    return last.reindex(y.index).fillna(y.mean())
-
-# %% ../../nbs/data/leaks.ipynb #16293ab8
-def _twins(rows: pd.DataFrame, name: str, strong: Sequence[str]) -> list[str]:
-    """The strong columns that say the same as another one: seconds and minutes of one duration."""
-    codes = group_codes(rows[name])
-    alike = lambda other: abs(np.nan_to_num(stats.spearmanr(codes, group_codes(rows.loc[:, other])).statistic)) > 0.95
-    return [other for other in strong if other != name and alike(other)]
-
-# %% ../../nbs/data/leaks.ipynb #20ac8502
-MAX_MAKERS, MAKER_ROWS = 30, 400  # columns of which pairs are tried, and the rows on which they are
+# %% ../../nbs/data/leaks.ipynb #090d179b
+MAX_ROWS = 60_000
 
 
-def _may_make(u: np.ndarray, v: np.ndarray, target: np.ndarray, words: Sequence[str]) -> bool:
-    """Whether a straight line through two columns put together is near a third: quick, and asked before the rest."""
-    known = ~(np.isnan(u) | np.isnan(v) | np.isnan(target))
-    u, v, target = u[known], v[known], target[known]
-    if len(target) < 50 or target.std() == 0:
-        return False
-    with np.errstate(all="ignore"):
-        tried = [_combined(u, v, word) for word in words] + ([v / u] if "over" in words else [])
-        near = [np.corrcoef(combined, target)[0, 1] for combined in tried]
-    return any(abs(combined) > 0.98 for combined in near if np.isfinite(combined))
+def find(
+    rows: pd.DataFrame,
+    y: pd.Series,
+    kind: str,
+    order: pd.Series | None = None,
+    seed: int = 0,
+    whose: pd.Series | None = None,
+) -> list[Sign]:
+    """The columns of a table that know the target too well, each with its sign; the sure ones first.
 
-# %% ../../nbs/data/leaks.ipynb #4a54f59b
-def _makers(rows: pd.DataFrame, name: str, y: pd.Series, seed: int = 0) -> list[str]:
-    """The two columns that make up a strong one, the later first: the clocks of which a delay is the difference."""
-    if not is_number(rows[name]) or rows[name].nunique() <= MAX_GROUPS or len(rows) < MAKER_ROWS:
+    Parameters
+    ----------
+    rows : DataFrame (n_samples, n_columns)
+        Typed, without the target and without what names rows.
+    y : Series of float (n_samples,)
+        1 for the positive class, or the number.
+    order : Series, optional
+        When each row happened: what is learnt from the earlier half is tried on the later; without it halves are drawn.
+    whose : Series, optional
+        The store, the country ... whose row it is, where each has a series of its own.
+    """
+    known = y.notna()
+    rows, y = rows[known], y[known].astype(float)
+    order, whose = (None if one is None else one[known] for one in (order, whose))
+    is_series = order is not None and 50 <= len(y) <= 2 * MAX_ROWS
+    moving = moving_signs(rows, y, order, whose) if is_series and order is not None else []
+    if len(y) > MAX_ROWS:
+        picked = np.sort(np.random.default_rng(seed).choice(len(y), MAX_ROWS, replace=False))
+        rows, y = rows.iloc[picked], y.iloc[picked]
+        order, whose = (None if one is None else one.iloc[picked] for one in (order, whose))
+    rows, y = rows.reset_index(drop=True), y.reset_index(drop=True)
+    if len(y) < 20 or y.nunique() < 2:
         return []
-    some = rows.sample(MAKER_ROWS, random_state=seed)
-    strong = some[name].to_numpy(float)
-    for frame, words in _pair_frames(some.drop(columns=name), MAX_MAKERS):
-        for first, second in itertools.combinations(map(str, frame), 2):
-            if not _may_make(frame[first].to_numpy(float), frame[second].to_numpy(float), strong, words):
-                continue
-            word = _pair_word(frame[first], frame[second], some[name].astype(float), "regression", words)
-            if word:
-                late = _which(frame, first, second, word, y[some.index])[0]
-                return [late, second if late == first else first]
-    return []
+    at = np.random.default_rng(seed).random(len(y)) if order is None else order.reset_index(drop=True)
+    later = (pd.Series(at).rank(method="first") > len(y) / 2).to_numpy()
+    signs = {sign.column: sign for sign in moving}
+    order, whose = (None if one is None else one.reset_index(drop=True) for one in (order, whose))
+    for sign in _equations(rows.drop(columns=list(signs)), y, kind, order, seed, whose):
+        if sign.column not in signs or (sign.sure and not signs[sign.column].sure):
+            signs[sign.column] = sign
+    for sign in named_signs(rows.drop(columns=list(signs)), y, later, kind):
+        signs[sign.column] = sign
+    for name, words in measured_later.find_later(rows, y, kind).items():
+        signs.setdefault(name, Sign(name, False, words))
+    unsure = {name: signs.pop(name) for name in list(signs) if not signs[name].sure}
+    left = rows.drop(columns=list(signs))
+    signs |= _alone(left, y, later, kind, order, seed, _row_before(y, order, whose) if kind == "regression" else None)
+    return sorted((unsure | signs).values(), key=lambda sign: not sign.sure)
