@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Counts', 'NBSP', 'RULES', 'FIX_STATEMENT', 'TOGETHER', 'MISSING_WORDS', 'NOISE', 'FEW', 'NEGATIVE', 'ORDER',
-           'DURATION_UNITS', 'CLOCKED', 'SPAN', 'Step', 'Change', 'Context', 'rule', 'clean', 'as_view', 'text',
-           'missing_words', 'finite', 'one_spelling', 'fingerprint', 'spelling', 'misspelt', 'nearest', 'value_counts',
+           'DURATION_UNITS', 'CLOCKED', 'SPAN', 'Step', 'Change', 'Context', 'rule', 'as_view', 'clean', 'value_counts',
+           'text', 'missing_words', 'finite', 'fingerprint', 'one_spelling', 'nearest', 'misspelt', 'spelling',
            'replace', 'recode', 'number', 'date', 'duration', 'time_form', 'fill', 'drop_missing', 'duplicates',
            'near_duplicates', 'dependency', 'sources', 'words', 'shape', 'spill', 'outliers', 'returns',
            'standard_rules']
@@ -109,6 +109,167 @@ def rule(function: Callable[..., Step]) -> Callable[..., Step]:
     RULES[function.__name__.strip("_")] = function
     return function
 
+# %% ../../nbs/data/cleaning.ipynb #e7b26db8
+FIX_STATEMENT = "Fix the statement, then: mlloop check"
+
+
+def _run_rule(table: ir.Table, declaration: Cleaning, name: str, context: Context) -> Step:
+    if declaration.rule not in RULES:
+        raise ProblemError(
+            f"unknown cleaning rule {declaration.rule!r}" + did_you_mean(declaration.rule, RULES),
+            f"tables.{name}.cleaning",
+            FIX_STATEMENT,
+        )
+    missing = [column for column in declaration.columns if column not in table.columns]
+    if missing:
+        raise ProblemError(
+            f"cleaning rule {declaration.rule!r} names column {missing[0]!r}, which is not there"
+            + did_you_mean(missing[0], table.columns),
+            f"tables.{name}.cleaning",
+            FIX_STATEMENT,
+        )
+    try:
+        return RULES[declaration.rule](table, declaration.columns, context, **declaration.options)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        message = str(error).split(") ")[-1]
+        raise ProblemError(
+            f"cleaning rule {declaration.rule!r}: {message}", f"tables.{name}.cleaning", FIX_STATEMENT
+        ) from error
+
+# %% ../../nbs/data/cleaning.ipynb #aaccc1de
+_cached_tables: list[Any] = []
+
+
+def _stored_table(table: ir.Table) -> ir.Table:
+    con = ibis.get_backend(table)
+    if con.name == "duckdb":
+        return con.create_table(ibis.util.gen_name("computed"), table, temp=True)
+    _cached_tables.append(table.cache())  # a cached table lives as long as it is referenced
+    return _cached_tables[-1]
+
+# %% ../../nbs/data/cleaning.ipynb #00296800
+def _materialised(step: Step) -> Step:
+    """The step with its costly columns computed once; the engine keeps them, on disk where memory ends."""
+    values = {f"__v{i}": value for i, value in enumerate(step.values.values())}
+    values |= {f"__a{i}": value for i, value in enumerate(step.added.values())}
+    at_hand = _stored_table(step.table.mutate(**values, **({"__keep": step.keep} if step.keep is not None else {})))
+    new = {column: at_hand[f"__v{i}"] for i, column in enumerate(step.values)}
+    added = {column: at_hand[f"__a{i}"] for i, column in enumerate(step.added)}
+    return Step(at_hand, new, added, at_hand["__keep"] if step.keep is not None else None)
+
+# %% ../../nbs/data/cleaning.ipynb #98c7a341
+def as_view(table: ir.Table) -> ir.Table:
+    """The table under a name of its own in the engine, so that later steps compile without the earlier ones."""
+    return ibis.get_backend(table).create_view(ibis.util.gen_name("step"), table)
+
+# %% ../../nbs/data/cleaning.ipynb #c0b4690e
+def _apply_step(table: ir.Table, step: Step, changes: Sequence[Change] | None) -> ir.Table:
+    """The table with what the step really changes, as a view of the engine; with all of it where nobody counted (None)."""
+    columns = {c for change in changes or [] if change.rows for c in change.columns}
+    values = {c: v for c, v in step.values.items() if changes is None or c in columns or v.type() != table[c].type()}
+    gone = changes is None or any(change.kind == "dropped" and change.rows for change in changes)
+    if step.gone is not None:
+        return as_view(step.table.select(*table.columns)) if gone else table
+    drops = step.keep is not None and gone
+    if not (values or step.added or drops):
+        return table
+    result = step.table.filter(step.keep.fill_null(False)) if drops and step.keep is not None else step.table
+    shown = [*table.columns, *(c for c in step.added if c not in table.columns)]
+    return as_view(result.mutate(**values, **step.added).select(*shown))
+
+# %% ../../nbs/data/cleaning.ipynb #4dd74e79
+TOGETHER = 60  # expressions that one aggregate computes
+
+
+def _in_dozens(listed: list[Any]) -> list[list[Any]]:
+    """The same in pieces of at most `TOGETHER`."""
+    return [listed[start : start + TOGETHER] for start in range(0, len(listed), TOGETHER)]
+
+# %% ../../nbs/data/cleaning.ipynb #9abc1efb
+def _same_value(old: ir.Value, new: ir.Value) -> ir.BooleanValue:
+    return old.identical_to(new) if old.type() == new.type() else old.cast("string").identical_to(new.cast("string"))
+
+# %% ../../nbs/data/cleaning.ipynb #f201f7f8
+def _change_counts(
+    i: int, differs: ir.BooleanValue, before: ir.StringValue, after: ir.StringValue | None
+) -> dict[str, ir.Value]:
+    """How many differ, and the first and the last value that does, by the alphabet."""
+    sums = {
+        f"n{i}": differs.cast("int64").sum(),
+        f"first{i}": before.min(where=differs),
+        f"last{i}": before.max(where=differs),
+    }
+    if after is not None:
+        ends = {f"to_first{i}": after.argmin(before, where=differs), f"to_last{i}": after.argmax(before, where=differs)}
+        sums |= ends | {f"any{i}": after.min(where=differs)}
+    return sums
+
+# %% ../../nbs/data/cleaning.ipynb #090a5742
+def _row_text(table: ir.Table, columns: Sequence[str]) -> ir.StringValue:
+    parts: list[Any] = []
+    for column in columns:
+        parts += [", " if parts else "", f"{column}=", table[column].cast("string").fill_null("(missing)")]
+    return ibis.literal("").concat(*parts)
+
+# %% ../../nbs/data/cleaning.ipynb #843754ee
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= 80 else text[:77] + "..."
+
+# %% ../../nbs/data/cleaning.ipynb #52eb69b2
+def _examples(row: Mapping[str, Any], i: int, kind: str) -> list[dict[str, str | None]]:
+    first, last = row[f"first{i}"], row[f"last{i}"]
+    if kind == "dropped":
+        return [{"row": text[:200]} for text in dict.fromkeys((first, last)) if text is not None]
+    pairs = (
+        [(first, row[f"to_first{i}"]), (last, row[f"to_last{i}"])] if first is not None else [(None, row[f"any{i}"])]
+    )
+    return [
+        {"before": _short(old), "after": _short(new)} for old, new in dict.fromkeys(pairs) if (old, new) != (None, None)
+    ]
+
+# %% ../../nbs/data/cleaning.ipynb #b2d603bc
+def _changes(step: Step, declaration: Cleaning, name: str, declared: bool) -> list[Change]:
+    """Count what a step does and find examples, by one aggregate for some dozens of columns."""
+    table = step.table
+    sums: dict[str, ir.Value] = {}
+    kinds: list[tuple[str, list[str]]] = []
+    for column, new in [*step.values.items(), *step.added.items()]:
+        flagged = column in step.added
+        old = table[column] if not flagged else None
+        differs = new.cast("boolean").fill_null(False) if old is None else ~_same_value(old, new)
+        before = new.cast("string").nullif(new.cast("string")) if old is None else old.cast("string")
+        sums |= _change_counts(len(kinds), differs, before, new.cast("string"))
+        kinds.append(("flagged" if flagged else "changed", [column]))
+    if step.keep is not None:
+        shown = declaration.columns or [c for c in table.columns if not c.startswith("__")][:6]
+        sums |= _change_counts(len(kinds), ~step.keep.fill_null(False), _row_text(table, shown), None)
+        kinds.append(("dropped", list(declaration.columns)))
+    if step.gone is not None:
+        table, shown = step.gone, declaration.columns or list(step.gone.columns[:6])
+        text = _row_text(table, shown)
+        sums |= _change_counts(len(kinds), text.notnull(), text, None)
+        kinds.append(("dropped", list(declaration.columns)))
+    if not kinds:
+        return [Change(name, declaration.rule, list(declaration.columns), 0, "changed", declaration.reason, declared)]
+    row: Row = {}
+    for names in _in_dozens(list(sums)):
+        row |= table.aggregate(**{name: sums[name] for name in names}).to_pyarrow().to_pylist()[0]
+    return [
+        Change(
+            name,
+            declaration.rule,
+            columns,
+            int(row[f"n{i}"] or 0),
+            kind,
+            declaration.reason,
+            declared,
+            _examples(row, i, kind),
+        )
+        for i, (kind, columns) in enumerate(kinds)
+    ]
+
 # %% ../../nbs/data/cleaning.ipynb #c0b0fd93
 def clean(
     table: ir.Table,
@@ -162,164 +323,60 @@ def clean(
         applied += changes or []
     return table, applied
 
-# %% ../../nbs/data/cleaning.ipynb #e7b26db8
-def _run_rule(table: ir.Table, declaration: Cleaning, name: str, context: Context) -> Step:
-    if declaration.rule not in RULES:
-        raise ProblemError(
-            f"unknown cleaning rule {declaration.rule!r}" + did_you_mean(declaration.rule, RULES),
-            f"tables.{name}.cleaning",
-            FIX_STATEMENT,
-        )
-    missing = [column for column in declaration.columns if column not in table.columns]
-    if missing:
-        raise ProblemError(
-            f"cleaning rule {declaration.rule!r} names column {missing[0]!r}, which is not there"
-            + did_you_mean(missing[0], table.columns),
-            f"tables.{name}.cleaning",
-            FIX_STATEMENT,
-        )
-    try:
-        return RULES[declaration.rule](table, declaration.columns, context, **declaration.options)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        message = str(error).split(") ")[-1]
-        raise ProblemError(
-            f"cleaning rule {declaration.rule!r}: {message}", f"tables.{name}.cleaning", FIX_STATEMENT
-        ) from error
+# %% ../../nbs/data/cleaning.ipynb #b751b688
+def _counted(
+    table: ir.Table, columns: Sequence[str], limit: int, context: Context | None = None
+) -> tuple[Counts, Counts]:
+    """The `value_counts` of all rows, and of the rows that `context` may learn from, 0 where a value is in none of them."""
+    if not columns:
+        return {}, {}
+    learns = context is not None and context.time is not None and context.until is not None
+    is_learnt = table[context.time] < context.until if learns else ibis.null("boolean")  # type: ignore[union-attr]
+    names = {f"c{i}": column for i, column in enumerate(columns)}
+    texts = table.select(**{name: table[column].cast("string") for name, column in names.items()}, is_learnt=is_learnt)
+    long = texts.pivot_longer(selectors.cols(*names), names_to="column", values_to="value")
+    kinds = long.filter(long["value"].notnull()).group_by("column", "value")
+    grouped = kinds.aggregate(n=lambda t: t.count(), learnt=lambda t: t.count(where=t["is_learnt"]))
+    few = grouped.mutate(distinct=grouped.count().over(group_by="column")).filter(lambda t: t["distinct"] <= limit)
+    counts: Counts = {column: {} for column in columns}
+    learnt: Counts = {column: {} for column in columns}
+    for row in sorted(few.to_pyarrow().to_pylist(), key=lambda row: row["value"]):
+        counts[names[row["column"]]][row["value"]] = row["n"]
+        learnt[names[row["column"]]][row["value"]] = row["learnt"]
+    return counts, learnt
 
-# %% ../../nbs/data/cleaning.ipynb #00296800
-FIX_STATEMENT = "Fix the statement, then: mlloop check"
+# %% ../../nbs/data/cleaning.ipynb #80657558
+def value_counts(table: ir.Table, columns: Sequence[str], limit: int) -> Counts:
+    """For each column its distinct values and how often each occurs; nothing for a column of more than `limit`."""
+    return _counted(table, columns, limit)[0]
 
+# %% ../../nbs/data/cleaning.ipynb #5eb75d3f
+def _transposed(mapping: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {old: new for old, new in mapping.items() if new != old}
 
-def _materialised(step: Step) -> Step:
-    """The step with its costly columns computed once; the engine keeps them, on disk where memory ends."""
-    values = {f"__v{i}": value for i, value in enumerate(step.values.values())}
-    at_hand = _stored_table(step.table.mutate(**values, **({"__keep": step.keep} if step.keep is not None else {})))
-    new = {column: at_hand[f"__v{i}"] for i, column in enumerate(step.values)}
-    return Step(at_hand, new, step.added, at_hand["__keep"] if step.keep is not None else None)
+# %% ../../nbs/data/cleaning.ipynb #41b4bb9d
+def _mapped(
+    table: ir.Table,
+    columns: Sequence[str],
+    function: Callable[[Mapping[str, int], str], Mapping[str, str | None]],
+    context: Context | None = None,
+    limit: int = 5000,
+    counted: tuple[Counts, Counts] | None = None,
+) -> Step:
+    """Replace values by a function of the column's distinct values and their counts, which may be `counted` already."""
+    counts, learnt = counted or _counted(table, columns, limit, context)
+    maps = {c: _transposed(function(counts[c], c)) for c in columns if counts[c]}
+    if any(maps.values()) and context and context.time and context.until is not None:
+        maps = {c: _transposed(function(learnt[c], c)) for c in maps if maps[c]}
+    return Step(table, {c: table[c].substitute(mapping) for c, mapping in maps.items() if mapping})
 
-# %% ../../nbs/data/cleaning.ipynb #aaccc1de
-_cached_tables: list[Any] = []
-
-
-def _stored_table(table: ir.Table) -> ir.Table:
-    con = ibis.get_backend(table)
-    if con.name == "duckdb":
-        return con.create_table(ibis.util.gen_name("computed"), table, temp=True)
-    _cached_tables.append(table.cache())  # a cached table lives as long as it is referenced
-    return _cached_tables[-1]
-
-# %% ../../nbs/data/cleaning.ipynb #c0b4690e
-def _apply_step(table: ir.Table, step: Step, changes: Sequence[Change] | None) -> ir.Table:
-    """The table with what the step really changes, as a view of the engine; with all of it where nobody counted (None)."""
-    columns = {c for change in changes or [] if change.rows for c in change.columns}
-    values = {c: v for c, v in step.values.items() if changes is None or c in columns or v.type() != table[c].type()}
-    gone = changes is None or any(change.kind == "dropped" and change.rows for change in changes)
-    if step.gone is not None:
-        return as_view(step.table.select(*table.columns)) if gone else table
-    drops = step.keep is not None and gone
-    if not (values or step.added or drops):
-        return table
-    result = step.table.filter(step.keep.fill_null(False)) if drops and step.keep is not None else step.table
-    shown = [*table.columns, *(c for c in step.added if c not in table.columns)]
-    return as_view(result.mutate(**values, **step.added).select(*shown))
-
-# %% ../../nbs/data/cleaning.ipynb #98c7a341
-def as_view(table: ir.Table) -> ir.Table:
-    """The table under a name of its own in the engine, so that later steps compile without the earlier ones."""
-    return ibis.get_backend(table).create_view(ibis.util.gen_name("step"), table)
-
-# %% ../../nbs/data/cleaning.ipynb #4dd74e79
-TOGETHER = 60  # expressions that one aggregate computes
-
-
-def _in_dozens(listed: list[Any]) -> list[list[Any]]:
-    """The same in pieces of at most `TOGETHER`."""
-    return [listed[start : start + TOGETHER] for start in range(0, len(listed), TOGETHER)]
-
-# %% ../../nbs/data/cleaning.ipynb #b2d603bc
-def _changes(step: Step, declaration: Cleaning, name: str, declared: bool) -> list[Change]:
-    """Count what a step does and find examples, by one aggregate for some dozens of columns."""
-    table = step.table
-    sums: dict[str, ir.Value] = {}
-    kinds: list[tuple[str, list[str]]] = []
-    for column, new in [*step.values.items(), *step.added.items()]:
-        flagged = column in step.added
-        old = table[column] if not flagged else None
-        differs = new.cast("boolean").fill_null(False) if old is None else ~_same_value(old, new)
-        before = new.cast("string").nullif(new.cast("string")) if old is None else old.cast("string")
-        sums |= _change_counts(len(kinds), differs, before, new.cast("string"))
-        kinds.append(("flagged" if flagged else "changed", [column]))
-    if step.keep is not None:
-        shown = declaration.columns or [c for c in table.columns if not c.startswith("__")][:6]
-        sums |= _change_counts(len(kinds), ~step.keep.fill_null(False), _row_text(table, shown), None)
-        kinds.append(("dropped", list(declaration.columns)))
-    if step.gone is not None:
-        table, shown = step.gone, declaration.columns or list(step.gone.columns[:6])
-        text = _row_text(table, shown)
-        sums |= _change_counts(len(kinds), text.notnull(), text, None)
-        kinds.append(("dropped", list(declaration.columns)))
-    if not kinds:
-        return [Change(name, declaration.rule, list(declaration.columns), 0, "changed", declaration.reason, declared)]
-    row: Row = {}
-    for names in _in_dozens(list(sums)):
-        row |= table.aggregate(**{name: sums[name] for name in names}).to_pyarrow().to_pylist()[0]
-    return [
-        Change(
-            name,
-            declaration.rule,
-            columns,
-            int(row[f"n{i}"] or 0),
-            kind,
-            declaration.reason,
-            declared,
-            _examples(row, i, kind),
-        )
-        for i, (kind, columns) in enumerate(kinds)
-    ]
-
-# %% ../../nbs/data/cleaning.ipynb #9abc1efb
-def _same_value(old: ir.Value, new: ir.Value) -> ir.BooleanValue:
-    return old.identical_to(new) if old.type() == new.type() else old.cast("string").identical_to(new.cast("string"))
-
-# %% ../../nbs/data/cleaning.ipynb #f201f7f8
-def _change_counts(
-    i: int, differs: ir.BooleanValue, before: ir.StringValue, after: ir.StringValue | None
-) -> dict[str, ir.Value]:
-    """How many differ, and the first and the last value that does, by the alphabet."""
-    sums = {
-        f"n{i}": differs.cast("int64").sum(),
-        f"first{i}": before.min(where=differs),
-        f"last{i}": before.max(where=differs),
-    }
-    if after is not None:
-        ends = {f"to_first{i}": after.argmin(before, where=differs), f"to_last{i}": after.argmax(before, where=differs)}
-        sums |= ends | {f"any{i}": after.min(where=differs)}
-    return sums
-
-# %% ../../nbs/data/cleaning.ipynb #090a5742
-def _row_text(table: ir.Table, columns: Sequence[str]) -> ir.StringValue:
-    parts: list[Any] = []
-    for column in columns:
-        parts += [", " if parts else "", f"{column}=", table[column].cast("string").fill_null("(missing)")]
-    return ibis.literal("").concat(*parts)
-
-# %% ../../nbs/data/cleaning.ipynb #52eb69b2
-def _examples(row: Mapping[str, Any], i: int, kind: str) -> list[dict[str, str | None]]:
-    first, last = row[f"first{i}"], row[f"last{i}"]
-    if kind == "dropped":
-        return [{"row": text[:200]} for text in dict.fromkeys((first, last)) if text is not None]
-    pairs = (
-        [(first, row[f"to_first{i}"]), (last, row[f"to_last{i}"])] if first is not None else [(None, row[f"any{i}"])]
+# %% ../../nbs/data/cleaning.ipynb #fa5ce3a1
+def _collapsed_spaces(value: ir.StringValue) -> ir.StringValue:
+    # regular expressions run only on the few values that hold more than single spaces: they cost 20 times a trim
+    odd = (
+        value.contains("  ") | value.contains("\t") | value.contains("\n") | value.contains("\r") | value.contains(NBSP)
     )
-    return [
-        {"before": _short(old), "after": _short(new)} for old, new in dict.fromkeys(pairs) if (old, new) != (None, None)
-    ]
-
-# %% ../../nbs/data/cleaning.ipynb #843754ee
-def _short(text: str | None) -> str | None:
-    return text if text is None or len(text) <= 80 else text[:77] + "..."
+    return ibis.ifelse(odd, value.re_replace(rf"[\s{NBSP}]+", " "), value).strip()
 
 # %% ../../nbs/data/cleaning.ipynb #b0b9dfa4
 @rule
@@ -337,14 +394,6 @@ def text(table: ir.Table, columns: Sequence[str], context: Context, *, case: str
     if case == "title":
         return _mapped(table, columns, lambda counts, _: {v: " ".join(v.split()).title() for v in counts}, context)
     return Step(table, values)
-
-# %% ../../nbs/data/cleaning.ipynb #fa5ce3a1
-def _collapsed_spaces(value: ir.StringValue) -> ir.StringValue:
-    # regular expressions run only on the few values that hold more than single spaces: they cost 20 times a trim
-    odd = (
-        value.contains("  ") | value.contains("\t") | value.contains("\n") | value.contains("\r") | value.contains(NBSP)
-    )
-    return ibis.ifelse(odd, value.re_replace(rf"[\s{NBSP}]+", " "), value).strip()
 
 # %% ../../nbs/data/cleaning.ipynb #33a58c26
 MISSING_WORDS = ("", "n/a", "#n/a", "null", "nan", "<na>", "nil", "n.a.")
@@ -372,25 +421,6 @@ def finite(table: ir.Table, columns: Sequence[str], context: Context) -> Step:
         {c: ibis.ifelse(strange(table[c]).fill_null(False), ibis.null(table[c].type()), table[c]) for c in floats},
     )
 
-# %% ../../nbs/data/cleaning.ipynb #624ca175
-@rule
-def one_spelling(table: ir.Table, columns: Sequence[str], context: Context, *, limit: int = 5000) -> Step:
-    """Unify values that differ only by case, spaces, accents' form or punctuation."""
-
-    def unify(counts: Mapping[str, int], column: str) -> dict[str, str]:
-        groups: dict[str, list[str]] = {}
-        for value in counts:
-            groups.setdefault(fingerprint(value), []).append(value)
-        allowed = {fingerprint(str(v)): str(v) for v in getattr(context.columns.get(column), "values", None) or ()}
-        chosen = {
-            print_: allowed.get(print_) or max(group, key=lambda v: (counts[v], v)) for print_, group in groups.items()
-        }
-        return {value: chosen[print_] for print_, group in groups.items() for value in group if print_}
-
-    counts = _counted(table, columns, limit, context)
-    step = _mapped(table, columns, unify, context, limit, counts)
-    return replace_dataclass(step, unseen=_by_fingerprint(step, counts[1], unify))
-
 # %% ../../nbs/data/cleaning.ipynb #91a8152b
 NOISE = (  # patterns that mean the same to Python and to a database, and what is kept of them
     (r"[_;'\"()\[\]{}!?·…’‘“”„«»´` \t\n\r\f\v" "\u00a0\u2009\u202f]+", ""),
@@ -408,6 +438,12 @@ def fingerprint(value: str) -> str:
     """A value without case, spaces and punctuation; signs that make a difference stay, such as + - < = % # and the point of 1.5."""
     plain = _without_noise(unicodedata.normalize("NFKC", value).casefold())
     return re.sub(r"(?<=[^\W\d])-(?=\w)|(?<=\w)-(?=[^\W\d])", "", plain)
+
+# %% ../../nbs/data/cleaning.ipynb #2eef8735
+def _translated(print_: ir.StringValue, alike: Mapping[str, str], value: ir.StringValue) -> ir.StringValue:
+    return (
+        ibis.cases(*((print_ == variant, to) for variant, to in sorted(alike.items())), else_=value) if alike else value
+    )
 
 # %% ../../nbs/data/cleaning.ipynb #3f1de3d6
 FEW = 200
@@ -429,11 +465,74 @@ def _by_fingerprint(step: Step, learnt: Counts, unify: Callable) -> dict[str, ir
         groups[column] = ibis.ifelse(known, step.values.get(column, value), _translated(print_, alike, value))
     return groups
 
-# %% ../../nbs/data/cleaning.ipynb #2eef8735
-def _translated(print_: ir.StringValue, alike: Mapping[str, str], value: ir.StringValue) -> ir.StringValue:
-    return (
-        ibis.cases(*((print_ == variant, to) for variant, to in sorted(alike.items())), else_=value) if alike else value
-    )
+# %% ../../nbs/data/cleaning.ipynb #624ca175
+@rule
+def one_spelling(table: ir.Table, columns: Sequence[str], context: Context, *, limit: int = 5000) -> Step:
+    """Unify values that differ only by case, spaces, accents' form or punctuation."""
+
+    def unify(counts: Mapping[str, int], column: str) -> dict[str, str]:
+        groups: dict[str, list[str]] = {}
+        for value in counts:
+            groups.setdefault(fingerprint(value), []).append(value)
+        allowed = {fingerprint(str(v)): str(v) for v in getattr(context.columns.get(column), "values", None) or ()}
+        chosen = {
+            print_: allowed.get(print_) or max(group, key=lambda v: (counts[v], v)) for print_, group in groups.items()
+        }
+        return {value: chosen[print_] for print_, group in groups.items() for value in group if print_}
+
+    counts = _counted(table, columns, limit, context)
+    step = _mapped(table, columns, unify, context, limit, counts)
+    return replace_dataclass(step, unseen=_by_fingerprint(step, counts[1], unify))
+
+# %% ../../nbs/data/cleaning.ipynb #6b0bb9ce
+def _tokens(value: str) -> list[str]:
+    return re.findall(r"[^\W_]+", value)
+
+# %% ../../nbs/data/cleaning.ipynb #ff9dd90f
+def _same_numbers(value: str, other: str) -> bool:
+    # 'size 12' is no misspelling of 'size 13'
+    numbers = lambda text: re.findall(r"\d+", text)
+    return not numbers(value) or not numbers(other) or numbers(value) == numbers(other)
+
+# %% ../../nbs/data/cleaning.ipynb #fc587479
+def _is_slip(value: str, to: str, support: Mapping[str, int]) -> bool:
+    """Whether each word that differs is a slip of the pen rather than another word.
+
+    A word that three different values of the column contain is a word; one that differs by more than 40% is another.
+    """
+    words, target_words = _tokens(value), _tokens(to)
+    if len(words) != len(target_words):
+        return OSA.distance(value, to) <= 0.25 * len(to)
+    pairs = [(a, b) for a, b in zip(words, target_words, strict=True) if a != b]
+    return all(support.get(a, 0) < 3 and OSA.distance(a, b) <= max(1, 0.4 * len(b)) for a, b in pairs)
+
+# %% ../../nbs/data/cleaning.ipynb #d4242805
+def nearest(
+    value: str, count: int, known: Mapping[str, float], max_edits: int, ratio: float, min_length: int
+) -> str | None:
+    """The one frequent value within `max_edits` of a rare one; None if there is none, or if two are equally near."""
+    allowed = min(max_edits, len(value) // min_length)
+    if not allowed:
+        return None
+    frequent = [
+        v for v, n in known.items() if n >= ratio * max(count, 1) and v != value and abs(len(v) - len(value)) <= allowed
+    ]
+    matches = process.extract(value, frequent, scorer=OSA.distance, score_cutoff=allowed, limit=2)
+    if not matches or (len(matches) > 1 and matches[0][1] == matches[1][1]):
+        return None
+    return matches[0][0] if _same_numbers(value, matches[0][0]) else None
+
+# %% ../../nbs/data/cleaning.ipynb #a6fd3f46
+def misspelt(
+    counts: Mapping[str, int], known: Mapping[str, float], max_edits: int = 2, ratio: float = 10.0, min_length: int = 4
+) -> dict[str, str]:
+    """Which of the rare values `counts` are probably misspellings, and of which of the `known` ones."""
+    support: dict[str, int] = {}
+    for value in {**counts, **known}:
+        for word in set(_tokens(value)):
+            support[word] = support.get(word, 0) + 1
+    repairs = {v: nearest(v, n, known, max_edits, ratio, min_length) for v, n in counts.items()}
+    return {v: to for v, to in repairs.items() if to is not None and _is_slip(v, to, support)}
 
 # %% ../../nbs/data/cleaning.ipynb #e39c4cf6
 @rule
@@ -457,103 +556,6 @@ def spelling(
         return misspelt({v: counts[v] for v in rare}, known, max_edits, ratio, min_length)
 
     return _mapped(table, columns, repair, context, limit)
-
-# %% ../../nbs/data/cleaning.ipynb #a6fd3f46
-def misspelt(
-    counts: Mapping[str, int], known: Mapping[str, float], max_edits: int = 2, ratio: float = 10.0, min_length: int = 4
-) -> dict[str, str]:
-    """Which of the rare values `counts` are probably misspellings, and of which of the `known` ones."""
-    support: dict[str, int] = {}
-    for value in {**counts, **known}:
-        for word in set(_tokens(value)):
-            support[word] = support.get(word, 0) + 1
-    repairs = {v: nearest(v, n, known, max_edits, ratio, min_length) for v, n in counts.items()}
-    return {v: to for v, to in repairs.items() if to is not None and _is_slip(v, to, support)}
-
-# %% ../../nbs/data/cleaning.ipynb #d4242805
-def nearest(
-    value: str, count: int, known: Mapping[str, float], max_edits: int, ratio: float, min_length: int
-) -> str | None:
-    """The one frequent value within `max_edits` of a rare one; None if there is none, or if two are equally near."""
-    allowed = min(max_edits, len(value) // min_length)
-    if not allowed:
-        return None
-    frequent = [
-        v for v, n in known.items() if n >= ratio * max(count, 1) and v != value and abs(len(v) - len(value)) <= allowed
-    ]
-    matches = process.extract(value, frequent, scorer=OSA.distance, score_cutoff=allowed, limit=2)
-    if not matches or (len(matches) > 1 and matches[0][1] == matches[1][1]):
-        return None
-    return matches[0][0] if _same_numbers(value, matches[0][0]) else None
-
-# %% ../../nbs/data/cleaning.ipynb #fc587479
-def _is_slip(value: str, to: str, support: Mapping[str, int]) -> bool:
-    """Whether each word that differs is a slip of the pen rather than another word.
-
-    A word that three different values of the column contain is a word; one that differs by more than 40% is another.
-    """
-    words, target_words = _tokens(value), _tokens(to)
-    if len(words) != len(target_words):
-        return OSA.distance(value, to) <= 0.25 * len(to)
-    pairs = [(a, b) for a, b in zip(words, target_words, strict=True) if a != b]
-    return all(support.get(a, 0) < 3 and OSA.distance(a, b) <= max(1, 0.4 * len(b)) for a, b in pairs)
-
-# %% ../../nbs/data/cleaning.ipynb #6b0bb9ce
-def _tokens(value: str) -> list[str]:
-    return re.findall(r"[^\W_]+", value)
-
-# %% ../../nbs/data/cleaning.ipynb #ff9dd90f
-def _same_numbers(value: str, other: str) -> bool:
-    # 'size 12' is no misspelling of 'size 13'
-    numbers = lambda text: re.findall(r"\d+", text)
-    return not numbers(value) or not numbers(other) or numbers(value) == numbers(other)
-
-# %% ../../nbs/data/cleaning.ipynb #41b4bb9d
-def _mapped(
-    table: ir.Table,
-    columns: Sequence[str],
-    function: Callable[[Mapping[str, int], str], Mapping[str, str | None]],
-    context: Context | None = None,
-    limit: int = 5000,
-    counted: tuple[Counts, Counts] | None = None,
-) -> Step:
-    """Replace values by a function of the column's distinct values and their counts, which may be `counted` already."""
-    counts, learnt = counted or _counted(table, columns, limit, context)
-    maps = {c: _transposed(function(counts[c], c)) for c in columns if counts[c]}
-    if any(maps.values()) and context and context.time and context.until is not None:
-        maps = {c: _transposed(function(learnt[c], c)) for c in maps if maps[c]}
-    return Step(table, {c: table[c].substitute(mapping) for c, mapping in maps.items() if mapping})
-
-# %% ../../nbs/data/cleaning.ipynb #5eb75d3f
-def _transposed(mapping: Mapping[str, str | None]) -> dict[str, str | None]:
-    return {old: new for old, new in mapping.items() if new != old}
-
-# %% ../../nbs/data/cleaning.ipynb #80657558
-def value_counts(table: ir.Table, columns: Sequence[str], limit: int) -> Counts:
-    """For each column its distinct values and how often each occurs; nothing for a column of more than `limit`."""
-    return _counted(table, columns, limit)[0]
-
-# %% ../../nbs/data/cleaning.ipynb #b751b688
-def _counted(
-    table: ir.Table, columns: Sequence[str], limit: int, context: Context | None = None
-) -> tuple[Counts, Counts]:
-    """The `value_counts` of all rows, and of the rows that `context` may learn from, 0 where a value is in none of them."""
-    if not columns:
-        return {}, {}
-    learns = context is not None and context.time is not None and context.until is not None
-    is_learnt = table[context.time] < context.until if learns else ibis.null("boolean")  # type: ignore[union-attr]
-    names = {f"c{i}": column for i, column in enumerate(columns)}
-    texts = table.select(**{name: table[column].cast("string") for name, column in names.items()}, is_learnt=is_learnt)
-    long = texts.pivot_longer(selectors.cols(*names), names_to="column", values_to="value")
-    kinds = long.filter(long["value"].notnull()).group_by("column", "value")
-    grouped = kinds.aggregate(n=lambda t: t.count(), learnt=lambda t: t.count(where=t["is_learnt"]))
-    few = grouped.mutate(distinct=grouped.count().over(group_by="column")).filter(lambda t: t["distinct"] <= limit)
-    counts: Counts = {column: {} for column in columns}
-    learnt: Counts = {column: {} for column in columns}
-    for row in sorted(few.to_pyarrow().to_pylist(), key=lambda row: row["value"]):
-        counts[names[row["column"]]][row["value"]] = row["n"]
-        learnt[names[row["column"]]][row["value"]] = row["learnt"]
-    return counts, learnt
 
 # %% ../../nbs/data/cleaning.ipynb #a19c173b
 @rule
@@ -621,7 +623,7 @@ def number(
         values[column] = value
     return Step(table, values)
 
-# %% ../../nbs/data/cleaning.ipynb #de0501b3
+# %% ../../nbs/data/cleaning.ipynb #ffb404d8
 ORDER = {
     "Y": r"(\d{4})",
     "y": r"(\d{2})",
@@ -633,24 +635,6 @@ ORDER = {
 }
 
 
-@rule
-def date(table: ir.Table, columns: Sequence[str], context: Context, *, formats: Sequence[str]) -> Step:
-    """Read times out of text by `formats` (%Y %y %m %d %H %M %S), tried in order; what fits none becomes missing."""
-    values: dict[str, ir.Value] = {}
-    for column in (c for c in columns if table[c].type().is_string()):
-        tidy, tried = table[column].strip(), []
-        for form in formats:
-            pattern, iso = _iso(form)
-            # rearranged into the ISO form and cast: a day that does not exist gives a missing value on every engine
-            tried.append(
-                ibis.ifelse(
-                    tidy.re_search(pattern), tidy.re_replace(pattern, iso).try_cast("timestamp"), ibis.null("timestamp")
-                )
-            )
-        values[column] = ibis.coalesce(*tried)
-    return Step(table, values)
-
-# %% ../../nbs/data/cleaning.ipynb #ffb404d8
 def _iso(form: str) -> tuple[str, str]:
     tokens = re.findall(r"%(.)", form)
     strange = [t for t in tokens if t not in ORDER]
@@ -670,7 +654,25 @@ def _iso(form: str) -> tuple[str, str]:
     clock = ":".join(group_of.get(t, "00") for t in "HMS")
     return pattern, f"{year}-{group_of['m']}-{group_of['d']} {clock}"
 
-# %% ../../nbs/data/cleaning.ipynb #18e6935f
+# %% ../../nbs/data/cleaning.ipynb #de0501b3
+@rule
+def date(table: ir.Table, columns: Sequence[str], context: Context, *, formats: Sequence[str]) -> Step:
+    """Read times out of text by `formats` (%Y %y %m %d %H %M %S), tried in order; what fits none becomes missing."""
+    values: dict[str, ir.Value] = {}
+    for column in (c for c in columns if table[c].type().is_string()):
+        tidy, tried = table[column].strip(), []
+        for form in formats:
+            pattern, iso = _iso(form)
+            # rearranged into the ISO form and cast: a day that does not exist gives a missing value on every engine
+            tried.append(
+                ibis.ifelse(
+                    tidy.re_search(pattern), tidy.re_replace(pattern, iso).try_cast("timestamp"), ibis.null("timestamp")
+                )
+            )
+        values[column] = ibis.coalesce(*tried)
+    return Step(table, values)
+
+# %% ../../nbs/data/cleaning.ipynb #bf988b06
 DURATION_UNITS = {
     "y|yr|yrs|years?|jahre?|ans?|años?|ann[io]": 31_557_600,
     "mo|mos|mths?|months?|monate?|mois|mes|meses|mes[ei]": 2_629_800,
@@ -686,17 +688,6 @@ CLOCKED = r"([0-9]+):([0-5][0-9])(?::([0-5][0-9](?:[.,][0-9]+)?))?"
 SPAN = rf"^-?(?:[0-9]+(?:[.,][0-9]+)?\s*(?:{'|'.join(DURATION_UNITS)})[.,]?\s*(?:and|und|et|y)?\s*)*(?:{CLOCKED})?$"
 
 
-@rule
-def duration(table: ir.Table, columns: Sequence[str], context: Context, *, pairs: str = "hours") -> Step:
-    """Read how long something took as seconds; `pairs` says whether 9:47 is hours and minutes ('hours') or minutes and seconds ('minutes')."""
-    if pairs not in ("hours", "minutes"):
-        raise ProblemError(
-            f"option pairs is {pairs!r}, expected 'hours' or 'minutes'", "cleaning rule 'duration'", FIX_STATEMENT
-        )
-    seconds = {c: _seconds(table[c], pairs) for c in columns if table[c].type().is_string()}
-    return Step(table, seconds, costly=True)
-
-# %% ../../nbs/data/cleaning.ipynb #bf988b06
 def _seconds(text: ir.StringValue, pairs: str) -> ir.Value:
     """The seconds of a duration in words or as on a clock, null where the text is none."""
     low = text.lower().strip()
@@ -713,6 +704,17 @@ def _seconds(text: ir.StringValue, pairs: str) -> ir.Value:
     clock = ibis.ifelse(long, 3600 * first + 60 * second + third, 60 * first + second)
     total = sum(parts, clock) * ibis.ifelse(low.startswith("-"), -1.0, 1.0)
     return ibis.ifelse(low.re_search(SPAN) & low.re_search("[0-9]"), total, ibis.null("float64"))
+
+# %% ../../nbs/data/cleaning.ipynb #18e6935f
+@rule
+def duration(table: ir.Table, columns: Sequence[str], context: Context, *, pairs: str = "hours") -> Step:
+    """Read how long something took as seconds; `pairs` says whether 9:47 is hours and minutes ('hours') or minutes and seconds ('minutes')."""
+    if pairs not in ("hours", "minutes"):
+        raise ProblemError(
+            f"option pairs is {pairs!r}, expected 'hours' or 'minutes'", "cleaning rule 'duration'", FIX_STATEMENT
+        )
+    seconds = {c: _seconds(table[c], pairs) for c in columns if table[c].type().is_string()}
+    return Step(table, seconds, costly=True)
 
 # %% ../../nbs/data/cleaning.ipynb #c9f8499d
 @rule
@@ -738,6 +740,19 @@ def time_form(
     texts = [c for c in columns if table[c].type().is_string()]
     return Step(table, {c: time_forms.rewritten(table[c], form, halves, order) for c in texts}, costly=True)
 
+# %% ../../nbs/data/cleaning.ipynb #7e51a54e
+def _fill_value(known: ir.Table, column: str, by: str) -> Any:
+    if by not in ("median", "mean", "mode"):
+        raise ProblemError(
+            f"option by is {by!r}, expected value, median, mean or mode", "cleaning rule 'fill'", FIX_STATEMENT
+        )
+    if by == "mode":
+        counted = known.filter(known[column].notnull()).group_by(v=known[column]).aggregate(n=lambda t: t.count())
+        first = counted.order_by(ibis.desc("n"), "v").limit(1).to_pyarrow().to_pylist()
+        return first[0]["v"] if first else None
+    statistic = known[column].quantile(0.5) if by == "median" else known[column].mean()
+    return known.aggregate(v=statistic).to_pyarrow().to_pylist()[0]["v"]
+
 # %% ../../nbs/data/cleaning.ipynb #ef5c7115
 @rule
 def fill(
@@ -759,19 +774,6 @@ def fill(
         if flag:
             added[f"{column}_missing"] = table[column].isnull()
     return Step(table, values, added)
-
-# %% ../../nbs/data/cleaning.ipynb #7e51a54e
-def _fill_value(known: ir.Table, column: str, by: str) -> Any:
-    if by not in ("median", "mean", "mode"):
-        raise ProblemError(
-            f"option by is {by!r}, expected value, median, mean or mode", "cleaning rule 'fill'", FIX_STATEMENT
-        )
-    if by == "mode":
-        counted = known.filter(known[column].notnull()).group_by(v=known[column]).aggregate(n=lambda t: t.count())
-        first = counted.order_by(ibis.desc("n"), "v").limit(1).to_pyarrow().to_pylist()
-        return first[0]["v"] if first else None
-    statistic = known[column].quantile(0.5) if by == "median" else known[column].mean()
-    return known.aggregate(v=statistic).to_pyarrow().to_pylist()[0]["v"]
 
 # %% ../../nbs/data/cleaning.ipynb #2c6d3271
 @rule
@@ -795,6 +797,10 @@ def duplicates(table: ir.Table, columns: Sequence[str], context: Context) -> Ste
     once = table.anti_join(repeated, alike)
     return Step(ibis.union(once, first.cast(once.schema())), gone=gone)
 
+# %% ../../nbs/data/cleaning.ipynb #58f16fd7
+def _comparison_key(value: ir.Value) -> ir.Value:
+    return value.lower().re_replace(r"[^\p{L}\p{M}\p{N}+%]", "") if value.type().is_string() else value
+
 # %% ../../nbs/data/cleaning.ipynb #98935b4a
 @rule
 def near_duplicates(
@@ -816,9 +822,38 @@ def near_duplicates(
     ranked = marked.mutate(__copy=seconds - seconds.lag().over(window))
     return Step(ranked, keep=ranked["__copy"].isnull() | (ranked["__copy"] > within_s), costly=True)
 
-# %% ../../nbs/data/cleaning.ipynb #58f16fd7
-def _comparison_key(value: ir.Value) -> ir.Value:
-    return value.lower().re_replace(r"[^a-z0-9+%]", "") if value.type().is_string() else value
+# %% ../../nbs/data/cleaning.ipynb #4ac5d95a
+def _joined(table: ir.Table, columns: Sequence[str], name: str) -> ir.Table:
+    """The table with several columns as one text; null where one of them is."""
+    parts = [part for c in columns for part in (ibis.literal("\x1f"), table[c].cast("string"))][1:]
+    return table.mutate(**{name: parts[0].concat(*parts[1:])})
+
+# %% ../../nbs/data/cleaning.ipynb #0c523d28
+def _with_majority(
+    state: ir.Table, known: ir.Table, other: str, target: str, k: int, share: float, rows: int
+) -> ir.Table:
+    """The table with the majority of each row's group by `other`, its weight, and how often the group holds the row's value."""
+    counted = (
+        known.filter(known[other].notnull() & known[target].notnull())
+        .group_by([other, target])
+        .aggregate(n=lambda t: t.count())
+    )
+    group = ibis.window(group_by=other)
+    ranked = counted.mutate(
+        total=counted.n.sum().over(group),
+        place=ibis.row_number().over(ibis.window(group_by=other, order_by=[ibis.desc(counted.n), counted[target]])),
+    )
+    top = ranked.filter((ranked.place == 0) & (ranked.total >= rows) & (ranked.n >= share * ranked.total))
+    top = top.select(
+        **{f"__k{k}": top[other], f"__m{k}": top[target], f"__w{k}": top.n / top.total, f"__t{k}": top.total}
+    )
+    held = counted.select(**{f"__o{k}": counted[other], f"__v{k}": counted[target], f"__c{k}": counted.n})
+    state = state.left_join(top, [state[other] == top[f"__k{k}"]])
+    return state.left_join(held, [state[other] == held[f"__o{k}"], state[target] == held[f"__v{k}"]])
+
+# %% ../../nbs/data/cleaning.ipynb #1887bc18
+def _edit_distance(left: ir.Value, right: ir.Value) -> ir.IntegerValue:
+    return left.cast("string").levenshtein(right.cast("string"))
 
 # %% ../../nbs/data/cleaning.ipynb #2faa26dd
 @rule
@@ -866,38 +901,23 @@ def dependency(
     missing = value.isnull() & ibis.literal(fill)
     return Step(state, {target: ibis.ifelse((wrong | missing) & best.notnull(), best, value)}, costly=True)
 
-# %% ../../nbs/data/cleaning.ipynb #4ac5d95a
-def _joined(table: ir.Table, columns: Sequence[str], name: str) -> ir.Table:
-    """The table with several columns as one text; null where one of them is."""
-    parts = [part for c in columns for part in (ibis.literal("\x1f"), table[c].cast("string"))][1:]
-    return table.mutate(**{name: parts[0].concat(*parts[1:])})
-
-# %% ../../nbs/data/cleaning.ipynb #0c523d28
-def _with_majority(
-    state: ir.Table, known: ir.Table, other: str, target: str, k: int, share: float, rows: int
-) -> ir.Table:
-    """The table with the majority of each row's group by `other`, its weight, and how often the group holds the row's value."""
-    counted = (
-        known.filter(known[other].notnull() & known[target].notnull())
-        .group_by([other, target])
-        .aggregate(n=lambda t: t.count())
-    )
-    group = ibis.window(group_by=other)
-    ranked = counted.mutate(
-        total=counted.n.sum().over(group),
-        place=ibis.row_number().over(ibis.window(group_by=other, order_by=[ibis.desc(counted.n), counted[target]])),
-    )
-    top = ranked.filter((ranked.place == 0) & (ranked.total >= rows) & (ranked.n >= share * ranked.total))
-    top = top.select(
-        **{f"__k{k}": top[other], f"__m{k}": top[target], f"__w{k}": top.n / top.total, f"__t{k}": top.total}
-    )
-    held = counted.select(**{f"__o{k}": counted[other], f"__v{k}": counted[target], f"__c{k}": counted.n})
-    state = state.left_join(top, [state[other] == top[f"__k{k}"]])
-    return state.left_join(held, [state[other] == held[f"__o{k}"], state[target] == held[f"__v{k}"]])
-
-# %% ../../nbs/data/cleaning.ipynb #1887bc18
-def _edit_distance(left: ir.Value, right: ir.Value) -> ir.IntegerValue:
-    return left.cast("string").levenshtein(right.cast("string"))
+# %% ../../nbs/data/cleaning.ipynb #092ab0c6
+def _claims(
+    known: ir.Table, keys: Sequence[str], source: str, columns: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What each source says of each entity and column, and how often: entity (a number), column, source, value, n; and the entities' keys."""
+    parts = []
+    for column in columns:
+        claim = known.filter(ibis.and_(*(known[c].notnull() for c in [*keys, source, column])))
+        named = {f"e{i}": claim[k].cast("string") for i, k in enumerate(keys)}
+        counted = claim.group_by(**named, source=claim[source].cast("string"), value=claim[column].cast("string"))
+        parts.append(counted.aggregate(n=lambda t: t.count()).to_pandas().assign(column=column))
+    claims = pd.concat(parts, ignore_index=True)
+    names = [f"e{i}" for i in range(len(keys))]
+    claims["entity"] = claims.groupby(names).ngroup() if len(claims) else 0
+    return claims[["entity", "column", "source", "value", "n"]], claims.drop_duplicates("entity").set_index("entity")[
+        names
+    ]
 
 # %% ../../nbs/data/cleaning.ipynb #5cafb2d5
 @rule
@@ -938,23 +958,9 @@ def sources(
     values = {c: ibis.coalesce(state[f"__a{i}"].try_cast(table[c].type()), state[c]) for i, c in enumerate(stated)}
     return Step(state, values, costly=True)
 
-# %% ../../nbs/data/cleaning.ipynb #092ab0c6
-def _claims(
-    known: ir.Table, keys: Sequence[str], source: str, columns: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What each source says of each entity and column, and how often: entity (a number), column, source, value, n; and the entities' keys."""
-    parts = []
-    for column in columns:
-        claim = known.filter(ibis.and_(*(known[c].notnull() for c in [*keys, source, column])))
-        named = {f"e{i}": claim[k].cast("string") for i, k in enumerate(keys)}
-        counted = claim.group_by(**named, source=claim[source].cast("string"), value=claim[column].cast("string"))
-        parts.append(counted.aggregate(n=lambda t: t.count()).to_pandas().assign(column=column))
-    claims = pd.concat(parts, ignore_index=True)
-    names = [f"e{i}" for i in range(len(keys))]
-    claims["entity"] = claims.groupby(names).ngroup() if len(claims) else 0
-    return claims[["entity", "column", "source", "value", "n"]], claims.drop_duplicates("entity").set_index("entity")[
-        names
-    ]
+# %% ../../nbs/data/cleaning.ipynb #ea2521c4
+def _words(value: str) -> list[str]:
+    return re.findall(r"[^\W\d_]{4,}", value)
 
 # %% ../../nbs/data/cleaning.ipynb #16eacc34
 @rule
@@ -978,14 +984,10 @@ def words(
         frequent = {word: n for word, n in word_counts.items() if n >= least}
         repairs = {w: to for w, n in word_counts.items() if (to := nearest(w, n, frequent, max_edits, ratio, 4))}
         return {
-            value: "".join(repairs.get(part, part) for part in re.split(r"([A-Za-z]{4,})", value)) for value in counts
+            value: "".join(repairs.get(part, part) for part in re.split(r"([^\W\d_]{4,})", value)) for value in counts
         }
 
     return _mapped(table, columns, repair, context, limit)
-
-# %% ../../nbs/data/cleaning.ipynb #ea2521c4
-def _words(value: str) -> list[str]:
-    return re.findall(r"[A-Za-z]{4,}", value)
 
 # %% ../../nbs/data/cleaning.ipynb #0bc95e3e
 @rule
@@ -1025,6 +1027,27 @@ def spill(table: ir.Table, columns: Sequence[str], context: Context, *, limit: i
     rest = table[first].re_replace(r"\s+\S+$", "")
     return Step(table, {first: ibis.ifelse(spilt, rest, table[first]), second: ibis.ifelse(spilt, last, table[second])})
 
+# %% ../../nbs/data/cleaning.ipynb #073c8e4b
+def _clipped(value: ir.NumericValue, low: float | None, high: float | None) -> ir.Value:
+    # least() and greatest() pass over missing values on Spark and would make a missing value the bound
+    kept = value if low is None else ibis.ifelse(value < low, ibis.literal(low).cast(value.type()), value)
+    return kept if high is None else ibis.ifelse(value > high, ibis.literal(high).cast(value.type()), kept)
+
+# %% ../../nbs/data/cleaning.ipynb #c9f70756
+def _outside(value: ir.NumericValue, low: float | None, high: float | None) -> ir.BooleanValue:
+    below = value < low if low is not None else ibis.literal(False)
+    above = value > high if high is not None else ibis.literal(False)
+    return (below | above).fill_null(False)
+
+# %% ../../nbs/data/cleaning.ipynb #fa1b3f53
+def _fences(known: ir.Table, column: str, k: float) -> tuple[float | None, float | None]:
+    value = known[column]
+    row = known.aggregate(a=value.quantile(0.25), b=value.quantile(0.75)).to_pyarrow().to_pylist()[0]
+    if row["a"] is None or row["a"] == row["b"]:
+        return None, None
+    reach = k * (row["b"] - row["a"])
+    return float(row["a"] - reach), float(row["b"] + reach)
+
 # %% ../../nbs/data/cleaning.ipynb #65b8205b
 @rule
 def outliers(
@@ -1058,27 +1081,6 @@ def outliers(
     if action == "missing":
         return Step(table, {c: ibis.ifelse(flag, ibis.null(table[c].type()), table[c]) for c, flag in out.items()})
     return Step(table, {c: _clipped(table[c], *bounds[c]) for c in out if bounds[c] != (None, None)})
-
-# %% ../../nbs/data/cleaning.ipynb #073c8e4b
-def _clipped(value: ir.NumericValue, low: float | None, high: float | None) -> ir.Value:
-    # least() and greatest() pass over missing values on Spark and would make a missing value the bound
-    kept = value if low is None else ibis.ifelse(value < low, ibis.literal(low).cast(value.type()), value)
-    return kept if high is None else ibis.ifelse(value > high, ibis.literal(high).cast(value.type()), kept)
-
-# %% ../../nbs/data/cleaning.ipynb #c9f70756
-def _outside(value: ir.NumericValue, low: float | None, high: float | None) -> ir.BooleanValue:
-    below = value < low if low is not None else ibis.literal(False)
-    above = value > high if high is not None else ibis.literal(False)
-    return (below | above).fill_null(False)
-
-# %% ../../nbs/data/cleaning.ipynb #fa1b3f53
-def _fences(known: ir.Table, column: str, k: float) -> tuple[float | None, float | None]:
-    value = known[column]
-    row = known.aggregate(a=value.quantile(0.25), b=value.quantile(0.75)).to_pyarrow().to_pylist()[0]
-    if row["a"] is None or row["a"] == row["b"]:
-        return None, None
-    reach = k * (row["b"] - row["a"])
-    return float(row["a"] - reach), float(row["b"] + reach)
 
 # %% ../../nbs/data/cleaning.ipynb #63f4bb62
 @rule
