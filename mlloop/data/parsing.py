@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTEGER', 'NUMBER', 'ISO', 'OFFSET', 'MISSING', 'SPACES', 'TRUE', 'FALSE', 'LAKE_TYPES', 'MONTH_WORDS', 'LAST_YEAR',
-           'DAY_MS', 'COUNTED', 'SPANS', 'is_any_of', 'text_or_null', 'parse_value', 'midnight_of', 'month_in_english',
-           'try_strptime']
+           'DAY_MS', 'COUNTED', 'SPANS', 'is_any_of', 'text_or_null', 'midnight_of', 'month_in_english', 'try_strptime',
+           'parse_value']
 
 # %% ../../nbs/data/parsing.ipynb #0422f3aa
 import re
@@ -47,18 +47,6 @@ def text_or_null(text: ibis.Value, column: Column) -> ibis.Value:
     words = [*MISSING, *(word.strip().lower() for word in column.missing)]
     return ibis.ifelse(is_any_of(text.strip().lower(), words), ibis.null("string"), text.strip())
 
-# %% ../../nbs/data/parsing.ipynb #ff3b3f5c
-def parse_value(text: ibis.Value, column: Column) -> ibis.Value:
-    """The value that `text_or_null` text stands for, null where it stands for none of the declared type."""
-    if column.type in ("integer", "number"):
-        return _number(text, column)
-    if column.type == "boolean":
-        low = text.lower()
-        return ibis.cases((is_any_of(low, TRUE), True), (is_any_of(low, FALSE), False), else_=ibis.null("boolean"))
-    if column.type in ("time", "date"):
-        return _moment(text, column).cast(LAKE_TYPES[column.type])
-    return text
-
 # %% ../../nbs/data/parsing.ipynb #e6cb8e98
 def _number(text: ibis.Value, column: Column) -> ibis.Value:
     text = text.replace("\u2212", "-")
@@ -75,21 +63,6 @@ def _number(text: ibis.Value, column: Column) -> ibis.Value:
         return form.split(".")[0].try_cast("int64")
     number = form.try_cast("float64")
     return number.isinf().ifelse(ibis.null("float64"), number)
-
-# %% ../../nbs/data/parsing.ipynb #5fe2dc9b
-def _moment(text: ibis.Value, column: Column) -> ibis.Value:
-    stamp = types.Timestamp(scale=6)
-    if column.format:
-        formats = [column.format] if isinstance(column.format, str) else column.format
-        readers = dict.fromkeys(COUNTED, _counted) | dict.fromkeys(SPANS, _first_day)
-        read = [readers.get(form, _formatted)(text, form) for form in formats]
-        return ibis.coalesce(*(moment.cast(stamp) for moment in read))
-    midnight = midnight_of(None) or ""
-    ends = text.re_search(midnight)
-    last = _begun(text, midnight).try_cast(stamp) + ibis.interval(days=1)
-    iso = (text.re_search(ISO) & ~ends).ifelse(text, ibis.null("string"))
-    offset = iso.try_cast(types.Timestamp(timezone="UTC")).cast(stamp)
-    return ends.ifelse(last, text.re_search(OFFSET).ifelse(offset, iso.try_cast(stamp)))
 
 # %% ../../nbs/data/parsing.ipynb #85d3bc6e
 def midnight_of(form: str | None) -> str | None:
@@ -162,19 +135,10 @@ def month_in_english(text: str) -> str:
 @ibis.udf.scalar.builtin
 def try_strptime(text: str, form: str) -> types.timestamp: ...
 
-# %% ../../nbs/data/parsing.ipynb #3594124b
+# %% ../../nbs/data/parsing.ipynb #dfd1cb9b
 LAST_YEAR = 2049  # that two digits stand for: 63 is 1963
 
 
-def _formatted(text: ibis.Value, form: str) -> ibis.Value:
-    """The moment of text in a strptime form, its month perhaps named in another language."""
-    if midnight := midnight_of(form):
-        ended = text.re_search(midnight)
-        whole = _strptime(ended.ifelse(_begun(text, midnight), text), form)
-        return ibis.ifelse(ended, whole + ibis.interval(days=1), whole)
-    return _strptime(text, form)
-
-# %% ../../nbs/data/parsing.ipynb #dfd1cb9b
 def _strptime(text: ibis.Value, form: str) -> ibis.Value:
     moment = try_strptime(text, form)
     if "%b" in form or "%B" in form:
@@ -182,6 +146,15 @@ def _strptime(text: ibis.Value, form: str) -> ibis.Value:
     if "%y" not in form:
         return moment
     return ibis.ifelse(moment.year() > LAST_YEAR, moment - ibis.interval(years=100), moment)
+
+# %% ../../nbs/data/parsing.ipynb #3594124b
+def _formatted(text: ibis.Value, form: str) -> ibis.Value:
+    """The moment of text in a strptime form, its month perhaps named in another language."""
+    if midnight := midnight_of(form):
+        ended = text.re_search(midnight)
+        whole = _strptime(ended.ifelse(_begun(text, midnight), text), form)
+        return ibis.ifelse(ended, whole + ibis.interval(days=1), whole)
+    return _strptime(text, form)
 
 # %% ../../nbs/data/parsing.ipynb #82fe8d8f
 DAY_MS = 86_400_000
@@ -203,7 +176,7 @@ def _counted(text: ibis.Value, form: str) -> ibis.Value:
     millis = (count - zero) * unit
     return millis.between(-6.2e13, 2.5e14).ifelse(millis, ibis.null("float64")).round().cast("int64").as_timestamp("ms")
 
-# %% ../../nbs/data/parsing.ipynb #8a2421ed
+# %% ../../nbs/data/parsing.ipynb #c68d859f
 SPANS = {
     "year_quarter": r"^(?:(\d{4})(?:\.0+)?[ :/-]?[Qq]?([1-4])(?:\.0+)?|(?:[Qq]([1-4])|([1-4])[Qq])[ :/-]?(\d{4}))$",
     "year_week": r"^(?:(\d{4})(?:\.0+)?[ :/-]?(?:[Kk]?[Ww])?[ .]?(\d{1,2})(?:\.0+)?|[Kk]?[Ww][ .]?(\d{1,2})()[ :/-]?(\d{4}))$",
@@ -211,6 +184,19 @@ SPANS = {
 }
 
 
+def _of_fraction(text: ibis.Value) -> ibis.Value:
+    """The day of a decimal year: the first of a month where the fraction is a number of twelfths."""
+    year = text.re_extract(SPANS["decimal_year"], 1).nullif("").try_cast("int64")
+    digits = text.re_extract(SPANS["decimal_year"], 2)
+    share = ibis.literal("0.").concat(digits, "0").try_cast("float64")
+    month = (share * 12).round().cast("int64")
+    twelfths = (share * 12 - month).abs() <= ibis.ifelse(digits.length() <= 2, 0.05, 0.012)
+    is_leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    days = (share * ibis.ifelse(is_leap, 366, 365)).round().cast("int64")
+    begin = ibis.date(ibis.ifelse(twelfths, year + month // 12, year), ibis.ifelse(twelfths, month % 12 + 1, 1), 1)
+    return begin.cast("timestamp") + ibis.ifelse(twelfths, 0, days).as_interval("D")
+
+# %% ../../nbs/data/parsing.ipynb #8a2421ed
 def _first_day(text: ibis.Value, form: str) -> ibis.Value:
     """The first day of a quarter or of an ISO week, from the year and its number in the year."""
     if form == "decimal_year":
@@ -224,15 +210,29 @@ def _first_day(text: ibis.Value, form: str) -> ibis.Value:
         ibis.date(year, 1, 4).truncate("W").cast("timestamp") + days, ibis.null("timestamp")
     )
 
-# %% ../../nbs/data/parsing.ipynb #c68d859f
-def _of_fraction(text: ibis.Value) -> ibis.Value:
-    """The day of a decimal year: the first of a month where the fraction is a number of twelfths."""
-    year = text.re_extract(SPANS["decimal_year"], 1).nullif("").try_cast("int64")
-    digits = text.re_extract(SPANS["decimal_year"], 2)
-    share = ibis.literal("0.").concat(digits, "0").try_cast("float64")
-    month = (share * 12).round().cast("int64")
-    twelfths = (share * 12 - month).abs() <= ibis.ifelse(digits.length() <= 2, 0.05, 0.012)
-    is_leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    days = (share * ibis.ifelse(is_leap, 366, 365)).round().cast("int64")
-    begin = ibis.date(ibis.ifelse(twelfths, year + month // 12, year), ibis.ifelse(twelfths, month % 12 + 1, 1), 1)
-    return begin.cast("timestamp") + ibis.ifelse(twelfths, 0, days).as_interval("D")
+# %% ../../nbs/data/parsing.ipynb #5fe2dc9b
+def _moment(text: ibis.Value, column: Column) -> ibis.Value:
+    stamp = types.Timestamp(scale=6)
+    if column.format:
+        formats = [column.format] if isinstance(column.format, str) else column.format
+        readers = dict.fromkeys(COUNTED, _counted) | dict.fromkeys(SPANS, _first_day)
+        read = [readers.get(form, _formatted)(text, form) for form in formats]
+        return ibis.coalesce(*(moment.cast(stamp) for moment in read))
+    midnight = midnight_of(None) or ""
+    ends = text.re_search(midnight)
+    last = _begun(text, midnight).try_cast(stamp) + ibis.interval(days=1)
+    iso = (text.re_search(ISO) & ~ends).ifelse(text, ibis.null("string"))
+    offset = iso.try_cast(types.Timestamp(timezone="UTC")).cast(stamp)
+    return ends.ifelse(last, text.re_search(OFFSET).ifelse(offset, iso.try_cast(stamp)))
+
+# %% ../../nbs/data/parsing.ipynb #ff3b3f5c
+def parse_value(text: ibis.Value, column: Column) -> ibis.Value:
+    """The value that `text_or_null` text stands for, null where it stands for none of the declared type."""
+    if column.type in ("integer", "number"):
+        return _number(text, column)
+    if column.type == "boolean":
+        low = text.lower()
+        return ibis.cases((is_any_of(low, TRUE), True), (is_any_of(low, FALSE), False), else_=ibis.null("boolean"))
+    if column.type in ("time", "date"):
+        return _moment(text, column).cast(LAKE_TYPES[column.type])
+    return text

@@ -39,6 +39,15 @@ def text_columns(table: ir.Table, limit: int = MAX_PROFILE_ROWS, by: str | None 
     data = table.select(*columns).to_pandas() if columns else pd.DataFrame()
     return data.apply(lambda v: v.str.strip().replace("", None).astype(object))
 
+# %% ../../nbs/data/profiling.ipynb #579cc74d
+def _words_among_times(known: pd.Series) -> set[str]:
+    """Repeated words in a column of which nearly all values hold a clock or a date."""
+    timed = known.str.contains(r"\d:\d\d|\d[-/.]\d{1,2}[-/.]\d")
+    if len(known) < 20 or timed.mean() < 0.8:
+        return set()
+    words = known[~known.str.contains(r"\d")].str.lower().value_counts()
+    return set(words[words >= 3].index)
+
 # %% ../../nbs/data/profiling.ipynb #ac3c0383
 MISSING_PLACEHOLDERS = (*MISSING_WORDS, "na", "none", "-", "--", "?", "not available", "unknown", "missing")
 
@@ -57,14 +66,31 @@ def _suggest_missing_words(data: pd.DataFrame) -> Iterator[Cleaning]:
                 reason=f"{', '.join(words)} in {percent(share)} of the rows",
             )
 
-# %% ../../nbs/data/profiling.ipynb #579cc74d
-def _words_among_times(known: pd.Series) -> set[str]:
-    """Repeated words in a column of which nearly all values hold a clock or a date."""
-    timed = known.str.contains(r"\d:\d\d|\d[-/.]\d{1,2}[-/.]\d")
-    if len(known) < 20 or timed.mean() < 0.8:
-        return set()
-    words = known[~known.str.contains(r"\d")].str.lower().value_counts()
-    return set(words[words >= 3].index)
+# %% ../../nbs/data/profiling.ipynb #a422dfb0
+def _unit(dress: str) -> str:
+    """The unit in what surrounds a number: 'oz' of 'oz. can'."""
+    match = re.search(r"[^\W\d_]+|[%$€£]", dress)
+    return match[0].lower() if match else ""
+
+# %% ../../nbs/data/profiling.ipynb #58975f64
+def _unit_scale(parts: pd.DataFrame, units: dict[str, str], dress: pd.Series) -> dict:
+    numbers = pd.to_numeric(parts[1].str.replace(",", ""), errors="coerce")
+    signed = dress.map(lambda d: "%" in d)
+    plain, per_cent = numbers[~signed].median(), numbers[signed].median()
+    return {"units": {"%": 0.01}} if signed.any() and plain > 0 and 30 < per_cent / plain < 300 else {}
+
+# %% ../../nbs/data/profiling.ipynb #65822dc0
+def _shape(column: str, known: pd.Series, shares: pd.Series) -> Cleaning:
+    before, after = str(shares.index[0]).split("|")
+    match = known[known.str.fullmatch(re.escape(before) + r"\s*\d[\d.,]*\s*" + re.escape(after))]
+    example = match.value_counts().index[0]
+    template = re.sub(r"\d[\d.,]*", "{n}", example, count=1)
+    return Cleaning(
+        rule="shape",
+        columns=[column],
+        options={"template": template},
+        reason=f"{percent(len(match) / len(known))} look like {template}",
+    )
 
 # %% ../../nbs/data/profiling.ipynb #263a8ba2
 UNITS = [
@@ -110,32 +136,6 @@ def _suggest_numbers(data: pd.DataFrame) -> Iterator[Cleaning]:
             )
         elif shares.iloc[0] >= 0.8 and shares.index[0] != "|" and len(shares) > 1:
             yield _shape(str(column), known, shares)
-
-# %% ../../nbs/data/profiling.ipynb #a422dfb0
-def _unit(dress: str) -> str:
-    """The unit in what surrounds a number: 'oz' of 'oz. can'."""
-    match = re.search(r"[^\W\d_]+|[%$€£]", dress)
-    return match[0].lower() if match else ""
-
-# %% ../../nbs/data/profiling.ipynb #58975f64
-def _unit_scale(parts: pd.DataFrame, units: dict[str, str], dress: pd.Series) -> dict:
-    numbers = pd.to_numeric(parts[1].str.replace(",", ""), errors="coerce")
-    signed = dress.map(lambda d: "%" in d)
-    plain, per_cent = numbers[~signed].median(), numbers[signed].median()
-    return {"units": {"%": 0.01}} if signed.any() and plain > 0 and 30 < per_cent / plain < 300 else {}
-
-# %% ../../nbs/data/profiling.ipynb #65822dc0
-def _shape(column: str, known: pd.Series, shares: pd.Series) -> Cleaning:
-    before, after = str(shares.index[0]).split("|")
-    match = known[known.str.fullmatch(re.escape(before) + r"\s*\d[\d.,]*\s*" + re.escape(after))]
-    example = match.value_counts().index[0]
-    template = re.sub(r"\d[\d.,]*", "{n}", example, count=1)
-    return Cleaning(
-        rule="shape",
-        columns=[column],
-        options={"template": template},
-        reason=f"{percent(len(match) / len(known))} look like {template}",
-    )
 
 # %% ../../nbs/data/profiling.ipynb #b7239411
 def _suggest_time_forms(data: pd.DataFrame) -> Iterator[Cleaning]:
@@ -186,8 +186,22 @@ def _suggest_spellings(data: pd.DataFrame) -> Iterator[Cleaning]:
         wrong = misspelt(rare, {str(v): int(n) for v, n in often.items()}, **options)
         if wrong:
             first = next(iter(sorted(wrong)))
-            reason = f"{len(wrong)} rare values such as {first!r} are near a frequent one ({wrong[first]!r})"
+            which = (
+                f"{len(wrong)} rare values such as {first!r} are" if len(wrong) > 1 else f"the rare value {first!r} is"
+            )
+            reason = f"{which} near a frequent one ({wrong[first]!r})"
             yield Cleaning(rule="spelling", columns=[column], options=options, reason=reason)
+
+# %% ../../nbs/data/profiling.ipynb #eac670b0
+def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> source_trust.SourceTable | None:
+    if not any(source_trust.NAMED.search(str(c)) for c in data):
+        return None
+    full = [c for c in map(str, data) if data[c].nunique() >= 50 and data[c].notna().mean() > 0.95]
+    for column in [c for c in full if not source_trust.NAMED.search(c)][:6]:
+        sources = source_trust.find_sources(text_columns(table, limit, by=column))
+        if sources and column in sources.entity:
+            return sources
+    return None
 
 # %% ../../nbs/data/profiling.ipynb #7fdbe17a
 def _suggest_sources(table: ir.Table, data: pd.DataFrame, limit: int) -> list[Cleaning]:
@@ -202,16 +216,16 @@ def _suggest_sources(table: ir.Table, data: pd.DataFrame, limit: int) -> list[Cl
     options = {"entity": entity, "source": suggested.source}
     return [Cleaning(rule="sources", columns=list(suggested.agreement), options=options, reason=reason)]
 
-# %% ../../nbs/data/profiling.ipynb #eac670b0
-def _sources_of_a_sample(table: ir.Table, data: pd.DataFrame, limit: int) -> source_trust.SourceTable | None:
-    if not any(source_trust.NAMED.search(str(c)) for c in data):
-        return None
-    full = [c for c in map(str, data) if data[c].nunique() >= 50 and data[c].notna().mean() > 0.95]
-    for column in [c for c in full if not source_trust.NAMED.search(c)][:6]:
-        sources = source_trust.find_sources(text_columns(table, limit, by=column))
-        if sources and column in sources.entity:
-            return sources
-    return None
+# %% ../../nbs/data/profiling.ipynb #f0724653
+def _exceptions_share_a_word(pairs: pd.DataFrame, target: pd.Series) -> bool:
+    """Whether cells that differ from their group's majority share a word: then they follow another rule rather than none."""
+    counts = pairs.groupby(["a", "b"]).size().rename("n").reset_index().sort_values(["a", "n"])
+    odd = counts[counts.duplicated("a", keep="last")]["b"].unique()
+    names = dict(zip(pd.factorize(target)[0], target, strict=True))
+    words = [set(re.findall(r"[^\W_]+", str(names[b]))) for b in odd]
+    usual = {w for b in set(counts["b"]) - set(odd) for w in re.findall(r"[^\W_]+", str(names[b]))}
+    shared = pd.Series([w for word_set in words for w in word_set - usual], dtype=object).value_counts()
+    return len(shared) > 0 and shared.iloc[0] >= max(3, 0.2 * len(odd))
 
 # %% ../../nbs/data/profiling.ipynb #d0e0a0ed
 MIN_GAIN, MAX_DETERMINANTS = 0.6, 4
@@ -239,17 +253,6 @@ def determinants(data: pd.DataFrame, target: str) -> list[tuple[float, str]]:
         if is_strong and not _exceptions_share_a_word(pd.DataFrame({"a": a, "b": b}), data[target]):
             strong.append((float(gain * np.sqrt(coverage)), str(other)))
     return sorted(strong, key=lambda s: (-s[0], s[1]))
-
-# %% ../../nbs/data/profiling.ipynb #f0724653
-def _exceptions_share_a_word(pairs: pd.DataFrame, target: pd.Series) -> bool:
-    """Whether cells that differ from their group's majority share a word: then they follow another rule rather than none."""
-    counts = pairs.groupby(["a", "b"]).size().rename("n").reset_index().sort_values(["a", "n"])
-    odd = counts[counts.duplicated("a", keep="last")]["b"].unique()
-    names = dict(zip(pd.factorize(target)[0], target, strict=True))
-    words = [set(re.findall(r"[^\W_]+", str(names[b]))) for b in odd]
-    usual = {w for b in set(counts["b"]) - set(odd) for w in re.findall(r"[^\W_]+", str(names[b]))}
-    shared = pd.Series([w for word_set in words for w in word_set - usual], dtype=object).value_counts()
-    return len(shared) > 0 and shared.iloc[0] >= max(3, 0.2 * len(odd))
 
 # %% ../../nbs/data/profiling.ipynb #2b6e35b7
 PAIR_KEPT, PAIR_COLUMNS, PAIR_COVERAGE = 0.97, 12, 0.5

@@ -69,6 +69,15 @@ def unread(computed: Mapping[str, Any], at: int, types: Mapping[str, str]) -> di
 # %% ../../nbs/data/row_cleaner.ipynb #0445cc7a
 MOST_REMEMBERED = 20_000
 
+# %% ../../nbs/data/row_cleaner.ipynb #ff3b50cf
+def _key(value: Any) -> Any:
+    return (type(value).__name__, value) if value == value else None
+
+# %% ../../nbs/data/row_cleaner.ipynb #cb04e255
+def _plain(value: Any) -> Any:
+    """A value as the features take it: numbers as floats."""
+    return float(value) if isinstance(value, (bool, int)) else value
+
 # %% ../../nbs/data/row_cleaner.ipynb #f8c3f118
 class RowCleaner:
     """Cleans single rows as the training table was cleaned.
@@ -129,12 +138,3 @@ class RowCleaner:
         types = {name: self.columns[name]["contract"]["type"] for name in group["inputs"]}
         for at, key in enumerate(unknown):
             known[key] = {name: _plain(computed[name][at]) for name in group["outputs"]}, unread(computed, at, types)
-
-# %% ../../nbs/data/row_cleaner.ipynb #ff3b50cf
-def _key(value: Any) -> Any:
-    return (type(value).__name__, value) if value == value else None
-
-# %% ../../nbs/data/row_cleaner.ipynb #cb04e255
-def _plain(value: Any) -> Any:
-    """A value as the features take it: numbers as floats."""
-    return float(value) if isinstance(value, (bool, int)) else value

@@ -26,58 +26,6 @@ def is_single(step: Step, value: ir.Value) -> bool:
         return False
     return not value.op().find((ops.Analytic, ops.WindowFunction, ops.Reduction, ops.Subquery))
 
-# %% ../../nbs/data/row_cleaning.ipynb #5d1c07a2
-OF_NO_VALUE = {"meaning", "unit", "known", "feature"}
-
-
-def _contract(column: Column) -> JsonObject:
-    """What a column's contract says of its values; what it means and whether a model may use it changes no value."""
-    fields = {name: getattr(column, name) for name in Column.model_fields if name not in OF_NO_VALUE}
-    return Column(**fields).model_dump(mode="json", exclude_defaults=True)
-
-# %% ../../nbs/data/row_cleaning.ipynb #fb4c834a
-def frozen(steps: Sequence[Step], columns: Mapping[str, Column], raw: ir.Table) -> RowCleaningJson:
-    """The cleaning of a single row.
-
-    Parameters
-    ----------
-    steps : sequence of Step
-        As `clean` took them.
-    columns : mapping of str to Column
-        The contracts of the raw columns.
-    raw : ibis table
-        The table before any step.
-
-    Returns
-    -------
-    dict
-        columns (name -> the type it begins and ends with, its contract), added (names of new columns), reads (name -> the raw
-        columns that it follows from), and groups of columns that depend on one another: inputs, outputs, whether a rule touches
-        them, and sql over a table `asked`.
-    """
-    names = [name for name in columns if name in raw.columns]
-    begins = {name: str(raw[name].type()) for name in names}
-    single = [_values_of(step) for step in steps]
-    ends, reads = dict(begins), {name: {name} for name in names}
-    for step, values in zip(steps, single, strict=True):
-        ends |= {name: str(value.type()) for name, value in values.items()}
-        for name, value in values.items():
-            read = {field.name for field in value.op().find(ops.Field)}
-            own = reads.get(name, set()) if name in step.values else set()
-            reads[name] = own.union(*(reads.get(column, set()) for column in read))
-    kinds = {name: (columns[name], begins[name], ends[name]) for name in names}
-    chosen = [(step, values) for step, values in zip(steps, single, strict=True) if values]
-    groups = [
-        _group(inputs, outputs, chosen, kinds) for inputs, outputs in _groups({n: sorted(r) for n, r in reads.items()})
-    ]
-    contracts = {name: _contract(columns[name]) for name in names}
-    return {
-        "columns": {n: {"begins": begins[n], "ends": ends[n], "contract": contracts[n]} for n in names},
-        "added": [name for name in reads if name not in names],
-        "reads": {name: sorted(read) for name, read in reads.items()},
-        "groups": groups,
-    }
-
 # %% ../../nbs/data/row_cleaning.ipynb #bc772476
 def _values_of(step: Step) -> dict[str, ir.Value]:
     """What a step does to each column of one row; nothing for those that look at other rows."""
@@ -133,3 +81,55 @@ def _groups(reads: Mapping[str, Sequence[str]]) -> list[tuple[list[str], list[st
             mine, own = mine | other[0], [*other[1], *own]
         groups.append((mine, own))
     return [(sorted(inputs), outputs) for inputs, outputs in groups]
+
+# %% ../../nbs/data/row_cleaning.ipynb #5d1c07a2
+OF_NO_VALUE = {"meaning", "unit", "known", "feature"}
+
+
+def _contract(column: Column) -> JsonObject:
+    """What a column's contract says of its values; what it means and whether a model may use it changes no value."""
+    fields = {name: getattr(column, name) for name in Column.model_fields if name not in OF_NO_VALUE}
+    return Column(**fields).model_dump(mode="json", exclude_defaults=True)
+
+# %% ../../nbs/data/row_cleaning.ipynb #fb4c834a
+def frozen(steps: Sequence[Step], columns: Mapping[str, Column], raw: ir.Table) -> RowCleaningJson:
+    """The cleaning of a single row.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+        As `clean` took them.
+    columns : mapping of str to Column
+        The contracts of the raw columns.
+    raw : ibis table
+        The table before any step.
+
+    Returns
+    -------
+    dict
+        columns (name -> the type it begins and ends with, its contract), added (names of new columns), reads (name -> the raw
+        columns that it follows from), and groups of columns that depend on one another: inputs, outputs, whether a rule touches
+        them, and sql over a table `asked`.
+    """
+    names = [name for name in columns if name in raw.columns]
+    begins = {name: str(raw[name].type()) for name in names}
+    single = [_values_of(step) for step in steps]
+    ends, reads = dict(begins), {name: {name} for name in names}
+    for step, values in zip(steps, single, strict=True):
+        ends |= {name: str(value.type()) for name, value in values.items()}
+        for name, value in values.items():
+            read = {field.name for field in value.op().find(ops.Field)}
+            own = reads.get(name, set()) if name in step.values else set()
+            reads[name] = own.union(*(reads.get(column, set()) for column in read))
+    kinds = {name: (columns[name], begins[name], ends[name]) for name in names}
+    chosen = [(step, values) for step, values in zip(steps, single, strict=True) if values]
+    groups = [
+        _group(inputs, outputs, chosen, kinds) for inputs, outputs in _groups({n: sorted(r) for n, r in reads.items()})
+    ]
+    contracts = {name: _contract(columns[name]) for name in names}
+    return {
+        "columns": {n: {"begins": begins[n], "ends": ends[n], "contract": contracts[n]} for n in names},
+        "added": [name for name in reads if name not in names],
+        "reads": {name: sorted(read) for name, read in reads.items()},
+        "groups": groups,
+    }

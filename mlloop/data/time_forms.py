@@ -177,6 +177,15 @@ FORMS = (
     *(f"{d}{sep}{c}" for d in DATE_FORMS for c in CLOCK_FORMS for sep in (" ", "T", ", ")),
 )
 
+# %% ../../nbs/data/time_forms.ipynb #b1afa64d
+def _order_shows(known: pd.Series, form: str, halves: Sequence[str] = HALVES[0]) -> bool:
+    """Whether a form of numbers alone is the only way to read its column."""
+    mirrored = form.translate(str.maketrans("md", "dm"))
+    numeric = "%b" not in form and "%B" not in form and "Y" in form and not form.startswith("%Y")
+    return not numeric or bool(
+        known.str.fullmatch(as_pattern(form, halves)).mean() > known.str.fullmatch(as_pattern(mirrored, halves)).mean()
+    )
+
 # %% ../../nbs/data/time_forms.ipynb #e208b6f2
 def form_of(known: pd.Series) -> tuple[str, tuple[str, str], float] | None:
     """The form most values of a column are in, how it writes the halves of the day, and the share that is in it."""
@@ -196,16 +205,7 @@ def form_of(known: pd.Series) -> tuple[str, tuple[str, str], float] | None:
             if share > best[0]:
                 best = share, form, halves
     share, form, halves = best
-    return (form, halves, share) if share >= 0.5 and _order_shows(known, form) else None
-
-# %% ../../nbs/data/time_forms.ipynb #b1afa64d
-def _order_shows(known: pd.Series, form: str) -> bool:
-    """Whether a form of numbers alone is the only way to read its column."""
-    mirrored = form.translate(str.maketrans("md", "dm"))
-    numeric = "%b" not in form and "%B" not in form and "Y" in form and not form.startswith("%Y")
-    return not numeric or bool(
-        known.str.fullmatch(as_pattern(form)).mean() > known.str.fullmatch(as_pattern(mirrored)).mean()
-    )
+    return (form, halves, share) if share >= 0.5 and _order_shows(known, form, halves) else None
 
 # %% ../../nbs/data/time_forms.ipynb #dec5b710
 def order_of(others: pd.Series) -> str | None:
