@@ -64,7 +64,7 @@ CLOCK = (
     r"(?:^|[^\d:])(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?\s*([AaPp])?(?:\.?\s?[Mm]\b\.?)?(?:$|[^a-zA-Z:\d]|[A-Z][a-z])"
 )
 SPAN = r"\d:\d{2}\s*[AaPp].*\d:\d{2}\s*[AaPp]|\d:\d{2}\s*(?:-|to|/)\s*\d{1,2}:\d{2}"
-ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})\b"
+ZONE = r":\d{2}(?:\.\d+)?\s*(?:[AaPp]\.?[Mm]?\.?)?\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})\b"
 
 
 def _clock(text: ir.StringValue, half_needed: bool) -> dict[str, ir.Value]:
