@@ -313,6 +313,10 @@ def _why(case: Case) -> str:
         f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors."
     )
 
+# %% ../nbs/26_retraining.ipynb #a164be6b
+def _more_labels(count: int) -> str:
+    return f"{count:,} more {'label' if count == 1 else 'labels'}."
+
 # %% ../nbs/26_retraining.ipynb #4ed0a58c
 def _attempt(case: Case) -> Outcome | None:
     last = case.facts.attempt
@@ -327,7 +331,7 @@ def _attempt(case: Case) -> Outcome | None:
         f"{_why(case)} But the gate did not let the model of {last['at'][:10]} pass, and {last['new']:,} labels since cannot change that; "
         f"with {required:,} it is tried again."
     )
-    return "not yet", reason, f"{required - last['new']:,} more labels."
+    return "not yet", reason, _more_labels(required - last["new"])
 
 # %% ../nbs/26_retraining.ipynb #77e3982c
 def _labels(case: Case) -> Outcome | None:
@@ -337,7 +341,7 @@ def _labels(case: Case) -> Outcome | None:
     return (
         "not enough labels",
         f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {required:,} are required.",
-        f"{required - have:,} more labels.",
+        _more_labels(required - have),
     )
 
 # %% ../nbs/26_retraining.ipynb #26e55ba4
