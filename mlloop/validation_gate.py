@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PATIENCE_S', 'HEADLINES', 'is_figure', 'is_measured', 'missing', 'threshold_met', 'better_than_rule',
            'better_than_champion', 'no_group_left_behind', 'quick_enough', 'is_reproducible', 'released_as_judged',
-           'owners_word', 'stated_by_a_person', 'answered', 'decide', 'attainable', 'reproduce_in_fresh_process',
-           'answer', 'is_same', 'headline', 'reasons', 'contest_title', 'unlike_the_folds', 'losers']
+           'owners_word', 'stated_by_a_person', 'answered', 'decide', 'attainable', 'answer', 'is_same',
+           'reproduce_in_fresh_process', 'headline', 'reasons', 'contest_title', 'unlike_the_folds', 'losers']
 
 # %% ../nbs/22_validation_gate.ipynb #bd2e387c
 import math
@@ -166,6 +166,28 @@ def better_than_champion(figures: EvaluationJson, statement: Problem) -> Check:
     )
     return Check(name, passed, reason, gain["value"], gain["low"], gain["high"], 0.0, label, "" if passed else change)
 
+# %% ../nbs/22_validation_gate.ipynb #4a222bc9
+def _too_few_for_groups(
+    name: str, groups: list[SliceJson], statement: Problem, champion: AgainstChampionJson | None
+) -> Check:
+    """Left open, unless it is for the champion too: so soon after a change no group has rows enough to be judged."""
+    least, largest = statement.success.min_slice_rows, max(groups, key=lambda g: g["n"])
+    most = largest["n"]
+    reason = f"No group of {column_label(statement, name)} has the required {least:,} rows (at most {most:,}): whether one is left behind is open"
+    check = f"no group of {name} left behind"
+    is_open_for_both = champion is not None and check in (champion.get("unjudged_groups") or [])
+    return Check(
+        check,
+        True if is_open_for_both else None,
+        f"{reason}, as it is for the model in production." if is_open_for_both else f"{reason}.",
+        most,
+        None,
+        None,
+        least,
+        "rows",
+        "" if is_open_for_both else f"{least - most:,} more rows of '{group_label(statement, name, largest['group'])}'",
+    )
+
 # %% ../nbs/22_validation_gate.ipynb #92d00f69
 def no_group_left_behind(figures: EvaluationJson, statement: Problem) -> list[Check]:
     """One check a slice: how much worse than the overall figure is its worst group?"""
@@ -218,28 +240,6 @@ def no_group_left_behind(figures: EvaluationJson, statement: Problem) -> list[Ch
         )
     return checks
 
-# %% ../nbs/22_validation_gate.ipynb #4a222bc9
-def _too_few_for_groups(
-    name: str, groups: list[SliceJson], statement: Problem, champion: AgainstChampionJson | None
-) -> Check:
-    """Left open, unless it is for the champion too: so soon after a change no group has rows enough to be judged."""
-    least, largest = statement.success.min_slice_rows, max(groups, key=lambda g: g["n"])
-    most = largest["n"]
-    reason = f"No group of {column_label(statement, name)} has the required {least:,} rows (at most {most:,}): whether one is left behind is open"
-    check = f"no group of {name} left behind"
-    is_open_for_both = champion is not None and check in (champion.get("unjudged_groups") or [])
-    return Check(
-        check,
-        True if is_open_for_both else None,
-        f"{reason}, as it is for the model in production." if is_open_for_both else f"{reason}.",
-        most,
-        None,
-        None,
-        least,
-        "rows",
-        "" if is_open_for_both else f"{least - most:,} more rows of '{group_label(statement, name, largest['group'])}'",
-    )
-
 # %% ../nbs/22_validation_gate.ipynb #97fae553
 def quick_enough(figures: EvaluationJson, statement: Problem) -> Check:
     """Do 99 of 100 predictions take no longer than the limit?"""
@@ -279,24 +279,6 @@ def is_reproducible(reproduction: ReproductionJson | None) -> Check:
         "" if passed else reason,
     )
 
-# %% ../nbs/22_validation_gate.ipynb #c1784384
-def released_as_judged(figures: EvaluationJson, statement: Problem) -> list[Check]:
-    """One check where a refit goes out: does it predict as the judged models do?"""
-    refit = figures.get("refit")
-    if not refit:
-        return []
-    name, differs, bound = "what goes out is what was judged", refit.get("differs"), refit.get("bound")
-    if differs is None or bound is None or not math.isfinite(differs):
-        return [missing(name, "how far the refit lies from the judged models")]
-    which = "" if figures.get("parts") else "newest "
-    reason = f"On the {which}{refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
-    faults = _refit_faults(refit, statement)
-    if not faults:
-        return [Check(name, True, f"{reason}, {number(bound)} is allowed.", differs, None, None, bound, refit["unit"])]
-    wrong = "; ".join(fault.reason for fault in faults)
-    deciding = min(faults, key=lambda fault: fault.passed is None)
-    return [replace(deciding, name=name, reason=f"{reason}; {wrong}.", must_change=wrong)]
-
 # %% ../nbs/22_validation_gate.ipynb #9e1f0a32
 def _refit_faults(refit: RefitJson, statement: Problem) -> list[Check]:
     """What speaks against a refit, each with its figure and the bound that it breaks."""
@@ -317,6 +299,24 @@ def _refit_faults(refit: RefitJson, statement: Problem) -> list[Check]:
         passed = None if is_guess else False
         faults.append(Check("", passed, text, worst["fall"], None, None, success.max_slice_gap, label))
     return faults
+
+# %% ../nbs/22_validation_gate.ipynb #c1784384
+def released_as_judged(figures: EvaluationJson, statement: Problem) -> list[Check]:
+    """One check where a refit goes out: does it predict as the judged models do?"""
+    refit = figures.get("refit")
+    if not refit:
+        return []
+    name, differs, bound = "what goes out is what was judged", refit.get("differs"), refit.get("bound")
+    if differs is None or bound is None or not math.isfinite(differs):
+        return [missing(name, "how far the refit lies from the judged models")]
+    which = "" if figures.get("parts") else "newest "
+    reason = f"On the {which}{refit['rows']:,} {'users' if 'list' in refit['unit'] else 'rows'} the refit differs from the judged models by {number(differs)} ({refit['unit']})"
+    faults = _refit_faults(refit, statement)
+    if not faults:
+        return [Check(name, True, f"{reason}, {number(bound)} is allowed.", differs, None, None, bound, refit["unit"])]
+    wrong = "; ".join(fault.reason for fault in faults)
+    deciding = min(faults, key=lambda fault: fault.passed is None)
+    return [replace(deciding, name=name, reason=f"{reason}; {wrong}.", must_change=wrong)]
 
 # %% ../nbs/22_validation_gate.ipynb #d3f900a8
 def owners_word(figures: EvaluationJson) -> list[Check]:
@@ -388,6 +388,27 @@ def _interval(e: EstimateJson) -> IntervalJson:
 def _measured(e: EstimateJson | None) -> EstimateJson | None:
     return {"value": e["value"], "low": e["low"], "high": e["high"], "n": e["n"]} if e and is_figure(e) else None
 
+# %% ../nbs/22_validation_gate.ipynb #299f591e
+def _best_of(usable: bool, gains: GainsJson, has_champion: bool) -> str:
+    surely = lambda gain: gain is not None and gain["low"] > 0
+    if (
+        usable
+        and surely(gains["challenger_over_rule"])
+        and (not has_champion or surely(gains["challenger_over_champion"]))
+    ):
+        return "challenger"
+    over_rule = gains["champion_over_rule"]
+    return "champion" if has_champion and not (over_rule is not None and over_rule["high"] < 0) else "rule"
+
+# %% ../nbs/22_validation_gate.ipynb #d9f86d97
+def _attainable_sentence(best: str, main, rule, champion, label: str, statement: Problem) -> str:
+    interval = lambda e: f"{number(e['value'])} [{number(e['low'])} to {number(e['high'])}]"
+    parts = [f"the challenger gives {interval(main)}"]
+    parts += [f"the champion {interval(champion)}"] if champion else []
+    parts += [f"the rule '{rule['name']}' {interval(rule)}"] if rule else []
+    named = {"challenger": "the challenger", "champion": "the champion", "rule": "the rule"}[best]
+    return f"Attainable now, {label} on {main['n']:,} rows: {', '.join(parts)}; the target is {number(statement.success.threshold)}. Best of these: {named}."
+
 # %% ../nbs/22_validation_gate.ipynb #1aa0856e
 def attainable(
     figures: EvaluationJson, statement: Problem, reproduction: ReproductionJson | None, model: str
@@ -431,26 +452,28 @@ def attainable(
         "said": _attainable_sentence(best, main, rule, champion, label, statement),
     }  # fmt: skip
 
-# %% ../nbs/22_validation_gate.ipynb #299f591e
-def _best_of(usable: bool, gains: GainsJson, has_champion: bool) -> str:
-    surely = lambda gain: gain is not None and gain["low"] > 0
-    if (
-        usable
-        and surely(gains["challenger_over_rule"])
-        and (not has_champion or surely(gains["challenger_over_champion"]))
-    ):
-        return "challenger"
-    over_rule = gains["champion_over_rule"]
-    return "champion" if has_champion and not (over_rule is not None and over_rule["high"] < 0) else "rule"
+# %% ../nbs/22_validation_gate.ipynb #8465ae08
+def answer(task: JsonObject) -> list:
+    """The predictions of the model at path for `examples`; run in the new process."""
+    import pandas as pd
 
-# %% ../nbs/22_validation_gate.ipynb #d9f86d97
-def _attainable_sentence(best: str, main, rule, champion, label: str, statement: Problem) -> str:
-    interval = lambda e: f"{number(e['value'])} [{number(e['low'])} to {number(e['high'])}]"
-    parts = [f"the challenger gives {interval(main)}"]
-    parts += [f"the champion {interval(champion)}"] if champion else []
-    parts += [f"the rule '{rule['name']}' {interval(rule)}"] if rule else []
-    named = {"challenger": "the challenger", "champion": "the champion", "rule": "the rule"}[best]
-    return f"Attainable now, {label} on {main['n']:,} rows: {', '.join(parts)}; the target is {number(statement.success.threshold)}. Best of these: {named}."
+    from mlloop.models import candidates
+    from mlloop.comparison.holdout import scores_of
+
+    model, examples = candidates.load(task["path"], task["digest"]), task["examples"]
+    if "users" in examples:
+        return [[str(i) for i in row] for row in model.recommend(examples["users"], k=len(examples["answers"][0]))]
+    columns = {
+        n: pd.Series(v, dtype=float if n in examples["numbers"] else object) for n, v in examples["rows"].items()
+    }
+    return scores_of(model, pd.DataFrame(columns), 1).tolist()
+
+# %% ../nbs/22_validation_gate.ipynb #fdae7b94
+def is_same(ours, theirs) -> bool:
+    """Whether two predictions are equal, numbers to six digits."""
+    if isinstance(theirs, list):
+        return ours == theirs
+    return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-6)
 
 # %% ../nbs/22_validation_gate.ipynb #87ed6624
 PATIENCE_S = 120
@@ -496,35 +519,17 @@ def reproduce_in_fresh_process(path: str, digest: str, examples: ExamplesJson) -
     same = sum(is_same(a, b) for a, b in zip(answers, examples["answers"], strict=True))
     return {"asked": len(answers), "same": same, "said": ""}
 
-# %% ../nbs/22_validation_gate.ipynb #8465ae08
-def answer(task: JsonObject) -> list:
-    """The predictions of the model at path for `examples`; run in the new process."""
-    import pandas as pd
-
-    from mlloop.models import candidates
-    from mlloop.comparison.holdout import scores_of
-
-    model, examples = candidates.load(task["path"], task["digest"]), task["examples"]
-    if "users" in examples:
-        return [[str(i) for i in row] for row in model.recommend(examples["users"], k=len(examples["answers"][0]))]
-    columns = {
-        n: pd.Series(v, dtype=float if n in examples["numbers"] else object) for n, v in examples["rows"].items()
-    }
-    return scores_of(model, pd.DataFrame(columns), 1).tolist()
-
-# %% ../nbs/22_validation_gate.ipynb #fdae7b94
-def is_same(ours, theirs) -> bool:
-    """Whether two predictions are equal, numbers to six digits."""
-    if isinstance(theirs, list):
-        return ours == theirs
-    return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-6)
-
 # %% ../nbs/22_validation_gate.ipynb #9fe749fe
 HEADLINES = {
     "yes": "Yes: the model solves the problem.",
     "maybe": "Maybe: the figures leave it open whether the model solves the problem.",
     "no": "No: the model does not solve the problem.",
 }
+
+# %% ../nbs/22_validation_gate.ipynb #1ac05b66
+def _threshold_of(figures: EvaluationJson) -> str:
+    threshold = figures.get("threshold")
+    return f" In this figure {metric_table.threshold_in_words(**threshold)}." if threshold else ""
 
 # %% ../nbs/22_validation_gate.ipynb #6221748c
 def headline(verdict: Conclusion, figures: EvaluationJson, statement: Problem) -> str:
@@ -539,11 +544,6 @@ def headline(verdict: Conclusion, figures: EvaluationJson, statement: Problem) -
         f"\n\nIt is worth {number(more_worth['value'])} [{number(more_worth['low'])} to {number(more_worth['high'])}] {money.currency} each "
         f"{money.period_days} days more than '{rule}', and costs {number(money.ml_per_period)} to run.{_threshold_of(figures)}"
     )
-
-# %% ../nbs/22_validation_gate.ipynb #1ac05b66
-def _threshold_of(figures: EvaluationJson) -> str:
-    threshold = figures.get("threshold")
-    return f" In this figure {metric_table.threshold_in_words(**threshold)}." if threshold else ""
 
 # %% ../nbs/22_validation_gate.ipynb #75dde206
 def reasons(verdict: Conclusion) -> str:
