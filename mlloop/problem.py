@@ -185,9 +185,13 @@ class Column(Record):
         return utc(bound) if isinstance(bound, dt.datetime) else bound
 
     @model_validator(mode="after")
-    def _range_is_possible(self):
+    def _range_is_possible(self, info: ValidationInfo):
         expected = dt.datetime if self.type in ("time", "date") else float
         for what, bound in (("min", self.min), ("max", self.max)):
+            if bound is not None and info.context is not None and self.type in ("text", "category", "boolean"):
+                raise ValueError(
+                    f"{what} bounds numbers and times; a column of type {self.type!r} takes values or pattern"
+                )
             if bound is not None and not isinstance(bound, expected):
                 kind = "date" if expected is dt.datetime else "number"
                 raise ValueError(f"{what} of a column of type {self.type!r} is a {kind}, got {bound}")
@@ -711,7 +715,8 @@ def load(path: Path | str) -> Problem:
             "there is no such problem statement", str(path), "See those there are: mlloop status"
         ) from error
     except (MarkedYAMLError, UnicodeDecodeError) as error:
-        raise ProblemError(" ".join(str(error).split()), str(path), "Fix the file, then: mlloop check") from error
+        message = " ".join(str(error).split()).partition(" To suppress this check")[0]
+        raise ProblemError(message, str(path), "Fix the file, then: mlloop check") from error
     except RecursionError as error:
         raise ProblemError("is nested too deep", str(path), "Fix the file, then: mlloop check") from error
     if not parsing.is_bounded(content):
