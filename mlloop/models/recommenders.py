@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['event_weights', 'history_matrix', 'standardised', 'top_k', 'popularity_scores', 'checked_events', 'HistoryModel',
-           'CountingModel', 'Recommender', 'Random', 'Popularity', 'category_codes', 'ItemKNN', 'keep_largest', 'EASE']
+           'CountingModel', 'Recommender', 'Random', 'category_codes', 'Popularity', 'keep_largest', 'ItemKNN', 'EASE']
 
 # %% ../../nbs/models/recommenders.ipynb #530afb17
 import copy
@@ -255,6 +255,18 @@ class Random(Recommender):
         seeds = [[self.seed, zlib.crc32(str(user).encode())] for user in users]
         return np.stack([np.random.default_rng(seed).random(len(self.items_), dtype=np.float32) for seed in seeds])
 
+# %% ../../nbs/models/recommenders.ipynb #fdea10a8
+def category_codes(items: pd.DataFrame | None, index: pd.Index) -> np.ndarray:
+    """The category of each item of `index` as a number, (n_items,); 0 where it is not known."""
+    if items is None or "category" not in items:
+        raise ModelError(
+            "best-sellers by category need a catalogue with a column 'category'",
+            "Popularity",
+            "Declare task.items.category in the problem statement, or use by: all",
+        )
+    known = items.drop_duplicates("item").set_index("item")["category"].reindex(index)
+    return pd.factorize(known, sort=True)[0] + 1
+
 # %% ../../nbs/models/recommenders.ipynb #543b7f44
 class Popularity(Recommender):
     """Best-sellers of the last `days`; `by` 'all', or 'category': those of the user's favourite category first."""
@@ -285,17 +297,14 @@ class Popularity(Recommender):
             scores += self.popular_.max() * 2 * in_favourite
         return scores
 
-# %% ../../nbs/models/recommenders.ipynb #fdea10a8
-def category_codes(items: pd.DataFrame | None, index: pd.Index) -> np.ndarray:
-    """The category of each item of `index` as a number, (n_items,); 0 where it is not known."""
-    if items is None or "category" not in items:
-        raise ModelError(
-            "best-sellers by category need a catalogue with a column 'category'",
-            "Popularity",
-            "Declare task.items.category in the problem statement, or use by: all",
-        )
-    known = items.drop_duplicates("item").set_index("item")["category"].reindex(index)
-    return pd.factorize(known, sort=True)[0] + 1
+# %% ../../nbs/models/recommenders.ipynb #2dd1c216
+def keep_largest(values: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
+    """`values` with only the `count` largest entries of each row."""
+    rows = np.repeat(np.arange(values.shape[0]), np.diff(values.indptr))
+    order = np.lexsort((values.indices, -values.data, rows))
+    rank = np.arange(len(order)) - np.repeat(values.indptr[:-1], np.diff(values.indptr))
+    keep = order[rank < count]
+    return sparse.csr_matrix((values.data[keep], (rows[keep], values.indices[keep])), shape=values.shape)
 
 # %% ../../nbs/models/recommenders.ipynb #3836cce3
 class ItemKNN(Recommender):
@@ -341,15 +350,6 @@ class ItemKNN(Recommender):
 
     def _score(self, rows):
         return (self.history_[rows] @ self.similarity_.T).toarray()
-
-# %% ../../nbs/models/recommenders.ipynb #2dd1c216
-def keep_largest(values: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
-    """`values` with only the `count` largest entries of each row."""
-    rows = np.repeat(np.arange(values.shape[0]), np.diff(values.indptr))
-    order = np.lexsort((values.indices, -values.data, rows))
-    rank = np.arange(len(order)) - np.repeat(values.indptr[:-1], np.diff(values.indptr))
-    keep = order[rank < count]
-    return sparse.csr_matrix((values.data[keep], (rows[keep], values.indices[keep])), shape=values.shape)
 
 # %% ../../nbs/models/recommenders.ipynb #59bde889
 class EASE(Recommender):

@@ -34,6 +34,26 @@ def _encode_array(value, arrays):
     arrays[name] = np.ascontiguousarray(value)
     return {"array": name}
 
+# %% ../../nbs/models/serialization.ipynb #f5676eb6
+def _encode_object(value: Any, encode) -> JsonObject:
+    if isinstance(value, pd.Index):
+        return {"index": encode(value.to_numpy())}
+    if isinstance(value, pd.DataFrame):
+        return {"frame": [[name, encode(value[name].to_numpy())] for name in value.columns]}
+    if isinstance(value, pd.Timestamp):
+        return {"time": value.isoformat()}
+    if sparse.issparse(value):
+        matrix = value.tocsr()
+        parts = (matrix.data, matrix.indices, matrix.indptr)
+        return {"csr": [encode(part) for part in parts], "shape": list(matrix.shape)}
+    if hasattr(value, "get_params"):
+        return {"class": type(value).__name__, "state": encode(vars(value))}
+    raise ModelError(
+        f"a {type(value).__module__}.{type(value).__name__} has no form without pickle",
+        "saving the model",
+        "Keep arrays, numbers and text in it, or a type that mlloop.models.serialization reviews",
+    )
+
 # %% ../../nbs/models/serialization.ipynb #619b12e2
 def encode_value(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """`value` as JSON; its arrays are put into `arrays` under numbered names.
@@ -56,25 +76,14 @@ def encode_value(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"dict": [[key, encode(part)] for key, part in value.items()]}
     return _encode_object(value, encode)
 
-# %% ../../nbs/models/serialization.ipynb #f5676eb6
-def _encode_object(value: Any, encode) -> JsonObject:
-    if isinstance(value, pd.Index):
-        return {"index": encode(value.to_numpy())}
-    if isinstance(value, pd.DataFrame):
-        return {"frame": [[name, encode(value[name].to_numpy())] for name in value.columns]}
-    if isinstance(value, pd.Timestamp):
-        return {"time": value.isoformat()}
-    if sparse.issparse(value):
-        matrix = value.tocsr()
-        parts = (matrix.data, matrix.indices, matrix.indptr)
-        return {"csr": [encode(part) for part in parts], "shape": list(matrix.shape)}
-    if hasattr(value, "get_params"):
-        return {"class": type(value).__name__, "state": encode(vars(value))}
-    raise ModelError(
-        f"a {type(value).__module__}.{type(value).__name__} has no form without pickle",
-        "saving the model",
-        "Keep arrays, numbers and text in it, or a type that mlloop.models.serialization reviews",
-    )
+# %% ../../nbs/models/serialization.ipynb #10733013
+def _decode_object(form, decode, classes):
+    if form["class"] not in classes:
+        raise ModelError(f"{form['class']!r} is not on the list of types that may be loaded", "loading the model", NEXT)
+    cls = classes[form["class"]]
+    model = cls.__new__(cls)
+    vars(model).update(decode(form["state"]))
+    return model
 
 # %% ../../nbs/models/serialization.ipynb #bcb9fbab
 def decode_value(form: Any, arrays: dict[str, np.ndarray], classes: dict[str, type]) -> Any:
@@ -105,15 +114,6 @@ def decode_value(form: Any, arrays: dict[str, np.ndarray], classes: dict[str, ty
     if kind is None:
         raise ModelError(f"holds a form that is not known: {sorted(form)}", "loading the model", NEXT)
     return decoders[kind](form)
-
-# %% ../../nbs/models/serialization.ipynb #10733013
-def _decode_object(form, decode, classes):
-    if form["class"] not in classes:
-        raise ModelError(f"{form['class']!r} is not on the list of types that may be loaded", "loading the model", NEXT)
-    cls = classes[form["class"]]
-    model = cls.__new__(cls)
-    vars(model).update(decode(form["state"]))
-    return model
 
 # %% ../../nbs/models/serialization.ipynb #plain-code
 def plain_name(part: str, name: str) -> str:
