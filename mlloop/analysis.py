@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 from .core.formatting import number, percent
-from .comparison.baselines import split_by_digest
+from .comparison.baselines import split_by_digest, target_values
 from .core.errors import DataError
 from .data import leaks
 from .core import prose
@@ -355,16 +355,8 @@ class Analysis:
 # %% ../nbs/14_analysis.ipynb #55c688e9
 def as_target(values: pd.Series, problem: Problem) -> pd.Series:
     """The target as a number: 1 for the positive class, or the value itself."""
-    task = problem.task
-    assert isinstance(task, Tabular)
-    if task.kind == "classification":
-        text = values.map(lambda v: str(int(v)) if isinstance(v, float) and v.is_integer() else str(v))
-        positive = task.positive
-        return (
-            text
-            == str(int(positive) if isinstance(positive, bool) and pd.api.types.is_integer_dtype(values) else positive)
-        ).astype(float)
-    return values.astype(float)
+    assert isinstance(problem.task, Tabular)
+    return pd.Series(target_values(values, problem.task), index=values.index, name=values.name)
 
 # %% ../nbs/14_analysis.ipynb #2c4d173c
 def _contracts(problem: Problem) -> dict[str, Column]:

@@ -462,6 +462,13 @@ def test_a_canary_that_is_surely_worse_is_rolled_back(production):
     assert production.ledger.champion("loan").model == production.a["digest"]
 
 
+@pytest.mark.parametrize("form", [float, bool])
+def test_labels_of_a_canary_are_the_same_as_decimals_and_as_truth_values(production, form):
+    labels = on_trial(production, 300)
+    of_whole_numbers, of_others = (judged(production, known, 3) for known in (labels, labels.astype({"repaid": form})))
+    assert "realised gain" in of_whole_numbers.reasons[0] and of_others.reasons == of_whole_numbers.reasons
+
+
 def test_a_canary_goes_on_while_labels_are_few(production):
     labels = on_trial(production, 300)
     trial = judged(production, labels.head(20), 3)

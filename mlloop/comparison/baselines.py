@@ -14,6 +14,7 @@ __all__ = ['MAX_CATEGORIES', 'MAX_TRAINING_ROWS', 'MOST_FOR_A_LINE', 'FEWEST_PER
            'relevant_items', 'user_metrics']
 
 # %% ../../nbs/comparison/baselines.ipynb #3ab8374b
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -281,8 +282,10 @@ def target_values(values: pd.Series, task) -> np.ndarray:
     """The target as numbers, (n_rows,): 1 for the positive class and 0 for others, or the number itself."""
     if task.kind == "regression":
         return values.to_numpy(dtype=float)
-    if pd.api.types.is_numeric_dtype(values) and not isinstance(task.positive, str):
-        return (values.astype(float) == float(task.positive)).to_numpy(dtype=float)
+    values = values.infer_objects()  # labels that were joined to a log are numbers in a column of objects
+    if pd.api.types.is_numeric_dtype(values):
+        with suppress(ValueError):  # a word is no number, and equals none
+            return (values.astype(float) == float(task.positive)).to_numpy(dtype=float)
     return (values.astype(str) == str(task.positive)).to_numpy(dtype=float)
 
 # %% ../../nbs/comparison/baselines.ipynb #62a3c591

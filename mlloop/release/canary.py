@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlloop.comparison import baselines
 from mlloop.core import metrics
 from mlloop.core.errors import DataError
 from mlloop.core.formatting import number
@@ -129,13 +130,12 @@ def gain(
     if known.empty:
         return None
     requests = releases.rows_of(prediction_log.requests(known), canary.fields)
-    is_class = task.kind == "classification"
-    truth = known["label"].astype(str).eq(str(task.positive)) if is_class else known["label"]
+    truth = baselines.target_values(known["label"], task)
     ours, theirs = canary.scores(requests), champion.scores(requests)  # type: ignore[attr-defined]
     cut, their_cut = getattr(canary, "cut", 0.5), getattr(champion, "cut", 0.5)
     try:
         return metrics.compare(
-            statement.success.metric, truth.astype(float).to_numpy(), ours, theirs,
+            statement.success.metric, truth, ours, theirs,
             threshold=cut, their_threshold=their_cut, confidence=statement.success.confidence,
         )  # fmt: skip
     except DataError:  # one class only, say: no figure yet
