@@ -1843,6 +1843,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.problem._range_in_words': ('problem.html#_range_in_words', 'mlloop/problem.py'),
                                 'mlloop.problem._resolved': ('problem.html#_resolved', 'mlloop/problem.py'),
                                 'mlloop.problem._revision': ('problem.html#_revision', 'mlloop/problem.py'),
+                                'mlloop.problem._rule_mistakes': ('problem.html#_rule_mistakes', 'mlloop/problem.py'),
                                 'mlloop.problem._success_mistakes': ('problem.html#_success_mistakes', 'mlloop/problem.py'),
                                 'mlloop.problem._task_mistakes': ('problem.html#_task_mistakes', 'mlloop/problem.py'),
                                 'mlloop.problem.column_label': ('problem.html#column_label', 'mlloop/problem.py'),

@@ -746,11 +746,8 @@ def headline(statement: Problem, choice: LookbackChoice) -> str:
             else f"; {first.lookback.name} gives {number(first.figure.value)}"
         )
     elif best is not first:
-        text += (
-            f"; {best.lookback.name} is ahead by {number(best.figure.value - first.figure.value)}, within one standard error"
-            if metrics.metric(statement.success.metric).higher_is_better
-            else ""
-        )
+        ahead = metrics.metric(statement.success.metric).gain(best.figure.value, first.figure.value)
+        text += f"; {best.lookback.name} is ahead by {number(ahead)}, within one standard error"
     change = (
         f" The world changed around {choice.changed:%Y-%m-%d}."
         if choice.changed is not None
