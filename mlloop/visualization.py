@@ -630,6 +630,7 @@ def plot_performance(
     *,
     label: str,
     threshold: float | None = None,
+    threshold_name: str = "target",
     title: str | None = None,
     caption: str = "",
 ) -> Axes:

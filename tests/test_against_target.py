@@ -53,6 +53,18 @@ def test_the_first_line_of_a_problem_says_how_production_does_against_target_and
     )
 
 
+def test_a_target_that_nobody_stated_is_called_a_guess(tmp_path):
+    live, figures = {"model": period(0, 0.2).model}, [period(0, 0.2)]
+    guessed = SHOP.model_copy(update={"guessed": {"success.threshold": SHOP.success.threshold}})
+    assert against_target.title(figures, guessed).startswith(
+        "0 of 1 period with labels miss the guessed target of 0.100"
+    )
+    sentence = against_target.standing(guessed, {}, live)["sentence"]
+    assert sentence.startswith("Whether production meets its guessed target (NDCG at least 0.100) is not known yet")
+    stated = guessed.model_copy(update={"success": SHOP.success.model_copy(update={"threshold": 0.12})})
+    assert against_target.title(figures, stated).startswith("0 of 1 period with labels miss the target of 0.12")
+
+
 def test_status_begins_with_how_production_does(tmp_path):
     places = missed(tmp_path)
     project, plan = projects.Project(places.root), dataclasses.make_dataclass("P", ["problem", "parameters"])

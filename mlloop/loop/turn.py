@@ -848,7 +848,7 @@ def tell_statement(session: Session, plan: Plan, gate: Row, evaluated: Evaluatio
     main, label = evaluated["main"], metrics.metric(session.statement.success.metric).label
     target = session.statement.success.threshold
     reach = f"{number(main['value'])} [{number(main['low'])} to {number(main['high'])}]"
-    sentence = f"attainable on {at:%Y-%m-%d}: {label} {reach}, target {number(target)}"
+    sentence = f"attainable on {at:%Y-%m-%d}: {label} {reach}, {session.statement.target_name} {number(target)}"
     change = [*verdict["must_change"], sentence]
     path = runner.statement_file(session.settings, session.plan)
     file = revise.open_next(session.settings, path, "validation", change)

@@ -75,7 +75,8 @@ def standing(
         return None
     metric, target = metric_table.metric(statement.success.metric), statement.success.threshold
     known = [figure for figure in realised(looks.values()) if figure.value is not None]
-    target_text = f"{metric.label} {metric.bound} {formatting.number(target)}"
+    named = statement.target_name
+    target_text = f"its {named} ({metric.label} {metric.bound} {formatting.number(target)})"
     if not known:
         return _not_known(target_text, looks)
     last = known[-1]
@@ -88,13 +89,13 @@ def standing(
     missed = sum(not metric.meets(figure.value, target) for figure in known[-LAST:] if figure.value is not None)
     inside = f" ({within})" if within != "–" else ""
     return {
-        "word": "meets its target" if is_met else "misses its target",
+        "word": f"{'meets' if is_met else 'misses'} its {named}",
         "mark": "fresh" if is_met else "failed",
         "sentence": (
-            f"Production {'meets' if is_met else 'misses'} its target: {metric.label} {value}{inside}, target {threshold}, in the "
+            f"Production {'meets' if is_met else 'misses'} its {named}: {metric.label} {value}{inside}, {named} {threshold}, in the "
             f"period from {_start(last)}. {_often(missed, len(known[-LAST:]))}"
         ),
-        "figure": f"{value}{inside}, target {threshold}",
+        "figure": f"{value}{inside}, {named} {threshold}",
         "rule": _rule(last),
         "period": _start(last),
     }
@@ -111,7 +112,7 @@ def _of_another(target_text: str, known: Sequence[Realised], live: str) -> Stand
         "word": "not known yet",
         "mark": "missing",
         "sentence": (
-            f"Whether production meets its target ({target_text}) is not known yet: no label has come since the model changed. The model "
+            f"Whether production meets {target_text} is not known yet: no label has come since the model changed. The model "
             f"before it ({known[-1].model[:12]}) came to {in_words(known[-1])}.{earlier}"
         ),
         "figure": "",
@@ -129,7 +130,7 @@ def _not_known(target_text: str, looks: Mapping[str, Monitoring]) -> StandingVie
     return {
         "word": "not known yet",
         "mark": "missing",
-        "sentence": f"Whether production meets its target ({target_text}) is not known yet: {why}.{guess}",
+        "sentence": f"Whether production meets {target_text} is not known yet: {why}.{guess}",
         "figure": "",
         "rule": "",
         "period": "",
@@ -194,11 +195,9 @@ def title(known: Sequence[Realised], statement: Problem) -> str:
     metric, target = metric_table.metric(statement.success.metric), statement.success.threshold
     figures = [figure for figure in known if figure.value is not None]
     if not figures:
-        return f"No label has come yet; target {formatting.number(target)}"
+        return f"No label has come yet; {statement.target_name} {formatting.number(target)}"
     missed = sum(not metric.meets(figure.value, target) for figure in figures if figure.value is not None)
-    summary = (
-        f"{missed} of {_counted(len(figures), 'period')} with labels miss the target of {formatting.number(target)}"
-    )
+    summary = f"{missed} of {_counted(len(figures), 'period')} with labels miss the {statement.target_name} of {formatting.number(target)}"
     fell = falls(figures, statement.retrain)
     return summary + (f"; {fell[-1].sentence(metric.label)}" if fell else ".")
 

@@ -178,7 +178,12 @@ def round_values(least: float, most: float, about: int = 5) -> list[float]:
 
 
 def periods(
-    rows: Sequence[dict], reference: float | None, target: float | None, width: float = 720, height: float = 220
+    rows: Sequence[dict],
+    reference: float | None,
+    target: float | None,
+    width: float = 720,
+    height: float = 220,
+    target_name: str = "target",
 ) -> Chart | None:
     """Place the figures of a model's periods; None where there is nothing to draw.
 
@@ -219,7 +224,7 @@ def periods(
         marks=marks,
         reference=up(reference),
         target=up(target),
-        target_label=f"target {formatting.number(target)}" if target is not None else "",
+        target_label=f"{target_name} {formatting.number(target)}" if target is not None else "",
         ticks=[(at(v), formatting.number(v)) for v in round_values(least, most)],
         periods=[(across(i), row["period"]) for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0],
         lines=lines,

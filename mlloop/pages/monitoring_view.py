@@ -86,6 +86,7 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> w
         return {}
     history = list(looks.values())
     last, target = history[-1], statement.success.threshold if statement else None
+    named = statement.target_name if statement else "target"
     return {
         **health(last),
         "not_since": _not_since(history),
@@ -108,8 +109,8 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> w
         ],
         "estimate_why": last.estimated.why,
         "trusted": last.estimated.trusted,
-        "chart": chart(history, target),
-        "narrow": chart(history, target, most=12, width=350),
+        "chart": chart(history, target, target_name=named),
+        "narrow": chart(history, target, most=12, width=350, target_name=named),
         "title": against_target.title(against_target.realised(looks.values()), statement) if statement else "",
         "metric": metric_table.title(last.estimated.metric),
         "latency": last.latency,
@@ -155,7 +156,11 @@ def _not_since(history: list[Monitoring]) -> str:
 
 
 def chart(
-    history: list[Monitoring], target: float | None = None, most: int = 26, width: float = 720
+    history: list[Monitoring],
+    target: float | None = None,
+    most: int = 26,
+    width: float = 720,
+    target_name: str = "target",
 ) -> diagrams.Chart | None:
     """Estimated and realised figures by period against the reference of the newest and the target."""
     realised = _realised(history)
@@ -164,7 +169,7 @@ def chart(
         {"period": start, "estimated": guesses.get(start), "realised": _figure(realised.get(start))}
         for start in sorted({*realised, *(s for s, guess in guesses.items() if guess)})
     ]
-    return diagrams.periods(rows[-most:], history[-1].estimated.reference.value, target, width)
+    return diagrams.periods(rows[-most:], history[-1].estimated.reference.value, target, width, target_name=target_name)
 
 
 def _realised(history: Iterable[Monitoring]) -> dict[str, Realised]:
@@ -238,13 +243,13 @@ def in_hindsight(row: PeriodView, looks: Mapping[str, Monitoring], statement: Pr
     if row["badness"] is None:
         return {
             "mark": "missing",
-            "sentence": f"No label has come for this period yet; the target is {metric} {target}.",
+            "sentence": f"No label has come for this period yet; the {statement.target_name} is {metric} {target}.",
         }
     fell = next(
         (fall for fall in against_target.falls(known, statement.retrain) if fall.since <= row["period"] < fall.until),
         None,
     )
-    sentence = f"Its labels showed {metric} {row['realised']}, which {'misses' if row['is_missed'] else 'meets'} the target of {target}."
+    sentence = f"Its labels showed {metric} {row['realised']}, which {'misses' if row['is_missed'] else 'meets'} the {statement.target_name} of {target}."
     alert = "" if row["alert"] or fell is None else " It raised no alert."
     more = f" It is part of a fall: {fell.sentence(metric)}{alert}" if fell else ""
     return {"mark": "failed" if row["is_missed"] else "fresh", "sentence": sentence + more}
