@@ -89,6 +89,14 @@ class IALS(Recommender):
     def _score(self, rows):
         return self.user_factors_[rows] @ self.item_factors_.T
 
+# %% ../../nbs/models/factors.ipynb #cfdd3009
+def _column_words(name: str, values: pd.Series, category: pd.Series | None) -> list[list[str]]:
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
+        ranks = values.rank(pct=True) if category is None else values.groupby(category).rank(pct=True)
+        return [[] if pd.isna(rank) else [f"{name}={int(min(rank, 0.999) * 10)}"] for rank in ranks]
+    texts = [str(value).lower() if pd.notna(value) else "" for value in values]
+    return [[f"{name}={word}" for word in re.findall(r"\w+", text)] for text in texts]
+
 # %% ../../nbs/models/factors.ipynb #235877bf
 def item_documents(items: pd.DataFrame | None, index: pd.Index) -> list[str]:
     """Each item of `index` as words: those of its texts, and for numbers and dates their decile."""
@@ -100,14 +108,6 @@ def item_documents(items: pd.DataFrame | None, index: pd.Index) -> list[str]:
         words = _column_words(name, table[name], table.get("category"))
         documents = [document + more for document, more in zip(documents, words, strict=True)]
     return [" ".join(words) or "unknown" for words in documents]
-
-# %% ../../nbs/models/factors.ipynb #cfdd3009
-def _column_words(name: str, values: pd.Series, category: pd.Series | None) -> list[list[str]]:
-    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
-        ranks = values.rank(pct=True) if category is None else values.groupby(category).rank(pct=True)
-        return [[] if pd.isna(rank) else [f"{name}={int(min(rank, 0.999) * 10)}"] for rank in ranks]
-    texts = [str(value).lower() if pd.notna(value) else "" for value in values]
-    return [[f"{name}={word}" for word in re.findall(r"\w+", text)] for text in texts]
 
 # %% ../../nbs/models/factors.ipynb #a636049e
 class ContentBased(Recommender):

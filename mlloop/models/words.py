@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COUNTS', 'MOST_BYTES', 'MOST_TERMS', 'MOST_TEXTS', 'PARTS', 'SURELY', 'counts_of', 'digest_of', 'remembered',
            'weigh_words', 'Texts', 'score_words', 'has_signal', 'topics_of', 'Scored', 'scored', 'TextColumn',
-           'features_of', 'names_of', 'signal_of_words', 'Words', 'as_number']
+           'features_of', 'names_of', 'signal_of_words', 'as_number', 'Words']
 
 # %% ../../nbs/models/words.ipynb #a307fef6
 import hashlib
@@ -189,6 +189,14 @@ def scored(texts: Texts, weights: sparse.csr_matrix, y: np.ndarray) -> Scored | 
     result = remembered(("score", texts.key, digest_of(y)), learned, lambda learned: 2 * y.nbytes)
     return result if has_signal(result.scores, y) else None
 
+# %% ../../nbs/models/words.ipynb #f2ce119c
+def _joined(column: "TextColumn", weights: sparse.csr_matrix | None, counts: np.ndarray) -> Any:
+    """Weights, or topics and score, with the scaled counts last."""
+    scaled = (counts - column.means_) / column.scales_
+    if not column.dims:
+        return sparse.hstack([*([] if weights is None else [weights]), sparse.csr_matrix(scaled)], format="csr")
+    return scaled if weights is None else np.hstack([weights @ column.directions_ + column.offsets_, scaled])
+
 # %% ../../nbs/models/words.ipynb #a4270dc2
 class TextColumn(BaseEstimator):
     """The features of one column of text.
@@ -234,14 +242,6 @@ class TextColumn(BaseEstimator):
             features[:, len(self.offsets_) - 1] = result.scores
         return features
 
-# %% ../../nbs/models/words.ipynb #f2ce119c
-def _joined(column: TextColumn, weights: sparse.csr_matrix | None, counts: np.ndarray) -> Any:
-    """Weights, or topics and score, with the scaled counts last."""
-    scaled = (counts - column.means_) / column.scales_
-    if not column.dims:
-        return sparse.hstack([*([] if weights is None else [weights]), sparse.csr_matrix(scaled)], format="csr")
-    return scaled if weights is None else np.hstack([weights @ column.directions_ + column.offsets_, scaled])
-
 # %% ../../nbs/models/words.ipynb #3c68003a
 def features_of(column: TextColumn, values: pd.Series) -> Any:
     """The features of rows other than those that `column` learned from."""
@@ -267,6 +267,16 @@ def signal_of_words(values: pd.Series, y: np.ndarray) -> pd.Series:
     _, weights = texts.weighed()
     result = None if weights is None else scored(texts, weights, y)
     return lengths if result is None else pd.Series(result.scores, values.index).where(lengths.notna())
+
+# %% ../../nbs/models/words.ipynb #365ff229
+def as_number(y) -> np.ndarray:
+    """A target as numbers, (n_rows,); classes that are no numbers are counted in their order."""
+    values = np.asarray(y)
+    return (
+        values.astype(float)
+        if values.dtype.kind in "fiub"
+        else np.unique(values.astype(str), return_inverse=True)[1] * 1.0
+    )
 
 # %% ../../nbs/models/words.ipynb #0f731807
 class Words(TransformerMixin, BaseEstimator):
@@ -318,13 +328,3 @@ class Words(TransformerMixin, BaseEstimator):
         """The names of the features, (n_features,)."""
         pairs = zip(self.columns_, self.feature_names_in_, strict=True)
         return np.array([part for column, name in pairs for part in names_of(column, name)], dtype=object)
-
-# %% ../../nbs/models/words.ipynb #365ff229
-def as_number(y) -> np.ndarray:
-    """A target as numbers, (n_rows,); classes that are no numbers are counted in their order."""
-    values = np.asarray(y)
-    return (
-        values.astype(float)
-        if values.dtype.kind in "fiub"
-        else np.unique(values.astype(str), return_inverse=True)[1] * 1.0
-    )
