@@ -694,8 +694,13 @@ def pair_signs(rows: pd.DataFrame, y: pd.Series, kind: str, seed: int = 0, near:
                 if is_sure and word in ("over", "times"):
                     others = rows.loc[picked].drop(columns=[first, second, *signs])
                     is_sure = line_beyond_target(frame[late], y[picked], others, seed) < 1
+                larger, smaller = first, second
+                if kind == "regression" and word in ("less", "past"):
+                    apart = _combined(frame[first].to_numpy(), frame[second].to_numpy(), word)
+                    if pd.Series(apart, frame.index).corr(y[picked], method="spearman") < 0:
+                        larger, smaller = second, first
                 for column in (late,) if is_sure else (first, second):
-                    signs[column] = _pair_sign(column, first, second, word, is_sure)
+                    signs[column] = _pair_sign(column, larger, smaller, word, is_sure)
     return list(signs.values())
 
 # %% ../../nbs/data/leaks.ipynb #a0cd7621
