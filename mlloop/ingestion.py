@@ -598,6 +598,13 @@ def sampling_column(problem: Problem, name: str) -> str | None:
         return next((use.user for use in problem.task.interactions if use.table == name), None)
     return problem.task.entity
 
+# %% ../nbs/12_ingestion.ipynb #af9ae3b8
+def _first_rows(rows: ibis.Table, unread: ibis.Table) -> ibis.Table:
+    """The number of the first row of each file (`_n`, `_first`), a repeated header included."""
+    headers = unread.filter(unread._reason == HEADER_AGAIN)
+    numbered = rows.select("_n", "_row").union(headers.select("_n", "_row"))
+    return numbered.group_by("_n").agg(_first=numbered._row.min()).cache()
+
 # %% ../nbs/12_ingestion.ipynb #b982dd93
 def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) -> tuple[tuple, dict]:
     """The new rows with their place, computed once into a temporary table; and the notes of the state they lead to."""
@@ -605,6 +612,7 @@ def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) ->
     with tempfile.TemporaryDirectory() as folder:
         raws = [as_utf8(raw, Path(folder)) for raw in raws]
         rows, unread = raw_rows(con, raws, list(table.columns))
+    starts = _first_rows(rows, unread)
     rows = derived_columns(rows, table, notes.get("counts", {}).get("read", 0))
     rows = sample_entities(rows, entity, sample)
     later = is_later(rows, table, as_of)
@@ -620,7 +628,7 @@ def _classified_rows(lake, table, raws, before, notes, as_of, entity, sample) ->
     counts["rejected"] += int(unread.count().execute())
     last = max([t for t in (notes.get("latest"), totals["latest"] and totals["latest"].isoformat()) if t], default=None)
     cut_at = as_of.isoformat() if cut or notes.get("cut_at") else None
-    return (classified, unread, raws), {
+    return (classified, unread, raws, starts), {
         "counts": {"read": sum(counts.values())} | counts,
         "latest": last,
         "cut_at": cut_at,
@@ -643,32 +651,49 @@ def _validate_contract(classified: ibis.Table, table: Table, name: str, engine: 
             f"rows that passed the rules break the contract: {broken}", name, "This is a fault of mlloop: report it."
         ) from cause
 
+# %% ../nbs/12_ingestion.ipynb #aec47f01
+def _numbered_in_file(read: ibis.Table, lines: ibis.Table) -> ibis.Table:
+    """Rows that could be read (`_n`, `_row`, `_first`, `reason`, `raw`) with `row`, their number among all of the file."""
+    lines = lines.mutate(nth=ibis.row_number().over(ibis.window(group_by=lines["_n"], order_by=lines["row"])) + 1)
+    passed = lines.select("_n", before=lines["row"] - lines["nth"], unread=lines["nth"])  # readable rows before the nth
+    passed = passed.group_by("_n", "before").agg(unread=passed.unread.max())
+    read = read.mutate(rank=read._row - read._first + 1)
+    placed = read.asof_join(passed, read.rank > passed.before, predicates="_n")
+    return placed.select("_n", row=placed["rank"] + placed["unread"].fill_null(0), reason=placed.reason, raw=placed.raw)
+
 # %% ../nbs/12_ingestion.ipynb #9554c922
-def _rejected_rows(classified: ibis.Table, unread: ibis.Table, raws: Sequence[RawFile]) -> ibis.Table:
+def _rejected_rows(
+    classified: ibis.Table, unread: ibis.Table, raws: Sequence[RawFile], starts: ibis.Table
+) -> ibis.Table:
     """Rejected rows: origin (file), row (its number there), reason, raw (unedited, at most `RAW_CHARS`)."""
-    origins = ibis.memtable(
-        {"_n": range(len(raws)), "origin": [raw.origin for raw in raws]}, schema={"_n": "int64", "origin": "string"}
+    files = ibis.memtable(
+        {
+            "_n": range(len(raws)),
+            "origin": [raw.origin for raw in raws],
+            "above": [int(raw.format == "csv") for raw in raws],
+        },
+        schema={"_n": "int64", "origin": "string", "above": "int64"},
     )
-    first = classified.group_by("_n").agg(_first=classified._row.min())
-    rejected = classified.filter(classified._place == "rejected").join(first, "_n")
-    rejected = rejected.select(
-        "_n", row=rejected._row - rejected._first + 1, reason=rejected._reason, raw=rejected._raw.substr(0, RAW_CHARS)
-    )
-    rejected = rejected.union(
-        unread.select("_n", row=unread._row, reason=unread._reason, raw=unread._line.substr(0, RAW_CHARS))
-    )
-    return rejected.join(origins, "_n").order_by("_n", "row").select("origin", "row", "reason", "raw")
+    is_header = unread._reason == HEADER_AGAIN
+    lines = unread.filter(~is_header).join(files, "_n")
+    lines = lines.select("_n", row=lines._row - lines.above, reason=lines._reason, raw=lines._line)
+    broken = classified.filter(classified._place == "rejected")
+    read = broken.select("_n", "_row", reason=broken._reason, raw=broken._raw)
+    read = read.union(unread.filter(is_header).select("_n", "_row", reason=unread._reason, raw=unread._line))
+    rejected = _numbered_in_file(read.join(starts, "_n"), lines).union(lines)
+    rejected = rejected.mutate(raw=rejected.raw.substr(0, RAW_CHARS))
+    return rejected.join(files, "_n").order_by("_n", "row").select("origin", "row", "reason", "raw")
 
 # %% ../nbs/12_ingestion.ipynb #103fda1c
 def _write(lake, name, table, sorted_rows, chain, held, before, notes, as_of) -> None:
     """Append, or write whole, the rejected rows and then the kept ones; both carry the state that they lead to."""
-    classified, unread, raws = sorted_rows
+    classified = sorted_rows[0]
     kept = classified.filter(classified._place == "kept")
     batch, notes = digest_json([chain[-1], notes["cut_at"]]), notes | {"state": chain[-1]}
     other, mode = f"{name}__rejected", "append" if before else "overwrite"
     if before:
         lake.restore(other, latest_matching_version(lake, other, chain[: held + 1], as_of)[1])
-    lake.write(other, _rejected_rows(classified, unread, raws), mode, batches=[batch], notes=notes)
+    lake.write(other, _rejected_rows(*sorted_rows), mode, batches=[batch], notes=notes)
     lake.write(name, kept.order_by("_n", "_row").select(*table.columns), mode, batches=[batch], notes=notes)
 
 # %% ../nbs/12_ingestion.ipynb #a74725e3
