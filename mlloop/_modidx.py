@@ -1813,6 +1813,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.problem.Problem': ('problem.html#problem', 'mlloop/problem.py'),
                                 'mlloop.problem.Problem._holds_together': ('problem.html#problem._holds_together', 'mlloop/problem.py'),
                                 'mlloop.problem.Problem.is_guess': ('problem.html#problem.is_guess', 'mlloop/problem.py'),
+                                'mlloop.problem.Problem.target_name': ('problem.html#problem.target_name', 'mlloop/problem.py'),
                                 'mlloop.problem.Recommendation': ('problem.html#recommendation', 'mlloop/problem.py'),
                                 'mlloop.problem.Record': ('problem.html#record', 'mlloop/problem.py'),
                                 'mlloop.problem.Retrain': ('problem.html#retrain', 'mlloop/problem.py'),

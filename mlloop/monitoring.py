@@ -616,7 +616,7 @@ def _summarised(data: pd.DataFrame, fell: pd.DataFrame, statement: Problem) -> s
     missed = sum(not metric.meets(value, target) for value in known)
     alerts = int(data["alert"].sum())
     summary = (
-        f"{missed} of {len(known)} periods with labels miss the target of {number(target)}"
+        f"{missed} of {len(known)} periods with labels miss the {statement.target_name} of {number(target)}"
         if len(known)
         else "no label yet"
     )
@@ -659,6 +659,7 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
         ax,
         label=better.label,
         threshold=statement.success.threshold,
+        threshold_name=statement.target_name,
         title=summary,
         caption=f"n = {len(data)} periods{more}",
     )

@@ -531,6 +531,11 @@ class Problem(Record):
             value = getattr(value, name, None)
         return value == self.guessed[key]
 
+    @property
+    def target_name(self) -> str:
+        """How to speak of `success.threshold`: 'target', or 'guessed target' as long as nobody has stated one."""
+        return "guessed target" if self.is_guess("success.threshold") else "target"
+
     @model_validator(mode="after")
     def _holds_together(self):
         mistakes = [

@@ -514,6 +514,7 @@ def plot_history(
     title: str = "",
     label: str = "",
     target: float | None = None,
+    target_name: str = "target",
 ):
     """Realised and estimated figures of each period, the references, the target, and `events` (ISO moment, word); returns ax."""
     from mlloop.core import charts
@@ -533,7 +534,7 @@ def plot_history(
     for _, part in data.dropna(subset=["reference"]).groupby("model", sort=False):
         ax.plot([part["until"].min(), part["until"].max()], [part["reference"].iloc[-1]] * 2, color=GREY, ls="--", lw=1)
     if target is not None:
-        draw_threshold(ax, target, "target", horizontal=True)
+        draw_threshold(ax, target, target_name, horizontal=True)
     for moment, word in events:
         ax.axvline(pd.Timestamp(moment), color=GREY, lw=0.8, ls=":")
         ax.annotate(

@@ -407,7 +407,7 @@ def _attainable_sentence(best: str, main, rule, champion, label: str, statement:
     parts += [f"the champion {interval(champion)}"] if champion else []
     parts += [f"the rule '{rule['name']}' {interval(rule)}"] if rule else []
     named = {"challenger": "the challenger", "champion": "the champion", "rule": "the rule"}[best]
-    return f"Attainable now, {label} on {main['n']:,} rows: {', '.join(parts)}; the target is {number(statement.success.threshold)}. Best of these: {named}."
+    return f"Attainable now, {label} on {main['n']:,} rows: {', '.join(parts)}; the {statement.target_name} is {number(statement.success.threshold)}. Best of these: {named}."
 
 # %% ../nbs/22_validation_gate.ipynb #1aa0856e
 def attainable(
@@ -537,7 +537,7 @@ def headline(verdict: Conclusion, figures: EvaluationJson, statement: Problem) -
     text = f"### {HEADLINES[verdict['verdict']]}\n\n{verdict['reasons'][0] if verdict['reasons'] else ''}"
     best = figures.get("best_rule")
     more_worth = figures["contenders"][best].get("more_worth") if best is not None else None
-    if more_worth is None or not is_figure(more_worth):
+    if more_worth is None or not is_figure(more_worth) or not statement.money.is_priced(statement.task.kind):
         return text
     money, rule = statement.money, figures["contenders"][figures["best_rule"]]["name"]
     return text + (

@@ -658,7 +658,7 @@ def plot_performance(
         to_draw = alerts["realised"].fillna(alerts["estimated"]) if "realised" in alerts else alerts["estimated"]
         ax.plot(alerts["time"], to_draw, "D", mfc="none", color=RED, ms=9, label="alert")
     if threshold is not None:
-        draw_threshold(ax, threshold, "target", horizontal=True)
+        draw_threshold(ax, threshold, threshold_name, horizontal=True)
     ax.legend(fontsize=7.5, frameon=False)
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     heading = title or (
