@@ -1,23 +1,27 @@
-"""A small world whose truth is known, in which the loop's decisions can be tried: no notebook, no disk, a second a history.
+"""A small world whose truth is known, in which the loop's decisions can be tried: no notebook, no disk, seconds a history.
 
 Rows come each period; a model answers; labels come later. The same functions decide as in production: `feed.compare`,
-`monitoring.observe`, `retraining.decide`, the gate's test against the champion, and `canary.decide`. What the world does
-when is said by `Happening`s.
+`monitoring.observe`, `retraining.decide`, `lookback.look_back`, the gate's tests of the target and against the champion,
+`standing.stand_in`, and `canary.decide`. What the world does when is said by `Happening`s.
 """
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlloop import monitoring, retraining, validation_gate
+from mlloop import deployment, evaluation, monitoring, retraining, validation_gate
+from mlloop.comparison import baselines, folds, holdout, lookback
+from mlloop.comparison.baselines import Prediction
 from mlloop.core import metrics
 from mlloop.data import feed_checks
+from mlloop.models import candidates
+from mlloop.monitors import standing
 from mlloop.monitors.estimation import MetricValue
-from mlloop.monitors.evidence import Answers, Inputs, Reference
+from mlloop.monitors.evidence import Answers, Inputs, Other, Reference
 from mlloop.problem import Problem
 from mlloop.release import canary
 
@@ -57,7 +61,8 @@ class Happening:
 class Record:
     """What came of a history: the action of each period, and what happened to the models.
 
-    `gains` says of each promotion how much better the new model is in truth, on rows to come.
+    `quality` and `never` are the truth of what was answered, and of what the first model would have answered; `gains` says
+    of each promotion how much better the new model is in truth, on rows to come.
     """
 
     actions: list[str] = field(default_factory=list)
@@ -67,6 +72,9 @@ class Record:
     refused: list[int] = field(default_factory=list)
     promoted: list[int] = field(default_factory=list)
     rolled_back: list[int] = field(default_factory=list)
+    stood_in: list[int] = field(default_factory=list)
+    fell_back: list[int] = field(default_factory=list)
+    never: list[float] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
 
@@ -140,60 +148,105 @@ class World:
         return pd.concat([self.period(i) for i in range(first, last)], ignore_index=True)
 
 
+RECIPE = {"name": "lightgbm", "params": {"n_estimators": 50, "num_leaves": 15, "learning_rate": 0.15, "min_child_samples": 150, "reg_lambda": 0.0,
+                                          "subsample": 1.0, "colsample_bytree": 1.0}}  # fmt: skip
+"""A boosted tree that does not learn what is rare: leaves hold at least 150 rows."""
+NEWEST, JUDGED = HELD + 8, HELD  # periods that a retraining considers, and the newest of them, on which it is judged
+
+
 class Model:
-    """A boosted tree that does not learn what is rare: leaves hold at least 150 rows."""
+    """A fitted recipe with the reference that its gate judged it on.
 
-    def __init__(self, rows: pd.DataFrame, seed: int, name: str, until: int, broken: bool = False):
-        import lightgbm
+    Attributes
+    ----------
+    until : int
+        The first period of which it has learnt no row.
+    learnt : int or None
+        Rows that it learnt from, where its past was cut short.
+    broken : bool
+        Its answers in production are shuffled.
+    """
 
-        self.name, self.until, self.broken = name, until, broken
+    def __init__(self, fitted: Any, seed: int, name: str, until: int, learnt: int | None = None):
+        self.fitted, self.name, self.until, self.learnt, self.broken = fitted, name, until, learnt, False
         self._rng = np.random.default_rng(seed)
-        settings = {"objective": "binary", "num_leaves": 15, "min_data_in_leaf": 150, "learning_rate": 0.15, "verbosity": -1,
-                    "num_threads": 1, "seed": seed, "deterministic": True}  # fmt: skip
-        self.booster = lightgbm.train(settings, lightgbm.Dataset(self._X(rows), rows["bought"]), 50)
-
-    @staticmethod
-    def _X(rows: pd.DataFrame) -> np.ndarray:
-        town = rows["town"].map({"hill": 0.0, "lake": 1.0, "port": 2.0})
-        return np.column_stack([rows[["age", "sum_eur", "visits"]].to_numpy(float), town])
+        self.reference: Reference | None = None
 
     def scores(self, rows: pd.DataFrame) -> np.ndarray:
-        found = np.asarray(self.booster.predict(self._X(rows)))
+        found = baselines.predict_scores(self.fitted, rows[NAMES])
         return self._rng.permutation(found) if self.broken else found
 
 
+@dataclass
+class Judgement:
+    """A challenger with what its gate read: rows, predictions of models that had not learnt them, the gain over the champion."""
+
+    model: Model
+    rows: pd.DataFrame
+    score: np.ndarray
+    main: metrics.Estimate
+    figures: dict[str, Any]
+    evidence: list[Any]
+
+    @property
+    def verdict(self) -> bool | None:
+        passed = [check["passed"] for check in self.evidence]
+        return False if False in passed else None if None in passed else True
+
+
 class Loop:
-    """The loop in a world; `run` turns it and keeps a record."""
+    """The loop in a world; `run` turns it and keeps a record.
+
+    As in production a retraining compares windows and judges the recipe forward in time, a canary is judged on all rows
+    whose labels it has not learnt, and an earlier champion takes over again where labels show that it is surely better.
+    Two things are left out: the rule of the statement never answers, and no model of the newest rows is compared in each period.
+    """
 
     def __init__(self, world: World):
         self.world, self.statement, self.record = world, world.statement, Record()
-        self.champion = self._trained(-HISTORY, -HELD, "model-0")
-        self.reference = self._reference(self.champion, -HELD, 0)
+        first = self._past(-HISTORY, -HELD)
+        self.champion = Model(self._fit(first, lookback.ALL, None), world.seed, "model-0", -HELD)
+        held = world.between(-HELD, 0)
+        self.champion.reference = self._reference("model-0", held, self.champion.scores(held))
+        self.models = {"model-0": self.champion}
+        self.former: list[str] = []
         self.since, self.canary_since = 0, 0
         self.canary: Model | None = None
+        self.share, self.fallen, self.was_rolled_back = 0.0, False, False
         self.history: list[dict[str, Any]] = []
         self.waiting: list[tuple[int, Answers, Reference]] = []
         self.begun: list[dt.datetime] = []
-        self._profile = feed_checks.profile(self._ibis(world.between(-HELD, 0)), self._spec)
+        self.attempt: dict[str, Any] | None = None
+        self._profile = feed_checks.profile(self._ibis(held), self._spec)
 
     @property
     def _spec(self):
         return self.statement.tables["rows"]
+
+    @property
+    def delay(self) -> int:
+        """Periods until a label comes."""
+        return self.statement.time.label_delay_days // 7
 
     def _ibis(self, frame: pd.DataFrame):
         import ibis
 
         return ibis.memtable(frame[["id", "at", *NAMES, "bought"]])
 
-    def _trained(self, first: int, last: int, name: str, broken: bool = False) -> Model:
-        return Model(self.world.between(first, last), self.world.seed, name, last, broken)
-
-    def _reference(self, model: Model, first: int, last: int) -> Reference:
+    def _past(self, first: int, last: int) -> lookback.RowsPast:
         rows = self.world.between(first, last)
-        y, score = rows["bought"].to_numpy(float), model.scores(rows)
+        y = rows["bought"].to_numpy(int)
+        return lookback.RowsPast(self.statement, rows, NAMES, y, np.zeros(len(rows), bool))
+
+    def _fit(self, past: lookback.RowsPast, window: lookback.Lookback, until: Any) -> Any:
+        model = candidates.build("lightgbm", self.statement.task, self.world.seed, RECIPE["params"])
+        return lookback.fitted(model, past.fit_data(window, until, seed=self.world.seed), window, self.world.seed)
+
+    def _reference(self, name: str, rows: pd.DataFrame, score: np.ndarray) -> Reference:
+        y = rows["bought"].to_numpy(float)
         found = metrics.estimate(self.statement.success.metric, y, score)
         figure = MetricValue(found.value, (found.high - found.low) / (2 * 1.96), len(rows))
-        return Reference(model.name, rows[NAMES], figure, score, y)
+        return Reference(name, rows[NAMES], figure, score, y)
 
     def run(self, periods: int) -> Record:
         for number in range(periods):
@@ -201,62 +254,159 @@ class Loop:
         return self.record
 
     def turn(self, number: int) -> None:
-        """One period: answers, monitoring, canary, decision."""
+        """One period: answers, monitoring, who answers, canary, decision."""
         product = self._observed(number)
         self.history.append(product)
+        self._stood_in(number)
         self._judged(number)
-        decision = retraining.decide(self.statement, self.history, self._facts(number))
+        facts = self._facts(number)
+        decision = retraining.decide(self.statement, self.history, facts)
         self.record.actions.append(decision.action)
         self.record.health.append(product["health"])
         self.record.said.append(product["said"])
         if decision.action == "retrain":
             self.record.retrained.append(number)
-            self._retrain(number)
+            self._retrain(number, retraining.case_of(self.statement, self.history, facts).has_fallen)
 
     def _observed(self, number: int) -> dict[str, Any]:
         rows, now = self.world.period(number), self.world.day(number + 1)
-        good, score = rows, self.champion.scores(rows)
-        log = pd.DataFrame({"at": good["at"], "entity": good["id"], "role": "champion", "ms": 1.0, "error": None})
-        span = (self.world.day(number), now)
-        answers = Answers(*span, self.champion.name, log, good[NAMES], score, np.full(len(good), np.nan))
-        known = Answers(*span, self.champion.name, log, good[NAMES], score, good["bought"].to_numpy(float))
-        self.record.quality.append(metrics.measure("roc_auc", rows["truth"].to_numpy(float), score))
-        self.waiting.append((number, known, self.reference))
-        delay = self.statement.time.label_delay_days // 7
-        due = [one for one in self.waiting if one[0] + 1 + delay <= number + 1]
+        score = self.champion.scores(rows)
+        log = pd.DataFrame({"at": rows["at"], "entity": rows["id"], "role": "champion", "ms": 1.0, "error": None})
+        span, reference = (self.world.day(number), now), self.champion.reference
+        former = [Other(name, name, "former", self.models[name].scores(rows)) for name in self.former[-2:]]
+        truth = rows["bought"].to_numpy(float)
+        answers = Answers(*span, self.champion.name, log, rows[NAMES], score, np.full(len(rows), np.nan))
+        known = Answers(*span, self.champion.name, log, rows[NAMES], score, truth, others=former)
+        self._measured(rows, score)
+        self.waiting.append((number, known, reference))
+        due = [one for one in self.waiting if one[0] + 1 + self.delay <= number + 1]
         self.waiting = [one for one in self.waiting if one not in due]
+        due = [(self._with_newer_champion(asked, number), its) for _, asked, its in due]
         findings = feed_checks.compare_profiles(
             "rows", self._profile, feed_checks.profile(self._ibis(rows), self._spec), 7.0
         )
-        inputs = Inputs(now, self.world.day(self.since), self.reference, answers, [(one, its) for _, one, its in due], self.history,
+        inputs = Inputs(now, self.world.day(self.since), reference, answers, due, self.history,
                         {"findings": findings, "rows": {"rows": len(rows)}})  # fmt: skip
         return monitoring.observe(self.statement, inputs)
 
+    def _measured(self, rows: pd.DataFrame, score: np.ndarray) -> None:
+        """Keep how good the answers of a period were in truth: those of the canary for its share, else the champion's."""
+        truth, given = rows["truth"].to_numpy(float), score
+        if self.canary is not None:
+            is_canary = np.random.default_rng(len(self.history)).random(len(rows)) < self.share
+            given = np.where(is_canary, self.canary.scores(rows), score)
+        measure = lambda answered: metrics.measure("roc_auc", truth, answered)
+        self.record.quality.append(measure(given))
+        self.record.never.append(measure(self.models["model-0"].scores(rows)))
+
+    def _with_newer_champion(self, asked: Answers, number: int) -> Answers:
+        """A period that its predecessor answered, with what the champion would have predicted."""
+        if asked.model == self.champion.name or any(other.model == self.champion.name for other in asked.others):
+            return asked
+        period = self.world.period(number - self.delay)
+        own = Other(self.champion.name, self.champion.name, "former", self.champion.scores(period))
+        return replace(asked, others=[*asked.others, own])
+
+    def _stood_in(self, number: int) -> None:
+        """An earlier champion answers again where labels show that it is surely better."""
+        since, unlearnt = self.world.day(self.since).isoformat(), self.world.day(self.champion.until).isoformat()
+        better = standing.stand_in(self.statement, self.history, self.champion.name, since, unlearnt)
+        if better is not None and better.model in self.models:
+            self.record.fell_back.append(number)
+            self._put(self.models[better.model], number)
+
+    def _put(self, model: Model, number: int) -> None:
+        """`model` answers from the next period on."""
+        self.former = [*(name for name in self.former if name != model.name), self.champion.name]
+        self.champion, self.since, self.was_rolled_back = model, number + 1, False
+        self.models[model.name] = model
+
     def _facts(self, number: int) -> retraining.Facts:
-        delay = self.statement.time.label_delay_days // 7
-        new = sum(len(self.world.period(i)) for i in range(self.champion.until, number + 1 - delay))
+        rows_since = lambda first: sum(len(self.world.period(i)) for i in range(first, number + 1 - self.delay))
+        attempt = self.attempt and {**self.attempt, "new": rows_since(self.attempt["end"])}
+        is_proven = self.fallen and standing.has_met_target(self.statement, self.history, self.champion.name)
         return retraining.Facts(
             now=self.world.day(number + 1), champion=self.champion.name, since=self.world.day(self.since), begun=tuple(self.begun),
             canary=self.canary.name if self.canary else None, canary_until=self.world.day(self.canary_since + 4).isoformat() if self.canary else "",
-            new_labelled_rows=new, rate=20_000.0,
+            new_labelled_rows=rows_since(self.champion.until), learnt_rows=self.champion.learnt, attempt=attempt,
+            fallen="challenger" if self.fallen and not is_proven else None,
+            refused=tuple(self.world.day(refused + 1) for refused in self.record.refused), rate=20_000.0,
         )  # fmt: skip
 
-    def _retrain(self, number: int) -> None:
-        """A challenger with a new window; the gate's own test against the champion, on the same holdout rows, paired."""
-        end = number + 1 - self.statement.time.label_delay_days // 7
+    def _retrain(self, number: int, has_fallen: bool) -> None:
+        """A challenger with a window of its own; the gate's tests of the target and against the champion."""
         self.begun.append(self.world.day(number + 1))
-        broken = self.world.on("bad canary", number)
-        made = self._trained(max(-HISTORY, end - HELD - 8), end - HELD, f"model-{number + 1}")
-        held = self.world.between(max(end - HELD, self.champion.until), end)
-        gain = self._gain(made, held)
-        figures = {
-            "champion": {"digest": self.champion.name, "said": "", "n": len(held), "gain": monitoring_plain(gain)}
-        }
-        if validation_gate.better_than_champion(figures, self.statement).passed is not True:
+        judged = self._challenger(number)
+        gain = judged.figures["champion"]["gain"]
+        is_sure = gain["low"] > 0
+        self.attempt = self._attempted(judged.model, number)
+        if judged.verdict is not True:
             self.record.refused.append(number)
+            if standing.best_after_no(judged.figures, judged.evidence, False) == "challenger":
+                self.record.stood_in.append(number)
+                self._put(judged.model, number)
+                self.fallen = True
             return
-        made.broken = broken
-        self.canary, self.canary_since = made, number + 1
+        judged.model.broken = self.world.on("bad canary", number)
+        self.canary, self.canary_since = judged.model, number + 1
+        is_for_most = has_fallen and is_sure and not self.was_rolled_back
+        self.share = deployment.FALLEN_SHARE if is_for_most else self.statement.canary.share
+
+    def _attempted(self, model: Model, number: int) -> dict[str, Any]:
+        """What the next attempt is measured against: the labelled rows since the champion became worse, or those learnt."""
+        end = number + 1 - self.delay
+        since = retraining.worse_since(self.statement, self.history, self.champion.name)
+        first = (dt.datetime.fromisoformat(since) - self.world.start).days // 7 if since else -HISTORY
+        rows = sum(len(self.world.period(i)) for i in range(first, end))
+        rows = min(rows, model.learnt) if model.learnt is not None else rows
+        at = self.world.day(number + 1).isoformat()
+        return {"until": "", "at": at, "rows": rows, "n": rows, "gap": None, "se": None, "end": end}
+
+    def _challenger(self, number: int) -> Judgement:
+        """The recipe refitted to everything labelled, and what models of fewer rows showed of it."""
+        end = number + 1 - self.delay
+        past = self._past(max(-HISTORY, end - NEWEST), end)
+        windows = {"holdout_from": self.world.day(end - JUDGED), "holdout_until": self.world.day(end)}
+        choice = lookback.look_back(past, RECIPE, windows, self.world.seed)
+        at, scores, numbers = [], [], []
+        for number_of_block, block in enumerate(choice.blocks):
+            models = [self._fit(past, window, block.learnt_until) for window in choice.halves]
+            positions = past.positions_in(block)
+            predictions = [baselines.predict_scores(model, past.rows[NAMES].iloc[positions]) for model in models]
+            at.append(positions)
+            numbers.append(np.full(len(positions), number_of_block))
+            scores.append(np.where(past.halves(positions), predictions[1], predictions[0]))
+        rows, score = past.rows.iloc[np.concatenate(at)].reset_index(drop=True), np.concatenate(scores)
+        learnt = None if choice.chosen.kind == "all" else round(lookback.effective(past.before(None, choice.chosen)[1]))
+        model = Model(self._fit(past, choice.chosen, None), self.world.seed, f"model-{number + 1}", end, learnt)
+        model.reference = self._reference(model.name, rows, score)
+        return self._gate(model, rows, score, np.concatenate(numbers), choice.detected)
+
+    def _gate(
+        self, model: Model, rows: pd.DataFrame, score: np.ndarray, block: np.ndarray, detected: pd.Timestamp | None
+    ) -> Judgement:
+        name, y = self.statement.success.metric, rows["bought"].to_numpy(float)
+        main = metrics.estimate(name, y, score)
+        since = max(filter(None, (pd.Timestamp(self.world.day(self.champion.until)), detected)))
+        is_new = (rows["at"] >= since).to_numpy()
+        beside = holdout.Champion(self.champion.name, None, None, self.champion.learnt, model.learnt)
+        over_rule = metrics.compare(name, y, score, np.ones(len(y)))
+        theirs = self.champion.scores(rows)
+        gain = metrics.compare(name, y[is_new], score[is_new], theirs[is_new])
+        scored = lambda values: Prediction(values[is_new], 0.5, np.zeros(is_new.sum()))
+        both = {holdout.MODEL.name: scored(score), holdout.CHAMPION.name: scored(theirs)}
+        fold = folds.RowsFold(y[is_new], both, None, name, self.statement.money)
+        newest = evaluation.newest_gain(holdout.Held([], fold, rows, rows, block=block[is_new]))
+        figures = {
+            "main": monitoring_plain(main), "contenders": [{"kind": "rule", "gain": monitoring_plain(over_rule)}],
+            "champion": {"digest": self.champion.name, "said": "", "n": int(is_new.sum()), "gain": monitoring_plain(gain), "newest": newest,
+                         "follow_up": holdout.is_follow_up(beside)},
+        }  # fmt: skip
+        checks = [
+            validation_gate.threshold_met(figures, self.statement),
+            validation_gate.better_than_champion(figures, self.statement),
+        ]
+        return Judgement(model, rows, score, main, figures, [check.evidence() for check in checks])
 
     def _gain(self, model: Model, rows: pd.DataFrame) -> metrics.Estimate:
         y = rows["bought"].to_numpy(float)
@@ -265,16 +415,12 @@ class Loop:
     def _judged(self, number: int) -> None:
         if self.canary is None:
             return
-        policy, delay = self.statement.canary, self.statement.time.label_delay_days // 7
-        start, now = self.world.day(self.canary_since), self.world.day(number + 1)
-        terms = canary.Terms(
-            start, start + dt.timedelta(days=policy.deadline_days), policy.min_rows, policy.max_loss, 0.95, 100.0
-        )
-        answered = sum(len(self.world.period(i)) for i in range(self.canary_since, number + 1)) * policy.share
-        last = number + 1 - delay
-        gain = (
-            self._gain(self.canary, self.world.between(self.canary_since, last)) if last > self.canary_since else None
-        )
+        policy, start, now = self.statement.canary, self.world.day(self.canary_since), self.world.day(number + 1)
+        deadline = start + dt.timedelta(days=policy.deadline_days)
+        terms = canary.Terms(start, deadline, policy.min_rows, policy.max_loss, 0.95, 100.0, paired=True, may_tie=True)
+        answered = sum(len(self.world.period(i)) for i in range(self.canary_since, number + 1)) * self.share
+        first, last = max(self.canary.until, self.canary_since - self.delay), number + 1 - self.delay
+        gain = self._gain(self.canary, self.world.between(first, last)) if last > first else None
         trial = canary.decide(terms, canary.CanaryUsage(int(answered), 0, 1.0), gain, None, now)
         if trial.outcome is None:
             return
@@ -283,12 +429,13 @@ class Loop:
             ahead = self.world.between(number + 1, number + 4)
             of = lambda model: metrics.measure("roc_auc", ahead["truth"].to_numpy(float), model.scores(ahead))
             self.record.gains.append(of(self.canary) - of(self.champion))
-            first = max(self.canary.until, self.canary_since - delay - HELD)
-            self.champion, self.since = self.canary, number + 1
-            self.reference = self._reference(self.champion, first, first + HELD)
-            self._profile = feed_checks.profile(self._ibis(self.world.between(first, first + HELD)), self._spec)
+            held = self.world.between(self.canary.until - JUDGED, self.canary.until)
+            self._profile = feed_checks.profile(self._ibis(held), self._spec)
+            self.fallen, self.attempt = False, None
+            self._put(self.canary, number)
         else:
             self.record.rolled_back.append(number)
+            self.was_rolled_back = True
         self.canary = None
 
 

@@ -52,6 +52,7 @@ WORLDS = {
     "abrupt": "the causes change for good in one period",
     "gradual": "the causes change for good over eight periods, row by row",
     "recurring": "the causes change, change back after six periods, and change again after six more",
+    "transient": "for two periods the causes are others, and then they are as they were",
     "harmless": "customers become others, where the model knows them",
     "harmful": "customers become those whom the model hardly met",
     "base rate": "the outcome becomes commoner at every level of the inputs",
@@ -137,6 +138,8 @@ class World:
             return min(1.0, (since + 1) / 8)
         if self.name == "recurring":
             return float(since // 6 != 1)
+        if self.name == "transient":
+            return float(since < 2)
         if self.name in ("wrong labels", *FAULTS):
             return float(since < 3)
         if self.name == "slow fade":
@@ -170,7 +173,7 @@ class World:
 
     def _logit(self, rows: pd.DataFrame, on: float, pick: np.ndarray) -> np.ndarray:
         old, new = self.before.logit(rows), self.after.logit(rows)
-        if self.name in ("abrupt", "recurring", "gradual"):
+        if self.name in ("abrupt", "recurring", "transient", "gradual"):
             if self.kind == "regression":
                 return (1 - on) * old + on * new
             p = (1 - on) / (1 + np.exp(-old)) + on / (1 + np.exp(-new))

@@ -578,7 +578,8 @@ class AgainstChampion(Part):
     """The gain over the champion on rows that neither has learned; `gain` is None where they cannot be compared.
 
     `accepted` names the open points of a model that a person promoted; `unjudged_groups` the checks of groups
-    that could not be judged on the champion; `follow_up`: the champion learnt from few rows.
+    that could not be judged on the champion; `follow_up`: the champion learnt from few rows; `newest`: the gain on the
+    newest judged rows, where it is sure there.
     """
 
     summary: str = Field(alias="said")
@@ -586,6 +587,7 @@ class AgainstChampion(Part):
     gain: Estimate | None
     since: str | None = None
     n: int | None = None
+    newest: Estimate | None = None
     metric: Estimate | None = None
     more_worth: Estimate | None = None
     over_rule: Estimate | None = None

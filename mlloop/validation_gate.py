@@ -126,6 +126,15 @@ def _earns_more(champion: AgainstChampionJson, statement: Problem) -> str:
         f"{money.period_days} days."
     )
 
+# %% ../nbs/22_validation_gate.ipynb #eff674ee
+def _better_lately(champion: AgainstChampionJson, gain: EstimateJson, newest: EstimateJson, label: str) -> Check:
+    """The check of a model that is surely better than the champion on the newest judged rows, and not surely worse on all."""
+    reason = (
+        f"{champion['said']} On the {newest['n']:,} newest rows that neither has learnt the gain is {number(newest['value'])} "
+        f"[{number(newest['low'])} to {number(newest['high'])}]; on all {champion['n']:,} it is {number(gain['value'])}, by models that knew less of what came last."
+    )
+    return Check(BESIDE_CHAMPION, True, reason, newest["value"], newest["low"], newest["high"], 0.0, label)
+
 # %% ../nbs/22_validation_gate.ipynb #18ec53f8
 def better_than_champion(figures: EvaluationJson, statement: Problem) -> Check:
     """Is the model surely better than the one in production, if there is one?"""
@@ -154,6 +163,9 @@ def better_than_champion(figures: EvaluationJson, statement: Problem) -> Check:
         )
     earns = _earns_more(champion, statement)
     is_follow_up = bool(champion.get("follow_up")) and gain["high"] >= 0
+    newest = champion.get("newest")
+    if newest is not None and gain["low"] <= 0 and not earns and gain["high"] >= 0:
+        return _better_lately(champion, gain, newest, label)
     passed = gain["low"] > 0 or bool(earns) or is_follow_up
     rows = " It learnt from clearly more rows than the champion, whose past was cut short: it may not be worse."
     reason = (

@@ -50,8 +50,25 @@ def test_challenger_of_bad_labels_is_not_promoted():
 
 
 @pytest.mark.slow
-def test_block_that_passes_swaps_no_model():
-    assert play(1, [Happening("concept", AT, AT + 2)], 12).promoted == []
+def test_block_of_two_periods_is_undone_by_the_first_labels_after_it():
+    record = play(1, [Happening("concept", AT, AT + 2)], 9)
+    assert record.promoted == [AT + 2], (
+        "labels of a second period agree with the first: nothing tells it from a change for good"
+    )
+    assert record.fell_back == [AT + 3] and record.quality[AT + 4 :] == record.never[AT + 4 :]
+
+
+@pytest.mark.slow
+def test_block_of_one_period_is_over_with_the_labels_after_it():
+    record = play(1, [Happening("concept", AT, AT + 1)], 8)
+    assert record.promoted == [] and record.retrained[0] == AT + 1
+    assert record.quality[AT + 3 :] == record.never[AT + 3 :]
+
+
+def test_challenger_beside_a_fallen_champion_predicts_for_nearly_all_requests():
+    record = play(1, [Happening("concept", AT)], AT + 3)
+    assert record.retrained[0] == AT + 1
+    assert record.quality[AT + 2] > record.never[AT + 2] + 0.1, "and not only from its promotion on"
 
 
 def test_challenger_broken_on_its_way_out_is_rolled_back():

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ALL', 'FEWEST', 'SURELY', 'MOST_BINS', 'PARTS', 'ENOUGH_HELD', 'ENOUGH_OF_A_CLASS', 'MOST_IN_PARTS', 'LEARNT_ROWS',
-           'MOST_BLOCKS', 'JUDGED', 'LIGHT', 'OTHER', 'OTHER_PARAMS', 'Lookback', 'effective', 'candidates_of',
-           'change_point', 'Block', 'digests', 'halves', 'parts_by_digest', 'LabelledRows', 'in_money', 'decided',
-           'RowsPast', 'UsersPast', 'past_of', 'fitted', 'changed_at', 'blocks_of', 'Tried', 'choose', 'LookbackChoice',
-           'quick_recipe', 'with_other_recipe', 'look_back', 'product_of', 'headline', 'shown', 'table_of']
+           'MOST_BLOCKS', 'JUDGED', 'LIGHT', 'AHEAD_LATELY', 'OTHER', 'OTHER_PARAMS', 'Lookback', 'effective',
+           'candidates_of', 'change_point', 'Block', 'digests', 'halves', 'parts_by_digest', 'LabelledRows', 'in_money',
+           'decided', 'RowsPast', 'UsersPast', 'past_of', 'fitted', 'changed_at', 'blocks_of', 'Tried', 'choose',
+           'LookbackChoice', 'quick_recipe', 'with_other_recipe', 'look_back', 'product_of', 'headline', 'shown',
+           'table_of']
 
 # %% ../../nbs/comparison/lookback.ipynb #4008b623
 import contextlib
@@ -500,7 +501,7 @@ def blocks_of(
         since, delay = judged
     every = pd.Timedelta(days=statement.retrain.every_days)
     count = int(np.clip((until - since) // every, 1, MOST_BLOCKS))
-    cuts = [since + (until - since) * i / count for i in range(count + 1)]
+    cuts = [since, *(until - every * newer for newer in range(count - 1, -1, -1))]
     return [Block(a - delay, a, b) for a, b in pairwise(cuts)], changed
 
 # %% ../../nbs/comparison/lookback.ipynb #5449539d
@@ -547,6 +548,26 @@ def _is_ahead(fold, ours: Lookback, theirs: Lookback, is_priced: bool) -> bool:
     more = fold.worth(ours.name, theirs.name) if is_priced else None
     return gain.value > gain.standard_error and (more is None or more.value >= -more.standard_error)
 
+# %% ../../nbs/comparison/lookback.ipynb #8156231a
+AHEAD_LATELY = 2.0  # standard errors
+
+
+def _ahead_lately(
+    past, predictions: dict[str, list[Any]], blocks: list[Block], near: list[Lookback], chosen: Lookback
+) -> Lookback | None:
+    """Of the candidates `near` the best the one that is clearly ahead of `chosen` on the newest blocks; None where none is."""
+    for count in range(1, len(blocks)):
+        newest = {name: parts[-count:] for name, parts in predictions.items()}
+        try:
+            fold = past.fold(newest, blocks[-count:])
+            gains = {at: fold.gain(at.name, chosen.name) for at in near if at != chosen}
+        except DataError:  # one class only
+            continue
+        best = max(gains, key=lambda at: gains[at].value, default=None)
+        if best is not None and 0 < gains[best].value >= AHEAD_LATELY * gains[best].standard_error:
+            return best
+    return None
+
 # %% ../../nbs/comparison/lookback.ipynb #6e242ffb
 def choose(
     past, predictions: dict[str, list[Any]], blocks: list[Block], considered: list[Lookback], rows: dict[str, float]
@@ -563,7 +584,7 @@ def choose(
     if other := of_recipe(True):
         challenger = _longest_near_best(fold, other, rows, values, is_priced)
         chosen = challenger if _is_ahead(fold, challenger, chosen, is_priced) else chosen
-    return chosen, tried
+    return _ahead_lately(past, predictions, blocks, _near_best(considered, values, fold.gain), chosen) or chosen, tried
 
 # %% ../../nbs/comparison/lookback.ipynb #b403018e
 @dataclass(frozen=True)

@@ -508,6 +508,7 @@ class AgainstChampionJson(TypedDict):
     gain: EstimateJson | None
     since: NotRequired[str | None]
     n: NotRequired[int]
+    newest: NotRequired[EstimateJson | None]
     metric: NotRequired[EstimateJson]
     more_worth: NotRequired[EstimateJson]
     over_rule: NotRequired[EstimateJson]

@@ -315,7 +315,7 @@ def best_after_no(figures: EvaluationJson, evidence: Sequence[EvidenceJson], rul
         return now
     rules = [c["gain"] for c in figures.get("contenders") or [] if c["kind"] in ("rule", "statistic") and c.get("gain")]
     champion = figures.get("champion")
-    gain = champion.get("gain") if champion else None
+    gain = (champion.get("newest") or champion.get("gain")) if champion else None
     over_champion = [gain] if gain else []
     if not rules or not (rule_answers or over_champion):
         return now
