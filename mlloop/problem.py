@@ -614,11 +614,12 @@ def _task_mistakes(p: Problem) -> list[Mistake]:
     ]
 
 # %% ../nbs/10_problem.ipynb #56d58a00
-CONTENDERS = frozenset(
-    ("model", "champion", "random", "constant", "cheap_model", "last_value", "last_week", "hour_of_week")
-    + ("best_category", "one_number", "one_split", "two_splits")
-    + ("popular_ever", "popular_30d", "popular_of_category", "bought_before")
-)  # names under which the comparison keeps what is no rule of the statement
+# names under which the comparison keeps what is no rule of the statement
+CONTENDERS = {
+    *("model", "champion", "random", "constant", "cheap_model", "last_value", "last_week", "hour_of_week"),
+    *("best_category", "one_number", "one_split", "two_splits"),
+    *("popular_ever", "popular_30d", "popular_of_category", "bought_before"),
+}
 
 
 def _rule_mistakes(p: Problem) -> list[Mistake]:
