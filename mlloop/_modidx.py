@@ -1843,6 +1843,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlloop.problem._allowed_keys': ('problem.html#_allowed_keys', 'mlloop/problem.py'),
                                 'mlloop.problem._as_declared': ('problem.html#_as_declared', 'mlloop/problem.py'),
                                 'mlloop.problem._as_number': ('problem.html#_as_number', 'mlloop/problem.py'),
+                                'mlloop.problem._fault_of_bounds': ('problem.html#_fault_of_bounds', 'mlloop/problem.py'),
                                 'mlloop.problem._line': ('problem.html#_line', 'mlloop/problem.py'),
                                 'mlloop.problem._messages': ('problem.html#_messages', 'mlloop/problem.py'),
                                 'mlloop.problem._must_be_about_a_row': ('problem.html#_must_be_about_a_row', 'mlloop/problem.py'),

@@ -143,6 +143,20 @@ class Source(Record):
     def _without_tokens(self, headers: dict[str, str]) -> dict[str, str]:
         return secrets.masked_headers(headers)
 
+# %% ../nbs/10_problem.ipynb #0ce62c9b
+def _fault_of_bounds(kind: str, low: Any, high: Any, is_read: bool) -> str:
+    """What is wrong with the bounds of a column of a type, '' where nothing is; `is_read`: from a statement's file."""
+    expected = dt.datetime if kind in ("time", "date") else float
+    for what, bound in (("min", low), ("max", high)):
+        if bound is not None and is_read and kind in ("text", "category", "boolean"):
+            return f"{what} bounds numbers and times; a column of type {kind!r} takes values or pattern"
+        if bound is not None and not isinstance(bound, expected):
+            return f"{what} of a column of type {kind!r} is a {'date' if expected is dt.datetime else 'number'}, got {bound}"
+    if low is None or high is None or low <= high:
+        return ""
+    least, most = (f"{b:%Y-%m-%d %H:%M}" if isinstance(b, dt.datetime) else f"{b:g}" for b in (low, high))
+    return f"min {least} is above max {most}: no value could pass"
+
 # %% ../nbs/10_problem.ipynb #61c61a94
 class Column(Record):
     """One column's contract: type, range, allowed values, meaning and unit.
@@ -186,20 +200,8 @@ class Column(Record):
 
     @model_validator(mode="after")
     def _range_is_possible(self, info: ValidationInfo):
-        expected = dt.datetime if self.type in ("time", "date") else float
-        for what, bound in (("min", self.min), ("max", self.max)):
-            if bound is not None and info.context is not None and self.type in ("text", "category", "boolean"):
-                raise ValueError(
-                    f"{what} bounds numbers and times; a column of type {self.type!r} takes values or pattern"
-                )
-            if bound is not None and not isinstance(bound, expected):
-                kind = "date" if expected is dt.datetime else "number"
-                raise ValueError(f"{what} of a column of type {self.type!r} is a {kind}, got {bound}")
-        if self.min is not None and self.max is not None and self.min > self.max:  # type: ignore[operator]
-            low, high = (
-                f"{b:%Y-%m-%d %H:%M}" if isinstance(b, dt.datetime) else f"{b:g}" for b in (self.min, self.max)
-            )
-            raise ValueError(f"min {low} is above max {high}: no value could pass")
+        if fault := _fault_of_bounds(self.type, self.min, self.max, is_read=info.context is not None):
+            raise ValueError(fault)
         if self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both {self.decimal!r}: no number could be read")
         if unknown := [key for key in self.labels if self.values is not None and key not in self.values]:
