@@ -319,7 +319,8 @@ def _start_canary(
     is_for_most = _champion_has_fallen(ledger, statement, start) and _is_surely_better(evidence)
     if is_for_most:
         most = percent(FALLEN_SHARE)
-        fields = {**fields, "reasons": [f"The champion has fallen, so this model predicts for {most} of the requests."]}
+        for_most = f"The champion has fallen, so this model predicts for {most} of the requests."
+        fields = {**fields, "reasons": [for_most, *fields.get("reasons", [])]}
     details = {
         "share": max(terms.share, FALLEN_SHARE) if is_for_most else terms.share,
         "min_rows": terms.min_rows,
