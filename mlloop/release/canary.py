@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlloop.comparison import baselines
 from mlloop.core import metrics
 from mlloop.core.errors import DataError
 from mlloop.core.formatting import number
@@ -119,6 +118,8 @@ def gain(
         The entity's column, or the id that the answer gave, and the target; for recommendation user, item, time of
         what was bought.
     """
+    from mlloop.comparison import baselines  # brings scikit-learn, which a decision without labels does not need
+
     if labels is None or log.empty:
         return None
     if isinstance(statement.task, Recommendation):
