@@ -549,7 +549,9 @@ def headline(verdict: Conclusion, figures: EvaluationJson, statement: Problem) -
     text = f"### {HEADLINES[verdict['verdict']]}\n\n{verdict['reasons'][0] if verdict['reasons'] else ''}"
     best = figures.get("best_rule")
     more_worth = figures["contenders"][best].get("more_worth") if best is not None else None
-    if more_worth is None or not is_figure(more_worth) or not statement.money.is_priced(statement.task.kind):
+    if more_worth is None or not is_figure(more_worth):
+        return text
+    if not more_worth["value"] and more_worth["low"] == more_worth["high"]:  # nothing has a price
         return text
     money, rule = statement.money, figures["contenders"][figures["best_rule"]]["name"]
     return text + (

@@ -311,7 +311,7 @@ def test_the_index_tells_what_is_in_production_since_when_why_and_what_would_cha
         "serves 20% of the requests, for 21 days at most. It is promoted after 200 predictions if it is no worse by more than 0.01 in NDCG.",
         "3 of the last 5 periods (one every 7 days), the newest included, are worse than its reference by 2 standard errors",
         "at most 12 times a year, and 21 days after the last at the earliest.",
-        "mlloop rollback --problem shop",
+        "This is the first model in production, so there is none to roll back to.",
     ):
         assert said in words, (said, words)
 
