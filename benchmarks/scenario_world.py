@@ -266,7 +266,7 @@ class Loop:
         self.record.said.append(product["said"])
         if decision.action == "retrain":
             self.record.retrained.append(number)
-            self._retrain(number, retraining.case_of(self.statement, self.history, facts).has_fallen)
+            self._retrain(number, decision.has_fallen)
 
     def _observed(self, number: int) -> dict[str, Any]:
         rows, now = self.world.period(number), self.world.day(number + 1)

@@ -3,8 +3,7 @@
     python benchmarks/scenarios.py --seeds 20
 
 Prints the table of docs/retraining.md. Each history is a world of `scenario_world`: 1,500 rows a period, labels one
-period late, a boosted tree. What decides is the code of
-production; `scenario_world.Loop` says what is left out.
+period late, a boosted tree. What decides is the code of production; `scenario_world.Loop` says what is left out.
 """
 
 import argparse

@@ -1965,7 +1965,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlloop.retraining._labels': ('retraining.html#_labels', 'mlloop/retraining.py'),
                                    'mlloop.retraining._latest': ('retraining.html#_latest', 'mlloop/retraining.py'),
                                    'mlloop.retraining._loss': ('retraining.html#_loss', 'mlloop/retraining.py'),
-                                   'mlloop.retraining._more_labels': ('retraining.html#_more_labels', 'mlloop/retraining.py'),
                                    'mlloop.retraining._production': ('retraining.html#_production', 'mlloop/retraining.py'),
                                    'mlloop.retraining._retraining_checks': ('retraining.html#_retraining_checks', 'mlloop/retraining.py'),
                                    'mlloop.retraining._streak_checks': ('retraining.html#_streak_checks', 'mlloop/retraining.py'),

@@ -29,6 +29,7 @@ from .core.errors import DataError, ModelError
 from .core.metrics import Estimate
 from .problem import Problem, Recommendation, Rule
 from .core.formatting import number as in_words
+from .core.formatting import quantity
 from mlloop.core.records import (
     EstimateJson,
     ExplorationJson,
@@ -614,7 +615,7 @@ def plot_trials(explored: Explored, ax, label: str):
     ax.set_yticks(range(len(tried)), [escape_label(c.name) for c in tried])
     ax.set_ylim(-0.6, len(tried) - 0.4)
     pruned = sum(row[2] == "yes" for row in rows)
-    title = f"{len(rows)} trials of {len(tried)} candidate{'' if len(tried) == 1 else 's'}, {pruned} pruned"
+    title = f"{len(rows)} trials of {quantity(len(tried), 'candidate')}, {pruned} pruned"
     return label_axes(ax, title, "dots: tried on all folds; crosses: pruned on fewer folds", label)
 
 # %% ../nbs/18_exploration.ipynb #e14d4155

@@ -34,7 +34,7 @@ from .comparison.holdout import row_slices
 from .comparison.lookback import in_money
 from .problem import Problem, Recommendation, column_label, group_label, value_label
 from .products import ESTIMATION_METHODS
-from .core.formatting import number, percent
+from .core.formatting import number, percent, quantity
 from mlloop.monitors.degradation import (
     FEED_BROKEN,
     PeriodResult,
@@ -428,7 +428,7 @@ def health(statement: Problem, observed: ObservedJson, earlier: Sequence[Observe
     broken = observed["feed"]["findings"]  # faults first
     if observed["feed"]["status"] == "broken":
         others = len(broken) - 1
-        more = f" ({others} more {'finding' if others == 1 else 'findings'})" if others else ""
+        more = f" ({quantity(others, 'more finding')})" if others else ""
         return "feed broken", f"The feed is broken, so nothing can be said of the model: {broken[0]['said']}{more}"
     periods, label, watched = [*earlier, observed], metrics.metric(statement.success.metric).label, []
     realised_ = streak("realised", realised_results(periods, model, policy.max_labels_missing), policy)
@@ -622,7 +622,7 @@ def _summarised(data: pd.DataFrame, fell: pd.DataFrame, statement: Problem) -> s
     )
     fall = f"; {len(fell)} worse than the reference of their model" if len(fell) else ""
     raised = (
-        "" if fall and not alerts else f"; {alerts} alert{'' if alerts == 1 else 's'}"
+        "" if fall and not alerts else f"; {quantity(alerts, 'alert')}"
     )  # a fall under "0 alerts" would look harmless
     return f"{summary}{fall}{raised}"
 

@@ -21,7 +21,7 @@ from .core.metrics import metric
 from .problem import Problem, Retrain
 from .monitors.standing import RECALIBRATED, StandIn, level_is_off, newer_is_better, rows_for_another_try
 from .core.verdict import Check, table
-from .core.formatting import number
+from .core.formatting import number, quantity
 from .monitors.degradation import Streak, estimated_results, is_feed_broken, is_severe, is_worse
 from .monitors.degradation import realised_results, streak
 from .core.records import AttemptJson, EvaluationJson, EvidenceJson, MonitoringJson, RetrainingDecisionJson
@@ -124,6 +124,8 @@ class Decision:
         What would change it.
     evidence : list of dict
         As the ledger keeps it.
+    has_fallen : bool
+        See `Case.has_fallen`; not part of the JSON.
     """
 
     action: str
@@ -131,6 +133,7 @@ class Decision:
     summary: str
     change: str
     evidence: list[EvidenceJson]
+    has_fallen: bool = False
 
     def to_dict(self) -> RetrainingDecisionJson:
         """The decision in JSON's types; `summary` is called 'said' there, as products and the ledger have had it."""
@@ -318,10 +321,6 @@ def _why(case: Case) -> str:
         f"lately {number(last.value)} against {number(last.reference)}, {number(last.standard_errors)} standard errors."
     )
 
-# %% ../nbs/26_retraining.ipynb #a164be6b
-def _more_labels(count: int) -> str:
-    return f"{count:,} more {'label' if count == 1 else 'labels'}."
-
 # %% ../nbs/26_retraining.ipynb #4ed0a58c
 def _attempt(case: Case) -> Outcome | None:
     last = case.facts.attempt
@@ -336,7 +335,7 @@ def _attempt(case: Case) -> Outcome | None:
         f"{_why(case)} But the gate did not let the model of {last['at'][:10]} pass, and {last['new']:,} labels since cannot change that; "
         f"with {required:,} it is tried again."
     )
-    return "not yet", reason, _more_labels(required - last["new"])
+    return "not yet", reason, f"{quantity(required - last['new'], 'more label')}."
 
 # %% ../nbs/26_retraining.ipynb #77e3982c
 def _labels(case: Case) -> Outcome | None:
@@ -346,7 +345,7 @@ def _labels(case: Case) -> Outcome | None:
     return (
         "not enough labels",
         f"{_why(case)} But only {have:,} labelled rows have come since it learnt; {required:,} are required.",
-        _more_labels(required - have),
+        f"{quantity(required - have, 'more label')}.",
     )
 
 # %% ../nbs/26_retraining.ipynb #26e55ba4
@@ -475,7 +474,7 @@ def decide(statement: Problem, history: Sequence[MonitoringJson], facts: Facts) 
     case = case_of(statement, history, facts)
     decided = next((answer for rule in RULES if (answer := rule(case))), None)
     action, summary, change = decided or ("retrain", f"{_why(case)} A challenger is trained.", "")
-    return Decision(action, VERDICTS.get(action, "no"), summary, change, _figures(case))
+    return Decision(action, VERDICTS.get(action, "no"), summary, change, _figures(case), case.has_fallen)
 
 # %% ../nbs/26_retraining.ipynb #dc301d94
 def worse_since(statement: Problem, history: Sequence[MonitoringJson], model: str | None) -> str | None:

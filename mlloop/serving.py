@@ -71,13 +71,14 @@ _Part = Annotated[str, Limits(max_length=1000)]
 
 def _parts_of_fields(release: Release, keys: Mapping[str, Any]) -> dict[str, Any]:
     """The types of the columns that fields are made of, and of those fields, which need not be stated then."""
-    types: dict[str, Any] = {}
+    types, fields = dict[str, Any](), {field.name: field for field in release.fields}
     for name, parts in release.made_of.items():
         if name not in keys:
             continue
         others = Limits(description=f"with {', '.join(parts)} stated, {name} need not be")
         types |= {part: NotRequired[Annotated[int | _Part | None, others]] for part in parts if part not in keys}
-        types |= {field.name: _key(replace(field, required=False)) for field in release.fields if field.name == name}
+        if name in fields:
+            types[name] = _key(replace(fields[name], required=False))
     return types
 
 # %% ../nbs/24_serving.ipynb #0d1bdd36

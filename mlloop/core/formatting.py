@@ -97,6 +97,11 @@ def percent(share: Any) -> str:
     return f"{text.replace('-', '−')}%"
 
 
+def quantity(count: int, noun: str) -> str:
+    """How many there are of something: '1 period', '1,200 periods'."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def duration(seconds: Any) -> str:
     """A time that something took: '12.3 s'."""
     return f"{seconds:,.1f} s" if is_figure(seconds) else MISSING

@@ -139,19 +139,6 @@ def remove(path: Path | str) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_with_empty_folders(path: Path, root: Path) -> None:
-    """Remove a file, and each folder above it, below `root`, that is empty then."""
-    remove(path)
-    for folder in path.parents:
-        if folder == root or not folder.is_relative_to(root):
-            return
-        try:
-            folder.rmdir()
-        except OSError:  # it holds something else, or is not there
-            if folder.exists():
-                return
-
-
 def sweep(folder: Path | str) -> int:
     """Remove what killed writers left in `folder` (``*.part*``, ``*.old``); returns how many."""
     left = [p for pattern in (".*.part*", ".*.old") for p in Path(folder).rglob(pattern)]

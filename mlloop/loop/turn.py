@@ -576,7 +576,7 @@ def decide(session: Session, period: Period) -> Row:
                 "from": period.since.isoformat(),
                 "change": decision.change,
                 "worse_since": worse_since(session, looks, period.until),
-                "fallen": retraining.case_of(session.statement, looks, known).has_fallen,
+                "fallen": decision.has_fallen,
                 "health": newest["health"] if newest else "",
                 "health_said": newest["said"] if newest else "",
             },

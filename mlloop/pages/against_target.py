@@ -49,7 +49,7 @@ class Fall:
         ends = {"passed": "It passed.", "a new model": "It ended with a new model."}
         over = ends.get(self.end, "No later period has labels.")
         return (
-            f"{label} fell to {formatting.number(self.worst)} in {_counted(self.periods, 'period')} from {self.since} to "
+            f"{label} fell to {formatting.number(self.worst)} in {formatting.quantity(self.periods, 'period')} from {self.since} to "
             f"{self.until}. {over}"
         )
 
@@ -197,13 +197,9 @@ def title(known: Sequence[Realised], statement: Problem) -> str:
     if not figures:
         return f"No label has come yet; {statement.target_name} {formatting.number(target)}"
     missed = sum(not metric.meets(figure.value, target) for figure in figures if figure.value is not None)
-    summary = f"{missed} of {_counted(len(figures), 'period')} with labels miss the {statement.target_name} of {formatting.number(target)}"
+    summary = f"{missed} of {formatting.quantity(len(figures), 'period')} with labels miss the {statement.target_name} of {formatting.number(target)}"
     fell = falls(figures, statement.retrain)
     return summary + (f"; {fell[-1].sentence(metric.label)}" if fell else ".")
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _start(figure: Realised) -> str:

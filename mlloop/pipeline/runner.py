@@ -793,7 +793,9 @@ class _Work:
         _tidy(beside)
         os.replace(beside, task.products["nb"])
         with self._mutex:
-            storage.remove_with_empty_folders(failed, self.settings.state)
+            storage.remove(failed)
+            with contextlib.suppress(OSError):  # there is none, or other failures are in it
+                os.removedirs(failed.parent)
 
     def _stage_failed(self, task: Task, error: StageFailed, failed: Path) -> StageFailed:
         where = f"{self.plan.problem}: stage {task.name} ({os.path.relpath(task.source, self.settings.root)})"
