@@ -10,7 +10,7 @@ export NO_MKDOCS_2_WARNING := 1
 # compiled modules are kept whatever the shell says: each of the many processes of a run would compile them again
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run run-shop run-employment test check format lab docs bench clean
+.PHONY: help setup run run-shop run-employment test stack check format lab docs bench clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ run-employment:
 test: setup  ## Run every test: the notebooks' lessons, then pytest
 	@$(BIN)/nbdev-test --n-workers 2 --do-print
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+stack: setup  ## Test what stands beside a team's own stack in the real programs, which it installs
+	@bash scripts/stack.sh $(BIN)
 
 check: setup  ## Clean, export, no diff; lint, types, import layers
 	@bash scripts/check.sh $(BIN)

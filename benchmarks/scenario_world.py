@@ -212,7 +212,9 @@ class Loop:
         self.former: list[str] = []
         self.since, self.canary_since = 0, 0
         self.canary: Model | None = None
-        self.share, self.fallen, self.was_rolled_back = 0.0, False, False
+        self.terms: dict[str, Any] = {}
+        self.failed: list[dt.datetime] = []
+        self.fallen, self.was_rolled_back = False, False
         self.history: list[dict[str, Any]] = []
         self.waiting: list[tuple[int, Answers, Reference]] = []
         self.begun: list[dt.datetime] = []
@@ -293,7 +295,7 @@ class Loop:
         """Keep how good the answers of a period were in truth: those of the canary for its share, else the champion's."""
         truth, given = rows["truth"].to_numpy(float), score
         if self.canary is not None:
-            is_canary = np.random.default_rng(len(self.history)).random(len(rows)) < self.share
+            is_canary = np.random.default_rng(len(self.history)).random(len(rows)) < self.terms["share"]
             given = np.where(is_canary, self.canary.scores(rows), score)
         measure = lambda answered: metrics.measure("roc_auc", truth, answered)
         self.record.quality.append(measure(given))
@@ -318,7 +320,7 @@ class Loop:
     def _put(self, model: Model, number: int) -> None:
         """`model` answers from the next period on."""
         self.former = [*(name for name in self.former if name != model.name), self.champion.name]
-        self.champion, self.since, self.was_rolled_back = model, number + 1, False
+        self.champion, self.since, self.was_rolled_back, self.failed = model, number + 1, False, []
         self.models[model.name] = model
 
     def _facts(self, number: int) -> retraining.Facts:
@@ -327,18 +329,16 @@ class Loop:
         is_proven = self.fallen and standing.has_met_target(self.statement, self.history, self.champion.name)
         return retraining.Facts(
             now=self.world.day(number + 1), champion=self.champion.name, since=self.world.day(self.since), begun=tuple(self.begun),
-            canary=self.canary.name if self.canary else None, canary_until=self.world.day(self.canary_since + 4).isoformat() if self.canary else "",
+            canary=self.canary.name if self.canary else None, canary_until=self.terms["deadline"] if self.canary else "",
             new_labelled_rows=rows_since(self.champion.until), learnt_rows=self.champion.learnt, attempt=attempt,
             fallen="challenger" if self.fallen and not is_proven else None,
-            refused=tuple(self.world.day(refused + 1) for refused in self.record.refused), rate=20_000.0,
+            refused=tuple(self.world.day(refused + 1) for refused in self.record.refused), failed=tuple(self.failed), rate=20_000.0,
         )  # fmt: skip
 
     def _retrain(self, number: int, has_fallen: bool) -> None:
         """A challenger with a window of its own; the gate's tests of the target and against the champion."""
         self.begun.append(self.world.day(number + 1))
         judged = self._challenger(number)
-        gain = judged.figures["champion"]["gain"]
-        is_sure = gain["low"] > 0
         self.attempt = self._attempted(judged.model, number)
         if judged.verdict is not True:
             self.record.refused.append(number)
@@ -347,10 +347,11 @@ class Loop:
                 self._put(judged.model, number)
                 self.fallen = True
             return
+        self.attempt["outcome"] = "canary"
         judged.model.broken = self.world.on("bad canary", number)
         self.canary, self.canary_since = judged.model, number + 1
-        is_for_most = has_fallen and is_sure and not self.was_rolled_back
-        self.share = deployment.FALLEN_SHARE if is_for_most else self.statement.canary.share
+        start, has_fallen = self.world.day(number + 1), has_fallen and not self.was_rolled_back
+        self.terms = deployment.canary_details(self.statement, judged.evidence, has_fallen, start)
 
     def _attempted(self, model: Model, number: int) -> dict[str, Any]:
         """What the next attempt is measured against: the labelled rows since the champion became worse, or those learnt."""
@@ -415,10 +416,8 @@ class Loop:
     def _judged(self, number: int) -> None:
         if self.canary is None:
             return
-        policy, start, now = self.statement.canary, self.world.day(self.canary_since), self.world.day(number + 1)
-        deadline = start + dt.timedelta(days=policy.deadline_days)
-        terms = canary.Terms(start, deadline, policy.min_rows, policy.max_loss, 0.95, 100.0, paired=True, may_tie=True)
-        answered = sum(len(self.world.period(i)) for i in range(self.canary_since, number + 1)) * self.share
+        terms, now = deployment.canary_terms(self.statement, self.terms), self.world.day(number + 1)
+        answered = sum(len(self.world.period(i)) for i in range(self.canary_since, number + 1)) * self.terms["share"]
         first, last = max(self.canary.until, self.canary_since - self.delay), number + 1 - self.delay
         gain = self._gain(self.canary, self.world.between(first, last)) if last > first else None
         trial = canary.decide(terms, canary.CanaryUsage(int(answered), 0, 1.0), gain, None, now)
@@ -436,6 +435,8 @@ class Loop:
         else:
             self.record.rolled_back.append(number)
             self.was_rolled_back = True
+            if canary.has_failed(trial.evidence):
+                self.failed.append(self.begun[-1])
         self.canary = None
 
 

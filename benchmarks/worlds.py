@@ -240,8 +240,7 @@ def mlloop(root: Path, *arguments: str) -> str:
     RuntimeError
         It failed.
     """
-    code = "from mlloop.cli.app import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "mlloop", *arguments], cwd=root, capture_output=True, text=True,
                           env={**os.environ, "COLUMNS": "200"})  # fmt: skip
     if done.returncode:
         raise RuntimeError(

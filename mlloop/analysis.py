@@ -25,7 +25,7 @@ from scipy import stats
 from .core.formatting import number, percent
 from .comparison.baselines import split_by_digest, target_values
 from .core.errors import DataError
-from .data import leaks
+from .data import leaks, profiling
 from .core import prose
 from .core.metrics import measure
 from .data.leaks import Sign, forward_score, group_codes
@@ -64,10 +64,7 @@ def sample(table: ir.Table, key: Sequence[str], limit: int = SAMPLE_ROWS) -> pd.
     key : sequence of str
         Columns by whose digest rows are chosen; rows alike in them stay together.
     """
-    count = table.count().to_pyarrow().as_py()
-    if count > limit:
-        text = ibis.literal("").concat(*(table[c].cast("string").fill_null("") for c in key))
-        table = table.filter(text.hexdigest("md5") < f"{int(limit / count * 16**8):08x}")
+    table = profiling.thinned(table, key, limit)
     return table.order_by(table.columns).to_pandas()
 
 # %% ../nbs/14_analysis.ipynb #b8ccf4eb

@@ -29,6 +29,7 @@ from typing import Any
 from .core import clock, secrets
 from .core.errors import MlloopError, ProblemError, SourceError
 from .core.formatting import number
+from .data import whole_files
 from .problem import Problem, Source, find, load, utc
 from .store import messages
 from .core.settings import Settings
@@ -176,11 +177,13 @@ FORMATS = {
     ".pq": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
+    **dict.fromkeys(whole_files.SHEETS, "sheet"),
 }
 
 
 def file_format(path: Path, source: Source) -> str:
-    """'csv', 'parquet' or 'jsonl': as declared, else by the suffix (before any .gz)."""
+    """'csv', 'parquet', 'jsonl', 'json' or 'sheet': as declared, else by the suffix (before any .gz)."""
     if source.format != "auto":
         return source.format
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
@@ -224,10 +227,13 @@ def _stored_copy(path: Path, source: Source, store: RawStore) -> Batch:
             and (store.state / store.batches[previous[1]].path).exists()
         ):
             return store.batches[previous[1]]
-        suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-        batch = store.take(
-            suffix, lambda to: _copy(path, to), rows=count_rows(path, form), format=form, origin=path.name
-        )
+        if lines := whole_files.LINES_OF.get(form):
+            write_out = lambda to: whole_files.written_out(path, form, to, source.sheet)
+            batch = store.take(f".{lines}", write_out, format=lines, origin=path.name)
+        else:
+            suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+            write, rows = lambda to: _copy(path, to), count_rows(path, form)
+            batch = store.take(suffix, write, rows=rows, format=form, origin=path.name)
     except PermissionError as error:
         raise SourceError(
             "may not be read: no permission", str(path), "Give permission (chmod u+r), then: mlloop run"

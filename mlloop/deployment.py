@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WITHHELD', 'KEPT_UPDATES', 'FALLEN_SHARE', 'Then', 'WHO', 'rules_cited', 'cited_release', 'release_digest', 'is_rule',
            'load_release', 'update_of', 'has_counts', 'update_counts', 'recalibrate', 'withhold', 'withheld_spans',
-           'withheld_at', 'Decision', 'follow', 'deploy', 'judge', 'promote', 'rollback', 'known_model', 'put',
-           'is_champion_already', 'stop_canary', 'closing_table']
+           'withheld_at', 'Decision', 'canary_details', 'follow', 'deploy', 'canary_terms', 'judge', 'promote',
+           'rollback', 'known_model', 'put', 'is_champion_already', 'stop_canary', 'closing_table']
 
 # %% ../nbs/23_deployment.ipynb #7e7e1269
 import datetime as dt
@@ -309,19 +309,20 @@ def _champion_has_fallen(ledger: Ledger, statement: Problem, at: dt.datetime) ->
         return False
     return bool(decision.details.get("fallen")) and utc(str(decision.details["as_of"])) == utc(at)
 
-# %% ../nbs/23_deployment.ipynb #630e9cef
-def _start_canary(
-    ledger: Ledger, statement: Problem, model: str, fields: EntryFields, now: dt.datetime | None = None
-) -> Row:
-    """Start a canary on the statement's terms; for nearly every request where the champion has fallen."""
-    champion, terms = ledger.champion(statement.name), statement.canary
-    start, evidence = now or clock.now(), fields.get("evidence")
-    is_for_most = _champion_has_fallen(ledger, statement, start) and _is_surely_better(evidence)
-    if is_for_most:
-        most = percent(FALLEN_SHARE)
-        for_most = f"The champion has fallen, so this model predicts for {most} of the requests."
-        fields = {**fields, "reasons": [for_most, *fields.get("reasons", [])]}
-    details = {
+# %% ../nbs/23_deployment.ipynb #aa637573
+def canary_details(statement: Problem, evidence: Any, has_fallen: bool, start: dt.datetime) -> dict[str, Any]:
+    """What the row that starts a canary keeps of its terms.
+
+    Parameters
+    ----------
+    evidence : list of dict
+        The gate's on the challenger.
+    has_fallen : bool
+        Whether the champion beside it has fallen far.
+    """
+    terms = statement.canary
+    is_for_most = has_fallen and _is_surely_better(evidence)
+    return {
         "share": max(terms.share, FALLEN_SHARE) if is_for_most else terms.share,
         "min_rows": terms.min_rows,
         "max_loss": terms.max_loss,
@@ -329,6 +330,20 @@ def _start_canary(
         "since": start.isoformat(),
         "deadline": (start + dt.timedelta(days=terms.deadline_days)).isoformat(),
     }
+
+# %% ../nbs/23_deployment.ipynb #630e9cef
+def _start_canary(
+    ledger: Ledger, statement: Problem, model: str, fields: EntryFields, now: dt.datetime | None = None
+) -> Row:
+    """Start a canary on the statement's terms; for nearly every request where the champion has fallen."""
+    champion, start = ledger.champion(statement.name), now or clock.now()
+    has_fallen = _champion_has_fallen(ledger, statement, start)
+    details = canary_details(statement, fields.get("evidence"), has_fallen, start)
+    if details["share"] > statement.canary.share:
+        stands_in = champion is not None and champion.details.get("to") in ("rule", "challenger")
+        why = "The champion has fallen and another stands in" if stands_in else "The champion has fallen"
+        for_most = f"{why}, so this model predicts for {percent(details['share'])} of the requests."
+        fields = {**fields, "reasons": [for_most, *fields.get("reasons", [])]}
     fields = {**fields, "details": {**fields.get("details", {}), **details}}
     expect = champion.model if champion else None
     return ledger.append(Entry("canary", statement.name, "started", model=model, expect=expect, **fields))
@@ -469,8 +484,8 @@ def deploy(
     return _standing(ledger, statement.name, model, row)
 
 # %% ../nbs/23_deployment.ipynb #d28c1c2f
-def _terms(statement: Problem, details: Mapping[str, Any]) -> canary.Terms:
-    """The terms of a canary that is on."""
+def canary_terms(statement: Problem, details: Mapping[str, Any]) -> canary.Terms:
+    """The terms of a canary that is on, from `canary_details`."""
     return canary.Terms(
         dt.datetime.fromisoformat(details["since"]),
         dt.datetime.fromisoformat(details["deadline"]),
@@ -484,7 +499,7 @@ def _terms(statement: Problem, details: Mapping[str, Any]) -> canary.Terms:
 
 # %% ../nbs/23_deployment.ipynb #4f411345
 def _judgement(settings, ledger, statement, on: Row, labels, now) -> canary.Trial:
-    terms = _terms(statement, on.details)
+    terms = canary_terms(statement, on.details)
     early = dt.timedelta(
         days=statement.time.label_delay_days if terms.paired else 0
     )  # requested before the canary, labelled after it was trained

@@ -817,6 +817,13 @@ def by_threshold(statement: Problem, fold: RowsFold, served: float, steps: int =
     return pd.DataFrame(rows)
 
 # %% ../nbs/21_evaluation.ipynb #ef71eabc
+def _beside_best(now: float, best: float, threshold: float) -> str:
+    """What the threshold that is best in hindsight would have been worth, in words."""
+    if round(best) <= round(now):
+        return "which no other threshold exceeds"
+    return f"{number(round(best))} from {number(threshold)} in hindsight"
+
+
 def plot_thresholds(curve: pd.DataFrame, ax, served: float, statement: Problem):
     """Draw what each threshold is worth (or its precision and recall, where classes have no worth), the served one marked; returns ax."""
     from mlloop.visualization import BLUE, ORANGE, draw_threshold, label_axes
@@ -834,7 +841,8 @@ def plot_thresholds(curve: pd.DataFrame, ax, served: float, statement: Problem):
     now = float(np.interp(served, curve["threshold"], curve["worth"]))
     title = f"Served from {number(served)}"
     if is_worth:
-        title += f": {number(round(now))} {money.currency}; the best in hindsight {number(round(best['worth']))} from {number(best['threshold'])}"
+        title += f": {number(round(now))} {money.currency} each {money.period_days} days, "
+        title += _beside_best(now, float(best["worth"]), float(best["threshold"]))
     else:
         ax.legend(fontsize=7.5, frameon=False)
     label = f"{money.currency} each {money.period_days} days" if is_worth else "share"

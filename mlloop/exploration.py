@@ -525,7 +525,7 @@ def headline(explored: Explored, statement: Problem, cheap: EstimateJson | None 
         runner_up = next((c for c in explored.contestants if c.kind == "model" and c.name != best.name), None)
         text += f" It is ahead of {runner_up.name} by {runner_up.behind}." if runner_up else ""
     if rule:
-        text += f" The best rule, {rule.name}, reaches {rule.figure}."
+        text += f" The best rule of the statement, {rule.name}, reaches {rule.figure}."
     if explored.stopped:
         text += f" The seconds of the budget ran out: {', '.join(explored.stopped)} had fewer trials than allowed."
     return text + unlike(cheap, chosen.figure, metrics.metric(statement.success.metric))

@@ -26,7 +26,7 @@ from .comparison.baselines import is_calendar, split_by_digest, usable_columns
 from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .core.errors import DataError, ProblemError
 from .core.metric_table import metric
-from .problem import Column, Problem, Recommendation, Rule, Tabular, utc
+from .problem import Column, Problem, Recommendation, Rule, Tabular, utc, value_label
 from .products import NeedGate
 from .store.engines import with_sql
 from .store.lake import TableRef
@@ -440,10 +440,14 @@ def missing_shares(shown: list[pd.DataFrame]) -> pd.DataFrame:
     return catalogue.rename(columns={"name": "column", "missing_share": "share"})[["column", "share"]]
 
 # %% ../nbs/17_features.ipynb #362eff77
-def catalogue_table(shown: list[pd.DataFrame]):
-    """The described catalogue for the page: one line a feature."""
+def catalogue_table(shown: list[pd.DataFrame], statement: Problem | None = None):
+    """The described catalogue for the page: one line a feature; `statement`: whose labels name the most frequent values."""
     table = pd.concat(shown).drop_duplicates("name")
     short = lambda value: number(value) if isinstance(value, float) else str(value)
+    if statement is not None:
+        is_text = table["middle"].map(lambda value: isinstance(value, str))
+        named = [value_label(statement, line["name"], line["middle"]) for line in table[is_text].to_dict("records")]
+        table.loc[is_text, "middle"] = named
     for name in ("low", "middle", "high"):
         table[name] = table[name].map(short)
     table["missing"] = table.pop("missing_share").map(percent)

@@ -38,7 +38,7 @@ from pandera.errors import SchemaError
 
 from .core import extensions
 from .core.row_sql import TYPE_ERRORS
-from .data import expectations
+from .data import expectations, whole_files
 from .data.parsing import LAKE_TYPES, parse_value, text_or_null
 from .core.errors import ContractError, SourceError
 from .core.expressions import quoted
@@ -153,11 +153,17 @@ def _first_row(lines: Iterator[str], below: int, delimiter: str) -> str:
 def as_utf8(raw: RawFile, folder: Path) -> RawFile:
     """`raw` itself, or a copy as the engine reads it: in UTF-8, from the header on, values quoted rather than escaped.
 
+    A JSON document or a spreadsheet is written out as lines.
+
     Raises
     ------
     SourceError
-        Bytes that are not of the declared encoding.
+        Bytes that are not of the declared encoding, or a document that cannot be read.
     """
+    if lines := whole_files.LINES_OF.get(raw.format):
+        copy = folder / f"{uuid.uuid4().hex[:8]}.{lines}"
+        whole_files.written_out(raw.path, raw.format, copy, raw.source.sheet)
+        raw = replace(raw, path=copy, format=lines, source=raw.source.model_copy(update={"encoding": "utf-8"}))
     source, is_csv = raw.source, raw.format == "csv"
     escaped = is_csv and not source.quote and source.escape == "\\"
     is_whole = not (is_csv and (source.skip or source.skip_below))
@@ -210,14 +216,14 @@ def distinct_names(names: Sequence[str]) -> list[str]:
     return distinct
 
 # %% ../nbs/12_ingestion.ipynb #4e493e95
-def _keys(raw: RawFile, lines: int = 200) -> list[str]:
-    keys: dict[str, None] = {}
+def _keys(raw: RawFile, lines: int = 200) -> dict[str, tuple[str, ...]]:
+    rows = []
     with gzip.open(raw.path, "rb") if raw.path.name.endswith(".gz") else raw.path.open("rb") as handle:
         for line in itertools.islice(handle, lines):
             with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                keys |= dict.fromkeys(row) if isinstance(row, dict) and messages.REJECTED not in row else {}
-    return list(keys)
+                rows += [row] if isinstance(row, dict) and messages.REJECTED not in row else []
+    return whole_files.paths_of(rows)
 
 # %% ../nbs/12_ingestion.ipynb #04181937
 def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
@@ -235,7 +241,7 @@ def header(raw: RawFile, declared: Sequence[str] | None = None) -> list[str]:
         if raw.format == "parquet":
             names = pq.read_schema(raw.path).names
         elif raw.format == "jsonl":
-            names = _keys(raw)
+            names = list(_keys(raw))
         else:
             read = _first_line(raw)
             names = [name if declared is not None and name in declared else name.strip(" ") for name in read]
@@ -329,11 +335,17 @@ def _csv(scan, names, columns, numbered_files, is_header) -> str:
 
 # %% ../nbs/12_ingestion.ipynb #1d042a4d
 def _jsonl(scan, columns, numbered_files) -> str:
-    keys: dict[str, str] = {}
+    keys: dict[str, tuple[str, ...]] = {}
     for _, raw in numbered_files:
-        keys |= dict(zip(header(raw), _keys(raw), strict=True))
-    paths = "[" + ", ".join(_literal('$."' + keys.get(c, c).replace('"', '\\"') + '"') for c in columns) + "]"
-    picked = ", ".join(f"_found[{i}] AS {quoted(c)}" for i, c in enumerate(columns, 1))
+        keys |= dict(zip(header(raw), _keys(raw).values(), strict=True))
+    written = lambda keys: _literal("$" + "".join('."' + key.replace('"', '\\"') + '"' for key in keys))
+    # a key that comes later than the lines that were looked at may stand within another
+    inner = [c for c in columns if c not in keys and "." in c]
+    found = [*(keys.get(c, (c,)) for c in columns), *(tuple(c.split(".")) for c in inner)]
+    paths = "[" + ", ".join(map(written, found)) + "]"
+    value = {c: f"_found[{i}]" for i, c in enumerate(columns, 1)}
+    value |= {c: f"coalesce({value[c]}, _found[{i}])" for i, c in enumerate(inner, len(columns) + 1)}
+    picked = ", ".join(f"{value[c]} AS {quoted(c)}" for c in columns)
     path = _literal(f'$."{messages.REJECTED}"')
     stated = f"json_exists(_line, {path})"
     is_object = f"CASE WHEN json_valid(_line) THEN json_type(_line) = 'OBJECT' AND NOT {stated} ELSE false END"
@@ -751,7 +763,8 @@ def _mentions(raw: RawFile, column: str) -> bool:
     if raw.format != "jsonl":
         return False
     with gzip.open(raw.path, "rb") if raw.path.name.endswith(".gz") else raw.path.open("rb") as handle:
-        return any(json.dumps(column).encode() in line for line in handle)
+        names = [json.dumps(name).encode() for name in (column, column.rpartition(".")[2])]
+        return any(name in line for line in handle for name in names)
 
 # %% ../nbs/12_ingestion.ipynb #32ca14d1
 def _renamed(column: str, new: Sequence[str]) -> str | None:

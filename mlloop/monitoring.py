@@ -38,6 +38,7 @@ from .core.formatting import number, percent, quantity
 from mlloop.monitors.degradation import (
     FEED_BROKEN,
     PeriodResult,
+    Streak,
     estimated_results,
     broken_feed_periods,
     is_worse,
@@ -414,6 +415,10 @@ def _good(label: str, truths: Sequence[RealisedJson], guess: EstimatedJson) -> s
     return f"{', '.join([*parts, reference])}."
 
 # %% ../nbs/25_monitoring.ipynb #f8d6bea6
+def _jointly(series: Streak) -> str:
+    return f", the two newest together by {number(series.joint)} standard errors" if series.is_joint else ""
+
+
 def health(statement: Problem, observed: ObservedJson, earlier: Sequence[ObservedJson]) -> tuple[str, str]:
     """One of 'ok', 'watch', 'worse', 'feed broken', 'not enough rows'; and a sentence for a product owner.
 
@@ -446,7 +451,7 @@ def health(statement: Problem, observed: ObservedJson, earlier: Sequence[Observe
         if series.fires:
             return (
                 "worse",
-                f"The model is worse than it was: {sentence}, in {series.worse} of the last {len(series.marks)} periods.",
+                f"The model is worse than it was: {sentence}, in {series.worse} of the last {len(series.marks)} periods{_jointly(series)}.",
             )
         watched.append(f"{sentence}; so far that may be chance or pass")
     if observed["rows"] < LEAST_ROWS and not isinstance(statement.task, Recommendation):
@@ -505,7 +510,7 @@ def _explained(statement: Problem, inputs: Inputs, moved: DriftJson, probability
     return {"features": ranked[:10], "segments": groups}
 
 # %% ../nbs/25_monitoring.ipynb #95092135
-SHOWN_COLUMNS = 8  # those furthest past their threshold
+SHOWN_COLUMNS = 40  # those furthest past their threshold; a page opens each of them
 
 
 def observe(statement: Problem, inputs: Inputs) -> MonitoringJson:
@@ -645,7 +650,7 @@ def plot_history(data: pd.DataFrame, ax, *, statement: Problem):
     if len(fell):
         worst = fell.sort_values("worse_by").iloc[-1]
         where: Parameters = {
-            "xytext": (0, 9 if better.higher_is_better else -14),
+            "xytext": (0, -14 if better.higher_is_better else 9),
             "textcoords": "offset points",
             "ha": "center",
         }

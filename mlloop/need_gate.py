@@ -406,18 +406,22 @@ def before_holdout(
     table, time: str | None, windows: WindowsJson | None, seed: int = 0, entity: str | None = None
 ) -> pd.DataFrame:
     """Rows of an Ibis table before the holdout period; a seeded draw of `MAX_ROWS` where there are more."""
+    from mlloop.data import profiling
+
     table = _training_period(table, time, windows, entity)
-    rows = table.to_pandas()
+    rows = profiling.thinned(table, sorted(table.columns), 8 * MAX_ROWS).to_pandas()
+    # where a few rows repeat very often, their digests may draw hardly any
+    if len(rows) < MAX_ROWS < table.count().to_pyarrow().as_py():
+        rows = table.to_pandas()
     rows = rows.sort_values(list(rows.columns), ignore_index=True) if len(rows) > MAX_ROWS else rows
     return rows.sample(MAX_ROWS, random_state=seed) if len(rows) > MAX_ROWS else rows
 
 # %% ../nbs/16_need_gate.ipynb #aa32204c
 def events_before_holdout(events, windows: WindowsJson) -> pd.DataFrame:
     """Events before the holdout period; those of whole users, about `MAX_EVENTS`, where there are more."""
-    events = _training_period(events, "time", windows)
-    count = events.count().to_pyarrow().as_py()
-    if count > MAX_EVENTS:
-        events = events.filter(events["user"].hexdigest("md5") < f"{int(MAX_EVENTS / count * 16**8):08x}")
+    from mlloop.data import profiling
+
+    events = profiling.thinned(_training_period(events, "time", windows), ["user"], MAX_EVENTS)
     return events.order_by(["time", "user", "item", "kind"]).to_pandas()
 
 # %% ../nbs/16_need_gate.ipynb #fa065b2e

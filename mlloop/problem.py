@@ -86,15 +86,16 @@ TOPIC_KEYS = ("brokers", "topic", "group", "begin", "schema_file", "message", "f
 class Source(Record):
     """How raw rows are reached.
 
-    `kind` is 'files' (`path`: a glob; csv, parquet, json lines, each also .gz; of a text file `skip`: lines above its
-    header, `skip_below`: lines below it that describe the columns, and what `quote` and `escape` its values), 'sql' (`url` as SQLAlchemy has it, with `table` or `query`), 'http' (JSON at `url`, rows under `records`, the next page's address under `next_page`)
+    `kind` is 'files' (`path`: a glob; csv, parquet, json lines, json, each also .gz; a spreadsheet, of which
+    `sheet` names one of several sheets; of a text file or sheet `skip`: lines above its header, `skip_below`: lines below it that describe the columns, and what `quote` and `escape` its values), 'sql' (`url` as SQLAlchemy has it, with `table` or `query`), 'http' (JSON at `url`, rows under `records`, the next page's address under `next_page`)
     or 'nannyml' (`dataset`: the name of a data set shipped in its wheel); or 'kafka': messages of a `topic` at `brokers`,
     JSON, or as `schema_file` says (see docs/own_source.md).
     """
 
     kind: Literal["files", "sql", "http", "nannyml", "kafka"]
     path: str | None = None
-    format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
+    format: Literal["auto", "csv", "parquet", "jsonl", "json", "sheet"] = "auto"
+    sheet: str | None = None
     encoding: str = "utf-8"
     separator: str | None = None
     skip: Annotated[int, Field(ge=0)] = 0
@@ -133,7 +134,9 @@ class Source(Record):
 
     @model_serializer(mode="wrap")
     def _without_keys_of_a_topic(self, handler):
-        return {name: value for name, value in handler(self).items() if self.kind == "kafka" or name not in TOPIC_KEYS}
+        own = set() if self.kind == "kafka" else set(TOPIC_KEYS)
+        own |= {"sheet"} if self.sheet is None else set()  # a key that came later changes no source that lacks it
+        return {name: value for name, value in handler(self).items() if name not in own}
 
     @field_serializer("url", when_used="json")
     def _without_password(self, url: str | None) -> str | None:
@@ -456,7 +459,7 @@ class Budget(Record):
 # %% ../nbs/10_problem.ipynb #a3b342ad
 class Retrain(Record):
     """When the loop retrains: `k` of the last `n` periods, the latest among them, worse than the reference; or at once, where
-    one is worse by `severe_standard_errors`.
+    one is worse by `severe_standard_errors`, or the two newest together are by labels.
 
     A retraining finds out from how much of its past it learns; nothing older than `window_days`, where given, is considered.
     `update_counts`: between retrainings, histories and counts of a recommender follow the data in each period.

@@ -143,6 +143,8 @@ def _settled(
     for name, (field, adapter) in strict.items():
         text = row.get(name)
         if not isinstance(text, str):
+            if name in unread:
+                mistakes.append({"type": "int_from_float", "loc": (name,), "input": text})
             continue
         if name in unread and not (field.type == "time" and ISO_DAY.match(text)):
             mistakes.append(

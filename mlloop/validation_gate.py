@@ -156,7 +156,8 @@ def better_than_champion(figures: EvaluationJson, statement: Problem) -> Check:
             unit=label,
             must_change="compare with the champion on rows that neither has learnt",
         )
-    if gain["value"] == gain["low"] == gain["high"] == 0:
+    is_same = gain["value"] == gain["low"] == gain["high"] == 0
+    if is_same and not champion.get("follow_up"):
         reason = f"{champion['said']} On the {champion['n']:,} rows that neither has learnt it predicts as the champion does: a swap would change nothing."
         return Check(
             name, None, reason, 0.0, 0.0, 0.0, 0.0, label, "nothing: the champion predicts already as this model would"
@@ -168,6 +169,7 @@ def better_than_champion(figures: EvaluationJson, statement: Problem) -> Check:
         return _better_lately(champion, gain, newest, label)
     passed = gain["low"] > 0 or bool(earns) or is_follow_up
     rows = " It learnt from clearly more rows than the champion, whose past was cut short: it may not be worse."
+    rows = f" The models that were judged know no more than the champion.{rows}" if is_same else rows
     reason = (
         f"{champion['said']} On the {champion['n']:,} rows that neither has learnt the gain is {number(gain['value'])} "
         f"[{number(gain['low'])} to {number(gain['high'])}].{'' if gain['low'] > 0 else earns or rows * is_follow_up}"

@@ -307,6 +307,18 @@ def looked(say: Callable[[str], str], week: int, health: str = "ok") -> dict:
             "rows": 2000,
             "left_out": [],
             "said": say("1 of 1 columns drifted."),
+            "distributions": [
+                {
+                    "name": say("age"),
+                    "bins": [
+                        {"label": say("18 to 40"), "reference": 0.75, "period": 0.25},
+                        {"label": say("40 to 90"), "reference": 0.25, "period": 0.5},
+                    ],
+                    "missing_reference": 0.0,
+                    "missing_period": 0.25,
+                    "unseen": 0.125,
+                }
+            ],
         },
         "estimated": {
             "metric": say("roc_auc"),

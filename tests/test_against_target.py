@@ -49,7 +49,7 @@ def test_the_first_line_of_a_problem_says_how_production_does_against_target_and
     )
     said = words(page)
     assert said.index("Production misses its target") < said.index(
-        "A model is needed, and the one in production may solve"
+        "Machine learning is justified, and on its holdout period the production model may"
     )
 
 

@@ -144,6 +144,17 @@ def test_another_kind_of_alert_ends_the_one_before(places):
     ]
 
 
+def test_a_person_is_called_while_the_model_stays_worse(places):
+    settings, sent = places("json://127.0.0.1:9/a"), []
+    called = replace(
+        WORSE, at="2025-08-18T00:00:00", action="failed twice", summary="A person has to find what differs."
+    )
+    for one in (WORSE, called, replace(called, at="2025-08-25T00:00:00"), replace(QUIET, at="2025-09-01T00:00:00")):
+        alerts.notify(settings, Ledger.open(settings), one, send=lambda url, title, *_: sent.append(title) or "")
+    person = "two challengers failed in canary, a person has to look"
+    assert sent == ["shop: the model is worse than it was", f"shop: {person}", f"shop: over: {person}"]
+
+
 def test_an_address_that_came_later_is_not_told_of_the_past(places):
     settings, sent = places("json://127.0.0.1:9/a"), []
     send = lambda url, title, *_: sent.append(url[-1]) or ""

@@ -72,6 +72,9 @@ def test_a_closed_gate_skips_what_is_behind_it(dagster):
 def test_dagster_reads_the_jobs_and_a_schedule_for_each_problem(dagster):
     done, _ = dagster("job", "list", "-f", "jobs.py")
     assert all(f"mlloop_loans_{name}_{job}" in done.stdout for name in PROBLEMS for job in ("run", "loop"))
+    assert (
+        done.stdout.count("One turn of the loop") == done.stdout.count("The pipeline, an op a stage") == len(PROBLEMS)
+    )
     done, _ = dagster("schedule", "list", "-f", "jobs.py")
     assert done.stdout.count("0 6 * * 1") == len(PROBLEMS), done.stdout + done.stderr
 

@@ -447,7 +447,27 @@ def test_a_canary_of_which_no_gain_was_asked_need_not_prove_one_at_its_deadline(
     terms = canary.Terms(began, began + dt.timedelta(days=14), 100, 0.0, 0.95, 500.0, paired=True, may_tie=may_tie)
     gain = metrics.Estimate(value, value - 0.02, value + 0.02, 1500, 0.95, "realised")
     now = terms.deadline if over else began + dt.timedelta(days=7)
-    assert canary.decide(terms, canary.CanaryUsage(60, 0, 5.0), gain, None, now).outcome == outcome
+    trial = canary.decide(terms, canary.CanaryUsage(60, 0, 5.0), gain, None, now)
+    assert trial.outcome == outcome
+    words = {
+        (True, "promoted"): "did no worse by its deadline than",
+        (True, "rolled_back"): "did worse by its deadline than",
+    }
+    assert words.get((may_tie, outcome), "is not shown to be as good as") in trial.reasons[0], (
+        "chance is not called proof"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answered", "errors", "ms", "value", "failed"),
+    [(60, 9, 5.0, 0.01, True), (60, 0, 900.0, 0.01, True), (60, 0, 5.0, -0.1, True), (60, 0, 5.0, -0.005, False), (9, 0, 5.0, 0.01, False)],
+    ids=["errors", "slow", "surely worse", "worse by chance", "too few requests"],
+)  # fmt: skip
+def test_a_canary_fails_by_errors_latency_or_a_sure_loss_and_not_by_chance(answered, errors, ms, value, failed):
+    terms = canary.Terms(START, START + dt.timedelta(days=14), 100, 0.0, 0.95, 500.0, paired=True, may_tie=True)
+    gain = metrics.Estimate(value, value - 0.02, value + 0.02, 1500, 0.95, "realised")
+    trial = canary.decide(terms, canary.CanaryUsage(answered, errors, ms), gain, None, terms.deadline)
+    assert trial.outcome == "rolled_back" and canary.has_failed(trial.evidence) == failed
 
 
 def test_a_canary_that_is_surely_worse_is_rolled_back(production):

@@ -10,6 +10,7 @@ import pytest
 
 from mlloop import need_gate, problem, transformation
 from mlloop.core.errors import DataError
+from mlloop.release import releases
 from mlloop.scaffold import dialect, notation, project_files, survey, times
 from mlloop.scaffold.notation import Hint
 
@@ -343,3 +344,9 @@ def test_too_few_rows_or_positives_are_a_no_that_says_how_many_are_needed(tmp_pa
         f"rows of the rarer class to learn from ({positives} with those of the holdout), 20 are needed" in reason
         for reason in verdict["reasons"]
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_moments_of_several_zones_are_read_one_by_one():
+    values = pd.Series(["2024-03-01T10:00:00+01:00", "2024-03-01T10:00:00-05:00"])
+    assert [at.isoformat() for at in releases._moments(values)] == values.tolist()

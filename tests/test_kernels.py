@@ -291,6 +291,26 @@ def test_changed_lock_file_gets_a_new_zygote(own):
     wait_for(lambda: is_gone(first))
 
 
+IMPORTING = """
+import os, sys
+from mlloop.kernels import zygote
+own, before = dict(os.environ), zygote.fingerprint(sys.argv[1], dict(os.environ))
+for name in ("sklearn.ensemble", "torch._dynamo", "lightgbm", "mlflow", "nannyml", "ipykernel.kernelapp", "ploomber"):
+    __import__(name)
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # in a notebook
+assert zygote.fingerprint(sys.argv[1], dict(os.environ)) == before, set(os.environ.items()) - set(own.items())
+assert zygote.fingerprint(sys.argv[1], {**os.environ, "OMP_NUM_THREADS": "97"}) != before
+"""
+
+
+def test_what_a_command_has_imported_does_not_ask_for_another_zygote(tmp_path):
+    place = project(tmp_path / "project")
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # a test's own
+    words = [sys.executable, "-c", IMPORTING, str(place.root)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
 def test_zygote_leaves_when_the_project_is_gone(tmp_path):
     place = project(tmp_path / "project")
     execute(place, "1")
@@ -311,3 +331,11 @@ def test_zygote_that_cannot_start_means_fresh_kernels_and_one_warning(own, monke
 
 def test_zygote_forks_from_one_thread(shared):
     assert len(kernels.running(shared)["threads"]) == 1
+
+
+def test_the_text_of_a_table_is_shown_whole(shared):
+    said = "rows.distance_km is missing in 32% of the rows, where 6% were missing in the reference period"
+    out = shared.root / "table.ipynb"
+    cells = notebook("import pandas as pd", f"pd.DataFrame({{'in words': [{said!r}]}})")
+    kernels.run_notebook(cells, out, cwd=shared.root, settings=shared)
+    assert said in nbformat.read(out, as_version=4).cells[1].outputs[0].data["text/html"]

@@ -37,6 +37,14 @@ def test_same_rows_in_another_order_make_no_second_version(lake):
     assert len(lake.history("p/t")) == 1
 
 
+def test_parts_of_a_microsecond_are_refused_with_the_column_and_a_way_out(lake):
+    exact = pd.DataFrame({"id": [1], "at": pd.to_datetime(["2024-05-01 08:00:00.000000123"])})
+    with pytest.raises(LakeError, match=r"column 'at' holds parts of a microsecond(.|\n)*dt\.floor\('us'\)"):
+        lake.write("p/fine", exact)
+    lake.write("p/fine", exact.assign(at=exact["at"].dt.floor("us")))
+    assert lake.read("p/fine").to_pandas()["at"].tolist() == [pd.Timestamp("2024-05-01 08:00:00")]
+
+
 def test_other_content_makes_a_version_and_the_old_one_stays_readable(lake):
     first = lake.write("p/t", ROWS)
     second = lake.write("p/t", ROWS.slice(0, 1))
@@ -279,3 +287,15 @@ def test_a_table_outside_the_lake_is_read_where_a_product_of_an_earlier_form_say
     ref = Lake(tmp_path / "elsewhere").write("p/t", ROWS)
     former = TableRef(ref.name, str(tmp_path / "elsewhere/p/t"), ref.version, ref.rows, ref.digest)
     assert Lake(tmp_path / "lake").read(former).count().to_pandas() == ref.rows
+
+
+def test_what_the_engine_shows_of_its_progress_does_not_reach_stdout(tmp_path):
+    code = (
+        "from mlloop.core.settings import load; from mlloop.store.lake import connect; from pathlib import Path; import sys;"
+        "con = connect(load(Path(sys.argv[1])));"
+        "print(con.raw_sql(\"SELECT current_setting('enable_progress_bar')\").fetchall())"
+    )
+    for name in ("settings.ini", "pipeline.yaml"):
+        (tmp_path / name).touch()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[(False,)]\n", "under `python -c` DuckDB turns it on"

@@ -745,3 +745,20 @@ def test_a_server_that_is_away_is_named_without_its_password():
     with pytest.raises(LedgerError) as error:
         Ledger("postgresql://ada:secret@127.0.0.1:1/ledger").rows()
     assert "127.0.0.1" in str(error.value) and "secret" not in str(error.value)
+
+
+def test_the_gate_of_a_run_stands_where_its_data_ended_and_never_before_the_row_above_it(tmp_path):
+    from mlloop.store import clocks
+
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    gate = lambda day, model: Entry(
+        "gate", "shop", subject="validation", verdict="yes", actor="policy", model=model * 64, details={"as_of": day}
+    )
+    ledger.append(gate("2025-08-01T00:00:00", "a"))
+    ledger.append(Entry("promotion", "shop", model="a" * 64, expect=None, actor="Ada"))
+    ledger.append(Entry("retrain", "shop", subject="nothing", actor="policy", details={"as_of": "2025-11-19T00:00:00"}))
+    ledger.append(gate("2025-12-01T00:00:00", "b"))
+    ledger.append(Entry("promotion", "shop", model="b" * 64, expect="a" * 64, actor="Ada"))
+    ledger.append(gate("2025-08-01T00:00:00", "c"))
+    stood = clocks.in_the_data(ledger.rows(problem="shop"))
+    assert [f"{stood[row]:%m-%d}" for row in sorted(stood)] == ["08-01", "08-01", "11-19", "12-01", "12-01", "12-01"]

@@ -322,7 +322,11 @@ def test_when_nothing_changes_one_history_in_a_hundred_at_most_has_an_alarm(n_re
         drawn = rng.normal(0.85, error(1500), 52)
         marks = [
             period_result(
-                estimation.compare_with_reference("roc_auc", MetricValue(v, error(1500), 1500), then, periods=policy.k),
+                MetricValue(v, error(1500), 1500).plain()
+                | estimation.compare_with_reference(
+                    "roc_auc", MetricValue(v, error(1500), 1500), then, periods=policy.k
+                )
+                | {"reference": then.plain()},
                 span,
                 True,
             )

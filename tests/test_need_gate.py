@@ -14,7 +14,7 @@ from mlloop import need_gate, products
 from mlloop.comparison import baselines
 from mlloop.comparison.folds import rows_contest
 from mlloop.core.errors import DataError, ProblemError
-from mlloop.core.verdict import table
+from mlloop.core.verdict import figure_name, table
 from mlloop.data import loan_example
 from mlloop.need_gate import before_holdout, contest, decide
 
@@ -330,3 +330,17 @@ def test_stores_that_sell_by_season_and_promotion_need_a_model():
     figures = contest(stated, {"rows": ibis.memtable(rows)}, {"train_until": cuts[-1], "folds": folds})
     of = {row["name"]: row["metric"]["value"] for row in figures["contenders"]}
     assert of["cheap_model"] < 0.8 * min(value for name, value in of.items() if name != "cheap_model")
+
+
+@pytest.mark.parametrize(
+    ("check", "called"),
+    [
+        ("no rule suffices", "best rule"),
+        ("worth more than it costs", "worth after its cost"),
+        ("enough rows", "rows"),
+        ("no group of clinic left behind", "worst group of clinic behind by"),
+        ("gain over the best rule", "gain over the best rule"),
+    ],
+)
+def test_the_figure_behind_a_no_is_not_called_by_what_a_yes_would_claim(check, called):
+    assert figure_name(check) == called

@@ -75,8 +75,8 @@ def test_each_stage_has_a_page_and_the_index_names_both_verdicts(whole):
     )
     words = soup(whole.reports / "index.html").get_text(" ")
     assert (
-        "A model is needed, and the one in production may solve the problem: ndcg 0.134 share (0.120 to 0.150), target 0.100."
-        in words
+        "Machine learning is justified, and on its holdout period the production model may have solved the problem: ndcg 0.134 share "
+        "(0.120 to 0.150), target 0.100." in words
     )
     assert "1,200 rows read: 1,100 kept, 90 rejected with a reason, 10 duplicates." in words
 
@@ -406,6 +406,10 @@ def test_the_monitoring_page_shows_what_was_promised_estimated_and_realised(whol
         "2025-07-14 0.100 (0.08 to 0.120) met 0.117 (0.097 to 0.137) 5% 9f9f9f9f healthy 2,003 nothing to do",
         "Schema, volume, missing and unseen values match the reference.",
         "1 of 1 columns drifted. Drift explains; it never decides.",
+        "drifted age : 0.200, threshold 0.100",
+        "Missing: 0%, then 25%. Values that the reference does not have: 12%.",
+        "18 to 40 75% 25% 40 to 90 25% 50%",
+        "activity: new labels 0.100",
         "99 % within 9.50 ms; 50 ms allowed",
     ):
         assert said in words, said
@@ -458,7 +462,7 @@ def test_a_figure_stands_where_its_value_is():
 def test_a_damaged_product_of_monitoring_does_not_hide_the_rest(tmp_path, content):
     places = made.live(made.run(tmp_path), weeks=1)
     (places.state / "monitoring" / "shop" / "2025-07-07.json").write_text(content)
-    assert "may solve the problem" in soup(report.write(places)).get_text(" ")
+    assert "may have solved the problem" in soup(report.write(places)).get_text(" ")
 
 
 def test_products_of_a_retraining_are_no_problem_of_their_own(tmp_path):
@@ -500,7 +504,7 @@ def test_damaged_products_and_ledger_do_not_hide_the_rest(tmp_path):
     (places.state / "products" / "shop" / "evaluation.json").write_text('{"metrics": 3, "slices": [1, null]}')
     (places.state / "ledger.db").write_bytes(b"not a database, and long enough to be looked at" * 40)
     words = soup(report.write(places)).get_text(" ")
-    assert "The ledger cannot be read" in words and "this one may solve it" in words
+    assert "The ledger cannot be read" in words and "may have solved the problem" in words
 
 
 @pytest.mark.parametrize(
@@ -685,3 +689,12 @@ def test_every_page_names_the_ledgers_head(tmp_path):
         assert f"Ledger when this page was written: row {head.id}, {head.hash}." in soup(page).find("footer").get_text(
             " "
         )
+
+
+def test_the_model_card_names_the_holdout_where_the_release_learned_it():
+    tables = [
+        products.Table(name=f"shop/{part}", uri=part, version=1, rows=9, digest="d")
+        for part in ("train", "holdout", "users")
+    ]
+    named = lambda is_refitted: [table.name for table in report._trained_on(tables, is_refitted)]
+    assert named(is_refitted=True) == ["shop/train", "shop/holdout"] and named(is_refitted=False) == ["shop/train"]

@@ -186,6 +186,13 @@ def test_the_current_page_is_marked(whole, browser):
     ) == ["Features"]
 
 
+def test_the_phone_shows_tables_of_monitoring_whole(whole, browser):
+    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
+    browser.open(whole.reports / "shop" / "monitoring.html", width=390)
+    browser.run("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert [label for label in browser.run(cut) if "Evidence" not in label] == []
+
+
 def test_the_narrow_drawing_replaces_the_wide_one(whole, browser):
     shown = "['wide', 'narrow'].map(k => document.querySelector('.loop.' + k).getBoundingClientRect().width > 0)"
     assert browser.open(whole.reports / "index.html", width=1280).run(shown) == [True, False]
@@ -216,6 +223,43 @@ def test_print_leaves_code_and_navigation_out_and_fits_the_paper(whole, wordy, b
         browser.ask("Page.printToPDF", preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)["data"]
     )
     assert pdf.startswith(b"%PDF") and 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 6
+
+
+BROKEN_WORDS = """[...document.querySelectorAll("th, td .state")].flatMap(cell => {
+  const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+  for (let text; text = walk.nextNode();) for (const word of text.data.matchAll(/[a-z]{4,}/gi)) {
+    const range = document.createRange();
+    range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(one => Math.round(one.top))).size > 1) broken.push(word[0]);
+  }
+  return broken;
+})"""
+
+
+def test_print_cuts_no_heading_and_no_state_inside_a_word(whole, browser):
+    for page in ("index", "shop/monitoring", "shop/versions", "shop/evaluation"):
+        browser.open(whole.reports / f"{page}.html", width=690, media="print")
+        assert browser.run(BROKEN_WORDS) == [], page
+
+
+def test_print_breaks_the_headings_of_columns_of_numbers_between_words(whole, browser):
+    browser.open(whole.reports / "index.html", width=700, media="print")
+    headings = (
+        "mean ROC AUC",
+        "retrainings",
+        "worth (USD)",
+        "cost of retraining (USD)",
+        "net (USD)",
+        "the loop is worth more by (USD, 95 %)",
+    )
+    head = "".join(f"<th class='n'>{heading}</th>" for heading in headings)
+    row = "<td class='n'>1,665,135 [22,081 to 217,532]</td>" * len(headings)
+    browser.run(
+        f"document.querySelector('main').innerHTML = `<div class='scroll'><table><thead><tr><th>policy</th>{head}</tr></thead>"
+        f"<tbody><tr><th>the loop</th>{row}</tr></tbody></table></div>`"
+    )
+    assert browser.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert browser.run(BROKEN_WORDS) == []
 
 
 def test_larger_text_still_fits(whole, browser):

@@ -12,6 +12,8 @@ from mlloop.core.errors import UsageError
 from mlloop.loop import turn
 from mlloop.loop.history import moments
 from mlloop.store import prediction_log
+from mlloop.store.entries import Entry
+from mlloop.store.ledger import Ledger
 
 AT = 3
 
@@ -71,9 +73,40 @@ def test_challenger_beside_a_fallen_champion_predicts_for_nearly_all_requests():
     assert record.quality[AT + 2] > record.never[AT + 2] + 0.1, "and not only from its promotion on"
 
 
-def test_challenger_broken_on_its_way_out_is_rolled_back():
-    record = play(1, [Happening("hurts", AT), Happening("bad canary", 0)], 9)
-    assert record.rolled_back and record.promoted == []
+def test_challengers_broken_on_their_way_out_are_rolled_back_twice_and_then_a_person_is_called():
+    record = play(1, [Happening("hurts", AT), Happening("bad canary", 0)], 11)
+    assert len(record.rolled_back) == len(record.retrained) == 2 and record.promoted == []
+    assert record.actions[-1] == "failed twice"
+
+
+def test_challengers_that_failed_in_canary_count_until_another_model_predicts(tmp_path):
+    ledger, day = Ledger(f"sqlite:///{tmp_path}/ledger.db"), lambda number: dt.datetime(2025, 1, 6 + number)
+    session = SimpleNamespace(name="loan", ledger=ledger)
+    loss = [
+        {"name": "realised gain over the champion", "passed": False, "value": -0.1, "high": -0.05, "threshold": 0.0}
+    ]
+    chance = [{**loss[0], "high": 0.02}]
+
+    def gated(model):
+        ledger.append(Entry("gate", "loan", subject="validation", verdict="yes", model=model))
+        return model
+
+    def rolled_back(model, number, evidence):
+        champion = ledger.champion("loan").model
+        ledger.append(Entry("canary", "loan", "started", model=gated(model), expect=champion))
+        details = {"as_of": day(number).isoformat(), "outcome": "canary"}
+        ledger.append(Entry("retrain", "loan", subject="ended", model=model, details=details))
+        ledger.append(Entry("canary", "loan", "rolled_back", model=model, evidence=evidence))
+
+    failed = lambda at: turn.failed_in_canary(
+        session, ledger.rows(problem="loan", kind="retrain", subject="ended"), day(at)
+    )
+    ledger.append(Entry("promotion", "loan", model=gated("a" * 64)))
+    for number, evidence in enumerate((loss, chance, loss)):
+        rolled_back(str(number) * 64, number, evidence)
+    assert failed(9) == (day(0), day(2)) and failed(2) == (day(0),)
+    ledger.append(Entry("promotion", "loan", model=gated("b" * 64), expect="a" * 64))
+    assert failed(9) == ()
 
 
 @pytest.mark.slow

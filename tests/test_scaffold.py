@@ -298,7 +298,7 @@ def test_what_is_missing_is_asked(tmp_path):
         ({"target": "purpose", "task": "regression"}, UsageError, "needs numbers"),
         ({"user": "loan_id"}, UsageError, "say --item"),
         ({"data": "lons.csv"}, SourceError, "Did you mean 'loans.csv'"),
-        ({"data": "book.xlsx"}, SourceError, "'.xlsx' is not a format"),
+        ({"data": "book.xlsx"}, SourceError, "cannot be read as a spreadsheet"),
         ({"data": "one.csv"}, DataError, "has 1 column"),
     ],
 )  # fmt: skip
@@ -623,3 +623,11 @@ def test_a_history_that_leaves_nothing_to_learn_from_is_refused(tmp_path):
             tmp_path / "credit",
             project_files.ProjectOptions(str(tmp_path / "loans.csv"), target="defaulted", history=238),
         )
+
+
+@pytest.mark.parametrize(("spelt", "positive"), [("yes", True), ("No", False), ("True", True)])
+def test_the_class_that_is_looked_for_may_be_spelt_as_in_the_file(tmp_path, spelt, positive):
+    loans(400).to_csv(tmp_path / "loans.csv", index=False)
+    options = project_files.ProjectOptions(str(tmp_path / "loans.csv"), target="defaulted", positive=spelt)
+    project = project_files.new(tmp_path / "credit", options)
+    assert problem.load(project.root / "problems" / "credit.yaml").task.positive is positive

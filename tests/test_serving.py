@@ -650,7 +650,7 @@ def production_sales(user: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("nothing.csv", "cannot be read"), ("asked.xlsx", "no known kind"), ("short.csv", "lacks amount")],
+    [("nothing.csv", "cannot be read"), ("asked.docx", "no known kind"), ("short.csv", "lacks amount")],
 )
 def test_a_table_that_cannot_be_scored_is_refused(production, name, said, monkeypatch):
     (production.root / "short.csv").write_text("age,town\n20,Ely\n")

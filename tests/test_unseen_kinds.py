@@ -45,6 +45,10 @@ DAYS = pd.date_range("2015-03-01", periods=300)
         ("date", [day.toordinal() + 366.25 for day in DAYS], "matlab", "2015-03-01 06:00"),
         ("julian_date", [day.to_julian_date() for day in DAYS], "julian", "2015-03-01"),
         ("date", [(day - pd.Timestamp(0)).days for day in DAYS], "days_1970", "2015-03-01"),
+        ("paid_on", [(day - pd.Timestamp(0)).days for day in DAYS], "days_1970", "2015-03-01"),
+        ("day", [(day - pd.Timestamp(0)).days for day in DAYS], "days_1970", "2015-03-01"),
+        ("epoch_day", [(day - pd.Timestamp(0)).days for day in DAYS], "days_1970", "2015-03-01"),
+        ("days_since_1970", [(day - pd.Timestamp(0)).days for day in DAYS], "days_1970", "2015-03-01"),
         ("date", [f"{day:%Y%j}" for day in DAYS], "%Y%j", "2015-03-01"),
         ("t", [int(day.timestamp()) for day in DAYS], "unix_s", "2015-03-01"),
     ],
@@ -225,3 +229,14 @@ def test_the_price_at_which_a_day_opens_is_honest_also_where_the_level_wanders_l
     rows = pd.DataFrame({"open": opened, "adj": close * 0.9})
     signs = leaks.find(rows, close, "regression", pd.Series(pd.date_range("2015-01-01", periods=1500)))
     assert [(sign.column, sign.sure) for sign in signs if sign.sure] == [("adj", True)]
+
+
+def test_files_of_different_tables_are_refused_and_a_feed_whose_columns_change_is_not(tmp_path):
+    pd.DataFrame({"customer": range(60), "town": "Ely", "since": 2020}).to_csv(tmp_path / "customers.csv", index=False)
+    orders = pd.DataFrame({"order": range(80), "customer": range(80), "price": 5, "late": [0, 1] * 40})
+    orders.to_csv(tmp_path / "orders.csv", index=False)
+    with pytest.raises(DataError, match=r"2 different tables: customers\.csv and orders\.csv share customer"):
+        survey.read_sample(str(tmp_path))
+    (tmp_path / "customers.csv").unlink()
+    orders.rename(columns={"price": "price_eur"}).assign(shop=1).to_csv(tmp_path / "orders2.csv", index=False)
+    assert survey.read_sample(str(tmp_path)).rows == 160

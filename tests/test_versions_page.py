@@ -126,6 +126,60 @@ def test_two_versions_stand_side_by_side_with_the_paired_interval(places):
     assert "seed" not in told  # what is equal is not listed among what differs
 
 
+def kept(places: settings.Settings) -> None:
+    """The gate's decision about the first model, with the products that it read, as a run leaves them."""
+    digests = {}
+    for stage in ("problem", "training", "evaluation"):
+        path = places.state / "products" / "shop" / f"{stage}.json"
+        digest = digests[f"stage {stage}"] = storage.digest_file(path)
+        storage.write_json(places.state / "objects" / f"{digest}.json", storage.read_json(path))
+    Ledger.open(places).append(
+        Entry("gate", "shop", subject="validation", verdict="maybe", model=made.MODEL, actor="policy", digests=digests)
+    )
+
+
+def test_a_model_that_a_later_run_wrote_over_keeps_its_figures_and_is_compared(tmp_path):
+    places = made.live(made.run(tmp_path), weeks=1)
+    kept(places)
+    retrained(places, folder="shop")
+    stated = (places.problems / "shop.yaml").read_text(encoding="utf-8")
+    (places.problems / "shop.r2.yaml").write_text(stated, encoding="utf-8")
+    report.write(places)
+    page = BeautifulSoup((places.reports / "shop" / "versions.html").read_text(encoding="utf-8"), "html.parser")
+    first = " ".join(page.select("table")[0].select("tbody tr")[1].get_text(" ").split())
+    assert first.startswith("version 1 2025-06-30") and "nothing 0.134 (0.120 to 0.150)" in first
+    models = [" ".join(row.get_text(" ").split()) for row in page.select("table")[1].select("tbody tr")]
+    assert [row.split(maxsplit=2)[:2] for row in models] == [["version", "2"], ["version", "1"]]
+    assert "Maybe" in models[1]
+    (pair,) = page.select("details.compare")
+    assert "parameter k 50 90" in " ".join(pair.get_text(" ").split())
+
+
+def test_the_model_in_production_keeps_its_name_when_a_later_run_trained_another(tmp_path):
+    places = made.live(made.run(tmp_path), weeks=1)
+    kept(places)
+    products = places.state / "products" / "shop"
+    trained = storage.read_json(products / "training.json")
+    trained["model"] |= {"digest": LATER, "name": "popular"}
+    storage.write_json(products / "training.json", trained)
+    panel = BeautifulSoup(report.write(places).read_text(encoding="utf-8"), "html.parser").select_one(".now")
+    assert " ".join(panel.get_text(" ").split()).startswith(f"In production Model knn {made.MODEL[:13]}")
+
+
+def test_a_rule_in_production_is_called_by_its_name(tmp_path):
+    places = made.live(made.run(tmp_path), weeks=1)
+    rule = {"as_of": "2025-07-07", "to": "rule", "name": "best_sellers"}
+    Ledger.open(places).append(
+        Entry("revision", "shop", subject="1", actor="policy", details={"rule": {"model": LATER}})
+    )
+    Ledger.open(places).append(
+        Entry("fallback", "shop", expect=made.MODEL, model=LATER, reasons=["better"], actor="policy", details=rule)
+    )
+    index = BeautifulSoup(report.write(places).read_text(encoding="utf-8"), "html.parser")
+    assert index.select_one(".now strong").get_text() == "the rule 'best_sellers'"
+    assert "the rule 'best_sellers', since 2025-07-07" in " ".join(index.select_one("table").get_text(" ").split())
+
+
 def test_a_rollback_says_from_what_to_what(tmp_path):
     places = retrained(made.live(made.run(tmp_path), weeks=1))
     Ledger.open(places).append(

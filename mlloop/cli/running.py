@@ -8,7 +8,7 @@ from mlloop.cli import options, output
 from mlloop.core import revisions
 from mlloop.core.formatting import duration, number
 from mlloop.core.records import JsonObject
-from mlloop.core.verdict import StatedVerdict
+from mlloop.core.verdict import StatedVerdict, figure_name
 
 app = typer.Typer()
 
@@ -110,7 +110,8 @@ def _deciding(verdict: StatedVerdict) -> str:
     )
     threshold = f", target {number(named['threshold'])}" if isinstance(named.get("threshold"), (int, float)) else ""
     unit = f" {named['unit']}" if named.get("unit") else ""
-    return f" ({named['name']} {number(named['value'])}{unit}{interval}{threshold})".replace("[", r"\[")
+    name = named["name"] if named["name"] == "threshold met" else figure_name(named["name"])
+    return f" ({name} {number(named['value'])}{unit}{interval}{threshold})".replace("[", r"\[")
 
 
 def _digest(settings, problem: str) -> str | None:

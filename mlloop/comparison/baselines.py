@@ -184,8 +184,7 @@ def seasonal_values(y: np.ndarray, time: pd.Series, entity: pd.Series | None, de
     """
     slot = hour_keys(time)
     who = slot.astype(str) if entity is None else slot.astype(str) + "|" + entity.astype(str)
-    hours = time.dt.floor("h")
-    return last_values(y, hours, who, max(delay_days, 7 - 1 / 24))
+    return last_values(y, time, who, max(delay_days, 7 - 1 / 24))
 
 # %% ../../nbs/comparison/baselines.ipynb #04892b96
 def mean_values(
@@ -401,7 +400,12 @@ def line_in_all(kind: str, metric: str, seed: int = 0):
 # %% ../../nbs/comparison/baselines.ipynb #461b982b
 def predict_scores(model, X: pd.DataFrame) -> np.ndarray:
     """A fitted model's scores of the positive class, or its numbers, (n_rows,)."""
-    return model.predict_proba(X)[:, 1] if hasattr(model, "predict_proba") else model.predict(X)
+    if not hasattr(model, "predict_proba"):
+        return model.predict(X)
+    shares = model.predict_proba(X)
+    if shares.shape[1] == 1:  # it learnt from one class only
+        return np.full(len(X), float(model.classes_[0]))
+    return shares[:, 1]
 
 # %% ../../nbs/comparison/baselines.ipynb #0dbec350
 def group_average(keys: pd.Series, y: np.ndarray, test_keys: pd.Series, average, overall: float) -> np.ndarray:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'CHAMPION', 'CHANCE', 'CONSTANT', 'FEWEST_NEW', 'FOLLOW_UP', 'Held', 'Part', 'scores_of', 'simple_rules',
-           'row_slices', 'activity', 'held_parts', 'held_rows', 'held_users', 'ByHalf', 'Champion', 'champion_of',
-           'accepted_points', 'unjudged_groups', 'unseen_from', 'new_rows', 'identity', 'is_follow_up']
+           'row_slices', 'activity', 'held_parts', 'held_rows', 'held_users', 'ByHalf', 'Champion', 'as_learned',
+           'with_learned_types', 'champion_of', 'accepted_points', 'unjudged_groups', 'unseen_from', 'new_rows',
+           'identity', 'is_follow_up']
 
 # %% ../../nbs/comparison/holdout.ipynb #96b80f74
 import json
@@ -366,6 +367,43 @@ class Champion:
     our_rows: int | None = None
     tables: Mapping[str, Any] | None = None
 
+# %% ../../nbs/comparison/holdout.ipynb #db92a2e5
+def as_learned(X: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
+    """Rows with each column in the type that a model learnt: `types` by MLflow's names, "string" or a kind of number."""
+    changed: dict[str, pd.Series] = {}
+    for name, kind in types.items():
+        if name not in X or (kind == "string") != pd.api.types.is_numeric_dtype(X[name]):
+            continue
+        if kind == "string":
+            texts = [None if pd.isna(v) else f"{v:.0f}" if float(v).is_integer() else str(v) for v in X[name]]
+            changed[name] = pd.Series(texts, index=X.index, dtype=object)
+        else:
+            changed[name] = pd.to_numeric(X[name], errors="coerce").astype(float)
+    return X.assign(**changed)
+
+# %% ../../nbs/comparison/holdout.ipynb #5b72db0f
+class _AsLearned:
+    """A tabular model that reads columns in the types that it learnt; all else is the model's own."""
+
+    def __init__(self, model: Any, types: Mapping[str, str]):
+        self._model, self._types = model, types
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._model, name)
+        return (lambda X: found(as_learned(X, self._types))) if name in ("predict", "predict_proba") else found
+
+
+def with_learned_types(model: Any, types: Mapping[str, str]) -> Any:
+    """The model, reading columns in the types that it learnt; as it is where they are not known, or where it recommends."""
+    return _AsLearned(model, types) if types and not hasattr(model, "recommend") else model
+
+# %% ../../nbs/comparison/holdout.ipynb #f545f126
+def _day_of(entry: Any, rows: Sequence[Any]) -> str:
+    """Since when a champion predicts, in the days of the data where `rows`, the problem's decisions, have them."""
+    from mlloop.store.clocks import in_the_data
+
+    return str(in_the_data(rows).get(entry.id) or entry.at.isoformat())[:10]
+
 # %% ../../nbs/comparison/holdout.ipynb #ca128c11
 def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
     """The champion to compare with, and a sentence about it.
@@ -383,7 +421,8 @@ def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
     from mlloop.store import tracking
     from mlloop.store.ledger import Ledger
 
-    entry = Ledger.open().champion(problem)
+    ledger = Ledger.open()
+    entry = ledger.champion(problem)
     if entry is None or entry.model is None:
         return None, "There is no champion: this would be the first model in production."
     if entry.model == ours:
@@ -403,9 +442,11 @@ def champion_of(problem: str, ours: str) -> tuple[Champion | None, str]:
     tags, rows_in = tags_of(version), lambda tags: int(tags["short_past_rows"]) if tags.get("short_past_rows") else None
     until = tags.get("trained_until") or None
     ours_in_registry = tags_of(tracking.find_version(tracking.connect(), problem, ours))
-    sentence = f"The champion is {entry.model[:12]}, in production since {entry.at:%Y-%m-%d}."
+    sentence = (
+        f"The champion is {entry.model[:12]}, in production since {_day_of(entry, ledger.rows(problem=problem))}."
+    )
     tables = json.loads(tags["learnt_tables"]) if tags.get("learnt_tables") else None
-    model = candidates.load(path, entry.model)
+    model = with_learned_types(candidates.load(path, entry.model), tracking.input_types(path))
     return Champion(entry.model, model, until, rows_in(tags), rows_in(ours_in_registry), tables), sentence
 
 # %% ../../nbs/comparison/holdout.ipynb #5df9f0ea

@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -169,6 +170,9 @@ def _narrow(figure: "Figure") -> str:
         taller = GridSpec(len(cells), 1, figure=figure, height_ratios=heights)
         for ax, spec in places.items():
             ax.set_subplotspec(taller[cells.index(spec.num1)])
+        figure.canvas.draw()
+        for ax in places:
+            restore += _apart(ax)
         return _svg(figure)
     finally:
         for undo in restore:
@@ -182,6 +186,23 @@ def _needed(ax: "Axes") -> float:
     """The height in inches at which the labels beside a chart and its title do not run into each other."""
     lines = [label.get_text().count("\n") + 1 for label in ax.get_yticklabels()]
     return 0.14 * max(lines, default=1) * len(lines) + 0.16 * ax.get_title(loc="left").count("\n") + 1.0
+
+
+def _apart(ax: "Axes") -> list[Any]:
+    """Leave out labels of numbers below a chart where they run into each other; returns what undoes it."""
+    axis, every = ax.xaxis, 1
+    boxes = [
+        label.get_window_extent() for label in axis.get_ticklabels() if label.get_text() and not label.get_rotation()
+    ]
+    while any(a.x1 + 4 > b.x0 for a, b in pairwise(boxes[::every])):
+        every += 1
+    if every == 1:
+        return []
+    locator, formatter = axis.get_major_locator(), axis.get_major_formatter()
+    low, high = sorted(ax.get_xlim())
+    places = [float(place) for place in axis.get_majorticklocs() if low <= place <= high]
+    axis.set_ticks(places[::every], [formatter(place, at) for at, place in enumerate(places)][::every])
+    return [lambda: axis.set_major_locator(locator), lambda: axis.set_major_formatter(formatter)]
 
 
 def _fitted(ax: "Axes") -> list[Any]:

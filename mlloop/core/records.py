@@ -896,6 +896,7 @@ class AttemptJson(TypedDict):
     gap: float | None
     se: float | None
     at: NotRequired[str]
+    outcome: NotRequired[str]
     new: NotRequired[int]
 
 

@@ -28,6 +28,23 @@ STATED_UNDER = {
 }  # fmt: skip
 
 
+FIGURES = {
+    "no rule suffices": "best rule", "threshold in reach": "cheap model", "worth more than it costs": "worth after its cost",
+    "better in every fold": "model better in", "better than the best rule": "gain over the best rule",
+    "better than the champion": "gain over the champion", "quick enough": "99 of 100 predictions take at most",
+    "can be loaded and asked": "predictions that a fresh process repeated", "what goes out is what was judged": "refit differs by",
+    "both classes in the holdout": "rarer class in the holdout",
+}  # fmt: skip
+
+
+def figure_name(check: str) -> str:
+    """What the figure of a check is: its name claims that the check passed, which a No or Maybe must not repeat."""
+    group = check.removeprefix("no group of ").removesuffix(" left behind")
+    if group != check:
+        return f"worst group of {group} behind by"
+    return FIGURES.get(check) or check.removeprefix("enough ")
+
+
 class Conclusion(TypedDict):
     """What a gate concludes from its checks, in JSON's types."""
 

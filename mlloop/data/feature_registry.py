@@ -71,6 +71,15 @@ def feature(of: str, source: str = "events", **columns: tuple[str, str]):
 
     def register(compute):
         features = tuple(Feature(name, meaning, unit, source) for name, (meaning, unit) in columns.items())
+        others = [known for known in DEFINITIONS.values() if known.of == of and known.name != compute.__name__]
+        taken = {feature.name: known.name for known in others for feature in known.features}
+        if twice := sorted(taken.keys() & columns.keys()):
+            message = f"makes the column {twice[0]!r}, which {taken[twice[0]]!r} makes already"
+            raise DataError(
+                message,
+                f"feature {compute.__name__!r}",
+                "Give the column another name (where the other is gone, restart the kernel)",
+            )
         DEFINITIONS[compute.__name__] = Definition(compute.__name__, of, compute, features)
         return compute
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'ERRORS', 'TIME_WORDS', 'BEGINNING', 'ENDING', 'MOST_LATER', 'RESEMBLES', 'NUMBERED', 'PLANNED', 'DONE',
-           'ENDED', 'DAY_FIRST', 'MONTH', 'DATE', 'relation', 'words_of_name', 'places_of', 'repeated_measures',
-           'later_than_target', 'twins', 'tells_an_end', 'spans_of', 'find_later']
+           'ENDED', 'DAY_FIRST', 'MONTH', 'DATE', 'AHEAD', 'GOES_WITH_SPAN', 'relation', 'words_of_name', 'places_of',
+           'repeated_measures', 'later_than_target', 'twins', 'tells_an_end', 'spans_of', 'find_later']
 
 # %% ../../nbs/data/later.ipynb #15bae902
 import re
@@ -226,8 +226,35 @@ def _of_plans(numbers: Mapping[str, pd.Series], y: pd.Series, kind: str) -> dict
         if max(relation(numbers[name] - numbers[plan], y, kind), relation(numbers[name], y, kind)) > 0
     }
 
+# %% ../../nbs/data/later.ipynb #8b680849
+AHEAD = re.compile(
+    r"^(arriv\w*|check_?in|checkin|checkout|depart\w*|start\w*|begin\w*|valid\w*|expir\w*|matur\w*|appointment|deadline|book\w*|event|travel|stay|next|until)$"
+)
+GOES_WITH_SPAN = 0.2
+
+
+def _dates_after(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None) -> dict[str, str]:
+    """The moments that never lie before that of their row, and whose distance from it goes with the target."""
+    begun = None if order is None or not pd.api.types.is_datetime64_any_dtype(order) else _as_numbers(order)
+    if begun is None:
+        return {}
+    found: dict[str, str] = {}
+    for name in map(str, rows):
+        moments = _as_numbers(rows[name]) if pd.api.types.is_datetime64_any_dtype(rows[name]) else None
+        if moments is None or any(PLANNED.match(w) or AHEAD.match(w) for w in words_of_name(name)):
+            continue
+        span = moments - begun
+        known = span.notna()
+        if known.sum() < FEWEST or (span[known] < 0).mean() > 0.001 or (span[known] > 0).mean() < 0.5:
+            continue
+        if (size := relation(span, y, kind)) >= GOES_WITH_SPAN:
+            found[name] = (
+                f"never lies before the moment of its row, and how long after goes with the target ({size:.2f} of 1)"
+            )
+    return found
+
 # %% ../../nbs/data/later.ipynb #9f026771
-def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
+def find_later(rows: pd.DataFrame, y: pd.Series, kind: str, order: pd.Series | None = None) -> dict[str, str]:
     """The columns that seem to be written down later than the prediction, each with the words that say why.
 
     Parameters
@@ -238,6 +265,8 @@ def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
         Named after the target.
     kind : str
         'classification' or 'regression'.
+    order : Series of datetime (n_samples,), optional
+        When each row happened, where that is known.
     """
     read = {str(name): _as_numbers(rows[name]) for name in rows}
     numbers = {name: values for name, values in read.items() if values is not None}
@@ -257,4 +286,4 @@ def find_later(rows: pd.DataFrame, y: pd.Series, kind: str) -> dict[str, str]:
         if tells_an_end(n) and n not in later
     }
     related = {name: words for name, words in later.items() if relation(numbers[name], y, kind) > 0}
-    return related | _of_plans(numbers, y, kind)
+    return related | _of_plans(numbers, y, kind) | _dates_after(rows, y, kind, order)

@@ -4,30 +4,31 @@
 
 # %% auto #0
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'SAME_UNIT', 'STEPS', 'WANDERS', 'AGREES', 'CHAINED', 'BY_CHANCE', 'PURE',
-           'NONE_WORDS', 'FEWEST_PURE', 'SHARE_PURE', 'FOLLOWED', 'LENGTH', 'ENDS_WITH', 'EXACT', 'PART', 'CLOCKS',
-           'CLOCK_HOURS', 'SIEVED_BY', 'NEARER', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER', 'MAX_PAIRED', 'PAIRED_ROWS',
-           'FEW', 'SIEVED_ROWS', 'LEFT_WITHIN', 'MAX_AGGREGATES', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS',
-           'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOST_DIRECTIONS', 'MOVING', 'LIKELY',
-           'MEASURED', 'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE',
-           'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES',
-           'MAX_MAKERS', 'MAKER_ROWS', 'MAX_ROWS', 'Sign', 'spike', 'group_codes', 'skill', 'forward_score', 'strength',
-           'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign',
-           'value_sign', 'class_signs', 'followed_signs', 'flag_signs', 'sum_signs', 'part_sign', 'product_signs',
-           'clock_minutes', 'likely_pairs', 'after_words', 'pair_signs', 'aggregate_signs', 'by_chance',
-           'field_strength', 'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target',
-           'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'named_signs',
-           'span_signs', 'resting_signs', 'find']
+           'NONE_WORDS', 'FEWEST_PURE', 'SHARE_PURE', 'GROWN_WITH', 'FOLLOWED', 'LENGTH', 'ENDS_WITH', 'SAME_NOTHING',
+           'EXACT', 'PART', 'CLOCKS', 'CLOCK_HOURS', 'SIEVED_BY', 'NEARER', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER',
+           'MAX_PAIRED', 'PAIRED_ROWS', 'FEW', 'SIEVED_ROWS', 'LEFT_WITHIN', 'MAX_AGGREGATES', 'NEAR_PERFECT', 'TOWERS',
+           'FAR_ABOVE', 'FIELD_ROWS', 'WIDE', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED',
+           'MOST_DIRECTIONS', 'MOVING', 'LIKELY', 'MEASURED', 'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING',
+           'FEW_VALUES', 'BRACKETS', 'INSIDE', 'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'RESTS_FROM',
+           'RESTS_ON', 'MANY_VALUES', 'MAX_MAKERS', 'MAKER_ROWS', 'MAX_ROWS', 'Sign', 'spike', 'group_codes', 'skill',
+           'forward_score', 'strength', 'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign',
+           'chain_sign', 'filled_sign', 'value_sign', 'class_signs', 'followed_signs', 'nothing_signs', 'flag_signs',
+           'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'likely_pairs', 'after_words', 'pair_signs',
+           'aggregate_signs', 'by_chance', 'field_strength', 'secret_pairs', 'figure_of', 'towering_sign',
+           'knowledge_beyond_target', 'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs',
+           'bracket_signs', 'named_signs', 'span_signs', 'resting_signs', 'find']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import sparse, stats
 
 from . import later as measured_later
 from .later import words_of_name
@@ -70,10 +71,15 @@ def group_codes(values: pd.Series, groups: int = MAX_GROUPS) -> pd.Series:
         return group_codes((values - values.min()).dt.total_seconds(), groups)
     if prose.has_words(values):
         return group_codes(prose.lengths(values), groups)
-    text = values.astype("string")
     most = max(groups, min(MAX_WORDS, 5 * groups, len(values) // 50))
-    frequent = {v: i for i, v in enumerate(sorted(text.value_counts().index[: most - 1]))}
-    return text.map(frequent).fillna(most - 1).where(text.notna(), -1).astype(int)
+    places, different = pd.factorize(values)
+    words, texts = pd.factorize(pd.Series(different).astype("string"))
+    places = np.append(words, -1)[places]  # -1 where missing
+    often = np.argsort(-np.bincount(places[places >= 0], minlength=len(texts)), kind="stable")[: most - 1]
+    codes = np.full(len(texts) + 1, most - 1)
+    codes[sorted(often, key=lambda place: texts[place])] = range(len(often))
+    codes[-1] = -1
+    return pd.Series(codes[places], index=values.index)
 
 # %% ../../nbs/data/leaks.ipynb #a1e76314
 def skill(y_true: np.ndarray, y_score: np.ndarray, kind: str) -> float:
@@ -359,12 +365,34 @@ def _event_flags(rows: pd.DataFrame, times: Sequence[str]) -> list[Sign]:
                 )
     return list(signs.values())
 
+# %% ../../nbs/data/leaks.ipynb #ad735c5e
+GROWN_WITH = 0.95  # rank correlation
+
+
+def _grown_with(rows: pd.DataFrame, times: Sequence[str]) -> list[Sign]:
+    """Columns whose rank is nearly that of a length of time that is asked about."""
+    signs: dict[str, Sign] = {}
+    for time in times:
+        for name in map(str, rows):
+            if name in times or name in signs or not is_number(rows[name]) or rows[name].nunique() <= 20:
+                continue
+            together = abs(float(rows[time].astype(float).corr(rows[name].astype(float), method="spearman")))
+            if together >= GROWN_WITH:
+                reason = f"grows with {time} (rank correlation {number(together)}): is it known any earlier?"
+                signs[name] = Sign(name, False, reason)
+    return list(signs.values())
+
 # %% ../../nbs/data/leaks.ipynb #70b3e554
 FOLLOWED = re.compile(
     r"^((fu|followup|follow_?up|surv(ival)?|os|pfs|dfs|rfs|efs|lfs|ttp|tte|event|death|relapse|recurrence|progression)_?(time|days?|weeks?|months?|years?|duration)?"
-    r"|(time|days|weeks|months|years|hours)_(to|until|till)_\w+|tstop|exit_?time|stop_?time|censor\w*_?time)$"
+    r"|(time|days|weeks|months|years|hours)_(to|until|till)_\w+|tstop|exit_?time|stop_?time|censor\w*_?time"
+    r"|(time|days|weeks|months|years)_(alive|survived|followed|observed|on_study|in_study|at_risk)"
+    r"|surv(ival)?_(time_)?in_(days|weeks|months|years)|(last_?contact|last_?fu|last_?follow_?up)_(days|time|months)"
+    r"|los|len_?(fol|stay)\w*|length_of_(\w+_)?stay|(hospital|icu|ward|inpatient)_(stay|days|hours|los)|stay_(days|hours|length))$"
 )
-LENGTH = re.compile(r"^(([a-z]{1,2}|[rpdeo]fs)time|time\d?|stop|days|weeks|months|years|lifetime|t\d?)$")
+LENGTH = re.compile(
+    r"^(([a-z]{1,2}|[rpdeo]fs)time|time\d?|time_[a-z]{1,2}|stop|days|weeks|months|years|lifetime|t\d?|duration|stay)$"
+)
 ENDS_WITH = {True: 0.2, False: 0.3}  # strength of a time that is named as followed, and of one that is only a length
 
 
@@ -377,21 +405,42 @@ def followed_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
         if (
             not (is_followed or LENGTH.match(word))
             or not is_number(values)
-            or values.nunique() <= 20
+            or values.nunique() <= (8 if is_followed else 20)
             or values.min() < 0
         ):
             continue
         known = values.notna() & y.notna()
         auc = skill(y[known].to_numpy(float), values[known].to_numpy(float), "classification")
         size, positive = strength(auc, "classification"), int(y[known].sum())
-        if positive < 10 or known.sum() - positive < 10 or size < ENDS_WITH[is_followed]:
+        fewest, errors = (5, 2) if is_followed else (10, 4)
+        if min(positive, known.sum() - positive) < fewest or size < ENDS_WITH[is_followed]:
             continue
-        if size * np.sqrt(positive * (known.sum() - positive) / known.sum()) < 4:
+        if size * np.sqrt(positive * (known.sum() - positive) / known.sum()) < errors:
             continue
         which = "shorter" if auc < 0.5 else "longer"
         reason = f"is a length of time, {which} with the event (ROC AUC {number(max(auc, 1 - auc))}): does it end with it, or when a row was last seen?"
         signs[name] = Sign(name, False, reason)
-    return [*signs.values(), *_event_flags(rows, list(signs))]
+    flags = _event_flags(rows, list(signs))
+    return [*signs.values(), *flags, *_grown_with(rows.drop(columns=[flag.column for flag in flags]), list(signs))]
+
+# %% ../../nbs/data/leaks.ipynb #0b2e5615
+SAME_NOTHING = 0.995  # of the rows of each kind
+
+
+def nothing_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
+    """Columns that are 0 or empty exactly where a numeric target is 0."""
+    none, some = y == 0, y != 0
+    if min(none.sum(), some.sum()) < 30 or y[some].nunique() < 2:
+        return []
+    signs = []
+    for name in map(str, rows):
+        values = rows[name]
+        empty = values.isna() | (values == 0) if is_number(values) else values.isna()
+        if empty[none].mean() >= SAME_NOTHING and (~empty)[some].mean() >= SAME_NOTHING:
+            what = "empty" if values[empty].isna().all() else "0"
+            reason = f"is {what} where the target is 0, and nowhere else ({int(empty.sum()):,} of {len(y):,} rows)"
+            signs.append(Sign(name, False, reason))
+    return signs
 
 # %% ../../nbs/data/leaks.ipynb #50534485
 def flag_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
@@ -730,12 +779,12 @@ def _aggregate(values: pd.Series, group: pd.Series, y: pd.Series) -> str:
     )
     return "is the mean of the target over the rows of its" if abs(alike) > 0.98 else ""
 
-# %% ../../nbs/data/leaks.ipynb #6b1e9c42
-SIEVED_ROWS, LEFT_WITHIN = 4_000, 0.15
+# %% ../../nbs/data/leaks.ipynb #a0352553
+SIEVED_ROWS = 4_000
 
 
-def _may_be_aggregates(numbers: Mapping[str, pd.Series], group: pd.Series, y: pd.Series) -> list[str]:
-    """The numbers that the target and the group leave little freedom; the others are no aggregates over it."""
+def _group_rows(group: pd.Series) -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Rows of whole groups, where groups are small, and which group (row) each of them (column) is in."""
     codes = pd.factorize(group)[0]
     size, rng = np.bincount(codes[codes >= 0]), np.random.default_rng(0)
     some = rng.permutation(len(size))
@@ -743,22 +792,49 @@ def _may_be_aggregates(numbers: Mapping[str, pd.Series], group: pd.Series, y: pd
     picked = np.flatnonzero(np.isin(codes, some))
     picked = rng.choice(picked, 2 * SIEVED_ROWS, replace=False) if len(picked) > 2 * SIEVED_ROWS else picked
     picked = picked[np.argsort(codes[picked], kind="stable")]
-    if not numbers or not len(picked):
-        return []
-    starts = np.flatnonzero(np.r_[True, np.diff(codes[picked]) != 0])
-    add = lambda values: np.add.reduceat(values, starts, axis=0)  # (n_groups, n_numbers)
-    V = np.column_stack([values.to_numpy(float)[picked] for values in numbers.values()])
-    spread = np.array([np.nanvar(values.to_numpy(float)) for values in numbers.values()])
-    there = ~np.isnan(V)
-    V = np.where(there, V - np.nanmean(np.where(there.any(axis=0), V, 0.0), axis=0), 0.0)
-    t = np.where(there, (y.to_numpy(float)[picked] - y.mean())[:, None], 0.0)
-    n = add(there.astype(float))
-    within = lambda a, b: add(a * b) - add(a) * add(b) / np.maximum(n, 1)
-    tt = within(t, t)
-    by_target = np.where(tt > 1e-12, within(V, t) ** 2 / np.where(tt > 1e-12, tt, 1.0), 0.0)
-    rest, freedom = (within(V, V) - by_target).sum(axis=0), np.maximum(n - 2, 0).sum(axis=0)
-    able = (freedom < 30) | (rest <= LEFT_WITHIN * spread * freedom)
-    return [name for name, column in zip(numbers, able, strict=True) if column]
+    starts = np.flatnonzero(np.r_[len(picked) > 0, np.diff(codes[picked]) != 0])
+    n = len(picked)
+    return picked, sparse.csr_matrix((np.ones(n, np.float32), np.arange(n), np.r_[starts, n]), (len(starts), n))
+
+# %% ../../nbs/data/leaks.ipynb #6b1e9c42
+LEFT_WITHIN = 0.15
+
+
+class _Sieve:
+    """Numbers side by side, each of mean 0 and spread 1, and the target: asked which of them a group leaves little freedom.
+
+    Parameters
+    ----------
+    numbers : dict of str to Series (n_samples,)
+    y : Series of float (n_samples,)
+    """
+
+    def __init__(self, numbers: Mapping[str, pd.Series], y: pd.Series):
+        self.names = list(numbers)
+        self.values = np.zeros((len(y), len(numbers)), np.float32)  # 0 where a number is missing
+        self.there = np.zeros(self.values.shape, bool)
+        for j, column in enumerate(numbers.values()):
+            v = column.to_numpy(float)
+            known = np.isfinite(v)
+            self.there[:, j] = known
+            self.values[known, j] = (v[known] - v[known].mean()) / (v[known].std() or 1.0) if known.any() else 0.0
+        self.target = ((y - y.mean()) / (y.std() or 1.0)).to_numpy(np.float32)
+
+    def left(self, picked: np.ndarray, member: sparse.csr_matrix, first: int) -> list[str]:
+        """Those of the first numbers that the target and a group leave little freedom, see `_group_rows`; others are no aggregates over it."""
+        if not self.names[:first] or not len(picked):
+            return []
+        V, there = self.values[picked, :first], self.there[picked, :first]
+        known = np.ones((len(picked), 1), np.float32) if there.all() else there.astype(np.float32)
+        t = known * self.target[picked, None]
+        n = member @ known  # (n_groups, 1 or n_numbers), as are the sums of the target
+        sum_v, sum_t, least = member @ V, member @ t, np.maximum(n, 1)
+        tt, vt = member @ (t * t) - sum_t**2 / least, member @ (V * t) - sum_v * sum_t / least
+        vv = np.einsum("ij,ij->j", V, V) - (sum_v**2 / least).sum(axis=0)
+        by_target = np.where(tt > 1e-6, vt**2 / np.where(tt > 1e-6, tt, 1.0), 0.0).sum(axis=0)
+        freedom = np.maximum(n - 2, 0).sum(axis=0)
+        able = (freedom < 30) | (vv - by_target <= LEFT_WITHIN * freedom)
+        return [name for name, passed in zip(self.names, able, strict=False) if passed]
 
 # %% ../../nbs/data/leaks.ipynb #ca7afc68
 MAX_AGGREGATES = 5_000  # pairs of a number and a group up to which every pair is tried
@@ -772,10 +848,20 @@ def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     grouping = [c for c in rows if 3 <= distinct[c] <= n / 2 and not pd.api.types.is_float_dtype(rows[c])]
     every = y.nunique() > 2 and len(numbers) * len(grouping) <= MAX_AGGREGATES  # without it, each row has its own mean
     able: dict[str, list[Any]] = {name: [] for name in numbers}
-    for group in grouping:
-        candidates = [name for name in numbers if name != group and (every or distinct[name] <= 2 * distinct[group])]
-        for name in _may_be_aggregates({name: numbers[name] for name in candidates}, rows[group], y):
-            able[name].append(group)
+    few_first = sorted(numbers, key=lambda name: distinct[name])
+    has_gaps = {name: not np.isfinite(numbers[name]).all() for name in numbers}
+    sieves = [
+        _Sieve({name: numbers[name] for name in few_first if has_gaps[name] == gaps}, y) for gaps in (False, True)
+    ]
+    few = lambda sieve, most: bisect_right(sieve.names, most, key=lambda name: distinct[name])
+    for column in grouping:
+        firsts = [len(sieve.names) if every else few(sieve, 2 * distinct[column]) for sieve in sieves]
+        if not any(firsts):
+            continue
+        picked, member = _group_rows(rows[column])
+        for sieve, first in zip(sieves, firsts, strict=True):
+            for name in set(sieve.left(picked, member, first)) - {column}:
+                able[name].append(column)
     for name, groups in able.items():
         for group in groups:
             reason = _aggregate(numbers[name], rows[group], y)
@@ -788,7 +874,7 @@ def aggregate_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
 # %% ../../nbs/data/leaks.ipynb #1cca57f0
 NEAR_PERFECT = {"classification": 0.97, "regression": 0.95}
 TOWERS, FAR_ABOVE = 0.5, 2.0  # of the way from nothing to perfect; times what all others tell
-FIELD_ROWS = 12_000
+FIELD_ROWS, WIDE = 12_000, 500
 
 
 def by_chance(columns: int, positive: int, negative: int) -> float:
@@ -806,20 +892,24 @@ def _as_number(values: pd.Series) -> pd.Series:
         return _seconds(values)
     return group_codes(values, 100).astype(float)
 
+# %% ../../nbs/data/leaks.ipynb #53dabf34
+def _growing(columns: int, seed: int) -> Parameters:
+    """How LightGBM goes through a table of so many columns."""
+    how: Parameters = dict(force_col_wise=True, max_bin=63) if columns > WIDE else dict(force_row_wise=True)
+    return how | dict(learning_rate=0.1, n_jobs=1, deterministic=True, random_state=seed, verbosity=-1)
+
 # %% ../../nbs/data/leaks.ipynb #5da838e2
 def field_strength(rows: pd.DataFrame, y: pd.Series, later: np.ndarray, kind: str, seed: int = 0) -> float:
     """What a cheap model of all columns, learnt from the earlier rows, tells of the later ones; see `strength`."""
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     X = pd.DataFrame({f"f{i}": _as_number(rows[name]) for i, name in enumerate(rows)}, index=rows.index)
-    X = X.loc[:, X.nunique() > 1]
+    X = X.loc[:, X.max() > X.min()]
     early, late = np.flatnonzero(~later)[-FIELD_ROWS:], np.flatnonzero(later)[:FIELD_ROWS]
     if not X.shape[1] or y.iloc[early].nunique() < 2:
         return 0.0
-    how: Parameters = dict(
-        n_estimators=80, num_leaves=15, learning_rate=0.1, min_child_samples=max(3, min(20, len(early) // 20)), n_jobs=1
-    )
-    how |= dict(deterministic=True, force_row_wise=True, random_state=seed, verbosity=-1)
+    how = _growing(X.shape[1], seed) | dict(n_estimators=80, num_leaves=15)
+    how |= dict(min_child_samples=max(3, min(20, len(early) // 20)))
     if kind == "regression":
         scores = LGBMRegressor(**how).fit(X.iloc[early], y.iloc[early]).predict(X.iloc[late])
     else:
@@ -866,8 +956,7 @@ def knowledge_beyond_target(
     z = _as_number(values).rank(pct=True).fillna(-0.2).to_numpy()
     X = pd.DataFrame({f"f{i}": _as_number(others[name]) for i, name in enumerate(others)}, index=others.index)
     early, late = np.flatnonzero(~later)[-FIELD_ROWS:], np.flatnonzero(later)[:FIELD_ROWS]
-    how: Parameters = dict(n_estimators=60, num_leaves=8, learning_rate=0.1, min_child_samples=20, n_jobs=1)
-    how |= dict(deterministic=True, force_row_wise=True, random_state=seed, verbosity=-1)
+    how = _growing(X.shape[1], seed) | dict(n_estimators=60, num_leaves=8, min_child_samples=20)
     target = pd.DataFrame({"target": y.to_numpy()}, index=X.index)
     left = z - np.asarray(LGBMRegressor(**how).fit(target.iloc[early], z[early]).predict(target), dtype=float)
     both = X.join(target)
@@ -1025,7 +1114,10 @@ NAMED_ALIKE = {"classification": 0.5, "regression": 0.8}
 
 
 def _is_of_target(name: str, target: str) -> bool:
-    """Whether a name holds the target's name and something else, none of it a word for what was before."""
+    """Whether a name holds the target's name and something else, none of it a word for what was before; or is the same a second time."""
+    again = re.fullmatch(r"(.+?)( \(\d+\)|\.\d+)", name)  # as ingestion and pandas call a column that comes twice
+    if again and again[1].lower() == target.lower():
+        return True
     words, own = words_of_name(name), words_of_name(target)
     joined, whole = "".join(words), "".join(own)
     rest = [word for word in words if word not in own]
@@ -1117,6 +1209,7 @@ def _equations(
     else:
         yield from sum_signs(rows[left], y)
         yield from product_signs(rows[left], y)
+        yield from nothing_signs(rows[left], y)
         yield from (Sign(name, False, words) for name in left if (words := part_sign(rows[name], y)))
         yield from (Sign(name, False, words) for name in left if (words := chain_sign(rows[name], y)))
         yield from bracket_signs(rows[left], y)
@@ -1301,7 +1394,7 @@ def find(
             signs[sign.column] = sign
     for sign in named_signs(rows.drop(columns=list(signs)), y, later, kind):
         signs[sign.column] = sign
-    for name, words in measured_later.find_later(rows, y, kind).items():
+    for name, words in measured_later.find_later(rows, y, kind, order).items():
         signs.setdefault(name, Sign(name, False, words))
     unsure = {name: signs.pop(name) for name in list(signs) if not signs[name].sure}
     left = rows.drop(columns=list(signs))

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_PROFILE_ROWS', 'MISSING_PLACEHOLDERS', 'UNITS', 'NUMBER', 'MIN_GAIN', 'MAX_DETERMINANTS', 'PAIR_KEPT',
-           'PAIR_COLUMNS', 'PAIR_COVERAGE', 'text_columns', 'determinants', 'pair_determinants', 'suggest_cleaning']
+           'PAIR_COLUMNS', 'PAIR_COVERAGE', 'thinned', 'text_columns', 'determinants', 'pair_determinants',
+           'suggest_cleaning']
 
 # %% ../../nbs/data/profiling.ipynb #4bcaeac3
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ibis
@@ -23,6 +24,18 @@ from .cleaning import MISSING_WORDS, misspelt
 from ..problem import Cleaning
 
 # %% ../../nbs/data/profiling.ipynb #9a067569
+def thinned(table: ir.Table, key: Sequence[str], limit: int) -> ir.Table:
+    """About `limit` rows of a table, drawn by a digest of the columns in `key`; all of them where there are not more.
+
+    The same rows are drawn whatever their order, and rows alike in `key` are all in it, or none of them.
+    """
+    count = table.count().to_pyarrow().as_py()
+    if count <= limit:
+        return table
+    text = ibis.literal("").concat(*(table[c].cast("string").fill_null("") for c in key))
+    return table.filter(text.hexdigest("md5") < f"{int(limit / count * 16**8):08x}")
+
+# %% ../../nbs/data/profiling.ipynb #fd3ef992
 MAX_PROFILE_ROWS = 50_000
 
 
@@ -32,10 +45,7 @@ def text_columns(table: ir.Table, limit: int = MAX_PROFILE_ROWS, by: str | None 
     With `by` the rows of one value of that column are all in it, or none of them.
     """
     columns = [c for c in table.columns if table[c].type().is_string()]
-    count = table.count().to_pyarrow().as_py()
-    if count > limit:
-        row = ibis.literal("").concat(*(table[c].cast("string").fill_null("") for c in ([by] if by else table.columns)))
-        table = table.filter(row.hexdigest("md5") < f"{int(limit / count * 16**8):08x}")
+    table = thinned(table, [by] if by else table.columns, limit)
     data = table.select(*columns).to_pandas() if columns else pd.DataFrame()
     return data.apply(lambda v: v.str.strip().replace("", None).astype(object))
 

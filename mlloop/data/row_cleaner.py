@@ -6,6 +6,7 @@
 __all__ = ['SQL_TYPES', 'MOST_REMEMBERED', 'sql_columns', 'values_of', 'unread', 'RowCleaner']
 
 # %% ../../nbs/data/row_cleaner.ipynb #b828aa75
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -127,6 +128,12 @@ class RowCleaner:
             values, reasons = known[key]
             clean_row |= {n: v for n, v in values.items() if n in clean_row or (v is not None and n in self.wanted)}
             reasons_of |= reasons
+        whole = [name for name in group["inputs"] if self.columns[name]["contract"]["type"] == "integer"]
+        for row, clean_row, reasons_of in zip(rows, cleaned, wrong, strict=True):
+            for name in whole:
+                value = row.get(name)
+                if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
+                    clean_row[name], reasons_of[name] = None, TYPE_ERRORS["integer"]
 
     def _learn(self, group, known, unknown: Mapping[tuple, Mapping[str, Any]]) -> None:
         """Compute what becomes of values that were not met before, and remember it."""

@@ -78,6 +78,7 @@ def pipeline(problem, name):
 
     @dg.job(name=f"{{name}}_run", executor_def=ONE)
     def run():
+        """The pipeline, an op a stage. A gate that says No skips what is behind it."""
         done = {{}}
         for stage_name, upstream in STAGES.items():
             inputs = {{f"after_{{one}}": done[one] for one in upstream}}
@@ -128,6 +129,7 @@ def turn(problem, name):
 
     @dg.job(name=f"{{name}}_loop", executor_def=ONE)
     def loop():
+        """One turn of the loop, an op a step. Without a turn that is due, all after `collect` is skipped."""
         at = collect.alias("collect")()
         monitored = step("monitor")(at=at)
         decided = step("decide")(at=at, before=step("canary")(at=at, before=monitored))

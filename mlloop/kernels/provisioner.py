@@ -219,6 +219,7 @@ class LoopClient(PapermillNotebookClient):
             self.connect()
             if reads.VARIABLE in self.job.env:  # before the first cell, so that nothing is read unseen
                 self.kc.execute("import mlloop.core.reads", silent=True)
+            self.kc.execute("__import__('mlloop.kernels.frames', fromlist=['_']).show_whole()", silent=True)
             self.papermill_execute_cells()
             info = self.wait_for_reply(self.kc.kernel_info())
             self.nb.metadata["language_info"] = info["content"]["language_info"]

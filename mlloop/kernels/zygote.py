@@ -60,6 +60,8 @@ READ_AT_IMPORT = (
     *("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "NUMEXPR_", "TORCH", "ATEN_", "PYTORCH_"),
     *("CUDA_", "ARROW_", "JE_", "_RJEM", "MALLOC_", "GLIBC_", "MPL", "LANG", "LC_", "TZ", "HOME", "XDG_C"),
 )
+SET_BY_IMPORTS = ("KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK", "TORCHINDUCTOR_CACHE_DIR")
+"""Of these, what libraries set when they are imported: it tells what the client has imported so far, and nothing else."""
 TICK_S = 2.0
 MESSAGE = 1 << 20
 PR_SET_PDEATHSIG = 1
@@ -75,7 +77,11 @@ def fingerprint(root: Path | str, env: dict[str, str]) -> str:
         hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
         sorted((path, Path(path).stat().st_mtime_ns) for path in places if Path(path).is_dir()),
-        sorted((name, value) for name, value in env.items() if name.startswith(READ_AT_IMPORT)),
+        sorted(
+            (name, value)
+            for name, value in env.items()
+            if name.startswith(READ_AT_IMPORT) and name not in SET_BY_IMPORTS and QUIET.get(name) != value
+        ),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from mlloop.loop.schedule import Turned
 from mlloop.store.entries import Entry, Row
 from mlloop.store.ledger import Ledger
 
+PERSON = "failed twice"  # the decision that waits for a person
 SEVERITY = {"opened": "failure", "ended": "success"}  # Apprise's words
 Send = Callable[[str, str, str, str], str]
 
@@ -56,7 +57,8 @@ def _record(ledger: Ledger, turned: Turned, receivers: Iterable[Address]) -> Non
         details={"as_of": turned.at, "to": [receiver.key for receiver in receivers]},
     )
     kind = _kind(turned)
-    if is_open and last is not None and last.details["what"] != kind:
+    is_still_so = kind == PERSON and last is not None and last.details["what"] == turned.health
+    if is_open and last is not None and last.details["what"] != kind and not is_still_so:
         _append(ledger, entry, "ended", str(last.details["what"]))
     if kind and (not is_open or last is None or last.details["what"] != kind):
         _append(ledger, entry, "opened", kind)
@@ -73,6 +75,8 @@ def _kind(turned: Turned) -> str:
         return ""
     if any(end["what"] == "fallback" for end in turned.ended):
         return "fell back"
+    if turned.action == PERSON:
+        return PERSON
     return turned.health if turned.health in ("worse", "feed broken") else turned.action
 
 
@@ -110,6 +114,7 @@ TITLES = {
     "feed broken": "the feed is broken",
     "retrain": "the model is retrained",
     "fell back": "another answers in the model's place",
+    PERSON: "two challengers failed in canary, a person has to look",
 }
 
 

@@ -23,6 +23,7 @@ from mlloop.core import storage
 from mlloop.core.errors import MlloopError, SourceError, UsageError
 from mlloop.core.records import JsonObject, Parameters, Row
 from mlloop.core.settings import Settings
+from mlloop.data import whole_files
 from mlloop.ingestion import RawFile
 from mlloop.problem import Problem, Recommendation, did_you_mean
 from mlloop.store import erasing, objects, prediction_log
@@ -395,6 +396,8 @@ def _without(raw: RawFile, who: Person, target: Path | None) -> int:
     SourceError
         A file that is not in its declared format.
     """
+    if raw.format in whole_files.LINES_OF:
+        raise SourceError(f"is read as a whole ({raw.format})", str(raw.path), "Take the person out of it by hand")
     if not _mentions(raw.path, who, raw.source.encoding):
         if target is not None:
             target.write_bytes(raw.path.read_bytes())

@@ -46,7 +46,7 @@ class Turned:
     health : str
         What monitoring says of the model.
     alert : bool
-        Whether somebody should look: feed broken, worse, a fallback, or a retraining.
+        Whether somebody should look: feed broken, worse, a fallback, a retraining, or two challengers that failed in canary.
     champion, canary : str or None
         After the turn.
     answered : int
@@ -121,7 +121,7 @@ def shown_decision(ledger: Ledger, at: dt.datetime, row: Row, fell: bool = False
     """A turn by the row of its decision, as made before; `fell`: whether production fell back in it, which is an alert too."""
     champion, canary = ledger.champion(row.problem), ledger.canary(row.problem)
     health = str(row.details.get("health", ""))
-    is_alert = fell or row.subject in ("retrain", "feed broken") or health in ("worse", "feed broken")
+    is_alert = fell or row.subject in ("retrain", "feed broken", "failed twice") or health in ("worse", "feed broken")
     return Turned(
         row.problem, at.isoformat(), row.subject, str(row.verdict), row.reasons[0] if row.reasons else "", row.details.get("change", ""),
         health, is_alert, champion.model if champion else None, canary.model if canary else None, 0, [], True, {},

@@ -39,8 +39,9 @@ from mlloop.pipeline import plan as plans
 from mlloop.pipeline import revise, runner
 from mlloop.pipeline.plan import Plan
 from mlloop.problem import Recommendation, utc
+from mlloop.release.canary import has_failed
 from mlloop.store import champions
-from mlloop.store.entries import Entry
+from mlloop.store.entries import SWAPS, Entry
 from mlloop.store.ledger import Row
 
 ENTERED = (
@@ -502,6 +503,7 @@ def facts(session: Session, at: dt.datetime) -> retraining.Facts:
         fallen=stands_in if stands_in in ("rule", "challenger") else None,
         attempt=last_attempt(session, ended, at),
         refused=tuple(sorted(refused)),
+        failed=failed_in_canary(session, ended, at),
         rate=retraining.exchange_rate(evaluated, session.statement.success.metric) if evaluated else None,
     )
 
@@ -516,7 +518,16 @@ def last_attempt(session: Session, ended: Sequence[Row], at: dt.datetime) -> Att
         return None
     attempt: AttemptJson = last.details["attempt"]
     new = arrivals.labelled_rows(session.lake, session.statement, dt.datetime.fromisoformat(attempt["until"]), at)
-    return {**attempt, "at": last.details["as_of"], "new": new}
+    return {**attempt, "at": last.details["as_of"], "outcome": str(last.details.get("outcome", "")), "new": new}
+
+
+def failed_in_canary(session: Session, ended: Sequence[Row], at: dt.datetime) -> tuple[dt.datetime, ...]:
+    """The moments of the retrainings whose challengers failed in canary since the last swap, see `canary.has_failed`."""
+    swap = session.ledger.last(problem=session.name, kind=SWAPS)
+    over = session.ledger.rows(problem=session.name, kind="canary", subject="rolled_back")
+    failed = {row.model for row in over if (swap is None or row.id > swap.id) and has_failed(row.evidence)}
+    begun_at = (dt.datetime.fromisoformat(row.details["as_of"]) for row in ended if row.model in failed)
+    return tuple(sorted(moment for moment in begun_at if moment < at))
 
 
 def judged_product(session: Session, model: str | None, stage: str) -> JsonObject:

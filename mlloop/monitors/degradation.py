@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEED_BROKEN', 'PeriodResult', 'period_result', 'is_feed_broken', 'broken_feed_periods', 'estimated_results',
-           'realised_results', 'Streak', 'is_worse', 'is_severe', 'streak']
+           'realised_results', 'Streak', 'is_worse', 'is_severe', 'pooled', 'jointly_worse_by', 'streak']
 
 # %% ../../nbs/monitors/degradation.ipynb #f3c0931c
 from collections.abc import Sequence
@@ -30,6 +30,8 @@ class PeriodResult:
         Whether the figure may be trusted; one that may not is never a reason.
     why : str
         Why not.
+    se, reference_se : float or None
+        The standard errors of `value` and of `reference`.
     """
 
     since: str
@@ -42,6 +44,8 @@ class PeriodResult:
     standard_errors: float
     counts: bool
     why: str = ""
+    se: float | None = None
+    reference_se: float | None = None
 
 # %% ../../nbs/monitors/degradation.ipynb #9e0af09b
 def period_result(
@@ -60,6 +64,8 @@ def period_result(
         errors or 0.0,
         counts and worse_by is not None and errors is not None,
         why,
+        figure.get("se"),
+        reference.get("se") if reference else None,
     )
 
 # %% ../../nbs/monitors/degradation.ipynb #230ba9c6
@@ -114,14 +120,25 @@ def realised_results(history: Sequence[ObservedJson], model: str | None, max_mis
 # %% ../../nbs/monitors/degradation.ipynb #cfcbbba0
 @dataclass(frozen=True)
 class Streak:
-    """The last n periods of one kind of figure: how many are worse, whether the latest is, whether that is enough; `severe`: the latest alone is."""
+    """The last n periods of one kind of figure: how many are worse, whether the latest is, and what of it is enough.
+
+    `is_often`: k of them are worse, the latest among them. `severe`: the latest alone is enough. `joint`: the standard errors by which the two newest together are worse, see `jointly_worse_by`;
+    `is_joint`: whether those are enough.
+    """
 
     kind: str
     marks: tuple[PeriodResult, ...]
     worse: int
     latest: bool
-    fires: bool
+    is_often: bool = False
     severe: bool = False
+    joint: float | None = None
+    is_joint: bool = False
+
+    @property
+    def fires(self) -> bool:
+        """Whether that is enough for a retraining."""
+        return self.is_often or self.severe or self.is_joint
 
     @property
     def trusted(self) -> bool:
@@ -138,6 +155,22 @@ def is_severe(mark: PeriodResult, policy: Retrain) -> bool:
     """Whether one period is worse by so much that no second one is awaited."""
     return is_worse(mark, policy) and mark.standard_errors >= policy.severe_standard_errors
 
+# %% ../../nbs/monitors/degradation.ipynb #806196c3
+def pooled(figures: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of several figures, each with its standard error and weighing by its precision; and the standard error of that mean."""
+    weights = [1 / se**2 for _, se in figures]
+    mean = sum(w * value for w, (value, _) in zip(weights, figures, strict=True)) / sum(weights)
+    return mean, sum(weights) ** -0.5
+
+# %% ../../nbs/monitors/degradation.ipynb #86191ea4
+def jointly_worse_by(marks: Sequence[PeriodResult], policy: Retrain) -> float | None:
+    """The standard errors by which the two newest periods together are worse than the reference; None where not both count as worse, or a period lies between."""
+    pair = marks[-2:]
+    if len(pair) < 2 or not all(is_worse(mark, policy) and mark.se for mark in pair) or pair[0].until != pair[1].since:
+        return None
+    loss, se = pooled([(mark.worse_by, mark.se) for mark in pair if mark.se])
+    return loss / (se**2 + (pair[-1].reference_se or 0.0) ** 2) ** 0.5
+
 # %% ../../nbs/monitors/degradation.ipynb #6859c3eb
 def streak(kind: str, results: Sequence[PeriodResult], policy: Retrain) -> Streak:
     """The rule on the last n of `results`."""
@@ -145,4 +178,7 @@ def streak(kind: str, results: Sequence[PeriodResult], policy: Retrain) -> Strea
     bad = [is_worse(mark, policy) for mark in last]
     latest = bool(bad) and bad[-1]
     severe = latest and is_severe(last[-1], policy)
-    return Streak(kind, last, sum(bad), latest, severe or (latest and sum(bad) >= policy.k), severe)
+    joint = jointly_worse_by(last, policy) if kind == "realised" else None
+    is_joint = joint is not None and joint >= policy.severe_standard_errors
+    is_often = latest and sum(bad) >= policy.k
+    return Streak(kind, last, sum(bad), latest, is_often, severe, joint, is_joint)

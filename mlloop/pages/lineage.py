@@ -8,6 +8,8 @@ from mlloop.core.formatting import number
 from mlloop.pages.problem_view import Stage, statement_of
 from mlloop.problem import Problem, Recommendation
 
+# the tables that a transformation makes, by the name that features read them under
+TRANSFORMED = ("rows", "events", "items")
 WIDTH, BOX, HEIGHT, GAP, BETWEEN, PER_ROW = 960.0, 176.0, 66.0, 19.0, 40.0, 5
 
 
@@ -73,26 +75,18 @@ def of_stages(stages: Iterable[Stage]) -> list[Piece]:
                 for name, table in product.tables.items():
                     pieces.table(table, stage.name, [pieces.latest(used) for used in _used(statement, name)])
             case products.Features() as product:
-                pieces.tables(product.tables.values(), stage.name, "transformation")
+                pieces.features(product, stage.name)
                 pieces.learnt = [
                     pieces.key_of(table) for name, table in product.tables.items() if name not in ("rows", "holdout")
                 ]
-                pieces.judged = (
+                pieces.holdout = (
                     [pieces.key_of(product.tables["holdout"])] if "holdout" in product.tables else pieces.learnt
                 )
             case products.Training() as product:
-                version = f"version {product.model.registered.version}, " if product.model.registered else ""
-                pieces.add(
-                    "model",
-                    product.model.name,
-                    version + product.model.form,
-                    product.model.digest,
-                    stage.name,
-                    pieces.learnt,
-                )
+                pieces.models(product, stage.name)
             case products.Evaluation() as product:
                 for table in (*product.tables.values(), *filter(None, [product.reference.holdout])):
-                    pieces.table(table, stage.name, ["model", *pieces.judged])
+                    pieces.table(table, stage.name, [pieces.judged, *pieces.holdout])
             case products.Deployment() as product:
                 pieces.add(
                     "release",
@@ -121,7 +115,8 @@ class _Pieces:
     def __init__(self) -> None:
         self.found: dict[str, Piece] = {}
         self.learnt: list[str] = []
-        self.judged: list[str] = []
+        self.holdout: list[str] = []
+        self.judged = "model"
 
     def add(self, key: str, name: str, version: str, digest: str, stage: str, parents: Iterable[str]) -> None:
         """A piece, unless it is there already; parents that are not known are left out."""
@@ -145,11 +140,27 @@ class _Pieces:
         version = f"version {number(table.version)}, {number(table.rows)} rows"
         self.add(self.key_of(table), table.name, version, table.digest, stage, parents)
 
-    def tables(self, tables: Iterable[products.Table], stage: str, before: str) -> None:
-        """Tables that are made from all that the stage before made."""
-        parents = [key for key, piece in self.found.items() if piece.stage == before]
-        for table in tables:
-            self.table(table, stage, parents)
+    def features(self, product: products.Features, stage: str) -> None:
+        """The tables of a run's features, made from those of the transformation that the product names: maybe of an earlier run."""
+        used = [table for name, table in product.tables.items() if name in TRANSFORMED]
+        for table in used:
+            self.table(table, "transformation", [])
+        for table in product.tables.values():
+            self.table(table, stage, [self.key_of(one) for one in used])
+
+    def models(self, training: products.Training, stage: str) -> None:
+        """The model to be released, and those of its recipe that are judged, where the release was then fitted to all rows."""
+        model, judged = training.model, training.judged
+        learnt = self.learnt
+        if judged:
+            self.judged, learnt = "judged", [*self.learnt, *self.holdout]
+            several = f"{model.name}, {number(len(judged))} judged models"
+            name = f"judged {model.name}" if len(judged) == 1 else several
+            rows = f"{judged[0].form}, {number(judged[-1].rows)} rows"
+            self.add("judged", name, rows, judged[-1].digest, stage, self.learnt if len(judged) == 1 else learnt)
+        version = f"version {model.registered.version}, " if model.registered else ""
+        rows = f"{model.form}, {number(training.trained.rows)} rows"
+        self.add("model", model.name, version + rows, model.digest, stage, learnt)
 
 
 def children(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:

@@ -10,7 +10,7 @@ from mlloop.core.errors import DataError, ProductError
 from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
 from mlloop.pages import against_target, diagrams, wording
-from mlloop.problem import Problem
+from mlloop.problem import Problem, column_label, group_label, value_label
 from mlloop.products import ESTIMATION_METHODS, Estimated, Monitoring, Period, Realised
 
 HEALTH = {
@@ -96,7 +96,7 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> w
         "rows": last.rows,
         "feed": last.feed.status,
         "findings": [_renamed(finding.model_dump(), "summary", "what") for finding in last.feed.findings],
-        "drift": [_renamed(column.model_dump(), "alert", "drifted") for column in last.drift.columns],
+        "columns": [_column(last, column, statement) for column in last.drift.columns],
         "drift_said": last.drift.summary,
         "estimates": [
             {
@@ -115,9 +115,89 @@ def view(looks: Mapping[str, Monitoring], statement: Problem | None = None) -> w
         "metric": metric_table.title(last.estimated.metric),
         "latency": last.latency,
         "errors": {"n": last.errors.n, "share": _share(last.errors.share)},
-        "features": [feature.model_dump() for feature in last.explains.features],
-        "segments": [segment.model_dump() for segment in last.explains.segments],
+        "features": [_explanation(feature, statement) for feature in last.explains.features],
+        "segments": [_group(segment, statement) for segment in last.explains.segments],
         "calibration": _calibration(last),
+    }
+
+
+class BinView(TypedDict):
+    """A value or a range of a column, and its shares of the rows in percent, as texts and as widths of bars."""
+
+    label: str
+    reference: str
+    period: str
+    reference_width: float
+    period_width: float
+
+
+class ColumnView(TypedDict):
+    """How far a column of the period lies from the reference, and both distributions; no bins where none were kept."""
+
+    label: str
+    value: float | None
+    threshold: float | None
+    drifted: bool
+    method: str
+    missing: str
+    unseen: str
+    bins: list[BinView]
+
+
+DISTANCES = {"jensen_shannon": "Jensen-Shannon distance"}
+
+
+def _column(product: Monitoring, column: products.DriftedColumn, statement: Problem | None) -> ColumnView:
+    kept = next((drawn for drawn in product.drift.distributions if drawn.name == column.name), None)
+    widest = max([0.01, *(max(bar.reference, bar.period) for bar in kept.bins)]) if kept else 1.0
+    name = lambda value: value_label(statement, column.name, value) if statement else value
+    return {
+        "label": _label(column.name, statement),
+        "value": column.value,
+        "threshold": column.threshold,
+        "drifted": column.alert,
+        "method": DISTANCES.get(column.method, column.method),
+        "missing": f"{_share(kept.missing_reference)}, then {_share(kept.missing_period)}" if kept else "",
+        "unseen": _share(kept.unseen) if kept and kept.unseen else "",
+        "bins": [
+            {
+                "label": name(bar.label),
+                "reference": _share(bar.reference),
+                "period": _share(bar.period),
+                "reference_width": round(100 * bar.reference / widest, 1),
+                "period_width": round(100 * bar.period / widest, 1),
+            }
+            for bar in (kept.bins if kept else ())
+        ],
+    }
+
+
+def _label(column: str, statement: Problem | None) -> str:
+    return column_label(statement, column) if statement else column
+
+
+def _explanation(feature: products.Explanation, statement: Problem | None) -> JsonObject:
+    return {
+        "column": _label(feature.name, statement),
+        "drifted": feature.alert,
+        "drift": feature.value,
+        "threshold": feature.threshold,
+        "weight": feature.weight,
+        "drift by weight": feature.explains,
+        "drifted before": feature.alerts_before,
+    }
+
+
+def _group(segment: products.Segment, statement: Problem | None) -> JsonObject:
+    known = group_label(statement, segment.slice, segment.group) if statement else f"{segment.slice}: {segment.group}"
+    return {
+        "group": known,
+        "from": "labels" if segment.by == "labels" else "the estimate",
+        "value": segment.value,
+        "reference": segment.reference,
+        "worse by": segment.worse_by,
+        "standard errors": segment.standard_errors,
+        "n": segment.n,
     }
 
 
@@ -149,7 +229,9 @@ def _not_since(history: list[Monitoring]) -> str:
     """Where the newest look found the model not healthy: the start of the first period of which that was said, in a row."""
     started = ""
     for product in reversed(history):
-        if product.health in ("ok", "not enough rows") or product.model != history[-1].model:
+        is_of_model = product.model == history[-1].model
+        is_same_feed = product.health == history[-1].health == "feed broken"  # whichever model reads it
+        if product.health in ("ok", "not enough rows") or not (is_of_model or is_same_feed):
             break
         started = _from(product.period)
     return started

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from mlloop import problem as problems
 from mlloop import products
@@ -16,6 +16,9 @@ from mlloop.core.settings import Settings
 from mlloop.pages import against_target, diagrams, monitoring_view, notebook_html, versions_view, wording
 from mlloop.problem import Problem
 from mlloop.store import clocks
+
+if TYPE_CHECKING:
+    from mlloop.store.entries import Row
 
 STATES = {
     "fresh": "up to date",
@@ -319,6 +322,9 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         "counts": wording.counts(product_of(listed, products.Ingestion)),
         "seconds": sum(s.seconds or 0 for s in listed),
     }
+    is_of_run = lambda name: name in by_name and by_name[name].state in ("fresh", "ran")
+    for gate in ("need", "validation"):
+        view[f"{gate}_at"] = wording.moment(ran.as_of) if ran and ran.as_of and is_of_run(f"{gate}_gate") else ""
     view["unreadable"] = [*unreadable, *view["production"].get("unreadable", [])]
     view["standing"] = against_target.standing(statement, looks, view["production"])
     view["looked"] = next((d for d in view["timeline"] if d["kind"] == "retrain"), None)
@@ -327,6 +333,10 @@ def overview(settings: Settings, problem: str, states, decisions: "Decisions") -
         judged = view["production"]["products"].get("validation_gate")
         view["model"] = view["production"]["products"]["training"].model
         view["validation"] = wording.verdict(products.verdict_of(judged)) if judged else None
+        ready = view["production"]["products"].get("problem")
+        view["validation_at"] = (
+            wording.moment(ready.as_of) if isinstance(ready, products.Statement) and ready.as_of else ""
+        )
     parts = [*listed, *processes(view)]
     view |= {
         "wide": diagrams.wide(parts, lambda s: s.is_gate, TURN),
@@ -365,6 +375,8 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
         else {}
     )
     read = {stage: product for stage, (product, _) in both.items() if product}
+    if made_in is None and (edition := _kept(settings, decisions.judged(name), str(live["model"]))):
+        read = {**edition.read}
     unreadable = [wrong for _, wrong in both.values() if wrong]
     looks, _ = monitoring_view.read(settings, monitored_in(settings, problem))
     last = list(looks.values())[-1] if looks else None
@@ -379,7 +391,15 @@ def in_production(settings: Settings, problem: str, name: str, decisions: "Decis
         since = wording.both_clocks(live["since"], live["decided_at"])
     trained = read.get("training")
     name = trained.model.name if isinstance(trained, products.Training) else ""
+    if live["stands_in"] == "rule":
+        name = f"the rule {live['stands_in_name']!r}"
     return {**live, "name": name, "is_later": is_later, "products": read, "unreadable": unreadable, "told": since}
+
+
+def _kept(settings: Settings, judged: Iterable["Row"], digest: str) -> versions_view.Edition | None:
+    """What was kept of a model with the gate's decision about it."""
+    decision = next((row for row in judged if row.model == digest), None)
+    return versions_view.kept(settings, decision) if decision else None
 
 
 def _made_in(settings: Settings, problem: str, digest: str) -> Path | None:
@@ -425,22 +445,15 @@ def headline(view: Mapping[str, Any]) -> str:
         return f"Has run as far as {done[-1]}; neither gate has been asked." if done else "Has not run yet."
     if need["verdict"] == "no":
         return "No machine learning is needed, or it would not pay, as the problem is stated."
-    needed = {"yes": "A model is needed", "maybe": "A model may be needed"}[need["verdict"]]
+    needed = {"yes": "Machine learning is justified", "maybe": "Machine learning may be justified"}[need["verdict"]]
     if validation is None:
-        return f"{needed}; none has been validated yet."
-    solved = {
-        "yes": "and this one solves the problem",
-        "maybe": "and this one may solve it",
-        "no": "but this one does not solve the problem",
-    }
-    if view.get("production"):
-        solved = {
-            "yes": "and the gate found that the one in production solves the problem",
-            "maybe": "and the one in production may solve the problem",
-            "no": "but the model trained last does not solve the problem",
-        }
+        return f"{needed}; no model has been validated yet."
+    is_live = bool(view.get("production"))
+    verb = {"yes": "solved the problem", "maybe": "may have solved the problem", "no": "did not solve the problem"}
+    who = "the model trained last" if not is_live or validation["verdict"] == "no" else "the production model"
     decided = validation["deciding"]
-    return f"{needed}, {solved[validation['verdict']]}{': ' + decided['sentence'] if decided else ''}."
+    and_ = "but" if validation["verdict"] == "no" else "and"
+    return f"{needed}, {and_} on its holdout period {who} {verb[validation['verdict']]}{': ' + decided['sentence'] if decided else ''}."
 
 
 def stands_in(live: ProductionView) -> str:
@@ -449,9 +462,9 @@ def stands_in(live: ProductionView) -> str:
     if not kind:
         return ""
     who = {
-        "rule": f"The rule {live['stands_in_name']!r} answers, not a model,",
-        "former": "An earlier model answers again",
-        "challenger": "A model that the gate did not let pass answers as the best there is",
+        "rule": f"The rule {live['stands_in_name']!r} is in production, not a model,",
+        "former": "An earlier model is in production again",
+        "challenger": "A model that the gate did not let pass is in production, as the best there is,",
     }[kind]
     why = f": {live['reasons'][0]}" if live["reasons"] else "."
     return f"{who} since {live['since']}{why}"
@@ -547,6 +560,11 @@ class Decisions:
             "stands_in": row.details.get("to") if row.kind == "fallback" else None,
             "stands_in_name": row.details.get("name", ""),
         }
+
+    def judged(self, problem: str) -> list["Row"]:
+        """The decisions of the validation gate about models, the latest first."""
+        rows = self._ask(lambda ledger: ledger.rows(problem=problem, kind="gate"), [])
+        return [row for row in reversed(rows) if row.subject == "validation" and row.model]
 
     def canary(self, problem: str) -> CanaryView:
         """The model in canary beside the champion: since when, on which share, until when; {} where there is none."""

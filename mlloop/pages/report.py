@@ -125,12 +125,13 @@ class Versions:
         """From the products and the ledger."""
         current = revisions.current(settings, problem)
         statement = statement_of(stages(settings, current))
-        known = versions_view.editions(settings, problem)
+        decisions = Decisions(settings)
+        name = statement.name if statement else problem
+        known = versions_view.editions(settings, problem, decisions.judged(name))
         looks: dict[str, products.Monitoring] = {}
-        for name in revisions.known(settings, problem):
-            looks |= monitoring_view.read(settings, monitored_in(settings, name))[0]
-        timeline = Decisions(settings).timeline(statement.name if statement else problem)
-        released = versions_view.releases(timeline, known, looks)
+        for revision in revisions.known(settings, problem):
+            looks |= monitoring_view.read(settings, monitored_in(settings, revision))[0]
+        released = versions_view.releases(decisions.timeline(name), known, looks)
         return cls(problem, current, known, released, statement.success.metric if statement else "")
 
     def about(self, folder: str, stage: str) -> versions_view.AboutView:
@@ -413,7 +414,7 @@ def write_card(settings: Settings, problem: str, shown_stages: list[Stage] | Non
             "validation": validation,
             "refitted": bool(training and training.judged),
             "counted": problems.counted(statement) if statement else "rows",
-            "tables": _trained_on(wording.tables(features)),
+            "tables": _trained_on(wording.tables(features), is_refitted=bool(training and training.judged)),
         },
         Decisions(settings).head(),
     )
@@ -535,9 +536,10 @@ def write_lineage(
     return _page(out, "lineage.html", [pieces, about, facts], view, Decisions(settings).head())
 
 
-def _trained_on(tables: list[products.Table]) -> list[products.Table]:
-    """The tables a model learned from; all of them where none is named so."""
-    return [table for table in tables if table.name.endswith("/train")] or tables
+def _trained_on(tables: list[products.Table], is_refitted: bool) -> list[products.Table]:
+    """The tables a release learned from, the holdout too where it was fitted to everything; all where none is named so."""
+    learned = ("/train", "/holdout") if is_refitted else ("/train",)
+    return [table for table in tables if table.name.endswith(learned)] or tables
 
 
 def write_index(settings: Settings, states: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None) -> Path:

@@ -1,12 +1,13 @@
 """The models of a problem that were trained, released and replaced, and what sets any two of them apart.
 
-An edition is the folder of products that one training left: that of the problem ('shop'), of a revision ('shop.r2'), or of a
-retraining ('shop@2025-08-04'). A release is a row of the ledger after which another model answered.
+An edition is what one training left: the folder of products of the problem ('shop'), of a revision ('shop.r2'), or of a
+retraining ('shop@2025-08-04'); and, where a later run wrote over it, what was kept with the gate's decision. A release is a row of
+the ledger after which another model answered.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,10 +22,12 @@ from mlloop.pages import wording
 from mlloop.pages.wording import DecisionView
 from mlloop.problem import Problem
 from mlloop.products import Monitoring
+from mlloop.store.entries import Row
 
 EDITION = r"(\.r\d+)?(@.+)?"
 MOST_PAIRS = 40
 MOST_COLUMNS = 12
+MOST_KEPT = 40  # editions beyond which what was kept with decisions is not looked into
 NOTHING = {"sentence": "", "now": "", "folder": "", "revision": 0, "current": 0}
 
 
@@ -35,7 +38,7 @@ class Edition:
     Attributes
     ----------
     folder : str
-        Of its products, and of its pages below reports: 'shop', 'shop.r2' or 'shop@2025-08-04'.
+        Of its products, and of its pages below reports: 'shop', 'shop.r2' or 'shop@2025-08-04'; '' where a later run wrote over it.
     digest, name : str
         Of the model.
     version : int or None
@@ -44,6 +47,8 @@ class Edition:
         The moment in the data at which it was trained, as people read it; '' where its rows have no time.
     read : dict
         Its products by stage; a retraining's own only.
+    gate_verdict : str
+        The validation gate's verdict where its product is gone.
     """
 
     folder: str
@@ -52,6 +57,7 @@ class Edition:
     version: int | None
     as_of: str
     read: Mapping[str, products.Product] = field(default_factory=dict)
+    gate_verdict: str = ""
 
     @property
     def called(self) -> str:
@@ -75,26 +81,61 @@ def folders(settings: Settings, problem: str) -> list[Path]:
     return sorted(path for path in paths if path.is_dir() and pattern.fullmatch(path.name))
 
 
-def editions(settings: Settings, problem: str) -> list[Edition]:
-    """Every edition that trained a model, in the order of training; one that cannot be read is left out."""
+def editions(settings: Settings, problem: str, judged: Iterable[Row] = ()) -> list[Edition]:
+    """Every edition that trained a model, in the order of training; one that cannot be read is left out.
+
+    Parameters
+    ----------
+    judged : iterable of Row
+        Decisions of the validation gate, the latest first: of a model without a folder the edition is what was kept with them.
+    """
     known = [edition for path in folders(settings, problem) if (edition := _edition(path)) is not None]
+    have = {edition.digest for edition in known}
+    for decision in judged:
+        if decision.model in have or len(have) >= MOST_KEPT:
+            continue
+        have.add(str(decision.model))
+        known += filter(None, [kept(settings, decision)])
     return sorted(known, key=lambda edition: (edition.version is None, edition.version or 0, edition.folder))
 
 
+def kept(settings: Settings, decision: Row) -> Edition | None:
+    """The edition that the validation gate decided on, of the products kept with its decision; None where they are gone."""
+    paths = {
+        name.removeprefix("stage "): settings.state / "objects" / f"{digest}.json"
+        for name, digest in decision.digests.items()
+        if name.startswith("stage ")
+    }
+    edition = _of_products("", _read({stage: path for stage, path in paths.items() if path.exists()}))
+    if edition is None or edition.digest != decision.model:
+        return None
+    return replace(edition, gate_verdict=decision.verdict or "")
+
+
 def _edition(folder: Path) -> Edition | None:
+    return _of_products(folder.name, _read({path.stem: path for path in sorted(folder.glob("*.json"))}))
+
+
+def _read(paths: Mapping[str, Path]) -> dict[str, products.Product]:
+    """The products that can be read, by stage."""
     read = {}
-    for path in sorted(folder.glob("*.json")):
+    for stage, path in paths.items():
         try:
-            read[path.stem] = products.read_kept(path)
+            read[stage] = products.read_kept(path)
         except (DataError, ProductError):  # the page of its stage tells it
             continue
+    return read
+
+
+def _of_products(folder: str, read: Mapping[str, products.Product]) -> Edition | None:
+    """The edition that the products of a run make up; None where it trained no model."""
     trained = read.get("training")
     if not isinstance(trained, products.Training):
         return None
     ready = read.get("problem")
     as_of = wording.moment(ready.as_of) if isinstance(ready, products.Statement) and ready.as_of else ""
     model, registered = trained.model, trained.model.registered
-    return Edition(folder.name, model.digest, model.name, registered.version if registered else None, as_of, read)
+    return Edition(folder, model.digest, model.name, registered.version if registered else None, as_of, read)
 
 
 class ClocksView(TypedDict):
@@ -277,7 +318,7 @@ def row(edition: Edition, reports: Path) -> EditionView:
         "digest": edition.digest,
         "name": edition.name,
         "as_of": edition.as_of,
-        "verdict": judged.verdict.verdict if judged else "",
+        "verdict": judged.verdict.verdict if judged else edition.gate_verdict,
         "holdout": _holdout(edition),
         "pages": [(stage.replace("_", " "), f"../{quote(edition.folder)}/{stage}.html") for stage in stages],
     }

@@ -8,6 +8,7 @@ from mlloop import products
 from mlloop.core import formatting, metric_table
 from mlloop.core.formatting import number
 from mlloop.core.records import JsonObject
+from mlloop.core.verdict import figure_name
 from mlloop.pages import diagrams
 from mlloop.problem import Problem, group_label
 
@@ -153,7 +154,8 @@ def evidence(figure: Mapping[str, Any]) -> EvidenceView:
     inside = span(low, high)
     unit, name = str(figure.get("unit") or ""), str(figure.get("name") or "")
     passed = figure.get("passed")
-    sentence = f"{name.replace('_', ' ')} {shown}{' ' + unit if unit and unit != name else ''}"
+    called = figure_name(name.replace("_", " "))
+    sentence = f"{called} {shown}{' ' + unit if unit and unit != called else ''}"
     sentence = f"{unit} {shown}" if name == "threshold met" and unit else sentence
     sentence += f" ({inside})" if inside != "–" else ""
     sentence += f", target {target}" if threshold is not None else ""
@@ -198,6 +200,7 @@ ACTIONS = {
     "not enough rows": ("too few rows", "missing"),
     "no figure yet": ("no label yet", "missing"),
     "not worth it": ("not worth its cost", "fresh"),
+    "failed twice": ("waits for a person: two challengers failed in canary", "failed"),
     "ended": ("retrained", "fresh"),
 }
 KINDS = {
@@ -340,6 +343,7 @@ BRIEF = {
     "waits for a stale stage": "waits",
     "not monitored yet": "not monitored",
     "not worth its cost": "not worth it",
+    "waits for a person: two challengers failed in canary": "needs a person",
 }
 
 

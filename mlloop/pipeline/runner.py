@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -866,10 +866,17 @@ class _Work:
                     "revision": statement.revision,
                     "products": self.plan.problem,
                     "run": self.run_id,
+                    **_moment_of(task.parameters, statement),
                 },
                 key=gate_key(self.plan, task.name, parts.key, products),
             )
         )
+
+
+def _moment_of(parameters: Mapping[str, Any], statement: problems.Problem) -> dict[str, str]:
+    """as_of: the moment in the data up to which a run reads rows; {} where it has none of its own, as rows without time."""
+    moment = parameters.get("as_of") or (statement.time and statement.time.as_of)
+    return {"as_of": problems.utc(moment).isoformat()} if moment else {}
 
 
 def _at_once() -> int:

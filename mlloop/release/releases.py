@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -506,7 +507,9 @@ def _moments(values: "pd.Series") -> list[Any]:
 
     is_iso = values.map(lambda value: isinstance(value, str) and ISO.match(value) is not None).to_numpy(bool)
     if is_iso.all():  # a whole log at once
-        with contextlib.suppress(ValueError):
+        # several offsets from UTC: pandas warns, and will refuse them; they are read one by one
+        with contextlib.suppress(ValueError, FutureWarning), warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)
             return pd.to_datetime(values, format="ISO8601").tolist()
     return [_moment(value) if iso else value for value, iso in zip(values.tolist(), is_iso, strict=True)]
 

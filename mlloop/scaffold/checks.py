@@ -13,6 +13,7 @@ from mlloop.core import settings as _settings
 from mlloop.core.errors import MlloopError, ProblemError, SettingsError, SourceError, StageFailed
 from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
+from mlloop.data import whole_files
 from mlloop.pipeline import runner
 from mlloop.problem import Problem, Recommendation, Source, Table, did_you_mean
 from mlloop.scaffold import fold_rows
@@ -248,7 +249,7 @@ def _files(source: Source, settings: Settings, statement: Problem) -> tuple[list
         )
     newest = files[-1]
     form = collection.file_format(newest, source)
-    if form == "jsonl":
+    if form in ("jsonl", *whole_files.LINES_OF):
         return None, ""
     raw = ingestion.RawFile(newest, form, newest.name, source)
     if source.encoding.lower().startswith("utf-16") and form == "csv":

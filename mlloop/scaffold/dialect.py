@@ -332,8 +332,8 @@ def _means_missing(cell: str) -> bool:
 
 
 KINDS_OF_FILE = (
-    (b"PK\x03\x04", "a spreadsheet (.xlsx) or another ZIP archive"),
-    (b"\xd0\xcf\x11\xe0", "an old spreadsheet (.xls)"),
+    (b"PK\x03\x04", "a ZIP archive: a spreadsheet is to be called .xlsx or .ods"),
+    (b"\xd0\xcf\x11\xe0", "an old spreadsheet: call it .xls"),
     (b"PAR1", "a Parquet file: call it .parquet"),
     (b"%PDF", "a PDF"),
     (b"\x1f\x8b", "compressed with gzip: let its name end with .gz"),
@@ -342,7 +342,7 @@ KINDS_OF_FILE = (
 MARKS_OF_TEXT = (
     (re.compile(rb"\s*<(!doctype|html|\?xml|table)", re.I), "HTML or XML"),
     (re.compile(rb"(\s*%[^\n]*\n)*\s*@relation\b", re.I), "an ARFF file, which holds its header in lines of its own"),
-    (re.compile(rb"\s*[\[{]\s*[\[{\"]"), "JSON: write one object a line, and call it .jsonl"),
+    (re.compile(rb"\s*[\[{]\s*[\[{\"]"), "JSON: call it .json, or .jsonl where each line is an object"),
 )
 
 

@@ -626,6 +626,9 @@ def _kind(options, sample, target: Guess, name: str, notes, ask) -> tuple[str, s
             "Name another: --target COLUMN",
         )
     positive = options.positive
+    if positive is not None and target.column.type == "boolean":  # as the file spells it: yes, Y, 1
+        spelt = str(positive).strip().casefold()
+        positive = "True" if spelt in parsing.TRUE else "False" if spelt in parsing.FALSE else positive
     if positive is not None and positive not in counts.index:
         raise UsageError(
             f"--positive {positive!r} is not a value of {name}" + did_you_mean(positive, list(counts.index)),

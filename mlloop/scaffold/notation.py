@@ -5,7 +5,7 @@ read off the values; where they allow two readings, other columns of the file de
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -162,16 +162,22 @@ class Numbers:
     why: str = ""
 
 
+def _different(known: pd.Series) -> Iterator[object]:
+    """The texts, the first ones at once, and what is written often only once or twice."""
+    yield from known.iloc[:20]
+    yield from known.iloc[20:].unique()
+
+
 def every(pattern: str, known: pd.Series) -> bool:
     """Whether the whole of each text has the form; it stops at the first that has not."""
     matches = re.compile(pattern).fullmatch
-    return all(isinstance(text, str) and matches(text) is not None for text in known)
+    return all(isinstance(text, str) and matches(text) is not None for text in _different(known))
 
 
 def some(pattern: str, known: pd.Series) -> bool:
     """Whether the form is found in any of the texts; it stops at the first."""
     search = re.compile(pattern).search
-    return any(isinstance(text, str) and search(text) is not None for text in known)
+    return any(isinstance(text, str) and search(text) is not None for text in _different(known))
 
 
 def unified(known: pd.Series) -> pd.Series:
@@ -233,10 +239,11 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
         plain = pd.to_numeric(known, errors="coerce").astype(float)
         if not every(r"[+-]?[1-9]\d{0,2}\.\d{3}|[+-]?\d{1,3}", known) or not some(r"\.", known):
             return Numbers(plain, is_whole=every(INTEGER.strip("^$"), known))
-    text = unified(known)
-    few = text if len(text) < 500 else text.iloc[:: len(text) // 200]
+    few = unified(known if len(known) < 500 else known.iloc[:: len(known) // 200])
     if not few.str.contains(r"^[^\w]*\w{0,4}[^\w]*\d").mean() > 0.5:
         return None
+    places, different = pd.factorize(known)  # what is written often is read once
+    text = unified(pd.Series(different, dtype=object))
     parts = text.str.extract(PARTS)
     fits = parts["core"].notna() & (parts["open"].notna() == parts["close"].notna())
     if not fits.any():
@@ -257,19 +264,21 @@ def read(known: pd.Series, hint: Hint | None = None, separator: str = ",") -> Nu
     bare = (around == "|") & parts["open"][fits].isna() & parts["s3"][fits].isna()
     spaced = text[fits].str.fullmatch(r"[+-]?[\d.,' ]*(?:[eE][+-]?\d+)?")
     numbers = Numbers(
-        values.reindex(known.index),
+        values.reindex(text.index),
         decimal,
         thousands,
         is_whole=bool(not core.str.contains(re.escape(decimal)).any() and parts["power"].isna().all()),
         is_bare=bool(bare.all() and spaced.all() and fits.all()),
         open=unsure,
     )
-    numbers.units, numbers.factors = _units(around, values)
+    rows = np.bincount(places, minlength=len(text))[fits]
+    numbers.units, numbers.factors = _units(around.str.lower(), numbers.values[fits], rows)
     if numbers.factors and not set(numbers.factors) <= {"%"}:
         for unit, factor in numbers.factors.items():
             numbers.values = numbers.values.where(
                 ~text.str.lower().str.contains(unit, regex=False), numbers.values * factor
             )
+    numbers.values = pd.Series(numbers.values.to_numpy()[places], index=known.index)
     numbers.why = _why(numbers, core, hint or Hint(), separator) if unsure else ""
     return numbers
 
@@ -316,16 +325,18 @@ def _why(numbers: Numbers, core: pd.Series, hint: Hint, separator: str) -> str:
     return f"decimals or thousands? {example} is read with {'decimals' if as_decimal else 'thousands'}{reason}; if it means {other}, say so"
 
 
-def _units(around: pd.Series, values: pd.Series) -> tuple[list[str], dict[str, float]]:
-    """What stands around the numbers, the commonest first, and what of it multiplies them."""
-    counts = around[around != "|"].str.lower().value_counts()
+def _units(around: pd.Series, values: pd.Series, rows: np.ndarray) -> tuple[list[str], dict[str, float]]:
+    """What stands around the numbers, the commonest first, and what of it multiplies them; of different texts, each in so many rows."""
+    counts = pd.Series(rows, index=around.index)[around != "|"].groupby(around, sort=False).sum()
+    counts = counts.sort_values(ascending=False, kind="stable")
     units = list(dict.fromkeys(unit for pair in counts.index for unit in pair.split("|") if unit))
     short = {unit: SHORT[unit] for unit in units if unit in SHORT}
     if short and all(unit in SHORT or unit in "$€£¥" for unit in units) and (len(short) > 1 or (around == "|").any()):
         return units, short
     signed = around.str.contains("%", regex=False)
     if signed.any() and not signed.all():
-        plain, per_cent = values[~signed].abs().median(), values[signed].abs().median()
+        sizes, has_sign = (np.repeat(part, rows) for part in (values.abs().to_numpy(), signed.to_numpy(dtype=bool)))
+        plain, per_cent = np.nanmedian(sizes[~has_sign]), np.nanmedian(sizes[has_sign])
         if plain > 0 and 30 < per_cent / plain < 300:
             return units, {"%": 0.01}
     return units, {}
@@ -334,5 +345,10 @@ def _units(around: pd.Series, values: pd.Series) -> tuple[list[str], dict[str, f
 def is_code(notation: Numbers, known: pd.Series) -> bool:
     """Whether letters before the digits make them codes: A12, but not EUR 12."""
     before = {unit for unit in notation.units if re.search(r"[^\W\d_]", unit)}
-    starts = known.str.lower().str.extract(r"^[\s(+-]*([^\W\d_]+)([$€£¥]?)").dropna(subset=[0])
+    starts = (
+        pd.Series(known.unique(), dtype=object)
+        .str.lower()
+        .str.extract(r"^[\s(+-]*([^\W\d_]+)([$€£¥]?)")
+        .dropna(subset=[0])
+    )
     return bool(before) and bool((~starts[0].isin(CURRENCIES) & (starts[1] == "")).any())

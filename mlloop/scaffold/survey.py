@@ -25,7 +25,7 @@ from mlloop.core.errors import DataError, SourceError, UsageError
 from mlloop.core.expressions import quoted
 from mlloop.core.formatting import number, percent
 from mlloop.core.records import JsonObject, Parameters
-from mlloop.data import cleaning, parsing, profiling
+from mlloop.data import cleaning, parsing, profiling, whole_files
 from mlloop.data import leaks as leak_signs
 from mlloop.problem import Column, Source, did_you_mean
 from mlloop.scaffold import dialect, notation
@@ -124,7 +124,9 @@ COUNTS_DAYS = re.compile(r"(date|datum|fecha|_at$|^at$|_on$|(^|_)day$)", re.I)
 COUNTS_ORDINALS = re.compile(
     r"(date|datum|fecha|time|_at$|^at$|_on$|(^|_)days?$|ordinal|julian|serial|epoch|^t$|(^|_)(jd|ts)$|when|since)", re.I
 )
-COUNTED_AS_DATE = re.compile(r"^(date|datum|fecha)$|_date$|(?<=[a-z])Date$", re.I)
+COUNTED_AS_DATE = re.compile(
+    r"^(date|datum|fecha)$|_date$|(?<=[a-z])Date$|(^|_)(on|at|day)$|(^|_)epoch_?days?$|since_(the_)?(epoch|1970)$", re.I
+)
 BY_MONTH = re.compile(r"(month|period|yyyymm|(^|_)ym$|mois|monat)", re.I)
 NAMED_THINGS = (
     "user|cust|customer|client|member|order|trans|transaction|prod|product|item|store|acct|account|emp|employee|patient|pat|subj|subject|"
@@ -235,9 +237,10 @@ def _read_sample(data: str, table: str | None, query: str | None, folder: Path) 
     else:
         if table or query:
             raise UsageError("--table and --query belong to a database's URL", next_step=f"Example: {EXAMPLE}")
-        source, files, raws, notes = _files(data)
+        source, files, raws, notes = _files(data, folder)
     raws = raws or [ingestion.RawFile(folder / "sample.parquet", "parquet", "query", source)]
     raws = [ingestion.as_utf8(raw, folder) for raw in raws]
+    _must_be_one_table(raws, data)
     names = list(dict.fromkeys(name for raw in raws[:50] for name in ingestion.header(raw) if name.strip()))
     if len(names) < 2:
         raise DataError(
@@ -314,6 +317,31 @@ def _unread(sample: SourceSample) -> list[tuple[str, str]]:
             )
         )
     return notes
+
+
+SAME_TABLE = 0.5  # of the columns of the narrower of two files, that the other has
+
+
+def _must_be_one_table(raws: Sequence[ingestion.RawFile], data: str) -> None:
+    """Refuse files that are different tables, such as customers and orders: one below the other they mean nothing."""
+    if len(raws) < 2 or raws[0].format == "jsonl":  # keys of JSON come and go
+        return
+    tables: list[tuple[str, set[str]]] = []
+    for raw in raws[:MAX_HEADERS]:
+        names = {name for name in ingestion.header(raw) if name.strip()}
+        alike = [one for one in tables if len(names & one[1]) >= SAME_TABLE * min(len(names), len(one[1]))]
+        if alike:
+            alike[0][1].update(names)
+        elif names:
+            tables.append((raw.origin, names))
+    if len(tables) > 1:
+        (first, columns), (second, others) = tables[:2]
+        shared = ", ".join(sorted(columns & others)[:5]) or "no column"
+        raise DataError(
+            f"holds {len(tables)} different tables: {first} and {second} share {shared}",
+            data,
+            "Give the files that hold the target (--data FILE); the others are further sources, put together by joins: in the statement",
+        )
 
 
 def _changes(raws: Sequence[ingestion.RawFile]) -> tuple[list[tuple[str, str]], dict[str, str]]:
@@ -401,7 +429,7 @@ def different_rows(sample: SourceSample) -> int:
     return int(sample.table.aggregate(n=content.nunique()).to_pyarrow().to_pylist()[0]["n"])
 
 
-def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list[tuple[str, str]]]:
+def _files(data: str, folder: Path) -> tuple[Source, list[Path], list[ingestion.RawFile], list[tuple[str, str]]]:
     path = Path(data).expanduser()
     pattern = str(path / "*") if path.is_dir() else str(path)
     files = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207
@@ -420,18 +448,32 @@ def _files(data: str) -> tuple[Source, list[Path], list[ingestion.RawFile], list
         files = [guess for guess in files if suffix(guess) in FORMATS]
     strange = sorted({suffix(guess) for guess in files} - set(FORMATS))
     if strange or not files:
-        known = "CSV, TSV, Parquet and JSON lines, each also .gz, and SQL by URL"
+        known = "CSV, TSV, Parquet, JSON and JSON lines, each also .gz, spreadsheets, and SQL by URL"
         what = f"{strange[0]!r} is not a format that is read" if strange else "holds no file of a format that is read"
         raise SourceError(f"{what} ({known})", data, "Save it as CSV or Parquet, then: " + EXAMPLE)
     form = FORMATS[suffix(files[0])]
     glob_or_file = str(files[0].resolve()) if len(files) == 1 else str(Path(pattern).resolve())
     fields: Parameters = {"kind": "files", "path": glob_or_file, "format": form}
     notes: list[tuple[str, str]] = []
-    if form == "csv":
-        written = dialect.read(files[0], suffix(files[0]))
-        fields, notes = fields | written.source(), written.notes
+    if form == "sheet":
+        notes += _other_sheets(files[0])
+    if "csv" in (form, whole_files.LINES_OF.get(form)):
+        text = files[0] if form == "csv" else folder / "first.csv"
+        if form != "csv":
+            whole_files.written_out(files[0], form, text)
+        written = dialect.read(text, suffix(text))
+        fields, notes = fields | written.source(), [*notes, *written.notes]
     source = Source(**fields)
     return source, files, [ingestion.RawFile(file, form, file.name, source) for file in files], notes
+
+
+def _other_sheets(file: Path) -> list[tuple[str, str]]:
+    """What to say of a spreadsheet that has several sheets."""
+    first, *others = whole_files.sheets(file) or [""]
+    if not others:
+        return []
+    rest = ", ".join(map(repr, others[:5])) + (" ..." if len(others) > 5 else "")
+    return [("sheets", f"the first, {first!r}, is read; for another ({rest}) state sheet: under sources")]
 
 
 def _database(url: str, table: str | None, query: str | None, folder: Path) -> tuple[Source, list[Path]]:
@@ -543,10 +585,14 @@ def guess(name: str, text: pd.Series, hint: Hint | None = None, separator: str =
 
 def _known(text: pd.Series) -> pd.Series:
     """The texts without spaces around them, and without those that stand for a missing value."""
-    stripped = [value.strip() if isinstance(value, str) else value for value in text]
     gone = frozenset(parsing.MISSING)
-    there = [value.lower() not in gone if isinstance(value, str) else not pd.isna(value) for value in stripped]
-    return pd.Series(stripped, index=text.index, dtype=object)[there]
+    if pd.api.types.infer_dtype(text, skipna=True) != "string":
+        known = text[text.notna()].map(lambda value: value.strip() if isinstance(value, str) else value)
+        return known[[not isinstance(value, str) or value.lower() not in gone for value in known]].astype(object)
+    places, different = pd.factorize(text)  # what is written often is read once
+    stripped = np.array([*(value.strip() for value in different), None], dtype=object)
+    there = np.array([*(value.lower() not in gone for value in stripped[:-1]), False])[places]
+    return pd.Series(stripped[places[there]], index=text.index[there], dtype=object)
 
 
 def _boolean(known: pd.Series) -> Guess | None:
@@ -654,6 +700,8 @@ NO_DAY = r"0{1,4}[-./ ]0{1,2}[-./ ]0{1,4}([ T]0.*)?"
 
 
 def _moment(known: pd.Series, hint: Hint | None) -> Guess | None:
+    if not notation.some(r"\d", known):
+        return None
     zero = known.str.fullmatch(NO_DAY) if notation.some(r"\A0", known) else pd.Series(False, index=known.index)
     written, known = known[zero], known[~zero]
     if known.empty:

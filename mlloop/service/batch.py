@@ -12,7 +12,7 @@ from mlloop.core import revisions, storage
 from mlloop.core.errors import ModelError, ProblemError, SourceError
 from mlloop.core.records import JsonObject
 from mlloop.core.settings import Settings
-from mlloop.data import parsing
+from mlloop.data import parsing, whole_files
 from mlloop.problem import Problem, Source
 from mlloop.service import models_in_use
 from mlloop.store import champions, prediction_log
@@ -179,8 +179,11 @@ def read(
         ".csv": lambda path: _csv(Path(path), texts, fields, sources),
         ".tsv": lambda path: _csv(Path(path), texts, fields, sources),
         ".parquet": pd.read_parquet,
-        ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
+        ".jsonl": lambda path: _json(Path(path)),
+        ".json": lambda path: _whole(Path(path), "json", texts, fields, sources),
     }
+    sheet: Callable[[str], pd.DataFrame] = lambda path: _whole(Path(path), "sheet", texts, fields, sources)
+    kinds |= dict.fromkeys(whole_files.SHEETS, sheet)
     name = Path(table).name.removesuffix(".gz")
     kind = kinds.get(Path(name).suffix)
     if kind is None:
@@ -189,6 +192,29 @@ def read(
         return kind(table)
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot be read: {error}", table, NEXT) from error
+
+
+def _json(path: Path) -> "pd.DataFrame":
+    """Rows of JSON lines; the keys of an object within a record are columns of their own."""
+    import pandas as pd
+
+    frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+    if not frame.map(lambda value: isinstance(value, dict)).to_numpy().any():
+        return frame
+    records: list[dict] = frame.to_dict("records")
+    paths = whole_files.paths_of(records)
+    return pd.DataFrame([whole_files.flat(record, paths) for record in records])
+
+
+def _whole(
+    path: Path, form: str, texts: Sequence[str], fields: Sequence[str], sources: Sequence[Source]
+) -> "pd.DataFrame":
+    """Rows of a JSON document or a spreadsheet, written out as lines first."""
+    sheet = next((source.sheet for source in sources if source.sheet), None)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, f"{path.name}.{whole_files.LINES_OF[form]}")
+        whole_files.written_out(path, form, copy, sheet)
+        return _json(copy) if form == "json" else _csv(copy, texts, fields, sources)
 
 
 def _csv(path: Path, texts: Sequence[str], fields: Sequence[str], sources: Sequence[Source]) -> "pd.DataFrame":

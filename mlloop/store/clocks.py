@@ -11,12 +11,14 @@ def in_the_data(rows: Sequence[Row]) -> dict[int, dt.datetime | None]:
     """Row's number -> the moment in the data at which it was decided, for the rows of one problem in order.
 
     A row that names none, such as a person's, stands where the data stood: at the moment of the row before it. The first ones
-    stand where the first monitored period begins; None where no row names a moment.
+    stand where the first monitored period begins; None where no row names a moment. The gate of a run stands where the run's
+    data ended, and no earlier than the row before it: a run of older data does not turn back what was decided since.
     """
     now = next((_stated(row.details.get("from")) or _of(row) for row in rows if _of(row)), None)
     moments = {}
     for row in rows:
-        now = _of(row) or now
+        own = _of(row)
+        now = max(own, now) if own and now and row.kind == "gate" else own or now
         moments[row.id] = now
     return moments
 

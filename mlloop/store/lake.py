@@ -133,6 +133,7 @@ def _duckdb(settings: Settings):
         what = f"[engine] memory {settings.engine_memory!r}, threads {settings.engine_threads!r}: {_message_of(error)}"
         raise SettingsError(what, "settings.ini", "Fix the file, then: mlloop check") from error
     con.raw_sql("SET TimeZone = 'UTC'")
+    con.raw_sql("SET enable_progress_bar = false")  # under `python -c` it is on, and writes into the JSON of stdout
     con.raw_sql(f"SET disabled_optimizers = '{NEVER}'")
     return con
 
@@ -647,8 +648,24 @@ def _prepared(name: str, data) -> Iterator[tuple]:
         return
     table = data if isinstance(data, pa.Table) else pa.Table.from_pandas(data, preserve_index=False)
     schema = pa.schema([pa.field(f.name, _stored(name, f.name, f.type)) for f in table.schema])
-    table = table.cast(schema)
+    table = _cast(name, table, schema)
     yield schema, lambda: iter(table.to_batches(BATCH_ROWS)), _sum(_memory(), table, schema)
+
+
+def _cast(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table as it is stored; where a value does not survive, what it is and the way out."""
+    columns = []
+    for field, kind in zip(schema, table.schema.types, strict=True):
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except pa.ArrowInvalid as error:
+            finer = pa.types.is_timestamp(kind) and kind.unit == "ns"
+            what = "holds parts of a microsecond" if finer else f"does not fit the type {field.type}"
+            step = (
+                f"Round it: frame[{field.name!r}].dt.floor('us')" if finer else "Store it as text, or as another number"
+            )
+            raise LakeError(f"column {field.name!r} {what}, which the lake cannot keep: {error}", name, step) from error
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 @contextlib.contextmanager

@@ -669,6 +669,15 @@ def fetch(name: str, version: int | str, settings: _settings.Settings | None = N
     return files[0], registered
 
 
+def input_types(model_file: Path) -> dict[str, str]:
+    """Column -> type ("double", "string" ...) in the signature of a registered model, by its file; {} where it has none."""
+    from mlflow.models import Model
+
+    signature = Model.load(str(model_file.parent.parent)).signature
+    inputs = signature.inputs.to_dict() if signature and signature.inputs else []
+    return {column["name"]: str(column["type"]) for column in inputs if "name" in column}
+
+
 def set_alias(name: str, alias: str, version: int | str | None, settings: _settings.Settings | None = None) -> None:
     """Let `alias` of the registered model stand for `version`; None removes it."""
     client = connect(settings)
