@@ -16,7 +16,7 @@ from test_transformation import AS_OF, loans, statement
 from mlloop.core.errors import DataError, LakeError
 from mlloop.data.cleaning import RULES, Context, clean, standard_rules
 from mlloop.data.feature_registry import KEYS, compute_features
-from mlloop.features import history_columns, typed_columns, with_moments
+from mlloop.features import HISTORY, SEASON, typed_columns, with_history
 from mlloop.problem import Cleaning, Column
 from mlloop.store.engines import alike, must_agree
 from mlloop.store.lake import Lake
@@ -320,13 +320,9 @@ def test_features_of_rows_and_their_history_are_the_same(duck, spark, tmp_path):
     found = []
     for table in tables:
         rows = table.filter(table.t.notnull()).mutate(who=(table.row % 4).cast("string"))
-        rows = with_moments(rows, "who", "t", ibis.ifelse(rows.i > 0, 1, ibis.null("int64")))
-        history = history_columns(rows, "who", "t", rows.i.between(1, 7).cast("float64"), 2)
-        found.append(
-            rows.select(
-                "row", **typed_columns(rows, ["s", "x", "i", "t", "b"]), **{f"h_{n}": v for n, v in history.items()}
-            )
-        )
+        target = ibis.ifelse(rows.i > 0, rows.i.between(1, 7).cast("float64"), ibis.null("float64"))
+        rows = with_history(rows, "who", "t", target, 2, [*HISTORY, *SEASON])
+        found.append(rows.select("row", *HISTORY, *SEASON, **typed_columns(rows, ["s", "x", "i", "t", "b"])))
     must_be_the_same(*found)
 
 

@@ -117,6 +117,42 @@ def test_a_target_of_the_past_is_used_only_after_its_delay():
     assert found["before_target_mean"].iloc[2] == 6.0  # both 4 and 8 were known by day 10
 
 
+def past_of(frame: pd.DataFrame, row: pd.Series, entity: str | None, delay: int) -> dict[str, float]:
+    """The past of one row, read from the table as its definition says it."""
+    mine = frame[frame[entity] == row[entity]] if entity else frame
+    before = mine[mine["day"] <= row["day"] - pd.Timedelta(seconds=1)]
+    ends = row["day"] - (pd.Timedelta(days=delay) if delay else pd.Timedelta(seconds=1))
+    known = mine[(mine["day"] <= ends) & mine["paid"].notna()]
+    month = known[known["day"] >= row["day"] - pd.Timedelta(days=28 + delay)]
+    return {
+        "before_rows": float(len(before)),
+        "before_days_since": (row["day"] - before["day"].max()).total_seconds() / 86400 if len(before) else np.nan,
+        "before_target_last": known.loc[known["day"] == known["day"].max(), "paid"].mean(),
+        "before_target_mean": known["paid"].mean(),
+        "before_target_mean_28d": month["paid"].mean(),
+    }
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+@pytest.mark.parametrize("entity", ["id", None])
+def test_the_past_of_a_row_is_what_a_search_through_the_table_finds(entity, delay):
+    rng = np.random.default_rng(delay + 10 * bool(entity))
+    frame = pd.DataFrame({"id": rng.choice(["a", "b", "c", None], 240, p=[0.5, 0.3, 0.1, 0.1])})
+    seconds = rng.integers(0, 90 * 86400, 240)
+    seconds[::7] = seconds[3]  # several rows of one moment
+    seconds[1::9] = seconds[0] + rng.choice([0, 1, 28 * 86400, delay * 86400, (28 + delay) * 86400], len(seconds[1::9]))
+    frame["day"] = BEGIN + pd.to_timedelta(seconds, unit="s") + pd.to_timedelta(rng.choice([0, 0, 400], 240), unit="ms")
+    frame["paid"] = np.where(rng.random(240) < 0.2, np.nan, rng.normal(-50, 90, 240).round(2))
+    frame["row"] = range(240)
+    table = ibis.duckdb.connect().create_table("t", frame)
+    made = features.with_history(table, entity, "day", table.paid, delay, list(features.HISTORY)).to_pandas()
+    made = made.set_index("row").sort_index()[list(features.HISTORY)].astype(float)
+    expected = pd.DataFrame([past_of(frame, row, entity, delay) for _, row in frame.iterrows()], made.index)
+    if entity:  # a row of nobody has no history
+        expected.loc[frame["id"].isna()] = [0.0, np.nan, np.nan, np.nan, np.nan]
+    pd.testing.assert_frame_equal(made, expected, rtol=1e-9, check_names=False)
+
+
 @pytest.mark.parametrize("delay", [0, 2, 9])
 def test_the_target_of_last_week_is_the_seasonal_rules_and_known_in_time(delay):
     rng = np.random.default_rng(delay)
