@@ -836,6 +836,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'mlloop/data/profiling.py'),
                                        'mlloop.data.profiling.determinants': ( 'data/profiling.html#determinants',
                                                                                'mlloop/data/profiling.py'),
+                                       'mlloop.data.profiling.drawn': ('data/profiling.html#drawn', 'mlloop/data/profiling.py'),
                                        'mlloop.data.profiling.pair_determinants': ( 'data/profiling.html#pair_determinants',
                                                                                     'mlloop/data/profiling.py'),
                                        'mlloop.data.profiling.suggest_cleaning': ( 'data/profiling.html#suggest_cleaning',

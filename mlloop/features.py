@@ -12,7 +12,7 @@ __all__ = ['MISSING', 'HISTORY', 'SEASON', 'typed_columns', 'moments_of', 'so_fa
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import ibis
@@ -23,6 +23,7 @@ from .core.formatting import number, percent
 from .core import extensions, prose
 from .data import event_features as behaviour, feature_registry  # noqa: F401  (importing it declares its features)
 from .comparison.baselines import is_calendar, split_by_digest, usable_columns
+from .data.profiling import drawn
 from .data.feature_registry import Past, feature  # noqa: F401  (a user's own features are declared with these)
 from .core.errors import DataError, ProblemError
 from .core.metric_table import metric
@@ -262,6 +263,8 @@ class FeatureSet:
         column, why.
     definition : str
         Digest of the formulas.
+    share : float
+        The share of all rows that `train` and `holdout` have.
     """
 
     tables: dict[str, ibis.Table]
@@ -269,6 +272,7 @@ class FeatureSet:
     catalogue: list[dict[str, str]]
     left_out: list[dict[str, str]]
     definition: str
+    share: float = 1.0
 
 # %% ../nbs/17_features.ipynb #586414d7
 def _catalogue_entry(name: str, declared: Mapping[str, Column], table: str) -> dict[str, str]:
@@ -379,6 +383,7 @@ def build_features(
     suspects=(),
     entity_repeats: bool | None = None,
     seasonal: bool = False,
+    share: float | None = None,
 ) -> FeatureSet:
     """The features of a problem: `train` and `holdout`, or users, items, tastes and pairs.
 
@@ -388,6 +393,9 @@ def build_features(
         Whether an entity has several rows; counted by default.
     seasonal : bool
         See `row_features`.
+    share : float, optional
+        The share of the rows to keep, drawn by a digest of each row after its past was looked up; by default as many as
+        `budget.rows` allows.
 
     Raises
     ------
@@ -405,7 +413,10 @@ def build_features(
     if entity_repeats is None:
         entity_repeats = task.entity is not None and bool((rows[task.entity].nunique() < rows.count() * 0.5).execute())
     feature_set = row_features(statement, rows, suspects, entity_repeats, seasonal)
-    rows = feature_set.tables["rows"]
+    if share is None:
+        share = min(1.0, statement.budget.rows / max(rows.count().to_pyarrow().as_py(), 1))
+    made = feature_set.tables["rows"]
+    rows = drawn(made, sorted(tables["rows"].columns), share) if share < 1 else made
     if time and windows:
         moment = lambda text: ibis.literal(utc(text), "timestamp")
         since, until = moment(windows["holdout_from"]), moment(windows["holdout_until"])
@@ -415,7 +426,7 @@ def build_features(
         }
     else:
         parts = split_by_digest(rows, task.group, tables["rows"].columns)
-    return FeatureSet(parts, feature_set.features, feature_set.catalogue, feature_set.left_out, feature_set.definition)
+    return replace(feature_set, tables=parts, share=share)
 
 # %% ../nbs/17_features.ipynb #067e757e
 def _fingerprint(column) -> ibis.Value:
@@ -449,7 +460,9 @@ def features_changed_by_future(
     moment = ibis.literal(utc(windows["folds"][0]["train_until"]), "timestamp")
     earlier = {"rows": tables["rows"].filter(tables["rows"][time] < moment)}
     history, seasonal = set(HISTORY) <= set(names), set(SEASON) <= set(names)
-    recomputed = build_features(statement, earlier, windows, suspects, history, seasonal).tables["train"]
+    recomputed = build_features(statement, earlier, windows, suspects, history, seasonal, feature_set.share).tables[
+        "train"
+    ]
     train = feature_set.tables["train"]
     without_future, with_future = (
         table.agg(**{name: _fingerprint(table[name]) for name in names}).execute().iloc[0]
@@ -514,6 +527,8 @@ def is_seasonal(statement: Problem, figures: Any) -> bool:
 def headline(feature_set: FeatureSet, refs: Mapping[str, TableRef], changed: list[str]) -> str:
     """What the page says first (Markdown)."""
     rows = ", ".join(f"{ref.rows:,} rows of `{name}`" for name, ref in refs.items())
+    if feature_set.share < 1:
+        rows += f": {percent(feature_set.share)} of all rows, drawn by chance (`budget.rows`), each with its whole past"
     origin, check = "each from the past only", "none changed when everything later was removed"
     if changed:
         origin, check = f"{len(changed)} of them not from the past only", f"these look ahead: {', '.join(changed)}"

@@ -450,8 +450,9 @@ class Need(Record):
 
 # %% ../nbs/10_problem.ipynb #aa228103
 class Budget(Record):
-    """What exploration may spend."""
+    """What exploration may spend, and how many rows a model learns from and is judged on at most (not for recommendations)."""
 
+    rows: Positive = 1_000_000
     trials: Positive = 8
     seconds: Positive = 60
     candidates: list[str] | None = None

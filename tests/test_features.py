@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlloop import features
 from mlloop.comparison import baselines
 from mlloop.data import feature_registry, loan_example
-from mlloop.problem import Problem
+from mlloop.problem import Budget, Problem
 
 BEGIN = pd.Timestamp("2025-01-06")
 KINDS = ("user", "item", "taste", "pair")
@@ -151,6 +151,23 @@ def test_the_past_of_a_row_is_what_a_search_through_the_table_finds(entity, dela
     if entity:  # a row of nobody has no history
         expected.loc[frame["id"].isna()] = [0.0, np.nan, np.nan, np.nan, np.nan]
     pd.testing.assert_frame_equal(made, expected, rtol=1e-9, check_names=False)
+
+
+def test_drawn_rows_keep_the_whole_past_and_the_look_ahead_is_still_found():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": rng.choice(list("abcd"), 4_000), "day": BEGIN})
+    frame["day"] += pd.to_timedelta(np.sort(rng.integers(0, 100 * 86400, 4_000)), unit="s")
+    frame = frame.assign(amount=rng.random(4_000), town="x", paid=rng.random(4_000), row=range(4_000))
+    windows = {"train_until": "2025-03-01", "holdout_from": "2025-03-01", "holdout_until": "2025-05-01"}
+    windows |= {"from": "2025-01-01", "folds": [{"train_until": "2025-02-01"}]}
+    tables = {"rows": ibis.duckdb.connect().create_table("t", frame)}
+    of_rows = lambda rows, delay: loans(label_delay_days=delay).model_copy(update={"budget": Budget(rows=rows)})
+    made = [features.build_features(of_rows(rows, 2), tables, windows, (), True) for rows in (1_000, 4_000)]
+    few, all_rows = (pd.concat(part.to_pandas() for part in m.tables.values()).set_index("row") for m in made)
+    assert (made[0].share, made[1].share) == (0.25, 1.0) and 850 < len(few) < 1_150 and len(all_rows) == 4_000
+    pd.testing.assert_frame_equal(few.sort_index(), all_rows.loc[few.index].sort_index())
+    assert features.features_changed_by_future(of_rows(1_000, 2), tables, windows, made[0]) == []
+    assert "before_target_last" in features.features_changed_by_future(of_rows(1_000, 9), tables, windows, made[0])
 
 
 @pytest.mark.parametrize("delay", [0, 2, 9])

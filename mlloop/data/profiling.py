@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_PROFILE_ROWS', 'MISSING_PLACEHOLDERS', 'UNITS', 'NUMBER', 'MIN_GAIN', 'MAX_DETERMINANTS', 'PAIR_KEPT',
-           'PAIR_COLUMNS', 'PAIR_COVERAGE', 'thinned', 'text_columns', 'determinants', 'pair_determinants',
+           'PAIR_COLUMNS', 'PAIR_COVERAGE', 'thinned', 'drawn', 'text_columns', 'determinants', 'pair_determinants',
            'suggest_cleaning']
 
 # %% ../../nbs/data/profiling.ipynb #4bcaeac3
@@ -30,10 +30,13 @@ def thinned(table: ir.Table, key: Sequence[str], limit: int) -> ir.Table:
     The same rows are drawn whatever their order, and rows alike in `key` are all in it, or none of them.
     """
     count = table.count().to_pyarrow().as_py()
-    if count <= limit:
-        return table
+    return drawn(table, key, limit / count) if count > limit else table
+
+
+def drawn(table: ir.Table, key: Sequence[str], share: float) -> ir.Table:
+    """About this share of the rows, between 0 and 1, drawn by a digest of the columns in `key`."""
     text = ibis.literal("").concat(*(table[c].cast("string").fill_null("") for c in key))
-    return table.filter(text.hexdigest("md5") < f"{int(limit / count * 16**8):08x}")
+    return table.filter(text.hexdigest("md5") < f"{int(share * 16**8):08x}")
 
 # %% ../../nbs/data/profiling.ipynb #fd3ef992
 MAX_PROFILE_ROWS = 50_000
