@@ -10,7 +10,7 @@ __all__ = ['MISSING', 'HISTORY', 'SEASON', 'typed_columns', 'moments_of', 'so_fa
 
 # %% ../nbs/17_features.ipynb #2d5c4551
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
