@@ -90,6 +90,29 @@ def test_a_json_document_is_its_records(tmp_path, text):
     assert [json.loads(line) for line in lines(path, "json", tmp_path)] == RECORDS
 
 
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "records", "table", "list"])
+@pytest.mark.parametrize("labels", [None, [5, 9, 2], [1704067200000, 1704153600000, 1704240000000]])
+def test_a_table_as_pandas_writes_it_is_read_whole(tmp_path, orient, labels):
+    import pandas as pd
+
+    frame = pd.DataFrame({"id": [2**53 + 1, 2, 3], "price": [1.25, None, 3.0], "town": ["Zürich", 'a "b"', ""]}, labels)
+    path = tmp_path / "frame.json"
+    if orient == "list":
+        path.write_text(json.dumps(frame.astype(object).where(frame.notna(), None).to_dict("list")), encoding="utf-8")
+    else:
+        frame.to_json(path, orient=orient)
+    found = [json.loads(line) for line in lines(path, "json", tmp_path)]
+    assert [{name: record[name] for name in ("id", "price", "town")} for record in found] == [
+        {"id": 2**53 + 1, "price": 1.25, "town": "Zürich"},
+        {"id": 2, "price": None, "town": 'a "b"'},
+        {"id": 3, "price": 3.0, "town": ""},
+    ]
+    if labels and orient in ("columns", "index", "split", "table"):  # the other two do not hold them
+        assert [int(record["index"]) for record in found] == labels
+    elif orient != "table":  # which writes them always
+        assert all("index" not in record for record in found)
+
+
 def test_numbers_of_a_json_document_keep_their_digits_and_texts_their_signs(tmp_path):
     path = tmp_path / "digits.json"
     path.write_text('[{"id": 12345678901234567890,\n "price": 1.10, "note": "a\u2028b"}]', encoding="utf-8")
@@ -98,7 +121,7 @@ def test_numbers_of_a_json_document_keep_their_digits_and_texts_their_signs(tmp_
     assert "12345678901234567890" in line and "1.10" in line and "a\u2028b" in line and line.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ['{"a": {"0": 1}, "b": {"0": 2}}', '{"a": [{"x": 1}], "b": [{"x": 2}]}', '[{"a": 1'])
+@pytest.mark.parametrize("text", ['{"a": {"x": 1}, "b": {"x": 2}}', '{"a": [{"x": 1}], "b": [{"x": 2}]}', '[{"a": 1'])
 def test_a_document_that_is_no_list_of_records_is_refused_with_a_way_out(tmp_path, text):
     path = tmp_path / "odd.json"
     path.write_text(text, encoding="utf-8")

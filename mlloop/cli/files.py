@@ -19,7 +19,9 @@ def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder; its name is the problem's.")],
     data: Annotated[
         str | None,
-        typer.Option(help="A CSV, Parquet or JSON-lines file (or .gz), a glob or folder of them, or an SQL URL."),
+        typer.Option(
+            help="A CSV, Parquet or JSON file (or .gz), a spreadsheet, a glob or folder of them, or an SQL URL."
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="What is to be predicted.")] = None,
     time: Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="When a row happened.")] = None,

@@ -180,7 +180,10 @@ def _ready(project, problems: list[str] | None, address: str) -> None:
 @app.command(epilog="Example: mlloop predict people.csv --problem employment --out scored.parquet")
 def predict(
     table: Annotated[
-        str, typer.Argument(help="A CSV, Parquet or JSON-lines file, or a table of the lake: lake:employment/holdout")
+        str,
+        typer.Argument(
+            help="A CSV, Parquet or JSON file, a spreadsheet, or a table of the lake: lake:employment/holdout"
+        ),
     ],
     problem: options.Problem = None,
     out: Annotated[

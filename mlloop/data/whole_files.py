@@ -46,8 +46,12 @@ def _json_lines(path: Path, to: Path) -> int:
     connection = duckdb.connect()
     count = 0
     try:
+        select, turned = _select_records(path)
         with to.open("w", encoding="utf-8") as write:
-            result = connection.execute(_select_records(path))
+            if turned is not None:
+                write.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in turned)
+                return len(turned)
+            result = connection.execute(select)
             while rows := result.fetchmany(10_000):
                 # text has no raw line break in JSON: one can only stand between the values
                 write.writelines(text.replace("\r", " ").replace("\n", " ") + "\n" for (text,) in rows)
@@ -60,21 +64,26 @@ def _json_lines(path: Path, to: Path) -> int:
     return count
 
 
-def _select_records(path: Path) -> str:
-    """SQL that yields the text of each record of a list, of lines, or of the only list of objects within one object."""
+def _select_records(path: Path) -> tuple[str, list[JsonObject] | None]:
+    """SQL that yields the text of each record of a list, of lines, or of the only list of objects within one object.
+
+    Beside it the records themselves where the document holds columns, and not records.
+    """
     file = "'" + str(path).replace("'", "''") + "'"
     read = f"read_json_objects({file}, format = '{{}}', maximum_object_size = {MOST_BYTES})"
     if _begin(path).startswith(b"["):
-        return f"SELECT json::VARCHAR FROM {read.format('array')}"
+        return f"SELECT json::VARCHAR FROM {read.format('array')}", None
     import duckdb
 
     with duckdb.connect() as connection:
         head = connection.execute(f"SELECT json::VARCHAR FROM {read.format('unstructured')} LIMIT 2").fetchall()
-    key = _key_of_records(head[0][0], path) if len(head) == 1 else None
+    content = json.loads(head[0][0]) if len(head) == 1 else None
+    turned = _records_of_columns(content) if content else None
+    key = _key_of_records(content, path) if content and turned is None else None
     if key is None:
-        return f"SELECT json::VARCHAR FROM {read.format('unstructured')}"
+        return f"SELECT json::VARCHAR FROM {read.format('unstructured')}", turned
     place = "'" + '$."{}"[*]'.format(key.replace("'", "''")) + "'"
-    return f"SELECT unnest(json_extract(json, {place}))::VARCHAR FROM {read.format('unstructured')}"
+    return f"SELECT unnest(json_extract(json, {place}))::VARCHAR FROM {read.format('unstructured')}", None
 
 
 def _begin(path: Path) -> bytes:
@@ -84,9 +93,54 @@ def _begin(path: Path) -> bytes:
         return handle.read(4096).lstrip(BLANKS)
 
 
-def _key_of_records(text: str, path: Path) -> str | None:
+def _records_of_columns(content: JsonObject) -> list[JsonObject] | None:
+    """The records of an object as pandas writes a table without `orient="records"`; None where it is no such object.
+
+    That is a list or an object of row labels for each column (`columns`, its default), an object of columns for each row
+    label (`index`), or `columns`, `index` and `data` (`split`). Row labels that do more than count the rows become the
+    column `index`. Where both the outer and the inner keys are numbers, or neither are, nothing says which of them are the
+    columns.
+    """
+    held = list(content.values())
+    if {"columns", "data"} <= set(content) <= {"columns", "data", "index"} and isinstance(content["data"], list):
+        names, rows = content["columns"], content["data"]
+        if all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return _labelled([dict(zip(map(str, names), row, strict=True)) for row in rows], content.get("index"))
+    if all(isinstance(column, list) for column in held):
+        longest = {len(column) for column in held}
+        plain = not any(isinstance(value, dict | list) for column in held for value in column)
+        return (
+            [dict(zip(content, row, strict=True)) for row in zip(*held, strict=True)]
+            if plain and len(longest) == 1
+            else None
+        )
+    if len(held) < 2 or not all(isinstance(part, dict) and part.keys() == held[0].keys() for part in held):
+        return None
+    if any(isinstance(value, dict | list) for part in held for value in part.values()):
+        return None
+    outer, inner = list(content), list(held[0])
+    if _are_numbers(outer) == _are_numbers(inner):
+        return None
+    if _are_numbers(outer):
+        return _labelled(held, outer)
+    return _labelled([{name: column[label] for name, column in content.items()} for label in inner], inner)
+
+
+def _are_numbers(labels: list[Any]) -> bool:
+    return all(str(label).removeprefix("-").isdecimal() for label in labels)
+
+
+def _labelled(records: list[JsonObject], labels: list[Any] | None) -> list[JsonObject]:
+    """The records with their row labels, unless these only count the rows."""
+    if labels is None or len(labels) != len(records) or any("index" in record for record in records):
+        return records
+    if {str(label) for label in labels} == set(map(str, range(len(records)))):
+        return records
+    return [{"index": label, **record} for label, record in zip(labels, records, strict=True)]
+
+
+def _key_of_records(content: JsonObject, path: Path) -> str | None:
     """Under which key of one object the records lie; None where the object is itself the only record."""
-    content = json.loads(text)
     keys = [key for key, held in content.items() if isinstance(held, list) and held and isinstance(held[0], dict)]
     if len(keys) == 1 and '"' not in keys[0]:
         return keys[0]
