@@ -237,7 +237,8 @@ def begin_client(place) -> tuple[subprocess.Popen, list[int]]:
     """A run in a process of its own, inside a cell that holds the interpreter's lock; the kernel's and its child's pid."""
     begun = place.root / "begun"
     begun.unlink(missing_ok=True)
-    restore = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts with &
+    # a shell makes what it starts with & ignore it
+    restore = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
     client = subprocess.Popen([sys.executable, "-c", CLIENT, str(place.root)], preexec_fn=restore)
     wait_for(lambda: begun.exists() and begun.read_text().count(" "))
     return client, [int(pid) for pid in begun.read_text().split()]
