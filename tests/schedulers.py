@@ -42,8 +42,7 @@ print(json.dumps(turn if words[0] == "tick" else []))
 sys.exit(code)
 """
 CODES = {
-    ("worse", "tick", "monitor"): 4,
-    ("worse", "tick", "decide"): 4,
+    ("worse", "tick", "canary"): 4,  # a fallback; the steps after it have nothing to tell
     ("typo", "tick", "collect"): 2,
     ("typo", "run", "need_gate"): 3,
 }

@@ -79,6 +79,24 @@ def test_dagster_reads_the_jobs_and_a_schedule_for_each_problem(dagster):
     assert done.stdout.count("0 6 * * 1") == len(PROBLEMS), done.stdout + done.stderr
 
 
+ASKED_TWICE = """
+import dagster as dg, jobs
+instance, job = dg.DagsterInstance.get(), jobs.defs.get_job_def("mlloop_loans_fine_loop")
+schedule = jobs.defs.get_schedule_def("mlloop_loans_fine_loop_schedule")
+for status in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED):
+    instance.create_run_for_job(job, status=status)
+    print(status.value, type(schedule(dg.build_schedule_context(instance=instance))).__name__)
+"""
+
+
+def test_a_turn_does_not_begin_while_the_one_before_still_runs(dagster):
+    programs = environment("dagster", "dagster>=1.13,<2")
+    words = [str(programs / "python"), "-c", ASKED_TWICE]
+    environ = {**os.environ, "PYTHONPATH": str(dagster.root), "DAGSTER_HOME": str(dagster.root / "home")}
+    done = subprocess.run(words, cwd=dagster.root, env=environ, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["SUCCESS", "RunRequest", "STARTED", "SkipReason"], done.stderr
+
+
 def test_a_program_that_is_not_there_fails_at_once_and_says_how_to_name_it(dagster):
     jobs = dagster.root / "jobs.py"
     (dagster.root / "nowhere.py").write_text(jobs.read_text().replace(str(dagster.root / "mlloop"), "nowhere/mlloop"))

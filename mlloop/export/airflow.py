@@ -97,9 +97,9 @@ def close(problem, at):
 
 
 @task(retries=0)
-def alert(monitored, decided):
-    """Fail where monitoring or the decision raised an alert; nothing comes after this task."""
-    if raised := decided["alert"] or monitored["alert"]:
+def alert(monitored, judged, decided):
+    """Fail where monitoring, the canary's step (a fallback too) or the decision raised an alert; nothing comes after it."""
+    if raised := decided["alert"] or judged["alert"] or monitored["alert"]:
         raise AirflowFailException(raised)
 
 
@@ -128,7 +128,7 @@ with DAG(dag_id={loop_id!r}, schedule={schedule!r}, **SHARED) as loop:
             retrained = retrain(problem, at, decided)
             monitored >> judged >> decided >> retrained
             [decided, retrained] >> close(problem, at)
-            alert(monitored, decided)
+            alert(monitored, judged, decided)
 '''
 
 

@@ -9,7 +9,8 @@ from mlloop.export.exporters import Request
 JOBS = '''"""The loop of mlloop for Dagster; written by `mlloop export dagster`. Try it: dagster dev -f THIS_FILE
 
 A problem has two jobs. NAME_run: the pipeline, an op a stage, started by hand; a gate that says No skips what is behind it.
-NAME_loop: one turn of the loop, an op a step, on a schedule (switched on in Dagster); a turn that is not due is skipped.
+NAME_loop: one turn of the loop, an op a step, on a schedule (switched on in Dagster); a turn that is not due is skipped, and
+so is one that would begin while the turn before it still runs.
 The op `alert` fails where monitoring raised an alert, so that the run is red and somebody notices; nothing waits for it.
 """
 
@@ -122,9 +123,9 @@ def turn(problem, name):
         mlloop(context, "tick", "--problem", problem, "--at", at)
 
     @dg.op(name=f"{{name}}_alert")
-    def alert(monitored: dict, decided: dict):
-        """Fail where monitoring or the decision raised an alert; nothing comes after this op."""
-        if raised := decided["alert"] or monitored["alert"]:
+    def alert(monitored: dict, judged: dict, decided: dict):
+        """Fail where monitoring, the canary's step (a fallback too) or the decision raised an alert; nothing comes after it."""
+        if raised := decided["alert"] or judged["alert"] or monitored["alert"]:
             raise dg.Failure(raised)
 
     @dg.job(name=f"{{name}}_loop", executor_def=ONE)
@@ -132,17 +133,31 @@ def turn(problem, name):
         """One turn of the loop, an op a step. Without a turn that is due, all after `collect` is skipped."""
         at = collect.alias("collect")()
         monitored = step("monitor")(at=at)
-        decided = step("decide")(at=at, before=step("canary")(at=at, before=monitored))
+        judged = step("canary")(at=at, before=monitored)
+        decided = step("decide")(at=at, before=judged)
         close.alias("close")(at=at, before=retrain.alias("retrain")(at, decided))
-        alert.alias("alert")(monitored, decided)
+        alert.alias("alert")(monitored, judged, decided)
 
     return loop
+
+
+def scheduled(job):
+    """The schedule of a turn. One turn at a time: another would only wait for the problem."""
+
+    @dg.schedule(job=job, cron_schedule=SCHEDULE, name=f"{{job.name}}_schedule")
+    def when(context):
+        states = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
+        if context.instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=states), limit=1):
+            return dg.SkipReason("the turn before still runs")
+        return dg.RunRequest()
+
+    return when
 
 
 NAMES = {{problem: re.sub(r"\\W", "_", f"{prefix}_{{problem}}") for problem in TABLES}}
 RUNS = [pipeline(problem, name) for problem, name in NAMES.items()]
 TURNS = [turn(problem, name) for problem, name in NAMES.items()]
-defs = dg.Definitions(jobs=RUNS + TURNS, schedules=[dg.ScheduleDefinition(job=job, cron_schedule=SCHEDULE) for job in TURNS])
+defs = dg.Definitions(jobs=RUNS + TURNS, schedules=[scheduled(job) for job in TURNS])
 '''
 
 
