@@ -26,6 +26,19 @@ def test_a_file_sorted_by_something_that_is_no_time_is_not_predicted_forwards(tm
     assert by_price["table_time"] is None and not said(by_price, "order of the file")
 
 
+def test_a_file_sorted_by_a_few_years_stands_in_the_order_of_time(tmp_path):
+    r = np.random.default_rng(1)
+    days = pd.DataFrame(
+        {"Year": np.repeat(range(2001, 2006), 250), "lag": r.normal(size=1250), "up": r.integers(0, 2, 1250)}
+    )
+    made = parts_of(tmp_path, days, "up")
+    assert "Year only grows" in said(made, "order of the file") and made["table_time"]
+    shuffled = parts_of(tmp_path, days.sample(frac=1, random_state=0), "up")
+    assert not said(shuffled, "order of the file")
+    sizes = days.rename(columns={"Year": "rooms"}).assign(rooms=lambda d: d["rooms"] - 2000)
+    assert not said(parts_of(tmp_path, sizes, "up"), "order of the file")
+
+
 def test_stretches_of_a_file_stay_on_one_side_of_a_fold(tmp_path):
     column = Column(type="integer", row_stretch=4, feature=False)
     numbered = ibis.memtable(pd.DataFrame({"_n": [0] * 6 + [1] * 6, "_row": [*range(6), *range(6)]}))

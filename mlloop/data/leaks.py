@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['MAX_GROUPS', 'MAX_WORDS', 'SPIKE', 'COPY', 'SAME_UNIT', 'STEPS', 'WANDERS', 'AGREES', 'CHAINED', 'BY_CHANCE', 'PURE',
-           'NONE_WORDS', 'FEWEST_PURE', 'SHARE_PURE', 'GROWN_WITH', 'FOLLOWED', 'LENGTH', 'ENDS_WITH', 'SAME_NOTHING',
-           'EXACT', 'PART', 'CLOCKS', 'CLOCK_HOURS', 'SIEVED_BY', 'NEARER', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER',
-           'MAX_PAIRED', 'PAIRED_ROWS', 'FEW', 'SIEVED_ROWS', 'LEFT_WITHIN', 'MAX_AGGREGATES', 'NEAR_PERFECT', 'TOWERS',
-           'FAR_ABOVE', 'FIELD_ROWS', 'WIDE', 'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED',
-           'MOST_DIRECTIONS', 'MOVING', 'LIKELY', 'MEASURED', 'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING',
-           'FEW_VALUES', 'BRACKETS', 'INSIDE', 'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'RESTS_FROM',
-           'RESTS_ON', 'MANY_VALUES', 'MAX_MAKERS', 'MAKER_ROWS', 'MAX_ROWS', 'Sign', 'spike', 'group_codes', 'skill',
-           'forward_score', 'strength', 'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign',
-           'chain_sign', 'filled_sign', 'value_sign', 'class_signs', 'followed_signs', 'nothing_signs', 'flag_signs',
-           'sum_signs', 'part_sign', 'product_signs', 'clock_minutes', 'likely_pairs', 'after_words', 'pair_signs',
-           'aggregate_signs', 'by_chance', 'field_strength', 'secret_pairs', 'figure_of', 'towering_sign',
-           'knowledge_beyond_target', 'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs',
-           'bracket_signs', 'named_signs', 'span_signs', 'resting_signs', 'find']
+           'NONE_WORDS', 'FEWEST_PURE', 'SHARE_PURE', 'GROWN_WITH', 'FOLLOWED', 'LENGTH', 'ENDS_WITH', 'EVENT',
+           'OF_STUDY', 'SAME_NOTHING', 'EXACT', 'PART', 'BOUND', 'MEETS', 'CROSSED', 'CLOCKS', 'CLOCK_HOURS',
+           'SIEVED_BY', 'NEARER', 'AFTER_WORDS', 'BEFORE_WORDS', 'CLEARER', 'MAX_PAIRED', 'PAIRED_ROWS', 'FEW',
+           'SIEVED_ROWS', 'LEFT_WITHIN', 'MAX_AGGREGATES', 'NEAR_PERFECT', 'TOWERS', 'FAR_ABOVE', 'FIELD_ROWS', 'WIDE',
+           'ECHO_ROWS', 'ECHO_FIELD', 'TIED', 'FEW_FOR_TREES', 'FOLDED', 'MOST_DIRECTIONS', 'MOVING', 'LIKELY',
+           'MEASURED', 'FEWEST_RECKONED', 'FOLLOWS', 'BEFORE', 'ROUNDING', 'FEW_VALUES', 'BRACKETS', 'INSIDE',
+           'OF_BEFORE', 'NAMED_ALIKE', 'OF_EVENT', 'LASTS', 'PLANNED', 'RESTS_FROM', 'RESTS_ON', 'MANY_VALUES',
+           'MAX_MAKERS', 'MAKER_ROWS', 'MAX_ROWS', 'Sign', 'spike', 'group_codes', 'skill', 'forward_score', 'strength',
+           'is_number', 'copy_sign', 'steps_apart', 'agreement_sign', 'band_sign', 'chain_sign', 'filled_sign',
+           'value_sign', 'class_signs', 'followed_signs', 'nothing_signs', 'flag_signs', 'sum_signs', 'part_sign',
+           'product_signs', 'clock_minutes', 'likely_pairs', 'after_words', 'pair_signs', 'aggregate_signs',
+           'by_chance', 'field_strength', 'secret_pairs', 'figure_of', 'towering_sign', 'knowledge_beyond_target',
+           'line_beyond_target', 'moved_targets', 'nearest_target', 'moving_signs', 'bracket_signs', 'named_signs',
+           'span_signs', 'resting_signs', 'find']
 
 # %% ../../nbs/data/leaks.ipynb #e36d7b80
 import itertools
@@ -394,6 +395,10 @@ LENGTH = re.compile(
     r"^(([a-z]{1,2}|[rpdeo]fs)time|time\d?|time_[a-z]{1,2}|stop|days|weeks|months|years|lifetime|t\d?|duration|stay)$"
 )
 ENDS_WITH = {True: 0.2, False: 0.3}  # strength of a time that is named as followed, and of one that is only a length
+EVENT = re.compile(  # a target of survival data, whose time needs no other sign
+    r"^((vital_?)?status|event|dead|death|died|deceased|alive|survived|cens\w*|delta|relapsed?|recur\w*|fail(ed|ure)?|os|dfs|pfs|rfs|efs)(_\w+)?$"
+)
+OF_STUDY = re.compile(r"^(([a-z]{1,2}|[rpdeo]fs)time|time\d?|time_[a-z]{1,2}|stop|lifetime|t\d?)$")
 
 
 def followed_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
@@ -401,7 +406,8 @@ def followed_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
     signs: dict[str, Sign] = {}
     for name in map(str, rows):
         word = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-        is_followed, values = bool(FOLLOWED.match(word)), rows[name]
+        is_survival = bool(OF_STUDY.match(word) and EVENT.match(re.sub(r"[^a-z0-9]+", "_", str(y.name).lower())))
+        is_followed, values = bool(FOLLOWED.match(word)) or is_survival, rows[name]
         if (
             not (is_followed or LENGTH.match(word))
             or not is_number(values)
@@ -413,9 +419,10 @@ def followed_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
         auc = skill(y[known].to_numpy(float), values[known].to_numpy(float), "classification")
         size, positive = strength(auc, "classification"), int(y[known].sum())
         fewest, errors = (5, 2) if is_followed else (10, 4)
-        if min(positive, known.sum() - positive) < fewest or size < ENDS_WITH[is_followed]:
+        if min(positive, known.sum() - positive) < fewest:
             continue
-        if size * np.sqrt(positive * (known.sum() - positive) / known.sum()) < errors:
+        surely = size * np.sqrt(positive * (known.sum() - positive) / known.sum()) >= errors
+        if not is_survival and not (surely and size >= ENDS_WITH[is_followed]):
             continue
         which = "shorter" if auc < 0.5 else "longer"
         reason = f"is a length of time, {which} with the event (ROC AUC {number(max(auc, 1 - auc))}): does it end with it, or when a row was last seen?"
@@ -517,22 +524,34 @@ def sum_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:
 
 # %% ../../nbs/data/leaks.ipynb #dd171171
 PART = 0.9  # correlation of a count with the target from which it may be a part of it
+BOUND, MEETS, CROSSED = (
+    0.6,
+    0.2,
+    0.05,
+)  # correlation of a bound, how often it is met, and how often chance would cross it
 
 
 def part_sign(values: pd.Series, y: pd.Series) -> str:
-    """The words for whole numbers that never exceed a target of whole numbers and go with it closely; '' for others."""
+    """The words for numbers that never exceed the target, or never fall below it, as a part or a whole of it does; '' for others."""
     known = values.notna()
-    if not is_number(values) or known.sum() < 100 or y.nunique() <= 20 or values.nunique() <= 10 or (y < 0).any():
+    if not is_number(values) or known.sum() < 100 or (y < 0).any() or y.nunique() < 5 or values.nunique() < 4:
         return ""
-    v, t = values[known].to_numpy(float), y[known].to_numpy()
-    if (v % 1).any() or (t % 1).any() or v.min() < 0 or (v > t).any() or v.sum() < 0.02 * t.sum():
+    v, t = values[known].to_numpy(float), y[known].to_numpy(float)
+    if v.min() < 0 or ((v > t).any() and (v < t).any()) or v.sum() < 0.02 * t.sum():
         return ""
+    which, what = ("above", "a part of it") if (v <= t).all() else ("below", "the whole that it is a part of")
     alike = float(np.corrcoef(v, t)[0, 1])
-    return (
-        f"is never above the target and goes with it closely (correlation {number(alike)}): it may be a part of it"
-        if alike >= PART
-        else ""
-    )
+    is_count = not (v % 1).any() and not (t % 1).any() and min(len(np.unique(t)), len(np.unique(v)) + 10) > 20
+    if is_count and which == "above" and alike >= PART:
+        return (
+            f"is never above the target and goes with it closely (correlation {number(alike)}): it may be a part of it"
+        )
+    either = (v > 0) | (t > 0)
+    met, shuffled = float((v == t)[either].mean()), np.random.default_rng(0).permutation(v)
+    crossed = min((shuffled > t).mean(), (shuffled < t).mean())
+    if alike < BOUND or met < MEETS or met > 0.95 or crossed < CROSSED:
+        return ""
+    return f"is never {which} the target and the same in {number(100 * met)} % of the rows: it may be {what}"
 
 # %% ../../nbs/data/leaks.ipynb #1900e323
 def product_signs(rows: pd.DataFrame, y: pd.Series) -> list[Sign]:

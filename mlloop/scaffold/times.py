@@ -542,6 +542,7 @@ def stretches(sample: SourceSample) -> tuple[str, Guess]:
     return name, Guess(Column(type="integer", row_stretch=rows, feature=False), why, values)
 
 
+YEAR_WORD = re.compile(r"(^|[_ .-])(year|yr|jahr|annee|ano|anno)$", re.I)
 FEWEST_STACKED = 4  # series from which rows are cut by series rather than by their place in the file
 TIME_WORD = re.compile(
     r"date|time|day|week|month|quarter|year|hour|minute|second|period|season|step|tick|cycle|order|trial|seq|wave|visit|(^|_)(t|yr)$",
@@ -567,7 +568,19 @@ def elapsed(sample: SourceSample, columns: dict[str, Guess], target: str | None 
             continue
         if (values.diff().dropna() >= 0).all():
             return name
-    return None
+    return next(
+        (n for n, guess in columns.items() if n != target and _only_years(n, guess, sample.missing.get(n, 1))), None
+    )
+
+
+def _only_years(name: str, guess: Guess, missing: float) -> bool:
+    """Whether a column holds a few calendar years that never go back, each in many rows: too few to be days, but an order."""
+    if missing or not guess.is_number or not YEAR_WORD.search(name) or len(guess.values) < 100:
+        return False
+    values = guess.values.astype(float)
+    counts = values.value_counts()
+    is_calendar = (values % 1 == 0).all() and values.between(1800, 2100).all()
+    return bool(is_calendar and len(counts) >= 3 and counts.min() >= 20 and (values.diff().dropna() >= 0).all())
 
 
 def counters(columns: dict[str, Guess], order: pd.Series, skip: Sequence[str]) -> list[str]:
