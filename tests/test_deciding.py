@@ -9,7 +9,10 @@ import sys
 import pytest
 from production import Production, environment
 
+import mlloop
 from mlloop import deployment
+from mlloop.cli.production import _refused
+from mlloop.store.entries import Entry
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,14 @@ def test_on_a_terminal_a_person_is_shown_what_would_be_and_asked(production, ans
     process.wait(60)
     assert f"would be  loan: in production {made_of(production, 1)}".encode() in shown
     assert (rows(production)[-1] == f"rollback {made_of(production, 1)}") is decided
+
+
+def test_a_promotion_that_changes_nothing_says_so_and_names_the_model_that_was_refused(production):
+    made_again = production.mlloop("promote", made_of(production, 2))
+    assert made_again.stdout.splitlines()[-1] == "nothing changed"
+    assert _refused(mlloop.open(production.root), None) == ""
+    production.ledger.append(Entry("gate", "loan", subject="validation", verdict="no", model="f" * 64))
+    assert "ffffffffffff, was refused by the validation gate" in _refused(mlloop.open(production.root), None)
 
 
 def test_a_rollback_to_a_named_model_can_be_repeated(production):

@@ -41,8 +41,25 @@ def promote(
     """Put a model that its gate let pass into production."""
     project = options.project()
     output.lost(project)
-    decide = partial(project.promote, problem, model, canary=canary, reason=reason or (), by=by)
+    decide, head = (
+        partial(project.promote, problem, model, canary=canary, reason=reason or (), by=by),
+        project.ledger.head(),
+    )
     _decide(project, decide, dry_run, yes, as_json)
+    if not as_json and not dry_run and project.ledger.head() == head:
+        typer.echo(f"nothing changed{_refused(project, problem) if model is None else ''}")
+
+
+def _refused(project, problem: str | None) -> str:
+    """That the model trained last is not the one in production, since its gate said No; '' where that is not so."""
+    name = project.in_production(problem).problem
+    asked, champion = (
+        project.ledger.last(problem=name, kind="gate", subject="validation"),
+        project.ledger.champion(name),
+    )
+    if asked is None or asked.verdict != "no" or champion is None or asked.model in (None, champion.model):
+        return ""
+    return f": the model trained last, {asked.model[:12]}, was refused by the validation gate. See why: mlloop log --kind gate"
 
 
 def _decide(project, decide, dry_run: bool, yes: bool, as_json: bool) -> None:
