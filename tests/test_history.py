@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from mlloop import problem as problems
 from mlloop.core import settings as _settings
 from mlloop.core import storage
+from mlloop.core.formatting import number
 from mlloop.loop import history
 from mlloop.pipeline import runner
 from mlloop.problem import utc
@@ -71,6 +72,16 @@ def with_schedules() -> dict:
     for one in found["periods"]:
         one["every_2"] = {"value": 0.35, "worth": 1.0}
     return found
+
+
+def test_without_prices_policies_are_compared_by_their_figure():
+    found = with_schedules() | {"priced": False}
+    said = history.sentences(found)
+    totals = found["totals"]
+    for name in ("loop", "never", "always", "every_2"):
+        assert number(totals[name]["metric"]) in said[-1]
+    assert "nothing is compared in money" in said[-1] and "EUR" not in " ".join(said)
+    assert "found afterwards" in said[-1] and "worth as much" not in " ".join(said)
 
 
 def test_the_best_fixed_schedule_is_named_as_found_afterwards():

@@ -959,7 +959,10 @@ class TurnLineJson(TypedDict):
 
 
 class HistoryJson(TypedDict):
-    """What a replayed history came to; `gated`: totals of fixed schedules that a backtest replayed through gate and canary."""
+    """What a replayed history came to; `gated`: totals of fixed schedules that a backtest replayed through gate and canary.
+
+    `priced`: whether the statement says what a prediction is worth; otherwise policies are compared by their figure.
+    """
 
     problem: str
     metric: str
@@ -976,6 +979,7 @@ class HistoryJson(TypedDict):
     policies: dict[str, str]
     note: str
     gated: NotRequired[dict[str, PolicyTotalJson]]
+    priced: NotRequired[bool]
     seconds: NotRequired[float]
 
 

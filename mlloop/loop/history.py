@@ -233,13 +233,22 @@ def measured(
         "periods": figures,
         "totals": totals,
         "against": _against(session, figures, totals),
-        "best_fixed": max((name for name in compare.schedules if name in totals), key=lambda n: totals[n]["net"], default=None),
+        "best_fixed": _best_fixed(session, [name for name in compare.schedules if name in totals], totals),
+        "priced": session.statement.money.is_priced(session.statement.task.kind),
         "policies": {
             **{name: words for name, words in POLICIES.items() if name != "counts" or compare.counts},
             **{name: counterfactual.in_words(*schedule) for name, schedule in compare.schedules.items()},
         },
         "note": _note(session, compare, always),
     }  # fmt: skip
+
+
+def _best_fixed(session: Session, names: list[str], totals: dict[str, PolicyTotalJson]) -> str | None:
+    """The schedule of the highest net worth, or of the best figure where nobody stated what a prediction is worth."""
+    if session.statement.money.is_priced(session.statement.task.kind):
+        return max(names, key=lambda name: totals[name]["net"], default=None)
+    gain = metrics.metric(session.statement.success.metric).gain
+    return max(names, key=lambda name: gain(totals[name]["metric"], 0.0), default=None)
 
 
 def _known(session: Session, period: Period, until: dt.datetime) -> bool:
@@ -311,6 +320,11 @@ def _note(session: Session, compare: Counterfactual, always: bool) -> str:
 # ------------------------------------------------------------------------------------------------ showing it
 
 
+def _is_priced(summary: HistoryJson) -> bool:
+    """Whether policies are compared in money; of a history that did not note it: whether anything was worth something."""
+    return summary.get("priced", any(total["worth"] for total in summary["totals"].values()))
+
+
 def sentences(summary: HistoryJson) -> list[str]:
     """What was decided when, and what it gained: lines for the terminal and the page."""
     counts: dict[str, int] = {}
@@ -321,13 +335,18 @@ def sentences(summary: HistoryJson) -> list[str]:
         + ", ".join(f"{n} {action}" for action, n in sorted(counts.items(), key=lambda p: -p[1]))
     ]
     lines += [f"{event['as_of'][:10]}: {event['word']}" for event in summary["events"]]
-    totals, currency = summary["totals"], summary["currency"]
+    totals, currency, is_priced = summary["totals"], summary["currency"], _is_priced(summary)
     label = metrics.metric(summary["metric"]).label
     for name, total in totals.items():
-        lines.append(
-            f"{summary['policies'][name]}: {label} {number(total['metric'])} on average, {total['retrainings']} retrainings, "
+        net = (
             f"{number(total['net'])} {currency} ({number(total['worth'])} less {number(total['cost'])} for retraining)"
         )
+        lines.append(
+            f"{summary['policies'][name]}: {label} {number(total['metric'])} on average, {total['retrainings']} retrainings"
+            + (f", {net}" if is_priced else "")
+        )
+    if {"loop", "never"} <= set(totals) and not is_priced:
+        return [*lines, _by_the_figure(summary, label)]
     if {"loop", "never"} <= set(totals):
         against = [_gained(totals, "never", "never retraining", currency)]
         if "always" in totals:
@@ -338,6 +357,20 @@ def sentences(summary: HistoryJson) -> list[str]:
             lines[-1:-1] = [f"the loop {_gained(totals, best, called, currency)}{_interval(summary, best)}"]
         lines[-1:-1] = _through_gates(summary)
     return lines
+
+
+def _by_the_figure(summary: HistoryJson, label: str) -> str:
+    """The sentence that compares the loop with the other policies where nobody stated what a prediction is worth."""
+    totals, best = summary["totals"], summary.get("best_fixed")
+    others = [name for name in dict.fromkeys(("never", "always", best)) if name in totals]
+    called = {name: summary["policies"][name] for name in others}
+    if best and best != "always":
+        called[best] = f"the best fixed schedule, found afterwards ({called[best]})"
+    figures = ", ".join(f"{number(totals[name]['metric'])} by {called[name]}" for name in others)
+    return (
+        f"over {len(summary['periods'])} periods the loop had {label} {number(totals['loop']['metric'])} on average, against "
+        f"{figures}; the statement does not say what a prediction is worth, so nothing is compared in money"
+    )
 
 
 def _through_gates(summary: HistoryJson) -> list[str]:
@@ -465,6 +498,7 @@ def write_page(settings: Settings, plan: Plan, summary: HistoryJson) -> Path:
         **report.navigation(settings, plan.problem, shown_stages),
         "problem": plan.problem,
         "summary": summary,
+        "priced": _is_priced(summary),
         "sentences": sentences(summary),
         "chart": chart,
         "policies": {name: words for name, words in summary["policies"].items() if name in summary["totals"]},
