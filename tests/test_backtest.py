@@ -138,6 +138,16 @@ def test_without_a_history_a_backtest_is_refused_at_once(tmp_path):
         backtest.backtest(settings, plan, dt.datetime(2025, 3, 5))
 
 
+def test_without_prices_a_backtest_is_refused_at_once(tmp_path):
+    loop_project.make(tmp_path / "loan")
+    settings, plan = runner.project("loan", tmp_path / "loan")
+    file = runner.statement_file(settings, plan)
+    text = file.read_text(encoding="utf-8")
+    file.write_text("\n".join("money: {}" if line.startswith("money:") else line for line in text.splitlines()) + "\n")
+    with pytest.raises(UsageError, match=r"does not say what a prediction is worth(.|\n)*mlloop loop"):
+        backtest.backtest(settings, plan, dt.datetime(2025, 5, 5))
+
+
 def test_a_copy_keeps_everything_in_itself_and_tells_nobody(tmp_path, monkeypatch):
     """Wherever the original keeps ledger, lake, models, pages and statements: a replay must not write into any of it."""
     root = loop_project.make(tmp_path / "loan").root

@@ -142,7 +142,7 @@ def backtest(
     Raises
     ------
     UsageError
-        No turn lies before `until`, an unknown policy, or a statement outside the project.
+        No turn lies before `until`, an unknown policy, a statement outside the project, or one without prices.
     MlloopError
         A replay failed; those that ended are kept.
     """
@@ -151,6 +151,10 @@ def backtest(
     if not file.resolve().is_relative_to(settings.root):
         raise UsageError("the statement lies outside the project", str(file), "Put it under problems/")
     _must_have_turns(statement, until)
+    if not statement.money.is_priced(statement.task.kind):
+        what = "the statement does not say what a prediction is worth, and a backtest chooses by it"
+        compared = "State it, then: mlloop backtest. To compare the loop with schedules by their figures: mlloop loop"
+        raise UsageError(what, f"{file}: money", compared)
     tried = chosen_by_name(statement, names)
     folder = settings.state / "backtest" / plan.base
     mark = _mark(settings, statement, file)
