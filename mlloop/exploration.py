@@ -55,6 +55,8 @@ class RowsJudge:
     groups : ndarray (n_rows,) or None
         The entity of each row, where entities have several.
     rules : dict of str to ndarray (n_rows,)
+    time : Series (n_rows,) or None
+        When each row was.
     """
 
     statement: Problem
@@ -63,6 +65,7 @@ class RowsJudge:
     folds: list[tuple[np.ndarray, np.ndarray]]
     groups: np.ndarray | None
     rules: dict[str, np.ndarray]
+    time: pd.Series | None = None
 
     @property
     def rows(self) -> int:
@@ -73,8 +76,9 @@ class RowsJudge:
         """The predictions of an untrained `model` after learning from the last `rows` (default: all) of a fold."""
         train, test = self.folds[fold]
         train = train[-rows:] if rows else train
+        X = baselines.with_whole_cycles(self.X.iloc[train], None if self.time is None else self.time.iloc[train])
         with candidates.fit_threads(model, len(train)):
-            model.fit(self.X.iloc[train], self.y[train])
+            model.fit(X, self.y[train])
         threshold = baselines.decision_threshold(self.statement)
         if self.statement.success.metric in ("f1", "balanced_accuracy") and threshold.source == "default":
             learnt = baselines.predict_scores(model, self.X.iloc[train])
@@ -480,7 +484,7 @@ def judge_of(
         together=None if time_column else baselines.together_codes(rows, groups),
     )
     folds = baselines.fold_positions(prepared, windows["folds"] if windows else statement.time.folds, seed)
-    return RowsJudge(statement, rows[product["features"]], y, folds, groups, rules)
+    return RowsJudge(statement, rows[product["features"]], y, folds, groups, rules, moments)
 
 # %% ../nbs/18_exploration.ipynb #cc9d4538
 def shown(explored: Explored) -> pd.DataFrame:

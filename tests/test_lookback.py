@@ -49,6 +49,23 @@ def test_where_nothing_changed_everything_is_learnt(kind):
     assert sum(one == ALL for one in chosen) >= 3  # one standard error: now and then chance has its way
 
 
+@pytest.mark.parametrize("name", ["linear", "lightgbm", "perceptron"])
+def test_a_month_that_was_seen_once_is_no_season(name):
+    """Of half a year in which the outcome became more frequent: January is not taken for what lies before July."""
+    rng = np.random.default_rng(0)
+    at = pd.Timestamp("2024-07-01") + pd.to_timedelta(np.sort(rng.uniform(0, 184, 6000)), "D")
+    rows = pd.DataFrame({"day": at, "amount": rng.normal(size=6000), "day_month": at.month * 1.0})
+    growing = rng.random(6000) < 1 / (1 + np.exp(-rows["amount"] - (at.month - 9.5)))
+    columns = ["amount", "day_month"]
+    half = RowsPast(past(None).statement, rows, columns, growing.to_numpy(int), np.zeros(6000, bool))
+    model = lookback.fitted(candidates.build(name, half.statement.task), half.fit_data(ALL, None))
+    december, january = (rows[columns].tail(500).assign(day_month=month) for month in (12.0, 1.0))
+    np.testing.assert_allclose(model.predict_proba(december), model.predict_proba(january))
+    twice = RowsPast(half.statement, rows.assign(day=at + (at - at[0]) * 2), columns, half.y, half.aside)
+    model = lookback.fitted(candidates.build(name, half.statement.task), twice.fit_data(ALL, None))
+    assert np.abs(model.predict_proba(december) - model.predict_proba(january)).max() > 0.05
+
+
 def of_two_groups(seed=0, n=5200):
     """Who has an income above the average repays large sums, and the others small ones: no line tells them apart."""
     one = past(None, seed=seed, n=n)

@@ -261,7 +261,9 @@ class LabelledRows:
         if most and len(at) > most:
             drawn = np.sort(np.random.default_rng(seed).choice(len(at), most, replace=False))
             at, weights = at[drawn], weights[drawn]
-        return {"X": self.rows[self.features].iloc[at], "y": self.y[at], "weight": weights}
+        X = self.rows[self.features].iloc[at]
+        X = baselines.with_whole_cycles(X, None if self.time is None else self.time.iloc[at])
+        return {"X": X, "y": self.y[at], "weight": weights}
 
 # %% ../../nbs/comparison/lookback.ipynb #3fa7c424
 def in_money(statement: Problem) -> bool:

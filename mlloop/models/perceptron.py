@@ -239,6 +239,9 @@ class Perceptron(PerceptronParams):
         )
         linear = [module for module in network if isinstance(module, torch.nn.Linear)]
         self.coefs_ = [m.weight.detach().cpu().numpy().T.astype(np.float64) for m in linear]
+        self.coefs_[0][np.ptp(X, axis=0) == 0] = (
+            0.0  # what never varied taught nothing, and its weights are still random
+        )
         self.intercepts_ = [m.bias.detach().cpu().numpy().astype(np.float64) for m in linear]
         self.n_layers_, self.n_outputs_ = len(linear) + 1, target.shape[1]
 
