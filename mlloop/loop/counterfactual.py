@@ -283,7 +283,9 @@ class Counterfactual:
         y = baselines.target_values(learnt[target], task)
         y = y.astype(int) if task.kind == "classification" else y
         material = training.Material(
-            {"X": learnt[names], "y": y}, learnt[names].head(), {"rows": len(learnt), "from": None, "until": None}
+            {"X": baselines.with_whole_cycles(learnt[names], learnt[time]), "y": y},
+            learnt[names].head(),
+            {"rows": len(learnt), "from": None, "until": None},
         )
         return training.fitted(candidates.from_recipe(self.recipe, task), material), names
 

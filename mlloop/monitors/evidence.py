@@ -761,7 +761,8 @@ def newer_scores(
         return None
     model = candidates.build("lightgbm", task, 0, {"n_estimators": 100})
     y = y.astype(int) if task.kind == "classification" else y
-    return baselines.predict_scores(lookback.fitted(model, {"X": known[used], "y": y}), X[used])
+    learnt = baselines.with_whole_cycles(known[used], rows[time].set_axis(known.index))
+    return baselines.predict_scores(lookback.fitted(model, {"X": learnt, "y": y}), X[used])
 
 # %% ../../nbs/monitors/evidence.ipynb #276d6dbb
 RECALIBRATION_PERIODS = (1, 2)  # the newest; two where one has too few rows
