@@ -153,8 +153,8 @@ def backtest(
     _must_have_turns(statement, until)
     if not statement.money.is_priced(statement.task.kind):
         what = "the statement does not say what a prediction is worth, and a backtest chooses by it"
-        compared = "State it, then: mlloop backtest. To compare the loop with schedules by their figures: mlloop loop"
-        raise UsageError(what, f"{file}: money", compared)
+        step = "State it, then: mlloop backtest. To compare the loop with schedules by their figures: mlloop loop"
+        raise UsageError(what, f"{file}: money", step)
     tried = chosen_by_name(statement, names)
     folder = settings.state / "backtest" / plan.base
     mark = _mark(settings, statement, file)
